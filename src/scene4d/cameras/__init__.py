@@ -1,0 +1,1 @@
+"""Cameras, rays and camera paths."""

@@ -1,0 +1,80 @@
+"""The camera: pose, intrinsics, distortion and time of one picture, or of a batch of them.
+
+Frames: ``c2w`` maps camera to world with OpenGL axes (+x right, +y up, looking along -z), as in
+nerfstudio. ``viewmat`` is the rasteriser's world-to-camera with OpenCV axes (+y down, +z forward).
+Pixels: ``K`` is measured from the top-left corner of the image, so the centre of the top-left
+pixel is at (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scene4d.cameras.conventions import viewmat_from_c2w
+from scene4d.cameras.distortion import Distortion
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Camera:
+    """One camera (no leading dimensions) or a batch that shares one image size."""
+
+    c2w: Float[Tensor, "*batch 4 4"]
+    """Camera-to-world, OpenGL axes; lengths in scene units."""
+    K: Float[Tensor, "*batch 3 3"]
+    """Intrinsics in pixels."""
+    width: int
+    height: int
+    distortion: Distortion | None = None
+    """None once the images are undistorted; renderers take only undistorted cameras."""
+    time: Float[Tensor, "*batch"] | None = None
+    """Seconds; None in a static scene."""
+
+    @property
+    def viewmat(self) -> Float[Tensor, "*batch 4 4"]:
+        """World-to-camera, OpenCV axes."""
+        return viewmat_from_c2w(self.c2w)
+
+    @property
+    def position(self) -> Float[Tensor, "*batch 3"]:
+        """The camera's centre in the world."""
+        return self.c2w[..., :3, 3]
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same view at another size in pixels."""
+        scale = self.K.new_tensor([width / self.width, height / self.height, 1.0])
+        return replace(self, K=self.K * scale[:, None], width=width, height=height)
+
+    def with_pose(self, c2w: Float[Tensor, "*batch 4 4"]) -> Camera:
+        """The same camera at another pose."""
+        return replace(self, c2w=c2w)
+
+    def to(self, device: torch.device | str) -> Camera:
+        """The camera with its tensors on ``device``."""
+        return replace(
+            self,
+            c2w=self.c2w.to(device),
+            K=self.K.to(device),
+            time=None if self.time is None else self.time.to(device),
+        )
+
+    @staticmethod
+    def stack(cameras: Sequence[Camera]) -> Camera:
+        """A batch from single cameras of one size, without distortion."""
+        first = cameras[0]
+        if any((c.width, c.height) != (first.width, first.height) for c in cameras):
+            raise ValueError("cameras of different image sizes cannot be stacked")
+        if any(c.distortion is not None for c in cameras):
+            raise ValueError("undistort the cameras before stacking them")
+        times = [c.time for c in cameras if c.time is not None]
+        return Camera(
+            c2w=torch.stack([c.c2w for c in cameras]),
+            K=torch.stack([c.K for c in cameras]),
+            width=first.width,
+            height=first.height,
+            time=torch.stack(times) if len(times) == len(cameras) else None,
+        )

@@ -1,0 +1,92 @@
+"""The Scene: what a capture becomes once a dataparser has read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from scene4d.cameras.camera import Camera
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Coloured 3D points, from structure from motion or fused depth."""
+
+    xyz: Float[Tensor, "num_points 3"]
+    """World coordinates, scene units."""
+    rgb: UInt8[Tensor, "num_points 3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One picture of the capture: where its files are and how it was taken."""
+
+    name: str
+    """The image's path relative to the capture, unique in the scene."""
+    camera: Camera
+    """Of the picture as stored in the file (full size, distorted if the lens distorts)."""
+    image_path: Path
+    mask_path: Path | None = None
+    """Pixels that are 0 in this image are ignored in losses and metrics."""
+    depth_path: Path | None = None
+    depth_unit_m: float = 0.001
+    """Scene units for one step of the stored depth; 0 in the file means no measurement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A frame's pixels as the trainer sees them: undistorted, at the size asked for."""
+
+    index: int
+    """The frame's index in ``Scene.frames``."""
+    camera: Camera
+    rgb: Float[Tensor, "height width 3"]
+    """0..1; straight (not premultiplied) where ``alpha`` is given."""
+    alpha: Float[Tensor, "height width"] | None = None
+    mask: Bool[Tensor, "height width"] | None = None
+    """False: this pixel says nothing (masked out, or outside the undistorted picture)."""
+    depth: Float[Tensor, "height width"] | None = None
+    """Distance along the viewing axis in scene units; 0 where there is no measurement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Frames, their split into train and test, and points to start from."""
+
+    root: Path
+    dataparser: str
+    """The name of the dataparser that read it."""
+    frames: Sequence[Frame]
+    train_indices: Sequence[int]
+    test_indices: Sequence[int]
+    """Never trained on."""
+    split_rule: str
+    """In words, for eval.json: e.g. 'every 8th image held out' or 'given by the capture'."""
+    points: Points | None = None
+    background: tuple[float, float, float] | None = None
+    """The colour that images with alpha are composited on for evaluation; None: opaque images."""
+    bounds: tuple[float, float] | None = None
+    """Near and far in scene units, where the capture states them."""
+    source_from_scene: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
+    """The similarity that maps scene coordinates back to the input's own frame."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def train_cameras(self) -> list[Camera]:
+        """The training cameras, in frame order."""
+        return [self.frames[i].camera for i in self.train_indices]
+
+    @property
+    def extent(self) -> float:
+        """1.1 times the largest distance of a training camera from their centre, in scene units.
+
+        The unit of position learning rates and densification thresholds (3D Gaussian Splatting,
+        Kerbl et al. 2023). A capture from one single point has extent 1.
+        """
+        positions = torch.stack([camera.position for camera in self.train_cameras()])
+        radius = (positions - positions.mean(dim=0)).norm(dim=-1).max().item() * 1.1
+        return radius if radius > 1e-6 else 1.0

@@ -1,0 +1,64 @@
+"""The interface that every representation implements; the trainer knows nothing else of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scene4d.cameras.camera import Camera
+from scene4d.rendering.render import Render
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that share one learning rate."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float
+    """At the start, before the method's schedule for this group multiplies it."""
+    eps: float = 1e-15
+
+
+class Representation(nn.Module, ABC):
+    """A neural scene that renders itself."""
+
+    sampling: Literal["images", "patches", "rays"] = "images"
+    """How it wants to be asked during training."""
+
+    @abstractmethod
+    def render(
+        self,
+        camera: Camera,
+        *,
+        background: Float[Tensor, "3"] | None = None,
+        depth: bool = False,
+    ) -> Render:
+        """The picture at ``camera`` (one or a batch), differentiable in the representation's
+        parameters and in ``camera.c2w``. ``background`` None means black; ``depth`` asks for
+        ``Render.depth``."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Every trainable parameter, once."""
+
+    @abstractmethod
+    def plain_data(self) -> Mapping[str, Any]:
+        """What beside ``state_dict`` is needed to build it again: numbers, strings, lists only."""
+
+    @classmethod
+    @abstractmethod
+    def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Representation:
+        """Built again from ``state_dict`` tensors and :meth:`plain_data`."""
+
+    def on_progress(self, progress: float) -> None:
+        """Told the share of training that is done (0..1) before each step, for coarse-to-fine."""
+
+    def describe(self) -> dict[str, float]:
+        """Numbers for the log, such as how many Gaussians there are."""
+        return {}
