@@ -1,0 +1,238 @@
+"""Gaussian splats: anisotropic 3D Gaussians with opacity and view-dependent colour.
+
+Names: ``means`` [N, 3] world; ``quats`` [N, 4] wxyz, any length; ``scales`` [N, 3] log of the
+standard deviations; ``opacities`` [N] logits; ``sh0`` [N, 1, 3] and ``shN`` [N, K - 1, 3]
+spherical harmonics. Source: 3D Gaussian Splatting, Kerbl et al. 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from scene4d.cameras.camera import Camera
+from scene4d.data.points import random_points
+from scene4d.errors import DataError
+from scene4d.rendering.render import Render
+from scene4d.rendering.splats.rasterization import rasterization
+from scene4d.representations.base import ParameterGroup, Representation
+
+if TYPE_CHECKING:
+    from scene4d.data.scene import Points, Scene
+    from scene4d.representations.splats.method import SplatMethod
+
+SH_C0 = 0.28209479177387814
+"""The constant spherical harmonic, 1 / (2 sqrt(pi))."""
+
+NAMES = ("means", "quats", "scales", "opacities", "sh0", "shN")
+
+
+def sh_degree_of(num_coefficients: int) -> int:
+    """The degree whose bands have ``num_coefficients`` in all (1, 4, 9 or 16)."""
+    return {1: 0, 4: 1, 9: 2, 16: 3}[num_coefficients]
+
+
+class GaussianSplats(Representation):
+    """A set of 3D Gaussians."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        learning_rates: Mapping[str, float] | None = None,
+        sh_bands_at: tuple[float, ...] = (),
+        antialiased: bool = False,
+        extent: float = 1.0,
+        max_num_gaussians: int = 2**31 - 1,
+    ) -> None:
+        """``tensors`` as named in the module's docstring; without ``learning_rates`` the splats
+        are for rendering only. ``extent``: scene units that position rates are multiples of."""
+        super().__init__()
+        self.gaussians = nn.ParameterDict({name: nn.Parameter(tensors[name]) for name in NAMES})
+        self.learning_rates = dict(learning_rates or {})
+        self.sh_bands_at = tuple(sh_bands_at)
+        self.antialiased = antialiased
+        self.extent = extent
+        self.max_num_gaussians = max_num_gaussians
+        self.active_sh_degree = self.sh_degree
+
+    @property
+    def num_gaussians(self) -> int:
+        """How many Gaussians there are."""
+        return self.gaussians["means"].shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """The highest band that is stored."""
+        return sh_degree_of(1 + self.gaussians["shN"].shape[1])
+
+    @property
+    def means(self) -> Float[Tensor, "n 3"]:
+        """Centres in the world."""
+        return self.gaussians["means"]
+
+    @property
+    def stds(self) -> Float[Tensor, "n 3"]:
+        """Standard deviations along the principal axes, scene units."""
+        return self.gaussians["scales"].exp()
+
+    @property
+    def alphas(self) -> Float[Tensor, "n"]:
+        """Opacities, 0..1."""
+        return self.gaussians["opacities"].sigmoid()
+
+    @classmethod
+    def from_scene(
+        cls, scene: Scene, method: SplatMethod, *, generator: torch.Generator
+    ) -> GaussianSplats:
+        """One isotropic Gaussian per point, as large as its distance to its neighbours."""
+        points = scene.points
+        if method.init == "points" and points is None:
+            raise DataError(
+                "the capture has no 3D points to start from",
+                where=scene.root,
+                fix="use --init random, or add ply_file_path to transforms.json",
+            )
+        if points is None or method.init == "random":
+            seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+            points = random_points(scene, method.num_random_points, seed=seed)
+        points = _at_most(points, method.max_num_gaussians, generator)
+        tensors = gaussians_from_points(points.xyz, points.rgb, sh_degree=method.sh_degree)
+        rates = {name: getattr(method, f"{name}_lr") for name in NAMES}
+        return cls(
+            tensors,
+            learning_rates=rates,
+            sh_bands_at=method.sh_bands_at,
+            antialiased=method.antialiased,
+            extent=scene.extent,
+            max_num_gaussians=method.max_num_gaussians,
+        )
+
+    @classmethod
+    def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> GaussianSplats:
+        """Built again from a checkpoint."""
+        named = {name: tensors[f"gaussians.{name}"] for name in NAMES}
+        settings = dict(plain)
+        active = settings.pop("active_sh_degree")
+        splats = cls(named, **{**settings, "sh_bands_at": tuple(settings["sh_bands_at"])})
+        splats.active_sh_degree = active
+        return splats
+
+    def plain_data(self) -> Mapping[str, Any]:
+        """What the tensors do not say."""
+        return {
+            "learning_rates": self.learning_rates,
+            "sh_bands_at": list(self.sh_bands_at),
+            "antialiased": self.antialiased,
+            "extent": self.extent,
+            "max_num_gaussians": self.max_num_gaussians,
+            "active_sh_degree": self.active_sh_degree,
+        }
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group per attribute; position rates are multiples of the scene's extent."""
+        return [
+            ParameterGroup(
+                name=name,
+                parameters=[self.gaussians[name]],
+                learning_rate=rate * (self.extent if name == "means" else 1.0),
+            )
+            for name, rate in self.learning_rates.items()
+        ]
+
+    def on_progress(self, progress: float) -> None:
+        """Adds one band of spherical harmonics after each of ``sh_bands_at``."""
+        due = sum(progress >= at for at in self.sh_bands_at)
+        self.active_sh_degree = min(self.sh_degree, due)
+
+    def describe(self) -> dict[str, float]:
+        """The number of Gaussians."""
+        return {"num_gaussians": self.num_gaussians}
+
+    def render(
+        self,
+        camera: Camera,
+        *,
+        background: Float[Tensor, "3"] | None = None,
+        depth: bool = False,
+    ) -> Render:
+        """Rasterises the Gaussians; ``extras`` holds the rasteriser's screen-space data."""
+        batched = camera.c2w.ndim == 3
+        viewmats = camera.viewmat if batched else camera.viewmat[None]
+        intrinsics = camera.K if batched else camera.K[None]
+        colors, alphas, meta = rasterization(
+            self.gaussians["means"],
+            self.gaussians["quats"],
+            self.stds,
+            self.alphas,
+            self._active_sh(),
+            viewmats,
+            intrinsics,
+            camera.width,
+            camera.height,
+            sh_degree=self.active_sh_degree,
+            render_mode="RGB+ED" if depth else "RGB",
+            backgrounds=self._backgrounds(background, viewmats.shape[0]),
+            rasterize_mode="antialiased" if self.antialiased else "classic",
+            packed=False,
+        )
+        if not batched:
+            colors, alphas = colors[0], alphas[0]
+        return Render(
+            rgb=colors[..., :3],
+            alpha=alphas[..., 0],
+            depth=colors[..., 3] if depth else None,
+            extras=meta,
+        )
+
+    def _active_sh(self) -> Float[Tensor, "n k 3"]:
+        if self.active_sh_degree == 0:
+            return self.gaussians["sh0"]
+        num_higher = (self.active_sh_degree + 1) ** 2 - 1
+        return torch.cat([self.gaussians["sh0"], self.gaussians["shN"][:, :num_higher]], dim=1)
+
+    def _backgrounds(
+        self, background: Float[Tensor, "3"] | None, num_cameras: int
+    ) -> Float[Tensor, "c 3"] | None:
+        return None if background is None else background.expand(num_cameras, 3)
+
+
+def gaussians_from_points(
+    xyz: Float[Tensor, "n 3"], rgb: UInt8[Tensor, "n 3"], *, sh_degree: int, opacity: float = 0.1
+) -> dict[str, Tensor]:
+    """Isotropic Gaussians at points: the standard deviation is the root mean square distance to
+    the three nearest neighbours (3DGS, section 5.1)."""
+    num_points = xyz.shape[0]
+    spacing = neighbour_spacing(xyz).clamp_min(1e-7)
+    logit = torch.logit(torch.tensor(opacity))
+    return {
+        "means": xyz.clone(),
+        "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(num_points, 1),
+        "scales": spacing.log()[:, None].repeat(1, 3),
+        "opacities": logit.repeat(num_points),
+        "sh0": ((rgb.float() / 255.0 - 0.5) / SH_C0)[:, None, :],
+        "shN": torch.zeros(num_points, (sh_degree + 1) ** 2 - 1, 3),
+    }
+
+
+def neighbour_spacing(xyz: Float[Tensor, "n 3"], num_neighbours: int = 3) -> Float[Tensor, "n"]:
+    """Root mean square distance of each point to its nearest neighbours, scene units."""
+    from scipy.spatial import cKDTree
+
+    if xyz.shape[0] <= 1:
+        return torch.full((xyz.shape[0],), 0.01)
+    k = min(num_neighbours + 1, xyz.shape[0])
+    distances, _ = cKDTree(xyz.numpy()).query(xyz.numpy(), k=k, workers=-1)
+    return torch.from_numpy(distances[:, 1:]).float().pow(2).mean(dim=1).sqrt()
+
+
+def _at_most(points: Points, limit: int, generator: torch.Generator) -> Points:
+    """A random subset where there are more points than Gaussians may be."""
+    if points.xyz.shape[0] <= limit:
+        return points
+    keep = torch.randperm(points.xyz.shape[0], generator=generator)[:limit]
+    return type(points)(xyz=points.xyz[keep], rgb=points.rgb[keep])

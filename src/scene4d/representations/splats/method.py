@@ -1,0 +1,132 @@
+"""The method ``splat``: 3D Gaussian splats fitted to photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from scene4d.representations.method import (
+    DepthOptions,
+    Method,
+    ObjectiveOptions,
+    PhotometricOptions,
+    StrategyOptions,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from scene4d.data.scene import Scene
+    from scene4d.representations.splats.gaussians import GaussianSplats
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsityOptions(ObjectiveOptions):
+    """Draws opacities and scales to zero, so that useless Gaussians free themselves (MCMC)."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.sparsity:Sparsity"
+    opacity: float = 0.01
+    """Weight of the mean opacity."""
+    scale: float = 0.01
+    """Weight of the mean standard deviation, in scene extents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveOptions(StrategyOptions):
+    """Adaptive density control (Kerbl et al. 2023, section 5): clone, split, prune, reset."""
+
+    implementation: ClassVar[str] = "scene4d.training.strategies.adaptive:Adaptive"
+    gradient_threshold: float = 2e-4
+    """Mean screen-space gradient (in units of half the image) above which a Gaussian divides."""
+    split_scale: float = 0.01
+    """Gaussians larger than this many scene extents are split, smaller ones cloned."""
+    prune_opacity: float = 0.005
+    prune_scale: float = 0.1
+    """Gaussians larger than this many scene extents go, once opacities were reset."""
+    refine_every: int = 100
+    """Steps between refinements."""
+    refine_from: float = 0.02
+    refine_until: float = 0.5
+    """Shares of training between which the number of Gaussians changes."""
+    num_opacity_resets: int = 2
+    """Times that all opacities are brought down to twice ``prune_opacity``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class McmcOptions(StrategyOptions):
+    """Splatting as Markov chain Monte Carlo (Kheradmand et al. 2024): relocate, add, perturb."""
+
+    implementation: ClassVar[str] = "scene4d.training.strategies.mcmc:Mcmc"
+    min_opacity: float = 0.005
+    """Below it a Gaussian is dead, and is moved onto a live one."""
+    refine_every: int = 100
+    """Steps between relocations."""
+    refine_from: float = 0.02
+    refine_until: float = 0.85
+    """Shares of training between which Gaussians are relocated."""
+    grow_until: float = 0.5
+    """Share of training at which the largest number of Gaussians is reached."""
+    noise: float = 5e5
+    """Strength of the noise on positions, times their learning rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplatMethod(Method):
+    """3D Gaussian splats: a first picture in seconds, files that every splat viewer opens."""
+
+    name: ClassVar[str] = "splat"
+    description: ClassVar[str] = "3D Gaussian splats (Kerbl et al. 2023)"
+    representation: ClassVar[str] = "scene4d.representations.splats.gaussians:GaussianSplats"
+
+    sh_degree: Literal[0, 1, 2, 3] = 3
+    """Highest band of the view-dependent colour."""
+    sh_bands_at: tuple[float, float, float] = (0.25, 0.45, 0.6)
+    """Shares of training after which bands 1, 2 and 3 are trained."""
+    max_num_gaussians: int = 100_000
+    """Upper limit of Gaussians."""
+    num_random_points: int = 20_000
+    """Gaussians to start from where the capture has no points."""
+    init: Literal["auto", "points", "random"] = "auto"
+    """Start from the capture's points (or its fused depth), or at random."""
+    antialiased: bool = False
+    """Scale opacities so that tiny Gaussians keep their energy (Mip-Splatting's 2D filter)."""
+    strategy: Literal["mcmc", "adaptive", "none"] = "mcmc"
+    means_lr: float = 1.6e-4
+    """In scene extents a step."""
+    means_lr_final: float = 1.6e-6
+    scales_lr: float = 5e-3
+    quats_lr: float = 1e-3
+    opacities_lr: float = 5e-2
+    sh0_lr: float = 2.5e-3
+    shN_lr: float = 1.25e-4  # noqa: N815  (the field's own name for bands 1 to 3)
+    photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    depth: DepthOptions = field(default_factory=DepthOptions)
+    sparsity: SparsityOptions = field(default_factory=SparsityOptions)
+    mcmc: McmcOptions = field(default_factory=McmcOptions)
+    adaptive: AdaptiveOptions = field(default_factory=AdaptiveOptions)
+
+    def build(self, scene: Scene, *, generator: torch.Generator) -> GaussianSplats:
+        """Gaussians at the scene's points, or at random ones."""
+        splats: type[GaussianSplats] = self.representation_class()  # type: ignore[assignment]
+        return splats.from_scene(scene, self, generator=generator)
+
+    def objectives(self) -> Sequence[ObjectiveOptions]:
+        """Photometric and, where there is depth, depth; MCMC needs its sparsity terms."""
+        terms: list[ObjectiveOptions] = [self.photometric, self.depth]
+        if self.strategy == "mcmc":
+            terms.append(self.sparsity)
+        return terms
+
+    def strategy_options(self) -> StrategyOptions:
+        """The options of the chosen strategy."""
+        return {"mcmc": self.mcmc, "adaptive": self.adaptive}.get(self.strategy, StrategyOptions())
+
+    def learning_rate_factor(self, group: str, progress: float) -> float:
+        """Positions settle exponentially; the rest is constant."""
+        if group != "means":
+            return 1.0
+        return (self.means_lr_final / self.means_lr) ** progress
+
+
+SPLAT = SplatMethod

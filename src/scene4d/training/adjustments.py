@@ -1,0 +1,56 @@
+"""What training may correct in the capture: camera poses and exposure, image by image."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.poses import se3_exp
+from scene4d.representations.base import ParameterGroup
+from scene4d.representations.method import Method
+
+
+class CameraAdjustments(nn.Module):
+    """Per training image: a small rigid motion of the camera, and an affine map of its colours.
+
+    Both start at the identity. Held-out images have none, so they are judged at the given pose.
+    """
+
+    def __init__(self, num_frames: int, method: Method, *, extent: float) -> None:
+        """``extent``: scene units in one unit of translation."""
+        super().__init__()
+        self.method = method
+        self.extent = extent
+        self.pose = nn.Parameter(torch.zeros(num_frames, 6)) if method.refine_poses else None
+        identity = torch.eye(3, 4).repeat(num_frames, 1, 1)
+        self.exposure = nn.Parameter(identity) if method.fit_exposure else None
+
+    def refined(self, camera: Camera, index: int) -> Camera:
+        """The camera moved by its learned rigid motion (rotation, translation; camera axes)."""
+        if self.pose is None:
+            return camera
+        rotation, translation = self.pose[index].split(3)
+        tangent = torch.cat([rotation, translation * self.extent])
+        return camera.with_pose(camera.c2w @ se3_exp(tangent))
+
+    def exposed(self, rgb: Float[Tensor, "h w 3"], index: int) -> Float[Tensor, "h w 3"]:
+        """The render as this photograph's exposure and white balance would show it."""
+        if self.exposure is None:
+            return rgb
+        affine = self.exposure[index]
+        return rgb @ affine[:, :3].T + affine[:, 3]
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The groups that are trained; none by default."""
+        groups = []
+        if self.pose is not None:
+            rate = self.method.refine_poses_lr
+            groups.append(ParameterGroup(name="poses", parameters=[self.pose], learning_rate=rate))
+        if self.exposure is not None:
+            rate = self.method.fit_exposure_lr
+            groups.append(
+                ParameterGroup(name="exposure", parameters=[self.exposure], learning_rate=rate)
+            )
+        return groups

@@ -1,0 +1,44 @@
+"""How much of the training is done: by steps, or by the clock when there is a time limit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True)
+class Budget:
+    """Share of training done, which every schedule is a function of.
+
+    With ``max_seconds`` the share follows the clock, so that growth, resolution and learning
+    rates fit into the time there is; a limit of steps that is reached earlier still ends it.
+    """
+
+    max_steps: int | None
+    max_seconds: float | None
+    elapsed_before: float = 0.0
+    """Seconds spent before this process took over (a resumed run)."""
+
+    def __post_init__(self) -> None:
+        if self.max_steps is None and self.max_seconds is None:
+            raise ValueError("training needs a number of steps or a time limit")
+        self._start = time.monotonic()
+        self._paused = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, over all processes, without pauses."""
+        return self.elapsed_before + time.monotonic() - self._start - self._paused
+
+    def exclude(self, seconds: float) -> None:
+        """Takes time that was not training (a pause in the viewer) off the clock."""
+        self._paused += seconds
+
+    def progress(self, step: int) -> float:
+        """Share done before step number ``step`` (the first is 0); at least 1 when it is over."""
+        shares = []
+        if self.max_steps is not None:
+            shares.append(step / self.max_steps if self.max_steps > 0 else 1.0)
+        if self.max_seconds is not None:
+            shares.append(self.elapsed / self.max_seconds if self.max_seconds > 0 else 1.0)
+        return max(shares)

@@ -1,0 +1,75 @@
+"""Checkpoints: one safetensors file each, plain data in its header, written beside and renamed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scene4d.errors import DataError
+from scene4d.files import atomic_path
+
+_NAME = re.compile(r"step-(\d{9})\.safetensors")
+_HEADER_KEY = "scene4d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that training needs to go on as if it had not stopped."""
+
+    step: int
+    plain: Mapping[str, Any]
+    """Numbers, strings and lists."""
+    tensors: Mapping[str, Tensor]
+    """By name; parts are prefixed ``representation/``, ``optimiser/`` and so on."""
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one part, without its prefix."""
+        prefix = f"{name}/"
+        return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Writes ``step-%09d.safetensors`` and removes all but the newest ``keep``.
+
+    Raises :class:`Scene4dError` when the disk is full; earlier checkpoints stay.
+    """
+    path = directory / f"step-{checkpoint.step:09d}.safetensors"
+    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
+    header = {"step": checkpoint.step, **checkpoint.plain}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={_HEADER_KEY: json.dumps(header)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+    for old in list_checkpoints(directory)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Checkpoint files in a folder, oldest first."""
+    return sorted(p for p in directory.glob("step-*.safetensors") if _NAME.fullmatch(p.name))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint. Raises :class:`DataError` when it is not one or is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        plain = json.loads(metadata[_HEADER_KEY])
+        return Checkpoint(step=int(plain.pop("step")), plain=plain, tensors=tensors)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"cannot be read as a scene4d checkpoint ({error})",
+            where=path,
+            fix="delete it to continue from the one before",
+        ) from error

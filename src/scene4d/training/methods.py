@@ -1,0 +1,54 @@
+"""Methods by name, found through the entry-point group ``scene4d.methods``."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import EntryPoint, entry_points
+
+from scene4d.errors import UsageError
+from scene4d.representations.method import Method
+
+GROUP = "scene4d.methods"
+_log = logging.getLogger("scene4d")
+
+
+def method_names() -> list[str]:
+    """Names of every registered method, without importing any."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def load_method(name: str) -> type[Method]:
+    """The method class registered under ``name``.
+
+    A plugin that fails to import is reported by name and the error it gave.
+    """
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        raise UsageError(
+            f"there is no method {name!r}", fix=f"choose one of: {', '.join(sorted(found))}"
+        )
+    return _load(found[name])
+
+
+def load_all_methods() -> dict[str, type[Method]]:
+    """Every method that can be imported; the others are named in a warning and left out."""
+    methods = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            methods[entry.name] = _load(entry)
+        except UsageError as error:
+            _log.warning("%s", error)
+    return methods
+
+
+def _load(entry: EntryPoint) -> type[Method]:
+    try:
+        method = entry.load()
+    except Exception as error:  # a plugin may fail in any way; it must not take the CLI down
+        raise UsageError(
+            f"the method {entry.name!r} ({entry.value}) cannot be imported: {error!r}",
+            fix="update or uninstall the package that provides it",
+        ) from error
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise UsageError(f"{entry.value} is not a Method class", where=entry.name)
+    return method

@@ -1,0 +1,73 @@
+"""What an objective is: one term of the loss, and what a step offers it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scene4d.data.scene import Scene, View
+from scene4d.rendering.render import Render
+from scene4d.representations.base import Representation
+from scene4d.representations.method import ObjectiveOptions
+from scene4d.training.adjustments import CameraAdjustments
+
+
+@dataclass(kw_only=True)
+class TrainingStep:
+    """One step as objectives and strategies see it; renders are made once and shared."""
+
+    number: int
+    progress: float
+    """Share of training that is done, 0..1."""
+    representation: Representation
+    views: Sequence[View]
+    background: Float[Tensor, "3"]
+    adjustments: CameraAdjustments
+    needs_depth: bool = False
+    renders: dict[int, Render] = field(default_factory=dict)
+
+    def render(self, view: View) -> Render:
+        """The representation at the view's (refined) camera, on this step's background."""
+        if view.index not in self.renders:
+            camera = self.adjustments.refined(view.camera, view.index)
+            self.renders[view.index] = self.representation.render(
+                camera, background=self.background, depth=self.needs_depth
+            )
+        return self.renders[view.index]
+
+
+class Objective(ABC):
+    """A term of the loss; built from its options."""
+
+    needs_depth = False
+    """Whether it reads ``Render.depth``."""
+
+    def __init__(self, options: ObjectiveOptions) -> None:
+        self.options = options
+
+    @classmethod
+    def applies_to(cls, scene: Scene) -> bool:
+        """Whether the capture has what this term needs; otherwise it is left out."""
+        return True
+
+    @abstractmethod
+    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
+        """Named scalars; the first is the loss before its weight, the others are for the log."""
+
+
+def composited(view: View, background: Float[Tensor, "3"]) -> Float[Tensor, "h w 3"]:
+    """The view's colours on ``background``, where the view has alpha."""
+    if view.alpha is None:
+        return view.rgb
+    alpha = view.alpha[..., None]
+    return view.rgb * alpha + background * (1.0 - alpha)
+
+
+def mean(terms: Sequence[Tensor]) -> Tensor:
+    """The mean of scalars."""
+    return torch.stack(list(terms)).mean()

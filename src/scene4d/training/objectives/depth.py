@@ -1,0 +1,42 @@
+"""The depth objective: rendered against measured depth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scene4d.data.scene import Scene
+from scene4d.training.objectives.base import Objective, TrainingStep, mean
+
+
+class Depth(Objective):
+    """L1 of inverse depth relative to the view's mean inverse depth, where depth was measured.
+
+    Inverse depth bounds the pull of distant surfaces (as in DN-Splatter and 3DGS's depth
+    regularisation); dividing by the mean makes the term independent of the scene's unit.
+    """
+
+    needs_depth = True
+
+    @classmethod
+    def applies_to(cls, scene: Scene) -> bool:
+        """Whether any training image has a depth map."""
+        return any(scene.frames[i].depth_path is not None for i in scene.train_indices)
+
+    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
+        """The loss; 0 where no view has depth."""
+        terms = []
+        for view in step.views:
+            if view.depth is None:
+                continue
+            rendered = step.render(view)
+            assert rendered.depth is not None
+            valid = (view.depth > 0) & (rendered.alpha.detach() > 0.5)
+            if view.mask is not None:
+                valid &= view.mask
+            if not bool(valid.any()):
+                continue
+            measured = 1.0 / view.depth[valid]
+            predicted = 1.0 / rendered.depth[valid].clamp_min(1e-6)
+            terms.append((predicted - measured).abs().mean() / measured.mean())
+        return {"depth": mean(terms) if terms else torch.zeros((), device=step.background.device)}

@@ -1,0 +1,118 @@
+"""Adam over named parameter groups whose primitives may come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from scene4d.representations.base import ParameterGroup
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class GroupedAdam:
+    """torch's fused Adam; keeps the moments in step when rows of parameters are edited."""
+
+    def __init__(self, groups: Sequence[ParameterGroup]) -> None:
+        self.groups = {group.name: group for group in groups}
+        if len(self.groups) != len(groups):
+            raise ValueError("two parameter groups have the same name")
+        self._adam = torch.optim.Adam(
+            [
+                {"params": list(g.parameters), "lr": g.learning_rate, "eps": g.eps, "name": g.name}
+                for g in groups
+            ],
+            betas=(0.9, 0.999),
+            fused=True,
+        )
+
+    def step(self, factor: Callable[[str], float]) -> None:
+        """One step with every group's learning rate times ``factor(name)``; clears gradients."""
+        for group in self._adam.param_groups:
+            group["lr"] = self.groups[group["name"]].learning_rate * factor(group["name"])
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+
+    def learning_rate(self, name: str) -> float:
+        """The rate that the group ``name`` had in the last step."""
+        return next(g["lr"] for g in self._adam.param_groups if g["name"] == name)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The moments and step counts, for a checkpoint."""
+        tensors = {}
+        for group in self._adam.param_groups:
+            for i, parameter in enumerate(group["params"]):
+                for key, value in self._adam.state.get(parameter, {}).items():
+                    tensors[f"{group['name']}.{i}.{key}"] = torch.as_tensor(value)
+        return tensors
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what :meth:`state_tensors` gave."""
+        for group in self._adam.param_groups:
+            for i, parameter in enumerate(group["params"]):
+                prefix = f"{group['name']}.{i}."
+                state = {
+                    name[len(prefix) :]: value.clone()
+                    for name, value in tensors.items()
+                    if name.startswith(prefix)
+                }
+                if state:
+                    self._adam.state[parameter] = state
+
+
+class RowEditor:
+    """Edits rows (primitives) of several parameters at once, with their Adam moments.
+
+    ``parameters`` is the representation's own dictionary; its entries are replaced in place.
+    """
+
+    def __init__(self, parameters: nn.ParameterDict, optimiser: GroupedAdam) -> None:
+        self.parameters = parameters
+        self.optimiser = optimiser
+
+    def keep(self, rows: Tensor) -> None:
+        """Keeps only ``rows`` (indices or a mask)."""
+        self._replace(lambda _, value: value[rows], lambda value: value[rows])
+
+    def append(self, new: Mapping[str, Tensor]) -> None:
+        """Adds rows; their moments start at 0."""
+        count = next(iter(new.values())).shape[0]
+        self._replace(
+            lambda name, value: torch.cat([value, new[name]]),
+            lambda value: torch.cat([value, value.new_zeros(count, *value.shape[1:])]),
+        )
+
+    @torch.no_grad()
+    def overwrite(self, rows: Int[Tensor, "m"], values: Mapping[str, Tensor]) -> None:
+        """Sets rows to new values and forgets their moments."""
+        for name, value in values.items():
+            parameter = self.parameters[name]
+            parameter[rows] = value
+            for moment in self._moments(parameter):
+                moment[rows] = 0.0
+
+    def _moments(self, parameter: Tensor) -> list[Tensor]:
+        state = self.optimiser._adam.state.get(parameter, {})
+        return [state[key] for key in _MOMENTS if key in state]
+
+    @torch.no_grad()
+    def _replace(
+        self,
+        edit: Callable[[str, Tensor], Tensor],
+        edit_moment: Callable[[Tensor], Tensor],
+    ) -> None:
+        adam = self.optimiser._adam
+        groups = {group["name"]: group for group in adam.param_groups}
+        for name in list(self.parameters.keys()):
+            old = self.parameters[name]
+            new = nn.Parameter(edit(name, old.detach()).contiguous())
+            state = adam.state.pop(old, None)
+            if state is not None:
+                for key in _MOMENTS:
+                    state[key] = edit_moment(state[key]).contiguous()
+                adam.state[new] = state
+            self.parameters[name] = new
+            groups[name]["params"] = [new]

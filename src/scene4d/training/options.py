@@ -1,0 +1,46 @@
+"""The options of a training that do not depend on the method; torch-free for ``--help``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Where a training reads and writes, on what, and for how long."""
+
+    data: Path | None = None
+    """Folder of the capture; by default the sample scene that ships with scene4d."""
+    output_dir: Path = Path("outputs")
+    """Run folders are made in OUTPUT_DIR/EXPERIMENT/METHOD/DATE_TIME."""
+    experiment_name: str | None = None
+    """By default the name of the capture's folder."""
+    resume: Path | None = None
+    """A run folder to continue, with the options it was started with."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where it works, otherwise cpu."""
+    max_minutes: float | None = None
+    """Training ends after this time, with every schedule fitted to it; evaluation follows."""
+    seed: int = 0
+    """Two runs with the same seed and number of steps on one machine give the same result."""
+    dataparser: Literal["auto", "nerfstudio", "blender", "colmap", "llff"] = "auto"
+    """The capture's format; auto looks at the folder."""
+    downscale_factor: int = 1
+    """Images are made this many times smaller."""
+    test_every: int = 8
+    """Every n-th image is held out for evaluation, unless the capture names its own test set."""
+    ram_budget_gb: float = 8.0
+    """Largest memory for decoded images, in gigabytes; more is refused before it starts."""
+    checkpoint_every_s: float = 60.0
+    """Seconds between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
+    evaluate: bool = True
+    """Evaluate on the held-out images at the end and write a report."""
+    viewer: bool = False
+    """Watch the training in a browser, at 127.0.0.1."""
+    viewer_port: int = 7007
+    tensorboard: bool = False
+    """Also write TensorBoard events, where the package is installed."""

@@ -1,0 +1,273 @@
+"""The run folder: what a training leaves behind, readable on any machine.
+
+``config.toml`` (options as plain data), ``scene.json`` (cameras, split, frame of the input),
+``checkpoints/``, ``metrics.jsonl``, ``eval.json``, ``report.html``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import scene4d
+from scene4d.cameras.camera import Camera
+from scene4d.data.images import ImageCache
+from scene4d.data.scene import Scene
+from scene4d.errors import DataError, Scene4dError
+from scene4d.files import read_json, write_json
+from scene4d.representations.base import Representation
+from scene4d.representations.method import Method
+from scene4d.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from scene4d.training.methods import load_method
+from scene4d.training.options import TrainOptions
+from scene4d.training.plain_config import from_table, read_toml, to_table, write_toml
+
+SCHEMA_VERSION = 1
+_log = logging.getLogger("scene4d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCameras:
+    """What a run remembers of its capture, so that it renders without the photographs."""
+
+    train: list[Camera]
+    test: list[Camera]
+    train_names: list[str]
+    test_names: list[str]
+    background: Float[Tensor, "3"] | None
+    source_from_scene: Float[Tensor, "4 4"]
+    bounds: tuple[float, float] | None
+    split_rule: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """A run read back: the representation at its newest checkpoint, and how it came about."""
+
+    path: Path
+    method: Method
+    options: TrainOptions
+    representation: Representation
+    cameras: RunCameras
+    step: int
+    elapsed_s: float
+    """Seconds of training up to the checkpoint."""
+    checkpoint_path: Path
+
+    @property
+    def experiment_name(self) -> str:
+        """The folder two levels above the run."""
+        return self.path.parent.parent.name
+
+
+def run_path(path: Path) -> Path:
+    """The run folder that ``path`` (the folder or its config.toml) names."""
+    path = Path(path)
+    folder = path.parent if path.name == "config.toml" else path
+    if not (folder / "config.toml").is_file():
+        raise DataError(
+            "is not a run folder: it has no config.toml",
+            where=folder,
+            fix="give a folder like outputs/EXPERIMENT/METHOD/DATE_TIME",
+        )
+    return folder.resolve()
+
+
+def create_run(method: Method, options: TrainOptions, *, experiment_name: str) -> Path:
+    """Makes the folder OUTPUT_DIR/EXPERIMENT/METHOD/DATE_TIME of a new run; never one that is."""
+    parent = options.output_dir / experiment_name / method.name
+    while True:
+        folder = parent / time.strftime("%Y-%m-%d_%H%M%S")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            time.sleep(0.2)
+        except OSError as error:
+            raise Scene4dError(f"cannot be made ({error.strerror})", where=folder) from error
+        else:
+            return folder.resolve()
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Holds the run for this process; a second one is refused. The lock dies with the process."""
+    with open(run / ".lock", "a+b") as file:
+        try:
+            _lock_exclusively(file.fileno())
+        except OSError as error:
+            raise Scene4dError(
+                "another process is training in this run folder",
+                where=run,
+                fix="wait for it or stop it; a new 'scene4d train' makes a folder of its own",
+            ) from error
+        yield
+
+
+def _lock_exclusively(descriptor: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def write_config(run: Path, method: Method, options: TrainOptions) -> None:
+    """Writes config.toml; the capture's path relative to it, and absolute as a second guess."""
+    data: dict[str, Any] = {}
+    if options.data is not None:
+        absolute = options.data.resolve()
+        data = {"path": Path(os.path.relpath(absolute, run)).as_posix(), "absolute": str(absolute)}
+    training = to_table(options)
+    for ours in ("data", "resume", "output_dir"):
+        training.pop(ours, None)
+    write_toml(
+        run / "config.toml",
+        {
+            "schema_version": SCHEMA_VERSION,
+            "scene4d_version": scene4d.__version__,
+            "method": method.name,
+            "data": data,
+            "training": training,
+            "method_options": to_table(method),
+        },
+    )
+
+
+def read_config(run: Path) -> tuple[Method, TrainOptions]:
+    """The method and options in config.toml."""
+    path = run / "config.toml"
+    table = read_toml(path)
+    version = table.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"has schema_version {version!r}, expected {SCHEMA_VERSION}",
+            where=path,
+            fix="use the version of scene4d that wrote it",
+        )
+    for key in ("method", "training", "method_options"):
+        if key not in table:
+            raise DataError(f"has no '{key}'", where=path)
+    method_class = load_method(table["method"])
+    method = from_table(method_class, table["method_options"], where=path)
+    training = dict(table["training"])
+    data = table.get("data") or {}
+    if data:
+        training["data"] = _find_data(run, data)
+    return method, from_table(TrainOptions, training, where=path)
+
+
+def _find_data(run: Path, data: dict[str, str]) -> str:
+    """The relative path where it leads somewhere, otherwise the absolute one."""
+    relative = run / data["path"]
+    return str(relative if relative.exists() else data.get("absolute", relative))
+
+
+def write_scene(run: Path, scene: Scene, images: ImageCache) -> None:
+    """Writes scene.json: undistorted cameras at the training size, and the split."""
+
+    def entry(index: int) -> dict[str, Any]:
+        camera = images.camera(index)
+        return {
+            "name": scene.frames[index].name,
+            "c2w": camera.c2w.tolist(),
+            "K": camera.K.tolist(),
+            "width": camera.width,
+            "height": camera.height,
+            "time": None if camera.time is None else float(camera.time),
+        }
+
+    write_json(
+        run / "scene.json",
+        {
+            "dataparser": scene.dataparser,
+            "train": [entry(i) for i in scene.train_indices],
+            "test": [entry(i) for i in scene.test_indices],
+            "split_rule": scene.split_rule,
+            "background": scene.background,
+            "bounds": scene.bounds,
+            "source_from_scene": scene.source_from_scene.tolist(),
+        },
+    )
+
+
+def read_cameras(run: Path) -> RunCameras:
+    """The cameras of scene.json."""
+    table = read_json(run / "scene.json")
+
+    def cameras(split: str) -> list[Camera]:
+        return [
+            Camera(
+                c2w=torch.tensor(e["c2w"]),
+                K=torch.tensor(e["K"]),
+                width=e["width"],
+                height=e["height"],
+                time=None if e["time"] is None else torch.tensor(e["time"]),
+            )
+            for e in table[split]
+        ]
+
+    try:
+        background, bounds = table["background"], table["bounds"]
+        return RunCameras(
+            train=cameras("train"),
+            test=cameras("test"),
+            train_names=[e["name"] for e in table["train"]],
+            test_names=[e["name"] for e in table["test"]],
+            background=None if background is None else torch.tensor(background),
+            source_from_scene=torch.tensor(table["source_from_scene"]),
+            bounds=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+            split_rule=table["split_rule"],
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"lacks {error}", where=run / "scene.json") from error
+
+
+def newest_checkpoint(run: Path) -> tuple[Path, Checkpoint]:
+    """The newest checkpoint that can be read; a damaged one is named and passed over."""
+    for path in reversed(list_checkpoints(run / "checkpoints")):
+        try:
+            return path, load_checkpoint(path)
+        except DataError as error:
+            _log.warning("%s", error)
+    raise DataError(
+        "has no readable checkpoint",
+        where=run,
+        fix="the training ended before its first checkpoint; start it again",
+    )
+
+
+def representation_from(checkpoint: Checkpoint) -> Representation:
+    """The representation that a checkpoint holds, on the CPU."""
+    plain = checkpoint.plain["representation"]
+    cls = load_method(checkpoint.plain["method"]).representation_class()
+    return cls.from_saved(checkpoint.part("representation"), plain)
+
+
+def load_run(path: Path, *, device: str = "cpu") -> LoadedRun:
+    """Reads a run folder or its config.toml. Raises :class:`DataError` when it is not one."""
+    run = run_path(path)
+    method, options = read_config(run)
+    checkpoint_path, checkpoint = newest_checkpoint(run)
+    return LoadedRun(
+        path=run,
+        method=method,
+        options=options,
+        representation=representation_from(checkpoint).to(device),
+        cameras=read_cameras(run),
+        step=checkpoint.step,
+        elapsed_s=checkpoint.plain["elapsed_s"],
+        checkpoint_path=checkpoint_path,
+    )

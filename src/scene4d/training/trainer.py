@@ -1,0 +1,277 @@
+"""The one Trainer: fits any representation by any objectives; it names no method."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from scene4d.data.images import ImageCache
+from scene4d.data.scene import Scene, View
+from scene4d.errors import Scene4dError, UsageError
+from scene4d.representations.base import Representation
+from scene4d.representations.method import Method, resolve
+from scene4d.training.adjustments import CameraAdjustments
+from scene4d.training.budget import Budget
+from scene4d.training.checkpoint import Checkpoint, save_checkpoint
+from scene4d.training.log import TrainingLog
+from scene4d.training.objectives.base import Objective, TrainingStep
+from scene4d.training.optimiser import GroupedAdam
+from scene4d.training.options import TrainOptions
+from scene4d.training.sampling import ViewSampler
+from scene4d.training.strategies.base import Strategy
+
+LOG_EVERY = 10
+"""Steps between lines of metrics.jsonl; reading the loss stalls a GPU."""
+
+
+class Watcher(Protocol):
+    """Somebody who looks on, such as the live viewer."""
+
+    def training_step(self) -> AbstractContextManager[object]:
+        """Entered around each step; may block while training is paused."""
+
+    def after_step(self, step: int, metrics: dict[str, float]) -> None:
+        """The step is done."""
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Everything one training needs; :meth:`train` runs it to its end."""
+
+    method: Method
+    options: TrainOptions
+    scene: Scene
+    images: ImageCache
+    representation: Representation
+    run: Path
+    device: torch.device
+    generator: torch.Generator
+    """On the CPU, whatever the device: a run's random numbers do not depend on it."""
+    watchers: Sequence[Watcher] = ()
+
+    def __post_init__(self) -> None:
+        if self.representation.sampling != "images":
+            raise UsageError(
+                f"the method {self.method.name!r} asks for {self.representation.sampling}; "
+                "the trainer samples whole images only"
+            )
+        self.representation.to(self.device)
+        self.adjustments = CameraAdjustments(
+            len(self.scene.frames), self.method, extent=self.scene.extent
+        ).to(self.device)
+        self.optimiser = GroupedAdam(
+            [*self.representation.parameter_groups(), *self.adjustments.parameter_groups()]
+        )
+        self.objectives = build_objectives(self.method, self.scene)
+        strategy_options = self.method.strategy_options()
+        strategy_class = resolve(strategy_options.implementation)
+        self.strategy: Strategy = strategy_class(
+            strategy_options, self.representation, self.optimiser, self.generator
+        )
+        self.sampler = ViewSampler(self.scene.train_indices, self.generator)
+        self.step = 0
+        self.budget = self._budget(elapsed_before=0.0)
+        self.interrupted_by: str | None = None
+
+    def train(self) -> None:
+        """Trains until the budget is spent, then writes the last checkpoint.
+
+        SIGINT and SIGTERM end it after the current step, with a checkpoint; then
+        :class:`Interrupted` is raised.
+        """
+        log = TrainingLog(
+            self.run,
+            total_steps=self.budget.max_steps,
+            max_minutes=self.options.max_minutes,
+            tensorboard=self.options.tensorboard,
+            first_step=self.step,
+        )
+        last_saved = time.monotonic()
+        with log, self._stopping_on_signals():
+            while self.interrupted_by is None and self.budget.progress(self.step) < 1.0:
+                metrics = self._step()
+                if metrics:
+                    log.log_step(self.step, metrics)
+                if time.monotonic() - last_saved >= self.options.checkpoint_every_s:
+                    self.save()
+                    last_saved = time.monotonic()
+            path = self.save()
+            log.event(f"checkpoint: {path}")
+        if self.interrupted_by:
+            raise Interrupted(self.interrupted_by, self.run)
+
+    def save(self) -> Path:
+        """Writes a checkpoint of this moment."""
+        self._check_finite()
+        parts = {
+            "representation": self.representation.state_dict(),
+            "adjustments": self.adjustments.state_dict(),
+            "optimiser": self.optimiser.state_tensors(),
+            "strategy": self.strategy.state_tensors(),
+            "trainer": {
+                "generator": self.generator.get_state(),
+                "pending_views": torch.tensor(self.sampler.pending, dtype=torch.int64),
+            },
+        }
+        tensors = {
+            f"{part}/{name}": value
+            for part, values in parts.items()
+            for name, value in values.items()
+        }
+        plain = {
+            "method": self.method.name,
+            "elapsed_s": self.budget.elapsed,
+            "representation": dict(self.representation.plain_data()),
+        }
+        return save_checkpoint(
+            self.run / "checkpoints",
+            Checkpoint(step=self.step, plain=plain, tensors=tensors),
+            keep=self.options.keep_checkpoints,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes over from a checkpoint whose representation this trainer was built with."""
+        self.step = checkpoint.step
+        self.adjustments.load_state_dict(checkpoint.part("adjustments"))
+        self.optimiser.load_state_tensors(checkpoint.part("optimiser"))
+        self.strategy.load_state_tensors(checkpoint.part("strategy"))
+        trainer = checkpoint.part("trainer")
+        self.generator.set_state(trainer["generator"])
+        self.sampler.pending = trainer["pending_views"].tolist()
+        self.budget = self._budget(elapsed_before=checkpoint.plain["elapsed_s"])
+
+    def _budget(self, *, elapsed_before: float) -> Budget:
+        minutes, steps = self.options.max_minutes, self.method.steps
+        if steps is None and minutes is None:
+            steps = self.method.default_steps
+        seconds = None if minutes is None else minutes * 60.0
+        return Budget(max_steps=steps, max_seconds=seconds, elapsed_before=elapsed_before)
+
+    def _step(self) -> dict[str, float]:
+        """One step; returns its metrics when they are due, otherwise nothing."""
+        progress = min(1.0, self.budget.progress(self.step))
+        with _all_entered(self.watchers, self.budget):
+            step = self._prepare(progress)
+            terms = [(o, o(step)) for o in self.objectives]
+            loss = sum(o.options.weight * next(iter(t.values())) for o, t in terms)
+            assert isinstance(loss, Tensor)
+            self.strategy.before_backward(step)
+            loss.backward()
+            self.strategy.after_backward(step)
+            self.optimiser.step(lambda g: self.method.learning_rate_factor(g, progress))
+            self.strategy.after_step(step)
+        self.step += 1
+        due = self.step % LOG_EVERY == 0 or self.step == 1
+        metrics = self._metrics(loss, terms, step) if due or self.watchers else {}
+        for watcher in self.watchers:
+            watcher.after_step(self.step, metrics)
+        return metrics if due else {}
+
+    def _prepare(self, progress: float) -> TrainingStep:
+        self.representation.on_progress(progress)
+        downscale = self.method.downscale(progress)
+        indices = self.sampler.next(self.method.batch_size)
+        views = [on_device(self.images.view(i, downscale), self.device) for i in indices]
+        has_alpha = any(view.alpha is not None for view in views)
+        background = (
+            torch.rand(3, generator=self.generator) if has_alpha else torch.zeros(3)
+        ).to(self.device)
+        return TrainingStep(
+            number=self.step,
+            progress=progress,
+            representation=self.representation,
+            views=views,
+            background=background,
+            adjustments=self.adjustments,
+            needs_depth=any(objective.needs_depth for objective in self.objectives),
+        )
+
+    def _metrics(
+        self, loss: Tensor, terms: Sequence[tuple[Objective, dict[str, Tensor]]], step: TrainingStep
+    ) -> dict[str, float]:
+        values = {"loss": float(loss.detach())}
+        for _, named in terms:
+            values.update({name: float(value.detach()) for name, value in named.items()})
+        if not math.isfinite(values["loss"]):
+            raise Scene4dError(
+                f"the loss became {values['loss']} at step {self.step}",
+                where=self.run,
+                fix="resume from the last checkpoint, or lower the learning rates",
+            )
+        values.update(self.representation.describe())
+        values["seconds"] = self.budget.elapsed
+        values["image_width"] = step.views[0].camera.width
+        return values
+
+    def _check_finite(self) -> None:
+        for name, value in self.representation.state_dict().items():
+            if not bool(torch.isfinite(value).all()):
+                raise Scene4dError(
+                    f"the parameter {name} has values that are not finite at step {self.step}",
+                    where=self.run,
+                    fix="resume from the last checkpoint, which was kept, or lower learning rates",
+                )
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        def stop(number: int, frame: Any) -> None:
+            self.interrupted_by = signal.Signals(number).name
+
+        try:
+            before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever owns it handles signals
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Interrupted(Scene4dError):
+    """Training was asked to stop; a checkpoint holds all of it."""
+
+    def __init__(self, by: str, run: Path) -> None:
+        super().__init__(
+            f"stopped by {by}; everything up to here is saved",
+            where=run,
+            fix=f"continue with: scene4d train --resume {run}",
+        )
+
+
+def on_device(view: View, device: torch.device) -> View:
+    """The view with its tensors on ``device``."""
+    if view.rgb.device == device:
+        return view
+    tensors = {
+        name: value.to(device)
+        for name in ("rgb", "alpha", "mask", "depth")
+        if (value := getattr(view, name)) is not None
+    }
+    return replace(view, camera=view.camera.to(device), **tensors)
+
+
+def build_objectives(method: Method, scene: Scene) -> list[Objective]:
+    """The method's objectives that have a weight and that the capture has data for."""
+    declared = [(resolve(o.implementation), o) for o in method.objectives() if o.weight != 0]
+    return [objective(options) for objective, options in declared if objective.applies_to(scene)]
+
+
+@contextmanager
+def _all_entered(watchers: Sequence[Watcher], budget: Budget) -> Iterator[None]:
+    """Inside every watcher's step; time spent waiting for them is not training time."""
+    with ExitStack() as stack:
+        start = time.monotonic()
+        for watcher in watchers:
+            stack.enter_context(watcher.training_step())
+        budget.exclude(time.monotonic() - start)
+        yield
