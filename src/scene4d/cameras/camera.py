@@ -49,6 +49,20 @@ class Camera:
         scale = self.K.new_tensor([width / self.width, height / self.height, 1.0])
         return replace(self, K=self.K * scale[:, None], width=width, height=height)
 
+    def downscaled(self, factor: int) -> Camera:
+        """The camera of the picture whose pixels are ``factor`` x ``factor`` boxes of this one's.
+
+        Columns and rows that do not fill a box are cut off at the right and at the bottom, so the
+        size is rounded down and K is divided exactly.
+        """
+        if factor == 1:
+            return self
+        width, height = self.width // factor, self.height // factor
+        if width < 1 or height < 1:
+            raise ValueError(f"{self.width}x{self.height} cannot be downscaled {factor} times")
+        scale = self.K.new_tensor([1 / factor, 1 / factor, 1.0])
+        return replace(self, K=self.K * scale[:, None], width=width, height=height)
+
     def with_pose(self, c2w: Float[Tensor, "*batch 4 4"]) -> Camera:
         """The same camera at another pose."""
         return replace(self, c2w=c2w)

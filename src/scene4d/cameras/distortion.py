@@ -1,9 +1,28 @@
-"""Lens distortion: OpenCV's radial-tangential model and its fisheye model."""
+"""Lens distortion: OpenCV's radial-tangential model and its fisheye model.
+
+Distorting is a closed formula; undistorting a point takes Newton steps. Pictures are undistorted
+by sampling: each pixel of the undistorted picture looks up where the lens put it.
+Source: OpenCV's calib3d documentation; the r^8 term as in nerfstudio.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+if TYPE_CHECKING:  # camera.py imports this module
+    from scene4d.cameras.camera import Camera
+
+_FISHEYE_MAX_HALF_ANGLE = math.radians(55.0)
+"""Beyond it a pinhole picture spends most of its pixels on the stretched rim."""
+_NEWTON_STEPS = 20
+_CONVERGED = 1e-5
+"""Residual in normalised image coordinates: a hundredth of a pixel at 1000 px focal length."""
 
 
 @dataclass(frozen=True)
@@ -16,3 +35,163 @@ class Distortion:
 
     model: Literal["opencv", "fisheye"]
     coefficients: tuple[float, ...]
+
+    def padded(self) -> tuple[float, ...]:
+        """The coefficients, with the ones left out as zeros. Raises ValueError on too many."""
+        size = 6 if self.model == "opencv" else 4
+        if len(self.coefficients) > size:
+            raise ValueError(f"{self.model} takes at most {size} coefficients")
+        return (*self.coefficients, *([0.0] * (size - len(self.coefficients))))
+
+
+def distort(xy: Float[Tensor, "*batch 2"], distortion: Distortion) -> Float[Tensor, "*batch 2"]:
+    """Where the lens puts a point; both in normalised image coordinates (x right, y down)."""
+    x, y = xy.unbind(-1)
+    r2 = x * x + y * y
+    if distortion.model == "fisheye":
+        k1, k2, k3, k4 = distortion.padded()
+        r = r2.clamp_min(1e-20).sqrt()
+        theta = torch.atan(r)
+        t2 = theta * theta
+        scaled = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4))))
+        return xy * torch.where(r2 > 1e-16, scaled / r, torch.ones_like(r))[..., None]
+    k1, k2, p1, p2, k3, k4 = distortion.padded()
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    return torch.stack(
+        [
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        ],
+        dim=-1,
+    )
+
+
+def undistort(xy: Float[Tensor, "*batch 2"], distortion: Distortion) -> Float[Tensor, "*batch 2"]:
+    """The point that the lens put at ``xy``: the inverse of :func:`distort`.
+
+    Newton's method in double precision. A point that nothing is mapped to (beyond the radius where
+    the model folds over, or 90 degrees and more off the axis of a fisheye) comes back as NaN.
+    """
+    wanted = xy.double()
+    if distortion.model == "fisheye":
+        found = _undistort_fisheye(wanted, distortion)
+    else:
+        found = _undistort_opencv(wanted, distortion)
+    residual = (distort(found, distortion) - wanted).abs().amax(-1)
+    good = (residual < _CONVERGED) & (found.norm(dim=-1) <= injective_radius(distortion))
+    return torch.where(good[..., None], found, torch.nan).to(xy.dtype)
+
+
+def _undistort_fisheye(
+    wanted: Float[Tensor, "*batch 2"], distortion: Distortion
+) -> Float[Tensor, "*batch 2"]:
+    k1, k2, k3, k4 = distortion.padded()
+    target = wanted.norm(dim=-1)
+    theta = target.clamp_max(math.pi / 2)
+    for _ in range(_NEWTON_STEPS):
+        t2 = theta * theta
+        value = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))) - target
+        slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))
+        theta = (theta - value / slope).clamp(0.0, math.pi / 2 - 1e-9)
+    scale = torch.where(target > 1e-8, torch.tan(theta) / target, torch.ones_like(target))
+    return wanted * scale[..., None]
+
+
+def _undistort_opencv(
+    wanted: Float[Tensor, "*batch 2"], distortion: Distortion
+) -> Float[Tensor, "*batch 2"]:
+    found = wanted.clone()
+    for _ in range(_NEWTON_STEPS):
+        residual = distort(found, distortion) - wanted
+        a, b, c, d = _jacobian_opencv(found, distortion)
+        determinant = a * d - b * c
+        safe = torch.where(determinant.abs() > 1e-12, determinant, torch.ones_like(determinant))
+        step_x = (d * residual[..., 0] - b * residual[..., 1]) / safe
+        step_y = (a * residual[..., 1] - c * residual[..., 0]) / safe
+        found = found - torch.stack([step_x, step_y], dim=-1)
+    return found
+
+
+def _jacobian_opencv(
+    xy: Float[Tensor, "*batch 2"], distortion: Distortion
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The rows of d(distorted)/d(xy), entry by entry."""
+    k1, k2, p1, p2, k3, k4 = distortion.padded()
+    x, y = xy.unbind(-1)
+    r2 = x * x + y * y
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    slope = 2 * (k1 + r2 * (2 * k2 + r2 * (3 * k3 + r2 * 4 * k4)))  # d radial/dx = slope * x
+    mixed = slope * x * y + 2 * p1 * x + 2 * p2 * y
+    return (
+        radial + slope * x * x + 2 * p1 * y + 6 * p2 * x,
+        mixed,
+        mixed,
+        radial + slope * y * y + 6 * p1 * y + 2 * p2 * x,
+    )
+
+
+def injective_radius(distortion: Distortion) -> float:
+    """The radius up to which the model is one to one (radial part); infinite where it always is.
+
+    Beyond it a fitted polynomial folds the picture over itself and means nothing.
+    """
+    radius = torch.linspace(0.0, 1.0, 4001, dtype=torch.float64)
+    if distortion.model == "fisheye":
+        t2 = (radius * (math.pi / 2)) ** 2
+        k1, k2, k3, k4 = distortion.padded()
+        slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))
+        folded = torch.nonzero(slope <= 0)
+        return math.inf if len(folded) == 0 else math.tan(t2[folded[0, 0]].sqrt().item())
+    k1, k2, _, _, k3, k4 = distortion.padded()
+    r2 = (radius * 10.0) ** 2
+    slope = 1 + r2 * (3 * k1 + r2 * (5 * k2 + r2 * (7 * k3 + r2 * 9 * k4)))
+    folded = torch.nonzero(slope <= 0)
+    return math.inf if len(folded) == 0 else r2[folded[0, 0]].sqrt().item()
+
+
+def undistorted_camera(camera: Camera) -> Camera:
+    """The pinhole camera of the undistorted picture: the same pose, size and principal point.
+
+    The OpenCV model keeps K, so that the centre keeps its resolution. A fisheye's focal length is
+    shortened (both axes alike) until the middle of each border is in view, but to no more than 55
+    degrees off the axis.
+    """
+    distortion = camera.distortion
+    if distortion is None:
+        return camera
+    if distortion.model == "opencv":
+        return replace(camera, distortion=None)
+    K = camera.K.double()
+    half = torch.stack([K.new_tensor(camera.width / 2), K.new_tensor(camera.height / 2)])
+    edges = torch.diag(half / K[[0, 1], [0, 1]])  # the middles of the right and lower border
+    seen = undistort(edges, distortion).norm(dim=-1).nan_to_num(nan=math.inf)
+    reach = seen.clamp_max(math.tan(_FISHEYE_MAX_HALF_ANGLE))
+    shrink = (half / K[[0, 1], [0, 1]] / reach).min().clamp_max(1.0)
+    K = K * torch.stack([shrink, shrink, torch.ones_like(shrink)])[:, None]
+    K[:2, 2] = camera.K[:2, 2].double()
+    return replace(camera, K=K.to(camera.K.dtype), distortion=None)
+
+
+def undistortion_grid(
+    camera: Camera,
+) -> tuple[Float[Tensor, "height width 2"], Bool[Tensor, "height width"]]:
+    """Where each undistorted pixel lies in the distorted picture, and whether it lies inside.
+
+    The grid is for ``torch.nn.functional.grid_sample(..., align_corners=False)``: -1 and 1 are
+    the picture's outer borders.
+    """
+    if camera.distortion is None:
+        raise ValueError("the camera has no distortion")
+    target = undistorted_camera(camera)
+    size = camera.K.new_tensor([camera.width, camera.height], dtype=torch.float64)
+    ys, xs = torch.meshgrid(
+        torch.arange(camera.height, dtype=torch.float64) + 0.5,
+        torch.arange(camera.width, dtype=torch.float64) + 0.5,
+        indexing="ij",
+    )
+    K_target, K = target.K.double(), camera.K.double()
+    xy = (torch.stack([xs, ys], -1) - K_target[:2, 2]) / K_target[[0, 1], [0, 1]]
+    pixels = distort(xy, camera.distortion) * K[[0, 1], [0, 1]] + K[:2, 2]
+    inside = ((pixels >= 0) & (pixels <= size)).all(-1)
+    inside &= xy.norm(dim=-1) < injective_radius(camera.distortion)
+    return (pixels / size * 2 - 1).float(), inside

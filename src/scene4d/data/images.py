@@ -1,0 +1,298 @@
+"""The image cache: every picture decoded, undistorted and downscaled once, kept as uint8."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.distortion import undistorted_camera, undistortion_grid
+from scene4d.data.image_files import image_header, read_depth, read_mask, read_picture
+from scene4d.data.scene import Frame, Scene, View
+from scene4d.errors import DataError, NotEnoughMemoryError
+
+_PYRAMID_SHARE = 4 / 3
+"""All coarser levels together take a third of the full one: 1/4 + 1/16 + ..."""
+_GRIDS_KEPT = 4
+"""Undistortion grids kept at a time; one lens usually serves the whole capture."""
+_DEPTH_SPREAD = 0.1
+"""A box of depths that differ by more than this share straddles an edge and says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pixels:
+    """One frame at one size, undistorted."""
+
+    camera: Camera
+    rgb: UInt8[Tensor, "height width 3"]
+    alpha: UInt8[Tensor, "height width"] | None
+    mask: Bool[Tensor, "height width"] | None
+    depth: Float[Tensor, "height width"] | None
+
+
+class ImageCache:
+    """The pictures of a scene, in memory.
+
+    A level of the pyramid is made by averaging boxes of whole pixels; a remainder at the right
+    and lower border is cut off and the camera follows, so pixels and camera agree exactly. Colours
+    are averaged premultiplied by alpha. A masked pixel makes its whole box masked; the mean depth
+    of a box counts where at least half is measured and no edge runs through it.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        *,
+        downscale_factor: int = 1,
+        ram_budget_gb: float | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        """Decodes the frames at ``indices`` (None: all) now, on all cores; others when asked for.
+
+        ``ram_budget_gb``: None means half of the memory that is free. Raises
+        :class:`NotEnoughMemoryError` before decoding anything, :class:`DataError` on a bad file.
+        """
+        self.scene = scene
+        self.downscale_factor = downscale_factor
+        self._factor = remaining_factor(scene, downscale_factor)
+        self._grids: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self._levels: dict[tuple[int, int], _Pixels] = {}
+        wanted = list(range(len(scene.frames)) if indices is None else indices)
+        self._refuse_if_too_big(wanted, ram_budget_gb)
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for index, pixels in zip(wanted, pool.map(self._decode, wanted), strict=True):
+                self._levels[index, 1] = pixels
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return sum(
+            tensor.nbytes
+            for pixels in self._levels.values()
+            for tensor in (pixels.rgb, pixels.alpha, pixels.mask, pixels.depth)
+            if tensor is not None
+        )
+
+    def camera(self, index: int, downscale: int = 1) -> Camera:
+        """The camera of :meth:`view`, without touching its pixels."""
+        camera = undistorted_camera(self.scene.frames[index].camera)
+        return camera.downscaled(self._factor).downscaled(downscale)
+
+    def view(self, index: int, downscale: int = 1) -> View:
+        """Frame ``index``, ``downscale`` times smaller than the cache's own size."""
+        pixels = self._level(index, downscale)
+        return View(
+            index=index,
+            camera=pixels.camera,
+            rgb=pixels.rgb.float().div_(255.0),
+            alpha=None if pixels.alpha is None else pixels.alpha.float().div_(255.0),
+            mask=pixels.mask,
+            depth=pixels.depth,
+        )
+
+    def _level(self, index: int, downscale: int) -> _Pixels:
+        found = self._levels.get((index, downscale))
+        if found is None:
+            base = self._decode(index) if downscale == 1 else self._level(index, 1)
+            found = base if downscale == 1 else _downscaled(base, downscale)
+            self._levels[index, downscale] = found
+        return found
+
+    def _refuse_if_too_big(self, indices: Sequence[int], ram_budget_gb: float | None) -> None:
+        budget = available_ram_bytes() / 2 if ram_budget_gb is None else ram_budget_gb * 1e9
+        needed = sum(self._estimate(self.scene.frames[index]) for index in indices)
+        if needed <= budget:
+            return
+        factor = self.downscale_factor
+        while needed * (self.downscale_factor / factor) ** 2 > budget:
+            factor += 1
+        raise NotEnoughMemoryError(
+            f"{len(indices)} images need {needed / 1e9:.2f} GB of memory, "
+            f"and the budget is {budget / 1e9:.2f} GB",
+            where=self.scene.root,
+            fix=f"--downscale-factor {factor} makes them fit; or raise --ram-budget-gb",
+        )
+
+    def _estimate(self, frame: Frame) -> float:
+        """Bytes that the frame will take, with all its coarser levels."""
+        _, _, alpha = image_header(frame.image_path)
+        masked = frame.mask_path is not None or frame.camera.distortion is not None
+        per_pixel = 3 + alpha + masked + 4 * (frame.depth_path is not None)
+        pixels = frame.camera.width * frame.camera.height / self._factor**2
+        return per_pixel * pixels * _PYRAMID_SHARE
+
+    def _decode(self, index: int) -> _Pixels:
+        frame = self.scene.frames[index]
+        pixels = _read(frame)
+        if frame.camera.distortion is not None:
+            pixels = _undistorted(pixels, *self._grid(frame.camera))
+        return _downscaled(pixels, self._factor) if self._factor > 1 else pixels
+
+    def _grid(self, camera: Camera) -> tuple[Tensor, Tensor]:
+        key = (camera.distortion, camera.width, camera.height, *camera.K.flatten().tolist())
+        found = self._grids.get(key)
+        if found is None:
+            found = undistortion_grid(camera)
+            while len(self._grids) >= _GRIDS_KEPT:
+                self._grids.pop(next(iter(self._grids)), None)
+            self._grids[key] = found
+        return found
+
+
+def remaining_factor(scene: Scene, downscale_factor: int) -> int:
+    """How much to downscale what is stored, when the dataparser chose smaller stored images."""
+    if downscale_factor < 1:
+        raise ValueError(f"downscale_factor must be at least 1, not {downscale_factor}")
+    stored = int(scene.metadata.get("stored_downscale", "1"))
+    return downscale_factor // stored if downscale_factor % stored == 0 else downscale_factor
+
+
+def available_ram_bytes() -> float:
+    """Memory that can be had without swapping; 8 GB where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return 8e9
+
+
+def _read(frame: Frame) -> _Pixels:
+    """The frame's files as stored."""
+    camera = frame.camera
+    picture = torch.from_numpy(read_picture(frame.image_path))
+    if picture.shape[:2] != (camera.height, camera.width):
+        raise DataError(
+            f"is {picture.shape[1]} x {picture.shape[0]} pixels, but its camera is "
+            f"{camera.width} x {camera.height}",
+            where=frame.image_path,
+        )
+    alpha = picture[..., 3] if picture.shape[-1] == 4 else None
+    if alpha is not None and bool((alpha == 255).all()):
+        alpha = None
+    mask = depth = None
+    if frame.mask_path is not None:
+        mask = _at_size(read_mask(frame.mask_path), camera, frame.mask_path).bool()
+    if frame.depth_path is not None:
+        depth = _at_size(read_depth(frame.depth_path, frame.depth_unit_m), camera, frame.depth_path)
+    return _Pixels(
+        camera=camera,
+        rgb=picture[..., :3].contiguous(),
+        alpha=None if alpha is None else alpha.contiguous(),
+        mask=mask,
+        depth=depth,
+    )
+
+
+def _at_size(values: np.ndarray, camera: Camera, path: Path) -> Tensor:
+    """A mask or depth map at the picture's size, by nearest neighbours where it is smaller."""
+    tensor = torch.from_numpy(values)
+    if tensor.shape == (camera.height, camera.width):
+        return tensor
+    check_same_shape(tensor.shape[1], tensor.shape[0], camera, path)
+    scaled = functional.interpolate(
+        tensor[None, None].float(), size=(camera.height, camera.width), mode="nearest-exact"
+    )
+    return scaled[0, 0]
+
+
+def check_same_shape(width: int, height: int, camera: Camera, path: Path) -> None:
+    """DataError when a mask or depth map has another aspect ratio than its picture."""
+    if abs(width * camera.height - height * camera.width) > 0.01 * height * camera.width:
+        raise DataError(
+            f"is {width} x {height}, which does not fit its image of "
+            f"{camera.width} x {camera.height}",
+            where=path,
+            fix="give the map the image's size, or the same shape in fewer pixels",
+        )
+
+
+def _undistorted(pixels: _Pixels, grid: Tensor, inside: Tensor) -> _Pixels:
+    premultiplied = _resample(_premultiplied(pixels), grid, "bilinear")
+    mask = depth = None
+    if pixels.mask is not None:
+        inside = inside & (_resample(pixels.mask[None].float(), grid, "nearest")[0] > 0.5)
+    if not bool(inside.all()):
+        mask = inside
+    if pixels.depth is not None:
+        depth = _resample(pixels.depth[None], grid, "nearest")[0] * inside
+    rgb, alpha = _straight(premultiplied)
+    return _Pixels(
+        camera=undistorted_camera(pixels.camera), rgb=rgb, alpha=alpha, mask=mask, depth=depth
+    )
+
+
+def _resample(
+    image: Float[Tensor, "channels height width"],
+    grid: Float[Tensor, "height width 2"],
+    mode: str,
+) -> Float[Tensor, "channels height width"]:
+    sampled = functional.grid_sample(
+        image[None], grid[None], mode=mode, padding_mode="border", align_corners=False
+    )
+    return sampled[0]
+
+
+def _downscaled(pixels: _Pixels, factor: int) -> _Pixels:
+    """Boxes of ``factor`` x ``factor`` pixels as one."""
+    try:
+        camera = pixels.camera.downscaled(factor)
+    except ValueError as error:
+        raise DataError(str(error), fix="choose a smaller --downscale-factor") from error
+    rgb, alpha = _straight(functional.avg_pool2d(_premultiplied(pixels)[None], factor)[0])
+    mask = None
+    if pixels.mask is not None:
+        share = functional.avg_pool2d(pixels.mask[None, None].float(), factor)[0, 0]
+        mask = share > 1 - 0.5 / factor**2  # every pixel of the box counts
+    depth = None if pixels.depth is None else _downscaled_depth(pixels.depth, factor)
+    return _Pixels(camera=camera, rgb=rgb, alpha=alpha, mask=mask, depth=depth)
+
+
+def _downscaled_depth(depth: Float[Tensor, "h w"], factor: int) -> Float[Tensor, "h2 w2"]:
+    stack = depth[None, None]
+    measured = (stack > 0).float()
+    share = functional.avg_pool2d(measured, factor)
+    mean = functional.avg_pool2d(stack, factor) / share.clamp_min(1e-9)
+    farthest = functional.max_pool2d(stack, factor)
+    nearest = -functional.max_pool2d(
+        torch.where(measured > 0, -stack, torch.full_like(stack, -torch.inf)), factor
+    )
+    good = (share >= 0.5) & (farthest - nearest <= _DEPTH_SPREAD * mean)
+    return torch.where(good, mean, torch.zeros_like(mean))[0, 0]
+
+
+def _premultiplied(pixels: _Pixels) -> Float[Tensor, "channels height width"]:
+    """Colours times alpha, then alpha where there is one; 0..255."""
+    rgb = pixels.rgb.permute(2, 0, 1).float()
+    if pixels.alpha is None:
+        return rgb
+    alpha = pixels.alpha[None].float()
+    return torch.cat([rgb * (alpha / 255.0), alpha])
+
+
+def _straight(
+    image: Float[Tensor, "channels height width"],
+) -> tuple[UInt8[Tensor, "height width 3"], UInt8[Tensor, "height width"] | None]:
+    """Undoes :func:`_premultiplied`, rounded to bytes."""
+    if image.shape[0] == 3:
+        return _bytes(image.permute(1, 2, 0)), None
+    alpha = image[3]
+    rgb = image[:3] / (alpha / 255.0).clamp_min(1e-6)
+    return _bytes(rgb.permute(1, 2, 0)), _bytes(alpha)
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return values.round().clamp_(0, 255).to(torch.uint8).contiguous()

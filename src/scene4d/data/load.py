@@ -1,0 +1,205 @@
+"""From a path to a checked :class:`Scene`: the one entrance for captures."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.poses import closest_rotation, rotation_error
+from scene4d.data.dataparsers import ParseOptions, dataparser_module, detect
+from scene4d.data.image_files import depth_size, image_size
+from scene4d.data.images import check_same_shape
+from scene4d.data.scene import Frame, Scene
+from scene4d.errors import DataError, UsageError
+
+ROTATION_TOLERANCE = 1e-3
+"""Deviations up to here come from rounded files and are repaired; larger ones are mistakes."""
+_ASPECT_TOLERANCE = 0.01
+"""Images may have been resized with rounding: 1 % covers one pixel in a hundred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """How a capture is read."""
+
+    dataparser: str = "auto"
+    """auto, nerfstudio, blender, colmap or llff."""
+    downscale_factor: int = 1
+    """Use the images at this fraction of their size (2: half as wide and high)."""
+    test_every: int = 8
+    """Hold out every n-th image where the capture gives no split; 0: none."""
+    max_frames: int | None = None
+    """Keep at most this many frames, evenly spread, in the same train/test proportion."""
+    ram_budget_gb: float | None = None
+    """Memory that the decoded images may take, in GB; None: half of what is free."""
+
+
+def load_scene(path: Path, options: SceneOptions | None = None) -> Scene:
+    """The capture at ``path`` (a folder or a transforms.json), read and checked.
+
+    Every image's header is looked at; pixels are decoded by :class:`ImageCache`. Raises
+    :class:`DataError` naming the file or frame, and :class:`UsageError` on impossible options.
+    """
+    options = options or SceneOptions()
+    if options.test_every < 0 or options.test_every == 1:
+        raise UsageError(
+            f"--test-every is {options.test_every}", fix="give 0 (none held out) or 2 and more"
+        )
+    if options.downscale_factor < 1:
+        raise UsageError(f"--downscale-factor is {options.downscale_factor}", fix="give 1 or more")
+    path = Path(path)
+    name = detect(path) if options.dataparser == "auto" else options.dataparser
+    module = dataparser_module(name)
+    if not path.exists() or not module.recognises(path):
+        raise DataError(f"is not a {name} capture: there is not {module.LOOKS_FOR}", where=path)
+    parse_options = ParseOptions(
+        test_every=options.test_every, downscale_factor=options.downscale_factor
+    )
+    scene = module.parse(path, parse_options)
+    _check_frames(scene)
+    _check_split(scene)
+    if options.max_frames is not None:
+        scene = _with_max_frames(scene, options.max_frames)
+    return _with_fitted_cameras(scene)
+
+
+def _check_frames(scene: Scene) -> None:
+    if not scene.frames:
+        raise DataError(
+            "no frame with a camera is left",
+            where=scene.root,
+            fix="check that the capture lists images and that their poses were found",
+        )
+    names = Counter(str(frame.image_path.resolve()) for frame in scene.frames)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise DataError(
+            f"the image is listed {names[twice[0]]} times",
+            where=twice[0],
+            fix="keep one frame for each image: duplicates would leak test images into training",
+        )
+    missing = [frame for frame in scene.frames if not frame.image_path.is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(scene.frames)} images are missing, the first is "
+            f"{missing[0].name}",
+            where=scene.root,
+            fix="restore the files or remove their frames",
+        )
+
+
+def _check_split(scene: Scene) -> None:
+    both = set(scene.train_indices) & set(scene.test_indices)
+    if both:
+        raise DataError(
+            f"{len(both)} frames are both in train and in test, the first is "
+            f"{scene.frames[min(both)].name}",
+            where=scene.root,
+            fix="list each image in one of them only",
+        )
+    if not scene.train_indices:
+        raise DataError(
+            f"no frame is left to train on ({len(scene.frames)} frames; {scene.split_rule})",
+            where=scene.root,
+            fix="add images, or hold out fewer with --test-every (0: none)",
+        )
+
+
+def _with_max_frames(scene: Scene, max_frames: int) -> Scene:
+    """Evenly spread frames of train and of test, in their old proportion."""
+    total = len(scene.train_indices) + len(scene.test_indices)
+    if max_frames < 1:
+        raise UsageError(f"--max-frames is {max_frames}", fix="give 1 or more")
+    if total <= max_frames:
+        return scene
+    num_test = round(max_frames * len(scene.test_indices) / total)
+    if scene.test_indices and max_frames > 1:
+        num_test = max(1, num_test)
+    test = _evenly(scene.test_indices, num_test)
+    train = _evenly(scene.train_indices, max_frames - num_test)
+    kept = sorted({*train, *test})
+    position = {index: i for i, index in enumerate(kept)}
+    return replace(
+        scene,
+        frames=[scene.frames[index] for index in kept],
+        train_indices=[position[index] for index in train],
+        test_indices=[position[index] for index in test],
+        split_rule=f"{scene.split_rule}; {len(kept)} of {total} frames kept",
+    )
+
+
+def _evenly(indices: Sequence[int], count: int) -> list[int]:
+    count = min(count, len(indices))
+    return [indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)]
+
+
+def _with_fitted_cameras(scene: Scene) -> Scene:
+    """Poses made orthonormal and intrinsics fitted to the images' real sizes."""
+    rescaled: list[str] = []
+    frames = []
+    for frame in scene.frames:
+        where = f"{scene.root}, frame {frame.name}"
+        camera = _with_checked_pose(frame.camera, where)
+        camera, changed = _fitted_to_image(camera, frame, where)
+        if changed:
+            rescaled.append(frame.name)
+        frame = replace(frame, camera=camera)
+        _check_maps(frame)
+        frames.append(frame)
+    if rescaled:
+        warnings.warn(
+            f"{scene.root}: the intrinsics of {len(rescaled)} frames (first: {rescaled[0]}) are "
+            "stated for another image size and were scaled to the images",
+            stacklevel=3,
+        )
+    return replace(scene, frames=frames)
+
+
+def _with_checked_pose(camera: Camera, where: str) -> Camera:
+    c2w = camera.c2w.double()
+    if not bool(torch.isfinite(c2w).all()):
+        raise DataError("the pose has NaN or infinite numbers", where=where, fix="remove the frame")
+    if not torch.allclose(c2w[3], c2w.new_tensor([0.0, 0.0, 0.0, 1.0]), atol=1e-6):
+        raise DataError(f"the pose's last row is {c2w[3].tolist()}, not 0 0 0 1", where=where)
+    rotation = c2w[:3, :3]
+    error = float(rotation_error(rotation))
+    if error > ROTATION_TOLERANCE:
+        raise DataError(
+            "the pose's rotation is a mirror image"
+            if error == float("inf")
+            else f"the pose's rotation is not orthonormal (off by {error:.2g})",
+            where=where,
+            fix="give camera-to-world matrices with pure rotations; scale only the translations",
+        )
+    repaired = c2w.clone()
+    repaired[:3, :3] = closest_rotation(rotation)
+    return camera.with_pose(repaired.float())
+
+
+def _fitted_to_image(camera: Camera, frame: Frame, where: str) -> tuple[Camera, bool]:
+    """The camera at the image's real size, and whether it had to change."""
+    width, height = image_size(frame.image_path)
+    if (width, height) == (camera.width, camera.height):
+        return camera, False
+    stretch = (width / camera.width) / (height / camera.height)
+    if abs(stretch - 1) > _ASPECT_TOLERANCE:
+        raise DataError(
+            f"the image is {width} x {height}, but its camera is stated for "
+            f"{camera.width} x {camera.height}: not the same shape",
+            where=where,
+            fix="correct w, h and the intrinsics, or give frames intrinsics of their own",
+        )
+    return camera.resized(width, height), True
+
+
+def _check_maps(frame: Frame) -> None:
+    if frame.mask_path is not None:
+        check_same_shape(*image_size(frame.mask_path), frame.camera, frame.mask_path)
+    if frame.depth_path is not None:
+        check_same_shape(*depth_size(frame.depth_path), frame.camera, frame.depth_path)
