@@ -1,0 +1,72 @@
+# Every target makes what it needs; nothing has to be set up before.
+#   make demo    trains, evaluates, exports and films the sample scene (about 4 minutes on 2 cores)
+#   make test    runs the tests
+# The first call installs into .venv. Another Python: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := dev,viewer,recon,video,export
+STAMP := $(VENV)/.installed
+
+NS_VENV := .venv-nerfstudio
+NS_STAMP := $(NS_VENV)/.installed
+
+DEMO_MINUTES ?= 2.5
+PYTEST_ARGS ?=
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format lock benchmark test-nerfstudio wheel clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+	@echo "also: lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
+
+# torch: constraints.txt says torch==2.13.0. Where pip is configured with a folder that holds a CPU
+# build of it (PIP_FIND_LINKS, version 2.13.0+cpu), pip takes that one; elsewhere it takes the
+# registry's normal build. Nothing here names an index, so a user's own choice stands.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit("scene4d needs Python 3.10 or newer, and $(PYTHON) is %d.%d. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" % v[:2])'
+	@echo "Installing scene4d into $(VENV) (the first time takes some minutes) ..." >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP)
+	@set -e; export PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	run=$$(scene4d train splat --max-minutes $(DEMO_MINUTES) --output-dir outputs --experiment-name demo); \
+	scene4d export "$$run" ply --output-path "$$run/scene.ply" >&2; \
+	scene4d render "$$run" path --output-path "$$run/orbit.mp4" >&2; \
+	echo; \
+	echo "The run            $$run"; \
+	echo "  test-view scores $$run/eval.json"; \
+	echo "  splats           $$run/scene.ply   (opens in any Gaussian splat viewer)"; \
+	echo "  video            $$run/orbit.mp4"; \
+	echo "Look around in it: $(BIN)/scene4d view $$run"
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
+	@$(BIN)/python scripts/lock.py --extras $(EXTRAS) --output constraints.txt
+
+benchmark: $(STAMP)
+	@$(BIN)/python -m benchmarks
+
+wheel: $(STAMP)
+	@rm -rf dist
+	@$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist
+
+clean:
+	rm -rf $(VENV) $(NS_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
