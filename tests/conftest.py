@@ -16,3 +16,57 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the captures are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_capture(tmp_path_factory) -> Path:
+    """A capture that training can finish in seconds: 16 views of 64 coloured Gaussians.
+
+    Rendered by our own reference at 48 x 48, with alpha; transforms.json, test = every 8th.
+    """
+    return make_tiny_capture(tmp_path_factory.mktemp("tiny_capture"))
+
+
+def make_tiny_capture(root: Path, *, num_views: int = 16, size: int = 48) -> Path:
+    import json
+
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from scene4d.rendering.splats.rasterization import rasterization
+
+    generator = torch.Generator().manual_seed(7)
+    count = 64
+    means = torch.randn(count, 3, generator=generator) * 0.5
+    colors = torch.rand(count, 3, generator=generator)
+    quats = torch.randn(count, 4, generator=generator)
+    stds = 0.05 + 0.1 * torch.rand(count, 3, generator=generator)
+    opacities = 0.5 + 0.45 * torch.rand(count, generator=generator)
+    focal = 1.2 * size
+    frames = []
+    (root / "images").mkdir()
+    for i in range(num_views):
+        angle = 2 * np.pi * i / num_views
+        position = np.array([3 * np.cos(angle), 3 * np.sin(angle), 0.8 * np.sin(2 * angle)])
+        back = position / np.linalg.norm(position)
+        right = np.cross([0.0, 0.0, 1.0], back)
+        right /= np.linalg.norm(right)
+        c2w = np.eye(4)
+        c2w[:3] = np.stack([right, np.cross(back, right), back, position], axis=1)
+        viewmat = np.linalg.inv(c2w @ np.diag([1.0, -1.0, -1.0, 1.0]))
+        intrinsics = [[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]
+        rgb, alpha, _ = rasterization(
+            means, quats, stds, opacities, colors,
+            torch.tensor(viewmat, dtype=torch.float32)[None],
+            torch.tensor(intrinsics, dtype=torch.float32)[None],
+            size, size,
+        )  # fmt: skip
+        straight = rgb[0] / alpha[0].clamp_min(1e-6)
+        pixels = torch.cat([straight.clamp(0, 1), alpha[0]], dim=-1).mul(255).round().byte()
+        Image.fromarray(pixels.numpy(), "RGBA").save(root / "images" / f"{i:03d}.png")
+        frames.append({"file_path": f"images/{i:03d}.png", "transform_matrix": c2w.tolist()})
+    intrinsics = {"fl_x": focal, "fl_y": focal, "cx": size / 2, "cy": size / 2}
+    document = {"camera_model": "PINHOLE", "w": size, "h": size, **intrinsics, "frames": frames}
+    (root / "transforms.json").write_text(json.dumps(document))
+    return root

@@ -55,7 +55,7 @@ class GroupedAdam:
             for i, parameter in enumerate(group["params"]):
                 prefix = f"{group['name']}.{i}."
                 state = {
-                    name[len(prefix) :]: value.clone()
+                    name[len(prefix) :]: value.to(parameter.device, copy=True)
                     for name, value in tensors.items()
                     if name.startswith(prefix)
                 }

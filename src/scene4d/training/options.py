@@ -31,8 +31,9 @@ class TrainOptions:
     """Images are made this many times smaller."""
     test_every: int = 8
     """Every n-th image is held out for evaluation, unless the capture names its own test set."""
-    ram_budget_gb: float = 8.0
-    """Largest memory for decoded images, in gigabytes; more is refused before it starts."""
+    ram_budget_gb: float | None = None
+    """Largest memory for decoded images, in GB (by default half of what is free); more is refused
+    before it starts."""
     checkpoint_every_s: float = 60.0
     """Seconds between checkpoints."""
     keep_checkpoints: int = 2

@@ -1,0 +1,72 @@
+"""The command ``scene4d``: finds the verb and hands over; verbs are imported when called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import warnings
+
+VERBS: dict[str, tuple[str, str]] = {
+    "process-data": ("scene4d.cli.process_data", "photos or a video -> a posed capture"),
+    "train": ("scene4d.cli.train", "a capture -> a trained scene in a run folder"),
+    "eval": ("scene4d.cli.eval", "measure a run on its held-out images"),
+    "render": ("scene4d.cli.render", "pictures or a video of a run"),
+    "export": ("scene4d.cli.export", "a run -> files that other tools open"),
+    "info": ("scene4d.cli.info", "what is in a run, capture or splat file"),
+    "doctor": ("scene4d.cli.doctor", "which back ends work here, and why the others do not"),
+}
+
+
+def usage() -> str:
+    """The text of ``scene4d --help``."""
+    verbs = "\n".join(f"  {verb:<14}{line}" for verb, (_, line) in VERBS.items())
+    return (
+        "usage: scene4d VERB [options]\n\n"
+        "Neural 3D and 4D scenes: train anywhere, make them small, play them on a phone.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "options:\n  -h, --help    this text; 'scene4d VERB --help' for a verb's options\n"
+        "  --version     the version\n"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit status: 0 ok, 1 the work failed, 2 wrong usage."""
+    from scene4d.errors import Scene4dError
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        import scene4d
+
+        print(f"scene4d {scene4d.__version__}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        print(f"scene4d: there is no verb {verb!r}\n\n{usage()}", end="", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    warnings.showwarning = _show_warning
+    try:
+        importlib.import_module(VERBS[verb][0]).main(rest)
+    except Scene4dError as error:
+        print(f"scene4d {verb}: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(f"scene4d {verb}: stopped", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Warnings as one line for people, without the source line that raised them."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

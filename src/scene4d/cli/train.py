@@ -1,0 +1,107 @@
+"""``scene4d train METHOD``: a capture becomes a trained scene in a run folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import field, make_dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from scene4d.errors import UsageError
+from scene4d.representations.method import Method
+from scene4d.training.methods import load_method, method_names
+from scene4d.training.options import TrainOptions
+
+
+def main(argv: list[str]) -> None:
+    """Parses, trains, evaluates; prints the run folder on stdout."""
+    name, rest = split_method(argv, method_names())
+    if name is None and not any(a.split("=")[0] == "--resume" for a in rest):
+        if {"-h", "--help"} & set(rest):
+            print(_usage())
+            return
+        raise UsageError("which method?", fix=f"scene4d train METHOD, with METHOD one of: "
+                         f"{', '.join(method_names())}")  # fmt: skip
+    method, options = parse(name, rest)
+    if options.resume is None and method is None:
+        raise UsageError("which method?", fix=_usage())
+    run = _train(method, options)
+    print(run)
+
+
+def split_method(argv: Sequence[str], names: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The method's name, wherever it stands among the options, and the remaining arguments."""
+    places = [i for i, argument in enumerate(argv) if argument in names]
+    free = [i for i in places if i == 0 or not _takes_value(argv[i - 1])]
+    chosen = (free or places or [None])[0]
+    if chosen is None:
+        positional = [a for i, a in enumerate(argv) if not a.startswith("-")
+                      and (i == 0 or not _takes_value(argv[i - 1]))]  # fmt: skip
+        if positional:
+            raise UsageError(
+                f"there is no method {positional[0]!r}", fix=f"choose one of: {', '.join(names)}"
+            )
+        return None, list(argv)
+    return argv[chosen], [a for i, a in enumerate(argv) if i != chosen]
+
+
+def _takes_value(argument: str) -> bool:
+    """Whether the argument after this one may be its value rather than the method's name."""
+    flags = ("--viewer", "--evaluate", "--tensorboard")
+    return argument.startswith("--") and "=" not in argument and not (
+        argument.startswith("--no-") or argument in flags
+    )  # fmt: skip
+
+
+def parse(name: str | None, argv: Sequence[str]) -> tuple[Method | None, TrainOptions]:
+    """The method's options and the training's, from one flat list of flags."""
+    fields: list[Any] = [("training", Annotated[TrainOptions, tyro.conf.arg(name="")],
+                          field(default_factory=TrainOptions))]  # fmt: skip
+    description = "Continues a run."
+    if name is not None:
+        method_class = load_method(name)
+        description = f"{method_class.description}. {(method_class.__doc__ or '').strip()}"
+        fields.append(("method", Annotated[method_class, tyro.conf.arg(name="")],
+                       field(default_factory=method_class)))  # fmt: skip
+    arguments_class = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
+    arguments = tyro.cli(
+        arguments_class,
+        args=list(argv),
+        prog=f"scene4d train {name or ''}".strip(),
+        description=description,
+    )
+    return getattr(arguments, "method", None), arguments.training
+
+
+def _usage() -> str:
+    lines = [f"  {name}" for name in method_names()]
+    return (
+        "usage: scene4d train METHOD [options]\n       scene4d train --resume RUN\n\nmethods:\n"
+        + "\n".join(lines)
+        + "\n\n'scene4d train METHOD --help' lists a method's options."
+    )
+
+
+def _train(method: Method | None, options: TrainOptions):
+    from scene4d.training import train
+
+    factory = None
+    if options.viewer:
+        from scene4d.viewer.live import LiveViewer
+
+        def factory(scene, images, representation):
+            return LiveViewer(scene, representation, images=images, port=options.viewer_port)
+
+    if options.resume is not None:
+        run = train.resume(options.resume, data=options.data, watcher_factory=factory)
+    else:
+        assert method is not None
+        run = train.start(method, options, watcher_factory=factory)
+    if options.evaluate:
+        from scene4d.training.evaluate import evaluate_run
+
+        summary = evaluate_run(run)
+        print(summary, file=sys.stderr)
+    return run

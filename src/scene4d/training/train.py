@@ -1,0 +1,138 @@
+"""From options to a finished run: builds the trainer's parts, trains, evaluates."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from scene4d.data.fusion import fuse_depth
+from scene4d.data.images import ImageCache
+from scene4d.data.load import SceneOptions, load_scene
+from scene4d.data.sample import sample_scene_path
+from scene4d.data.scene import Scene
+from scene4d.errors import UsageError
+from scene4d.representations.base import Representation
+from scene4d.representations.method import Method
+from scene4d.training.device import choose_device
+from scene4d.training.options import TrainOptions
+from scene4d.training.run import (
+    create_run,
+    locked,
+    newest_checkpoint,
+    read_config,
+    representation_from,
+    run_path,
+    write_config,
+    write_scene,
+)
+from scene4d.training.trainer import Trainer, Watcher
+
+MAX_FUSED_POINTS = 200_000
+WatcherFactory = Callable[[Scene, ImageCache, Representation], Watcher]
+_log = logging.getLogger("scene4d")
+
+
+def load_capture(options: TrainOptions, indices: Sequence[int] | None = None):
+    """The scene and its decoded images; ``indices`` None decodes all of them."""
+    path = options.data if options.data is not None else sample_scene_path()
+    scene = load_scene(
+        path,
+        SceneOptions(
+            dataparser=options.dataparser,
+            downscale_factor=options.downscale_factor,
+            test_every=options.test_every,
+            ram_budget_gb=options.ram_budget_gb,
+        ),
+    )
+    images = ImageCache(
+        scene,
+        downscale_factor=options.downscale_factor,
+        ram_budget_gb=options.ram_budget_gb,
+        indices=indices,
+    )
+    return scene, images
+
+
+def start(
+    method: Method, options: TrainOptions, *, watcher_factory: WatcherFactory | None = None
+) -> Path:
+    """Trains ``method`` on a capture in a new run folder, and returns the folder."""
+    device = choose_device(options.device)
+    scene, images = load_capture(options)
+    if scene.points is None and any(f.depth_path is not None for f in scene.frames):
+        scene = replace(
+            scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS)
+        )
+    generator = torch.Generator().manual_seed(options.seed)
+    representation = method.build(scene, generator=generator)
+    name = options.experiment_name or experiment_name(options)
+    run = create_run(method, options, experiment_name=name)
+    with locked(run):
+        write_config(run, method, options)
+        write_scene(run, scene, images)
+        trainer = Trainer(
+            method=method,
+            options=options,
+            scene=scene,
+            images=images,
+            representation=representation,
+            run=run,
+            device=device,
+            generator=generator,
+            watchers=_watchers(watcher_factory, scene, images, representation),
+        )
+        _log.info("run folder: %s", run)
+        trainer.train()
+    return run
+
+
+def resume(
+    path: Path, *, data: Path | None = None, watcher_factory: WatcherFactory | None = None
+) -> Path:
+    """Continues a run from its newest readable checkpoint, with the options it was started with.
+
+    ``data`` overrides where the capture lies, for a run that was moved.
+    """
+    run = run_path(path)
+    with locked(run):
+        method, options = read_config(run)
+        if data is not None:
+            options = replace(options, data=data)
+        checkpoint_path, checkpoint = newest_checkpoint(run)
+        if checkpoint.plain["method"] != method.name:
+            raise UsageError(f"is of method {checkpoint.plain['method']!r}", where=checkpoint_path)
+        scene, images = load_capture(options)
+        representation = representation_from(checkpoint)
+        trainer = Trainer(
+            method=method,
+            options=options,
+            scene=scene,
+            images=images,
+            representation=representation,
+            run=run,
+            device=choose_device(options.device),
+            generator=torch.Generator(),
+            watchers=_watchers(watcher_factory, scene, images, representation),
+        )
+        trainer.restore(checkpoint)
+        _log.info("resuming %s at step %d", run, trainer.step)
+        trainer.train()
+    return run
+
+
+def experiment_name(options: TrainOptions) -> str:
+    """The name of the capture's folder."""
+    path = (options.data if options.data is not None else sample_scene_path()).resolve()
+    return (path.parent if path.is_file() else path).name
+
+
+def _watchers(
+    factory: WatcherFactory | None, scene: Scene, images: ImageCache, representation: Representation
+) -> Sequence[Watcher]:
+    return () if factory is None else (factory(scene, images, representation),)
+
+
