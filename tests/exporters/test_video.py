@@ -148,10 +148,11 @@ def test_missing_pyav_names_the_extra(monkeypatch, tmp_path):
 
 
 def test_turbo_has_its_published_colours():
-    # As d3-scale-chromatic's interpolateTurbo gives them, from the same polynomial, in bytes
+    # As d3-scale-chromatic's interpolateTurbo gives them, from the same polynomial with other
+    # digits, in whole bytes: half a byte of rounding and as much of digits
     expected = torch.tensor([[35, 23, 27], [149, 251, 81], [144, 12, 0]]) / 255
     colours = turbo(torch.tensor([0.0, 0.5, 1.0]))
-    torch.testing.assert_close(colours, expected, atol=1 / 255, rtol=0)
+    torch.testing.assert_close(colours, expected, atol=1.2 / 255, rtol=0)
     torch.testing.assert_close(turbo(torch.tensor([-9.0, 9.0])), turbo(torch.tensor([0.0, 1.0])))
 
 
