@@ -162,11 +162,12 @@ def undistorted_camera(camera: Camera) -> Camera:
     if distortion.model == "opencv":
         return replace(camera, distortion=None)
     K = camera.K.double()
-    half = torch.stack([K.new_tensor(camera.width / 2), K.new_tensor(camera.height / 2)])
-    edges = torch.diag(half / K[[0, 1], [0, 1]])  # the middles of the right and lower border
+    slopes = K.new_tensor([camera.width / 2, camera.height / 2]) / K[[0, 1], [0, 1]]
+    edges = torch.diag(slopes)  # the middles of the right and lower border
     seen = undistort(edges, distortion).norm(dim=-1).nan_to_num(nan=math.inf)
-    reach = seen.clamp_max(math.tan(_FISHEYE_MAX_HALF_ANGLE))
-    shrink = (half / K[[0, 1], [0, 1]] / reach).min().clamp_max(1.0)
+    fits = (slopes / seen).min()
+    narrow = slopes.max() / math.tan(_FISHEYE_MAX_HALF_ANGLE)
+    shrink = torch.maximum(fits, narrow).clamp_max(1.0)
     K = K * torch.stack([shrink, shrink, torch.ones_like(shrink)])[:, None]
     K[:2, 2] = camera.K[:2, 2].double()
     return replace(camera, K=K.to(camera.K.dtype), distortion=None)

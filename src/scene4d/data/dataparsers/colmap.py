@@ -91,6 +91,7 @@ def _image_folder(root: Path, first: str, wanted: int) -> _ImageFolder:
     places += [
         _ImageFolder(path=root / name) for name in ("images", "input", "rgb", "dense/images")
     ]
+    places += [_ImageFolder(path=root / f"images_{n}") for n in (2, 4, 8)]
     places.append(_ImageFolder(path=root))
     for place in places:
         if (place.path / first).is_file():
@@ -152,7 +153,7 @@ def colmap_camera(lens: ColmapCamera, c2w: torch.Tensor, where: str) -> Camera:
         if lens.model == "FULL_OPENCV":
             if any(rest[5:]):
                 raise DataError(
-                    "FULL_OPENCV with k4, k5 or k6 is a rational lens model, which is not supported",
+                    "FULL_OPENCV with k4, k5 or k6 (a rational lens model) is not supported",
                     where=where,
                     fix=_UNSUPPORTED_FIX,
                 )

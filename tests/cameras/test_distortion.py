@@ -1,0 +1,202 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.distortion import (
+    Distortion,
+    distort,
+    injective_radius,
+    undistort,
+    undistorted_camera,
+    undistortion_grid,
+)
+
+OPENCV = Distortion("opencv", (0.06, -0.08, -0.001, 0.0002, 0.03, -0.01))
+BARREL = Distortion("opencv", (-0.3, 0.09, 0.001, -0.002))
+FISHEYE = Distortion("fisheye", (0.03, -0.01, 0.004, -0.0007))
+LENSES = [OPENCV, BARREL, FISHEYE]
+
+
+def grid(limit: float, count: int = 21) -> torch.Tensor:
+    axis = torch.linspace(-limit, limit, count, dtype=torch.float64)
+    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+
+
+def camera(distortion: Distortion | None, width: int = 96, height: int = 64) -> Camera:
+    K = torch.tensor([[60.0, 0.0, 50.0], [0.0, 62.0, 30.0], [0.0, 0.0, 1.0]])
+    return Camera(c2w=torch.eye(4), K=K, width=width, height=height, distortion=distortion)
+
+
+def test_opencv_model_equals_cv2():
+    cv2 = pytest.importorskip("cv2")
+    xy = grid(0.6)
+    k1, k2, p1, p2, k3, _ = OPENCV.padded()
+    # OpenCV's own r^8 term is part of a rational model, so it is compared without ours.
+    ours = distort(xy, Distortion("opencv", (k1, k2, p1, p2, k3)))
+    points = np.concatenate([xy.reshape(-1, 2).numpy(), np.ones((xy[..., 0].numel(), 1))], 1)
+    theirs, _ = cv2.projectPoints(
+        points, np.zeros(3), np.zeros(3), np.eye(3), np.array([k1, k2, p1, p2, k3])
+    )
+    # Both are double precision: only rounding differs.
+    np.testing.assert_allclose(ours.reshape(-1, 2).numpy(), theirs[:, 0], atol=1e-12)
+
+
+def test_fisheye_model_equals_cv2():
+    cv2 = pytest.importorskip("cv2")
+    xy = grid(2.0)
+    theirs = cv2.fisheye.distortPoints(
+        xy.reshape(-1, 1, 2).numpy(), np.eye(3), np.array(FISHEYE.padded())
+    )
+    np.testing.assert_allclose(
+        distort(xy, FISHEYE).reshape(-1, 2).numpy(), theirs[:, 0], atol=1e-12
+    )
+
+
+def test_r8_term_is_nerfstudios_k4():
+    r = 0.7
+    moved = distort(
+        torch.tensor([r, 0.0], dtype=torch.float64), Distortion("opencv", (0.0,) * 5 + (0.5,))
+    )
+    assert moved[0].item() == pytest.approx(r * (1 + 0.5 * r**8), abs=1e-15)
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_undistort_undoes_distort(lens):
+    xy = grid(0.7)
+    # Newton ends at rounding in double precision.
+    torch.testing.assert_close(undistort(distort(xy, lens), lens), xy, atol=1e-9, rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    k=st.tuples(*[st.floats(-0.15, 0.15)] * 2, *[st.floats(-0.01, 0.01)] * 2),
+    x=st.floats(-0.8, 0.8),
+    y=st.floats(-0.8, 0.8),
+)
+def test_undistort_is_right_or_says_it_is_not(k, x, y):
+    lens = Distortion("opencv", k)
+    target = distort(torch.tensor([x, y], dtype=torch.float64), lens)
+    found = undistort(target, lens)
+    if bool(torch.isnan(found).any()):
+        assert math.hypot(x, y) > 0.5 * injective_radius(lens)
+    else:
+        torch.testing.assert_close(distort(found, lens), target, atol=1e-5, rtol=0)
+
+
+def test_no_preimage_gives_nan():
+    lens = Distortion("opencv", (-0.5,))
+    turning = injective_radius(lens)
+    # 1 - 1.5 r^2 = 0 where r (1 - 0.5 r^2) turns back; the radius is found on a grid of 1/400.
+    assert turning == pytest.approx(math.sqrt(2 / 3), abs=0.003)
+    highest = turning * (1 - 0.5 * turning**2)
+    beyond = torch.tensor([[highest * 1.2, 0.0], [0.3, 0.0]], dtype=torch.float64)
+    found = undistort(beyond, lens)
+    assert torch.isnan(found[0]).all() and torch.isfinite(found[1]).all()
+    # A fisheye sees 90 degrees off its axis at radius pi/2; no pinhole picture reaches that.
+    straight = Distortion("fisheye", (0.0,))
+    assert torch.isnan(undistort(torch.tensor([1.6, 0.0], dtype=torch.float64), straight)).all()
+
+
+def test_fisheye_is_smooth_at_the_centre():
+    centre = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    out = distort(centre, FISHEYE)
+    gradient = torch.autograd.grad(out.sum(), centre)[0]
+    assert torch.isfinite(gradient).all()
+    assert undistort(torch.zeros(2, dtype=torch.float64), FISHEYE).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_distort_gradient(lens):
+    xy = (grid(0.6, 4) + 0.01).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: distort(v, lens), xy)
+
+
+def test_undistorted_camera_keeps_K_of_the_opencv_model():
+    distorted = camera(OPENCV)
+    straight = undistorted_camera(distorted)
+    assert straight.distortion is None
+    assert torch.equal(straight.K, distorted.K)
+
+
+def test_fisheye_gets_a_shorter_focal_that_shows_the_border():
+    straight = undistorted_camera(camera(Distortion("fisheye", (0.0,))))
+    # Half the width is 48 px at 60 px focal length: 0.8 rad off the axis.
+    assert straight.K[0, 0].item() <= 48 / math.tan(0.8) * (1 + 1e-6)
+    assert straight.K[0, 0] / straight.K[1, 1] == pytest.approx(60 / 62)
+    assert straight.K[:2, 2].tolist() == [50.0, 30.0]
+    # Never more than 55 degrees, however wide the lens is.
+    wide = undistorted_camera(
+        Camera(
+            c2w=torch.eye(4),
+            K=torch.tensor([[30.0, 0, 48], [0, 30.0, 32], [0, 0, 1]]),
+            width=96,
+            height=64,
+            distortion=Distortion("fisheye", (0.0,)),
+        )
+    )
+    assert 48 / wide.K[0, 0].item() <= math.tan(math.radians(55)) * (1 + 1e-6)
+
+
+def test_grid_equals_cv2_remap():
+    cv2 = pytest.importorskip("cv2")
+    distorted = camera(OPENCV)
+    flow, inside = undistortion_grid(distorted)
+    k1, k2, p1, p2, k3, _ = OPENCV.padded()
+    flow, inside = undistortion_grid(camera(Distortion("opencv", (k1, k2, p1, p2, k3))))
+    K = distorted.K.double().numpy()
+    K_cv = K.copy()
+    K_cv[:2, 2] -= 0.5  # OpenCV's pixel (0, 0) is the centre of the first pixel
+    map_x, map_y = cv2.initUndistortRectifyMap(
+        K_cv, np.array([k1, k2, p1, p2, k3]), None, K_cv, (96, 64), cv2.CV_32FC1
+    )
+    size = torch.tensor([96.0, 64.0])
+    pixels = (flow + 1) / 2 * size - 0.5
+    # float32 maps: 1e-4 px is a few units in the last place of 96.
+    np.testing.assert_allclose(pixels[..., 0].numpy(), map_x, atol=1e-4)
+    np.testing.assert_allclose(pixels[..., 1].numpy(), map_y, atol=1e-4)
+    outside = (map_x < -0.5) | (map_x > 95.5) | (map_y < -0.5) | (map_y > 63.5)
+    assert np.array_equal(~inside.numpy(), outside)
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_undistorting_a_picture_straightens_it(lens):
+    """A picture whose colours are its undistorted coordinates shows exactly those."""
+    distorted = camera(lens)
+    straight = undistorted_camera(distorted)
+    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
+    pixels = torch.stack([x, y], -1).double()
+    K = distorted.K.double()
+    scene = undistort((pixels - K[:2, 2]) / K[[0, 1], [0, 1]], lens).float()
+    flow, inside = undistortion_grid(distorted)
+    seen = functional.grid_sample(
+        scene.permute(2, 0, 1)[None], flow[None], align_corners=False, padding_mode="border"
+    )[0].permute(1, 2, 0)
+    K = straight.K
+    wanted = (torch.stack([x, y], -1) - K[:2, 2]) / K[[0, 1], [0, 1]]
+    error = (seen - wanted).abs().amax(-1)[inside]
+    error = error[torch.isfinite(error)]
+    assert len(error) > 0.7 * 96 * 64
+    # Bilinear interpolation of a curved map: under 0.05 px of 60 px focal length in the median,
+    # and half a pixel where the last row is clamped.
+    assert error.median() < 0.05 / 60
+    assert error.max() < 1.0 / 60
+
+
+def test_folded_border_is_not_valid():
+    lens = Distortion("opencv", (-0.9,))
+    _, inside = undistortion_grid(camera(lens))
+    radius = injective_radius(lens)
+    corner = math.hypot(50 / 60, 30 / 62)
+    assert corner > radius and not inside[0, 0]
+    assert inside[30, 50]
+
+
+def test_too_many_coefficients():
+    with pytest.raises(ValueError, match="at most 4"):
+        distort(torch.zeros(2), Distortion("fisheye", (0.0,) * 5))
