@@ -1,0 +1,60 @@
+"""``scene4d process-data``: camera poses for photos or a video."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from scene4d.data.process.sfm import SfmOptions
+from scene4d.data.process.video import VideoOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessDataArgs:
+    """Finds camera poses by structure from motion and writes a capture that trains.
+
+    The output folder receives images/, transforms.json (nerfstudio's conventions), sparse_pc.ply
+    and diagnosis.json. The input is not touched.
+    """
+
+    kind: tyro.conf.Positional[Literal["images", "video"]]
+    """What the input is: a folder of photos, or one video file."""
+    data: Path
+    """Folder of photos (searched with its subfolders), or video file."""
+    output_dir: Path
+    """Folder to write; must not exist, or see --overwrite."""
+    overwrite: bool = False
+    """Replace the result of an earlier process-data once the new one is complete."""
+    sfm: Annotated[SfmOptions, tyro.conf.arg(name="")] = field(default_factory=SfmOptions)
+    video: Annotated[VideoOptions, tyro.conf.arg(name="")] = field(default_factory=VideoOptions)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the verb. Prints the diagnosis on stdout and progress on stderr."""
+    args = tyro.cli(ProcessDataArgs, args=argv, prog="scene4d process-data")
+    from scene4d.data.process import process_images, process_video
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if args.kind == "images":
+        if args.video != VideoOptions():
+            say("warning: --num-frames-target is for videos and was ignored")
+        diagnosis = process_images(
+            args.data, args.output_dir, sfm=args.sfm, overwrite=args.overwrite, say=say
+        )
+    else:
+        diagnosis = process_video(
+            args.data,
+            args.output_dir,
+            video=args.video,
+            sfm=args.sfm,
+            overwrite=args.overwrite,
+            say=say,
+        )
+    print(diagnosis.text())
+    print(f"written to {args.output_dir}")

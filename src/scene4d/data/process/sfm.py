@@ -1,0 +1,426 @@
+"""Structure from motion through pycolmap: pictures in, camera poses and coloured points out.
+
+Schoenberger and Frahm, "Structure-from-Motion Revisited", CVPR 2016. Everything that leaves this
+module is plain numpy; poses are world-to-camera with OpenCV axes, in COLMAP's own frame.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from scene4d.data.process.pairs import likely_pairs
+from scene4d.data.process.pictures import Picture
+from scene4d.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import pycolmap
+
+CameraModel = Literal[
+    "opencv", "pinhole", "simple_pinhole", "simple_radial", "radial", "opencv_fisheye"
+]
+_EXHAUSTIVE_UP_TO = 60
+"""Pictures; 1,770 pairs take about two minutes on two cores."""
+_ENOUGH, _FEW = 0.9, 0.6
+"""Share of registered pictures below which the mapping, or everything, is tried again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SfmOptions:
+    """How structure from motion is run."""
+
+    camera_model: CameraModel = "opencv"
+    """Lens model: opencv (two focal lengths, k1 k2 p1 p2) suits phones and cameras; pinhole for
+    undistorted or rendered pictures; simple_radial for a handful of pictures; opencv_fisheye."""
+    matching: Literal["auto", "exhaustive", "sequential"] = "auto"
+    """Which pairs are compared. auto: all pairs up to 60 pictures; beyond that each picture with
+    the 20 most similar ones, and in a video also with its neighbours in time."""
+    max_image_size: int = 1600
+    """Longest side in pixels at which features are searched; the pictures keep their size."""
+    max_num_features: int = 8192
+    """Features per picture, at most."""
+    num_threads: int = 0
+    """0: as many as this process may use."""
+    seed: int = 0
+    """Of the random samples in verification and mapping."""
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that will be used."""
+        if self.num_threads > 0:
+            return self.num_threads
+        available = getattr(os, "sched_getaffinity", None)
+        return len(available(0)) if available else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SfmCamera:
+    """Intrinsics that one or more pictures share; pixels from the top-left corner."""
+
+    model: Literal["PINHOLE", "OPENCV", "OPENCV_FISHEYE"]
+    """nerfstudio's name; radial models are OPENCV with zeros."""
+    width: int
+    height: int
+    params: dict[str, float]
+    """fl_x, fl_y, cx, cy and the distortion: k1 k2 p1 p2, or k1..k4 for a fisheye."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SfmImage:
+    """A registered picture."""
+
+    name: str
+    camera_id: int
+    viewmat: np.ndarray
+    """[4, 4] world-to-camera, OpenCV axes, float64."""
+    point_indices: np.ndarray
+    """[num_observations] rows of :attr:`SfmModel.xyz` seen in this picture."""
+    xy: np.ndarray
+    """[num_observations, 2] where they were found, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SfmModel:
+    """One connected reconstruction."""
+
+    cameras: dict[int, SfmCamera]
+    images: list[SfmImage]
+    """In name order."""
+    xyz: np.ndarray
+    """[num_points, 3] float64."""
+    rgb: np.ndarray
+    """[num_points, 3] uint8."""
+    errors_px: np.ndarray
+    """[num_points] mean reprojection error."""
+    track_lengths: np.ndarray
+    """[num_points] pictures in which the point is seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFacts:
+    """What geometric verification said of two pictures."""
+
+    inliers: int
+    displacement: float
+    """Median distance between matched features over the picture's diagonal."""
+    turned_only: bool
+    """One homography explains the pair: a plane, or a camera that only turned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SfmResult:
+    """The largest model, and what is needed to explain why pictures are missing from it."""
+
+    model: SfmModel | None
+    other_models: list[list[str]]
+    """Names of the pictures of each smaller model."""
+    num_features: dict[str, int]
+    pairs: dict[tuple[str, str], PairFacts]
+    attempts: list[str]
+    """One line each, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    title: str
+    more_features: bool = False
+    loose_mapping: bool = False
+
+
+_FIRST = _Attempt(title="usual settings")
+_LOOSE = _Attempt(title="smaller angles and fewer matches allowed", loose_mapping=True)
+_MORE = _Attempt(
+    title="twice the features, more pairs, smaller angles allowed",
+    more_features=True,
+    loose_mapping=True,
+)
+
+
+@dataclass
+class _Best:
+    """The outcome so far; more registered pictures win, unless the error doubles."""
+
+    model: SfmModel | None = None
+    others: list[list[str]] = field(default_factory=list)
+    database: Path | None = None
+    attempts: list[str] = field(default_factory=list)
+
+    def offer(self, attempt: _Attempt, models: list[SfmModel], database: Path, total: int) -> None:
+        models = sorted(models, key=lambda m: (len(m.images), len(m.xyz)), reverse=True)
+        count = len(models[0].images) if models else 0
+        self.attempts.append(f"{attempt.title}: {count} of {total} pictures registered")
+        if self.database is None:
+            self.database = database
+        if not models:
+            return
+        if self.model is not None:
+            more = count > len(self.model.images)
+            worse = models[0].errors_px.mean() > 2 * self.model.errors_px.mean() + 0.25
+            if not more or worse:
+                return
+        self.model, self.database = models[0], database
+        self.others = [[image.name for image in m.images] for m in models[1:]]
+
+    @property
+    def count(self) -> int:
+        return len(self.model.images) if self.model else 0
+
+
+def run_sfm(
+    image_dir: Path,
+    pictures: Sequence[Picture],
+    *,
+    options: SfmOptions,
+    work_dir: Path,
+    in_order: bool,
+    say: Callable[[str], None],
+) -> SfmResult:
+    """Registers ``pictures`` (files below ``image_dir``), retrying with looser settings if needed.
+
+    ``in_order``: the pictures are frames of one video. ``work_dir`` receives COLMAP's database and
+    models. Raises :class:`MissingExtraError` without pycolmap.
+    """
+    colmap = import_pycolmap()
+    colmap.logging.minloglevel = 3
+    colmap.set_random_seed(options.seed)
+    best = _Best()
+    total = len(pictures)
+    database: Path | None = None
+    for number, attempt in enumerate((_FIRST, _LOOSE, _MORE)):
+        enough = _FEW if attempt.more_features else _ENOUGH
+        if number and best.count >= enough * total:
+            break
+        if number:
+            say(f"only {best.count} of {total} pictures registered; retrying with {attempt.title}")
+        if database is None or attempt.more_features:
+            database = work_dir / f"database-{number}.db"
+            _extract(colmap, database, image_dir, pictures, options, attempt, say)
+            _match(colmap, database, pictures, options, attempt, in_order, say)
+        models = _map(colmap, database, image_dir, work_dir / f"models-{number}", options, attempt)
+        best.offer(attempt, models, database, total)
+    assert best.database is not None
+    features, pairs = _read_database(colmap, best.database)
+    return SfmResult(
+        model=best.model,
+        other_models=best.others,
+        num_features=features,
+        pairs=pairs,
+        attempts=best.attempts,
+    )
+
+
+def import_pycolmap() -> Any:
+    """The pycolmap module, or :class:`MissingExtraError`."""
+    try:
+        import pycolmap
+    except ImportError as error:
+        raise MissingExtraError(
+            "pycolmap", extra="recon", needed_for="finding camera poses (process-data)"
+        ) from error
+    return pycolmap
+
+
+def _extract(
+    colmap: Any,
+    database: Path,
+    image_dir: Path,
+    pictures: Sequence[Picture],
+    options: SfmOptions,
+    attempt: _Attempt,
+    say: Callable[[str], None],
+) -> None:
+    """Features of every picture; pictures of one size and lens share one camera."""
+    say(f"finding features in {len(pictures)} pictures")
+    extraction = colmap.FeatureExtractionOptions()
+    extraction.num_threads = options.threads
+    extraction.use_gpu = False
+    extraction.max_image_size = options.max_image_size
+    extraction.sift.max_num_features = options.max_num_features
+    if attempt.more_features:
+        extraction.sift.max_num_features *= 2
+        extraction.sift.peak_threshold /= 3
+    reader = colmap.ImageReaderOptions()
+    reader.camera_model = options.camera_model.upper()
+    groups: dict[tuple[int, int, str], list[str]] = {}
+    for picture in pictures:
+        groups.setdefault((picture.width, picture.height, picture.lens), []).append(picture.name)
+    for names in groups.values():
+        colmap.extract_features(
+            database,
+            image_dir,
+            names,
+            colmap.CameraMode.SINGLE,
+            reader,
+            extraction,
+            device=colmap.Device.cpu,
+        )
+
+
+def _match(
+    colmap: Any,
+    database: Path,
+    pictures: Sequence[Picture],
+    options: SfmOptions,
+    attempt: _Attempt,
+    in_order: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Matches and verifies the pairs that ``options.matching`` asks for."""
+    matching = colmap.FeatureMatchingOptions()
+    matching.num_threads = options.threads
+    matching.use_gpu = False
+    matching.guided_matching = attempt.more_features
+    verification = colmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = options.seed
+    shared = {"verification_options": verification, "device": colmap.Device.cpu}
+    count = len(pictures)
+    if options.matching == "sequential" and not attempt.more_features:
+        say("matching neighbouring pictures")
+        pairing = colmap.SequentialPairingOptions()
+        colmap.match_sequential(database, matching, pairing, **shared)
+    elif options.matching == "exhaustive" or count <= _EXHAUSTIVE_UP_TO:
+        say(f"matching all {count * (count - 1) // 2} pairs")
+        colmap.match_exhaustive(database, matching, **shared)
+    else:
+        pairs = likely_pairs(
+            colmap,
+            database,
+            [picture.name for picture in pictures],
+            per_picture=40 if attempt.more_features else 20,
+            neighbours=10 if in_order or options.matching == "sequential" else 0,
+        )
+        say(f"matching the {len(pairs)} most likely pairs of {count * (count - 1) // 2}")
+        listing = database.with_suffix(".pairs.txt")
+        listing.write_text("".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
+        pairing = colmap.ImportedPairingOptions()
+        pairing.match_list_path = listing
+        colmap.match_image_pairs(database, matching, pairing, **shared)
+
+
+def _map(
+    colmap: Any,
+    database: Path,
+    image_dir: Path,
+    output: Path,
+    options: SfmOptions,
+    attempt: _Attempt,
+) -> list[SfmModel]:
+    """Incremental mapping; every model with two or more pictures."""
+    output.mkdir(parents=True)
+    pipeline = colmap.IncrementalPipelineOptions()
+    pipeline.num_threads = options.threads
+    pipeline.random_seed = options.seed
+    pipeline.min_model_size = 3
+    if attempt.loose_mapping:
+        pipeline.min_num_matches = 10
+        pipeline.mapper.init_min_num_inliers = 50
+        pipeline.mapper.init_min_tri_angle = 4.0
+        pipeline.mapper.init_max_forward_motion = 0.99
+        pipeline.mapper.abs_pose_min_num_inliers = 15
+        pipeline.mapper.abs_pose_min_inlier_ratio = 0.15
+        pipeline.mapper.filter_min_tri_angle = 0.75
+        pipeline.triangulation.min_angle = 0.75
+        pipeline.triangulation.ignore_two_view_tracks = False
+    found = colmap.incremental_mapping(database, image_dir, output, pipeline)
+    models = [_plain_model(reconstruction) for reconstruction in found.values()]
+    return [model for model in models if len(model.images) >= 2 and len(model.xyz)]
+
+
+def _plain_model(reconstruction: pycolmap.Reconstruction) -> SfmModel:
+    """The reconstruction as numpy arrays."""
+    points = reconstruction.points3D
+    row = {point_id: index for index, point_id in enumerate(points)}
+    images = []
+    for image_id in reconstruction.reg_image_ids():
+        image = reconstruction.image(image_id)
+        seen = [p for p in image.points2D if p.has_point3D()]
+        viewmat = np.eye(4)
+        viewmat[:3] = image.cam_from_world().matrix()
+        images.append(
+            SfmImage(
+                name=image.name,
+                camera_id=image.camera_id,
+                viewmat=viewmat,
+                point_indices=np.array([row[p.point3D_id] for p in seen], dtype=np.int64),
+                xy=np.array([p.xy for p in seen], dtype=np.float64).reshape(-1, 2),
+            )
+        )
+    used = {image.camera_id for image in images}
+    values = list(points.values())
+    return SfmModel(
+        cameras={i: plain_camera(c) for i, c in reconstruction.cameras.items() if i in used},
+        images=sorted(images, key=lambda image: image.name),
+        xyz=np.array([p.xyz for p in values], dtype=np.float64).reshape(-1, 3),
+        rgb=np.array([p.color for p in values], dtype=np.uint8).reshape(-1, 3),
+        errors_px=np.array([p.error for p in values], dtype=np.float64),
+        track_lengths=np.array([p.track.length() for p in values], dtype=np.int64),
+    )
+
+
+_PARAMETERS = {
+    "SIMPLE_PINHOLE": ("f", "cx", "cy"),
+    "PINHOLE": ("fl_x", "fl_y", "cx", "cy"),
+    "SIMPLE_RADIAL": ("f", "cx", "cy", "k1"),
+    "RADIAL": ("f", "cx", "cy", "k1", "k2"),
+    "OPENCV": ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2"),
+    "OPENCV_FISHEYE": ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "k3", "k4"),
+}
+"""COLMAP's parameter order (src/colmap/sensor/models.h)."""
+
+
+def plain_camera(camera: pycolmap.Camera) -> SfmCamera:
+    """COLMAP's camera in nerfstudio's terms; both measure pixels from the top-left corner."""
+    name = camera.model_name
+    params = dict(zip(_PARAMETERS[name], map(float, camera.params), strict=True))
+    focal = params.pop("f", None)
+    if focal is not None:
+        params = {"fl_x": focal, "fl_y": focal, **params}
+    model: Literal["PINHOLE", "OPENCV", "OPENCV_FISHEYE"]
+    if name == "OPENCV_FISHEYE":
+        model = "OPENCV_FISHEYE"
+    elif name in ("PINHOLE", "SIMPLE_PINHOLE"):
+        model = "PINHOLE"
+    else:
+        model = "OPENCV"
+        params = {**params, **{k: params.get(k, 0.0) for k in ("k1", "k2", "p1", "p2")}}
+    return SfmCamera(model=model, width=camera.width, height=camera.height, params=params)
+
+
+def _read_database(
+    colmap: Any, path: Path
+) -> tuple[dict[str, int], dict[tuple[str, str], PairFacts]]:
+    """Features per picture, and the verified pairs."""
+    configuration = colmap.TwoViewGeometryConfiguration
+    homographies = {
+        configuration.PLANAR,
+        configuration.PANORAMIC,
+        configuration.PLANAR_OR_PANORAMIC,
+    }
+    database = colmap.Database.open(path)
+    try:
+        images = {image.image_id: image for image in database.read_all_images()}
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        keypoints = {i: database.read_keypoints(i)[:, :2] for i in images}
+        pair_ids, geometries = database.read_two_view_geometries()
+    finally:
+        database.close()
+    pairs = {}
+    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+        matches = geometry.inlier_matches
+        if not len(matches):
+            continue
+        first, second = colmap.pair_id_to_image_pair(pair_id)
+        camera = cameras[images[first].camera_id]
+        moved = keypoints[first][matches[:, 0]] - keypoints[second][matches[:, 1]]
+        displacement = np.median(np.linalg.norm(moved, axis=1))
+        pairs[images[first].name, images[second].name] = PairFacts(
+            inliers=len(matches),
+            displacement=float(displacement / np.hypot(camera.width, camera.height)),
+            turned_only=geometry.config in homographies,
+        )
+    return {images[i].name: len(k) for i, k in keypoints.items()}, pairs

@@ -1,0 +1,222 @@
+"""Sharp and well-spread frames of a video, decoded with PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scene4d.data.process.pictures import Picture, measure, sharpness
+from scene4d.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_ANALYSED_WIDTH = 640
+_BLOCKS = (3, 4)
+"""Rows and columns of the grid on which displacement is measured."""
+_TIME_SHARE = 0.2
+"""Of the spread: a camera that rests still yields a few frames, for moving content."""
+_MOTION_NOISE_PX = 0.05
+"""Mean displacement per frame, at half the analysed width, below which a video counts as still:
+what phase correlation finds between frames that differ by compression noise only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """Which frames of a video are taken."""
+
+    num_frames_target: int = 150
+    """Frames to take; a shorter video gives all of its frames that are sharp."""
+
+    def __post_init__(self) -> None:
+        if self.num_frames_target < 3:
+            raise DataError("--num-frames-target must be at least 3", where=self.num_frames_target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTrack:
+    """What was measured of each frame of a video."""
+
+    times: np.ndarray
+    """[num_frames] seconds from the first frame."""
+    sharpness: np.ndarray
+    """[num_frames] see :func:`scene4d.data.process.pictures.sharpness`."""
+    displacement: np.ndarray
+    """[num_frames] mean image displacement since the frame before, in pixels at half the analysed
+    width; 0 for the first."""
+
+
+def analyse_video(path: Path) -> VideoTrack:
+    """Decodes every frame once. Raises :class:`DataError` for what is not a readable video."""
+    times, sharp, moved = [], [], []
+    before: np.ndarray | None = None
+    for _, time, frame in _decode(path):
+        height = max(2, round(_ANALYSED_WIDTH * frame.height / frame.width))
+        grey = frame.reformat(width=_ANALYSED_WIDTH, height=height, format="gray").to_ndarray()
+        small = _halved(grey)
+        times.append(time)
+        sharp.append(sharpness(grey))
+        moved.append(0.0 if before is None else displacement(before, small))
+        before = small
+    return VideoTrack(
+        times=np.array(times), sharpness=np.array(sharp), displacement=np.array(moved)
+    )
+
+
+def select_frames(track: VideoTrack, target: int) -> list[int]:
+    """Indices of at most ``target`` frames, in order: evenly spread over the motion, each the
+    sharpest of its stretch.
+
+    The position of a frame is its share of all motion so far, blended with its share of time, so
+    that fast stretches give more frames and a resting camera few. Sharpness is compared with the
+    frames around, since it depends on what is in the picture.
+    """
+    count = len(track.times)
+    relative = relative_sharpness(track.sharpness)
+    if count <= target:
+        return [i for i in range(count) if relative[i] > 0.5]
+    position = _position(track)
+    slot = np.minimum((position * target).astype(int), target - 1)
+    within = position * target - slot
+    score = relative * (1 - 0.3 * np.abs(2 * within - 1))
+    return [int(s[np.argmax(score[s])]) for s in _runs(slot)]
+
+
+def relative_sharpness(values: np.ndarray, reach: int = 7) -> np.ndarray:
+    """Each value over the median of itself and ``reach`` neighbours on either side."""
+    padded = np.pad(values, reach, mode="reflect" if len(values) > reach else "edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    return values / np.maximum(np.median(windows, axis=1), 1e-12)
+
+
+def extract_frames(
+    path: Path, chosen: list[int], track: VideoTrack, images: Path, say: Callable[[str], None]
+) -> list[Picture]:
+    """Writes the chosen frames as JPEG (quality 97, no chroma subsampling) into ``images``."""
+    wanted, pictures = set(chosen), []
+    say(f"writing {len(chosen)} of {len(track.times)} video frames")
+    images.mkdir(parents=True, exist_ok=True)
+    for index, _, frame in _decode(path):
+        if index not in wanted:
+            continue
+        image = _upright(frame)
+        name = f"frame_{index:06d}.jpg"
+        image.save(images / name, quality=97, subsampling=0)
+        pictures.append(measure(image, name=name, time=float(track.times[index])))
+        if len(pictures) == len(chosen):
+            break
+    return pictures
+
+
+def displacement(before: np.ndarray, after: np.ndarray) -> float:
+    """Mean over blocks of how far ``after`` [H, W] is shifted against ``before``, in pixels.
+
+    Phase correlation (Kuglin and Hines 1975) with a Hann window on a grid of blocks, so that
+    turning, zooming and things that move by themselves count, too. Blocks without a clear peak
+    (no texture, a cut) are left out; 0 when there is none.
+    """
+    rows, columns = _BLOCKS
+    high, wide = before.shape[0] // rows, before.shape[1] // columns
+    if min(high, wide) < 8:
+        return 0.0
+    window = np.hanning(high)[:, None] * np.hanning(wide)[None]
+    pair = [_blocks(grey, high, wide) * window for grey in (before, after)]
+    first, second = (np.fft.rfft2(blocks) for blocks in pair)
+    cross = np.conj(first) * second
+    surface = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), s=(high, wide))
+    shifts = [_peak(block) for block in surface]
+    clear = [np.hypot(dy, dx) for dy, dx, height in shifts if height > 0.08]
+    return float(np.mean(clear)) if clear else 0.0
+
+
+def _blocks(grey: np.ndarray, high: int, wide: int) -> np.ndarray:
+    rows, columns = _BLOCKS
+    cut = grey[: rows * high, : columns * wide].astype(np.float64)
+    blocks = cut.reshape(rows, high, columns, wide).swapaxes(1, 2).reshape(-1, high, wide)
+    return blocks - blocks.mean(axis=(1, 2), keepdims=True)
+
+
+def _peak(surface: np.ndarray) -> tuple[float, float, float]:
+    """Signed shift in y and x with a parabola through the peak's neighbours, and its height."""
+    shape = surface.shape
+    y, x = np.unravel_index(np.argmax(surface), shape)
+    shift = []
+    for axis, at in enumerate((int(y), int(x))):
+        line = surface[:, x] if axis == 0 else surface[y]
+        left, mid, right = line[at - 1], line[at], line[(at + 1) % shape[axis]]
+        curve = left - 2 * mid + right
+        fine = at + (0.5 * (left - right) / curve if curve < -1e-12 else 0.0)
+        shift.append(fine - shape[axis] if fine > shape[axis] / 2 else fine)
+    return shift[0], shift[1], float(surface[y, x])
+
+
+def _position(track: VideoTrack) -> np.ndarray:
+    """[num_frames] monotone, from 0 to 1."""
+    span = track.times[-1] - track.times[0]
+    by_time = (track.times - track.times[0]) / span if span > 0 else np.linspace(
+        0, 1, len(track.times)
+    )  # fmt: skip
+    total = track.displacement.sum()
+    if total < _MOTION_NOISE_PX * len(track.times):
+        return by_time
+    by_motion = np.cumsum(track.displacement) / total
+    return _TIME_SHARE * by_time + (1 - _TIME_SHARE) * by_motion
+
+
+def _runs(slot: np.ndarray) -> list[np.ndarray]:
+    """Indices of each stretch of equal values of a non-decreasing array."""
+    return np.split(np.arange(len(slot)), np.flatnonzero(np.diff(slot)) + 1)
+
+
+def _halved(grey: np.ndarray) -> np.ndarray:
+    high, wide = grey.shape[0] // 2, grey.shape[1] // 2
+    return grey[: 2 * high, : 2 * wide].reshape(high, 2, wide, 2).mean(axis=(1, 3))
+
+
+def _upright(frame: Any) -> Image.Image:
+    """The frame as a picture, turned as the file's display matrix says (phones)."""
+    from PIL import Image
+
+    image = frame.to_image()
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    turn = {
+        1: Image.Transpose.ROTATE_90,
+        2: Image.Transpose.ROTATE_180,
+        3: Image.Transpose.ROTATE_270,
+    }
+    return image.transpose(turn[turns]) if turns else image
+
+
+def _decode(path: Path) -> Iterator[tuple[int, float, Any]]:
+    """Index, seconds from the first frame, and frame. A damaged end is cut off."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("av", extra="video", needed_for="reading a video") from error
+    if not path.is_file():
+        raise DataError("file not found", where=path)
+    index, start = 0, None
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError("contains no video stream", where=path)
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                time = frame.time
+                if time is None:
+                    time = index / float(stream.average_rate or 30)
+                start = time if start is None else start
+                yield index, float(time - start), frame
+                index += 1
+    except av.FFmpegError as error:
+        if index < 3:
+            raise DataError(
+                f"cannot be decoded ({error})", where=path, fix="re-encode it, e.g. as H.264 MP4"
+            ) from error
+    if index == 0:
+        raise DataError("contains no frames", where=path)

@@ -1,0 +1,156 @@
+"""The folder that process-data leaves: transforms.json, points, pictures, diagnosis.
+
+Everything is written into a temporary folder beside the target and renamed at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scene4d.data.process.sfm import SfmCamera, SfmModel
+from scene4d.errors import DataError, Scene4dError, UsageError
+
+_OWN_NAMES = frozenset({"images", "transforms.json", "sparse_pc.ply", "diagnosis.json"})
+
+
+@contextmanager
+def staged_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yields an empty folder beside ``target`` that takes its place on success.
+
+    On any exception the folder is removed and an earlier ``target`` stays as it was. See
+    :func:`check_target` for what is refused before any work is done.
+    """
+    target = target.absolute()
+    check_target(target, overwrite=overwrite)
+    staging: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        )
+        yield staging
+        mask = os.umask(0)
+        os.umask(mask)
+        staging.chmod(0o777 & ~mask)
+        _take_place(staging, target)
+    except OSError as error:
+        raise Scene4dError(
+            f"could not be written ({error.strerror or error})",
+            where=target,
+            fix="free some disk space or choose another --output-dir; nothing was changed",
+        ) from error
+    finally:
+        if staging is not None and staging.exists():
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuses a target that exists, or that ``overwrite`` would delete foreign files from."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise UsageError("is a file, not a folder", where=target, fix="choose another --output-dir")
+    names = {path.name for path in target.iterdir()}
+    if not names:
+        return
+    foreign = sorted(names - _OWN_NAMES)
+    if foreign or not {"transforms.json", "diagnosis.json"} <= names:
+        raise UsageError(
+            "exists and is not the result of an earlier process-data"
+            + (f" (it contains {foreign[0]!r})" if foreign else ""),
+            where=target,
+            fix="choose another --output-dir; nothing of yours is overwritten",
+        )
+    if not overwrite:
+        raise UsageError(
+            "holds the result of an earlier process-data",
+            where=target,
+            fix="choose another --output-dir, or add --overwrite to replace it",
+        )
+
+
+def _take_place(staging: Path, target: Path) -> None:
+    """Renames ``staging`` to ``target``; what was there is removed only afterwards."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+    target.rename(aside)
+    try:
+        staging.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def transforms_of(model: SfmModel, times: Mapping[str, float]) -> dict[str, Any]:
+    """nerfstudio's transforms.json for ``model``; images lie in ``images/``.
+
+    Camera-to-world with OpenGL axes in COLMAP's own frame; intrinsics at the top level when all
+    frames share them, else with each frame. ``times``: seconds by picture name.
+    """
+    import torch
+
+    from scene4d.cameras.conventions import c2w_from_viewmat
+
+    shared = len(model.cameras) == 1
+    result: dict[str, Any] = {}
+    if shared:
+        result |= _intrinsics(next(iter(model.cameras.values())))
+    result["ply_file_path"] = "sparse_pc.ply"
+    frames = []
+    for image in sorted(model.images, key=lambda image: image.name):
+        c2w = c2w_from_viewmat(torch.from_numpy(image.viewmat))
+        frame: dict[str, Any] = {"file_path": f"images/{image.name}"}
+        if not shared:
+            frame |= _intrinsics(model.cameras[image.camera_id])
+        if image.name in times:
+            frame["time"] = times[image.name]
+        frames.append({**frame, "transform_matrix": c2w.tolist()})
+    return {**result, "frames": frames}
+
+
+def _intrinsics(camera: SfmCamera) -> dict[str, Any]:
+    return {
+        "camera_model": camera.model,
+        "w": camera.width,
+        "h": camera.height,
+        **camera.params,
+    }
+
+
+def write_points(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:
+    """A binary PLY of coloured points: float32 ``xyz`` [N, 3], uint8 ``rgb`` [N, 3]."""
+    kinds = [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")]
+    rows = np.empty(len(xyz), dtype=kinds)
+    for i, axis in enumerate("xyz"):
+        rows[axis] = xyz[:, i]
+    for i, channel in enumerate(("red", "green", "blue")):
+        rows[channel] = rgb[:, i]
+    properties = [f"property float {axis}" for axis in "xyz"]
+    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    text = "\n".join([*header, *properties, "end_header"]) + "\n"
+    path.write_bytes(text.encode("ascii") + rows.tobytes())
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """``name`` without white space (COLMAP's lists are separated by it), and not in ``taken``."""
+    clean = "_".join(name.split())
+    stem, dot, suffix = clean.rpartition(".")
+    number = 1
+    while clean in taken:
+        number += 1
+        clean = f"{stem}-{number}{dot}{suffix}"
+    if not clean:
+        raise DataError("a picture has an empty name")
+    return clean
