@@ -130,17 +130,22 @@ def test_fisheye_gets_a_shorter_focal_that_shows_the_border():
     assert straight.K[0, 0].item() <= 48 / math.tan(0.8) * (1 + 1e-6)
     assert straight.K[0, 0] / straight.K[1, 1] == pytest.approx(60 / 62)
     assert straight.K[:2, 2].tolist() == [50.0, 30.0]
-    # Never more than 55 degrees, however wide the lens is.
-    wide = undistorted_camera(
-        Camera(
-            c2w=torch.eye(4),
-            K=torch.tensor([[30.0, 0, 48], [0, 30.0, 32], [0, 0, 1]]),
-            width=96,
-            height=64,
-            distortion=Distortion("fisheye", (0.0,)),
-        )
+
+
+@pytest.mark.parametrize(
+    ("focal", "expected"), [(40.0, 48 / math.tan(math.radians(55))), (30.0, 30)]
+)
+def test_wide_fisheye_stops_at_55_degrees(focal, expected):
+    # At 40 px the border is 1.2 rad off the axis: too wide, so the picture ends at 55 degrees.
+    # At 30 px even the lens's own focal length shows 58 degrees: it is kept, never lengthened.
+    lens = Camera(
+        c2w=torch.eye(4),
+        K=torch.tensor([[focal, 0, 48], [0, focal, 32], [0, 0, 1]]),
+        width=96,
+        height=64,
+        distortion=Distortion("fisheye", (0.0,)),
     )
-    assert 48 / wide.K[0, 0].item() <= math.tan(math.radians(55)) * (1 + 1e-6)
+    assert undistorted_camera(lens).K[0, 0].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_grid_equals_cv2_remap():

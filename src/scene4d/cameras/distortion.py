@@ -153,8 +153,8 @@ def undistorted_camera(camera: Camera) -> Camera:
     """The pinhole camera of the undistorted picture: the same pose, size and principal point.
 
     The OpenCV model keeps K, so that the centre keeps its resolution. A fisheye's focal length is
-    shortened (both axes alike) until the middle of each border is in view, but to no more than 55
-    degrees off the axis.
+    shortened (both axes alike) until the middle of each border is in view, but not so far that the
+    picture ends more than 55 degrees off the axis.
     """
     distortion = camera.distortion
     if distortion is None:
