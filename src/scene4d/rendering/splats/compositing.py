@@ -172,9 +172,12 @@ def _forward_tile(
     lane_x = lane_column(_WIDE) + splat(np.float32(0.5))
     lane_y = lane_row(_WIDE) + splat(np.float32(0.5))
     for h in range(begin, end):
+        if (h - begin) % 64 == 0:
+            for ahead in range(h, min(h + 64, end)):
+                masks[ahead] = _blocks(packed, np.int64(hits[ahead]) * STRIDE, x0, y0)
         i = np.int64(hits[h])
         at = i * STRIDE
-        blocks = _blocks(packed, at, x0, y0) & live
+        blocks = masks[h] & live
         touched = np.uint32(0)
         if blocks:
             a, b, c = splat(packed[at + A]), splat(packed[at + B]), splat(packed[at + C])
