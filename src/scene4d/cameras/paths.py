@@ -117,6 +117,20 @@ def interpolate(
     return _with_intrinsics(cameras, frames, knots=knots, at=at, period=period)
 
 
+def focus_point(cameras: Sequence[Camera]) -> tuple[Float[Tensor, "3"], float]:
+    """The point nearest to all optical axes and its mean distance to the cameras.
+
+    Cameras that look in parallel, or away from each other, give a point straight ahead of their
+    centre, four times their spread away (1 for cameras in one place).
+    """
+    return _focus(_poses(cameras, 1))
+
+
+def up_axis(cameras: Sequence[Camera]) -> Float[Tensor, "3"]:
+    """The mean up axis of the cameras, unit length; the first camera's where they cancel out."""
+    return _up(_poses(cameras, 1))
+
+
 def nearest_order(cameras: Sequence[Camera]) -> list[int]:
     """Indices of the cameras such that each is followed by the nearest one not yet visited.
 

@@ -1,0 +1,127 @@
+"""The training cameras in the viewer: frusta with thumbnails that take one there."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.conventions import flip_yz
+from scene4d.cameras.splines import quaternion_from_rotation
+
+_MOST = 300
+"""More frusta than this only hide each other and slow the browser down."""
+_THUMBNAIL = 96
+"""Pixels along the longer side."""
+
+
+@runtime_checkable
+class Photo(Protocol):
+    """A training picture."""
+
+    @property
+    def rgb(self) -> torch.Tensor:
+        """Height, width, 3; 0..1."""
+
+
+@runtime_checkable
+class Photos(Protocol):
+    """Where training pictures come from, such as the image cache."""
+
+    def view(self, index: int) -> Photo:
+        """The picture of a frame."""
+
+
+class Frusta:
+    """The scene's cameras as clickable objects of a viser server."""
+
+    def __init__(
+        self, server: Any, cameras: Sequence[Camera], indices: Sequence[int], photos: Photos | None
+    ) -> None:
+        """``cameras``: one for each frame index in ``indices``. Thumbnails appear one by one."""
+        step = max(1, math.ceil(len(cameras) / _MOST))
+        self.cameras, self.indices = list(cameras)[::step], list(indices)[::step]
+        positions = torch.stack([camera.position for camera in self.cameras])
+        spread = float((positions - positions.mean(0)).norm(dim=-1).max())
+        self.scale = 0.06 * spread if spread > 1e-9 else 0.06
+        self.handles = [
+            self._add(server, camera, index)
+            for camera, index in zip(self.cameras, self.indices, strict=True)
+        ]
+        self._closed = False
+        if photos is not None:
+            threading.Thread(target=self._load, args=(photos,), daemon=True).start()
+
+    @property
+    def visible(self) -> bool:
+        """Whether they are shown."""
+        return bool(self.handles) and bool(self.handles[0].visible)
+
+    @visible.setter
+    def visible(self, value: bool) -> None:
+        for handle in self.handles:
+            handle.visible = value
+
+    def close(self) -> None:
+        """Stops loading thumbnails."""
+        self._closed = True
+
+    def _add(self, server: Any, camera: Camera, index: int) -> Any:
+        wxyz, position = opencv_pose(camera)
+        handle = server.scene.add_camera_frustum(
+            f"/cameras/{index}",
+            fov=vertical_fov(camera),
+            aspect=camera.width / camera.height,
+            scale=self.scale,
+            thickness=1.5,
+            thickness_units="screen",
+            color=(240, 140, 20),
+            wxyz=wxyz,
+            position=position,
+            cast_shadow=False,
+            receive_shadow=False,
+        )
+
+        @handle.on_click
+        def _(event: Any) -> None:
+            move_to(event.client, camera)
+
+        return handle
+
+    def _load(self, photos: Photos) -> None:
+        for handle, index in zip(self.handles, self.indices, strict=True):
+            if self._closed:
+                return
+            rgb = photos.view(index).rgb
+            step = max(1, math.ceil(max(rgb.shape[:2]) / _THUMBNAIL))
+            small = (rgb[::step, ::step].clamp(0, 1) * 255).to(torch.uint8)
+            handle.image = small.cpu().numpy()
+
+
+def move_to(client: Any, camera: Camera) -> None:
+    """Moves a browser's view to a camera; it goes on orbiting as far ahead as it did before."""
+    wxyz, position = opencv_pose(camera)
+    distance = float(np.linalg.norm(client.camera.look_at - client.camera.position))
+    forward = -camera.c2w[:3, 2].double().cpu().numpy()
+    with client.atomic():
+        client.camera.wxyz = wxyz
+        client.camera.position = position
+        client.camera.look_at = position + max(distance, 1e-6) * forward
+        client.camera.fov = vertical_fov(camera)
+    client.flush()
+
+
+def opencv_pose(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Quaternion wxyz (OpenCV axes) and position, in double precision."""
+    c2w = flip_yz(camera.c2w.detach().cpu().double())
+    return quaternion_from_rotation(c2w[None, :3, :3])[0].numpy(), c2w[:3, 3].numpy()
+
+
+def vertical_fov(camera: Camera) -> float:
+    """Vertical field of view in radians, as if the principal point were in the middle."""
+    return 2 * math.atan(camera.height / 2 / float(camera.K[1, 1]))
