@@ -9,8 +9,15 @@ BIN := $(VENV)/bin
 EXTRAS := dev,viewer,recon,video,export
 STAMP := $(VENV)/.installed
 
+# nerfstudio wants old viser, gsplat and numpy, and a torchvision that no CPU build exists of:
+# installed without its own requirements, in an environment of its own. docs/nerfstudio.md.
 NS_VENV := .venv-nerfstudio
 NS_STAMP := $(NS_VENV)/.installed
+NS_NEEDS := appdirs==1.4.4 fpsample==1.0.2 mediapy==1.2.7 msgpack==1.2.4 msgpack-numpy==0.4.8 \
+  nerfacc==0.5.3 ninja==1.13.2 opencv-python-headless pathos==0.3.5 pyquaternion==0.9.9 \
+  pytorch-msssim==1.0.0 pyyaml rawpy==0.28.0 requests splines==0.3.3 tensorboard==2.21.0 \
+  tensorly==0.10.0 torchmetrics==1.9.0
+NS_WITHOUT_NEEDS := nerfstudio==1.1.5 torchvision==0.28.0 gsplat==1.5.3
 
 DEMO_MINUTES ?= 2.5
 PYTEST_ARGS ?=
@@ -41,8 +48,7 @@ demo: $(STAMP)
 	echo "The run            $$run"; \
 	echo "  test-view scores $$run/eval.json"; \
 	echo "  splats           $$run/scene.ply   (opens in any Gaussian splat viewer)"; \
-	echo "  video            $$run/orbit.mp4"; \
-	echo "Look around in it: $(BIN)/scene4d view $$run"
+	echo "  video            $$run/orbit.mp4"
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -62,6 +68,17 @@ lock: $(STAMP)
 
 benchmark: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+$(NS_STAMP): pyproject.toml constraints.txt Makefile
+	@echo "Installing nerfstudio into $(NS_VENV) (some minutes) ..." >&2
+	@$(PYTHON) -m venv $(NS_VENV)
+	@$(NS_VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
+	  -e '.[dev,viewer]' $(NS_NEEDS)
+	@$(NS_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps $(NS_WITHOUT_NEEDS)
+	@touch $@
+
+test-nerfstudio: $(NS_STAMP)
+	@$(NS_VENV)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
 
 wheel: $(STAMP)
 	@rm -rf dist
