@@ -57,9 +57,9 @@ _PICTURES_LOOKED_AT = 24
 _LOOK_SIZE = 200
 """Pictures are looked at about this many pixels large: enough for colours and outlines."""
 _EMPTY_ALPHA = 0.02
-_ROUNDS = 12
+_ROUNDS = 10
 _SIEVE = 6
-_MOST_DRAWN = 500_000
+_MOST_DRAWN = 200_000
 
 
 def read_points(path: Path) -> Points:

@@ -69,6 +69,8 @@ def parse(root: Path, options: ParseOptions) -> Scene:
             fix="take more pictures with more overlap, or see 'scene4d process-data images'",
         )
     images = sorted(model.images, key=lambda image: image.name)
+    for image in images:  # before any folder is searched for it
+        path_inside(root, image.name, where=f"{folder}, image {image.name}")
     place = _image_folder(root, images[0].name, options.downscale_factor)
     frames = [_frame(place, model.cameras[image.camera_id], image, folder) for image in images]
     split = every_nth(len(frames), options.test_every)

@@ -31,17 +31,19 @@ from scene4d.files import path_inside, read_json
 
 LOOKS_FOR = "a transforms.json"
 
-_LENS_KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "PINHOLE": ("opencv", ()),
-    "SIMPLE_PINHOLE": ("opencv", ()),
-    "PERSPECTIVE": ("opencv", ("k1", "k2", "p1", "p2", "k3", "k4")),
-    "SIMPLE_RADIAL": ("opencv", ("k1",)),
-    "RADIAL": ("opencv", ("k1", "k2")),
-    "OPENCV": ("opencv", ("k1", "k2", "p1", "p2", "k3", "k4")),
-    "OPENCV_FISHEYE": ("fisheye", ("k1", "k2", "k3", "k4")),
-    "FISHEYE": ("fisheye", ("k1", "k2", "k3", "k4")),
-}
-"""camera_model to our model and the coefficients it has, in our order."""
+_PINHOLE_MODELS = (
+    "PINHOLE",
+    "SIMPLE_PINHOLE",
+    "PERSPECTIVE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "FULL_OPENCV",
+)
+"""As in nerfstudio, these differ in name only: whatever coefficients are given apply."""
+_FISHEYE_MODELS = ("OPENCV_FISHEYE", "FISHEYE")
+_OPENCV_KEYS = ("k1", "k2", "p1", "p2", "k3", "k4")
+_FISHEYE_KEYS = ("k1", "k2", "k3", "k4")
 
 _FrameMeta = Mapping[str, Any]
 
@@ -167,17 +169,19 @@ def _intrinsics(
 
 def _distortion(both: _FrameMeta, where: str) -> Distortion | None:
     model = both.get("camera_model", "OPENCV_FISHEYE" if both.get("is_fisheye") else "OPENCV")
-    if model not in _LENS_KEYS:
+    if model in _FISHEYE_MODELS:
+        values = tuple(finite_number(both.get(key, 0.0), key, where) for key in _FISHEYE_KEYS)
+        return Distortion("fisheye", values)
+    if model not in _PINHOLE_MODELS or both.get("k5") or both.get("k6"):
         raise DataError(
-            f"camera model {model!r} is not supported",
+            f"camera model {model!r} is not supported"
+            if model not in _PINHOLE_MODELS
+            else "the rational lens model (k5, k6) is not supported",
             where=where,
-            fix=f"undistort the images to one of {', '.join(_LENS_KEYS)}",
+            fix=f"undistort the images, or use {', '.join(_PINHOLE_MODELS + _FISHEYE_MODELS)}",
         )
-    kind, keys = _LENS_KEYS[model]
-    values = tuple(finite_number(both.get(key, 0.0), key, where) for key in keys)
-    if kind == "opencv" and not any(values):
-        return None
-    return Distortion("fisheye" if kind == "fisheye" else "opencv", values)
+    values = tuple(finite_number(both.get(key, 0.0), key, where) for key in _OPENCV_KEYS)
+    return Distortion("opencv", values) if any(values) else None
 
 
 def _split(
