@@ -342,4 +342,6 @@ def _numba_steps(means: Tensor) -> _Steps:
         )
     from scene4d.rendering.splats.compositing import composite
 
-    return _Steps(project=reference.project, sh_colors=reference.sh_colors, composite=composite)
+    from scene4d.rendering.splats.projection import project
+
+    return _Steps(project=project, sh_colors=reference.sh_colors, composite=composite)
