@@ -68,7 +68,7 @@ def test_sampler_shows_every_view_once_a_round_and_can_be_restored():
 
 def test_config_survives_toml(tmp_path):
     method = SplatMethod(steps=5, strategy="adaptive", mcmc=McmcOptions(noise=3.0))
-    options = TrainOptions(max_minutes=2, device="cpu")
+    options = TrainOptions(max_minutes=2.0, device="cpu")
     write_toml(tmp_path / "c.toml", {"m": to_table(method), "o": to_table(options)})
     table = read_toml(tmp_path / "c.toml")
     assert from_table(SplatMethod, table["m"], where="c.toml") == method
@@ -79,9 +79,9 @@ def test_config_survives_toml(tmp_path):
     ("table", "message"),
     [
         ({"sh_degre": 2}, "unknown settings: sh_degre"),
-        ({"sh_degree": 7}, "sh_degree has the value 7"),
-        ({"max_num_gaussians": "many"}, "max_num_gaussians has the value 'many'"),
-        ({"mcmc": {"noise": True}}, "mcmc: noise has the value True"),
+        ({"sh_degree": 7}, "sh_degree: has the value 7"),
+        ({"max_num_gaussians": "many"}, "max_num_gaussians: has the value 'many'"),
+        ({"mcmc": {"noise": True}}, "mcmc: noise: has the value True"),
     ],
 )
 def test_a_wrong_config_names_the_setting(table, message):

@@ -98,7 +98,7 @@ def test_mcmc_moves_dead_gaussians_onto_live_ones_and_keeps_their_number():
     live = splats.means[20:].detach().clone()
     mcmc(splats, optimiser, generator)._relocate()
     assert splats.num_gaussians == 50
-    distance = torch.cdist(splats.means[:20], live).amin(dim=1)
+    distance = (splats.means[:20, None] - live).norm(dim=-1).amin(dim=1)
     assert distance.max() == 0.0
     assert (splats.alphas >= 0.005 - 1e-6).all()
 
@@ -128,6 +128,7 @@ def test_adaptive_clones_small_splits_large_and_respects_the_limit():
     splats, optimiser, generator = make_splats(max_num_gaussians=53)
     with torch.no_grad():
         splats.gaussians["scales"][0] = 0.0  # large: std 1 of extent 1
+        splats.gaussians["scales"][1:] = -7.0  # small
     strategy = Adaptive(AdaptiveOptions(), splats, optimiser, generator)
     strategy.num_seen += 1
     strategy.gradient_sum[:2] = 1.0
