@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError, Scene4dError
@@ -71,6 +73,20 @@ def load_path(file: Path) -> CameraPath:
     else:
         fps = 24.0
     return CameraPath(cameras=cameras, fps=fps)
+
+
+def in_frame(cameras: Sequence[Camera], similarity: Float[Tensor, "4 4"]) -> list[Camera]:
+    """The cameras in another coordinate frame: moved, turned and scaled by ``similarity``.
+
+    A scale moves the cameras' positions; their rotations stay orthonormal.
+    """
+    scale = torch.linalg.det(similarity[:3, :3].double()).abs() ** (1 / 3)
+    moved = []
+    for camera in cameras:
+        c2w = similarity.to(camera.c2w.device).double() @ camera.c2w.double()
+        c2w[:3, :3] /= scale
+        moved.append(camera.with_pose(c2w.to(camera.c2w.dtype)))
+    return moved
 
 
 def _entry(camera: Camera) -> dict[str, Any]:

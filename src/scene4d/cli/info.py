@@ -1,0 +1,214 @@
+"""``scene4d info``: what is in a run, a capture or a splat file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from scene4d.cli.ply_summary import summarise_ply
+from scene4d.errors import DataError, UsageError
+
+_SHOWN_IMAGES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoArgs:
+    """What is in a run folder, a capture or a .ply file, and how large its parts are."""
+
+    path: tyro.conf.Positional[Path]
+    """Run folder (or its config.toml), capture folder (or its transforms.json), or .ply file."""
+    json: bool = False
+    """Print JSON on stdout instead of text."""
+
+
+def main(argv: list[str]) -> None:
+    """Runs the verb."""
+    args = tyro.cli(InfoArgs, args=argv, prog="scene4d info")
+    summary = summarise(args.path)
+    print(json.dumps(summary, indent=2) if args.json else as_text(summary))
+
+
+def summarise(path: Path) -> dict[str, Any]:
+    """Plain data about what ``path`` is; ``kind`` is run, capture or ply."""
+    if not path.exists():
+        raise DataError("there is no such file or folder", where=path)
+    if path.name == "config.toml" or (path / "config.toml").is_file():
+        return summarise_run(path.parent if path.name == "config.toml" else path)
+    if path.suffix.lower() == ".ply":
+        return summarise_ply(path)
+    if path.is_dir() or path.suffix.lower() == ".json":
+        return summarise_capture(path)
+    raise UsageError(
+        "is neither a run folder, a capture nor a .ply file",
+        where=path,
+        fix="give one of these; other formats are not read yet",
+    )
+
+
+def summarise_run(run: Path) -> dict[str, Any]:
+    """A run's method, progress, tensors, checkpoints and last evaluation."""
+    from scene4d.training.plain_config import read_toml
+
+    config = read_toml(run / "config.toml")
+    checkpoints = sorted((run / "checkpoints").glob("step-*.safetensors"))
+    headers = [(path, _safetensors_header(path)) for path in checkpoints]
+    readable = [(path, header) for path, header in headers if header is not None]
+    summary: dict[str, Any] = {
+        "kind": "run",
+        "path": str(run.resolve()),
+        "method": config.get("method"),
+        "data": (config.get("data") or {}).get("path", "the built-in sample scene"),
+        "checkpoints": [
+            {"path": path.name, "bytes": path.stat().st_size, "readable": header is not None}
+            for path, header in headers
+        ],
+        "evaluation": _evaluation(run),
+    }
+    if readable:
+        summary.update(_checkpoint_contents(readable[-1][1]))
+    return summary
+
+
+def _checkpoint_contents(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Step, time and the representation's tensors from the newest checkpoint's header."""
+    plain = json.loads(header.get("__metadata__", {}).get("scene4d", "{}"))
+    prefix = "representation/"
+    tensors = [
+        {
+            "name": name[len(prefix) :],
+            "shape": entry["shape"],
+            "dtype": entry["dtype"],
+            "bytes": entry["data_offsets"][1] - entry["data_offsets"][0],
+        }
+        for name, entry in header.items()
+        if name.startswith(prefix)
+    ]
+    gaussians = [t["shape"][0] for t in tensors if t["name"] == "gaussians.means"]
+    contents: dict[str, Any] = {
+        "steps": plain.get("step"),
+        "seconds": plain.get("elapsed_s"),
+        "tensors": sorted(tensors, key=lambda t: -t["bytes"]),
+        "bytes": sum(t["bytes"] for t in tensors),
+    }
+    if gaussians:
+        contents["num_gaussians"] = gaussians[0]
+    return contents
+
+
+def _safetensors_header(path: Path) -> dict[str, Any] | None:
+    """The file's header, or None when the file is damaged or cut off."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length <= 0 or length > size - 8:
+            return None
+        try:
+            header = json.loads(file.read(length))
+            ends = [e["data_offsets"][1] for name, e in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+    return header if 8 + length + max(ends, default=0) == size else None
+
+
+def _evaluation(run: Path) -> dict[str, Any] | None:
+    """The figures of eval.json, without those of every image."""
+    from scene4d.files import read_json
+
+    path = run / "eval.json"
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataError("is not an object", where=path)
+    return {k: v for k, v in value.items() if isinstance(v, (int, float, str, dict))}
+
+
+def summarise_capture(path: Path) -> dict[str, Any]:
+    """A capture's images, sizes, split and points. Reads the images' headers only."""
+    from collections import Counter
+
+    from scene4d.data.load import load_scene
+
+    scene = load_scene(path)
+    cameras = [frame.camera for frame in scene.frames]
+    sizes = Counter(f"{camera.width}x{camera.height}" for camera in cameras)
+    lenses = Counter(c.distortion.model if c.distortion else "none" for c in cameras)
+    times = [float(camera.time) for camera in cameras if camera.time is not None]
+    return {
+        "kind": "capture",
+        "path": str(path.resolve()),
+        "dataparser": scene.dataparser,
+        "images": len(scene.frames),
+        "sizes": dict(sizes.most_common()),
+        "distortion": dict(lenses.most_common()),
+        "train": len(scene.train_indices),
+        "test": len(scene.test_indices),
+        "split_rule": scene.split_rule,
+        "test_images": [scene.frames[i].name for i in scene.test_indices],
+        "masks": sum(frame.mask_path is not None for frame in scene.frames),
+        "depth_maps": sum(frame.depth_path is not None for frame in scene.frames),
+        "times": [min(times), max(times)] if times else None,
+        "points": 0 if scene.points is None else len(scene.points.xyz),
+        "camera_extent": scene.extent,
+    }
+
+
+def as_text(summary: Mapping[str, Any]) -> str:
+    """The summary for people: one fact a line, tensors and attributes as tables."""
+    lines = []
+    for name, value in summary.items():
+        label = name.replace("_", " ")
+        if value is None:
+            continue
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [f"{label}:", *_table(value)]
+        elif name == "test_images":
+            more = f" and {len(value) - _SHOWN_IMAGES} more" if len(value) > _SHOWN_IMAGES else ""
+            lines.append(f"{label}: {', '.join(value[:_SHOWN_IMAGES])}{more}")
+        elif isinstance(value, dict):
+            lines.append(f"{label}: " + ", ".join(f"{k}: {_short(k, v)}" for k, v in value.items()))
+        else:
+            lines.append(f"{label}: {_short(name, value)}")
+    return "\n".join(lines)
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows with aligned columns."""
+    cells = [[_short(name, value) for name, value in row.items()] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def _short(name: str, value: Any) -> str:
+    """One value as text."""
+    if name == "readable":
+        return "" if value else "damaged"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, int) and "bytes" in name:
+        return size_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_short("", v) for v in value) + "]"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_short(k, v)}" for k, v in value.items())
+    return str(value)
+
+
+def size_text(count: float) -> str:
+    """Bytes in a fitting decimal unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.4g} {unit}"
