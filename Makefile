@@ -43,7 +43,7 @@ demo: $(STAMP)
 	@set -e; export PATH="$(CURDIR)/$(BIN):$$PATH"; \
 	run=$$(scene4d train splat --max-minutes $(DEMO_MINUTES) --output-dir outputs --experiment-name demo); \
 	scene4d export "$$run" ply --output-path "$$run/scene.ply" >&2; \
-	scene4d render "$$run" path --output-path "$$run/orbit.mp4" >&2; \
+	scene4d render "$$run" orbit --output-path "$$run/orbit.mp4" >&2; \
 	echo; \
 	echo "The run            $$run"; \
 	echo "  test-view scores $$run/eval.json"; \
