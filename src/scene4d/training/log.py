@@ -1,0 +1,192 @@
+"""What a training says while it runs: a live table, or plain lines; and ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scene4d.files import write_text
+
+PLAIN_EVERY_S = 10.0
+"""Seconds between lines where stderr is no terminal."""
+
+
+class TrainingLog:
+    """Shows progress on stderr and appends every metric to ``metrics.jsonl``.
+
+    A line that a kill left half-written, and lines after ``first_step``, are cut off when an
+    existing file is opened, so a resumed run's file reads as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        total_steps: int | None,
+        max_minutes: float | None,
+        first_step: int = 0,
+        tensorboard: bool = False,
+        plain: bool | None = None,
+    ) -> None:
+        """``plain``: lines instead of a table; None asks whether stderr is a terminal."""
+        self.path = run / "metrics.jsonl"
+        self.total_steps, self.max_minutes = total_steps, max_minutes
+        self.first_step = self.step = first_step
+        self.plain = not sys.stderr.isatty() if plain is None else plain
+        cut_after(self.path, first_step)
+        self._file = open(self.path, "a", encoding="utf-8")
+        self._board = _summary_writer(run) if tensorboard else None
+        self._start = time.monotonic()
+        self._last_line = -PLAIN_EVERY_S
+        self._latest: Mapping[str, float] = {}
+        self._live: Any = None
+
+    def __enter__(self) -> TrainingLog:
+        if not self.plain:
+            from rich.live import Live
+
+            self._live = Live(refresh_per_second=4, get_renderable=self._table, transient=False)
+            self._live.console.file = sys.stderr
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends one line of numbers and shows them."""
+        self.step, self._latest = step, metrics
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
+        now = time.monotonic()
+        if self.plain and now - self._last_line >= PLAIN_EVERY_S:
+            self._last_line = now
+            print(self.line(), file=sys.stderr, flush=True)
+
+    def event(self, text: str) -> None:
+        """Says something that happened once."""
+        if self._live is not None:
+            self._live.console.print(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the display and closes the files."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        elif self._latest:
+            print(self.line(), file=sys.stderr, flush=True)
+        self._latest = {}
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    @property
+    def done(self) -> float:
+        """Share of training done, 0..1."""
+        shares = []
+        if self.total_steps:
+            shares.append(self.step / self.total_steps)
+        if self.max_minutes:
+            shares.append(self._latest.get("seconds", 0.0) / (60.0 * self.max_minutes))
+        return min(1.0, max(shares, default=0.0))
+
+    @property
+    def steps_per_second(self) -> float:
+        """Since this process began."""
+        return (self.step - self.first_step) / max(1e-9, time.monotonic() - self._start)
+
+    def cells(self) -> dict[str, str]:
+        """What is shown, by name."""
+        seconds = self._latest.get("seconds", 0.0)
+        eta = seconds * (1.0 - self.done) / self.done if self.done > 0 else None
+        cells = {
+            "step": str(self.step),
+            "done": f"{self.done:.0%}",
+            "it/s": f"{self.steps_per_second:.1f}",
+            "ETA": "-" if eta is None else duration(eta),
+        }
+        if "loss" in self._latest:
+            cells["loss"] = f"{self._latest['loss']:.4f}"
+        if "psnr" in self._latest:
+            cells["PSNR"] = f"{self._latest['psnr']:.2f} dB"
+        for name, value in self._latest.items():
+            if name.startswith("num_"):
+                cells[name.removeprefix("num_").replace("_", " ")] = f"{value:,.0f}"
+        memory = peak_memory_gb()
+        if memory is not None:
+            cells["peak memory"] = f"{memory:.2f} GB"
+        return cells
+
+    def line(self) -> str:
+        """The cells as one plain line."""
+        return "  ".join(f"{name} {value}" for name, value in self.cells().items())
+
+    def _table(self) -> Any:
+        from rich import box
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in (cells := self.cells()):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_row(*cells.values())
+        return Group(ProgressBar(total=1.0, completed=self.done, width=60), table)
+
+
+def cut_after(path: Path, step: int) -> None:
+    """Keeps the whole lines of a metrics.jsonl up to ``step``; rewritten atomically."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if (at := _step_of(line)) is not None and at <= step]
+    if kept != lines:
+        write_text(path, "".join(kept))
+
+
+def _step_of(line: str) -> int | None:
+    if not line.endswith("\n"):
+        return None
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def duration(seconds: float) -> str:
+    """1h02m, 3m05s or 12s."""
+    total = round(seconds)
+    if total >= 3600:
+        return f"{total // 3600}h{total % 3600 // 60:02d}m"
+    return f"{total // 60}m{total % 60:02d}s" if total >= 60 else f"{total}s"
+
+
+def peak_memory_gb() -> float | None:
+    """Largest resident memory of this process so far, in GB; None where it cannot be known."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _summary_writer(run: Path) -> Any:
+    import warnings
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        warnings.warn("--tensorboard is ignored: pip install tensorboard", stacklevel=2)
+        return None
+    return SummaryWriter(str(run / "tensorboard"))
