@@ -86,8 +86,9 @@ class Diagnosis:
         ]
         if self.mean_reprojection_error_px is not None:
             lines.append(
-                f"  {self.num_points:,} points, each seen in {self.mean_track_length:.1f} pictures;"
-                f" mean reprojection error {self.mean_reprojection_error_px:.2f} px"
+                f"  {self.num_points:,} points; those used for the poses are seen in"
+                f" {self.mean_track_length:.1f} pictures, with a mean reprojection error of"
+                f" {self.mean_reprojection_error_px:.2f} px"
             )
         if self.spread is not None:
             lines.append(
@@ -132,7 +133,7 @@ def diagnose(
         num_registered=len(registered),
         left_out=tuple(sorted(left_out, key=lambda o: o.name)),
         mean_reprojection_error_px=error,
-        num_points=len(model.xyz) if model else 0,
+        num_points=len(result.xyz) if result else 0,
         mean_track_length=float(model.track_lengths.mean()) if model else None,
         spread=spread,
         num_models=(1 if model else 0) + (len(result.other_models) if result else 0),

@@ -154,7 +154,7 @@ def _reconstruct(
         )
     times = {p.name: p.time for p in pictures if p.time is not None}
     _write(staging / "transforms.json", transforms_of(result.model, times))
-    write_points(staging / "sparse_pc.ply", result.model.xyz, result.model.rgb)
+    write_points(staging / "sparse_pc.ply", result.xyz, result.rgb)
     _write(staging / "diagnosis.json", diagnosis.as_json())
     return diagnosis
 

@@ -25,9 +25,14 @@ CameraModel = Literal[
     "opencv", "pinhole", "simple_pinhole", "simple_radial", "radial", "opencv_fisheye"
 ]
 _EXHAUSTIVE_UP_TO = 60
-"""Pictures; 1,770 pairs take about two minutes on two cores."""
-_ENOUGH, _FEW = 0.9, 0.6
-"""Share of registered pictures below which the mapping, or everything, is tried again."""
+"""Pictures; 1,770 pairs take about two minutes on two cores. In a video half as many: there the
+neighbours in time are known."""
+_FEATURES, _VIDEO_FEATURES = 8192, 4096
+"""At most, per picture. Matching time grows with the square, and video frames match easily."""
+_ENOUGH, _FEW = 1.0, 0.6
+"""Share of registered pictures below which the mapping (seconds), or everything, is repeated."""
+_SURE_ANGLE_DEG = 2.0
+"""Of the rays to a point that only two pictures show; below it a wrong match can look right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +43,12 @@ class SfmOptions:
     """Lens model: opencv (two focal lengths, k1 k2 p1 p2) suits phones and cameras; pinhole for
     undistorted or rendered pictures; simple_radial for a handful of pictures; opencv_fisheye."""
     matching: Literal["auto", "exhaustive", "sequential"] = "auto"
-    """Which pairs are compared. auto: all pairs up to 60 pictures; beyond that each picture with
-    the 20 most similar ones, and in a video also with its neighbours in time."""
+    """Which pairs are compared. auto: all pairs up to 60 photos or 30 video frames; beyond
+    that each picture with the most similar ones, and in a video with its neighbours in time."""
     max_image_size: int = 1600
     """Longest side in pixels at which features are searched; the pictures keep their size."""
-    max_num_features: int = 8192
-    """Features per picture, at most."""
+    max_num_features: int | None = None
+    """Features per picture, at most. None: 8192 for photos, 4096 for video frames."""
     num_threads: int = 0
     """0: as many as this process may use."""
     seed: int = 0
@@ -117,6 +122,12 @@ class SfmResult:
     """The largest model, and what is needed to explain why pictures are missing from it."""
 
     model: SfmModel | None
+    """Made of points that three or more pictures show."""
+    xyz: np.ndarray
+    """[num_points, 3] float64; with the points that two pictures show, which are several times as
+    many: too weak to find poses from, good to start training from."""
+    rgb: np.ndarray
+    """[num_points, 3] uint8."""
     other_models: list[list[str]]
     """Names of the pictures of each smaller model."""
     num_features: dict[str, int]
@@ -145,26 +156,27 @@ _MORE = _Attempt(
 class _Best:
     """The outcome so far; more registered pictures win, unless the error doubles."""
 
+    database: Path
     model: SfmModel | None = None
+    reconstruction: Any = None
     others: list[list[str]] = field(default_factory=list)
-    database: Path | None = None
     attempts: list[str] = field(default_factory=list)
 
-    def offer(self, attempt: _Attempt, models: list[SfmModel], database: Path, total: int) -> None:
-        models = sorted(models, key=lambda m: (len(m.images), len(m.xyz)), reverse=True)
-        count = len(models[0].images) if models else 0
+    def offer(self, attempt: _Attempt, found: list[Any], database: Path, total: int) -> None:
+        pairs = [(_plain_model(reconstruction), reconstruction) for reconstruction in found]
+        pairs = [(m, r) for m, r in pairs if len(m.images) >= 2 and len(m.xyz)]
+        pairs.sort(key=lambda pair: (len(pair[0].images), len(pair[0].xyz)), reverse=True)
+        count = len(pairs[0][0].images) if pairs else 0
         self.attempts.append(f"{attempt.title}: {count} of {total} pictures registered")
-        if self.database is None:
-            self.database = database
-        if not models:
+        if not pairs:
             return
         if self.model is not None:
-            more = count > len(self.model.images)
-            worse = models[0].errors_px.mean() > 2 * self.model.errors_px.mean() + 0.25
-            if not more or worse:
+            before, now = self.model.errors_px.mean(), pairs[0][0].errors_px.mean()
+            if count <= self.count or now > 2 * before + 0.25:
                 return
-        self.model, self.database = models[0], database
-        self.others = [[image.name for image in m.images] for m in models[1:]]
+        self.model, self.reconstruction = pairs[0]
+        self.database = database
+        self.others = [[image.name for image in m.images] for m, _ in pairs[1:]]
 
     @property
     def count(self) -> int:
@@ -188,25 +200,29 @@ def run_sfm(
     colmap = import_pycolmap()
     colmap.logging.minloglevel = 3
     colmap.set_random_seed(options.seed)
-    best = _Best()
     total = len(pictures)
-    database: Path | None = None
+    database = work_dir / "database-0.db"
+    best = _Best(database=database)
     for number, attempt in enumerate((_FIRST, _LOOSE, _MORE)):
-        enough = _FEW if attempt.more_features else _ENOUGH
-        if number and best.count >= enough * total:
+        if best.count >= (_FEW if attempt.more_features else _ENOUGH) * total:
             break
         if number:
-            say(f"only {best.count} of {total} pictures registered; retrying with {attempt.title}")
-        if database is None or attempt.more_features:
+            say(f"{best.count} of {total} pictures registered; trying again: {attempt.title}")
+        if number == 0 or attempt.more_features:
             database = work_dir / f"database-{number}.db"
-            _extract(colmap, database, image_dir, pictures, options, attempt, say)
+            say(f"finding features in {total} pictures")
+            most = options.max_num_features or (_VIDEO_FEATURES if in_order else _FEATURES)
+            _extract(colmap, database, image_dir, pictures, options, attempt, most)
             _match(colmap, database, pictures, options, attempt, in_order, say)
-        models = _map(colmap, database, image_dir, work_dir / f"models-{number}", options, attempt)
-        best.offer(attempt, models, database, total)
-    assert best.database is not None
+        say("finding camera poses")
+        found = _map(colmap, database, image_dir, work_dir / f"models-{number}", options, attempt)
+        best.offer(attempt, found, database, total)
+    xyz, rgb = _all_points(colmap, best, image_dir, work_dir, options)
     features, pairs = _read_database(colmap, best.database)
     return SfmResult(
         model=best.model,
+        xyz=xyz,
+        rgb=rgb,
         other_models=best.others,
         num_features=features,
         pairs=pairs,
@@ -232,17 +248,16 @@ def _extract(
     pictures: Sequence[Picture],
     options: SfmOptions,
     attempt: _Attempt,
-    say: Callable[[str], None],
+    max_num_features: int,
 ) -> None:
     """Features of every picture; pictures of one size and lens share one camera."""
-    say(f"finding features in {len(pictures)} pictures")
     extraction = colmap.FeatureExtractionOptions()
     extraction.num_threads = options.threads
     extraction.use_gpu = False
     extraction.max_image_size = options.max_image_size
-    extraction.sift.max_num_features = options.max_num_features
+    extraction.sift.max_num_features = max_num_features
     if attempt.more_features:
-        extraction.sift.max_num_features *= 2
+        extraction.sift.max_num_features = 2 * max_num_features
         extraction.sift.peak_threshold /= 3
     reader = colmap.ImageReaderOptions()
     reader.camera_model = options.camera_model.upper()
@@ -283,7 +298,7 @@ def _match(
         say("matching neighbouring pictures")
         pairing = colmap.SequentialPairingOptions()
         colmap.match_sequential(database, matching, pairing, **shared)
-    elif options.matching == "exhaustive" or count <= _EXHAUSTIVE_UP_TO:
+    elif options.matching == "exhaustive" or count <= _EXHAUSTIVE_UP_TO // (2 if in_order else 1):
         say(f"matching all {count * (count - 1) // 2} pairs")
         colmap.match_exhaustive(database, matching, **shared)
     else:
@@ -291,8 +306,8 @@ def _match(
             colmap,
             database,
             [picture.name for picture in pictures],
-            per_picture=40 if attempt.more_features else 20,
-            neighbours=10 if in_order or options.matching == "sequential" else 0,
+            per_picture=(10 if in_order else 20) * (2 if attempt.more_features else 1),
+            neighbours=6 if in_order or options.matching == "sequential" else 0,
         )
         say(f"matching the {len(pairs)} most likely pairs of {count * (count - 1) // 2}")
         listing = database.with_suffix(".pairs.txt")
@@ -309,8 +324,8 @@ def _map(
     output: Path,
     options: SfmOptions,
     attempt: _Attempt,
-) -> list[SfmModel]:
-    """Incremental mapping; every model with two or more pictures."""
+) -> list[pycolmap.Reconstruction]:
+    """Incremental mapping; one reconstruction for each group of pictures that connect."""
     output.mkdir(parents=True)
     pipeline = colmap.IncrementalPipelineOptions()
     pipeline.num_threads = options.threads
@@ -325,10 +340,31 @@ def _map(
         pipeline.mapper.abs_pose_min_inlier_ratio = 0.15
         pipeline.mapper.filter_min_tri_angle = 0.75
         pipeline.triangulation.min_angle = 0.75
-        pipeline.triangulation.ignore_two_view_tracks = False
-    found = colmap.incremental_mapping(database, image_dir, output, pipeline)
-    models = [_plain_model(reconstruction) for reconstruction in found.values()]
-    return [model for model in models if len(model.images) >= 2 and len(model.xyz)]
+    return list(colmap.incremental_mapping(database, image_dir, output, pipeline).values())
+
+
+def _all_points(
+    colmap: Any, best: _Best, image_dir: Path, work_dir: Path, options: SfmOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and colours of all points that the found poses support, poses unchanged."""
+    if best.model is None:
+        return np.empty((0, 3)), np.empty((0, 3), dtype=np.uint8)
+    pipeline = colmap.IncrementalPipelineOptions()
+    pipeline.num_threads = options.threads
+    pipeline.random_seed = options.seed
+    pipeline.triangulation.ignore_two_view_tracks = False
+    pipeline.triangulation.min_angle = _SURE_ANGLE_DEG
+    pipeline.mapper.filter_min_tri_angle = _SURE_ANGLE_DEG
+    output = work_dir / "points"
+    output.mkdir()
+    more = _plain_model(
+        colmap.triangulate_points(
+            best.reconstruction, best.database, image_dir, output, True, pipeline
+        )
+    )
+    if len(more.xyz) < len(best.model.xyz):  # angles too small for the stricter limit
+        return best.model.xyz, best.model.rgb
+    return more.xyz, more.rgb
 
 
 def _plain_model(reconstruction: pycolmap.Reconstruction) -> SfmModel:
