@@ -99,7 +99,7 @@ def machine_state() -> dict[str, Any]:
         "simd": [name for name in _SIMD if features.get(name)],
         "memory_total_gb": _gb(total_ram_bytes()),
         "memory_available_gb": _gb(available_ram_bytes()),
-        "disk_free_gb": _gb(shutil.disk_usage(Path.cwd()).free),
+        "disk_free_gb": _gb(float(shutil.disk_usage(Path.cwd()).free)),
     }
 
 

@@ -159,14 +159,14 @@ def summarise_capture(path: Path) -> dict[str, Any]:
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
-    """The summary for people: one fact a line, tensors and attributes as tables."""
-    lines = []
+    """The summary for people: one fact a line, then tensors and the like as tables."""
+    lines, tables = [], []
     for name, value in summary.items():
         label = name.replace("_", " ")
         if value is None:
             continue
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [f"{label}:", *_table(value)]
+            tables += [f"{label}:", *_table(value)]
         elif name == "test_images":
             more = f" and {len(value) - _SHOWN_IMAGES} more" if len(value) > _SHOWN_IMAGES else ""
             lines.append(f"{label}: {', '.join(value[:_SHOWN_IMAGES])}{more}")
@@ -174,7 +174,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
             lines.append(f"{label}: " + ", ".join(f"{k}: {_short(k, v)}" for k, v in value.items()))
         else:
             lines.append(f"{label}: {_short(name, value)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *tables])
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
@@ -195,7 +195,7 @@ def _short(name: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
     if isinstance(value, int) and "bytes" in name:
-        return size_text(value)
+        return size_text(float(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, list):

@@ -92,7 +92,7 @@ def write_images(
                 raise UsageError("two images have this name", where=name)
             target.parent.mkdir(parents=True, exist_ok=True)
             # The fastest useful PNG level: renders compress to nearly the same size at all levels.
-            options = (
+            options: dict[str, Any] = (
                 {"compress_level": 3} if target.suffix.lower() == ".png" else {"quality": quality}
             )
             Image.fromarray(frame).save(target, **options)
