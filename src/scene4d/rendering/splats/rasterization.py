@@ -6,7 +6,8 @@ argument               what this rasteriser does with it
 means ... Ks           one scene, any number of cameras: ``[N, ...]`` and ``[C, ...]``; gsplat's
                        leading scene-batch dimensions are not supported; skew is not used
 colors                 ``[N, D]`` or ``[C, N, D]``; with ``sh_degree`` 0-3 ``[N, K, 3]`` or
-                       ``[C, N, K, 3]``
+                       ``[C, N, K, 3]``, or (not in gsplat) a pair of the constant function's
+                       ``[.., 1, 3]`` and the others' ``[.., K - 1, 3]``, which saves joining them
 near_plane, far_plane, as in gsplat; a Gaussian at or behind the camera is culled whatever
 radius_clip, eps2d     ``near_plane`` is
 packed, tile_size,     accepted; they do not change the images here, and ``meta`` always has
@@ -69,7 +70,7 @@ def rasterization(
     quats: Float[Tensor, "N 4"],
     scales: Float[Tensor, "N 3"],
     opacities: Float[Tensor, " N"],
-    colors: Float[Tensor, " ..."],
+    colors: Float[Tensor, " ..."] | tuple[Float[Tensor, " ..."], Float[Tensor, " ..."]],
     viewmats: Float[Tensor, "C 4 4"],
     Ks: Float[Tensor, "C 3 3"],
     width: int,
@@ -128,7 +129,7 @@ def rasterize(
     name = choose_backend(call.means.device) if backend == "auto" else backend
     if name == "gsplat":
         supported = {k: v for k, v in bound.arguments.items() if k not in _UNSUPPORTED}
-        return load_gsplat()(**{**supported, "packed": False})
+        return load_gsplat()(**{**supported, "colors": call.joined_colors, "packed": False})
     return call.draw(name)
 
 
@@ -165,7 +166,7 @@ class _Call:
     quats: Tensor
     scales: Tensor
     opacities: Tensor
-    colors: Tensor
+    colors: Tensor | tuple[Tensor, Tensor]
     viewmats: Tensor
     Ks: Tensor
     width: int
@@ -207,24 +208,35 @@ class _Call:
         self._check_colors(N, C)
         self._check_types()
 
+    @property
+    def joined_colors(self) -> Tensor:
+        """Colours or coefficients as one tensor."""
+        return self.colors if isinstance(self.colors, Tensor) else torch.cat(self.colors, dim=-2)
+
     def _check_colors(self, N: int, C: int) -> None:
+        pair = not isinstance(self.colors, Tensor)
+        if self.sh_degree is not None and not 0 <= self.sh_degree <= _MAX_SH_DEGREE:
+            raise UnsupportedArgumentError(
+                f"sh_degree={self.sh_degree}; supported are 0 to {_MAX_SH_DEGREE}"
+            )
+        shape = tuple(self.colors[0].shape if pair else self.colors.shape)
         if self.sh_degree is None:
-            fits = self.colors.shape[:-1] in ((N,), (C, N))
+            fits = not pair and shape[:-1] in ((N,), (C, N))
             wanted = f"[{N}, D] or [{C}, {N}, D]"
         else:
-            if not 0 <= self.sh_degree <= _MAX_SH_DEGREE:
-                raise UnsupportedArgumentError(
-                    f"sh_degree={self.sh_degree}; supported are 0 to {_MAX_SH_DEGREE}"
-                )
-            needed = (self.sh_degree + 1) ** 2
-            fits = self.colors.shape[:-2] in ((N,), (C, N)) and self.colors.shape[-1] == 3
-            fits = fits and self.colors.shape[-2] >= needed
+            needed, functions = (self.sh_degree + 1) ** 2, shape[-2]
+            if pair:
+                functions = self.colors[0].shape[-2] + self.colors[1].shape[-2]
+                same = self.colors[1].shape[:-2] == shape[:-2]
+                fits = shape[-2] == 1 and self.colors[1].shape[-1] == 3 and same
+            else:
+                fits = True
+            fits = fits and shape[:-2] in ((N,), (C, N)) and shape[-1] == 3 and functions >= needed
             wanted = f"[{N}, K, 3] or [{C}, {N}, K, 3] with K >= {needed} (sh_degree is set)"
         if not fits:
-            raise Scene4dError(
-                f"shape is {list(self.colors.shape)}, expected {wanted}", where="colors"
-            )
-        channels = self.colors.shape[-1]
+            got = [list(t.shape) for t in self.colors] if pair else list(shape)
+            raise Scene4dError(f"shape is {got}, expected {wanted}", where="colors")
+        channels = shape[-1]
         if self.backgrounds is not None and self.backgrounds.shape != (C, channels):
             raise Scene4dError(
                 f"shape is {list(self.backgrounds.shape)}, expected {[C, channels]}",
@@ -232,8 +244,10 @@ class _Call:
             )
 
     def _check_types(self) -> None:
-        for name in ("quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds"):
-            tensor = getattr(self, name)
+        named = {k: getattr(self, k) for k in ("quats", "scales", "opacities", "viewmats", "Ks")}
+        named["backgrounds"] = self.backgrounds
+        pieces = (self.colors,) if isinstance(self.colors, Tensor) else self.colors
+        for name, tensor in (*named.items(), *(("colors", piece) for piece in pieces)):
             if tensor is None:
                 continue
             if (tensor.dtype, tensor.device) != (self.means.dtype, self.means.device):
@@ -285,8 +299,9 @@ class _Call:
         if self.sh_degree is None:
             colors = self.colors.expand(C, -1, -1)
         else:
+            coeffs = self.colors if steps.pairs else self.joined_colors
             colors = steps.sh_colors(
-                self.colors, self.means, self.viewmats, projected.visible, self.sh_degree
+                coeffs, self.means, self.viewmats, projected.visible, self.sh_degree
             )
         if self.render_mode == "RGB":
             return colors, self.backgrounds
@@ -322,6 +337,8 @@ class _Steps:
     project: Any
     sh_colors: Any
     composite: Any
+    pairs: bool
+    """Whether ``sh_colors`` takes coefficients in two parts."""
 
 
 def _reference_steps() -> _Steps:
@@ -329,6 +346,7 @@ def _reference_steps() -> _Steps:
         project=reference.project,
         sh_colors=reference.sh_colors,
         composite=reference.composite_reference,
+        pairs=False,
     )
 
 
