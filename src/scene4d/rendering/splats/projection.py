@@ -14,7 +14,6 @@ from torch import Tensor
 from scene4d.rendering.splats.compositing import _LOCK
 from scene4d.rendering.splats.projection_kernels import (
     CAMERA,
-    CHUNK,
     CX,
     CY,
     FX,
@@ -22,6 +21,7 @@ from scene4d.rendering.splats.projection_kernels import (
     POSE,
     U_MIN,
     V_MIN,
+    num_chunks,
     project_backward,
     project_forward,
 )
@@ -29,7 +29,17 @@ from scene4d.rendering.splats.reference import FOV_MARGIN, Projected, Projection
 from scene4d.rendering.splats.simd import LANES
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
+def empty(*shape: int) -> Tensor:
+    """Float32 memory that NumPy allocates: in huge pages where Linux offers them.
+
+    Torch's allocator gets a gradient of 200k x 48 floats page by page, each time, which took ten
+    times as long as filling it.
+    """
+    return torch.from_numpy(np.empty(shape, np.float32))
+
+
+def flat(tensor: Tensor) -> np.ndarray:
+    """The values in row-major order, one-dimensional; shared with the tensor where it can be."""
     return tensor.detach().contiguous().numpy().reshape(-1)
 
 
@@ -58,14 +68,14 @@ class _Project(torch.autograd.Function):
     def forward(ctx, means, quats, scales, opacities, viewmats, Ks, settings):
         n, count = len(means), len(viewmats)
         cameras, packed = _packed_cameras(viewmats, Ks, settings), _packed_settings(settings)
-        means2d, depths = torch.empty(count, n, 2), torch.empty(count, n)
-        conics, radii = torch.empty(count, n, 3), torch.empty(count, n, 2, dtype=torch.int32)
-        compensations = torch.empty(count, n if settings.antialiased else 0)
+        means2d, depths = empty(count, n, 2), empty(count, n)
+        conics, radii = empty(count, n, 3), torch.empty(count, n, 2, dtype=torch.int32)
+        compensations = empty(count, n if settings.antialiased else 0)
         outputs = (means2d, depths, conics, radii, compensations)
-        inputs = [_flat(t) for t in (means, quats, scales, opacities)]
+        inputs = [flat(t) for t in (means, quats, scales, opacities)]
         with _LOCK:
             project_forward(
-                *inputs, n, cameras, packed, settings.antialiased, tuple(map(_flat, outputs))
+                *inputs, n, cameras, packed, settings.antialiased, tuple(map(flat, outputs))
             )
         ctx.save_for_backward(means, quats, scales, radii)
         ctx.cameras, ctx.packed, ctx.antialiased = cameras, packed, settings.antialiased
@@ -76,17 +86,16 @@ class _Project(torch.autograd.Function):
     def backward(ctx, g_means2d, g_depths, g_conics, _, g_compensations):
         means, quats, scales, radii = ctx.saved_tensors
         n, count = len(means), len(ctx.cameras)
-        grads = [_flat(g) for g in (g_means2d, g_depths, g_conics)]
-        grads.append(_flat(g_compensations) if ctx.antialiased else None)
-        results = tuple(
-            torch.empty_like(t, memory_format=torch.contiguous_format)
-            for t in (means, quats, scales)
+        grads = (
+            *(flat(g) for g in (g_means2d, g_depths, g_conics)),
+            flat(g_compensations) if ctx.antialiased else None,
         )
-        poses = np.zeros((-(-n // CHUNK), count, POSE * LANES), np.float32)
+        results = tuple(empty(*t.shape) for t in (means, quats, scales))
+        poses = np.zeros((num_chunks(n), count, POSE * LANES), np.float32)
         with _LOCK:
             project_backward(
-                tuple(_flat(t) for t in (means, quats, scales)), n, ctx.cameras, ctx.packed,
-                _flat(radii), tuple(grads), tuple(map(_flat, results)), poses,
+                tuple(flat(t) for t in (means, quats, scales)), n, ctx.cameras, ctx.packed,
+                flat(radii), grads, tuple(map(flat, results)), poses,
             )  # fmt: skip
         viewmats = torch.zeros(count, 4, 4)
         total = poses.sum(axis=0, dtype=np.float64).reshape(count, 3, 4, LANES).sum(axis=-1)

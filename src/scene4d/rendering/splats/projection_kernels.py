@@ -66,6 +66,13 @@ WIDTH, HEIGHT, NEAR, FAR, CLIP, EPS2D = range(6)
 
 @njit(**_OPTIONS)
 @no_type_check
+def num_chunks(n):
+    """Chunks of n Gaussians; the last takes the rest, so that no block crosses into another."""
+    return max(1, n // CHUNK)
+
+
+@njit(**_OPTIONS)
+@no_type_check
 def _dot(a, b):
     return fma(a[2], b[2], fma(a[1], b[1], a[0] * b[0]))
 
@@ -212,8 +219,10 @@ def _forward_block(camera, settings, antialiased, mean, quat, scale, opacity, at
 def project_forward(means, quats, scales, opacities, n, cameras, settings, antialiased, outputs):
     """All Gaussians and cameras; arrays are flat, ``n`` at least 8."""
     count = cameras.shape[0]
-    for chunk in prange((n + CHUNK - 1) // CHUNK):
-        for begin in range(chunk * CHUNK, min(n, (chunk + 1) * CHUNK), LANES):
+    chunks = num_chunks(n)
+    for chunk in prange(chunks):
+        end = n if chunk == chunks - 1 else (chunk + 1) * CHUNK
+        for begin in range(chunk * CHUNK, end, LANES):
             # The last block starts early enough to be whole; it repeats what is there.
             row = min(begin, n - LANES)
             mean, quat, scale = load3(means, row), load4(quats, row), load3(scales, row)
@@ -453,9 +462,11 @@ def project_backward(inputs, n, cameras, settings, radii, grads, results, poses)
     means, quats, scales = inputs
     g_means2d, g_depths, g_conics, g_compensations = grads
     count = cameras.shape[0]
-    for chunk in prange((n + CHUNK - 1) // CHUNK):
+    chunks = num_chunks(n)
+    for chunk in prange(chunks):
         eps, zero = splat(settings[EPS2D]), splat(0.0)
-        for begin in range(chunk * CHUNK, min(n, (chunk + 1) * CHUNK), LANES):
+        end = n if chunk == chunks - 1 else (chunk + 1) * CHUNK
+        for begin in range(chunk * CHUNK, end, LANES):
             row = min(begin, n - LANES)
             fresh = greater_equal(lane_column(LANES), splat(np.float32(begin - row)))
             mean, quat, scale = load3(means, row), load4(quats, row), load3(scales, row)

@@ -214,32 +214,31 @@ class _Call:
         return self.colors if isinstance(self.colors, Tensor) else torch.cat(self.colors, dim=-2)
 
     def _check_colors(self, N: int, C: int) -> None:
-        pair = not isinstance(self.colors, Tensor)
-        if self.sh_degree is not None and not 0 <= self.sh_degree <= _MAX_SH_DEGREE:
+        pieces = self.colors if isinstance(self.colors, tuple) else (self.colors,)
+        shapes = [list(piece.shape) for piece in pieces]
+        if self.sh_degree is None:
+            fits = len(shapes) == 1 and shapes[0][:-1] in ([N], [C, N])
+            wanted = f"[{N}, D] or [{C}, {N}, D]"
+        elif not 0 <= self.sh_degree <= _MAX_SH_DEGREE:
             raise UnsupportedArgumentError(
                 f"sh_degree={self.sh_degree}; supported are 0 to {_MAX_SH_DEGREE}"
             )
-        shape = tuple(self.colors[0].shape if pair else self.colors.shape)
-        if self.sh_degree is None:
-            fits = not pair and shape[:-1] in ((N,), (C, N))
-            wanted = f"[{N}, D] or [{C}, {N}, D]"
         else:
-            needed, functions = (self.sh_degree + 1) ** 2, shape[-2]
-            if pair:
-                functions = self.colors[0].shape[-2] + self.colors[1].shape[-2]
-                same = self.colors[1].shape[:-2] == shape[:-2]
-                fits = shape[-2] == 1 and self.colors[1].shape[-1] == 3 and same
-            else:
-                fits = True
-            fits = fits and shape[:-2] in ((N,), (C, N)) and shape[-1] == 3 and functions >= needed
-            wanted = f"[{N}, K, 3] or [{C}, {N}, K, 3] with K >= {needed} (sh_degree is set)"
+            needed = (self.sh_degree + 1) ** 2
+            fits = all(s[:-2] in ([N], [C, N]) and s[-1] == 3 for s in shapes)
+            fits = fits and sum(s[-2] for s in shapes) >= needed
+            fits = fits and (len(shapes) == 1 or (shapes[0][-2] == 1 and len(shapes) == 2))
+            fits = fits and len({len(s) for s in shapes}) == 1
+            wanted = (
+                f"[{N}, K, 3] or [{C}, {N}, K, 3] with K >= {needed} (sh_degree is set), or such "
+                "K split into a pair of 1 and K - 1"
+            )
         if not fits:
-            got = [list(t.shape) for t in self.colors] if pair else list(shape)
+            got = " and ".join(str(s) for s in shapes)
             raise Scene4dError(f"shape is {got}, expected {wanted}", where="colors")
-        channels = shape[-1]
-        if self.backgrounds is not None and self.backgrounds.shape != (C, channels):
+        if self.backgrounds is not None and list(self.backgrounds.shape) != [C, shapes[0][-1]]:
             raise Scene4dError(
-                f"shape is {list(self.backgrounds.shape)}, expected {[C, channels]}",
+                f"shape is {list(self.backgrounds.shape)}, expected {[C, shapes[0][-1]]}",
                 where="backgrounds",
             )
 
@@ -292,22 +291,20 @@ class _Call:
     def _channels(self, steps: _Steps, projected: Projected) -> tuple[Tensor, Tensor | None]:
         """What is composited: colours, depth or both, [C, N, X], and its background."""
         C = len(self.viewmats)
-        depth = projected.depths[..., None]
-        no_depth = None if self.backgrounds is None else self.backgrounds.new_zeros(C, 1)
+        depth, backgrounds = projected.depths[..., None], self.backgrounds
         if self.render_mode in ("D", "ED"):
-            return depth, no_depth
+            return depth, None
         if self.sh_degree is None:
-            colors = self.colors.expand(C, -1, -1)
+            colors = self.joined_colors.expand(C, -1, -1)
         else:
             coeffs = self.colors if steps.pairs else self.joined_colors
             colors = steps.sh_colors(
                 coeffs, self.means, self.viewmats, projected.visible, self.sh_degree
             )
         if self.render_mode == "RGB":
-            return colors, self.backgrounds
-        backgrounds = None
-        if self.backgrounds is not None:
-            backgrounds = torch.cat([self.backgrounds, no_depth], dim=-1)
+            return colors, backgrounds
+        if backgrounds is not None:
+            backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(C, 1)], dim=-1)
         return torch.cat([colors, depth], dim=-1), backgrounds
 
     def _meta(self, projected: Projected, opacities: Tensor) -> dict[str, Any]:
@@ -359,7 +356,7 @@ def _numba_steps(means: Tensor) -> _Steps:
             fix="convert the tensors, or call rasterize(..., backend='reference')",
         )
     from scene4d.rendering.splats.compositing import composite
-
+    from scene4d.rendering.splats.harmonics import sh_colors
     from scene4d.rendering.splats.projection import project
 
-    return _Steps(project=project, sh_colors=reference.sh_colors, composite=composite)
+    return _Steps(project=project, sh_colors=sh_colors, composite=composite, pairs=True)

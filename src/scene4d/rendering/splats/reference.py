@@ -130,7 +130,6 @@ def _extents(
     return radius * keep[:, None]
 
 
-@torch.no_grad()
 def _radii(
     mean: Tensor,
     quat: Tensor,
@@ -170,10 +169,11 @@ def project(
     c = torch.arange(C, device=means.device).repeat_interleave(N)
     Ks = Ks.detach()
 
-    def gathered(n: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+    def gathered(n: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         return means[n], quats[n], scales[n], opacities[n], viewmats[c], Ks[c]
 
-    radii = _radii(*gathered(n, c), settings)
+    with torch.no_grad():
+        radii = _radii(*gathered(n, c), settings)
     # Only what is drawn enters the graph, so that no 0 * inf can reach a gradient.
     drawn = (radii > 0).all(dim=-1).nonzero()[:, 0]
     mean, quat, scale, _, viewmat, K = gathered(n[drawn], c[drawn])
