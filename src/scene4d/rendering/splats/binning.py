@@ -14,6 +14,8 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
+from scene4d.rendering.splats.simd import prefetch
+
 TILE = 16
 ALPHA_MIN = 1.0 / 255.0
 
@@ -157,6 +159,12 @@ def pack(order, means2d, conics, opacities, colors, radii):
     packed = np.empty(m * STRIDE, np.float32)
     extra = np.empty((m, max(channels - 3, 0)), np.float32)
     for i in prange(m):
+        ahead = np.int64(order[min(i + 16, m - 1)])
+        prefetch(means2d, 2 * ahead)
+        prefetch(conics, 3 * ahead)
+        prefetch(opacities, ahead)
+        prefetch(colors, channels * ahead)
+        prefetch(radii, 2 * ahead)
         g = order[i]
         at = i * STRIDE
         a, b, c = np.float64(conics[g, 0]), np.float64(conics[g, 1]), np.float64(conics[g, 2])

@@ -57,6 +57,7 @@ from scene4d.rendering.splats.simd import (
     maximum,
     minimum,
     neg,
+    prefetch,
     row_bits,
     select,
     splat,
@@ -76,6 +77,11 @@ _HIGH = LANES // _WIDE
 _ACROSS = TILE // _WIDE
 _PIXELS = TILE * TILE
 _NEVER = 2**31 - 1
+# Hits whose blocks are found at once, before any is composited: then few branches are missed.
+_AHEAD = 64
+# Planes of a tile's scratch; channels beyond the third follow.
+_LEFT = _PIXELS
+_CH0, _CH1, _CH2 = 2 * _PIXELS, 3 * _PIXELS, 4 * _PIXELS
 # Gradient row of a hit: sum v, v dx, v dy, v dx^2, v dx dy, v dy^2, three colours, then
 # sum |v (a dx + b dy)|/8, |v (b dx + c dy)|/8 (absgrad), then further channels; v = dL/dsigma.
 _ROW = 9
@@ -138,19 +144,28 @@ def _alpha(sigma8, opacity):
 
 @njit(**_OPTIONS)
 @no_type_check
-def _start_tile(tile, tiles_x, width, height, transmittance, stops, colors, channels):
-    """Clear a tile's state; pixels outside the image count as stopped. Returns the live blocks."""
-    base = tile * _PIXELS
-    x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-    for k in range(channels * _PIXELS):
-        colors[k] = np.float32(0.0)
+def _find_centres(px, py, centres):
+    """Pixel centres of a tile's blocks: of each block eight x, then eight y."""
+    for k in range(_PIXELS):
+        block, lane = k // LANES, k % LANES
+        x = px + (block % _ACROSS) * _WIDE + lane % _WIDE
+        y = py + (block // _ACROSS) * _HIGH + lane // _WIDE
+        centres[2 * block * LANES + lane] = np.float32(x) + np.float32(0.5)
+        centres[(2 * block + 1) * LANES + lane] = np.float32(y) + np.float32(0.5)
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def _start_tile(px, py, width, height, state, stops, base):
+    """Clear a tile's state; returns the blocks inside the image. Pixels outside count as stopped."""
+    state[:] = np.float32(0.0)
     live = np.uint32(0)
     for k in range(_PIXELS):
         block, lane = k // LANES, k % LANES
-        x = x0 + (block % _ACROSS) * _WIDE + lane % _WIDE
-        y = y0 + (block // _ACROSS) * _HIGH + lane // _WIDE
+        x = px + (block % _ACROSS) * _WIDE + lane % _WIDE
+        y = py + (block // _ACROSS) * _HIGH + lane // _WIDE
         inside = x < width and y < height
-        transmittance[base + k] = np.float32(1.0) if inside else np.float32(np.nan)
+        state[k] = np.float32(1.0) if inside else np.float32(np.nan)
         stops[base + k] = _NEVER if inside else 0
         if inside:
             live |= np.uint32(1) << np.uint32(block)
@@ -160,99 +175,89 @@ def _start_tile(tile, tiles_x, width, height, transmittance, stops, colors, chan
 @njit(**_OPTIONS)
 @no_type_check
 def _forward_tile(
-    tile, tiles_x, width, height, packed, extra, hits, begin, end, background,
-    masks, transmittance, stops, colors, rendered, alphas,
+    px, py, base, packed, extra, hits, begin, end, background,
+    masks, transmittance, stops, state, centres, rendered, alphas,
 ):  # fmt: skip
-    channels = rendered.shape[2]
-    live = _start_tile(tile, tiles_x, width, height, transmittance, stops, colors, max(channels, 3))
-    base = tile * _PIXELS
-    px, py = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+    """Composite one tile. ``state``: transmittance, that of stopped pixels, then the channels."""
+    height, width, _ = rendered.shape
+    live = _start_tile(px, py, width, height, state, stops, base)
+    _find_centres(px, py, centres)
     x0, y0 = np.float32(px), np.float32(py)
     zero = splat(np.float32(0.0))
-    lane_x = lane_column(_WIDE) + splat(np.float32(0.5))
-    lane_y = lane_row(_WIDE) + splat(np.float32(0.5))
     for h in range(begin, end):
-        if (h - begin) % 64 == 0:
-            for ahead in range(h, min(h + 64, end)):
+        if (h - begin) % _AHEAD == 0:
+            for ahead in range(h, min(h + _AHEAD, end)):
+                prefetch(packed, np.int64(hits[min(ahead + 16, end - 1)]) * STRIDE)
                 masks[ahead] = _blocks(packed, np.int64(hits[ahead]) * STRIDE, x0, y0)
+        blocks = masks[h] & live
+        masks[h] = blocks
+        if not blocks:
+            continue
         i = np.int64(hits[h])
         at = i * STRIDE
-        blocks = masks[h] & live
-        touched = np.uint32(0)
-        if blocks:
-            a, b, c = splat(packed[at + A]), splat(packed[at + B]), splat(packed[at + C])
-            opacity = splat(packed[at + OPACITY])
-            c0, c1 = splat(packed[at + COLOR]), splat(packed[at + COLOR + 1])
-            c2 = splat(packed[at + COLOR + 2])
-            left, above = x0 - packed[at + X], y0 - packed[at + Y]
+        x, y = splat(packed[at + X]), splat(packed[at + Y])
+        a, b, c = splat(packed[at + A]), splat(packed[at + B]), splat(packed[at + C])
+        opacity = splat(packed[at + OPACITY])
+        c0, c1 = splat(packed[at + COLOR]), splat(packed[at + COLOR + 1])
+        c2 = splat(packed[at + COLOR + 2])
         while blocks:
             block = trailing_zeros(blocks)
             blocks &= blocks - np.uint32(1)
             k = block * LANES
-            dx = lane_x + splat(left + np.float32((block % _ACROSS) * _WIDE))
-            dy = lane_y + splat(above + np.float32((block // _ACROSS) * _HIGH))
+            dx = load(centres, 2 * k) - x
+            dy = load(centres, 2 * k + LANES) - y
             sigma8 = fma(fma(a, dx, b * dy), dx, c * dy * dy)
             alpha = minimum(_alpha(sigma8, opacity), splat(np.float32(ALPHA_MAX)))
             hit = less_equal(sigma8, zero) & greater_equal(alpha, splat(np.float32(ALPHA_MIN)))
-            t = load(transmittance, base + k)
+            t = load(state, k)
             after = fma(neg(alpha), t, t)
             # Stopped pixels hold NaN, which compares false both ways.
             stay = hit & greater(after, splat(np.float32(TRANSMITTANCE_MIN)))
             stop = hit & less_equal(after, splat(np.float32(TRANSMITTANCE_MIN)))
-            if mask_bits(stay):
-                touched |= np.uint32(1) << np.uint32(block)
-                weight = select(stay, alpha * t, zero)
-                store(colors, k, fma(weight, c0, load(colors, k)))
-                store(colors, _PIXELS + k, fma(weight, c1, load(colors, _PIXELS + k)))
-                store(colors, 2 * _PIXELS + k, fma(weight, c2, load(colors, 2 * _PIXELS + k)))
-                if extra is not None:
-                    for e in range(extra.shape[1]):
-                        at_e = (3 + e) * _PIXELS + k
-                        store(colors, at_e, fma(weight, splat(extra[i, e]), load(colors, at_e)))
-                t = select(stay, after, t)
-                store(transmittance, base + k, t)
+            weight = select(stay, alpha * t, zero)
+            # Not a select: LLVM would make it a masked store, ten times slower on AMD.
+            t = t - weight
+            store(state, k, t)
+            store(state, _CH0 + k, fma(weight, c0, load(state, _CH0 + k)))
+            store(state, _CH1 + k, fma(weight, c1, load(state, _CH1 + k)))
+            store(state, _CH2 + k, fma(weight, c2, load(state, _CH2 + k)))
+            if extra is not None:
+                for e in range(extra.shape[1]):
+                    at_e = _CH2 + (1 + e) * _PIXELS + k
+                    store(state, at_e, fma(weight, splat(extra[i, e]), load(state, at_e)))
             if mask_bits(stop):
-                # What was left goes to the output later; the live value becomes NaN.
-                left_over = load(colors, channels_offset(channels) + k)
-                store(colors, channels_offset(channels) + k, select(stop, t, left_over))
+                # What was left is kept for the output; the live value becomes NaN.
+                store(state, _LEFT + k, select(stop, t, load(state, _LEFT + k)))
                 index = int_splat(h - begin)
                 store(stops, base + k, select(stop, index, load(stops, base + k)))
                 t = select(stop, splat(np.float32(np.nan)), t)
-                store(transmittance, base + k, t)
+                store(state, k, t)
                 if not mask_bits(equal(t, t)):
                     live &= ~(np.uint32(1) << np.uint32(block))
-        masks[h] = touched
         if not live:
             for rest in range(h + 1, end):
                 masks[rest] = np.uint32(0)
             break
-    _finish_tile(px, py, width, height, base, background, transmittance, colors, rendered, alphas)
+    _finish_tile(px, py, base, background, transmittance, state, rendered, alphas)
 
 
 @njit(**_OPTIONS)
 @no_type_check
-def channels_offset(channels):
-    """Where the transmittance of stopped pixels lies in a tile's scratch."""
-    return max(channels, 3) * _PIXELS
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def _finish_tile(px, py, width, height, base, background, transmittance, colors, rendered, alphas):
+def _finish_tile(px, py, base, background, transmittance, state, rendered, alphas):
     """Blend the background in and write a tile's pixels to the image."""
-    channels = rendered.shape[2]
-    left_over = channels_offset(channels)
+    height, width, channels = rendered.shape
+    for k in range(_PIXELS):
+        if state[k] != state[k]:
+            state[k] = state[_LEFT + k]
+        transmittance[base + k] = state[k]
     for y in range(min(TILE, height - py)):
         for x in range(min(TILE, width - px)):
             block = (y // _HIGH) * _ACROSS + x // _WIDE
             k = block * LANES + (y % _HIGH) * _WIDE + x % _WIDE
-            t = transmittance[base + k]
-            if t != t:
-                t = colors[left_over + k]
-                transmittance[base + k] = t
+            t = state[k]
             alphas[py + y, px + x] = np.float32(1.0) - t
             for ch in range(channels):
-                rendered[py + y, px + x, ch] = colors[ch * _PIXELS + k] + t * background[ch]
+                rendered[py + y, px + x, ch] = state[_CH0 + ch * _PIXELS + k] + t * background[ch]
 
 
 @njit(parallel=True, **_OPTIONS)
@@ -266,14 +271,23 @@ def forward_band(
     tiles = starts.shape[0] - 1
     queue = np.zeros(1, np.int64)
     for _ in prange(workers):
-        scratch = np.empty((max(channels, 3) + 1) * _PIXELS, np.float32)
+        state = np.empty((max(channels, 3) + 2) * _PIXELS, np.float32)
+        centres = np.empty(2 * _PIXELS, np.float32)
         t = fetch_add(queue, 0, 1)
         while t < tiles:
+            tile = first_tile + t
+            px, py = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
             _forward_tile(
-                first_tile + t, tiles_x, width, height, packed, extra, hits, starts[t],
-                starts[t + 1], background, masks, transmittance, stops, scratch, rendered, alphas,
+                px, py, tile * _PIXELS, packed, extra, hits, starts[t], starts[t + 1],
+                background, masks, transmittance, stops, state, centres, rendered, alphas,
             )  # fmt: skip
             t = fetch_add(queue, 0, 1)
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def channels_offset(channels):
+    return max(channels,3)*_PIXELS
 
 
 @njit(**_OPTIONS)
@@ -303,7 +317,7 @@ def _gather_gradients(px, py, base, background, transmittance, grad_rendered, gr
 @no_type_check
 def _backward_tile(
     tile, tiles_x, packed, extra, hits, begin, end, background, masks, transmittance, stops,
-    grad_rendered, grad_alphas, absolute_too, scratch, rows,
+    grad_rendered, grad_alphas, absolute_too, scratch, centres, rows,
 ):  # fmt: skip
     channels = grad_rendered.shape[2]
     base = tile * _PIXELS
@@ -311,24 +325,23 @@ def _backward_tile(
     _gather_gradients(px, py, base, background, transmittance, grad_rendered, grad_alphas, scratch)
     behind_at = channels_offset(channels)
     sums_at = behind_at + _PIXELS
-    x0, y0 = np.float32(px), np.float32(py)
+    _find_centres(px, py, centres)
     zero, one = splat(np.float32(0.0)), splat(np.float32(1.0))
-    lane_x = lane_column(_WIDE) + splat(np.float32(0.5))
-    lane_y = lane_row(_WIDE) + splat(np.float32(0.5))
     flat = rows.reshape(-1)
     stride = rows.shape[1]
     for h in range(end - 1, begin - 1, -1):
+        prefetch(packed, np.int64(hits[max(h - 8, begin)]) * STRIDE)
         blocks = masks[h]
         if not blocks:
             rows[h, :] = np.float32(0.0)
             continue
         i = np.int64(hits[h])
         at = i * STRIDE
+        x, y = splat(packed[at + X]), splat(packed[at + Y])
         a, b, c = splat(packed[at + A]), splat(packed[at + B]), splat(packed[at + C])
         opacity = splat(packed[at + OPACITY])
         c0, c1 = splat(packed[at + COLOR]), splat(packed[at + COLOR + 1])
         c2 = splat(packed[at + COLOR + 2])
-        left, above = x0 - packed[at + X], y0 - packed[at + Y]
         index = int_splat(h - begin)
         s0, sx, sy, sxx, sxy, syy = zero, zero, zero, zero, zero, zero
         r0, r1, r2, abs_x, abs_y = zero, zero, zero, zero, zero
@@ -339,8 +352,8 @@ def _backward_tile(
             block = trailing_zeros(blocks)
             blocks &= blocks - np.uint32(1)
             k = block * LANES
-            dx = lane_x + splat(left + np.float32((block % _ACROSS) * _WIDE))
-            dy = lane_y + splat(above + np.float32((block // _ACROSS) * _HIGH))
+            dx = load(centres, 2 * k) - x
+            dy = load(centres, 2 * k + LANES) - y
             sigma8 = fma(fma(a, dx, b * dy), dx, c * dy * dy)
             raw = _alpha(sigma8, opacity)
             alpha = minimum(raw, splat(np.float32(ALPHA_MAX)))
@@ -353,15 +366,15 @@ def _backward_tile(
                 for e in range(extra.shape[1]):
                     g = load(scratch, (3 + e) * _PIXELS + k)
                     value = fma(splat(extra[i, e]), g, value)
-            inverse = one / (one - alpha)
-            after = load(transmittance, base + k)
-            t = after * inverse
+            # Not a select of t: LLVM would make it a masked store, ten times slower on AMD.
+            inverse = select(used, one / (one - alpha), one)
+            t = load(transmittance, base + k) * inverse
             behind = load(scratch, behind_at + k)
             weight = select(used, alpha * t, zero)
             # dL/dalpha = T value - behind / (1 - alpha); dalpha/dsigma = -alpha unless clamped.
             v = fma(behind, inverse, neg(t * value)) * alpha
             v = select(used & less_equal(raw, splat(np.float32(ALPHA_MAX))), v, zero)
-            store(transmittance, base + k, select(used, t, after))
+            store(transmittance, base + k, t)
             store(scratch, behind_at + k, fma(weight, value, behind))
             r0, r1, r2 = fma(weight, g0, r0), fma(weight, g1, r1), fma(weight, g2, r2)
             if extra is not None:
@@ -399,12 +412,13 @@ def backward_band(
     queue = np.zeros(1, np.int64)
     for _ in prange(workers):
         scratch = np.empty((max(channels, 3) + 1) * _PIXELS + channels * LANES, np.float32)
+        centres = np.empty(2 * _PIXELS, np.float32)
         t = fetch_add(queue, 0, 1)
         while t < tiles:
             _backward_tile(
                 first_tile + t, tiles_x, packed, extra, hits, starts[t], starts[t + 1], background,
                 masks, transmittance, stops, grad_rendered, grad_alphas, absolute_too, scratch,
-                rows,
+                centres, rows,
             )  # fmt: skip
             t = fetch_add(queue, 0, 1)
 
@@ -420,12 +434,20 @@ def reduce_rows(order, packed, slots, places, rows, absolute_too, grads):
     channels = grad_colors.shape[1]
     width = rows.shape[1]
     eight = np.float32(8.0)
+    last = order.shape[0] - 1
+    last_place = places.shape[0] - 1
     for i in prange(order.shape[0]):
+        ahead = np.int64(order[min(i + 12, last)])
+        prefetch(grad_means, 2 * ahead)
+        prefetch(grad_conics, 3 * ahead)
+        prefetch(grad_opacities, ahead)
+        prefetch(grad_colors, channels * ahead)
         s0 = sx = sy = sxx = sxy = syy = np.float32(0.0)
         ax = ay = np.float32(0.0)
         g = order[i]
         for slot in range(slots[i], slots[i + 1]):
             p = places[slot]
+            prefetch(rows, np.int64(places[min(slot + 24, last_place)]) * width)
             s0 += rows[p, 0]
             sx += rows[p, 1]
             sy += rows[p, 2]

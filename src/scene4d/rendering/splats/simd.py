@@ -352,3 +352,22 @@ def fetch_add(typing: Any, array: Any, index: Any, amount: Any) -> Any:
         return builder.atomic_rmw("add", pointer, value, "monotonic")
 
     return types.int64(array, index, amount), codegen
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of a flat array's element; any index is allowed."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        byte = ir.IntType(8).as_pointer()
+        pointer = _element_pointer(context, builder, sig, args, ir.IntType(8))
+        suffix = "p0" if "ptr" in str(byte) else "p0i8"
+        function_type = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        name = f"llvm.prefetch.{suffix}"
+        function = builder.module.globals.get(name)
+        if function is None:
+            function = ir.Function(builder.module, function_type, name)
+        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), codegen
