@@ -9,7 +9,7 @@ from scene4d.cameras.rays import project
 from scene4d.data.image_files import image_header, read_depth, read_mask, read_picture
 from scene4d.data.images import ImageCache, available_ram_bytes
 from scene4d.data.load import SceneOptions, load_scene
-from scene4d.errors import DataError, NotEnoughMemoryError
+from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
 
 
 def test_pixels_are_those_of_the_file(make_capture):
@@ -171,6 +171,8 @@ def test_refused_before_decoding_when_it_cannot_fit(make_capture):
     assert "--downscale-factor 2" in str(caught.value)
     with pytest.raises(DataError, match=r"003\.png"):  # only now are pixels read
         ImageCache(scene, ram_budget_gb=needed * 1.01)
+    with pytest.raises(UsageError, match="--ram-budget-gb"):
+        ImageCache(scene, ram_budget_gb=0)
     assert available_ram_bytes() > 1e8
 
 

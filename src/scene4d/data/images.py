@@ -18,7 +18,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.distortion import undistorted_camera, undistortion_grid
 from scene4d.data.image_files import image_header, read_depth, read_mask, read_picture
 from scene4d.data.scene import Frame, Scene, View
-from scene4d.errors import DataError, NotEnoughMemoryError
+from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
 
 _PYRAMID_SHARE = 4 / 3
 """All coarser levels together take a third of the full one: 1/4 + 1/16 + ..."""
@@ -108,6 +108,8 @@ class ImageCache:
         return found
 
     def _refuse_if_too_big(self, indices: Sequence[int], ram_budget_gb: float | None) -> None:
+        if ram_budget_gb is not None and not ram_budget_gb > 0:
+            raise UsageError(f"--ram-budget-gb is {ram_budget_gb}", fix="give more than 0")
         budget = available_ram_bytes() / 2 if ram_budget_gb is None else ram_budget_gb * 1e9
         needed = sum(self._estimate(self.scene.frames[index]) for index in indices)
         if needed <= budget:

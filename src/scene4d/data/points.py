@@ -250,8 +250,8 @@ def _looks(scene: Scene) -> list[View]:
     chosen = [train[i * len(train) // count] for i in range(count)]
     if not all(scene.frames[index].image_path.is_file() for index in chosen):
         return []
-    largest = max(scene.frames[i].camera.width for i in chosen)
-    cache = ImageCache(scene, downscale_factor=max(1, largest // _LOOK_SIZE), indices=chosen)
+    smallest = min(max(f.camera.width, f.camera.height) for f in (scene.frames[i] for i in chosen))
+    cache = ImageCache(scene, downscale_factor=max(1, smallest // _LOOK_SIZE), indices=chosen)
     return [cache.view(index) for index in chosen]
 
 
