@@ -24,7 +24,7 @@ Padding = Literal["zero", "valid"]
 
 def gaussian_window(
     *, dtype: torch.dtype, device: torch.device | None = None
-) -> Float[Tensor, "11"]:
+) -> Float[Tensor, " 11"]:
     """The one-dimensional window: 11 Gaussian weights that sum to 1."""
     offsets = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1, dtype=torch.float64)
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
