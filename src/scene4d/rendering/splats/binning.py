@@ -95,7 +95,7 @@ def visible_by_depth(means2d, conics, opacities, depths, radii, width, height, c
     while span >> bits:
         bits += 1
     passes = (bits + 10) // 11
-    width_bits = (bits + passes - 1) // max(passes, 1)
+    width_bits = (bits + passes - 1) // passes if passes > 0 else 0
     other_keys = keys0[:m]
     other = kept0[:m]
     buckets = 1 << width_bits
