@@ -22,8 +22,8 @@ from scene4d.cameras.conventions import flip_yz
 from scene4d.cameras.paths import _look_at
 from scene4d.errors import MissingExtraError
 from scene4d.rendering.render import Render
-from scene4d.viewer.frusta import opencv_pose, vertical_fov
-from scene4d.viewer.live import LiveViewer
+from scene4d.viewer.frusta import frustum_length, opencv_pose, vertical_fov
+from scene4d.viewer.live import LiveViewer, _depth_for_viser
 from scene4d.viewer.panel import metrics_table
 from scene4d.viewer.screen import MOVING_SECONDS, Resolution, ScreenView
 from scene4d.viewer.turns import Turns
@@ -225,9 +225,9 @@ def test_output_and_resolution_are_the_browsers_choice(viewer):
     browser.update(viewer.panel.output._impl.uuid, value="depth")
     # Turbo: the nearest point in the middle is nearly black-blue, the far rim (48 px out) red
     depth = browser.wait_for_picture(
-        lambda p: p.shape[0] == 240 and p[120, 115, 0] > 100 and np.ptp(p[120, 115]) > 60
+        lambda p: p.shape[0] == 240 and p[120, 115, 0] > 100 and p[120, 160].max() < 80
     )
-    assert depth[120, 160].max() < 80 and depth[120, 115, 2] < 60
+    assert depth[120, 115, 2] < 60
     browser.update(viewer.panel.longest_side._impl.uuid, value=128)
     browser.wait_for_picture(lambda p: p.shape == (96, 128, 3))
     browser.close()
@@ -396,17 +396,38 @@ def test_a_busy_port_gives_the_next_and_only_this_machine_is_served(viewer, caps
 
 
 def test_thumbnails_come_from_the_photos(viewer):
-    red = torch.tensor([1.0, 0.0, 0.0]).expand(480, 640, 3)
-    photos = SimpleNamespace(view=lambda index: SimpleNamespace(rgb=red))
+    red, left = torch.tensor([1.0, 0.0, 0.0]).expand(480, 640, 3), torch.zeros(480, 640)
+    left[:, :320] = 1.0  # opaque on the left; the background is black
+    photo = SimpleNamespace(rgb=red, alpha=left)
+    photos = SimpleNamespace(view=lambda index: photo)
     with LiveViewer(SCENE, Sphere(), images=photos, port=free_port()) as live:
         end = time.monotonic() + 5
         while live.frusta.handles[-1].image is None and time.monotonic() < end:
             time.sleep(0.01)
         picture = live.frusta.handles[0].image
-        assert picture.shape == (69, 92, 3) and (picture == [255, 0, 0]).all()  # every 7th pixel
+        assert picture.shape == (69, 92, 3)  # every 7th pixel
+        assert (picture[:, :46] == [255, 0, 0]).all() and (picture[:, 46:] == 0).all()
         pose = live.frusta.handles[1]
         c2w = flip_yz(CAMERAS[2].c2w)
         np.testing.assert_allclose(pose.position, c2w[:3, 3], atol=1e-6)
+
+
+def test_frusta_do_not_overlap_their_neighbours_nor_become_invisible():
+    line = torch.zeros(11, 3)
+    line[:, 0] = torch.arange(11)
+    assert frustum_length(line) == pytest.approx(0.5)  # half a step, and a tenth of 5
+    assert frustum_length(line.repeat(1000, 1)[::91] * 0) == 0.1  # all in one place
+    pairs = torch.cat([line, line + torch.tensor([0.0, 0.2, 0.0])])
+    assert frustum_length(pairs) == pytest.approx(0.1, rel=0.01)
+    close = torch.cat([line, line + torch.tensor([0.0, 1e-6, 0.0])])
+    assert frustum_length(close) == pytest.approx(0.02 * 5, rel=0.01)
+
+
+def test_depth_hides_frusta_only_behind_what_is_seen():
+    depth = torch.tensor([[2.0, 3.0, 500.0, torch.inf]])
+    alpha = torch.tensor([[1.0, 0.2, 1.0, 1.0]])
+    sent = _depth_for_viser(Render(rgb=torch.zeros(1, 4, 3), alpha=alpha, depth=depth))
+    np.testing.assert_allclose(sent, [[2.0, 167.0, 167.0, 167.0]])
 
 
 def test_missing_viser_names_the_extra(monkeypatch):

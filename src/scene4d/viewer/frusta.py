@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.conventions import flip_yz
@@ -25,8 +27,12 @@ class Photo(Protocol):
     """A training picture."""
 
     @property
-    def rgb(self) -> torch.Tensor:
-        """Height, width, 3; 0..1."""
+    def rgb(self) -> Tensor:
+        """Height, width, 3; 0..1; straight where there is alpha."""
+
+    @property
+    def alpha(self) -> Tensor | None:
+        """Height, width; 0..1; None in an opaque picture."""
 
 
 @runtime_checkable
@@ -41,14 +47,21 @@ class Frusta:
     """The scene's cameras as clickable objects of a viser server."""
 
     def __init__(
-        self, server: Any, cameras: Sequence[Camera], indices: Sequence[int], photos: Photos | None
+        self,
+        server: Any,
+        cameras: Sequence[Camera],
+        indices: Sequence[int],
+        photos: Photos | None,
+        *,
+        background: Float[Tensor, "3"],
     ) -> None:
-        """``cameras``: one for each frame index in ``indices``. Thumbnails appear one by one."""
+        """``cameras``: one for each frame index in ``indices``. Thumbnails appear one by one, on
+        ``background`` where they are transparent.
+        """
         step = max(1, math.ceil(len(cameras) / _MOST))
         self.cameras, self.indices = list(cameras)[::step], list(indices)[::step]
-        positions = torch.stack([camera.position for camera in self.cameras])
-        spread = float((positions - positions.mean(0)).norm(dim=-1).max())
-        self.scale = 0.06 * spread if spread > 1e-9 else 0.06
+        self.background = background
+        self.length = frustum_length(torch.stack([camera.position for camera in self.cameras]))
         self.handles = [
             self._add(server, camera, index)
             for camera, index in zip(self.cameras, self.indices, strict=True)
@@ -77,7 +90,7 @@ class Frusta:
             f"/cameras/{index}",
             fov=vertical_fov(camera),
             aspect=camera.width / camera.height,
-            scale=self.scale,
+            scale=self.length * viser_scale(vertical_fov(camera), camera.width / camera.height),
             thickness=1.5,
             thickness_units="screen",
             color=(240, 140, 20),
@@ -97,10 +110,32 @@ class Frusta:
         for handle, index in zip(self.handles, self.indices, strict=True):
             if self._closed:
                 return
-            rgb = photos.view(index).rgb
-            step = max(1, math.ceil(max(rgb.shape[:2]) / _THUMBNAIL))
-            small = (rgb[::step, ::step].clamp(0, 1) * 255).to(torch.uint8)
-            handle.image = small.cpu().numpy()
+            handle.image = thumbnail(photos.view(index), self.background)
+
+
+def frustum_length(positions: Float[Tensor, "num_cameras 3"]) -> float:
+    """Length of the frusta: half the usual way between neighbours, within limits, scene units."""
+    spread = float((positions - positions.mean(0)).norm(dim=-1).max())
+    if spread < 1e-9:
+        return 0.1
+    distances = torch.cdist(positions, positions).fill_diagonal_(torch.inf)
+    half = 0.5 * float(distances.min(dim=1).values.median())
+    return min(max(half, 0.02 * spread), 0.1 * spread)
+
+
+def viser_scale(fov: float, aspect: float) -> float:
+    """viser's scale of a frustum of length 1: it scales the root of the volume, not the length."""
+    return (math.tan(fov / 2) ** 2 * aspect / 3) ** (1 / 3)
+
+
+def thumbnail(photo: Photo, background: Float[Tensor, "3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A small version of a picture, by leaving pixels out."""
+    step = max(1, math.ceil(max(photo.rgb.shape[:2]) / _THUMBNAIL))
+    small = photo.rgb[::step, ::step].clamp(0, 1)
+    if photo.alpha is not None:
+        alpha = photo.alpha[::step, ::step, None]
+        small = small * alpha + background * (1 - alpha)
+    return (small * 255).to(torch.uint8).cpu().numpy()
 
 
 def move_to(client: Any, camera: Camera) -> None:

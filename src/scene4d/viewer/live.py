@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _REFRESH_S = 1.0
 _MOVING_SHARE, _REST_SHARE = 0.5, 0.2
 """Largest shares of the time that rendering takes from training."""
 _STATUS_EVERY_S = 0.25
+_DEPTH_LIMIT = 167.0
+"""viser sends depth in steps of 1e-5, in 24 bits: scenes much larger cannot hide their frusta."""
 _log = logging.getLogger("scene4d")
 
 
@@ -93,6 +96,15 @@ class _Browser:
     stale: bool = True
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """What a browser is shown."""
+
+    pixels: UInt8[np.ndarray, "height width 3"]
+    depth: Float[np.ndarray, "height width"] | None = None
+    """Along the viewing axis, scene units; frusta behind it are hidden."""
+
+
 class LiveViewer:
     """Shows a representation in the browser and lets it train in between.
 
@@ -124,8 +136,11 @@ class LiveViewer:
         self._wake, self._step, self._status_at = threading.Event(), 0, 0.0
         self.server = _start_server(host, port)
         self.url = f"http://{host}:{self.server.get_port()}"
-        _place_first_camera(self.server, cameras)
-        self.frusta = Frusta(self.server, cameras, scene.train_indices, images)
+        self.frusta = Frusta(
+            self.server, cameras, scene.train_indices, images, background=self.background
+        )
+        reach = _place_first_camera(self.server, cameras, self.frusta.length)
+        self._hides_frusta = reach < _DEPTH_LIMIT / 4
         self.panel = Panel(
             self.server,
             longest_side=longest_side,
@@ -185,7 +200,7 @@ class LiveViewer:
 
     def render_view(
         self, view: ScreenView, size: tuple[int, int], *, share: float = 1.0
-    ) -> UInt8[np.ndarray, "height width 3"] | None:
+    ) -> Picture | None:
         """The picture of a browser's view at ``size`` (width, height), when its turn has come.
 
         None if the viewer was closed in the meantime.
@@ -194,17 +209,19 @@ class LiveViewer:
         device = next((p.device for p in self.representation.parameters()), torch.device("cpu"))
         camera = view.camera(*size, time=moment).to(device)
         output = self.panel.output.value
+        hides = self._hides_frusta and self.frusta.visible
         with self._turns.rendering(share) as mine:
             if not mine:
                 return None
             start = time.monotonic()
             with torch.no_grad():
                 render = self.representation.render(
-                    camera, background=self.background.to(device), depth=output == "depth"
+                    camera, background=self.background.to(device), depth=hides or output == "depth"
                 )
-                pixels = _pixels(render, output)
+                depth = _depth_for_viser(render) if hides else None
+                picture = Picture(pixels=_pixels(render, output), depth=depth)
             self._resolution.measured(time.monotonic() - start, size[0] * size[1])
-        return pixels
+        return picture
 
     def _connected(self, client: Any) -> None:
         browser = _Browser(client=client, moved_at=time.monotonic())
@@ -275,11 +292,12 @@ class LiveViewer:
         side = int(self.panel.longest_side.value)
         size = self._resolution.size(view, longest_side=side, moving=moving)
         share = _REST_SHARE if why == "refresh" else _MOVING_SHARE
-        pixels = self.render_view(view, size, share=share)
-        if pixels is None:
+        picture = self.render_view(view, size, share=share)
+        if picture is None:
             return
-        quality = 70 if moving else 90
-        browser.client.scene.set_background_image(pixels, format="jpeg", jpeg_quality=quality)
+        browser.client.scene.set_background_image(
+            picture.pixels, "jpeg", jpeg_quality=70 if moving else 90, depth=picture.depth
+        )
         browser.shown_at, browser.shown_full, browser.shown_step = asked_at, not moving, step
 
 
@@ -296,12 +314,24 @@ def _pixels(render: Render, output: str) -> UInt8[np.ndarray, "height width 3"]:
     return (clean * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
+def _depth_for_viser(render: Render) -> Float[np.ndarray, "height width"] | None:
+    """The render's depth, with empty space as far away as can be sent."""
+    if render.depth is None:
+        return None
+    seen = (render.alpha > 0.5) & torch.isfinite(render.depth)
+    far = torch.full_like(render.depth, _DEPTH_LIMIT)
+    return torch.where(seen, render.depth, far).clamp(0, _DEPTH_LIMIT).cpu().numpy()
+
+
 def _start_server(host: str, port: int) -> Any:
     """A viser server on ``port`` or the next free one."""
     try:
         import viser
     except ImportError as error:
         raise MissingExtraError("viser", extra="viewer", needed_for="the live viewer") from error
+    logging.getLogger("websockets").setLevel(logging.WARNING)  # else a line for each connection
+    # Between two looks at who is connected, a browser may go away: nothing to tell anybody
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     with _without_viser_on_stdout():
         server = viser.ViserServer(host=host, port=port, label="scene4d", verbose=False)
     if server.get_port() != port:
@@ -314,8 +344,11 @@ def _without_viser_on_stdout() -> AbstractContextManager[object]:
     return contextlib.redirect_stdout(io.StringIO())
 
 
-def _place_first_camera(server: Any, cameras: Sequence[Camera]) -> None:
-    """Browsers start at the first training camera and orbit around what the cameras look at."""
+def _place_first_camera(server: Any, cameras: Sequence[Camera], frustum: float) -> float:
+    """Browsers start at the first training camera and orbit around what the cameras look at.
+
+    Returns about how far away that is.
+    """
     first = cameras[0]
     _, position = opencv_pose(first)
     up = tuple(up_axis(cameras).tolist())
@@ -327,6 +360,10 @@ def _place_first_camera(server: Any, cameras: Sequence[Camera]) -> None:
     server.initial_camera.look_at = position + max(ahead, 0.1 * mean_distance) * forward
     server.initial_camera.up = up
     server.initial_camera.fov = vertical_fov(first)
+    # Only frusta are cut off there: without it the one that we start in would hide everything
+    server.initial_camera.near = max(2 * frustum, 0.15 * mean_distance)
+    server.initial_camera.far = 1000 * mean_distance
+    return mean_distance
 
 
 def _time_range(cameras: Sequence[Camera]) -> tuple[float, float] | None:
