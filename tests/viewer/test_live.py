@@ -22,7 +22,7 @@ from scene4d.cameras.conventions import flip_yz
 from scene4d.cameras.paths import _look_at
 from scene4d.errors import MissingExtraError
 from scene4d.rendering.render import Render
-from scene4d.viewer.frusta import frustum_length, opencv_pose, vertical_fov
+from scene4d.viewer.frusta import distance_ahead, frustum_length, opencv_pose, vertical_fov
 from scene4d.viewer.live import LiveViewer, _depth_for_viser
 from scene4d.viewer.panel import metrics_table
 from scene4d.viewer.screen import MOVING_SECONDS, Resolution, ScreenView
@@ -421,6 +421,13 @@ def test_frusta_do_not_overlap_their_neighbours_nor_become_invisible():
     assert frustum_length(pairs) == pytest.approx(0.1, rel=0.01)
     close = torch.cat([line, line + torch.tensor([0.0, 1e-6, 0.0])])
     assert frustum_length(close) == pytest.approx(0.02 * 5, rel=0.01)
+
+
+def test_one_orbits_around_what_the_cameras_look_at():
+    # All look at the origin, at sqrt(4^2 + 1.5^2); float32
+    assert distance_ahead(CAMERAS[3], CAMERAS) == pytest.approx(math.hypot(4, 1.5), rel=1e-5)
+    away = CAMERAS[3].with_pose(flip_yz(CAMERAS[3].c2w))  # looks the other way
+    assert 0 < distance_ahead(away, CAMERAS) < 1
 
 
 def test_depth_hides_frusta_only_behind_what_is_seen():

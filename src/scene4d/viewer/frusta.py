@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.conventions import flip_yz
+from scene4d.cameras.paths import focus_point
 from scene4d.cameras.splines import quaternion_from_rotation
 
 _MOST = 300
@@ -102,7 +103,7 @@ class Frusta:
 
         @handle.on_click
         def _(event: Any) -> None:
-            move_to(event.client, camera)
+            move_to(event.client, camera, distance_ahead(camera, self.cameras))
 
         return handle
 
@@ -138,17 +139,23 @@ def thumbnail(photo: Photo, background: Float[Tensor, "3"]) -> UInt8[np.ndarray,
     return (small * 255).to(torch.uint8).cpu().numpy()
 
 
-def move_to(client: Any, camera: Camera) -> None:
-    """Moves a browser's view to a camera; it goes on orbiting as far ahead as it did before."""
+def move_to(client: Any, camera: Camera, distance: float) -> None:
+    """Moves a browser's view to a camera; it then orbits around the point ``distance`` ahead."""
     wxyz, position = opencv_pose(camera)
-    distance = float(np.linalg.norm(client.camera.look_at - client.camera.position))
     forward = -camera.c2w[:3, 2].double().cpu().numpy()
     with client.atomic():
         client.camera.wxyz = wxyz
         client.camera.position = position
-        client.camera.look_at = position + max(distance, 1e-6) * forward
+        client.camera.look_at = position + distance * forward
         client.camera.fov = vertical_fov(camera)
     client.flush()
+
+
+def distance_ahead(camera: Camera, cameras: Sequence[Camera]) -> float:
+    """How far in front of a camera the point lies that all cameras look at, scene units."""
+    point, mean_distance = focus_point(cameras)
+    ahead = (point.float() - camera.position.cpu()) @ -camera.c2w[:3, 2].cpu()
+    return max(float(ahead), 0.1 * mean_distance)
 
 
 def opencv_pose(camera: Camera) -> tuple[np.ndarray, np.ndarray]:

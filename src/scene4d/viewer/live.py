@@ -25,7 +25,7 @@ from scene4d.cameras.paths import focus_point, up_axis
 from scene4d.errors import MissingExtraError, Scene4dError
 from scene4d.rendering.colormap import colour_depth, depth_range
 from scene4d.rendering.render import Render
-from scene4d.viewer.frusta import Frusta, Photos, opencv_pose, vertical_fov
+from scene4d.viewer.frusta import Frusta, Photos, distance_ahead, opencv_pose, vertical_fov
 from scene4d.viewer.panel import Panel
 from scene4d.viewer.screen import Resolution, ScreenView
 from scene4d.viewer.turns import Turns
@@ -353,11 +353,10 @@ def _place_first_camera(server: Any, cameras: Sequence[Camera], frustum: float) 
     _, position = opencv_pose(first)
     up = tuple(up_axis(cameras).tolist())
     forward = -first.c2w[:3, 2].double().cpu().numpy()
-    point, mean_distance = focus_point(cameras)
-    ahead = float((point.numpy() - position) @ forward)
+    mean_distance = focus_point(cameras)[1]
     server.scene.set_up_direction(up)
     server.initial_camera.position = position
-    server.initial_camera.look_at = position + max(ahead, 0.1 * mean_distance) * forward
+    server.initial_camera.look_at = position + distance_ahead(first, cameras) * forward
     server.initial_camera.up = up
     server.initial_camera.fov = vertical_fov(first)
     # Only frusta are cut off there: without it the one that we start in would hide everything
