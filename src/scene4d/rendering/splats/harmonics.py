@@ -355,7 +355,7 @@ class _Shade(torch.autograd.Function):
     def forward(ctx, means, centres, visible, first, rest, degree):
         n, cameras = len(means), len(centres)
         colors = empty(cameras, n, 3)
-        places = centres.detach().numpy()
+        places = centres.detach().contiguous().numpy()
         with _LOCK:
             shade_forward(
                 flat(means), places, flat(visible), _layout(first, rest), degree, n,
@@ -375,17 +375,17 @@ class _Shade(torch.autograd.Function):
         if rest is not None:
             g_rest = empty(*rest.shape)
             grads = (flat(g_first), flat(g_rest))
-        g_means = empty(n, 3) if degree else None
+        g_means = empty(n if degree else 0, 3)
         sums = np.zeros((num_chunks(n), len(centres), 3 * LANES), np.float32)
         with _LOCK:
             shade_backward(
-                flat(means), centres.detach().numpy(), flat(colors), flat(g_colors),
+                flat(means), centres.detach().contiguous().numpy(), flat(colors), flat(g_colors),
                 _layout(first, rest), grads, degree, n,
-                flat(g_means) if degree else np.empty(0, np.float32), sums,
+                flat(g_means), sums,
             )  # fmt: skip
         whole = sums.sum(axis=0, dtype=np.float64).reshape(-1, 3, LANES).sum(axis=-1)
         g_centres = torch.from_numpy(whole).float() if degree else None
-        return g_means, g_centres, None, g_first, g_rest, None
+        return g_means if degree else None, g_centres, None, g_first, g_rest, None
 
 
 Coefficients = Float[Tensor, "N _ 3"] | Float[Tensor, "C N _ 3"]

@@ -26,6 +26,7 @@ from scene4d.rendering.splats.interleave import (
 from scene4d.rendering.splats.reference import (
     ALPHA_MIN,
     MAX_EXTENT,
+    MAX_QUAT_NORM,
     MAX_RADIUS,
 )
 from scene4d.rendering.splats.simd import (
@@ -180,7 +181,7 @@ def _forward_block(camera, settings, antialiased, mean, quat, scale, opacity, at
         if antialiased:
             store(compensations, at, zero)
         return
-    _, _, c0, c1, c2 = _rotation(quat)
+    _, per_norm, c0, c1, c2 = _rotation(quat)
     fx, fy = splat(camera[FX]), splat(camera[FY])
     slope_x = _clamp(u, camera[U_MIN], camera[U_MAX])
     slope_y = _clamp(v, camera[V_MIN], camera[V_MAX])
@@ -200,6 +201,8 @@ def _forward_block(camera, settings, antialiased, mean, quat, scale, opacity, at
     finite = absolute(inverse) + absolute(blurred) + absolute(xx) + absolute(yy) + absolute(x)
     finite = finite + absolute(y) + absolute(xy)
     keep = _is_drawn((x, y), z, (rx, ry), opacity, finite, settings)
+    keep = keep & less_equal(per_norm, splat(MAX_QUAT_NORM))
+    keep = keep & greater_equal(per_norm, splat(1.0 / MAX_QUAT_NORM))
     store2(means2d, at, select(keep, x, zero), select(keep, y, zero))
     store(depths, at, select(keep, z, zero))
     store3(

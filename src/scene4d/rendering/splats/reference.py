@@ -27,6 +27,8 @@ MAX_EXTENT = 3.33
 """Standard deviations drawn at most; exp(-3.33^2 / 2) is just below 1/255."""
 MAX_RADIUS = 2.0**24
 """Pixels; a wider footprint cannot be placed in float32 and is culled."""
+MAX_QUAT_NORM = 1e15
+"""A quaternion longer than this, or shorter than its inverse, is culled: float32 cannot norm it."""
 FOV_MARGIN = 0.3
 """The Jacobian is evaluated at most this share of the half field of view outside the image."""
 SH_C0 = 0.28209479177387814
@@ -142,7 +144,14 @@ def _radii(
     """Half extents in whole pixels, 0 where nothing is drawn."""
     mean2d, z, cov, det, det_blurred = _footprint(mean, quat, scale, viewmat, K, s)
     keep = _finite(mean, quat, scale, mean2d, z, cov, det_blurred, 1 / det_blurred)
-    keep &= (quat.square().sum(-1) > 0) & (z >= s.near_plane) & (z <= s.far_plane) & (z > 0)
+    norm = quat.norm(dim=-1)
+    keep &= (
+        (norm >= 1 / MAX_QUAT_NORM)
+        & (norm <= MAX_QUAT_NORM)
+        & (z >= s.near_plane)
+        & (z <= s.far_plane)
+        & (z > 0)
+    )
     radius = _extents(opacity, cov, det, det_blurred, s)
     size = mean2d.new_tensor([s.width, s.height])
     keep &= ((mean2d + radius > 0) & (mean2d - radius < size) & (radius > 0)).all(dim=-1)
@@ -271,7 +280,7 @@ def _composite_pixels(
     with torch.no_grad():
         reached = torch.cumprod(1 - alpha, dim=1) > TRANSMITTANCE_MIN
     after = torch.cumprod(1 - torch.where(reached, alpha, 0.0), dim=1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after], dim=1)
+    before = torch.cat([after.new_ones(len(pixels), 1), after], dim=1)
     weights = torch.where(reached, alpha, 0.0) * before[:, :-1]
     return weights @ color, before[:, -1]
 
