@@ -1,0 +1,1 @@
+"""Evaluation: metrics, the protocol that measures a representation, and the report."""
