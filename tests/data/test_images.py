@@ -172,7 +172,7 @@ def test_refused_before_decoding_when_it_cannot_fit(make_capture):
     with pytest.raises(DataError, match=r"003\.png"):  # only now are pixels read
         ImageCache(scene, ram_budget_gb=needed * 1.01)
     with pytest.raises(UsageError, match="--ram-budget-gb"):
-        ImageCache(scene, ram_budget_gb=0)
+        ImageCache(scene, ram_budget_gb=0.0)
     assert available_ram_bytes() > 1e8
 
 

@@ -116,7 +116,7 @@ def test_points_of_parallel_cameras_without_bounds(tmp_path):
     points = random_points(made, 2000)
     depth = -points.xyz[:, 2]
     assert seen_by_enough(points.xyz, cameras).all()
-    assert depth.min() > made.extent and depth.max() <= 100 * made.extent * (1 + 1e-4)
+    assert depth.min() > made.extent and depth.max() <= 50 * made.extent * (1 + 1e-4)
 
 
 def test_same_seed_same_points(tmp_path):

@@ -18,12 +18,20 @@ arrangement of the cameras; what remains is how deep.
    focus, up to several times behind it, for the background. Transparent captures have no
    background: all in the ball.
 3. Parallel or diverging axes, nothing stated: log-uniform, from where neighbouring pictures start
-   to overlap to a hundred times the extent of the cameras.
+   to overlap to fifty times the extent of the cameras.
 
 Then the points are cleaned: each must be seen by two training cameras at least (by one where one
 camera is all there is); one that falls on transparent pixels anywhere is in empty space (the visual
 hull, Laurentini 1994); one that falls mostly on masked pixels says nothing. Each gets the mean
 colour of the pixels that it falls on, which starts the colours near the truth.
+
+Measured, test PSNR in dB after few steps of the splat method from 20,000 points (2 cores, 40,000
+Gaussians at most): fox 90x160, 300 steps: 21.9 against 20.9 from a box of the extent around the
+focus; lf_shop 120x80, 200 steps: 24.3 (24.6 with 25 instead of 100 extents) against 16.4 from a box
+of four; llff_fern 126x94, 150 steps: 21.7 against 19.8; nerf_chair 100x100, 150 steps: 25.1 with
+and 22.0 without the pictures' colours. Did not help: keeping the quarter of the points whose
+colours agree best (fox +0.1), a nearer background (fox -0.05), other shares for the subject (0.2:
+the same; 0.8: -0.4).
 """
 
 from __future__ import annotations
@@ -52,7 +60,7 @@ _SUBJECT_SHARE = 0.5
 """Of the points of an opaque capture with a focus; the others go to its surroundings."""
 _NEAR_OF_FOCUS, _FAR_OF_FOCUS = 0.4, 5.0
 """Range of depths around a focus, as multiples of its distance."""
-_FAR_OF_EXTENT = 100.0
+_FAR_OF_EXTENT = 50.0
 _PICTURES_LOOKED_AT = 24
 _LOOK_SIZE = 200
 """Pictures are looked at about this many pixels large: enough for colours and outlines."""
