@@ -272,7 +272,7 @@ def list_hits(packed, table, per_gaussian, tiles_x, tiles_y, width, first_tile):
     for i in range(m):
         slots[i + 1] = slots[i] + per_gaussian[i]
     hits = np.empty(total, np.int32)
-    places = np.empty(total, np.int32)
+    homes = np.empty(total, np.int32)
     for chunk in prange(chunks):
         for i in range(m * chunk // chunks, m * (chunk + 1) // chunks):
             at = i * STRIDE
@@ -287,6 +287,6 @@ def list_hits(packed, table, per_gaussian, tiles_x, tiles_y, width, first_tile):
                     place = table[chunk, tile - first_tile]
                     table[chunk, tile - first_tile] = place + 1
                     hits[place] = i
-                    places[slot] = place
+                    homes[place] = slot
                     slot += 1
-    return hits, starts, slots, places
+    return hits, starts, slots, homes

@@ -50,7 +50,6 @@ from scene4d.rendering.splats.simd import (
     int_greater,
     int_splat,
     lane_column,
-    lane_row,
     less_equal,
     load,
     mask_bits,
@@ -287,7 +286,7 @@ def forward_band(
 @njit(**_OPTIONS)
 @no_type_check
 def channels_offset(channels):
-    return max(channels,3)*_PIXELS
+    return max(channels, 3) * _PIXELS
 
 
 @njit(**_OPTIONS)
@@ -316,7 +315,7 @@ def _gather_gradients(px, py, base, background, transmittance, grad_rendered, gr
 @njit(**_OPTIONS)
 @no_type_check
 def _backward_tile(
-    tile, tiles_x, packed, extra, hits, begin, end, background, masks, transmittance, stops,
+    tile, tiles_x, packed, extra, hits, homes, begin, end, background, masks, transmittance, stops,
     grad_rendered, grad_alphas, absolute_too, scratch, centres, rows,
 ):  # fmt: skip
     channels = grad_rendered.shape[2]
@@ -331,11 +330,13 @@ def _backward_tile(
     stride = rows.shape[1]
     for h in range(end - 1, begin - 1, -1):
         prefetch(packed, np.int64(hits[max(h - 8, begin)]) * STRIDE)
+        prefetch(flat, np.int64(homes[max(h - 4, begin)]) * stride)
         blocks = masks[h]
         if not blocks:
-            rows[h, :] = np.float32(0.0)
+            rows[homes[h], :] = np.float32(0.0)
             continue
         i = np.int64(hits[h])
+        home = np.int64(homes[h]) * stride
         at = i * STRIDE
         x, y = splat(packed[at + X]), splat(packed[at + Y])
         a, b, c = splat(packed[at + A]), splat(packed[at + B]), splat(packed[at + C])
@@ -388,22 +389,22 @@ def _backward_tile(
             if absolute_too is not None:
                 abs_x = abs_x + absolute(fma(a + a, vx, b * vy))
                 abs_y = abs_y + absolute(fma(b, vx, (c + c) * vy))
-        store(flat, h * stride, sums_of_eight(s0, sx, sy, sxx, sxy, syy, r0, r1))
-        flat[h * stride + 8] = total(r2)
+        store(flat, home, sums_of_eight(s0, sx, sy, sxx, sxy, syy, r0, r1))
+        flat[home + 8] = total(r2)
         row = _ROW
         if absolute_too is not None:
-            flat[h * stride + 9] = total(abs_x)
-            flat[h * stride + 10] = total(abs_y)
+            flat[home + 9] = total(abs_x)
+            flat[home + 10] = total(abs_y)
             row = _ROW_ABS
         if extra is not None:
             for e in range(extra.shape[1]):
-                flat[h * stride + row + e] = total(load(scratch, sums_at + e * LANES))
+                flat[home + row + e] = total(load(scratch, sums_at + e * LANES))
 
 
 @njit(parallel=True, **_OPTIONS)
 @no_type_check
 def backward_band(
-    packed, extra, hits, starts, first_tile, tiles_x, background, masks, transmittance, stops,
+    packed, extra, hits, homes, starts, first_tile, tiles_x, background, masks, transmittance, stops,
     grad_rendered, grad_alphas, absolute_too, rows, workers,
 ):  # fmt: skip
     """Gradient row of every hit of a band; ``transmittance`` is used up."""
@@ -416,7 +417,7 @@ def backward_band(
         t = fetch_add(queue, 0, 1)
         while t < tiles:
             _backward_tile(
-                first_tile + t, tiles_x, packed, extra, hits, starts[t], starts[t + 1], background,
+                first_tile + t, tiles_x, packed, extra, hits, homes, starts[t], starts[t + 1], background,
                 masks, transmittance, stops, grad_rendered, grad_alphas, absolute_too, scratch,
                 centres, rows,
             )  # fmt: skip
@@ -435,7 +436,6 @@ def reduce_rows(order, packed, slots, places, rows, absolute_too, grads):
     width = rows.shape[1]
     eight = np.float32(8.0)
     last = order.shape[0] - 1
-    last_place = places.shape[0] - 1
     for i in prange(order.shape[0]):
         ahead = np.int64(order[min(i + 12, last)])
         prefetch(grad_means, 2 * ahead)
@@ -446,8 +446,7 @@ def reduce_rows(order, packed, slots, places, rows, absolute_too, grads):
         ax = ay = np.float32(0.0)
         g = order[i]
         for slot in range(slots[i], slots[i + 1]):
-            p = places[slot]
-            prefetch(rows, np.int64(places[min(slot + 24, last_place)]) * width)
+            p = slot
             s0 += rows[p, 0]
             sx += rows[p, 1]
             sy += rows[p, 2]
@@ -612,7 +611,7 @@ def _backward_camera(binned, frame, background, g_rendered, g_alphas, row, absgr
         hits, starts, slots, places = listed
         rows = np.empty((len(hits), row), np.float32)
         backward_band(
-            binned.packed, binned.extra, hits, starts, binned.bands[index][0], binned.tiles_x,
+            binned.packed, binned.extra, hits, places, starts, binned.bands[index][0], binned.tiles_x,
             background, masks, transmittance.copy(), stops, g_rendered, g_alphas, absolute_too,
             rows, binned.workers,
         )  # fmt: skip
