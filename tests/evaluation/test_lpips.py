@@ -79,8 +79,7 @@ def test_half_precision_weights_change_little(picture, full_precision, shared_da
 
     chair = sorted((shared_data / "nerf_chair").rglob("*.png"))[:2]
     photos = [
-        torch.from_numpy(np.array(Image.open(path).convert("RGB"))).float() / 255
-        for path in chair
+        torch.from_numpy(np.array(Image.open(path).convert("RGB"))).float() / 255 for path in chair
     ]
     pairs = [
         (noisy(picture, 0.1), picture),

@@ -165,5 +165,9 @@ def test_gradcheck(padding):
     pred, target = pair(12, 12)
     mask = torch.rand(12, 12) > 0.2
     pred.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: ssim(x, target, mask, padding=padding), pred)
-    assert torch.autograd.gradcheck(lambda x: psnr(x, target, mask), pred)
+    # fast mode: one random direction instead of all 432
+    for metric in (
+        lambda x: ssim(x, target, mask, padding=padding),
+        lambda x: psnr(x, target, mask),
+    ):
+        assert torch.autograd.gradcheck(metric, pred, fast_mode=True)

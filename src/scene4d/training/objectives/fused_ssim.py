@@ -100,8 +100,9 @@ class _FusedL1Ssim(torch.autograd.Function):
         planes, valid = np.empty((2, *padded), real), np.empty((height, columns), real)
         # empty: no gradient wanted; the border stays zero: there is no loss beyond the picture
         maps = np.zeros((3 if ctx.needs_input_grad[0] else 0, *padded), real)
-        pred_array, target_array = pred.detach().numpy(), target.detach().numpy()
-        mask_array = np.empty((0, 0), np.bool_) if mask is None else mask.numpy()
+        # one memory layout, or Numba would compile the kernels again for every other
+        pred_array, target_array = (x.detach().contiguous().numpy() for x in (pred, target))
+        mask_array = np.empty((0, 0), np.bool_) if mask is None else mask.contiguous().numpy()
         l1_sums = ssim_kernels.split_planes(pred_array, target_array, mask_array, planes, valid)
         constants = (real(C1), real(C2), real(0.0))
         ssim_sums = ssim_kernels.ssim_maps(planes, valid, weights, constants, maps)

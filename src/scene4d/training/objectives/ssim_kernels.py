@@ -12,11 +12,14 @@ multiples of 32 (no scalar remainder), and NumPy's division (no branch on zero).
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import numba
 import numpy as np
 
 _OPTIONS = {
     "cache": True,
+    "nogil": True,
     # lets LLVM vectorise sums and fuse multiply-adds; NaN and infinity keep their meaning
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},
     # Python's check for division by zero is a branch that keeps a loop scalar
@@ -42,7 +45,8 @@ def padded_width(width: int) -> int:
 
 
 @numba.njit(**_OPTIONS)
-def _across(rows, x, w):  # type: ignore[no-untyped-def]
+@no_type_check
+def _across(rows, x, w):
     """The windowed sum along a row buffer; ``x`` counts from the window's first column."""
     return (
         w[0] * (rows[x] + rows[x + _I10])
@@ -55,7 +59,8 @@ def _across(rows, x, w):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, **_OPTIONS)
-def split_planes(pred, target, mask, planes, valid):  # type: ignore[no-untyped-def]
+@no_type_check
+def split_planes(pred, target, mask, planes, valid):
     """Fills ``planes`` [2, 3, rows, columns] and ``valid`` [height, columns]; L1 sums [3, height].
 
     ``mask`` [height, width], or [0, 0] for none. A pixel of ``pred`` that is not valid takes the
@@ -85,7 +90,8 @@ def split_planes(pred, target, mask, planes, valid):  # type: ignore[no-untyped-
 
 
 @numba.njit(**_OPTIONS)
-def _down_moments(p, t, y, start, count, w, rows):  # type: ignore[no-untyped-def]
+@no_type_check
+def _down_moments(p, t, y, start, count, w, rows):
     """E[p], E[t], E[pp], E[tt], E[pt] of the column windows around row ``y``, into slots 0-4."""
     centre_p, centre_t, weight = p[y + _I5, start:], t[y + _I5, start:], w[5]
     for x in range(count):
@@ -109,7 +115,8 @@ def _down_moments(p, t, y, start, count, w, rows):  # type: ignore[no-untyped-de
 
 
 @numba.njit(**_OPTIONS)
-def _ssim_row(rows, count, w, constants, valid):  # type: ignore[no-untyped-def]
+@no_type_check
+def _ssim_row(rows, count, w, constants, valid):
     """The sum of SSIM over the valid pixels of a row; its derivatives into slots 5-7."""
     c1, c2, total = constants
     for x in range(count):
@@ -133,14 +140,16 @@ def _ssim_row(rows, count, w, constants, valid):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**_OPTIONS)
-def _task_counts(height, columns):  # type: ignore[no-untyped-def]
+@no_type_check
+def _task_counts(height, columns):
     """Blocks of rows, and tiles of columns, of a picture in ``columns`` wide planes."""
     blocks = (np.uint64(height) + _BLOCK_ROWS - _I1) // _BLOCK_ROWS
     return blocks, (np.uint64(columns) - _LANES + _TILE - _I1) // _TILE
 
 
 @numba.njit(parallel=True, **_OPTIONS)
-def ssim_maps(planes, valid, w, constants, maps):  # type: ignore[no-untyped-def]
+@no_type_check
+def ssim_maps(planes, valid, w, constants, maps):
     """The SSIM sums [3, height, tiles]; the derivatives by E[p], E[pp], E[pt] into ``maps``.
 
     ``maps`` is [3 channels, 3 derivatives, rows, columns], its border zero, or empty where no
@@ -167,7 +176,8 @@ def ssim_maps(planes, valid, w, constants, maps):  # type: ignore[no-untyped-def
 
 
 @numba.njit(**_OPTIONS)
-def _down(plane, y, start, count, w, row):  # type: ignore[no-untyped-def]
+@no_type_check
+def _down(plane, y, start, count, w, row):
     """The column windows around row ``y`` of one plane, into ``row``."""
     # two loops: past eight pointers LLVM gives up checking whether they overlap
     r0, r1, r2 = plane[y, start:], plane[y + _I1, start:], plane[y + _I2, start:]
@@ -181,7 +191,8 @@ def _down(plane, y, start, count, w, row):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**_OPTIONS)
-def _gradient_row(rows, count, c, w, p, t, scales):  # type: ignore[no-untyped-def]
+@no_type_check
+def _gradient_row(rows, count, c, w, p, t, scales):
     """One row of one channel's gradient, from slots 0-2 into slot 3 + ``c``."""
     l1_scale, ssim_scale, zero = scales
     for x in range(count):
@@ -194,7 +205,8 @@ def _gradient_row(rows, count, c, w, p, t, scales):  # type: ignore[no-untyped-d
 
 
 @numba.njit(parallel=True, **_OPTIONS)
-def gradient(planes, maps, valid, w, scales, grad):  # type: ignore[no-untyped-def]
+@no_type_check
+def gradient(planes, maps, valid, w, scales, grad):
     """Fills the gradient [height, width, 3] by ``pred``.
 
     ``scales``: what L1's sign and SSIM's derivative are multiplied with, and 0.
