@@ -17,6 +17,7 @@ from numba import njit, prange
 from scene4d.rendering.splats.simd import prefetch
 
 TILE = 16
+_SHIFT = 4
 ALPHA_MIN = 1.0 / 255.0
 
 # One packed Gaussian is 16 float32: a cache line.
@@ -30,7 +31,6 @@ HALF2, FALL = 10, 11  # half width at dy is sqrt(HALF2 - FALL dy^2)
 TOP = 12  # dy of the rightmost point
 REACH_Y, REACH_X = 13, 14  # half extents, px
 
-_INT_MAX = 2**31 - 1
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
@@ -187,11 +187,13 @@ def pack(order, means2d, conics, opacities, colors, radii):
 @njit(**_OPTIONS)
 @no_type_check
 def _tile_rows(packed, at, tiles_y):
-    y, reach = np.float64(packed[at + Y]), np.float64(packed[at + REACH_Y])
-    last = tiles_y * TILE
-    first_px = min(max(y - reach - 0.5, 0.0), float(last))
-    last_px = min(max(y + reach - 0.5, -1.0), float(last - 1))
-    return int(math.ceil(first_px)) // TILE, int(math.floor(last_px)) // TILE
+    """First and last row of tiles that the ellipse's extent touches (last < first: none)."""
+    y, reach = packed[at + Y], packed[at + REACH_Y]
+    first_px = max(y - reach, np.float32(0.0))
+    last_px = min(y + reach, np.float32(tiles_y * TILE - 1))
+    if not first_px <= last_px:
+        return 1, 0
+    return np.int64(first_px) >> _SHIFT, np.int64(last_px) >> _SHIFT
 
 
 @njit(**_OPTIONS)
@@ -204,21 +206,28 @@ def _tile_columns(packed, at, row, width):
     high = min(np.float32(row * TILE + TILE - 1) + np.float32(0.5) - y, reach)
     if not low <= high:
         return 1, 0
-    top, slope = packed[at + TOP], packed[at + SLOPE]
-    half2, fall, reach_x = packed[at + HALF2], packed[at + FALL], packed[at + REACH_X]
-    dy = min(max(top, low), high)
-    right = slope * dy + math.sqrt(max(half2 - fall * dy * dy, np.float32(0.0)))
-    dy = min(max(-top, low), high)
-    left = slope * dy - math.sqrt(max(half2 - fall * dy * dy, np.float32(0.0)))
+    right = packed[at + REACH_X]
+    left = -right
+    if low > -reach or high < reach:  # part of the ellipse lies in other rows
+        top, slope = packed[at + TOP], packed[at + SLOPE]
+        half2, fall = packed[at + HALF2], packed[at + FALL]
+        dy = min(max(top, low), high)
+        half = math.sqrt(max(half2 - fall * dy * dy, np.float32(0.0)))
+        right = min(slope * dy + half, right)
+        dy = min(max(-top, low), high)
+        half = math.sqrt(max(half2 - fall * dy * dy, np.float32(0.0)))
+        left = max(slope * dy - half, left)
     middle = packed[at + X] - np.float32(0.5)
-    first_px = max(middle + max(left, -reach_x), np.float32(0.0))
-    last_px = min(middle + min(right, reach_x), np.float32(width - 1))
+    first_px = max(middle + left, np.float32(0.0))
+    last_px = min(middle + right, np.float32(width - 1))
     if not first_px <= last_px:
         return 1, 0
-    first, last = int(math.ceil(first_px)), int(math.floor(last_px))
+    first, last = np.int64(first_px), np.int64(last_px)
+    if np.float32(first) < first_px:
+        first += 1
     if first > last:
         return 1, 0
-    return first // TILE, last // TILE
+    return first >> _SHIFT, last >> _SHIFT
 
 
 @njit(parallel=True, **_OPTIONS)
