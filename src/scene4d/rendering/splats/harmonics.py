@@ -154,13 +154,13 @@ def _weights(basis, lane, degree):
 def _shade(basis, lane, degree, first, i, rest, j):
     """One colour before the clamp: r, g, b."""
     b, half = basis[_ROW * lane], np.float32(0.5)
-    red, green = fma1(b, first[3 * i], half), fma1(b, first[3 * i + 1], half)
-    blue = fma1(b, first[3 * i + 2], half)
+    red, green = _multiply_add(b, first[3 * i], half), _multiply_add(b, first[3 * i + 1], half)
+    blue = _multiply_add(b, first[3 * i + 2], half)
     if degree == 1:
         for k in range(3):
             b, at = basis[_ROW * lane + k + 1], 3 * (j + k)
-            red, green = fma1(b, rest[at], red), fma1(b, rest[at + 1], green)
-            blue = fma1(b, rest[at + 2], blue)
+            red, green = _multiply_add(b, rest[at], red), _multiply_add(b, rest[at + 1], green)
+            blue = _multiply_add(b, rest[at + 2], blue)
     if degree >= 2:
         low, high = _weights(basis, lane, degree)
         r, g, b = load3(rest, j)
@@ -174,7 +174,7 @@ def _shade(basis, lane, degree, first, i, rest, j):
 
 @njit(**_OPTIONS)
 @no_type_check
-def fma1(a, b, c):
+def _multiply_add(a, b, c):
     """``a b + c`` of scalars."""
     return a * b + c
 

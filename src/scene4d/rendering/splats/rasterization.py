@@ -31,7 +31,8 @@ coeffs, viewmats_rs
 (None), ``width``, ``height``, ``tile_size``, ``tile_width``, ``tile_height``, ``n_batches``,
 ``n_cameras``. gsplat's own intersection lists (``isect_ids`` ...) are only there on CUDA.
 
-One difference: the gradient of a pose flows through the SH view direction on every back end.
+Gradients flow to everything but the intrinsics, also through the SH view direction to means and
+poses.
 """
 
 from __future__ import annotations
