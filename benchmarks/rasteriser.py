@@ -120,9 +120,7 @@ def stage_times(args: argparse.Namespace, scene: list, runs: int) -> Clock:
         grads = tuple(np.zeros(s, np.float32) for s in ((n, 2), (n, 3), (n,), (n, 3), (0, 2)))
         clock(
             "reduce",
-            lambda b=b, s=slots, h=homes, r=rows, g=grads: c.reduce_rows(
-                b.order, b.packed, s, h, r, None, g
-            ),
+            lambda b=b, s=slots, r=rows, g=grads: c.reduce_rows(b.order, b.packed, s, r, None, g),
         )
     return clock
 

@@ -263,8 +263,8 @@ def list_hits(packed, table, per_gaussian, tiles_x, tiles_y, width, first_tile):
     """The hits of a band: Gaussians by tile, where each tile starts, and the way back.
 
     Returns ``hits`` int32 [H] (rows of ``packed``, nearest first in each tile), ``starts`` int64
-    [tiles + 1], ``slots`` int64 [M + 1] and ``places`` int32 [H]: the hits of Gaussian i are
-    ``places[slots[i]:slots[i + 1]]``. ``table`` is used up.
+    [tiles + 1], ``slots`` int64 [M + 1] and ``homes`` int32 [H]: Gaussian i owns the gradient rows
+    ``slots[i]`` to ``slots[i + 1]``, and a hit writes row ``homes[hit]``. ``table`` is used up.
     """
     chunks, tiles = table.shape
     last_tile = first_tile + tiles

@@ -55,7 +55,7 @@ def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -
     )
 
 
-def _constant(vector: ir.VectorType, value: float) -> ir.Constant:
+def _constant(vector: ir.VectorType, value: int) -> ir.Constant:
     return ir.Constant(vector, [ir.Constant(vector.element, value)] * LANES)
 
 
