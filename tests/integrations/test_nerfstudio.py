@@ -23,15 +23,19 @@ from scene4d.integrations.nerfstudio.torchvision_operators import declare_missin
 
 declare_missing_operators()
 
+import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.scripts import train as ns_train
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.utils.eval_utils import eval_setup
 
 from scene4d.cameras.conventions import viewmat_from_c2w
+from scene4d.exporters.ply import read_ply
+from scene4d.integrations.nerfstudio import export
 from scene4d.integrations.nerfstudio.cameras import camera_from_nerfstudio
 from scene4d.integrations.nerfstudio.model import SplatModel
 
@@ -125,6 +129,37 @@ def test_resuming_continues_with_the_optimiser_and_the_strategy(run: Path) -> No
         callback.run_callback(step=STEPS)
     trainer.train_iteration(STEPS)
     assert not torch.equal(before, model.representation.means.detach())
+
+
+def test_the_export_lies_where_the_captures_cameras_are(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "scene.ply"
+    monkeypatch.setattr(
+        sys, "argv", ["export", f"--load-config={run / 'config.yml'}", f"--output-path={target}"]
+    )
+    export.entrypoint()
+    _, pipeline, _, _ = eval_setup(run / "config.yml")
+    means = pipeline.model.representation.means.detach().numpy()
+    # the Blender parser neither moves nor scales the poses
+    np.testing.assert_array_equal(read_ply(target).means, means)
+
+
+def test_the_way_back_from_nerfstudios_frame_undoes_its_scaling() -> None:
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))[0]
+    rotation = rotation * torch.linalg.det(rotation)
+    outputs = DataparserOutputs(
+        image_filenames=[],
+        cameras=None,
+        dataparser_transform=torch.cat([rotation, torch.tensor([[1.0], [2.0], [3.0]])], dim=1),
+        dataparser_scale=0.25,
+    )
+    there = outputs.transform_poses_to_original_space(
+        torch.tensor([[[1.0, 0, 0, 5.0], [0, 1.0, 0, 6.0], [0, 0, 1.0, 7.0]]]), "opengl"
+    )[0, :, 3]
+    ours = export.source_from_scene(outputs) @ np.array([5.0, 6.0, 7.0, 1.0])
+    # nerfstudio computes in float32, coordinates up to 30
+    np.testing.assert_allclose(ours[:3], there.numpy(), atol=1e-4)
 
 
 def test_a_camera_sees_what_nerfstudios_rays_see() -> None:

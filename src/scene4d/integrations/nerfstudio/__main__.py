@@ -1,7 +1,7 @@
 """nerfstudio's commands, with torchvision repaired first where it is broken.
 
 ``python -m scene4d.integrations.nerfstudio train scene4d-splat --data DATA`` is ``ns-train
-scene4d-splat --data DATA``; likewise ``eval``, ``render`` and ``viewer``.
+scene4d-splat --data DATA``; likewise ``eval``, ``render`` and ``viewer``. ``export`` is ours.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from scene4d.errors import Scene4dError
 from scene4d.integrations.nerfstudio.torchvision_operators import declare_missing_operators
 
 SCRIPTS = {
@@ -16,6 +17,7 @@ SCRIPTS = {
     "eval": "nerfstudio.scripts.eval",
     "render": "nerfstudio.scripts.render",
     "viewer": "nerfstudio.scripts.viewer.run_viewer",
+    "export": "scene4d.integrations.nerfstudio.export",
 }
 
 
@@ -28,7 +30,11 @@ def main() -> int:
     verb = sys.argv.pop(1)
     sys.argv[0] = f"ns-{verb}"
     declare_missing_operators()
-    importlib.import_module(SCRIPTS[verb]).entrypoint()
+    try:
+        importlib.import_module(SCRIPTS[verb]).entrypoint()
+    except Scene4dError as error:
+        print(f"ns-{verb}: error: {error}", file=sys.stderr)
+        return error.exit_status
     return 0
 
 
