@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ class TrainingLog:
         self.first_step = self.step = first_step
         self.plain = not sys.stderr.isatty() if plain is None else plain
         cut_after(self.path, first_step)
-        self._file = open(self.path, "a", encoding="utf-8")
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, close() ends it
         self._board = _summary_writer(run) if tensorboard else None
         self._start = time.monotonic()
         self._last_line = -PLAIN_EVERY_S
@@ -47,10 +48,12 @@ class TrainingLog:
 
     def __enter__(self) -> TrainingLog:
         if not self.plain:
+            from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(refresh_per_second=4, get_renderable=self._table, transient=False)
-            self._live.console.file = sys.stderr
+            self._live = Live(
+                console=Console(stderr=True), refresh_per_second=4, get_renderable=self._table
+            )
             self._live.start()
         return self
 
@@ -58,9 +61,10 @@ class TrainingLog:
         self.close()
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends one line of numbers and shows them."""
+        """Appends one line of numbers and shows them; what is not finite is written as null."""
         self.step, self._latest = step, metrics
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        numbers = {name: v if math.isfinite(v) else None for name, v in metrics.items()}
+        self._file.write(json.dumps({"step": step, **numbers}) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in metrics.items():
@@ -120,7 +124,7 @@ class TrainingLog:
         if "psnr" in self._latest:
             cells["PSNR"] = f"{self._latest['psnr']:.2f} dB"
         for name, value in self._latest.items():
-            if name.startswith("num_"):
+            if name.startswith("num_") and math.isfinite(value):
                 cells[name.removeprefix("num_").replace("_", " ")] = f"{value:,.0f}"
         memory = peak_memory_gb()
         if memory is not None:
