@@ -66,8 +66,11 @@ lock: $(STAMP)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@$(BIN)/python scripts/lock.py --extras $(EXTRAS) --output constraints.txt
 
+# About 10 minutes; docs/rasteriser.md and methods/splat/ hold our figures.
 benchmark: $(STAMP)
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python benchmarks/rasteriser.py stages
+	@$(BIN)/python benchmarks/rasteriser.py reference
+	@$(BIN)/python benchmarks/quality.py --minutes 0.5 1 2 --captures sample
 
 $(NS_STAMP): pyproject.toml constraints.txt Makefile
 	@echo "Installing nerfstudio into $(NS_VENV) (some minutes) ..." >&2
