@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scene4d.data.process.matches import PairFacts
 from scene4d.data.process.pictures import Picture
-from scene4d.data.process.sfm import PairFacts, SfmImage, SfmModel, SfmResult
+from scene4d.data.process.sfm import SfmImage, SfmModel, SfmResult
 
 Motion = Literal["around", "sideways", "forward", "turning only", "none"]
 Verdict = Literal["good", "usable", "poor", "failed"]
@@ -21,8 +22,8 @@ _MIN_INLIERS = 30
 """Verified matches below which two pictures hardly overlap (COLMAP's limit for a pose)."""
 _BLURRED = 0.35
 """Share of the capture's median sharpness; half of it is common for a change of subject."""
-_NO_PARALLAX = 0.02
-"""Camera travel over scene depth; below it depth errors exceed the depth itself at 0.5 px."""
+_NO_PARALLAX = 0.04
+"""Camera travel over scene depth; below it half a pixel changes the depth by several per cent."""
 
 
 @dataclass(frozen=True, kw_only=True)

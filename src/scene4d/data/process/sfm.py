@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scene4d.data.process.matches import PairFacts, parallax_deg, read_matches, well_matched
 from scene4d.data.process.pairs import likely_pairs
 from scene4d.data.process.pictures import Picture
 from scene4d.errors import MissingExtraError
@@ -107,17 +108,6 @@ class SfmModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairFacts:
-    """What geometric verification said of two pictures."""
-
-    inliers: int
-    displacement: float
-    """Median distance between matched features over the picture's diagonal."""
-    turned_only: bool
-    """One homography explains the pair: a plane, or a camera that only turned."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class SfmResult:
     """The largest model, and what is needed to explain why pictures are missing from it."""
 
@@ -203,9 +193,12 @@ def run_sfm(
     total = len(pictures)
     database = work_dir / "database-0.db"
     best = _Best(database=database)
+    pairs: dict[tuple[str, str], PairFacts] = {}
     for number, attempt in enumerate((_FIRST, _LOOSE, _MORE)):
         if best.count >= (_FEW if attempt.more_features else _ENOUGH) * total:
             break
+        if attempt.more_features and well_matched(pairs, total):
+            break  # matches are not what is missing
         if number:
             say(f"{best.count} of {total} pictures registered; trying again: {attempt.title}")
         if number == 0 or attempt.more_features:
@@ -214,11 +207,15 @@ def run_sfm(
             most = options.max_num_features or (_VIDEO_FEATURES if in_order else _FEATURES)
             _extract(colmap, database, image_dir, pictures, options, attempt, most)
             _match(colmap, database, pictures, options, attempt, in_order, say)
+            _, pairs = read_matches(colmap, database)
         say("finding camera poses")
-        found = _map(colmap, database, image_dir, work_dir / f"models-{number}", options, attempt)
-        best.offer(attempt, found, database, total)
+        pipeline = _mapping_options(colmap, options, attempt, parallax_deg(pairs), total)
+        output = work_dir / f"models-{number}"
+        output.mkdir()
+        models = colmap.incremental_mapping(database, image_dir, output, pipeline)
+        best.offer(attempt, list(models.values()), database, total)
     xyz, rgb = _all_points(colmap, best, image_dir, work_dir, options)
-    features, pairs = _read_database(colmap, best.database)
+    features, pairs = read_matches(colmap, best.database)
     return SfmResult(
         model=best.model,
         xyz=xyz,
@@ -317,30 +314,32 @@ def _match(
         colmap.match_image_pairs(database, matching, pairing, **shared)
 
 
-def _map(
-    colmap: Any,
-    database: Path,
-    image_dir: Path,
-    output: Path,
-    options: SfmOptions,
-    attempt: _Attempt,
-) -> list[pycolmap.Reconstruction]:
-    """Incremental mapping; one reconstruction for each group of pictures that connect."""
-    output.mkdir(parents=True)
+def _mapping_options(
+    colmap: Any, options: SfmOptions, attempt: _Attempt, parallax: float, num_pictures: int
+) -> Any:
+    """COLMAP's mapping options, with angles that fit a capture with ``parallax`` in degrees.
+
+    COLMAP's own (16 deg for the first pair, 1.5 deg for a point) reject everything that a camera
+    sees that hardly leaves its place, and take minutes to do so.
+    """
     pipeline = colmap.IncrementalPipelineOptions()
     pipeline.num_threads = options.threads
     pipeline.random_seed = options.seed
     pipeline.min_model_size = 3
+    pipeline.max_runtime_seconds = 120 + 6 * num_pictures
+    mapper, triangulation = pipeline.mapper, pipeline.triangulation
+    mapper.init_min_tri_angle = float(np.clip(0.7 * parallax, 2.0, mapper.init_min_tri_angle))
+    point_angle = float(np.clip(0.12 * parallax, 0.4, mapper.filter_min_tri_angle))
     if attempt.loose_mapping:
         pipeline.min_num_matches = 10
-        pipeline.mapper.init_min_num_inliers = 50
-        pipeline.mapper.init_min_tri_angle = 4.0
-        pipeline.mapper.init_max_forward_motion = 0.99
-        pipeline.mapper.abs_pose_min_num_inliers = 15
-        pipeline.mapper.abs_pose_min_inlier_ratio = 0.15
-        pipeline.mapper.filter_min_tri_angle = 0.75
-        pipeline.triangulation.min_angle = 0.75
-    return list(colmap.incremental_mapping(database, image_dir, output, pipeline).values())
+        mapper.init_min_num_inliers = 50
+        mapper.init_min_tri_angle = max(2.0, 0.5 * mapper.init_min_tri_angle)
+        mapper.init_max_forward_motion = 0.99
+        mapper.abs_pose_min_num_inliers = 15
+        mapper.abs_pose_min_inlier_ratio = 0.15
+        point_angle = max(0.4, 0.5 * point_angle)
+    mapper.filter_min_tri_angle = triangulation.min_angle = point_angle
+    return pipeline
 
 
 def _all_points(
@@ -425,38 +424,3 @@ def plain_camera(camera: pycolmap.Camera) -> SfmCamera:
         model = "OPENCV"
         params = {**params, **{k: params.get(k, 0.0) for k in ("k1", "k2", "p1", "p2")}}
     return SfmCamera(model=model, width=camera.width, height=camera.height, params=params)
-
-
-def _read_database(
-    colmap: Any, path: Path
-) -> tuple[dict[str, int], dict[tuple[str, str], PairFacts]]:
-    """Features per picture, and the verified pairs."""
-    configuration = colmap.TwoViewGeometryConfiguration
-    homographies = {
-        configuration.PLANAR,
-        configuration.PANORAMIC,
-        configuration.PLANAR_OR_PANORAMIC,
-    }
-    database = colmap.Database.open(path)
-    try:
-        images = {image.image_id: image for image in database.read_all_images()}
-        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
-        keypoints = {i: database.read_keypoints(i)[:, :2] for i in images}
-        pair_ids, geometries = database.read_two_view_geometries()
-    finally:
-        database.close()
-    pairs = {}
-    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
-        matches = geometry.inlier_matches
-        if not len(matches):
-            continue
-        first, second = colmap.pair_id_to_image_pair(pair_id)
-        camera = cameras[images[first].camera_id]
-        moved = keypoints[first][matches[:, 0]] - keypoints[second][matches[:, 1]]
-        displacement = np.median(np.linalg.norm(moved, axis=1))
-        pairs[images[first].name, images[second].name] = PairFacts(
-            inliers=len(matches),
-            displacement=float(displacement / np.hypot(camera.width, camera.height)),
-            turned_only=geometry.config in homographies,
-        )
-    return {images[i].name: len(k) for i, k in keypoints.items()}, pairs

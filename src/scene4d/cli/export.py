@@ -1,0 +1,79 @@
+"""``scene4d export``: a trained scene as a file that other tools open."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from scene4d.errors import DataError
+from scene4d.exporters.options import MeshOptions
+
+if TYPE_CHECKING:
+    from scene4d.exporters.source import ExportSource
+
+FORMATS: dict[str, str] = {
+    "ply": "scene4d.exporters.ply:export",
+    "mesh": "scene4d.exporters.mesh:export",
+}
+"""Format -> module:function, called with (ExportSource, output path, options). The options are the
+field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArgs:
+    """Writes a trained scene, in the coordinates of its input, as a file for other tools."""
+
+    source: tyro.conf.Positional[Path]
+    """Run folder or its config.toml, or a splat file (.ply)."""
+    format: tyro.conf.Positional[Literal["ply", "mesh"]]
+    """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
+    (.glb, .ply or .obj by the suffix)."""
+    output_path: Path
+    """File to write; an earlier one is replaced once the new one is complete."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where renders for a mesh are made."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the verb: what was written on stderr, its path on stdout."""
+    args = tyro.cli(ExportArgs, args=argv, prog="scene4d export")
+    if args.format != "mesh" and args.mesh != MeshOptions():
+        print(f"warning: the options for meshes are ignored by {args.format}", file=sys.stderr)
+    module, _, function = FORMATS[args.format].partition(":")
+    export = getattr(importlib.import_module(module), function)
+    described = export(
+        open_source(args.source, device=args.device),
+        args.output_path,
+        getattr(args, args.format, None),
+    )
+    print(described, file=sys.stderr)
+    print(args.output_path)
+
+
+def open_source(path: Path, *, device: str = "auto") -> ExportSource:
+    """The run or splat file at ``path``."""
+    from scene4d.exporters.source import ExportSource
+
+    if not path.exists():
+        raise DataError("not found", where=path)
+    if path.is_file() and path.suffix.lower() == ".ply":
+        from scene4d.exporters.ply import read_ply
+
+        return ExportSource(path=path, splats=read_ply(path))
+    from scene4d.training.device import choose_device
+    from scene4d.training.run import load_run
+
+    chosen = choose_device(device)
+    run = load_run(path, device=str(chosen))
+    return ExportSource(
+        path=run.path,
+        representation=run.representation,
+        cameras=[camera.to(chosen) for camera in run.cameras.train],
+        source_from_scene=run.cameras.source_from_scene,
+    )

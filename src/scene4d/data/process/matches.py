@@ -1,0 +1,93 @@
+"""What COLMAP's database says of the pictures: features, verified pairs, and their parallax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_ENOUGH_INLIERS = 100
+"""COLMAP's limit for the pair that a model starts from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFacts:
+    """What geometric verification said of two pictures."""
+
+    inliers: int
+    displacement: float
+    """Median distance between matched features over the picture's diagonal."""
+    turned_only: bool
+    """One homography explains the pair: a plane, or a camera that only turned."""
+    angle_deg: float
+    """Median angle between the rays of a match; 0 where no relative pose was found."""
+
+
+def read_matches(
+    colmap: Any, path: Path
+) -> tuple[dict[str, int], dict[tuple[str, str], PairFacts]]:
+    """The number of features of each picture, and the verified pairs."""
+    database = colmap.Database.open(path)
+    try:
+        images = {image.image_id: image for image in database.read_all_images()}
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        keypoints = {i: database.read_keypoints(i)[:, :2].astype(np.float64) for i in images}
+        pair_ids, geometries = database.read_two_view_geometries()
+    finally:
+        database.close()
+    pairs = {}
+    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+        if not len(geometry.inlier_matches):
+            continue
+        ends = [
+            (images[i].name, cameras[images[i].camera_id], keypoints[i])
+            for i in colmap.pair_id_to_image_pair(pair_id)
+        ]
+        pairs[ends[0][0], ends[1][0]] = _facts(colmap, geometry, ends)
+    return {images[i].name: len(k) for i, k in keypoints.items()}, pairs
+
+
+def _facts(colmap: Any, geometry: Any, ends: list[tuple[str, Any, np.ndarray]]) -> PairFacts:
+    """``ends``: name, camera and key points of both pictures."""
+    configuration = colmap.TwoViewGeometryConfiguration
+    homographies = (
+        configuration.PLANAR,
+        configuration.PANORAMIC,
+        configuration.PLANAR_OR_PANORAMIC,
+    )
+    (_, camera, points), (_, other_camera, other_points) = ends
+    matches = geometry.inlier_matches
+    moved = points[matches[:, 0]] - other_points[matches[:, 1]]
+    turned_only = geometry.config in homographies  # read before the pose is estimated
+    posed = colmap.estimate_two_view_geometry_pose(
+        camera, points, other_camera, other_points, geometry
+    )
+    return PairFacts(
+        inliers=len(matches),
+        displacement=float(
+            np.median(np.linalg.norm(moved, axis=1)) / np.hypot(camera.width, camera.height)
+        ),
+        turned_only=turned_only,
+        angle_deg=float(np.degrees(geometry.tri_angle)) if posed else 0.0,
+    )
+
+
+def parallax_deg(pairs: Mapping[tuple[str, str], PairFacts]) -> float:
+    """The angle that one pair in twenty exceeds, among those with enough matches; 0 without any.
+
+    A single pair may be mistaken.
+    """
+    angles = [facts.angle_deg for facts in pairs.values() if facts.inliers >= _ENOUGH_INLIERS]
+    return float(np.percentile(angles, 95)) if angles else 0.0
+
+
+def well_matched(pairs: Mapping[tuple[str, str], PairFacts], num_pictures: int) -> bool:
+    """Whether nine pictures in ten have a partner with twice the matches that mapping needs."""
+    matched = {
+        name for names, facts in pairs.items() if facts.inliers >= 2 * _ENOUGH_INLIERS
+        for name in names
+    }  # fmt: skip
+    return len(matched) >= 0.9 * num_pictures

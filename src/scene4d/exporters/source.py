@@ -1,0 +1,72 @@
+"""What an exporter is given: a trained scene, or the splats of a file, and the way home."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scene4d.cameras.camera import Camera
+from scene4d.errors import UsageError
+from scene4d.exporters.splat_cloud import SplatCloud
+from scene4d.representations.base import Representation
+from scene4d.representations.splats.gaussians import GaussianSplats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExportSource:
+    """A trained scene with its training cameras, or just splats from a file."""
+
+    path: Path
+    """Run folder or file, for messages."""
+    representation: Representation | None = None
+    cameras: Sequence[Camera] = ()
+    """Of the training images, in scene coordinates."""
+    splats: SplatCloud | None = None
+    """Read from a file, already in the input's frame."""
+    source_from_scene: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
+    """The similarity back to the input's frame, which every exporter applies."""
+
+    def cloud(self) -> SplatCloud:
+        """The splats in the input's frame. Raises :class:`UsageError` when there are none."""
+        if self.splats is not None:
+            return self.splats
+        if not isinstance(self.representation, GaussianSplats):
+            kind = type(self.representation).__name__
+            raise UsageError(
+                f"holds {kind}, which is not made of Gaussian splats",
+                where=self.path,
+                fix="export it as a mesh, or train the method 'splat'",
+            )
+        cloud = cloud_of(self.representation)
+        return cloud.transformed(self.source_from_scene.numpy().astype(np.float64))
+
+
+def cloud_of(splats: GaussianSplats) -> SplatCloud:
+    """The trained Gaussians in scene coordinates, with the bands of colour that are in use."""
+    if splats.antialiased:
+        warnings.warn(
+            "these splats were trained with antialiasing, which splat files cannot say: viewers"
+            " without it show them slightly thicker",
+            stacklevel=2,
+        )
+    used = (splats.active_sh_degree + 1) ** 2 - 1
+    tensors = splats.gaussians
+    sh = torch.cat([tensors["sh0"], tensors["shN"][:, :used]], dim=1)
+
+    def array(tensor: Tensor) -> np.ndarray:
+        return tensor.detach().cpu().numpy().astype(np.float32)
+
+    return SplatCloud(
+        means=array(tensors["means"]),
+        quats=array(tensors["quats"]),
+        log_scales=array(tensors["scales"]),
+        logit_opacities=array(tensors["opacities"]),
+        sh=array(sh),
+    )
