@@ -85,9 +85,7 @@ def measured(run: Path) -> dict:
         "train_images": len(scene["train"]),
         "test_images": len(scene["test"]),
         "size": f"{camera['width']}x{camera['height']}",
-        "peak_memory_gb": round(
-            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2
-        ),
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
     }
 
 

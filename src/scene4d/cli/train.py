@@ -100,8 +100,7 @@ def _train(method: Method | None, options: TrainOptions):
         assert method is not None
         run = train.start(method, options, watcher_factory=factory)
     if options.evaluate:
-        from scene4d.training.evaluate import evaluate_run
+        from scene4d.training.evaluate import evaluate_run, summary
 
-        summary = evaluate_run(run)
-        print(summary, file=sys.stderr)
+        print(summary(evaluate_run(run, data=options.data)), file=sys.stderr)
     return run

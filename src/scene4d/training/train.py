@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -36,8 +38,10 @@ WatcherFactory = Callable[[Scene, ImageCache, Representation], Watcher]
 _log = logging.getLogger("scene4d")
 
 
-def load_capture(options: TrainOptions, indices: Sequence[int] | None = None):
-    """The scene and its decoded images; ``indices`` None decodes all of them."""
+def load_capture(
+    options: TrainOptions, *, split: Literal["all", "test"] = "all"
+) -> tuple[Scene, ImageCache]:
+    """The scene, with the images of ``split`` decoded."""
     path = options.data if options.data is not None else sample_scene_path()
     scene = load_scene(
         path,
@@ -52,7 +56,7 @@ def load_capture(options: TrainOptions, indices: Sequence[int] | None = None):
         scene,
         downscale_factor=options.downscale_factor,
         ram_budget_gb=options.ram_budget_gb,
-        indices=indices,
+        indices=scene.test_indices if split == "test" else None,
     )
     return scene, images
 
@@ -64,9 +68,7 @@ def start(
     device = choose_device(options.device)
     scene, images = load_capture(options)
     if scene.points is None and any(f.depth_path is not None for f in scene.frames):
-        scene = replace(
-            scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS)
-        )
+        scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
     generator = torch.Generator().manual_seed(options.seed)
     representation = method.build(scene, generator=generator)
     name = options.experiment_name or experiment_name(options)
@@ -86,7 +88,8 @@ def start(
             watchers=_watchers(watcher_factory, scene, images, representation),
         )
         _log.info("run folder: %s", run)
-        trainer.train()
+        with _closing(trainer.watchers):
+            trainer.train()
     return run
 
 
@@ -120,7 +123,8 @@ def resume(
         )
         trainer.restore(checkpoint)
         _log.info("resuming %s at step %d", run, trainer.step)
-        trainer.train()
+        with _closing(trainer.watchers):
+            trainer.train()
     return run
 
 
@@ -130,9 +134,16 @@ def experiment_name(options: TrainOptions) -> str:
     return (path.parent if path.is_file() else path).name
 
 
+@contextmanager
+def _closing(watchers: Sequence[Watcher]) -> Iterator[None]:
+    """Closes the watchers at the end: nobody renders beside the evaluation."""
+    with ExitStack() as stack:
+        for watcher in watchers:
+            stack.callback(watcher.close)
+        yield
+
+
 def _watchers(
     factory: WatcherFactory | None, scene: Scene, images: ImageCache, representation: Representation
 ) -> Sequence[Watcher]:
     return () if factory is None else (factory(scene, images, representation),)
-
-

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ LOG_EVERY = 10
 """Steps between lines of metrics.jsonl; reading the loss stalls a GPU."""
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Somebody who looks on, such as the live viewer."""
 
@@ -41,6 +42,9 @@ class Watcher(Protocol):
 
     def after_step(self, step: int, metrics: dict[str, float]) -> None:
         """The step is done."""
+
+    def close(self) -> None:
+        """Training is over."""
 
 
 @dataclass(kw_only=True)
@@ -182,9 +186,9 @@ class Trainer:
         indices = self.sampler.next(self.method.batch_size)
         views = [on_device(self.images.view(i, downscale), self.device) for i in indices]
         has_alpha = any(view.alpha is not None for view in views)
-        background = (
-            torch.rand(3, generator=self.generator) if has_alpha else torch.zeros(3)
-        ).to(self.device)
+        background = (torch.rand(3, generator=self.generator) if has_alpha else torch.zeros(3)).to(
+            self.device
+        )
         return TrainingStep(
             number=self.step,
             progress=progress,

@@ -169,7 +169,7 @@ class GaussianSplats(Representation):
             self.gaussians["quats"],
             self.stds,
             self.alphas,
-            self._active_sh(),
+            (self.gaussians["sh0"], self.gaussians["shN"]),
             viewmats,
             intrinsics,
             camera.width,
@@ -188,12 +188,6 @@ class GaussianSplats(Representation):
             depth=colors[..., 3] if depth else None,
             extras=meta,
         )
-
-    def _active_sh(self) -> Float[Tensor, "n k 3"]:
-        if self.active_sh_degree == 0:
-            return self.gaussians["sh0"]
-        num_higher = (self.active_sh_degree + 1) ** 2 - 1
-        return torch.cat([self.gaussians["sh0"], self.gaussians["shN"][:, :num_higher]], dim=1)
 
     def _backgrounds(
         self, background: Float[Tensor, "3"] | None, num_cameras: int

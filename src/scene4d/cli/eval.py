@@ -1,0 +1,47 @@
+"""``scene4d eval RUN``: a run measured on its held-out images."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArgs:
+    """Measures a run's newest checkpoint on its held-out images: PSNR, SSIM, LPIPS (AlexNet)."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder or its config.toml."""
+    output_path: Path | None = None
+    """Folder for eval.json and pictures, or the path of a .json file, whose folder is used; by
+    default the run folder, with a report."""
+    data: Path | None = None
+    """The capture, where it is no longer at the place the run remembers."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    lpips: bool = True
+    """Also measure LPIPS (slower)."""
+
+
+def main(argv: list[str]) -> None:
+    """Parses and evaluates; the means on stderr, the path of eval.json on stdout."""
+    args = tyro.cli(EvalArgs, args=argv, prog="scene4d eval")
+    from scene4d.files import read_json, write_json
+    from scene4d.training.evaluate import evaluate_run, summary
+    from scene4d.training.run import run_path
+
+    target, name = args.output_path, "eval.json"
+    if target is not None and target.suffix == ".json":
+        target, name = target.parent, target.name
+    result = evaluate_run(
+        args.run, data=args.data, output_dir=target, device=args.device, lpips=args.lpips
+    )
+    folder = run_path(args.run) if target is None else target
+    if name != "eval.json":
+        write_json(folder / name, read_json(folder / "eval.json"))
+        (folder / "eval.json").unlink()
+    print(summary(result), file=sys.stderr)
+    print(folder / name)

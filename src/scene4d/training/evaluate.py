@@ -1,0 +1,78 @@
+"""Evaluates a run on its held-out images and writes its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from scene4d.errors import DataError
+from scene4d.evaluation.protocol import EvalInfo, EvalResult, evaluate
+from scene4d.evaluation.report import write_report
+from scene4d.training.device import choose_device
+from scene4d.training.options import TrainOptions
+from scene4d.training.plain_config import to_table
+from scene4d.training.run import load_run
+from scene4d.training.train import load_capture
+from scene4d.training.trainer import on_device
+
+
+def evaluate_run(
+    path: Path,
+    *,
+    data: Path | None = None,
+    output_dir: Path | None = None,
+    device: str = "auto",
+    lpips: bool = True,
+) -> EvalResult:
+    """Measures the newest checkpoint on the test images; eval.json, pictures and report.html go
+    into ``output_dir`` (by default the run folder). ``data``: where the capture lies now."""
+    torch_device = choose_device(device)
+    run = load_run(path, device=str(torch_device))
+    options = run.options if data is None else TrainOptions(**{**vars(run.options), "data": data})
+    # Headers first, pixels of the test images only.
+    scene, images = load_capture(options, split="test")
+    names = {i: scene.frames[i].name for i in scene.test_indices}
+    if list(names.values()) != list(run.cameras.test_names):
+        raise DataError(
+            "the capture's test images are not those that this run held out",
+            where=scene.root,
+            fix="give the capture that the run was trained on with --data",
+        )
+    if not scene.test_indices:
+        raise DataError(
+            "no image was held out, so there is nothing to evaluate on",
+            where=run.path,
+            fix="train with --test-every 8",
+        )
+    target = output_dir or run.path
+    background = None if scene.background is None else torch.tensor(scene.background)
+    result = evaluate(
+        run.representation,
+        (on_device(images.view(i), torch_device) for i in scene.test_indices),
+        background=background,
+        output_dir=target,
+        info=EvalInfo(
+            experiment_name=run.experiment_name,
+            method_name=run.method.name,
+            checkpoint=run.checkpoint_path.relative_to(run.path).as_posix(),
+            split_rule=scene.split_rule,
+            train_names=[scene.frames[i].name for i in scene.train_indices],
+            names=names,
+            step=run.step,
+        ),
+        lpips=lpips,
+    )
+    if target == run.path:
+        defaults = {"training": to_table(TrainOptions()),
+                    "method_options": to_table(type(run.method)())}  # fmt: skip
+        write_report(run.path, defaults=defaults)
+    return result
+
+
+def summary(result: EvalResult) -> str:
+    """The means in one line."""
+    parts = [f"PSNR {result.psnr:.2f} dB", f"SSIM {result.ssim:.4f}"]
+    if result.lpips is not None:
+        parts.append(f"LPIPS {result.lpips:.4f}")
+    return f"{len(result.images)} test images: " + ", ".join(parts)

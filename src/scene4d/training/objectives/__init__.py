@@ -1,0 +1,1 @@
+"""Objectives: what turns a representation into a loss for one training step."""
