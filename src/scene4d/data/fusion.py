@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ are averaged in voxels that are this much larger."""
 _FRAMES_LOOKED_AT = 8
 
 
+@runtime_checkable
+@runtime_checkable
 class DepthImages(Protocol):
     """What gives views by frame index; :class:`scene4d.data.images.ImageCache` does."""
 
@@ -64,6 +66,8 @@ def fuse_depth(
         xyz, rgb = (np.concatenate(parts) for parts in zip(near, far, strict=True))
     if max_points is not None:
         xyz, rgb = _at_most(xyz, rgb, voxel, max_points)
+    order = np.lexsort(xyz.T)  # several threads find them in another order each time
+    xyz, rgb = xyz[order], rgb[order]
     return Points(
         xyz=torch.from_numpy(xyz.astype(np.float32)),
         rgb=torch.from_numpy(np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8)),

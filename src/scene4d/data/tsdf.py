@@ -2,8 +2,8 @@
 
 Curless and Levoy, "A volumetric method for building complex models from range images", SIGGRAPH
 1996; sparse blocks as in Niessner et al., "Real-time 3D reconstruction at scale using voxel
-hashing", 2013. The work is done by Open3D's VoxelBlockGrid (its older ScalableTSDFVolume returns
-nothing in Open3D 0.20).
+hashing", 2013. The work is done by Open3D's VoxelBlockGrid (its older ScalableTSDFVolume gives no
+points at all in Open3D 0.20 on the CPU).
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ _BLOCK_BYTES = 5 * 4 * _BLOCK**3
 _TRUNCATION_VOXELS = 4.0
 _LEAST_WEIGHT = 0.5
 """A voxel counts from one observation on (Open3D compares with >)."""
+_OFFSET = (0.3819, 0.2764, 0.4271)
+"""Of the grid against the world, in voxels. Open3D sees no crossing where a distance is exactly 0,
+so a floor at z = 0 would have no surface in a grid with corners there."""
 
 
 class TsdfVolume:
@@ -43,6 +46,7 @@ class TsdfVolume:
             raise ValueError(f"the voxel size must be positive, got {voxel}")
         self.voxel = voxel
         self.max_gb = max_gb
+        self._offset = voxel * np.array(_OFFSET)
         self._open3d: Any = open3d
         kind = open3d.core.float32
         self._grid = open3d.t.geometry.VoxelBlockGrid(
@@ -74,7 +78,9 @@ class TsdfVolume:
             return
         depth_image = image(core.Tensor(distance[..., None]))
         intrinsic = core.Tensor(_array(camera.K, np.float64))
-        extrinsic = core.Tensor(_array(camera.viewmat, np.float64))
+        viewmat = _array(camera.viewmat, np.float64)
+        viewmat[:3, 3] -= viewmat[:3, :3] @ self._offset  # the grid's own frame
+        extrinsic = core.Tensor(viewmat)
         common = (intrinsic, extrinsic, 1.0, float(limit), _TRUNCATION_VOXELS)
         blocks = self._grid.compute_unique_block_coordinates(depth_image, *common)
         self._refuse_if_too_big(int(blocks.shape[0]))
@@ -91,7 +97,7 @@ class TsdfVolume:
         if self._grid.hashmap().size() == 0:
             return np.empty((0, 3)), np.empty((0, 3))
         cloud = self._grid.extract_point_cloud(_LEAST_WEIGHT)
-        return _numpy(cloud.point, "positions"), _numpy(cloud.point, "colors")
+        return _numpy(cloud.point, "positions") - self._offset, _numpy(cloud.point, "colors")
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vertices [N, 3], their colours [N, 3] in 0..1 and triangles [M, 3], by marching cubes."""
@@ -102,7 +108,8 @@ class TsdfVolume:
             warnings.simplefilter("ignore")
             mesh = self._grid.extract_triangle_mesh(_LEAST_WEIGHT)
         triangles = _numpy(mesh.triangle, "indices").astype(np.int64)
-        return _numpy(mesh.vertex, "positions"), _numpy(mesh.vertex, "colors"), triangles
+        positions = _numpy(mesh.vertex, "positions") - self._offset
+        return positions, _numpy(mesh.vertex, "colors"), triangles
 
     def _refuse_if_too_big(self, coming: int) -> None:
         """The hash map doubles when it is full, and copies: twice its content is needed."""
@@ -115,7 +122,7 @@ class TsdfVolume:
 
 
 def _array(tensor: Tensor, kind: type) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy().astype(kind))
+    return np.array(tensor.detach().cpu().numpy(), dtype=kind, order="C")
 
 
 def _numpy(attributes: Any, name: str) -> np.ndarray:

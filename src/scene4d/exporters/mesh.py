@@ -134,13 +134,13 @@ def _fused(
             return volume
 
 
-@torch.no_grad()
 def _surfaces(
     representation: Representation, cameras: Sequence[Camera]
 ) -> Iterator[tuple[Camera, Float[Tensor, "height width 3"], Float[Tensor, "height width"]]]:
     """Straight colours and depth at each camera; depth 0 where no surface is seen."""
     for camera in cameras:
-        render = representation.render(camera, depth=True)
+        with torch.no_grad():
+            render = representation.render(camera, depth=True)
         if render.depth is None:
             raise UsageError(f"{type(representation).__name__} renders no depth, needed for a mesh")
         seen = (render.alpha >= _SEEN_ALPHA) & torch.isfinite(render.depth) & (render.depth > 0)
@@ -180,7 +180,10 @@ def largest_parts(
     vertices: np.ndarray, colours: np.ndarray, triangles: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The connected parts with at least ``share`` of the largest one's triangles, and how many
-    parts were dropped. Vertices that no triangle uses go, too."""
+    parts were dropped.
+
+    Vertices that no triangle uses go, too. Vertices and triangles are sorted: the volume is worked
+    on by several threads and gives them in another order each time."""
     import trimesh
 
     edges = trimesh.geometry.faces_to_edges(triangles)
@@ -190,9 +193,16 @@ def largest_parts(
     sizes = np.bincount(part)
     kept = sizes >= max(share * sizes.max(), 1)
     triangles = triangles[kept[part]]
-    used, triangles = np.unique(triangles, return_inverse=True)
+    used = np.unique(triangles)
+    used = used[np.lexsort(vertices[used].T)]
+    new_index = np.zeros(len(vertices), dtype=np.int64)
+    new_index[used] = np.arange(len(used))
+    triangles = new_index[triangles]
+    first = triangles.argmin(axis=1)[:, None]
+    triangles = np.take_along_axis(triangles, (first + np.arange(3)) % 3, axis=1)
+    triangles = triangles[np.lexsort(triangles.T)]
     dropped = int(np.count_nonzero(sizes)) - int(np.count_nonzero(kept))
-    return vertices[used], colours[used], triangles.reshape(-1, 3), dropped
+    return vertices[used], colours[used], triangles, dropped
 
 
 def _write(path: Path, vertices: np.ndarray, colours: np.ndarray, triangles: np.ndarray) -> None:
