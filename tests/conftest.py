@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("scene4d", "beartype.beartype")
+install_import_hook("scene4d", "pep484.checked")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -263,7 +263,7 @@ def test_wrong_values_are_refused_by_name(random_scene):
 
 
 def test_numba_draws_real_points_like_the_reference(shared_data):
-    """138,766 COLMAP points of the garden scene in one of its cameras, at a sixteenth of the size."""
+    """138,766 COLMAP points of the garden scene in one of its cameras, a sixteenth of the size."""
     with np.load(shared_data / "garden_points" / "test_garden.npz") as data:
         arrays = {k: torch.from_numpy(data[k]) for k in ("means3d", "colors", "viewmats", "Ks")}
         width, height = int(data["width"]), int(data["height"])

@@ -99,7 +99,7 @@ class SplatMethod(Method):
     quats_lr: float = 1e-3
     opacities_lr: float = 5e-2
     sh0_lr: float = 2.5e-3
-    shN_lr: float = 1.25e-4  # noqa: N815
+    shN_lr: float = 1.25e-4
     """Of bands 1 to 3."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     depth: DepthOptions = field(default_factory=DepthOptions)
