@@ -35,8 +35,7 @@ def split_method(argv: Sequence[str], names: Sequence[str]) -> tuple[str | None,
     """The method's name, wherever it stands among the options, and the remaining arguments."""
     places = [i for i, argument in enumerate(argv) if argument in names]
     free = [i for i in places if i == 0 or not _takes_value(argv[i - 1])]
-    chosen = (free or places or [None])[0]
-    if chosen is None:
+    if not places:
         positional = [a for i, a in enumerate(argv) if not a.startswith("-")
                       and (i == 0 or not _takes_value(argv[i - 1]))]  # fmt: skip
         if positional:
@@ -44,6 +43,7 @@ def split_method(argv: Sequence[str], names: Sequence[str]) -> tuple[str | None,
                 f"there is no method {positional[0]!r}", fix=f"choose one of: {', '.join(names)}"
             )
         return None, list(argv)
+    chosen = (free or places)[0]
     return argv[chosen], [a for i, a in enumerate(argv) if i != chosen]
 
 
@@ -66,7 +66,7 @@ def parse(name: str | None, argv: Sequence[str]) -> tuple[Method | None, TrainOp
         fields.append(("method", Annotated[method_class, tyro.conf.arg(name="")],
                        field(default_factory=method_class)))  # fmt: skip
     arguments_class = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
-    arguments = tyro.cli(
+    arguments: Any = tyro.cli(
         arguments_class,
         args=list(argv),
         prog=f"scene4d train {name or ''}".strip(),

@@ -93,6 +93,8 @@ class _Frame:
         pixels = binned.tiles_x * binned.tiles_y * PIXELS
         self.transmittance = np.empty(pixels, np.float32)
         self.stops = np.empty(pixels, np.int32)
+        self.rendered: np.ndarray | None
+        self.alphas: np.ndarray | None
         self.rendered = np.empty((binned.height, binned.width, channels), np.float32)
         self.alphas = np.empty((binned.height, binned.width), np.float32)
         self.masks = np.empty(0, np.uint32)
@@ -128,7 +130,8 @@ class _Composite(torch.autograd.Function):
         kept = []
         with _LOCK:
             for c in range(cameras):
-                binned = _Binned(*(a[c] for a in arrays), extents[c], width, height, row)
+                mean, conic, color, opacity, depth = (a[c] for a in arrays)
+                binned = _Binned(mean, conic, color, opacity, depth, extents[c], width, height, row)
                 frame = _Frame(binned, channels)
                 frame.rendered, frame.alphas = rendered[c], alphas[c, :, :, 0]
                 for index in range(len(binned.bands)):
