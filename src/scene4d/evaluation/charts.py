@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 520, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 26, 30
 MAX_POINTS = 300
 """Longer curves are drawn as means of equal stretches; the page stays small."""
+_TIME_STEPS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Chart:
     """In order of x; finite."""
     format_x: Callable[[float], str]
     format_y: Callable[[float], str]
+    x_is_time: bool = False
+    """x is in seconds: ticks fall on whole minutes or hours."""
     marks: Sequence[tuple[float, str]] = ()
     """Places along x that mean something, and what."""
     reference: tuple[float, str] | None = None
@@ -39,7 +42,7 @@ def line_chart(chart: Chart) -> str:
         return ""
     points = thinned(chart.points)
     drawn = running_mean(points) if chart.smooth else points
-    x_ticks = ticks(points[0][0], points[-1][0], 5)
+    x_ticks = (time_ticks if chart.x_is_time else ticks)(points[0][0], points[-1][0], 5)
     y_ticks = ticks(*_y_range(chart, points), 4)
     xs, ys = (points[0][0], points[-1][0]), (y_ticks[0], y_ticks[-1])
 
@@ -95,19 +98,31 @@ def running_mean(points: Sequence[Point]) -> list[Point]:
 
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``, in steps of 1, 2 or 5."""
-    span = high - low if high > low else max(abs(low), 1.0) * 0.1
+    span, size = high - low, max(abs(low), abs(high))
+    if span <= max(1e-9 * size, 1e-300):  # a flat curve, up to rounding
+        span = max(size, 1.0) * 0.1
     raw = span / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+    return [i * step for i in range(first, max(last, first + 1) + 1)]
+
+
+def time_ticks(low: float, high: float, about: int) -> list[float]:
+    """Like :func:`ticks` for seconds: steps that people count in, up to hours."""
+    raw = (high - low) / about
+    step = next((s for s in _TIME_STEPS if s >= raw), None)
+    if step is None:
+        return [3600.0 * hours for hours in ticks(low / 3600.0, high / 3600.0, about)]
+    return [i * step for i in range(math.floor(low / step), math.ceil(high / step) + 1)]
 
 
 def _y_range(chart: Chart, points: Sequence[Point]) -> tuple[float, float]:
     values = sorted(y for _, y in points)
-    # the first steps of a loss would flatten all the rest
-    high = min(values[-1], 2.0 * values[int(0.95 * (len(values) - 1))]) if values[0] >= 0 else None
-    low, high = values[0], values[-1] if high is None else high
+    low, high = values[0], values[-1]
+    if chart.smooth and low >= 0 and len(values) >= 20:
+        # a loss's first steps would flatten all the rest: they are cut off at the top
+        high = min(high, 2.0 * values[int(0.95 * (len(values) - 1))])
     if chart.reference is not None:
         low, high = min(low, chart.reference[0]), max(high, chart.reference[0])
     return low, high

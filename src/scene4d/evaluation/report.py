@@ -176,6 +176,7 @@ def _curve(
         title=titles.get(name, f"Number of {readable}"),
         points=points,
         format_x=format_x,
+        x_is_time=axis == "seconds",
         format_y=_short,
         marks=marks,
         reference=reference,
