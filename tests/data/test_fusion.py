@@ -150,7 +150,9 @@ def test_the_number_of_points_can_be_limited(back_end: str) -> None:
     off = points.xyz[:, 2] - capture.slope * points.xyz[:, 0]
     assert off.abs().max() < VOXEL  # means of points of a plane lie in it
     again = fuse_depth(capture.scene, capture, voxel=VOXEL, max_points=300)
-    assert torch.equal(points.xyz, again.xyz) and torch.equal(points.rgb, again.rgb)
+    # Open3D's threads add up in any order: the last bits of float32 differ from call to call.
+    torch.testing.assert_close(points.xyz, again.xyz, rtol=0, atol=1e-5)
+    assert (points.rgb.int() - again.rgb.int()).abs().max() <= 1
 
 
 def test_the_default_voxel_follows_the_depth() -> None:
