@@ -116,7 +116,7 @@ def _tiles(metrics: Sequence[Mapping[str, float]], evaluation: Run) -> str:
         ("SSIM, test", _number(results.get("ssim"), "{:.4f}")),
         ("LPIPS, test", _number(results.get("lpips"), "{:.4f}")),
         ("render", _number(results.get("seconds_per_image"), "{:.3g} s")),
-        ("steps", _number(last.get("step"), "{:,.0f}")),
+        ("steps", _number(evaluation.get("step") or last.get("step"), "{:,.0f}")),
         ("training", _duration(last["seconds"]) if "seconds" in last else ""),
     ]
     tiles += [
@@ -145,7 +145,7 @@ def _curves(metrics: Sequence[Mapping[str, float]], evaluation: Run) -> str:
     if not drawn:
         return ""
     note = (
-        "Left over steps, right over seconds of training. Loss and PSNR are those of the training "
+        "Each over steps, then over the time of training. Loss and PSNR are those of the training "
         "views of each step at the size it trained on (dotted lines: the width in pixels changes); "
         "the strong line is a running mean."
     )
