@@ -1,0 +1,275 @@
+"""What process-data measures and says, on exact numbers: motion, reasons, advice, frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from scene4d.data.process import VideoOptions
+from scene4d.data.process.diagnosis import camera_spread, diagnose
+from scene4d.data.process.matches import PairFacts, parallax_deg, well_matched
+from scene4d.data.process.pairs import similarity
+from scene4d.data.process.pictures import Picture
+from scene4d.data.process.sfm import SfmImage, SfmModel, SfmResult, plain_camera
+from scene4d.data.process.video import (
+    VideoTrack,
+    displacement,
+    relative_sharpness,
+    select_frames,
+)
+from scene4d.data.process.write import transforms_of, unused_name
+from scene4d.errors import DataError
+
+pycolmap = pytest.importorskip("pycolmap")
+
+WIDTH, HEIGHT = 320, 240
+
+
+def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Camera-to-world, OpenGL axes, z up."""
+    back = (position - target) / np.linalg.norm(position - target)
+    right = np.cross((0.0, 0, 1), back)
+    right /= np.linalg.norm(right)
+    c2w = np.eye(4)
+    c2w[:3] = np.stack([right, np.cross(back, right), back, position], axis=1)
+    return c2w
+
+
+# Diagnosis of camera motion
+
+
+def model_seen_from(poses: list[np.ndarray], seed: int = 0) -> SfmModel:
+    """Cameras (OpenGL c2w) that all see the same points around (0, 0, 0)."""
+    xyz = np.random.default_rng(seed).uniform(-0.5, 0.5, (100, 3))
+    flip = np.diag([1.0, -1, -1, 1])
+    images = [
+        SfmImage(
+            name=f"{i}.png",
+            camera_id=1,
+            viewmat=np.linalg.inv(pose @ flip),
+            point_indices=np.arange(100),
+            xy=np.zeros((100, 2)),
+        )
+        for i, pose in enumerate(poses)
+    ]
+    camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 300.0, WIDTH, HEIGHT)
+    return SfmModel(
+        cameras={1: plain_camera(camera)},
+        images=images,
+        xyz=xyz,
+        rgb=np.zeros((100, 3), np.uint8),
+        errors_px=np.full(100, 0.5),
+        track_lengths=np.full(100, len(poses)),
+    )
+
+
+def moving(step: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    return [looking_at(*step(i)) for i in range(12)]
+
+
+ZERO = np.zeros(3)
+AWAY = np.array([4.0, 0, 0])
+MOTIONS: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
+    "around": lambda i: (4 * np.array([np.cos(i / 2), np.sin(i / 2), 0.1]), ZERO),
+    "sideways": lambda i: (np.array([4, 0.1 * i, 0]), np.array([0, 0.1 * i, 0])),
+    "forward": lambda i: ((4 - 0.15 * i) * np.array([1, 0, 0.0]), ZERO),
+    "turning only": lambda i: (AWAY, np.array([0, 0.1 * i, 0])),
+    "none": lambda i: (np.array([4, 1e-3 * i, 0]), ZERO),
+}
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_the_cameras_motion_is_recognised(motion: str) -> None:
+    model = model_seen_from(moving(MOTIONS[motion]))
+    spread = camera_spread(model)
+    assert spread.motion == motion
+    if motion == "sideways":
+        assert spread.travel_over_depth == pytest.approx(1.1 / 4, rel=0.05)  # 100 random points
+        exact = np.degrees(2 * np.arctan(1.1 / 2 / 4))  # for a point at the middle
+        assert spread.triangulation_angle_deg == pytest.approx(exact, rel=0.1)
+
+
+def picture(name: str, **fields: Any) -> Picture:
+    usual = Picture(name=name, width=640, height=480, sharpness=1, brightness=0.5, digest=name)
+    return replace(usual, **fields)
+
+
+def result_with(model: SfmModel | None, **fields: Any) -> SfmResult:
+    empty = np.empty((0, 3))
+    usual = SfmResult(
+        model=model,
+        xyz=model.xyz if model else empty,
+        rgb=model.rgb if model else empty.astype(np.uint8),
+        other_models=[],
+        num_features={},
+        pairs={},
+        attempts=["usual settings"],
+    )
+    return replace(usual, **fields)
+
+
+def facts(inliers: int, **fields: Any) -> PairFacts:
+    usual = PairFacts(inliers=inliers, displacement=0.1, turned_only=False, angle_deg=10.0)
+    return replace(usual, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "details", "reason"),
+    [
+        ({"width": 99, "height": 55}, {}, "different resolution"),
+        ({}, {"pairs": {("0.png", "x.png"): facts(12)}}, "no overlap"),
+        ({}, {"pairs": {("x.png", "0.png"): facts(80)}}, "inconsistent matches"),
+        ({}, {"other_models": [["x.png", "y.png", "z.png"]]}, "separate group"),
+        ({"brightness": 0.99}, {}, "too dark or too bright"),
+    ],
+)
+def test_reasons_for_missing_pictures(fields: dict, details: dict, reason: str) -> None:
+    model = model_seen_from(moving(MOTIONS["around"]))
+    pictures = [*(picture(f"{i}.png") for i in range(12)), picture("x.png", **fields)]
+    features = {p.name: 1000 for p in pictures}
+    found = diagnose(pictures, result_with(model, num_features=features, **details))
+    assert [(left.name, left.reason) for left in found.left_out] == [("x.png", reason)]
+    features["x.png"] = 20
+    found = diagnose(pictures, result_with(model, num_features=features))
+    expected = reason if reason == "too dark or too bright" else "too few features"
+    assert found.left_out[0].reason == expected
+
+
+@pytest.mark.parametrize(
+    ("motion", "verdict", "advice"),
+    [
+        ("around", "good", "scene4d train"),
+        ("turning only", "poor", "walk around"),
+        ("none", "poor", "walk around"),
+        ("forward", "good", "sideways"),
+    ],
+)
+def test_verdict_and_advice_follow_the_motion(motion: str, verdict: str, advice: str) -> None:
+    model = model_seen_from(moving(MOTIONS[motion]))
+    found = diagnose([picture(f"{i}.png") for i in range(12)], result_with(model))
+    assert found.verdict == verdict
+    assert any(advice in line for line in found.advice)
+    assert found.as_json()["spread"]["motion"] == motion
+
+
+def test_several_groups_are_told() -> None:
+    model = model_seen_from(moving(MOTIONS["around"]))
+    names = [f"{i}.png" for i in range(12)] + ["a.png", "b.png", "c.png"]
+    result = result_with(model, other_models=[["a.png", "b.png", "c.png"]])
+    found = diagnose([picture(name) for name in names], result)
+    assert found.num_models == 2
+    assert "2 groups" in found.text()
+    assert found.verdict == "usable"
+
+
+@pytest.mark.parametrize(
+    ("pair", "advice"),
+    [
+        (facts(500, displacement=0.004), "hardly moves"),
+        (facts(500, turned_only=True), "only turns"),
+        (None, "overlap"),
+    ],
+)
+def test_advice_when_nothing_was_found(pair: PairFacts | None, advice: str) -> None:
+    pairs = {} if pair is None else {("0.png", "1.png"): pair}
+    found = diagnose([picture(f"{i}.png") for i in range(5)], result_with(None, pairs=pairs))
+    assert found.verdict == "failed"
+    assert advice in "\n".join(found.advice)
+
+
+def test_parallax_is_that_of_the_better_pairs() -> None:
+    pairs = {(str(i), "x"): facts(200, angle_deg=float(i)) for i in range(101)}
+    pairs["few", "x"] = facts(20, angle_deg=170.0)
+    assert parallax_deg(pairs) == pytest.approx(95)
+    assert parallax_deg({}) == 0.0
+    assert well_matched({("a", "b"): facts(200)}, 2)
+    assert not well_matched({("a", "b"): facts(200)}, 3)
+
+
+# transforms.json
+
+
+def test_lenses_that_differ_are_written_with_each_frame() -> None:
+    model = model_seen_from(moving(MOTIONS["around"])[:2])
+    fisheye = pycolmap.Camera.create_from_model_name(2, "OPENCV_FISHEYE", 200.0, 400, 300)
+    fisheye.params = [201, 202, 203, 204, 0.1, 0.2, 0.3, 0.4]
+    cameras = {**model.cameras, 2: plain_camera(fisheye)}
+    images = [model.images[0], replace(model.images[1], camera_id=2)]
+    table = transforms_of(replace(model, cameras=cameras, images=images), {"1.png": 2.5})
+    assert "camera_model" not in table
+    first, second = table["frames"]
+    assert first["camera_model"] == "PINHOLE"
+    assert "time" not in first
+    expected = {"fl_x": 201, "fl_y": 202, "cx": 203, "cy": 204}
+    expected |= {"k1": 0.1, "k2": 0.2, "k3": 0.3, "k4": 0.4, "time": 2.5, "w": 400, "h": 300}
+    assert {key: second[key] for key in expected} == expected
+    c2w = np.array(second["transform_matrix"])
+    np.testing.assert_allclose(c2w, moving(MOTIONS["around"])[1], atol=1e-12)
+
+
+# Frames, pairs, names
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (3, 0), (0, -5), (4, 3)])
+def test_displacement_is_measured_in_pixels(shift: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    wide = np.asarray(
+        Image.fromarray(rng.integers(0, 255, (260, 360), dtype=np.uint8)).filter(
+            ImageFilter.GaussianBlur(1.5)
+        )
+    )
+    before = wide[10:250, 20:340]
+    after = wide[10 + shift[0] : 250 + shift[0], 20 + shift[1] : 340 + shift[1]]
+    assert displacement(before, after) == pytest.approx(np.hypot(*shift), abs=0.25)
+
+
+def test_displacement_of_nothing_is_nothing() -> None:
+    flat = np.full((240, 320), 9.0)
+    assert displacement(flat, flat) == 0.0
+    assert displacement(flat[:4], flat[:4]) == 0.0
+
+
+def test_relative_sharpness_ignores_what_is_in_the_picture() -> None:
+    values = np.r_[np.full(20, 0.1), np.full(20, 10.0)]
+    values[[5, 30]] *= 0.2
+    relative = relative_sharpness(values)
+    assert set(np.flatnonzero(relative < 0.5)) >= {5, 30}
+    assert relative[10] == pytest.approx(1.0)
+    assert relative[35] == pytest.approx(1.0)
+    assert np.isfinite(relative_sharpness(np.zeros(3))).all()
+
+
+def test_a_still_video_is_spread_over_time() -> None:
+    track = VideoTrack(
+        times=np.arange(100) / 10, sharpness=np.ones(100), displacement=np.full(100, 0.01)
+    )
+    chosen = select_frames(track, 10)
+    assert len(chosen) == 10
+    assert set(np.diff(chosen)) <= {9, 10, 11}
+
+
+def test_too_few_frames_are_refused() -> None:
+    with pytest.raises(DataError, match="--num-frames-target"):
+        VideoOptions(num_frames_target=2)
+
+
+def test_pictures_that_share_features_are_the_similar_ones() -> None:
+    rng = np.random.default_rng(0)
+    shared, other = rng.normal(size=(60, 32)), rng.normal(size=(60, 32))
+    near = shared + 0.05 * rng.normal(size=shared.shape)
+    votes = similarity([shared, near[::-1], other, np.empty((0, 32))])
+    assert votes[0, 1] == votes[1, 0] == 60
+    assert votes[0, 2] < 6
+    assert votes[3].sum() == votes.trace() == 0
+
+
+def test_names_without_white_space_stay_unique() -> None:
+    taken: set[str] = set()
+    for name, expected in (("a b.png", "a_b.png"), ("a_b.png", "a_b-2.png"), ("c", "c")):
+        assert unused_name(name, taken) == expected
+        taken.add(expected)
