@@ -1,5 +1,7 @@
 """Densification: what must not change when Gaussians come and go."""
 
+import math
+
 import pytest
 import torch
 
@@ -162,3 +164,22 @@ def test_adaptive_opacity_reset_caps_and_forgets():
     Adaptive(AdaptiveOptions(), splats, optimiser, generator)._reset_opacities()
     assert splats.alphas.max() <= 0.01 + 1e-6
     assert not optimiser.state_tensors()["opacities.0.exp_avg"].any()
+
+
+def test_mcmc_noise_has_the_covariance_of_the_gaussian():
+    """Eq. 8: the step is the covariance times isotropic noise, so it spreads as R S^4 R^T."""
+    splats, optimiser, generator = make_splats(count=20_000)
+    quat = torch.tensor([0.8, 0.1, -0.5, 0.3])
+    stds = torch.tensor([0.5, 0.1, 0.02])
+    with torch.no_grad():
+        splats.gaussians["opacities"][:] = -20.0
+        splats.gaussians["quats"][:] = quat
+        splats.gaussians["scales"][:] = stds.log()
+    before = splats.means.detach().clone()
+    mcmc(splats, optimiser, generator, noise=1e3)._perturb()
+    moved = splats.means.detach() - before
+    rotation = rotation_matrices(quat[None])[0]
+    gate = 1 / (1 + math.exp(100 * (0 - 0.005)))
+    expected = rotation @ torch.diag(stds**4) @ rotation.T * gate**2
+    # 20,000 samples: a variance is known to sqrt(2 / 20,000) = 1 %.
+    torch.testing.assert_close(moved.T @ moved / len(moved), expected, rtol=0.06, atol=2e-4)
