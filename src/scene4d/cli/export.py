@@ -23,6 +23,9 @@ FORMATS: dict[str, str] = {
 """Format -> module:function, called with (ExportSource, output path, options). The options are the
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
 
+_RENDERED = {"mesh"}
+"""Formats that are made from renders; the others only read parameters."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArgs:
@@ -48,7 +51,7 @@ def main(argv: list[str]) -> None:
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
     described = export(
-        open_source(args.source, device=args.device),
+        open_source(args.source, device=args.device if args.format in _RENDERED else "cpu"),
         args.output_path,
         getattr(args, args.format, None),
     )

@@ -22,7 +22,8 @@ from scene4d.files import atomic_path
 from scene4d.representations.base import Representation
 
 SUFFIXES = (".glb", ".ply", ".obj")
-_VOXELS_PER_DEPTH = 200
+_VOXEL_PIXELS, _LEAST_VOXEL = 1.5, 1 / 512
+"""The default voxel: this many pixels wide at the median depth, and at least this share of it."""
 _FAR = 3.0
 _SEEN_ALPHA = 0.5
 """Pixels that are more transparent show no surface."""
@@ -119,7 +120,8 @@ def _fused(
     """The volume of all renders; voxels that nobody asked for grow until they fit into memory."""
     median = _median_depth(representation, cameras, where)
     limit = options.depth_limit or _FAR * median
-    voxel = options.voxel or median / _VOXELS_PER_DEPTH
+    focal = max(float(camera.K[0, 0]) for camera in cameras)
+    voxel = options.voxel or median * max(_VOXEL_PIXELS / focal, _LEAST_VOXEL)
     while True:
         volume = TsdfVolume(voxel)
         try:

@@ -12,7 +12,7 @@ class MeshOptions:
     """How a mesh is made from rendered depth (format mesh)."""
 
     voxel: float | None = None
-    """Edge of a voxel in scene units; None: 1/200 of the median rendered depth."""
+    """Edge of a voxel in scene units; None: 1.5 pixels wide at the median depth."""
     depth_limit: float | None = None
     """Surfaces farther from a camera are left out, scene units; None: 3 times the median depth."""
     max_cameras: int = 200
