@@ -60,14 +60,6 @@ class Objective(ABC):
         """Named scalars; the first is the loss before its weight, the others are for the log."""
 
 
-def composited(view: View, background: Float[Tensor, "3"]) -> Float[Tensor, "h w 3"]:
-    """The view's colours on ``background``, where the view has alpha."""
-    if view.alpha is None:
-        return view.rgb
-    alpha = view.alpha[..., None]
-    return view.rgb * alpha + background * (1.0 - alpha)
-
-
 def mean(terms: Sequence[Tensor]) -> Tensor:
     """The mean of scalars."""
     return torch.stack(list(terms)).mean()

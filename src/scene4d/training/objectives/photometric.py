@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.representations.method import PhotometricOptions
-from scene4d.training.objectives.base import Objective, TrainingStep, composited, mean
+from scene4d.training.objectives.base import Objective, TrainingStep, mean
 from scene4d.training.objectives.fused_ssim import fused_l1_ssim
 
 
