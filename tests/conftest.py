@@ -1,13 +1,16 @@
 """Shape annotations are checked at run time in every test."""
 
+import os
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does
+
 install_import_hook("scene4d", "pep484.checked")
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED_DATA = (Path(__file__).resolve().parents[2] / "shared" / "data").resolve()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import warnings
 
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"scene4d: there is no verb {verb!r}\n\n{usage()}", end="", file=sys.stderr)
         return 2
+    # torch and Numba bring an OpenMP each, whose idle threads would spin against the other's work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     warnings.showwarning = _show_warning
     try:
