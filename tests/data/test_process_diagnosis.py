@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from scene4d.data.process import VideoOptions
 from scene4d.data.process.diagnosis import camera_spread, diagnose
-from scene4d.data.process.matches import PairFacts, parallax_deg, well_matched
+from scene4d.data.process.matches import PairFacts, parallax_deg, stands_still, well_matched
 from scene4d.data.process.pairs import similarity
 from scene4d.data.process.pictures import Picture
 from scene4d.data.process.sfm import SfmImage, SfmModel, SfmResult, plain_camera
@@ -182,11 +182,15 @@ def test_advice_when_nothing_was_found(pair: PairFacts | None, advice: str) -> N
     assert advice in "\n".join(found.advice)
 
 
-def test_parallax_is_that_of_the_better_pairs() -> None:
+def test_what_the_pairs_say_together() -> None:
     pairs = {(str(i), "x"): facts(200, angle_deg=float(i)) for i in range(101)}
     pairs["few", "x"] = facts(20, angle_deg=170.0)
     assert parallax_deg(pairs) == pytest.approx(95)
     assert parallax_deg({}) == 0.0
+    still = {(str(i), "x"): facts(200, displacement=0.001) for i in range(9)}
+    assert stands_still(still)
+    assert not stands_still({**still, ("a", "b"): facts(200), ("b", "c"): facts(200)})
+    assert not stands_still({})
     assert well_matched({("a", "b"): facts(200)}, 2)
     assert not well_matched({("a", "b"): facts(200)}, 3)
 

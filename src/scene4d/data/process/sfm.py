@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from scene4d.data.process.matches import PairFacts, parallax_deg, read_matches, well_matched
+from scene4d.data.process.matches import (
+    PairFacts,
+    parallax_deg,
+    read_matches,
+    stands_still,
+    well_matched,
+)
 from scene4d.data.process.pairs import likely_pairs
 from scene4d.data.process.pictures import Picture
 from scene4d.errors import MissingExtraError
@@ -32,6 +38,8 @@ _FEATURES, _VIDEO_FEATURES = 8192, 4096
 """At most, per picture. Matching time grows with the square, and video frames match easily."""
 _ENOUGH, _FEW = 1.0, 0.6
 """Share of registered pictures below which the mapping (seconds), or everything, is repeated."""
+_LITTLE_PARALLAX_DEG = 8.0
+"""Below it bundle adjustment converges slowly; its repetitions are cut to bound the time."""
 _SURE_ANGLE_DEG = 2.0
 """Of the rays to a point that only two pictures show; below it a wrong match can look right."""
 
@@ -208,6 +216,9 @@ def run_sfm(
             _extract(colmap, database, image_dir, pictures, options, attempt, most)
             _match(colmap, database, pictures, options, attempt, in_order, say)
             _, pairs = read_matches(colmap, database)
+        if stands_still(pairs):
+            best.attempts.append("not tried: the background does not move from picture to picture")
+            break
         say("finding camera poses")
         pipeline = _mapping_options(colmap, options, attempt, parallax_deg(pairs), total)
         output = work_dir / f"models-{number}"
@@ -329,6 +340,8 @@ def _mapping_options(
     pipeline.max_runtime_seconds = 120 + 6 * num_pictures
     mapper, triangulation = pipeline.mapper, pipeline.triangulation
     mapper.init_min_tri_angle = float(np.clip(0.7 * parallax, 2.0, mapper.init_min_tri_angle))
+    if parallax < _LITTLE_PARALLAX_DEG:
+        pipeline.ba_global_max_refinements, pipeline.ba_local_max_refinements = 2, 1
     point_angle = float(np.clip(0.12 * parallax, 0.4, mapper.filter_min_tri_angle))
     if attempt.loose_mapping:
         pipeline.min_num_matches = 10
