@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"scene4d: there is no verb {verb!r}\n\n{usage()}", end="", file=sys.stderr)
         return 2
-    # torch and Numba bring an OpenMP each, whose idle threads would spin against the other's work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # torch and Numba bring an OpenMP each, whose waiting threads spin against the other's work;
+    # docs/rasteriser.md has the figures. A user's own setting stands.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     warnings.showwarning = _show_warning
     try:
