@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -62,11 +62,17 @@ def train(capture: str, minutes: float, arguments: argparse.Namespace) -> dict:
         command += ["--data", str(folder if folder.exists() else Path(name))]
     if factor:
         command += ["--downscale-factor", factor]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}")
-    run = Path(done.stdout.strip().splitlines()[-1])
-    return {"capture": capture, "minutes": minutes, **measured(run), **provenance(arguments)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"{' '.join(command)}: wait status {status}")
+    run = Path(output.strip().splitlines()[-1])
+    memory = {"peak_memory_gb": round(usage.ru_maxrss * 1024 / 1e9, 2)}  # KiB on Linux
+    return {
+        "capture": capture, "minutes": minutes, **measured(run), **memory, **provenance(arguments)
+    }  # fmt: skip
 
 
 def measured(run: Path) -> dict:
@@ -85,7 +91,6 @@ def measured(run: Path) -> dict:
         "train_images": len(scene["train"]),
         "test_images": len(scene["test"]),
         "size": f"{camera['width']}x{camera['height']}",
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
     }
 
 
@@ -105,8 +110,6 @@ def provenance(arguments: argparse.Namespace) -> dict:
 
 
 def machine() -> str:
-    import os
-
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
