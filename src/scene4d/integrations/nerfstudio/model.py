@@ -22,6 +22,7 @@ from torch.nn import functional
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Scene, View
 from scene4d.errors import UsageError
+from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.evaluation.ssim import ssim
 from scene4d.integrations.nerfstudio.cameras import camera_from_nerfstudio
@@ -32,7 +33,7 @@ from scene4d.representations.method import resolve
 from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.representations.splats.method import SplatMethod
 from scene4d.training.adjustments import CameraAdjustments
-from scene4d.training.objectives.base import TrainingStep, composited
+from scene4d.training.objectives.base import TrainingStep
 from scene4d.training.strategies.base import Strategy
 from scene4d.training.trainer import build_objectives
 
