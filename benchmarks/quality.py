@@ -129,7 +129,7 @@ def table(rows: list[dict]) -> str:
     keys = ["capture", "size", "minutes", "psnr", "ssim", "lpips", "steps", "num_gaussians",
             "peak_memory_gb"]  # fmt: skip
     lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
-    lines += ["| " + " | ".join(str(row[key]) for key in keys) + " |" for row in rows]
+    lines += ["| " + " | ".join(str(row.get(key, "-")) for key in keys) + " |" for row in rows]
     return "\n".join(lines)
 
 
