@@ -16,9 +16,9 @@ from scene4d.errors import DataError, UsageError
 from scene4d.exporters.mesh import export, export_mesh, largest_parts
 from scene4d.exporters.options import MeshOptions
 from scene4d.exporters.source import ExportSource
-from scene4d.exporters.splat_cloud import SplatCloud
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
+from scene4d.splat_cloud import SplatCloud
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("open3d")

@@ -17,9 +17,9 @@ from scene4d.data.tsdf import TsdfVolume
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
 from scene4d.exporters.options import MeshOptions
 from scene4d.exporters.source import ExportSource
-from scene4d.exporters.splat_cloud import split_similarity
 from scene4d.files import atomic_path
 from scene4d.representations.base import Representation
+from scene4d.splat_cloud import split_similarity
 
 SUFFIXES = (".glb", ".ply", ".obj")
 _VOXEL_PIXELS, _LEAST_VOXEL = 1.5, 1 / 512

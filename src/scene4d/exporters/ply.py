@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters.splat_cloud import SplatCloud
 from scene4d.files import atomic_path
+from scene4d.splat_cloud import SplatCloud
 
 if TYPE_CHECKING:
     from scene4d.exporters.source import ExportSource

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
-from scene4d.exporters.splat_cloud import SplatCloud
 from scene4d.representations.base import Representation
 from scene4d.representations.splats.gaussians import GaussianSplats
+from scene4d.splat_cloud import SplatCloud
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
