@@ -7,6 +7,7 @@ coefficient, opacity (logit), scale_0..2 (log), rot_0..3 (wxyz).
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -87,7 +88,8 @@ def read_ply(path: Path) -> SplatCloud:
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            count, dtype, skipped = _read_header(file, path)
+            order, elements = read_header(file, path)
+            count, dtype, skipped = _vertices(elements, order, path)
             start = file.tell() + skipped
             size = path.stat().st_size
             if start + count * dtype.itemsize > size:
@@ -110,7 +112,7 @@ def _cloud_from(rows: np.ndarray, path: Path) -> SplatCloud:
         raise DataError(
             "is a compressed PLY (PlayCanvas), not the uncompressed kind",
             where=path,
-            fix="convert it, e.g. with SuperSplat or gaussforge",
+            fix="read it with read_compressed_ply, or convert it: scene4d convert",
         )
     num_rest = sum(name.startswith("f_rest_") for name in names)
     if num_rest not in (0, 9, 24, 45):
@@ -162,12 +164,33 @@ def _refuse_not_finite(values: np.ndarray, names: list[str], path: Path) -> None
     )
 
 
-def _read_header(file: BinaryIO, path: Path) -> tuple[int, np.dtype, int]:
-    """Number and layout of the vertices, and bytes of elements before them."""
+@dataclass(kw_only=True)
+class PlyElement:
+    """One element of a PLY header."""
+
+    name: str
+    count: int
+    properties: list[tuple[str, str]] = field(default_factory=list)
+    """Names, and NumPy kinds without the byte order; "list" for lists."""
+
+    def dtype(self, order: str, path: Path) -> np.dtype:
+        """The layout of a row. Raises :class:`DataError` for lists and doubled names."""
+        if any(kind == "list" for _, kind in self.properties):
+            raise DataError(f"the element {self.name!r} holds lists: this is a mesh", where=path)
+        names = [name for name, _ in self.properties]
+        if len(set(names)) < len(names):
+            raise DataError(f"the element {self.name!r} has a property twice", where=path)
+        if not names:
+            raise DataError(f"the element {self.name!r} has no properties", where=path)
+        return np.dtype([(name, order + kind) for name, kind in self.properties])
+
+
+def read_header(file: BinaryIO, path: Path) -> tuple[str, list[PlyElement]]:
+    """The byte order, < or >, and the elements of a binary PLY; leaves ``file`` at the data."""
     if file.readline(_LONGEST_LINE).strip() != b"ply":
         raise DataError("is not a PLY file", where=path)
     order = ""
-    elements: list[tuple[str, int, list[tuple[str, str]]]] = []
+    elements: list[PlyElement] = []
     for _ in range(_MOST_LINES):
         line = file.readline(_LONGEST_LINE)
         words = line.decode("ascii", "replace").split()
@@ -179,11 +202,11 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, np.dtype, int]:
             if words[:1] == ["format"]:
                 order = _byte_order(words[1], path)
             elif words[:1] == ["element"]:
-                elements.append((words[1], _count(words[2]), []))
+                elements.append(PlyElement(name=words[1], count=_count(words[2])))
             elif words[:2] == ["property", "list"]:
-                elements[-1][2].append((words[4], "list"))
+                elements[-1].properties.append((words[4], "list"))
             elif words[:1] == ["property"]:
-                elements[-1][2].append((words[2], _TYPES[words[1]]))
+                elements[-1].properties.append((words[2], _TYPES[words[1]]))
         except (IndexError, KeyError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
@@ -193,7 +216,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, np.dtype, int]:
         raise DataError("the header does not end", where=path)
     if not order:
         raise DataError("the header names no format", where=path)
-    return _vertices(elements, order, path)
+    return order, elements
 
 
 def _byte_order(form: str, path: Path) -> str:
@@ -213,19 +236,12 @@ def _count(word: str) -> int:
     return count
 
 
-def _vertices(
-    elements: list[tuple[str, int, list[tuple[str, str]]]], order: str, path: Path
-) -> tuple[int, np.dtype, int]:
+def _vertices(elements: list[PlyElement], order: str, path: Path) -> tuple[int, np.dtype, int]:
     """Number, layout and offset of the element vertex."""
     skipped = 0
-    for name, count, properties in elements:
-        if any(kind == "list" for _, kind in properties):
-            raise DataError(f"the element {name!r} holds lists: this is a mesh", where=path)
-        names = [n for n, _ in properties]
-        if len(set(names)) < len(names):
-            raise DataError(f"the element {name!r} has a property twice", where=path)
-        dtype = np.dtype([(n, order + kind) for n, kind in properties])
-        if name == "vertex":
-            return count, dtype, skipped
-        skipped += count * dtype.itemsize
+    for element in elements:
+        dtype = element.dtype(order, path)
+        if element.name == "vertex":
+            return element.count, dtype, skipped
+        skipped += element.count * dtype.itemsize
     raise DataError("has no element 'vertex'", where=path)
