@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 FORMATS: dict[str, str] = {
     "ply": "scene4d.exporters.ply:export",
     "mesh": "scene4d.exporters.mesh:export",
+    "compressed-ply": "scene4d.exporters.formats:export_compressed_ply",
+    "splat": "scene4d.exporters.formats:export_splat",
+    "spz": "scene4d.exporters.formats:export_spz",
+    "sog": "scene4d.exporters.formats:export_sog",
+    "glb": "scene4d.exporters.formats:export_glb",
 }
 """Format -> module:function, called with (ExportSource, output path, options). The options are the
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
@@ -32,10 +37,12 @@ class ExportArgs:
     """Writes a trained scene, in the coordinates of its input, as a file for other tools."""
 
     source: tyro.conf.Positional[Path]
-    """Run folder or its config.toml, or a splat file (.ply)."""
-    format: tyro.conf.Positional[Literal["ply", "mesh"]]
+    """Run folder or its config.toml, or a splat file of any format."""
+    format: tyro.conf.Positional[
+        Literal["ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb"]
+    ]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
-    (.glb, .ply or .obj by the suffix)."""
+    (.glb, .ply or .obj by the suffix); the others: splats for other programs, docs/formats.md."""
     output_path: Path
     """File to write; an earlier one is replaced once the new one is complete."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -65,10 +72,10 @@ def open_source(path: Path, *, device: str = "auto") -> ExportSource:
 
     if not path.exists():
         raise DataError("not found", where=path)
-    if path.is_file() and path.suffix.lower() == ".ply":
-        from scene4d.exporters.ply import read_ply
+    from scene4d.exporters.formats import format_by_content, format_by_suffix, read_splats
 
-        return ExportSource(path=path, splats=read_ply(path))
+    if (format_by_content(path) or (path.is_file() and format_by_suffix(path))) is not None:
+        return ExportSource(path=path, splats=read_splats(path))
     from scene4d.training.device import choose_device
     from scene4d.training.run import load_run
 

@@ -18,10 +18,11 @@ _SHOWN_IMAGES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class InfoArgs:
-    """What is in a run folder, a capture or a .ply file, and how large its parts are."""
+    """What is in a run folder, a capture or a splat file, and how large its parts are."""
 
     path: tyro.conf.Positional[Path]
-    """Run folder (or its config.toml), capture folder (or its transforms.json), or .ply file."""
+    """Run folder (or its config.toml), capture folder (or its transforms.json), .ply file, or splat
+    file of any format."""
     json: bool = False
     """Print JSON on stdout instead of text."""
 
@@ -34,20 +35,70 @@ def main(argv: list[str]) -> None:
 
 
 def summarise(path: Path) -> dict[str, Any]:
-    """Plain data about what ``path`` is; ``kind`` is run, capture or ply."""
+    """Plain data about what ``path`` is; ``kind`` is run, capture, ply or splats."""
     if not path.exists():
         raise DataError("there is no such file or folder", where=path)
     if path.name == "config.toml" or (path / "config.toml").is_file():
         return summarise_run(path.parent if path.name == "config.toml" else path)
     if path.suffix.lower() == ".ply":
-        return summarise_ply(path)
-    if path.is_dir() or path.suffix.lower() == ".json":
+        return _with_packed_attributes(summarise_ply(path), path)
+    if not path.is_dir() and path.suffix.lower() == ".json" and path.name != "meta.json":
+        return summarise_capture(path)
+    from scene4d.exporters.formats import format_by_content, format_by_suffix
+
+    if (format_by_content(path) or (path.is_file() and format_by_suffix(path))) is not None:
+        return summarise_splats(path)
+    if path.is_dir():
         return summarise_capture(path)
     raise UsageError(
-        "is neither a run folder, a capture nor a .ply file",
+        "is neither a run folder, a capture nor a splat file",
         where=path,
-        fix="give one of these; other formats are not read yet",
+        fix="give one of these; docs/formats.md lists the formats",
     )
+
+
+def _with_packed_attributes(summary: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A compressed PLY's bytes by what they hold instead of by property."""
+    if not summary["content"].endswith("compressed"):
+        return summary
+    from scene4d.exporters.compressed_ply import sizes_compressed_ply
+    from scene4d.exporters.packing import bytes_table
+
+    return {
+        **summary,
+        "attributes": bytes_table(sizes_compressed_ply(path), summary["num_gaussians"]),
+    }
+
+
+def summarise_splats(path: Path) -> dict[str, Any]:
+    """Counts, spherical-harmonics degree, bytes per attribute and ranges of a splat file."""
+    from scene4d.exporters.formats import attribute_sizes, format_of, read_splats
+    from scene4d.exporters.packing import bytes_table, opacity_of
+
+    form, cloud = format_of(path), read_splats(path)
+    folder = path.parent if path.name == "meta.json" else path
+    files = [f for f in folder.iterdir() if f.is_file()] if folder.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files)
+    summary: dict[str, Any] = {
+        "kind": "splats",
+        "path": str(path.resolve()),
+        "content": f"Gaussian splats, {form.description}",
+        "format": form.name,
+        "axes": f"those of a 3DGS PLY; in the file {form.axes}",
+        "bytes": size,
+        "num_gaussians": len(cloud),
+        "sh_degree": cloud.sh_degree,
+        "bytes_per_gaussian": round(size / max(len(cloud), 1), 2),
+    }
+    if len(cloud):
+        summary["bounding_box"] = [cloud.means.min(0).tolist(), cloud.means.max(0).tolist()]
+        opacities = opacity_of(cloud.logit_opacities)
+        summary["opacities"] = [float(opacities.min()), float(opacities.max())]
+        scales = [float(cloud.log_scales.min()), float(cloud.log_scales.max())]
+        summary["log_scales"] = scales
+    if sizes := attribute_sizes(path):
+        summary["attributes"] = bytes_table(sizes, len(cloud))
+    return summary
 
 
 def summarise_run(run: Path) -> dict[str, Any]:

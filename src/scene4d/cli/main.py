@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("scene4d.cli.eval", "measure a run on its held-out images"),
     "render": ("scene4d.cli.render", "pictures or a video of a run"),
     "export": ("scene4d.cli.export", "a run -> files that other tools open"),
+    "convert": ("scene4d.cli.convert", "a splat file -> a splat file of another format"),
     "info": ("scene4d.cli.info", "what is in a run, capture or splat file"),
     "doctor": ("scene4d.cli.doctor", "which back ends work here, and why the others do not"),
 }

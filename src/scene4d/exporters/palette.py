@@ -25,8 +25,10 @@ def codebook(values: np.ndarray, size: int = 256) -> np.ndarray:
     flat = np.asarray(values, dtype=np.float64).ravel()
     if not flat.size:
         return np.zeros(size, dtype=np.float32)
-    if flat.size <= size:
+    exact = np.unique(flat[:: max(1, flat.size // _SAMPLE)])
+    if len(exact) <= size:  # perhaps it came out of a codebook already
         exact = np.unique(flat)
+    if len(exact) <= size:
         return np.pad(exact, (0, size - len(exact)), mode="edge").astype(np.float32)
     low, high = float(flat.min()), float(flat.max())
     if high <= low:
@@ -60,10 +62,11 @@ def palette(
 
     ``vectors`` [N, D] float32. Deterministic for one ``seed`` and one BLAS.
     """
-    count = len(vectors)
-    if count <= size:
-        return vectors.astype(np.float32), np.arange(count)
     random = np.random.default_rng(seed)
+    first, labels = _distinct(vectors, random)
+    if len(first) <= size:
+        return vectors[first].astype(np.float32), labels
+    count = len(vectors)
     cells = max(1, round(size**0.5))
     sample = vectors[random.choice(count, min(count, _SAMPLE), replace=False)]
     coarse = _kmeans(sample, cells, iterations, random)
@@ -81,6 +84,16 @@ def palette(
         centroids.append(found)
         total += len(found)
     return np.concatenate(centroids), labels
+
+
+def _distinct(vectors: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that represent all distinct vectors, and each vector's; by a random projection, which
+    tells different vectors apart with certainty for all that matters, and is checked."""
+    keys = vectors @ random.normal(size=vectors.shape[1])
+    _, first, labels = np.unique(keys, return_index=True, return_inverse=True)
+    if len(first) < len(vectors) and not np.array_equal(vectors[first][labels], vectors):
+        return np.arange(len(vectors)), np.arange(len(vectors))
+    return first, labels
 
 
 def _shares(sizes: np.ndarray, total: int) -> np.ndarray:

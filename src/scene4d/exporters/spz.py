@@ -152,7 +152,7 @@ def read_spz(path: Path) -> SplatCloud:
     constant = (colours / 255 - 0.5) / _LEGACY_COLOUR
     scales = np.frombuffer(streams[3], dtype=np.uint8).reshape(count, 3)
     cloud = SplatCloud(
-        means=_positions(streams[0], header) * _FLIP,
+        means=_positions(streams[0], header) * _FLIP + np.float32(0),  # no -0
         quats=quats,
         log_scales=scales.astype(np.float32) / 16 - 10,
         logit_opacities=packing.logit_of_bytes(np.frombuffer(streams[1], dtype=np.uint8)),

@@ -1,0 +1,61 @@
+"""``scene4d convert``: a splat file as one of another format."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from scene4d.errors import UsageError
+from scene4d.exporters.edit import EditOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertArgs:
+    """Converts between splat formats: .ply, .compressed.ply, .splat, .spz, .sog (or a folder with
+    meta.json), .glb. The scene keeps its place: where a format's specification has other axes
+    (.spz, .glb), they are turned on the way in and back on the way out, and a line says so."""
+
+    source: tyro.conf.Positional[Path]
+    """Splat file; its first bytes say which format it has."""
+    output_path: tyro.conf.Positional[Path]
+    """File to write; its suffix says which format it gets. For SOG also a folder's meta.json."""
+    edit: Annotated[EditOptions, tyro.conf.arg(name="")] = field(default_factory=EditOptions)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the verb: what was read and written on stderr, the path on stdout."""
+    args = tyro.cli(ConvertArgs, args=argv, prog="scene4d convert")
+    from scene4d.exporters.edit import edited
+    from scene4d.exporters.formats import (
+        describe_written,
+        format_by_suffix,
+        format_of,
+        read_splats,
+        write_splats,
+    )
+
+    if (args.source / "config.toml").is_file():
+        raise UsageError(
+            "is a run, not a splat file",
+            where=args.source,
+            fix=f"scene4d export {args.source} FORMAT --output-path {args.output_path}",
+        )
+    read_as, write_as = format_of(args.source), format_by_suffix(args.output_path)
+    if write_as is None:
+        raise UsageError(
+            "the suffix names no splat format",
+            where=args.output_path,
+            fix="end it with .ply, .compressed.ply, .splat, .spz, .sog or .glb",
+        )
+    cloud = read_splats(args.source)
+    turned = "" if read_as.axes == "as they are" else f"; axes on reading undone: {read_as.axes}"
+    print(f"read {len(cloud):,} Gaussians as {read_as.name}{turned}", file=sys.stderr)
+    cloud = edited(cloud, args.edit)
+    write_splats(args.output_path, cloud)
+    told = describe_written(args.output_path, cloud, write_as)
+    print(f"wrote {write_as.name}: {told}", file=sys.stderr)
+    print(args.output_path)

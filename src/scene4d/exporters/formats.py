@@ -1,0 +1,219 @@
+"""The splat file formats by name: which there are, which one a file is, reading and writing any."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scene4d.errors import DataError, UsageError
+from scene4d.splat_cloud import SplatCloud
+
+if TYPE_CHECKING:
+    from scene4d.exporters.source import ExportSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplatFormat:
+    """One format; its functions are named "module:function", loaded when called."""
+
+    name: str
+    """As on the command line."""
+    suffixes: tuple[str, ...]
+    """Lower case; the first is the usual one."""
+    read: str
+    """``read(path) -> SplatCloud``"""
+    write: str
+    """``write(path, cloud) -> None``"""
+    description: str
+    keeps_sh: bool = True
+    axes: str = "as they are"
+    """What happens to the axes of a 3DGS PLY on the way into the file, undone on the way out."""
+    sizes: str = ""
+    """``sizes(path) -> dict[str, int]``: bytes of each attribute, where they can be told apart."""
+
+
+_HERE = "scene4d.exporters."
+FORMATS: tuple[SplatFormat, ...] = (
+    SplatFormat(
+        name="ply",
+        suffixes=(".ply",),
+        read=_HERE + "ply:read_ply",
+        write=_HERE + "ply:write_ply",
+        description="the 3DGS reference's file, float32, no loss",
+    ),
+    SplatFormat(
+        name="compressed-ply",
+        suffixes=(".compressed.ply",),
+        read=_HERE + "compressed_ply:read_compressed_ply",
+        write=_HERE + "compressed_ply:write_compressed_ply",
+        sizes=_HERE + "compressed_ply:sizes_compressed_ply",
+        description="PlayCanvas' chunks of 256, 16 bytes and 45 for harmonics",
+    ),
+    SplatFormat(
+        name="splat",
+        suffixes=(".splat",),
+        read=_HERE + "splat:read_splat",
+        write=_HERE + "splat:write_splat",
+        sizes=_HERE + "splat:sizes_splat",
+        description="32 bytes per splat, no harmonics",
+        keeps_sh=False,
+    ),
+    SplatFormat(
+        name="spz",
+        suffixes=(".spz",),
+        read=_HERE + "spz:read_spz",
+        write=_HERE + "spz:write_spz",
+        sizes=_HERE + "spz:sizes_spz",
+        description="Niantic's, version 4",
+        axes="y and z change sign (right-up-back, by the specification)",
+    ),
+    SplatFormat(
+        name="sog",
+        suffixes=(".sog",),
+        read=_HERE + "sog:read_sog",
+        write=_HERE + "sog:write_sog",
+        sizes=_HERE + "sog:sizes_sog",
+        description="PlayCanvas' pictures, version 2; also a folder with meta.json",
+    ),
+    SplatFormat(
+        name="glb",
+        suffixes=(".glb",),
+        read=_HERE + "glb:read_glb",
+        write=_HERE + "glb:write_glb",
+        sizes=_HERE + "glb:sizes_glb",
+        description="glTF with KHR_gaussian_splatting, float32, no loss",
+        axes="turned by 180 degrees about z (y up, by the specification), through the node",
+    ),
+    # .s4d belongs here: one line, when exporters/s4d.py has read_s4d(path) and write_s4d.
+)
+
+
+def format_named(name: str) -> SplatFormat:
+    """The format of that name. Raises :class:`UsageError`."""
+    for form in FORMATS:
+        if form.name == name:
+            return form
+    raise UsageError(f"there is no splat format {name!r}", fix=f"one of {_all_names()}")
+
+
+def format_by_suffix(path: Path) -> SplatFormat | None:
+    """The format that the file's name says; meta.json is SOG's."""
+    name = Path(path).name.lower()
+    if name == "meta.json":
+        return format_named("sog")
+    # the longest suffix wins: .compressed.ply is not .ply
+    matches = [(len(s), f) for f in FORMATS for s in f.suffixes if name.endswith(s)]
+    return max(matches, key=lambda match: match[0])[1] if matches else None
+
+
+def format_of(path: Path) -> SplatFormat:
+    """The format of an existing file or folder, by its first bytes and then by its name.
+
+    Raises :class:`DataError` when there is nothing, :class:`UsageError` when it is no splat file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError("not found", where=path)
+    found = format_by_content(path) or format_by_suffix(path)
+    if found is None or (path.is_dir() and found.name != "sog"):
+        raise UsageError(
+            "is not a splat file that can be read",
+            where=path,
+            fix=f"formats: {_all_names()}",
+        )
+    return found
+
+
+def format_by_content(path: Path) -> SplatFormat | None:
+    """The format that the first bytes tell, if they tell any."""
+    if path.is_dir():
+        return format_named("sog") if (path / "meta.json").is_file() else None
+    try:
+        with open(path, "rb") as file:
+            start = file.read(65536)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=path) from error
+    if start[:3] == b"ply" and start[3:4] in b"\r\n":
+        return format_named("compressed-ply" if b"packed_position" in start else "ply")
+    if start[:4] == b"glTF":
+        return format_named("glb")
+    if start[:4] == b"NGSP" or start[:2] == b"\x1f\x8b":
+        return format_named("spz")
+    if start[:4] == b"PK\x03\x04" and path.suffix.lower() != ".s4d":
+        return format_named("sog")
+    return None
+
+
+def read_splats(path: Path) -> SplatCloud:
+    """The splats of a file of any format, in the axes of the 3DGS PLY. Raises
+    :class:`Scene4dError`."""
+    path = Path(path)
+    return _function(format_of(path).read)(path)
+
+
+def write_splats(path: Path, cloud: SplatCloud, *, name: str | None = None, **options: Any) -> str:
+    """Writes ``cloud`` in the format ``name``, or the suffix's; returns the format's name."""
+    path = Path(path)
+    form = format_named(name) if name else format_by_suffix(path)
+    if form is None:
+        raise UsageError(
+            f"{path.suffix or 'no suffix'!r} names no splat format",
+            where=path,
+            fix=f"end the name with one of {', '.join(s for f in FORMATS for s in f.suffixes)}",
+        )
+    _function(form.write)(path, cloud, **options)
+    return form.name
+
+
+def attribute_sizes(path: Path) -> dict[str, int]:
+    """Bytes of each attribute of a splat file; empty where they cannot be told apart."""
+    form = format_of(path)
+    return _function(form.sizes)(Path(path)) if form.sizes else {}
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _all_names() -> str:
+    return ", ".join(form.name for form in FORMATS)
+
+
+def _export(source: ExportSource, path: Path, options: object = None, *, name: str) -> str:
+    """Writes the splats of ``source`` in the input's frame; returns a line that describes them."""
+    del options  # there are none
+    form, path = format_named(name), Path(path)
+    by_name = format_by_suffix(path)
+    if by_name is None or by_name.name != name:
+        raise UsageError(
+            f"splats in the format {name} are written as {form.suffixes[0]}",
+            where=path,
+            fix=f"name the file SOMETHING{form.suffixes[0]}",
+        )
+    cloud = source.cloud()
+    write_splats(path, cloud, name=name)
+    return describe_written(path, cloud, form)
+
+
+export_compressed_ply = partial(_export, name="compressed-ply")
+export_splat = partial(_export, name="splat")
+export_spz = partial(_export, name="spz")
+export_sog = partial(_export, name="sog")
+export_glb = partial(_export, name="glb")
+
+
+def describe_written(path: Path, cloud: SplatCloud, form: SplatFormat) -> str:
+    """A line for people about what was written."""
+    lost = ", its view-dependent colour lost" if cloud.sh_degree and not form.keeps_sh else ""
+    turned = "" if form.axes == "as they are" else f"; axes: {form.axes}"
+    size = path.stat().st_size / max(len(cloud), 1)
+    each = "" if path.name == "meta.json" else f", {size:.2f} bytes each"
+    return (
+        f"{len(cloud):,} Gaussians, spherical harmonics of degree {cloud.sh_degree}"
+        f"{lost}{each}{turned}"
+    )
