@@ -12,7 +12,8 @@ from PIL import Image
 
 from scene4d.data.dataparsers.colmap_files import read_model
 from scene4d.data.images import ImageCache
-from scene4d.data.load import SceneOptions, load_scene
+from scene4d.data.load import load_scene
+from scene4d.data.options import SceneOptions
 from scene4d.data.sample import sample_scene_path
 from scene4d.errors import DataError, Scene4dError, UsageError
 
@@ -235,7 +236,6 @@ def test_options(make_capture):
         (SceneOptions(test_every=1), "--test-every"),
         (SceneOptions(downscale_factor=0), "--downscale-factor"),
         (SceneOptions(max_frames=0), "--max-frames"),
-        (SceneOptions(dataparser="x"), "no dataparser is called 'x'"),
     ):
         fails(root, match, options, UsageError)
 

@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from PIL import Image
 
 from scene4d.cameras.distortion import Distortion
 from scene4d.cameras.rays import project
-from scene4d.data.dataparsers import DATAPARSERS, detect
+from scene4d.data.dataparsers import DATAPARSERS, dataparser_module, detect
 from scene4d.data.dataparsers.colmap import colmap_camera
 from scene4d.data.dataparsers.colmap_files import ColmapCamera, read_model
 from scene4d.data.images import ImageCache
-from scene4d.data.load import SceneOptions, load_scene
+from scene4d.data.load import load_scene
+from scene4d.data.options import SceneOptions
 from scene4d.data.points import visible_from
 from scene4d.data.split import every_nth, ordinal
 from scene4d.errors import DataError, UsageError
@@ -366,7 +368,9 @@ def test_every_dataparser_can_be_named(make_capture):
             with pytest.raises(DataError, match=f"not a {name} capture"):
                 load_scene(root, SceneOptions(dataparser=name))
     with pytest.raises(UsageError, match="no dataparser is called"):
-        load_scene(root, SceneOptions(dataparser="nope"))
+        dataparser_module("nope")
+    choices = get_type_hints(SceneOptions)["dataparser"]
+    assert get_args(choices) == ("auto", *DATAPARSERS)
 
 
 def test_unknown_folder_says_what_was_looked_for(tmp_path):

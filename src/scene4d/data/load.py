@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from scene4d.cameras.poses import closest_rotation, rotation_error
 from scene4d.data.dataparsers import ParseOptions, dataparser_module, detect
 from scene4d.data.image_files import depth_size, image_size
 from scene4d.data.images import check_same_shape
+from scene4d.data.options import SceneOptions
 from scene4d.data.scene import Frame, Scene
 from scene4d.errors import DataError, UsageError
 
@@ -22,22 +23,6 @@ ROTATION_TOLERANCE = 1e-3
 """Deviations up to here come from rounded files and are repaired; larger ones are mistakes."""
 _ASPECT_TOLERANCE = 0.01
 """Images may have been resized with rounding: 1 % covers one pixel in a hundred."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneOptions:
-    """How a capture is read."""
-
-    dataparser: str = "auto"
-    """auto, nerfstudio, blender, colmap or llff."""
-    downscale_factor: int = 1
-    """Use the images at this fraction of their size (2: half as wide and high)."""
-    test_every: int = 8
-    """Hold out every n-th image where the capture gives no split; 0: none."""
-    max_frames: int | None = None
-    """Keep at most this many frames, evenly spread, in the same train/test proportion."""
-    ram_budget_gb: float | None = None
-    """Memory that the decoded images may take, in GB; None: half of what is free."""
 
 
 def load_scene(path: Path, options: SceneOptions | None = None) -> Scene:

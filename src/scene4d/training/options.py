@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from scene4d.data.options import SceneOptions
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(SceneOptions):
     """Where a training reads and writes, on what, and for how long."""
 
     data: Path | None = None
@@ -25,15 +27,6 @@ class TrainOptions:
     """Training ends after this time, with every schedule fitted to it; evaluation follows."""
     seed: int = 0
     """Two runs with the same seed and number of steps on one machine give the same result."""
-    dataparser: Literal["auto", "nerfstudio", "blender", "colmap", "llff"] = "auto"
-    """The capture's format; auto looks at the folder."""
-    downscale_factor: int = 1
-    """Images are made this many times smaller."""
-    test_every: int = 8
-    """Every n-th image is held out for evaluation, unless the capture names its own test set."""
-    ram_budget_gb: float | None = None
-    """Largest memory for decoded images, in GB (by default half of what is free); more is refused
-    before it starts."""
     checkpoint_every_s: float = 60.0
     """Seconds between checkpoints."""
     keep_checkpoints: int = 2

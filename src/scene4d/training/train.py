@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +13,13 @@ import torch
 
 from scene4d.data.fusion import fuse_depth
 from scene4d.data.images import ImageCache
-from scene4d.data.load import SceneOptions, load_scene
+from scene4d.data.load import load_scene
 from scene4d.data.sample import sample_scene_path
 from scene4d.data.scene import Scene
 from scene4d.errors import UsageError
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method
+from scene4d.training.checkpoint import Checkpoint
 from scene4d.training.device import choose_device
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import (
@@ -43,15 +44,7 @@ def load_capture(
 ) -> tuple[Scene, ImageCache]:
     """The scene, with the images of ``split`` decoded."""
     path = options.data if options.data is not None else sample_scene_path()
-    scene = load_scene(
-        path,
-        SceneOptions(
-            dataparser=options.dataparser,
-            downscale_factor=options.downscale_factor,
-            test_every=options.test_every,
-            ram_budget_gb=options.ram_budget_gb,
-        ),
-    )
+    scene = load_scene(path, options)
     images = ImageCache(
         scene,
         downscale_factor=options.downscale_factor,
@@ -65,10 +58,11 @@ def start(
     method: Method, options: TrainOptions, *, watcher_factory: WatcherFactory | None = None
 ) -> Path:
     """Trains ``method`` on a capture in a new run folder, and returns the folder."""
-    device = choose_device(options.device)
-    scene, images = load_capture(options)
+    task = _task(method, options)
+    scene, images = task.scene, task.images
     if scene.points is None and any(f.depth_path is not None for f in scene.frames):
         scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
+        task = replace(task, scene=scene)
     generator = torch.Generator().manual_seed(options.seed)
     representation = method.build(scene, generator=generator)
     name = options.experiment_name or experiment_name(options)
@@ -76,20 +70,8 @@ def start(
     with locked(run):
         write_config(run, method, options)
         write_scene(run, scene, images)
-        trainer = Trainer(
-            method=method,
-            options=options,
-            scene=scene,
-            images=images,
-            representation=representation,
-            run=run,
-            device=device,
-            generator=generator,
-            watchers=_watchers(watcher_factory, scene, images, representation),
-        )
         _log.info("run folder: %s", run)
-        with _closing(trainer.watchers):
-            trainer.train()
+        _fit(task, run, representation, generator, watcher_factory)
     return run
 
 
@@ -108,24 +90,54 @@ def resume(
         checkpoint_path, checkpoint = newest_checkpoint(run)
         if checkpoint.plain["method"] != method.name:
             raise UsageError(f"is of method {checkpoint.plain['method']!r}", where=checkpoint_path)
-        scene, images = load_capture(options)
+        task = _task(method, options)
         representation = representation_from(checkpoint)
-        trainer = Trainer(
-            method=method,
-            options=options,
-            scene=scene,
-            images=images,
-            representation=representation,
-            run=run,
-            device=choose_device(options.device),
-            generator=torch.Generator(),
-            watchers=_watchers(watcher_factory, scene, images, representation),
-        )
-        trainer.restore(checkpoint)
-        _log.info("resuming %s at step %d", run, trainer.step)
-        with _closing(trainer.watchers):
-            trainer.train()
+        _log.info("resuming %s at step %d", run, checkpoint.step)
+        _fit(task, run, representation, torch.Generator(), watcher_factory, checkpoint)
     return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What is trained on what, where: known before there is a run folder."""
+
+    method: Method
+    options: TrainOptions
+    scene: Scene
+    images: ImageCache
+    device: torch.device
+
+
+def _task(method: Method, options: TrainOptions) -> _Task:
+    device = choose_device(options.device)  # first: a refusal need not wait for the images
+    scene, images = load_capture(options)
+    return _Task(method=method, options=options, scene=scene, images=images, device=device)
+
+
+def _fit(
+    task: _Task,
+    run: Path,
+    representation: Representation,
+    generator: torch.Generator,
+    watcher_factory: WatcherFactory | None,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Trains ``representation`` in ``run``, from ``checkpoint`` on where there is one."""
+    trainer = Trainer(
+        method=task.method,
+        options=task.options,
+        scene=task.scene,
+        images=task.images,
+        representation=representation,
+        run=run,
+        device=task.device,
+        generator=generator,
+        watchers=_watchers(watcher_factory, task.scene, task.images, representation),
+    )
+    with _closing(trainer.watchers):
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+        trainer.train()
 
 
 def experiment_name(options: TrainOptions) -> str:

@@ -1,0 +1,24 @@
+"""How a capture is read; torch-free for ``--help``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """How a capture is read."""
+
+    dataparser: Literal["auto", "nerfstudio", "blender", "colmap", "llff"] = "auto"
+    """The capture's format; auto looks at the folder."""
+    downscale_factor: int = 1
+    """Images are made this many times smaller."""
+    test_every: int = 8
+    """Every n-th image is held out for evaluation, unless the capture names its own test set;
+    0 holds out none."""
+    max_frames: int | None = None
+    """Keep at most this many frames, evenly spread, in the same train/test proportion."""
+    ram_budget_gb: float | None = None
+    """Largest memory for decoded images, in GB (by default half of what is free); more is refused
+    before it starts."""
