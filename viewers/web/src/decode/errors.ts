@@ -1,0 +1,25 @@
+/** What went wrong, in words for the person in front of the page. */
+export type FailureKind =
+  | "network"
+  | "not-found"
+  | "format"
+  | "damaged"
+  | "version"
+  | "kind"
+  | "too-big"
+  | "no-graphics";
+
+/** A failure with a kind, the thing it happened to, and technical detail for the console. */
+export class SceneError extends Error {
+  readonly kind: FailureKind;
+  readonly where: string;
+  readonly detail: string;
+
+  constructor(kind: FailureKind, where: string, detail: string) {
+    super(`${where}: ${detail}`);
+    this.name = "SceneError";
+    this.kind = kind;
+    this.where = where;
+    this.detail = detail;
+  }
+}
