@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scene4d.cameras.camera import Camera
-from scene4d.cameras.distortion import undistorted_camera, undistortion_grid
+from scene4d.cameras.undistortion import undistorted_camera, undistortion_grid
 from scene4d.data.image_files import image_header, read_depth, read_mask, read_picture
 from scene4d.data.scene import Frame, Scene, View
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError

@@ -47,8 +47,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from scene4d.cameras.camera import Camera
-from scene4d.cameras.distortion import undistorted_camera
 from scene4d.cameras.rays import project
+from scene4d.cameras.undistortion import undistorted_camera
 from scene4d.data.images import ImageCache
 from scene4d.data.scene import Points, Scene, View
 from scene4d.errors import DataError
