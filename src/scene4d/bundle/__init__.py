@@ -1,0 +1,1 @@
+"""The ``.s4d`` bundle: container, quantisation, entropy coding. Needs no torch."""

@@ -1,0 +1,92 @@
+"""Every fault of a bundle at once, for ``scene4d validate``; readers stop at the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scene4d.bundle.coding import decode_scene
+from scene4d.bundle.container import Bundle, open_bundle
+from scene4d.bundle.manifest import faults, schema
+from scene4d.bundle.scene_info import image_extension
+from scene4d.bundle.splats import splats_from
+from scene4d.errors import DataError
+from scene4d.splat_cloud import split_similarity
+
+_MOST = 50
+
+
+def bundle_faults(path: Path) -> list[str]:
+    """What is wrong with the bundle, one line each; empty when it is sound."""
+    try:
+        bundle = open_bundle(path)
+    except DataError as error:
+        return [error.what]
+    found = list(dict.fromkeys(faults(bundle.manifest, schema())))[:_MOST]
+    found += _member_faults(bundle)
+    found += _scene_faults(bundle)
+    if not found:
+        try:
+            decoded = decode_scene(bundle)
+            if bundle.manifest["kind"] == "splats":
+                splats_from(decoded, bundle.manifest["sh_degree"])
+        except DataError as error:
+            found.append(error.what)
+    return found
+
+
+def describe(path: Path) -> str:
+    """One line about a sound bundle."""
+    bundle = open_bundle(path)
+    m = bundle.manifest
+    return (
+        f"{path}: a sound bundle of kind {m['kind']}, version {m['version']}: {m['count']:,} splats"
+        f" of SH degree {m['sh_degree']} in {len(m['stages'])} stages, {bundle.size:,} bytes"
+    )
+
+
+def _member_faults(bundle: Bundle) -> list[str]:
+    found = []
+    for name in bundle.names():
+        try:
+            bundle.read(name)
+        except DataError as error:
+            found.append(error.what)
+    manifest = bundle.manifest
+    wanted = [manifest["poster"], manifest["tables"]]
+    wanted += [reference["member"] for reference in manifest["references"]]
+    wanted += [stage["member"] for stage in manifest["stages"]]
+    for name in dict.fromkeys(wanted):
+        if name not in bundle.names():
+            found.append(f"the manifest refers to member {name!r}, which does not exist")
+    return found
+
+
+def _scene_faults(bundle: Bundle) -> list[str]:
+    """Faults of the scene's description that the schema cannot express."""
+    manifest, found = bundle.manifest, []
+    try:
+        split_similarity(np.array(manifest["transform"], dtype=np.float64))
+    except DataError as error:
+        found.append(f"transform: {error.what}")
+    for name in ("content", "cameras"):
+        low, high = manifest["limits"][name]
+        if any(a > b for a, b in zip(low, high, strict=True)):
+            found.append(f"limits.{name} has its corners exchanged")
+    for number, camera in enumerate(manifest["cameras"]):
+        if camera["c2w"][3] != [0, 0, 0, 1]:
+            found.append(f"cameras[{number}].c2w does not end with the row 0 0 0 1")
+    for number, reference in enumerate(manifest["references"]):
+        if reference["camera"] >= len(manifest["cameras"]):
+            found.append(f"references[{number}] is of a camera that does not exist")
+    points = sum(stage["points"] for stage in manifest["stages"])
+    if manifest["kind"] == "splats" and points != manifest["count"]:
+        found.append(f"count is {manifest['count']}, the stages have {points} points")
+    for name in (manifest["poster"], *(r["member"] for r in manifest["references"])):
+        if name in bundle.names():
+            try:
+                image_extension(bundle.read(name))
+            except DataError:
+                found.append(f"member {name!r} is neither PNG, JPEG nor WebP, or is damaged")
+    return list(dict.fromkeys(found))

@@ -1,0 +1,292 @@
+"""Columns of integer codes as rANS passes, each with tables that other columns' codes choose.
+
+A *channel* is one component of one array: a column of int32 codes, an item each. Its code c is
+stored as a symbol (c - low) >> low_bits, coded by a frequency table, and low_bits plain bits. The
+table may depend on the item's codes in channels decoded before (its *context*). All arithmetic is
+on integers, so that every machine decodes the same codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from scene4d.bundle.rans import RansDecoder, RansEncoder
+from scene4d.bundle.tables import PRECISION, TOTAL, Tables, frequency_table
+
+MAX_CONTEXTS = 16
+"""Tables that one context is tried with before they are merged."""
+_JOINT = 6
+"""Tables along each axis when a context and the previous symbol choose together."""
+_TABLE_ENTRY_BITS = 7.0
+"""What a used entry of a table costs in tables.bin after zlib, about; decides what pays."""
+_FIT_ITEMS = 100_000
+"""Contexts are chosen on so many evenly spread items; the tables then count all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Chooses one of ``len(edges) + 1`` tables by v = sum of weight * code (or |code|).
+
+    The table's number is how many ``edges`` are <= v.
+    """
+
+    channels: tuple[str, ...]
+    """Names of channels that are decoded earlier and have as many items."""
+    weights: tuple[int, ...]
+    magnitude: bool = False
+    """Takes |code| instead of code."""
+    edges: tuple[int, ...] = ()
+
+    def value(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """[n] int64 v of every item."""
+        total = np.zeros(len(columns[self.channels[0]]), dtype=np.int64)
+        for name, weight in zip(self.channels, self.weights, strict=True):
+            codes = columns[name].astype(np.int64)
+            total += weight * (np.abs(codes) if self.magnitude else codes)
+        return total
+
+    def rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """[n] uint8 numbers of tables."""
+        return _bins(self.value(columns), np.asarray(self.edges, dtype=np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelModel:
+    """How one channel is coded."""
+
+    low: int
+    """Smallest code."""
+    low_bits: int = 0
+    table: int = 0
+    """Number of the first table."""
+    context: Context | None = None
+    previous: tuple[int, ...] = ()
+    """Edges over the symbol of the item before (0 before the first); they choose as well."""
+
+    @property
+    def num_tables(self) -> int:
+        """Tables from ``table`` on."""
+        return (len(self.previous) + 1) * (len(self.context.edges) + 1 if self.context else 1)
+
+    def previous_bins(self) -> np.ndarray:
+        """[4096] uint8: how many of the edges are <= each symbol."""
+        return np.searchsorted(self.previous, np.arange(TOTAL), side="right").astype(np.uint8)
+
+    def rows(
+        self,
+        symbols: np.ndarray,
+        columns: Mapping[str, np.ndarray],
+        starts: Sequence[int] = (0,),
+    ) -> np.ndarray | None:
+        """[n] uint8 numbers of the symbols' tables; None: all 0. ``starts``: of each stage."""
+        rows = None if self.context is None else self.context.rows(columns)
+        if not self.previous:
+            return rows
+        before = self.previous_bins()[_before(symbols, starts)]
+        stride = np.uint8(len(self.previous) + 1)
+        return before if rows is None else rows * stride + before
+
+
+class TableBuilder:
+    """Collects tables while channels are fitted; equal tables are stored once."""
+
+    def __init__(self) -> None:
+        self._tables: list[np.ndarray] = []
+        self._known: dict[bytes, int] = {}
+
+    def add(self, counts: np.ndarray) -> int:
+        """Number of the first of the tables made from ``counts`` [tables, n] (or [n])."""
+        made = [_without_tail(frequency_table(row)) for row in np.atleast_2d(counts)]
+        key = b"|".join(t.tobytes() for t in made)
+        if key not in self._known:
+            self._known[key] = len(self._tables)
+            self._tables.extend(made)
+        return self._known[key]
+
+    def build(self) -> Tables:
+        """All tables so far."""
+        return Tables(self._tables)
+
+
+def encode_channels(
+    encoder: RansEncoder,
+    names: Iterable[str],
+    models: Mapping[str, ChannelModel],
+    columns: Mapping[str, np.ndarray],
+) -> None:
+    """Adds the passes of the named channels in order. ``columns`` also holds their contexts."""
+    for name in names:
+        model, codes = models[name], columns[name]
+        shifted = codes.astype(np.int64) - model.low
+        symbols = shifted >> model.low_bits
+        encoder.symbols(symbols, model.table, model.rows(symbols, columns))
+        if model.low_bits:
+            encoder.bits(shifted & ((1 << model.low_bits) - 1), model.low_bits)
+
+
+def decode_channels(
+    decoder: RansDecoder,
+    names: Iterable[str],
+    models: Mapping[str, ChannelModel],
+    count: int,
+    columns: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """[count] int32 codes of the named channels; ``columns``: channels decoded before."""
+    known = dict(columns)
+    decoded = {}
+    for name in names:
+        model = models[name]
+        rows = None if model.context is None else model.context.rows(known)
+        bins = model.previous_bins() if model.previous else None
+        codes = decoder.symbols(count, model.table, rows, bins)
+        if model.low_bits:
+            codes = (codes << model.low_bits) | decoder.bits(count, model.low_bits)
+        codes += np.int32(model.low)
+        known[name] = decoded[name] = codes
+    return decoded
+
+
+def fit_channel(
+    name: str,
+    columns: Mapping[str, np.ndarray],
+    candidates: Sequence[Context],
+    builder: TableBuilder,
+    starts: Sequence[int] = (0,),
+) -> tuple[ChannelModel, float]:
+    """The cheapest model among no context, ``candidates`` and the previous symbol; size in bits.
+
+    Edges are put at quantiles of the context's value; neighbouring tables are merged while that
+    saves more in tables than it costs in codes. The best candidate and the previous symbol are
+    also tried together. ``starts``: the first item of each stage, which has no item before it.
+    """
+    codes = columns[name]
+    low = int(codes.min()) if len(codes) else 0
+    shifted = codes.astype(np.int64) - low
+    low_bits = _best_low_bits(shifted)
+    symbols = shifted >> low_bits
+    size = int(symbols.max()) + 1 if len(codes) else 1
+    model = ChannelModel(low=low, low_bits=low_bits)
+    if len(codes):
+        model = _choose_context(model, symbols, columns, candidates, starts)
+    rows = model.rows(symbols, columns, starts)
+    flat = symbols if rows is None else rows.astype(np.int64) * size + symbols
+    counts = np.bincount(flat, minlength=model.num_tables * size).reshape(-1, size)
+    model = replace(model, table=builder.add(counts))
+    return model, _cost(counts, 1) + low_bits * len(codes)
+
+
+def _choose_context(
+    model: ChannelModel,
+    symbols: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    candidates: Sequence[Context],
+    starts: Sequence[int],
+) -> ChannelModel:
+    """``model`` with the context and edges of the previous symbol that pay most."""
+    size = int(symbols.max()) + 1
+    stride = max(1, len(symbols) // _FIT_ITEMS)
+    sample = symbols[::stride]
+    before = _before(symbols, starts)[::stride]
+    best_cost, best = _cost(np.bincount(sample, minlength=size)[None], stride), model
+    best_context, context_cost = None, np.inf
+    for candidate in candidates:
+        thinned = {channel: columns[channel][::stride] for channel in candidate.channels}
+        value = candidate.value(thinned)
+        edges, cost = _fit_edges(value, sample, size, stride)
+        if edges and cost < context_cost:
+            context_cost, best_context = cost, (replace(candidate, edges=edges), value)
+    if best_context is not None and context_cost < best_cost:
+        best_cost, best = context_cost, replace(model, context=best_context[0])
+    edges, cost = _fit_edges(before, sample, size, stride)
+    if edges and cost < best_cost:
+        best_cost, best = cost, replace(model, previous=edges)
+    if edges and best_context is not None:
+        context, value = best_context
+        coarse, _ = _fit_edges(value, sample, size, stride, most=_JOINT)
+        edges, _ = _fit_edges(before, sample, size, stride, most=_JOINT)
+        joint = replace(model, context=replace(context, edges=coarse), previous=edges)
+        rows = _bins(value, np.asarray(coarse, dtype=np.int64)).astype(np.int64)
+        rows = rows * (len(edges) + 1) + _bins(before, np.asarray(edges, dtype=np.int64))
+        counts = np.bincount(rows * size + sample, minlength=joint.num_tables * size)
+        if _cost(counts.reshape(-1, size), stride) < best_cost:
+            best = joint
+    return best
+
+
+def _fit_edges(
+    values: np.ndarray, symbols: np.ndarray, size: int, stride: int, most: int = MAX_CONTEXTS
+) -> tuple[tuple[int, ...], float]:
+    """Edges of at most ``most`` bins of a context, and the size in bits that they give."""
+    quantiles = np.quantile(values, np.linspace(0, 1, MAX_CONTEXTS + 1)[1:-1], method="higher")
+    edges = [int(e) for e in np.unique(quantiles) if e > values.min()] if len(values) else []
+    if not edges:
+        return (), np.inf
+    rows = _bins(values, np.asarray(edges, dtype=np.int64)).astype(np.int64)
+    counts = np.bincount(rows * size + symbols, minlength=(len(edges) + 1) * size)
+    tables = list(counts.reshape(len(edges) + 1, size))
+    costs = [_cost(t[None], stride) for t in tables]
+    while len(tables) > 1:
+        merged = [_cost((a + b)[None], stride) for a, b in pairwise(tables)]
+        gains = [costs[i] + costs[i + 1] - merged[i] for i in range(len(merged))]
+        at = int(np.argmax(gains))
+        if gains[at] <= 0 and len(tables) <= most:
+            break
+        tables[at : at + 2] = [tables[at] + tables[at + 1]]
+        costs[at : at + 2] = [merged[at]]
+        del edges[at]
+    return tuple(edges), float(sum(costs))
+
+
+def _best_low_bits(shifted: np.ndarray) -> int:
+    """The number of plain bits that makes codes and table together smallest."""
+    if not len(shifted):
+        return 0
+    top = int(shifted.max())
+    if top >> PRECISION >= TOTAL:
+        raise ValueError(f"codes of a channel span {top + 1} values; {TOTAL << PRECISION} at most")
+    least = max(0, top.bit_length() - PRECISION)
+    counts = np.bincount(shifted >> least)
+    best, best_cost = least, np.inf
+    for low_bits in range(least, min(top.bit_length(), PRECISION) + 1):
+        cost = _cost(counts[None], 1) + low_bits * len(shifted)
+        if cost < best_cost and np.count_nonzero(counts) <= TOTAL // 2:
+            best, best_cost = low_bits, cost
+        counts = np.add.reduceat(counts, np.arange(0, len(counts), 2))
+    return best
+
+
+def _cost(counts: np.ndarray, stride: int) -> float:
+    """Bits of the symbols counted in ``counts`` [tables, n] (every ``stride``-th) with tables."""
+    total = counts.sum(axis=1, keepdims=True)
+    used = counts > 0
+    # A symbol's share in its table is at least 1/4096.
+    share = np.maximum(counts, total / TOTAL) / np.maximum(total, 1)
+    bits = -(counts * np.log2(share, where=used, out=np.zeros(counts.shape))).sum()
+    return float(bits * stride + used.sum() * _TABLE_ENTRY_BITS)
+
+
+def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """[n] uint8: how many ``edges`` are <= each value."""
+    if not len(values):
+        return np.zeros(0, dtype=np.uint8)
+    low, high = int(values.min()), int(values.max())
+    if high - low < 1 << 16:
+        table = np.searchsorted(edges, np.arange(low, high + 1), side="right").astype(np.uint8)
+        return table[values - low]
+    return np.searchsorted(edges, values, side="right").astype(np.uint8)
+
+
+def _before(symbols: np.ndarray, starts: Sequence[int]) -> np.ndarray:
+    """[n] symbol of the item before; 0 at the ``starts``."""
+    result = np.empty_like(symbols)
+    result[1:] = symbols[:-1]
+    result[[start for start in starts if start < len(result)]] = 0
+    return result
+
+
+def _without_tail(table: np.ndarray) -> np.ndarray:
+    return table[: int(np.flatnonzero(table)[-1]) + 1]

@@ -1,0 +1,350 @@
+"""Bundles of kind ``splats``: plain Gaussians, quantised attribute by attribute.
+
+Arrays: ``opacity`` [1] (alpha), ``log_scales`` [3], ``rotation`` [3] (vector part of the unit
+quaternion), ``dc`` [3] and ``sh`` [3 * (K - 1)] (coefficient by coefficient, red green blue).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import scene4d
+from scene4d.bundle.arrays import CodedArray, dequantise, uniform
+from scene4d.bundle.coding import Coded, Decoded, PointSet, decode_scene, encode_scene
+from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
+from scene4d.bundle.manifest import FORMAT, VERSION
+from scene4d.bundle.positions import MAX_BITS
+from scene4d.bundle.quantise import quantise_uniform, rounded
+from scene4d.bundle.rotations import angles_between, canonical, quats_of
+from scene4d.bundle.scene_info import SceneInfo, default_info, info_entries
+from scene4d.errors import DataError, UsageError
+from scene4d.splat_cloud import SplatCloud
+
+KIND = "splats"
+ALPHA_LIMIT = 1 / 4096
+"""Opacities leave as logits of alpha within [1/4096, 1 - 1/4096]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplatQuantisation:
+    """Steps of every attribute; an array's entry is one step for all its components, or each."""
+
+    position_bits: int | None = None
+    """Bits per axis; None: fine enough for a fifth of the smaller splats' middle axis."""
+    log_scale_step: float = 0.06
+    """Natural logarithm: 0.06 is an error of at most 3% of a size."""
+    rotation_step: float = 0.02
+    """Of the quaternion's vector part: an error of at most about 0.02 rad per axis."""
+    opacity_levels: int = 64
+    """Levels of alpha from 0 to 1."""
+    dc_step: float = 0.03
+    """In units of the coefficient; a colour moves by at most 0.5 * 0.28 * step."""
+    sh_steps: float | tuple[float, ...] = 0.05
+    """One step, or one for each component of the transformed coefficients."""
+    sh_dead_zone: float = 0.6
+    """Coefficients below this many steps become 0."""
+    sh_degree: int | None = None
+    """Higher bands are dropped; None: all are kept."""
+    sh_transform: bool | None = None
+    """Decorrelate the SH coefficients by their principal axes; None: from 20,000 splats on."""
+    stages: tuple[float, ...] | None = None
+    """Cumulative shares of the splats; None: by their number."""
+
+
+def encode_splats(
+    cloud: SplatCloud,
+    settings: SplatQuantisation | None = None,
+    *,
+    importance: np.ndarray | None = None,
+) -> Coded:
+    """The members and the manifest's part of ``cloud``; ``importance`` [N]: large comes first."""
+    settings = settings or SplatQuantisation()
+    _refuse_unusable(cloud)
+    cloud = _limited_degree(cloud, settings.sh_degree)
+    score = default_importance(cloud) if importance is None else importance
+    points = quantise_points(
+        cloud.means, settings.position_bits or default_bits(cloud), stages_of(score, settings)
+    )
+    order = points.order()
+    coded = encode_scene(points, _arrays(_taken(cloud, order), settings))
+    manifest = {"count": len(cloud), "sh_degree": cloud.sh_degree, **coded.manifest}
+    return replace(coded, manifest=manifest)
+
+
+def write_splats_bundle(
+    path: Path,
+    cloud: SplatCloud,
+    settings: SplatQuantisation | None = None,
+    scene_info: SceneInfo | None = None,
+    *,
+    importance: np.ndarray | None = None,
+    folder: bool = False,
+) -> Coded:
+    """Writes a bundle file, or with ``folder`` its members unpacked; returns what it is made of.
+
+    ``cloud`` is in bundle coordinates; ``scene_info.transform`` leads back to the capture's.
+    """
+    coded = encode_splats(cloud, settings, importance=importance)
+    writer = bundle_writer(KIND, coded, scene_info or default_info(cloud))
+    (writer.write_folder if folder else writer.write)(Path(path))
+    return coded
+
+
+def bundle_writer(kind: str, coded: Coded, info: SceneInfo) -> BundleWriter:
+    """A writer with the members of any kind in their order: poster, content, references."""
+    entries, images = info_entries(info)
+    head = {"format": FORMAT, "version": VERSION, "kind": kind}
+    writer = BundleWriter(
+        {**head, "generator": f"scene4d {scene4d.__version__}", **entries, **coded.manifest}
+    )
+    writer.add(entries["poster"], images.pop(entries["poster"]))
+    for name, data in {**coded.members, **images}.items():
+        writer.add(name, data)
+    return writer
+
+
+def encoded_size(
+    cloud: SplatCloud,
+    settings: SplatQuantisation | None = None,
+    scene_info: SceneInfo | None = None,
+) -> int:
+    """Bytes of the file that :func:`write_splats_bundle` would write."""
+    coded = encode_splats(cloud, settings)
+    return len(bundle_writer(KIND, coded, scene_info or default_info(cloud)).to_bytes())
+
+
+def read_splats_bundle(
+    path: Path, *, stages: int | None = None
+) -> tuple[SplatCloud, dict[str, Any]]:
+    """The Gaussians, in bundle coordinates and coding order, and the manifest."""
+    bundle = open_bundle(path)
+    return decode_splats(bundle, stages=stages), bundle.manifest
+
+
+def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
+    """The Gaussians of an opened bundle, in bundle coordinates; the first ``stages`` of them."""
+    if bundle.manifest["kind"] != KIND:
+        raise DataError(f"is of kind {bundle.manifest['kind']!r}, not splats", where=bundle.path)
+    try:
+        return splats_from(decode_scene(bundle, stages=stages), bundle.manifest["sh_degree"])
+    except DataError as error:
+        raise DataError(error.what, where=bundle.path, fix=error.fix) from error
+
+
+def splats_from(decoded: Decoded, sh_degree: int) -> SplatCloud:
+    """Gaussians from decoded arrays. Raises :class:`DataError` when the arrays do not fit."""
+    if decoded.points is None:
+        raise DataError("a bundle of splats has no positions")
+    count, rest = len(decoded.points), 3 * ((sh_degree + 1) ** 2 - 1)
+    widths = {"opacity": 1, "log_scales": 3, "rotation": 3, "dc": 3}
+    values = {}
+    for name, width in (widths | ({"sh": rest} if rest else {})).items():
+        values[name] = dequantise(name, decoded.arrays)
+        if values[name].shape != (count, width):
+            raise DataError(
+                f"array {name!r} should be {count} x {width},"
+                f" got {' x '.join(map(str, values[name].shape))}"
+            )
+    alpha = np.clip(values["opacity"][:, 0], ALPHA_LIMIT, 1 - ALPHA_LIMIT)
+    sh = np.empty((count, 1 + rest // 3, 3), dtype=np.float32)
+    sh[:, 0] = values["dc"]
+    if rest:
+        sh[:, 1:] = values["sh"].reshape(count, rest // 3, 3)
+    cloud = SplatCloud(
+        means=decoded.points,
+        quats=quats_of(values["rotation"].astype(np.float32)),
+        log_scales=values["log_scales"].astype(np.float32),
+        logit_opacities=np.log(alpha / (1 - alpha)).astype(np.float32),
+        sh=sh,
+    )
+    if not all(np.isfinite(a).all() for a in (cloud.quats, cloud.log_scales, cloud.sh)):
+        raise DataError("an attribute is not a finite number")
+    return cloud
+
+
+def default_importance(cloud: SplatCloud) -> np.ndarray:
+    """[N] alpha times the area of the two longer axes: what a splat can cover on a screen."""
+    two = np.sort(cloud.log_scales.astype(np.float64), axis=1)[:, 1:].sum(axis=1)
+    return two - np.logaddexp(0.0, -cloud.logit_opacities.astype(np.float64))
+
+
+def stages_of(importance: np.ndarray, settings: SplatQuantisation) -> np.ndarray:
+    """[N] stage of every splat. A stage costs about a bit per splat, so small scenes have one."""
+    count = len(importance)
+    shares = settings.stages
+    if shares is None:
+        shares = (1.0,) if count < 50_000 else (0.25, 1.0) if count < 200_000 else (0.1, 0.35, 1.0)
+    if any(not 0 < s <= 1 for s in shares) or list(shares) != sorted(set(shares)):
+        raise UsageError(f"stages must rise from above 0 to 1, got {shares}")
+    if not shares or shares[-1] != 1:
+        raise UsageError(f"the last stage must be 1 (all splats), got {shares}")
+    ends = np.unique([min(count, max(1, round(share * count))) for share in shares])
+    rank = np.empty(count, dtype=np.int64)
+    rank[np.argsort(-importance, kind="stable")] = np.arange(count)
+    return np.searchsorted(ends, rank, side="right")
+
+
+def default_bits(cloud: SplatCloud) -> int:
+    """Bits per axis at which a step is a fifth of the smaller splats' middle axis."""
+    if not len(cloud):
+        return 1
+    middle = np.exp(np.quantile(np.sort(cloud.log_scales, axis=1)[:, 1], 0.1))
+    extent = float(np.ptp(cloud.means.astype(np.float64), axis=0).max())
+    return int(np.clip(np.ceil(np.log2(max(extent / (0.2 * float(middle)), 1))), 10, 20))
+
+
+def quantise_points(means: np.ndarray, bits: int, stages: np.ndarray) -> PointSet:
+    """Positions on a grid of 2^bits steps along the longest axis."""
+    if not 1 <= bits <= MAX_BITS:
+        raise UsageError(f"position bits must be 1 to {MAX_BITS}, got {bits}")
+    if not len(means):
+        return PointSet(points=np.zeros((0, 3), dtype=np.uint32), bits=bits, origin=(0.0, 0.0, 0.0),
+                        step=1.0, stages=stages)  # fmt: skip
+    exact = means.astype(np.float64)
+    low = np.array([rounded(v) for v in exact.min(axis=0)])
+    extent = float((exact.max(axis=0) - low).max())
+    step = rounded(extent / ((1 << bits) - 1) * 1.000001) or 1.0
+    points = np.clip(np.rint((exact - low) / step), 0, (1 << bits) - 1).astype(np.uint32)
+    difference = low + step * points - exact
+    x, y, z = (float(v) for v in low)
+    return PointSet(points=points, bits=bits, origin=(x, y, z), step=step, stages=stages,
+                    error=_error(difference))  # fmt: skip
+
+
+def _arrays(cloud: SplatCloud, settings: SplatQuantisation) -> list[CodedArray]:
+    """The attributes of ``cloud``, which is in coding order."""
+    alpha = 1 / (1 + np.exp(-cloud.logit_opacities.astype(np.float64)))[:, None]
+    opacity = uniform_array("opacity", alpha, rounded(1 / (settings.opacity_levels - 1)))
+    xyz, log_scales = canonical(cloud.quats, cloud.log_scales)
+    scales = uniform_array(
+        "log_scales", log_scales, settings.log_scale_step, hints=("opacity.0",)
+    )  # fmt: skip
+    # A ball has no orientation.
+    xyz = np.where(np.ptp(scales.codes, axis=1)[:, None] == 0, 0.0, xyz) if len(xyz) else xyz
+    hints = ("log_scales.0", "log_scales.1", "log_scales.2", "opacity.0")
+    rotation = uniform_array("rotation", xyz, settings.rotation_step, hints=hints)
+    turned = quats_of(dequantise("rotation", {"rotation": rotation}))
+    angles = angles_between(quats_of(xyz.astype(np.float32)).astype(np.float64), turned)
+    rotation = replace(rotation, error=_error(angles[:, None]))
+    dc = transformed_array(
+        "dc", cloud.sh[:, 0].astype(np.float64), settings.dc_step,
+        hints=("opacity.0", "log_scales.0"),
+    )  # fmt: skip
+    return [opacity, scales, rotation, *dc, *_sh_arrays(cloud, settings)]
+
+
+def _sh_arrays(cloud: SplatCloud, settings: SplatQuantisation) -> list[CodedArray]:
+    rest = 3 * (cloud.sh.shape[1] - 1)
+    if not rest:
+        return []
+    values = cloud.sh[:, 1:].reshape(len(cloud), rest).astype(np.float64)
+    decorrelate = settings.sh_transform
+    if decorrelate is None:
+        decorrelate = len(cloud) >= 20_000
+    if not decorrelate:
+        return [uniform_array("sh", values, settings.sh_steps, dead_zone=settings.sh_dead_zone,
+                              stream="sh")]  # fmt: skip
+    return transformed_array(
+        "sh", values, settings.sh_steps, dead_zone=settings.sh_dead_zone, stream="sh"
+    )
+
+
+def uniform_array(
+    name: str,
+    values: np.ndarray,
+    step: float | Sequence[float],
+    *,
+    dead_zone: float = 0.5,
+    stream: str = "points",
+    hints: tuple[str, ...] = (),
+) -> CodedArray:
+    """``values`` [N, C] on a uniform grid through 0, with the error made."""
+    width = values.shape[1]
+    steps = [rounded(s) for s in uniform(step, width).step]
+    if len(steps) != width or any(not 0 < s < 1e30 for s in steps):
+        raise UsageError(f"the steps of {name} must be 1 or {width} positive numbers, got {step}")
+    codes = np.empty(values.shape, dtype=np.int32)
+    for i, one in enumerate(steps):
+        codes[:, i] = quantise_uniform(values[:, i], one, dead_zone=dead_zone)
+    array = CodedArray(
+        name=name, codes=codes, quantiser=uniform(steps, width), stream=stream, hints=hints
+    )
+    return replace(array, error=_error(dequantise(name, {name: array}) - values))
+
+
+def transformed_array(
+    name: str,
+    values: np.ndarray,
+    step: float | Sequence[float],
+    *,
+    dead_zone: float = 0.5,
+    stream: str = "points",
+    hints: tuple[str, ...] = (),
+) -> list[CodedArray]:
+    """``values`` [N, C] along their principal axes: the basis array and the coded one.
+
+    The basis is stored with 12 bits; codes are made for the stored one.
+    """
+    basis_name, width = f"{name}_basis", values.shape[1]
+    stored = replace(
+        uniform_array(basis_name, principal_axes(values), 1 / 2048), stage=0, stream="fixed"
+    )
+    basis = dequantise(basis_name, {basis_name: stored}).astype(np.float64)
+    inside = values @ np.linalg.inv(basis)
+    array = replace(
+        uniform_array(name, inside, step, dead_zone=dead_zone, stream=stream, hints=hints),
+        basis=basis_name,
+    )
+    assert array.codes.shape[1] == width
+    made = dequantise(name, {name: array, basis_name: stored})
+    return [stored, replace(array, error=_error(made - values))]
+
+
+def principal_axes(values: np.ndarray) -> np.ndarray:
+    """[C, C] orthonormal rows, the direction of largest second moment first; largest entry > 0."""
+    moment = values.T @ values
+    axes = np.linalg.eigh(moment)[1].T[::-1]
+    lead = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
+    return axes * np.where(lead < 0, -1.0, 1.0)
+
+
+def _error(difference: np.ndarray) -> dict[str, float]:
+    if not difference.size:
+        return {"max": 0.0, "rms": 0.0}
+    exact = np.asarray(difference, dtype=np.float64)
+    rms = float(np.sqrt(np.mean(exact**2)))
+    return {"max": float(f"{np.abs(exact).max():.3g}"), "rms": float(f"{rms:.3g}")}
+
+
+def _taken(cloud: SplatCloud, order: np.ndarray) -> SplatCloud:
+    return SplatCloud(
+        means=cloud.means[order], quats=cloud.quats[order], log_scales=cloud.log_scales[order],
+        logit_opacities=cloud.logit_opacities[order], sh=cloud.sh[order],
+    )  # fmt: skip
+
+
+def _limited_degree(cloud: SplatCloud, degree: int | None) -> SplatCloud:
+    if degree is None or degree >= cloud.sh_degree:
+        return cloud
+    if degree < 0:
+        raise UsageError(f"the SH degree must be 0 to 3, got {degree}")
+    return replace(cloud, sh=np.ascontiguousarray(cloud.sh[:, : (degree + 1) ** 2]))
+
+
+def _refuse_unusable(cloud: SplatCloud) -> None:
+    """Raises :class:`DataError` on NaN, infinity and zero quaternions."""
+    bad = ~np.isfinite(cloud.means).all(axis=1) | ~np.isfinite(cloud.log_scales).all(axis=1)
+    bad |= ~np.isfinite(cloud.sh).all(axis=(1, 2)) | ~np.isfinite(cloud.logit_opacities)
+    lengths = np.linalg.norm(cloud.quats.astype(np.float64), axis=1)
+    bad |= ~np.isfinite(lengths) | (lengths == 0)
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {len(cloud)} splats have NaN, infinity or a zero rotation,"
+            f" the first is number {int(bad.argmax())}",
+            fix="remove them before writing (scene4d convert can)",
+        )

@@ -1,0 +1,53 @@
+"""The ``.s4d`` bundle as a splat format: read into, and written from, plain splats."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scene4d.errors import DataError
+from scene4d.splat_cloud import SplatCloud
+
+if TYPE_CHECKING:
+    from scene4d.bundle.coding import Coded
+    from scene4d.bundle.scene_info import SceneInfo
+    from scene4d.bundle.splats import SplatQuantisation
+
+_DECODERS = {"splats": "scene4d.bundle.splats", "lpgs": "scene4d.bundle.lpgs"}
+"""Modules with ``decode_splats(bundle, *, stages) -> SplatCloud``, by kind."""
+
+
+def read_s4d(path: Path, *, stages: int | None = None) -> SplatCloud:
+    """The Gaussians of a bundle (file or folder) in the capture's frame, whatever its kind.
+
+    ``stages``: only so many of the progressive stages. Raises :class:`DataError`.
+    """
+    from scene4d.bundle.container import open_bundle
+
+    bundle = open_bundle(path)
+    kind = bundle.manifest["kind"]
+    try:
+        decoder = importlib.import_module(_DECODERS[kind])
+    except (KeyError, ModuleNotFoundError) as error:
+        raise DataError(f"holds no splats that can be read (kind {kind!r})", where=path) from error
+    cloud: SplatCloud = decoder.decode_splats(bundle, stages=stages)
+    return cloud.transformed(np.array(bundle.manifest["transform"], dtype=np.float64))
+
+
+def write_s4d(
+    path: Path,
+    cloud: SplatCloud,
+    settings: SplatQuantisation | None = None,
+    scene_info: SceneInfo | None = None,
+) -> Coded:
+    """Writes plain splats as a bundle of kind ``splats``; see :class:`SplatQuantisation`.
+
+    ``cloud`` is in bundle coordinates, which are the capture's unless ``scene_info`` has a
+    transform.
+    """
+    from scene4d.bundle.splats import write_splats_bundle
+
+    return write_splats_bundle(path, cloud, settings, scene_info)
