@@ -15,11 +15,11 @@ from scipy.spatial.transform import Rotation
 from scene4d.cameras import paths
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.path_files import load_path, save_path
+from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.cameras.splines import (
     CubicSpline,
     RotationSpline,
     quaternion_from_rotation,
-    rotation_from_quaternion,
 )
 from scene4d.errors import DataError, Scene4dError
 
@@ -336,7 +336,7 @@ def test_quaternions_are_scipys_up_to_sign_also_near_half_turns():
     ours = quaternion_from_rotation(torch.tensor(matrices))
     theirs = Rotation.from_matrix(matrices).as_quat(scalar_first=True)
     np.testing.assert_allclose(np.abs((ours.numpy() * theirs).sum(-1)), 1, atol=1e-12)
-    np.testing.assert_allclose(rotation_from_quaternion(ours).numpy(), matrices, atol=1e-12)
+    np.testing.assert_allclose(rotation_from_quat(ours).numpy(), matrices, atol=1e-12)
 
 
 def test_rotation_spline_passes_through_its_keys():

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.errors import DataError, Scene4dError
 from scene4d.exporters.ply import property_names, read_ply, write_ply
-from scene4d.rendering.splats.reference import rotation_from_quat
 from scene4d.rendering.splats.reference import sh_basis as torch_sh_basis
 from scene4d.splat_cloud import SplatCloud, rotate_sh, sh_basis, split_similarity
 

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
+from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.representations.splats.gaussians import NAMES, GaussianSplats, gaussians_from_points
 from scene4d.representations.splats.method import AdaptiveOptions, McmcOptions
 from scene4d.training.optimiser import GroupedAdam, RowEditor
 from scene4d.training.strategies.adaptive import Adaptive
-from scene4d.training.strategies.mcmc import MAX_COPIES, Mcmc, divided, rotation_matrices
+from scene4d.training.strategies.mcmc import MAX_COPIES, Mcmc, divided
 
 
 def make_splats(count=50, max_num_gaussians=1000, seed=0):
@@ -44,16 +45,6 @@ def test_divided_gaussians_together_look_like_the_one_they_replace(alpha, count)
     each = new_alpha.double() * torch.exp(-0.5 * (x / new_std[0, 0].double()) ** 2)
     together = 1 - (1 - each) ** count
     assert together.sum().item() == pytest.approx(one.sum().item(), rel=1e-4)
-
-
-def test_rotation_matrices_are_rotations_and_agree_with_axis_angle():
-    quats = torch.randn(20, 4, dtype=torch.float64)
-    rotations = rotation_matrices(quats)
-    identity = torch.eye(3, dtype=torch.float64).expand(20, 3, 3)
-    torch.testing.assert_close(rotations @ rotations.transpose(-1, -2), identity)
-    quarter_about_z = torch.tensor([[2**-0.5, 0.0, 0.0, 2**-0.5]], dtype=torch.float64)
-    turned = rotation_matrices(quarter_about_z)[0] @ torch.tensor([1.0, 0, 0], dtype=torch.float64)
-    torch.testing.assert_close(turned, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
 
 
 def test_row_editor_keeps_rows_and_their_moments_together():
@@ -178,7 +169,7 @@ def test_mcmc_noise_has_the_covariance_of_the_gaussian():
     before = splats.means.detach().clone()
     mcmc(splats, optimiser, generator, noise=1e3)._perturb()
     moved = splats.means.detach() - before
-    rotation = rotation_matrices(quat[None])[0]
+    rotation = rotation_from_quat(quat[None])[0]
     gate = 1 / (1 + math.exp(100 * (0 - 0.005)))
     expected = rotation @ torch.diag(stds**4) @ rotation.T * gate**2
     # 20,000 samples: a variance is known to sqrt(2 / 20,000) = 1 %.

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scene4d.cameras.quaternions import rotation_from_quat
+
 
 class CubicSpline:
     """The cubic spline that minimises ``sum |y - f|^2 + smoothing * integral |f''|^2``.
@@ -113,21 +115,6 @@ def quaternion_from_rotation(
     return torch.nn.functional.normalize(rows[torch.arange(len(rows)), best], dim=-1)
 
 
-def rotation_from_quaternion(
-    quaternion: Float[Tensor, "num_keys 4"],
-) -> Float[Tensor, "num_keys 3 3"]:
-    """Rotation matrices of quaternions wxyz of any length but zero."""
-    w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
-    return torch.stack(
-        [
-            torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-            torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-            torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
-        ],
-        dim=-2,
-    )
-
-
 class RotationSpline:
     """A smooth path of rotations through keys: a cubic spline of quaternions, made unit again.
 
@@ -154,4 +141,4 @@ class RotationSpline:
 
     def __call__(self, at: Float[Tensor, "num_samples"]) -> Float[Tensor, "num_samples 3 3"]:
         """The rotations at ``at``."""
-        return rotation_from_quaternion(self.spline(at))
+        return rotation_from_quat(self.spline(at))

@@ -10,7 +10,7 @@ import torch
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.conventions import flip_yz
-from scene4d.cameras.splines import rotation_from_quaternion
+from scene4d.cameras.quaternions import rotation_from_quat
 
 MOVING_SECONDS = 1 / 15
 """A render while the camera moves should not take longer than this."""
@@ -34,7 +34,7 @@ class ScreenView:
         """The pinhole camera of this view at another size of the same shape."""
         c2w = torch.eye(4, dtype=torch.float64)
         quaternion = torch.as_tensor(np.asarray(self.wxyz, dtype=np.float64))
-        c2w[:3, :3] = rotation_from_quaternion(quaternion[None])[0]
+        c2w[:3, :3] = rotation_from_quat(quaternion[None])[0]
         c2w[:3, 3] = torch.as_tensor(np.asarray(self.position, dtype=np.float64))
         focal = height / 2 / math.tan(self.fov / 2)
         # Pixels stay square on the screen although width / height was rounded

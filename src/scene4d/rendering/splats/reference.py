@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from scene4d.cameras.quaternions import rotation_from_quat
+
 ALPHA_MIN = 1.0 / 255.0
 """Contributions below it are skipped."""
 ALPHA_MAX = 0.999
@@ -68,17 +70,6 @@ class Projected:
     def visible(self) -> Bool[Tensor, "C N"]:
         """Which Gaussians are drawn."""
         return (self.radii > 0).all(dim=-1)
-
-
-def rotation_from_quat(quat: Float[Tensor, "*m 4"]) -> Float[Tensor, "*m 3 3"]:
-    """Rotation matrices of quaternions wxyz, which are normalised first."""
-    w, x, y, z = torch.nn.functional.normalize(quat, dim=-1, eps=0.0).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
 def _slope_limits(K: Tensor, settings: ProjectionSettings) -> tuple[Tensor, Tensor]:

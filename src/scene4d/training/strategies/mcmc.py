@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.representations.splats.method import McmcOptions
 from scene4d.training.objectives.base import TrainingStep
@@ -97,7 +98,7 @@ class Mcmc(Strategy):
             return
         normal = torch.randn(len(faint), 3, generator=self.generator).to(gate.device)
         strength = gate[faint, None] * self.options.noise * rate
-        rotation = rotation_matrices(splats.gaussians["quats"][faint])
+        rotation = rotation_from_quat(splats.gaussians["quats"][faint])
         variances = splats.stds[faint].square()
         # Sums of products: bmm of many 3x3 matrices is several times slower on the CPU.
         local = (rotation * normal[:, :, None]).sum(dim=1) * variances * strength
@@ -134,14 +135,3 @@ def _alternating_sums() -> Float[Tensor, "counts powers"]:
 
 
 _ALTERNATING = _alternating_sums()
-
-
-def rotation_matrices(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
-    """Rotation matrices of quaternions (wxyz, any length)."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
