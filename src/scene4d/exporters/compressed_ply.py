@@ -15,7 +15,7 @@ import numpy as np
 
 from scene4d.errors import DataError
 from scene4d.exporters import packing
-from scene4d.exporters.ply import PlyElement, read_header
+from scene4d.exporters.ply import read_header
 from scene4d.files import atomic_path
 from scene4d.splat_cloud import SplatCloud
 
@@ -105,9 +105,9 @@ def read_compressed_ply(path: Path) -> SplatCloud:
     Files without colour bounds (older ones) hold colours 0..1. Every element's size is compared
     with the file's before memory is taken.
     """
-    chunk, vertex, harmonics = _elements(Path(path))
-    bounds, packed = chunk[1], vertex[1]
-    count = len(packed)
+    found = _elements(Path(path))
+    bounds, packed, harmonics = _checked_elements(found, Path(path))
+    count = len(packed["packed_color"])
     which = np.arange(count) // CHUNK
 
     def between(names: tuple[str, ...], unit: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def read_compressed_ply(path: Path) -> SplatCloud:
 
     colours = packed["packed_color"]
     rgb = np.stack([(colours >> np.uint32(s)) & np.uint32(255) for s in (24, 16, 8)], 1) / 255.0
-    if _COLOUR[0] in (bounds.dtype.names or ()):
+    if _COLOUR[0] in _columns(bounds):
         rgb = between(_COLOUR, rgb)
     constant = ((rgb - 0.5) / packing.SH_C0).astype(np.float32)[:, None]
     cloud = SplatCloud(
@@ -159,12 +159,12 @@ def _unpack_sh(harmonics: np.ndarray | None, count: int) -> np.ndarray:
     if harmonics is None:
         return np.zeros((count, 0, 3), dtype=np.float32)
     higher = _SH_VALUES.astype(np.float32)[harmonics]
-    return higher.reshape(count, 3, -1).transpose(0, 2, 1)
+    return higher.reshape(count, 3, harmonics.shape[1] // 3).transpose(0, 2, 1)
 
 
-def _elements(path: Path) -> tuple[tuple[PlyElement, np.ndarray], ...]:
-    """Elements chunk and vertex with their rows, and the bytes [N, 3 (K - 1)] of sh or None."""
-    found: dict[str, tuple[PlyElement, np.ndarray]] = {}
+def _elements(path: Path) -> dict[str, np.ndarray]:
+    """The rows of each element, read once their size is known to be there."""
+    found: dict[str, np.ndarray] = {}
     try:
         with open(path, "rb") as file:
             order, elements = read_header(file, path)
@@ -174,51 +174,53 @@ def _elements(path: Path) -> tuple[tuple[PlyElement, np.ndarray], ...]:
                 needed = element.count * dtype.itemsize
                 if offset + needed > size:
                     raise packing.cut_off(path, needed, size - offset, f"'{element.name}'")
-                rows = np.fromfile(file, dtype=dtype, count=element.count)
-                found[element.name] = (element, rows)
+                found[element.name] = np.fromfile(file, dtype=dtype, count=element.count)
                 offset += needed
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=path) from error
-    return _checked_elements(found, path)
+    return found
 
 
-def _checked_elements(found, path: Path):
+def _checked_elements(
+    found: dict[str, np.ndarray], path: Path
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]:
+    """Rows of the chunks, packed columns as uint32, and the bytes [N, 3 (K - 1)] of sh or None."""
     missing = {"chunk", "vertex"} - set(found)
     if missing:
         raise DataError(f"is not a compressed PLY: it has no element {sorted(missing)}", where=path)
     chunk, vertex = found["chunk"], found["vertex"]
-    for (element, rows), wanted in ((chunk, (*_POSITION, *_SCALE)), (vertex, _PACKED)):
-        names = set(rows.dtype.names or ())
-        absent = [name for name in wanted if name not in names]
+    coloured = _COLOUR if _COLOUR[0] in _columns(chunk) else ()
+    for name, rows, wanted in (
+        ("chunk", chunk, (*_POSITION, *_SCALE, *coloured)),
+        ("vertex", vertex, _PACKED),
+    ):
+        absent = [column for column in wanted if column not in _columns(rows)]
         if absent:
             raise DataError(
-                f"its element '{element.name}' has no property {', '.join(absent[:4])}", where=path
+                f"its element '{name}' has no property {', '.join(absent[:4])}", where=path
             )
-    if _COLOUR[0] in (chunk[1].dtype.names or ()):
-        absent = [name for name in _COLOUR if name not in chunk[1].dtype.names]
-        if absent:
-            raise DataError(f"its chunks have no property {', '.join(absent)}", where=path)
-    if any(vertex[1].dtype[name].kind != "u" for name in _PACKED) or any(
-        vertex[1].dtype[name].itemsize != 4 for name in _PACKED
-    ):
+    if any((vertex.dtype[n].kind, vertex.dtype[n].itemsize) != ("u", 4) for n in _PACKED):
         raise DataError("its packed properties are not of the type uint", where=path)
-    count = len(vertex[1])
-    if len(chunk[1]) < -(-count // CHUNK):
+    count = len(vertex)
+    if len(chunk) < -(-count // CHUNK):
         raise DataError(
-            f"has {len(chunk[1])} chunks, {count} splats need {-(-count // CHUNK)}", where=path
+            f"has {len(chunk)} chunks, {count} splats need {-(-count // CHUNK)}", where=path
         )
     harmonics = _harmonics(found["sh"], count, path) if "sh" in found else None
-    native = {name: vertex[1][name].astype(np.uint32) for name in _PACKED}
-    packed = np.rec.fromarrays(list(native.values()), names=list(native))
-    return chunk, (vertex[0], packed), harmonics
+    return chunk, {name: vertex[name].astype(np.uint32) for name in _PACKED}, harmonics
 
 
-def _harmonics(found: tuple[PlyElement, np.ndarray], count: int, path: Path) -> np.ndarray:
-    _, rows = found
-    number = len(rows.dtype.names or ())
-    names = [f"f_rest_{i}" for i in range(number)]
-    if number not in (9, 24, 45) or set(rows.dtype.names or ()) != set(names):
-        raise DataError(f"its element 'sh' has {number} properties; 9, 24 or 45 fit", where=path)
+def _columns(rows: np.ndarray) -> tuple[str, ...]:
+    return rows.dtype.names or ()
+
+
+def _harmonics(rows: np.ndarray, count: int, path: Path) -> np.ndarray:
+    names = [f"f_rest_{i}" for i in range(len(_columns(rows)))]
+    if len(names) not in (9, 24, 45) or set(_columns(rows)) != set(names):
+        raise DataError(
+            f"its element 'sh' has {len(names)} properties; f_rest_0 to 8, 23 or 44 belong there",
+            where=path,
+        )
     if any(rows.dtype[name] != np.uint8 for name in names) or len(rows) != count:
         raise DataError(
             f"its element 'sh' does not hold a uchar per coefficient of {count} splats", where=path

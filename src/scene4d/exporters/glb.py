@@ -276,7 +276,7 @@ class _Reader:
         while pending:
             index, above, depth = pending.pop()
             node = self.at("nodes", index)
-            if index in visited or depth > _DEEPEST_NODE:
+            if not isinstance(index, int) or index in visited or depth > _DEEPEST_NODE:
                 raise self.wrong("its nodes form a circle or are nested too deeply")
             visited.add(index)
             matrix = above @ self.matrix(node)
@@ -339,7 +339,7 @@ class _Reader:
         entry = self.at("accessors", attributes[name])
         if "sparse" in entry or "bufferView" not in entry:
             raise self.wrong(f"its attribute {name} is sparse or empty, which is not read")
-        kind, form = entry.get("componentType"), entry.get("type")
+        kind, form = self.integer(entry, "componentType"), entry.get("type")
         if kind not in _KINDS or _WIDTHS.get(str(form)) != width:
             raise self.wrong(f"its attribute {name} is of type {form!r}, {kind!r}")
         dtype = np.dtype((_KINDS[kind], (width,)))
@@ -410,7 +410,7 @@ def sizes_glb(path: Path) -> dict[str, int]:
         for name, index in primitive["attributes"].items():
             entry = reader.at("accessors", index)
             width = _WIDTHS.get(str(entry.get("type")), 1)
-            kind = np.dtype(_KINDS.get(entry.get("componentType"), "<u1")).itemsize
+            kind = np.dtype(_KINDS.get(reader.integer(entry, "componentType"), "<u1")).itemsize
             label = _label(name)
             size = reader.integer(entry, "count") * width * kind
             sizes[label] = sizes.get(label, 0) + size

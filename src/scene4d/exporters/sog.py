@@ -76,7 +76,7 @@ def _encode(cloud: SplatCloud, iterations: int) -> tuple[Members, dict[str, Any]
     def picture(name: str, *channels: np.ndarray) -> str:
         pixels = np.zeros((height * width, 4), dtype=np.uint8)
         pixels[:count, 3] = 255
-        columns = np.concatenate([c.reshape(count, -1) for c in channels], axis=1)
+        columns = np.column_stack(channels)
         pixels[:count, : columns.shape[1]] = columns
         members[name] = _webp(pixels.reshape(height, width, 4))
         return name
@@ -327,7 +327,16 @@ def _members(path: Path):
     try:
         with zipfile.ZipFile(path) as archive:
             yield _from_archive(archive, path), path.stat().st_size
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+    except DataError:
+        raise
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        NotImplementedError,
+        UnicodeError,
+        struct.error,
+        ValueError,
+    ) as error:
         raise DataError(f"is not a SOG file: its ZIP is damaged ({error})", where=path) from error
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", where=path) from error

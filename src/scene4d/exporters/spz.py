@@ -146,7 +146,8 @@ def read_spz(path: Path) -> SplatCloud:
     data = packing.read_bytes(path)
     header, streams = _streams(data, Path(path))
     count = header.count
-    rotations = np.frombuffer(streams[4], dtype=np.uint8).reshape(count, -1)
+    each = 4 if header.version >= 3 else 3
+    rotations = np.frombuffer(streams[4], dtype=np.uint8).reshape(count, each)
     quats = _unpack_quats(rotations) if header.version >= 3 else _first_three(rotations)
     colours = np.frombuffer(streams[2], dtype=np.uint8).astype(np.float32).reshape(count, 3)
     constant = (colours / 255 - 0.5) / _LEGACY_COLOUR

@@ -1,0 +1,356 @@
+"""Reads thousands of damaged and hostile files per splat format; every outcome other than a cloud
+or a DataError is printed, and makes the exit status 1.
+
+    python benchmarks/fuzz_formats.py [--files 5000] [--formats spz sog] [--seed 0]
+
+Files are bit flips, overwritten numbers, cuts, splices, random headers, and damage *inside* the
+containers (after decompression, in the JSON, in members of a ZIP with a right checksum). Each file
+is read in a child process under a limit of time and of memory beyond what the process had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import multiprocessing
+import random
+import resource
+import signal
+import struct
+import tempfile
+import time
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from scene4d.errors import DataError
+from scene4d.exporters import formats
+from scene4d.splat_cloud import SplatCloud
+
+SECONDS_PER_FILE = 5.0
+MEMORY = 1 << 30
+"""Bytes of address space that reading one file of a few kB may add."""
+NUMBERS = (0, 1, 2, 127, 255, 256, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**32 - 1, 2**63)
+VALUES = (
+    *NUMBERS, -1, 0.5, -1e30, 1e300, float("nan"), float("inf"), None, True, "", "../../etc/passwd",
+    "/etc/passwd", "meta.json", "x" * 5000, [], {}, [[]] * 3, [0] * 300, [1e40] * 3, {"a": 1},
+)  # fmt: skip
+
+Mutator = Callable[[random.Random, bytes], bytes]
+
+
+def sample_cloud(count: int, degree: int) -> SplatCloud:
+    rng = np.random.default_rng(count + degree)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    return SplatCloud(
+        means=normal(count, 3), quats=normal(count, 4), log_scales=normal(count, 3) - 3,
+        logit_opacities=normal(count), sh=0.3 * normal(count, (degree + 1) ** 2, 3),
+    )  # fmt: skip
+
+
+# Damage to any bytes
+
+
+def flip(rng: random.Random, data: bytes) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16, 64))):
+        out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
+    return bytes(out)
+
+
+def overwrite_number(rng: random.Random, data: bytes) -> bytes:
+    out = bytearray(data)
+    reach = rng.choice((64, 256, len(out)))
+    for _ in range(rng.randint(1, 3)):
+        kind = rng.choice("BHIQ")
+        size = struct.calcsize(kind)
+        where = rng.randrange(max(1, min(reach, len(out)) - size))
+        out[where : where + size] = struct.pack("<" + kind, rng.choice(NUMBERS) % 256**size)
+    return bytes(out)
+
+
+def cut(rng: random.Random, data: bytes) -> bytes:
+    return data[: rng.choice((rng.randrange(len(data)), rng.randrange(min(64, len(data)))))]
+
+
+def splice(rng: random.Random, data: bytes) -> bytes:
+    a, b, c = (rng.randrange(len(data)) for _ in range(3))
+    length = rng.randint(1, 1 + len(data) // 2)
+    return rng.choice((data[:a] + data[b : b + length] + data[a:], data[:a] + data[b:], data[c:]))
+
+
+def random_header(rng: random.Random, data: bytes) -> bytes:
+    size = rng.choice((4, 16, 32, 64, 200))
+    keep = rng.choice((0, 4, 8))
+    return data[:keep] + rng.randbytes(size) + data[keep + size :]
+
+
+ANY: tuple[Mutator, ...] = (flip, overwrite_number, cut, splice, random_header)
+
+
+# Damage inside the containers
+
+
+def json_changed(rng: random.Random, document: object) -> object:
+    """The document with one to three of its values, anywhere, replaced or removed."""
+    document = json.loads(json.dumps(document))
+    for _ in range(rng.randint(1, 3)):
+        places: list[tuple[dict | list, object]] = []
+        pending: list[object] = [document]
+        while pending:
+            item = pending.pop()
+            keys = item if isinstance(item, dict) else range(len(item) if len(item) < 40 else 3)
+            for key in keys:
+                places.append((item, key))
+                if isinstance(item[key], (dict, list)) and item[key]:
+                    pending.append(item[key])
+        if not places:
+            break
+        holder, key = rng.choice(places)
+        if rng.random() < 0.2 and isinstance(holder, dict):
+            del holder[key]
+        else:
+            holder[key] = rng.choice(VALUES)
+    return document
+
+
+def ply_header(rng: random.Random, data: bytes) -> bytes:
+    head, _, body = data.partition(b"end_header\n")
+    lines = head.split(b"\n")
+    i = rng.randrange(1, len(lines) - 1)
+    words = lines[i].split(b" ")
+    change = rng.randrange(4)
+    if change == 0:
+        words[rng.randrange(len(words))] = str(rng.choice((*NUMBERS, -1, 10**30))).encode()
+    elif change == 1:
+        words = rng.choice(lines).split(b" ")
+    elif change == 2:
+        words = [w.replace(b"float", b"char").replace(b"uint", b"double") for w in words]
+    lines[i] = b" ".join(words)
+    if change == 3:
+        del lines[i]
+    return b"\n".join(lines) + b"end_header\n" + body
+
+
+def inside_gzip(rng: random.Random, data: bytes) -> bytes:
+    return gzip.compress(rng.choice(ANY)(rng, gzip.decompress(data)), 1)
+
+
+def inside_zstd(rng: random.Random, data: bytes) -> bytes:
+    """Streams and table of SPZ 4 that lie in agreement with each other, or not."""
+    import zstandard
+
+    number, offset = data[15], struct.unpack_from("<I", data, 16)[0]
+    toc = [struct.unpack_from("<QQ", data, offset + 16 * i) for i in range(number)]
+    start, streams = offset + 16 * number, []
+    for packed, _ in toc:
+        streams.append(zstandard.ZstdDecompressor().decompress(data[start : start + packed]))
+        start += packed
+    chosen = rng.randrange(number)
+    if rng.random() < 0.3:
+        streams[chosen] = bytes(rng.choice((1, 2**20, 2**24)))
+    else:
+        streams[chosen] = rng.choice(ANY)(rng, streams[chosen])
+    honest = rng.random() < 0.5
+    packer = zstandard.ZstdCompressor(write_content_size=rng.random() < 0.5)
+    packed = [packer.compress(s) for s in streams]
+    table = [
+        struct.pack("<QQ", len(p), len(s) if honest else t[1])
+        for p, s, t in zip(packed, streams, toc, strict=True)
+    ]
+    head = bytearray(data[:32])
+    if rng.random() < 0.2:
+        head[8:12] = struct.pack("<I", rng.choice(NUMBERS) % 2**32)
+    return b"".join([bytes(head), *table, *packed])
+
+
+def inside_zip(rng: random.Random, data: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    if rng.random() < 0.6:
+        meta = json_changed(rng, json.loads(members["meta.json"]))
+        members["meta.json"] = json.dumps(meta).encode()
+    else:
+        name = rng.choice(list(members))
+        other = rng.choice(list(members.values()))
+        bomb = bytes(2**25)
+        members[name] = rng.choice((rng.choice(ANY)(rng, members[name]), other, bomb))
+    buffer = io.BytesIO()
+    kind = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def glb_json(rng: random.Random, data: bytes) -> bytes:
+    size = struct.unpack_from("<I", data, 12)[0]
+    document = json_changed(rng, json.loads(data[20 : 20 + size]))
+    text = json.dumps(document).encode()
+    if rng.random() < 0.02:
+        text = b"[" * 200_000
+    text += b" " * (-len(text) % 4)
+    rest = data[20 + size :]
+    return struct.pack("<4sIIII", b"glTF", 2, 20 + len(text) + len(rest), len(text), _JSON) + (
+        text + rest
+    )
+
+
+_JSON = 0x4E4F534A
+INSIDE: dict[str, tuple[Mutator, ...]] = {
+    "ply": (ply_header,), "compressed-ply": (ply_header,), "splat": (), "spz": (inside_zstd,),
+    "spz-gzip": (inside_gzip,), "sog": (inside_zip,), "glb": (glb_json,),
+}  # fmt: skip
+
+
+def legacy_spz(cloud: SplatCloud, version: int) -> bytes:
+    """A gzip SPZ of version 2 or 3, as nianticlabs/spz wrote them."""
+    from scene4d.exporters import spz
+
+    parts = spz._packed(cloud, 12, (8, 8))
+    if version == 2:
+        quats = cloud.quats / np.linalg.norm(cloud.quats, axis=1, keepdims=True)
+        quats = np.where(quats[:, :1] < 0, -quats, quats)
+        xyz = quats[:, 1:] * spz._FLIP
+        parts[4] = np.clip(np.rint(xyz * 127.5 + 127.5), 0, 255).astype(np.uint8).tobytes()
+    head = struct.pack("<4sIIBBBB", b"NGSP", version, len(cloud), cloud.sh_degree, 12, 0, 0)
+    return gzip.compress(head + b"".join(parts), mtime=0)
+
+
+def originals(name: str, folder: Path) -> list[bytes]:
+    """Small good files of a format."""
+    clouds = [sample_cloud(300, 3), sample_cloud(40, 1), sample_cloud(1, 0)]
+    if name == "spz-gzip":
+        return [legacy_spz(cloud, version) for cloud in clouds for version in (2, 3)]
+    form = formats.format_named(name)
+    path, found = folder / f"original{form.suffixes[0]}", []
+    for cloud in clouds:
+        formats.write_splats(path, cloud)
+        found.append(path.read_bytes())
+    return found
+
+
+def mutants(name: str, seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
+    rng = random.Random(f"{name} {seed}")
+    for _ in range(count):
+        mutator = rng.choice((*ANY, *INSIDE[name] * 4))
+        yield mutator(rng, rng.choice(seeds))
+
+
+class TimeLimitError(Exception):
+    """Reading took too long."""
+
+
+def _on_alarm(signum: int, frame: object) -> None:
+    raise TimeLimitError
+
+
+def _child(name: str, files: list[bytes], path: Path, connection, limits: bool) -> None:
+    """Sends an outcome per file: ok, refused, or what else happened."""
+    read = formats._function(formats.format_named(name.removesuffix("-gzip")).read)
+    read_good(read, path)
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGALRM, _on_alarm)
+    if limits:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    for data in files:
+        path.write_bytes(data)
+        start = time.perf_counter()
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_FILE)
+        try:
+            read(path)
+            outcome = "ok"
+        except DataError as error:
+            outcome = "refused" if "\n" not in error.what else f"long message: {error.what!r}"
+        except BaseException as error:
+            outcome = f"{type(error).__name__}: {error}"[:300]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        connection.send((outcome, time.perf_counter() - start))
+    connection.close()
+
+
+def read_good(read, path: Path) -> None:
+    """Loads what a reader imports lazily, before memory is counted."""
+    import PIL.Image
+    import zstandard
+
+    assert PIL.Image and zstandard
+    PIL.Image.init()
+    path.write_bytes(b"")
+    try:
+        read(path)
+    except DataError:
+        return
+
+
+def fuzz(name: str, count: int, *, seed: int = 0) -> tuple[Counter, list[tuple[bytes, str]], float]:
+    """Outcomes of ``count`` files, the files with bad outcomes, and the longest time."""
+    context = multiprocessing.get_context("fork")
+    outcomes: Counter = Counter()
+    bad: list[tuple[bytes, str]] = []
+    longest = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = originals(name, Path(folder))
+        pending = list(mutants(name, seeds, count, seed))
+        path = Path(folder) / "file.bin"
+        while pending:
+            ours, theirs = context.Pipe(duplex=False)
+            child = context.Process(target=_child, args=(name, pending, path, theirs, True))
+            child.start()
+            theirs.close()
+            done = 0
+            try:
+                while done < len(pending):
+                    outcome, seconds = ours.recv()
+                    longest = max(longest, seconds)
+                    kind = outcome if outcome in ("ok", "refused") else "bad"
+                    outcomes[kind] += 1
+                    if kind == "bad":
+                        bad.append((pending[done], outcome))
+                    done += 1
+            except EOFError:
+                child.join()
+                outcomes["bad"] += 1
+                bad.append((pending[done], f"the process died ({child.exitcode})"))
+                done += 1
+            child.join()
+            pending = pending[done:]
+    return outcomes, bad, longest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=5000, help="per format")
+    parser.add_argument("--formats", nargs="*", default=list(INSIDE))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for the files with bad outcomes")
+    args = parser.parse_args()
+    failed = False
+    print(f"{'format':<16}{'files':>8}{'read':>8}{'refused':>9}{'bad':>6}{'longest s':>11}")
+    for name in args.formats:
+        outcomes, bad, longest = fuzz(name, args.files, seed=args.seed)
+        row = (sum(outcomes.values()), outcomes["ok"], outcomes["refused"], outcomes["bad"])
+        print(f"{name:<16}{row[0]:>8}{row[1]:>8}{row[2]:>9}{row[3]:>6}{longest:>11.2f}", flush=True)
+        for i, (data, what) in enumerate(bad):
+            failed = True
+            if i < 10:
+                print(f"    {len(data)} bytes: {what}")
+            if args.keep:
+                args.keep.mkdir(parents=True, exist_ok=True)
+                (args.keep / f"{name}-{i}.bin").write_bytes(data)
+    raise SystemExit(failed)
+
+
+if __name__ == "__main__":
+    main()
