@@ -15,7 +15,13 @@ from scene4d.data.process.diagnosis import camera_spread, diagnose
 from scene4d.data.process.matches import PairFacts, parallax_deg, stands_still, well_matched
 from scene4d.data.process.pairs import similarity
 from scene4d.data.process.pictures import Picture
-from scene4d.data.process.sfm import SfmImage, SfmModel, SfmResult, plain_camera
+from scene4d.data.process.sfm import (
+    SfmImage,
+    SfmModel,
+    SfmResult,
+    pictures_elsewhere,
+    plain_camera,
+)
 from scene4d.data.process.video import (
     VideoTrack,
     displacement,
@@ -165,6 +171,14 @@ def test_several_groups_are_told() -> None:
     assert found.num_models == 2
     assert "2 groups" in found.text()
     assert found.verdict == "usable"
+
+
+def test_a_second_model_of_the_same_pictures_is_no_group_of_its_own() -> None:
+    largest = model_seen_from(moving(MOTIONS["around"]))
+    inside = replace(largest, images=largest.images[:2])
+    elsewhere = replace(largest, images=[replace(largest.images[0], name="a.png")])
+    assert pictures_elsewhere([largest, inside, elsewhere]) == [["a.png"]]
+    assert pictures_elsewhere([largest]) == [] == pictures_elsewhere([])
 
 
 @pytest.mark.parametrize(

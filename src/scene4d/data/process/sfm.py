@@ -127,7 +127,7 @@ class SfmResult:
     rgb: np.ndarray
     """[num_points, 3] uint8."""
     other_models: list[list[str]]
-    """Names of the pictures of each smaller model."""
+    """Names of the pictures of each smaller model that the largest does not have."""
     num_features: dict[str, int]
     pairs: dict[tuple[str, str], PairFacts]
     attempts: list[str]
@@ -148,6 +148,16 @@ _MORE = _Attempt(
     more_features=True,
     loose_mapping=True,
 )
+
+
+def pictures_elsewhere(models: Sequence[SfmModel]) -> list[list[str]]:
+    """Names of the pictures of each model but the first, less those that the first has, too.
+
+    COLMAP lets models overlap: a second one is begun from pictures that the first already placed.
+    """
+    placed = {image.name for image in models[0].images} if models else set()
+    names = [[i.name for i in m.images if i.name not in placed] for m in models[1:]]
+    return [group for group in names if group]
 
 
 @dataclass
@@ -174,7 +184,7 @@ class _Best:
                 return
         self.model, self.reconstruction = pairs[0]
         self.database = database
-        self.others = [[image.name for image in m.images] for m, _ in pairs[1:]]
+        self.others = pictures_elsewhere([m for m, _ in pairs])
 
     @property
     def count(self) -> int:
