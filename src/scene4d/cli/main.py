@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "render": ("scene4d.cli.render", "pictures or a video of a run"),
     "export": ("scene4d.cli.export", "a run -> files that other tools open"),
     "convert": ("scene4d.cli.convert", "a splat file -> a splat file of another format"),
+    "benchmark-formats": ("scene4d.cli.benchmark_formats", "MB against dB lost, by splat format"),
     "info": ("scene4d.cli.info", "what is in a run, capture or splat file"),
     "doctor": ("scene4d.cli.doctor", "which back ends work here, and why the others do not"),
 }
@@ -22,7 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 def usage() -> str:
     """The text of ``scene4d --help``."""
-    verbs = "\n".join(f"  {verb:<14}{line}" for verb, (_, line) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<18}{line}" for verb, (_, line) in VERBS.items())
     return (
         "usage: scene4d VERB [options]\n\n"
         "Neural 3D and 4D scenes: train anywhere, make them small, play them on a phone.\n\n"

@@ -88,7 +88,13 @@ FORMATS: tuple[SplatFormat, ...] = (
         description="glTF with KHR_gaussian_splatting, float32, no loss",
         axes="turned by 180 degrees about z (y up, by the specification), through the node",
     ),
-    # .s4d belongs here: one line, when exporters/s4d.py has read_s4d(path) and write_s4d.
+    SplatFormat(
+        name="s4d",
+        suffixes=(".s4d",),
+        read=_HERE + "s4d:read_s4d",
+        write=_HERE + "s4d:write_s4d",
+        description="our bundle, as plain splats; mobile_export/SPEC.md",
+    ),
 )
 
 
@@ -119,7 +125,7 @@ def format_of(path: Path) -> SplatFormat:
     if not path.exists():
         raise DataError("not found", where=path)
     found = format_by_content(path) or format_by_suffix(path)
-    if found is None or (path.is_dir() and found.name != "sog"):
+    if found is None or (path.is_dir() and found.name not in ("sog", "s4d")):
         raise UsageError(
             "is not a splat file that can be read",
             where=path,
@@ -131,7 +137,10 @@ def format_of(path: Path) -> SplatFormat:
 def format_by_content(path: Path) -> SplatFormat | None:
     """The format that the first bytes tell, if they tell any."""
     if path.is_dir():
-        return format_named("sog") if (path / "meta.json").is_file() else None
+        if (path / "meta.json").is_file():
+            return format_named("sog")
+        is_bundle = (path / "manifest.json").is_file() and path.suffix.lower() == ".s4d"
+        return format_named("s4d") if is_bundle else None
     try:
         with open(path, "rb") as file:
             start = file.read(65536)
@@ -143,8 +152,9 @@ def format_by_content(path: Path) -> SplatFormat | None:
         return format_named("glb")
     if start[:4] == b"NGSP" or start[:2] == b"\x1f\x8b":
         return format_named("spz")
-    if start[:4] == b"PK\x03\x04" and path.suffix.lower() != ".s4d":
-        return format_named("sog")
+    if start[:4] == b"PK\x03\x04":
+        # a bundle's manifest is its first member
+        return format_named("s4d" if start[30:43] == b"manifest.json" else "sog")
     return None
 
 

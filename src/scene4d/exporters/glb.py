@@ -161,7 +161,7 @@ def read_glb(path: Path) -> SplatCloud:
     clouds: list[SplatCloud] = []
     total = 0
     for matrix, primitive in reader.primitives():
-        cloud = reader.cloud(primitive).transformed(_exact_product(matrix))
+        cloud = _placed(reader.cloud(primitive), matrix, path)
         total += len(cloud)
         packing.require_plausible(total, len(binary), path)
         clouds.append(cloud)
@@ -170,10 +170,15 @@ def read_glb(path: Path) -> SplatCloud:
     return packing.checked(_joined(clouds, path), path)
 
 
-def _exact_product(matrix: np.ndarray) -> np.ndarray:
-    """The way from a node to the PLY's axes; near multiples of the identity are made exact."""
+def _placed(cloud: SplatCloud, matrix: np.ndarray, path: Path) -> SplatCloud:
+    """``cloud`` of a node with ``matrix``, in the PLY's axes; unchanged by our own half turn."""
     product = _PLY_FROM_GLTF @ matrix
-    return np.eye(4) if np.allclose(product, np.eye(4), rtol=0, atol=1e-12) else product
+    if np.allclose(product, np.eye(4), rtol=0, atol=1e-12):
+        return cloud
+    try:
+        return cloud.transformed(product)
+    except DataError as error:
+        raise DataError(f"its nodes cannot be followed: {error.what}", where=path) from error
 
 
 def _joined(clouds: list[SplatCloud], path: Path) -> SplatCloud:

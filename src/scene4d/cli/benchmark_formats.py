@@ -1,0 +1,121 @@
+"""``scene4d benchmark-formats``: what each splat format costs, in MB and in dB."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from scene4d.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from scene4d.cameras.camera import Camera
+    from scene4d.exporters.compare import Photo
+    from scene4d.splat_cloud import SplatCloud
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkFormatsArgs:
+    """Writes a scene in every splat format, renders the same views from each, and prints MB against
+    the PSNR to the original's renders and, with a capture, to its held-out photographs."""
+
+    scene: tyro.conf.Positional[Path]
+    """Run folder, or a splat file of any format."""
+    data: Path | None = None
+    """Capture whose held-out views are used; by default a run's own. A splat file has to lie in the
+    capture's coordinates."""
+    output_path: Path | None = None
+    """Folder for index.html, results.json and the files themselves; by default nothing is kept."""
+    formats: tuple[str, ...] = ()
+    """Names of formats; by default all."""
+    views: int = 8
+    """Views at most; a splat file without a capture is seen from around its content."""
+    size: int = 512
+    """Pixels of views around the content."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def main(argv: list[str]) -> None:
+    """Runs the verb: progress on stderr, the table on stdout."""
+    args = tyro.cli(BenchmarkFormatsArgs, args=argv, prog="scene4d benchmark-formats")
+    from scene4d.evaluation.psnr import psnr
+    from scene4d.exporters.compare import compare_formats
+    from scene4d.exporters.compare_report import as_page, as_table
+    from scene4d.files import write_json, write_text
+    from scene4d.training.device import choose_device
+
+    if args.views < 1 or args.size < 16:
+        raise UsageError("--views must be 1 or more, --size 16 or more")
+    cloud, cameras, photos, background = _open(args)
+    print(f"{len(cloud):,} Gaussians, {len(cameras)} views", file=sys.stderr)
+    keep = args.output_path
+    folder = tempfile.TemporaryDirectory() if keep is None else nullcontext(str(keep))
+    costs = []
+    with folder as name:
+        for cost in compare_formats(
+            cloud,
+            cameras,
+            Path(name),
+            psnr,
+            photos=photos,
+            background=background,
+            names=args.formats or None,
+            device=choose_device(args.device),
+        ):
+            costs.append(cost)
+            print(f"{cost.name}: {cost.bytes:,} bytes", file=sys.stderr)
+    print(as_table(costs))
+    if keep is not None:
+        write_json(keep / "results.json", [asdict(cost) for cost in costs])
+        write_text(keep / "index.html", as_page(f"Splat formats: {args.scene.name}", costs))
+        print(keep / "index.html", file=sys.stderr)
+
+
+def _open(
+    args: BenchmarkFormatsArgs,
+) -> tuple[SplatCloud, list[Camera], list[Photo], torch.Tensor | None]:
+    """The splats and views in the capture's own coordinates, photographs, and the background."""
+    from scene4d.cli.export import open_source
+    from scene4d.exporters.compare import cameras_around
+    from scene4d.training.options import TrainOptions
+
+    source = open_source(args.scene, device="cpu")
+    cloud = source.cloud()
+    options = None
+    if args.data is not None:
+        options = TrainOptions(data=args.data)
+    elif source.representation is not None:
+        from scene4d.training.run import load_run
+
+        options = load_run(args.scene, device="cpu").options
+    if options is None:
+        return cloud, cameras_around(cloud, count=args.views, size=args.size), [], None
+    cameras, photos, background = _held_out(options, args.views)
+    return cloud, cameras, photos, background
+
+
+def _held_out(options, limit: int) -> tuple[list[Camera], list[Photo], torch.Tensor | None]:
+    import torch
+
+    from scene4d.errors import DataError
+    from scene4d.evaluation.protocol import composited
+    from scene4d.exporters.compare import Photo, moved_cameras
+    from scene4d.training.train import load_capture
+
+    scene, images = load_capture(options, split="test")
+    if not scene.test_indices:
+        raise DataError("holds no image out to compare with", where=scene.root)
+    step = max(1, -(-len(scene.test_indices) // limit))
+    views = [images.view(i) for i in scene.test_indices[::step]]
+    background = None if scene.background is None else torch.tensor(scene.background)
+    behind = torch.zeros(3) if background is None else background
+    photos = [Photo(rgb=composited(view, behind), mask=view.mask) for view in views]
+    cameras = moved_cameras([view.camera for view in views], scene.source_from_scene.numpy())
+    return cameras, photos, background
