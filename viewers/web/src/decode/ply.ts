@@ -1,5 +1,13 @@
+import { openCompressedPly } from "./compressed-ply";
 import { SceneError } from "./errors";
-import { allocateSplats, CHUNK_SPLATS, type SplatData, setQuat, sigmoid } from "./splats";
+import {
+  allocateSplats,
+  coefficients,
+  type SplatData,
+  type SplatSource,
+  setQuat,
+  sigmoid,
+} from "./splats";
 
 export interface PlyProperty {
   name: string;
@@ -104,67 +112,65 @@ function degreeOf(vertex: PlyElement): number {
   return degree;
 }
 
-/** The splats of a 3DGS PLY file, piece by piece. Throws `format` or `damaged`. */
-export function* decodePly(bytes: Uint8Array): Generator<SplatData> {
-  const vertex = parsePlyHeader(bytes).find((e) => e.name === "vertex");
+/** The splats of a 3DGS PLY file. Throws `format` or `damaged`. */
+export function openPly(bytes: Uint8Array): SplatSource {
+  const elements = parsePlyHeader(bytes);
+  const vertex = elements.find((e) => e.name === "vertex");
   if (!vertex) throw bad("no vertices");
+  if (vertex.properties.some((p) => p.name === "packed_position")) {
+    return openCompressedPly(bytes, elements);
+  }
   const offsets = new Map(vertex.properties.map((p) => [p.name, p.offset]));
   for (const name of NEEDED) {
     if (!offsets.has(name)) throw bad(`no property ${name}: not a file of Gaussian splats`);
   }
-  if (vertex.properties.some((p) => SIZES[p.type] === 8)) throw bad("double-precision properties");
-  const degree = degreeOf(vertex);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  for (let first = 0; first < vertex.count; first += CHUNK_SPLATS) {
-    const count = Math.min(CHUNK_SPLATS, vertex.count - first);
-    yield readRows(
-      view,
-      vertex.start + first * vertex.stride,
-      vertex.stride,
-      count,
-      offsets,
-      degree,
-    );
+  if (vertex.properties.some((p) => !/^float(32)?$/.test(p.type) && wanted(p.name))) {
+    throw bad("splat properties that are not 32-bit floats");
   }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const degree = degreeOf(vertex);
+  return {
+    count: vertex.count,
+    degree,
+    read: (rows, wantedDegree) =>
+      readRows(view, vertex, rows, offsets, degree, Math.min(degree, wantedDegree)),
+  };
+}
+
+function wanted(name: string): boolean {
+  return NEEDED.includes(name) || name.startsWith("f_rest_");
 }
 
 function readRows(
   view: DataView,
-  start: number,
-  stride: number,
-  count: number,
+  vertex: PlyElement,
+  rows: Uint32Array,
   offsets: ReadonlyMap<string, number>,
+  stored: number,
   degree: number,
 ): SplatData {
-  const out = allocateSplats(count, degree);
+  const out = allocateSplats(rows.length, degree);
   const at = (name: string) => offsets.get(name)!;
   const position = ["x", "y", "z"].map(at);
   const scale = ["scale_0", "scale_1", "scale_2"].map(at);
   const rotation = ["rot_0", "rot_1", "rot_2", "rot_3"].map(at);
-  const K = (degree + 1) ** 2;
-  const sh = new Array<number>(3 * K);
-  for (let c = 0; c < 3; c++) {
-    sh[c] = at(`f_dc_${c}`);
-    for (let k = 1; k < K; k++) sh[3 * k + c] = at(`f_rest_${c * (K - 1) + k - 1}`);
-  }
   const opacity = at("opacity");
-  for (let i = 0; i < count; i++) {
-    const row = start + i * stride;
-    const read = (offset: number) => view.getFloat32(row + offset, true);
+  const K3 = 3 * coefficients(degree);
+  const rest = coefficients(stored) - 1;
+  const sh = Array.from({ length: K3 }, (_, j) => {
+    const k = Math.floor(j / 3);
+    return k === 0 ? at(`f_dc_${j}`) : at(`f_rest_${(j % 3) * rest + k - 1}`);
+  });
+  for (let i = 0; i < rows.length; i++) {
+    const row = vertex.start + rows[i]! * vertex.stride;
     for (let a = 0; a < 3; a++) {
-      out.means[3 * i + a] = read(position[a]!);
-      out.scales[3 * i + a] = Math.exp(read(scale[a]!));
+      out.means[3 * i + a] = view.getFloat32(row + position[a]!, true);
+      out.scales[3 * i + a] = Math.exp(view.getFloat32(row + scale[a]!, true));
     }
-    setQuat(
-      out.quats,
-      i,
-      read(rotation[0]!),
-      read(rotation[1]!),
-      read(rotation[2]!),
-      read(rotation[3]!),
-    );
-    out.opacities[i] = sigmoid(read(opacity));
-    for (let k = 0; k < 3 * K; k++) out.sh[3 * K * i + k] = read(sh[k]!);
+    const [w, x, y, z] = rotation.map((o) => view.getFloat32(row + o, true));
+    setQuat(out.quats, i, w!, x!, y!, z!);
+    out.opacities[i] = sigmoid(view.getFloat32(row + opacity, true));
+    for (let k = 0; k < K3; k++) out.sh[K3 * i + k] = view.getFloat32(row + sh[k]!, true);
   }
   return out;
 }

@@ -70,3 +70,16 @@ export function setQuat(
   quats[4 * i + 2] = y * s;
   quats[4 * i + 3] = z * s;
 }
+
+/** A scene's splats with random access; nothing is activated before it is asked for. */
+export interface SplatSource {
+  readonly count: number;
+  readonly degree: number;
+  /** Splats of the given rows, with harmonics up to `degree` at most. */
+  read(rows: Uint32Array, degree: number): SplatData;
+}
+
+/** Rows first .. first + count - 1. */
+export function rowRange(first: number, count: number): Uint32Array {
+  return Uint32Array.from({ length: count }, (_, i) => first + i);
+}

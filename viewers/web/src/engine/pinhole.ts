@@ -1,14 +1,5 @@
 import { Mat4 } from "playcanvas";
-
-/** A pinhole camera as in the trainer: OpenGL axes, pixels from the top-left corner. */
-export interface PinholeCamera {
-  /** Camera to world, 4 x 4, row-major. */
-  c2w: ArrayLike<number>;
-  /** 3 x 3, row-major; skew is not used. */
-  K: ArrayLike<number>;
-  width: number;
-  height: number;
-}
+import type { PinholeCamera } from "../camera/projection";
 
 /** OpenGL projection of a pinhole camera, off-centre and with non-square pixels. */
 export function projectionOf(camera: PinholeCamera, near: number, far: number): Mat4 {

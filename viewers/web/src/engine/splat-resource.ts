@@ -38,7 +38,7 @@ export class SplatResource extends GSplatResourceBase {
     this.upload("splatColor", packed.color);
     this.upload("transformA", packed.transformA);
     this.upload("transformB", packed.transformB);
-    packed.sh.forEach((texels, i) => this.upload(SH_STREAMS[i]!, texels));
+    for (const [i, texels] of packed.sh.entries()) this.upload(SH_STREAMS[i]!, texels);
   }
 
   private upload(name: string, texels: Uint16Array | Uint32Array): void {

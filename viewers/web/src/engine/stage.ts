@@ -5,6 +5,7 @@ import {
   Color,
   createGraphicsDevice,
   Entity,
+  FILLMODE_NONE,
   type GraphicsDevice,
   GSPLATDATA_LARGE,
   GSplatComponentSystem,
@@ -16,9 +17,10 @@ import {
   Texture,
   Vec3,
 } from "playcanvas";
+import type { PinholeCamera } from "../camera/projection";
 import { SceneError } from "../decode/errors";
-import { fromHalf, type PackedSplats } from "../decode/pack";
-import { type PinholeCamera, projectionOf } from "./pinhole";
+import { fromHalf, type PackedSplats, packedBytes } from "../decode/pack";
+import { projectionOf } from "./pinhole";
 import { SplatResource } from "./splat-resource";
 
 export type Backend = "webgpu" | "webgl2";
@@ -37,60 +39,104 @@ export interface CaptureOptions {
   screen?: boolean;
 }
 
+export interface StageEvents {
+  /** Before every frame, drawn or not; seconds since the last. */
+  update(dt: number): void;
+  lost(): void;
+  restored(): void;
+}
+
 const NEAR = 0.01;
 const FAR = 1e6;
+/** Frames drawn after the last change: the sort runs beside the drawing and arrives later. */
+const FRAMES_AFTER_CHANGE = 15;
+const SETTLE_MS = 5000;
+
+interface Piece {
+  entity: Entity;
+  resource: SplatResource;
+  count: number;
+  bytes: number;
+}
 
 /** The engine: one camera, one canvas, the scene's pieces. Everything of PlayCanvas is behind it. */
 export class Stage {
-  readonly app: AppBase;
-  readonly device: GraphicsDevice;
-  readonly camera: Entity;
-  private readonly pieces: { entity: Entity; resource: SplatResource; count: number }[] = [];
-  private exact: PinholeCamera | null = null;
+  /** Milliseconds of the last sort on the CPU; 0 where the GPU sorts. */
+  sortTime = 0;
+  /** Frames drawn since the start. */
+  frames = 0;
+  private readonly app: AppBase;
+  private readonly device: GraphicsDevice;
+  private readonly camera: Entity;
+  private readonly pieces: Piece[] = [];
+  private view: PinholeCamera | null = null;
+  private pending = 0;
+  private sorts = 0;
+  private paused = false;
 
-  static async create(canvas: HTMLCanvasElement, wanted: readonly Backend[]): Promise<Stage> {
+  static async create(
+    canvas: HTMLCanvasElement,
+    wanted: readonly Backend[],
+    events: StageEvents,
+  ): Promise<Stage> {
     let device: GraphicsDevice;
     try {
       device = await createGraphicsDevice(canvas, {
         deviceTypes: [...wanted],
         antialias: false,
         alpha: false,
+        depth: false,
+        stencil: false,
         powerPreference: "high-performance",
       });
     } catch (error) {
       throw new SceneError("no-graphics", "WebGPU and WebGL2", String(error));
     }
-    return new Stage(canvas, device);
+    return new Stage(canvas, device, events);
   }
 
-  private constructor(canvas: HTMLCanvasElement, device: GraphicsDevice) {
+  private constructor(canvas: HTMLCanvasElement, device: GraphicsDevice, events: StageEvents) {
     this.device = device;
-    device.maxPixelRatio = window.devicePixelRatio;
     this.app = new AppBase(canvas);
     const options = new AppOptions();
     options.graphicsDevice = device;
     options.componentSystems = [CameraComponentSystem, GSplatComponentSystem];
     this.app.init(options);
+    this.app.setCanvasFillMode(FILLMODE_NONE, canvas.clientWidth, canvas.clientHeight);
     this.app.autoRender = false;
-    this.camera = new Entity("camera");
-    this.camera.addComponent("camera", {
-      clearColor: new Color(0, 0, 0, 1),
-      nearClip: NEAR,
-      farClip: FAR,
-      frustumCulling: false,
-    });
+    this.camera = new Entity("camera", this.app);
+    this.camera.addComponent("camera", { nearClip: NEAR, farClip: FAR, frustumCulling: false });
     this.app.root.addChild(this.camera);
+    const component = this.camera.camera!;
+    component.calculateProjection = (matrix: Mat4) => {
+      if (this.view) matrix.copy(projectionOf(this.view, NEAR, FAR));
+    };
+    this.setBackground([0, 0, 0]);
     this.configureSplats();
+    this.listen(events);
     this.app.start();
   }
 
-  get backend(): Backend {
-    return this.device.isWebGPU ? "webgpu" : "webgl2";
-  }
-
-  /** Splats that are drawn now. */
-  get splatCount(): number {
-    return this.pieces.reduce((sum, p) => sum + (p.entity.enabled ? p.count : 0), 0);
+  private listen(events: StageEvents): void {
+    this.app.on("update", (dt: number) => {
+      events.update(dt);
+      if (this.pending > 0 && !this.paused) {
+        this.pending--;
+        this.app.renderNextFrame = true;
+      }
+    });
+    this.app.on("frameend", () => {
+      this.frames++;
+    });
+    this.app.scene.on("gsplat:sorted", (ms: number) => {
+      this.sortTime = ms;
+      this.sorts++;
+    });
+    this.device.on("devicelost", () => events.lost());
+    this.device.on("devicerestored", () => {
+      this.redraw();
+      events.restored();
+    });
   }
 
   private configureSplats(): void {
@@ -104,15 +150,73 @@ export class Stage {
     splats.colorUpdateAngle = 1;
   }
 
+  get backend(): Backend {
+    return this.device.isWebGPU ? "webgpu" : "webgl2";
+  }
+
+  get width(): number {
+    return this.device.width;
+  }
+
+  get height(): number {
+    return this.device.height;
+  }
+
+  /** Splats that are drawn now. */
+  get splatCount(): number {
+    return this.pieces.reduce((sum, p) => sum + (p.entity.enabled ? p.count : 0), 0);
+  }
+
+  /** Bytes of textures and sorting data: the pieces, and the engine's copy of the visible ones. */
+  get splatBytes(): number {
+    return this.pieces.reduce((sum, p) => sum + p.bytes + (p.entity.enabled ? 48 * p.count : 0), 0);
+  }
+
+  /** Pixels of the canvas. */
+  resize(width: number, height: number): void {
+    if (width === this.device.width && height === this.device.height) return;
+    this.device.setResolution(Math.max(1, width), Math.max(1, height));
+    this.redraw();
+  }
+
+  setBackground(rgb: readonly number[]): void {
+    this.camera.camera!.clearColor = new Color(rgb[0]!, rgb[1]!, rgb[2]!, 1);
+    this.redraw();
+  }
+
+  setAntialiased(on: boolean): void {
+    this.app.scene.gsplat.antiAlias = on;
+    this.redraw();
+  }
+
+  /** Nothing is drawn while paused (a page in the background). */
+  setPaused(paused: boolean): void {
+    this.paused = paused;
+    if (!paused) this.redraw();
+  }
+
   /** Adds one piece; it is drawn from the next frame on. */
   add(packed: PackedSplats): void {
     if (packed.count === 0) return;
     const resource = new SplatResource(this.device, packed);
-    const entity = new Entity("splats");
+    const entity = new Entity("splats", this.app);
     entity.addComponent("gsplat", { resource });
     this.app.root.addChild(entity);
-    this.pieces.push({ entity, resource, count: packed.count });
+    this.pieces.push({ entity, resource, count: packed.count, bytes: 2 * packedBytes(packed) });
     this.redraw();
+  }
+
+  /** Draws only the first pieces that together have at most `count` splats, at least one. */
+  limit(count: number): void {
+    let sum = 0;
+    for (const [i, piece] of this.pieces.entries()) {
+      sum += piece.count;
+      const enabled = i === 0 || sum <= count;
+      if (piece.entity.enabled !== enabled) {
+        piece.entity.enabled = enabled;
+        this.redraw();
+      }
+    }
   }
 
   clear(): void {
@@ -123,49 +227,44 @@ export class Stage {
     this.redraw();
   }
 
+  /** Draws some frames from now on. */
   redraw(): void {
-    this.app.renderNextFrame = true;
+    this.pending = FRAMES_AFTER_CHANGE;
   }
 
-  /** Draws exactly this pinhole camera from now on, or the interactive one again (null). */
-  setExactCamera(camera: PinholeCamera | null): void {
-    this.exact = camera;
-    const component = this.camera.camera!;
-    component.calculateProjection = camera
-      ? (matrix: Mat4) => matrix.copy(projectionOf(camera, NEAR, FAR))
-      : null!;
-    if (camera) this.place(camera.c2w);
+  /** Draws this pinhole camera from now on. */
+  setView(view: PinholeCamera): void {
+    this.view = view;
+    const m = new Mat4();
+    for (let r = 0; r < 4; r++) {
+      for (let c = 0; c < 4; c++) m.data[4 * c + r] = view.c2w[4 * r + c]!;
+    }
+    this.camera.setPosition(m.getTranslation(new Vec3()));
+    this.camera.setRotation(new Quat().setFromMat4(m));
     this.redraw();
   }
 
-  /** Puts the camera at a camera-to-world matrix (row-major 4 x 4, OpenGL axes). */
-  place(c2w: ArrayLike<number>): void {
-    const m = new Mat4();
-    for (let r = 0; r < 4; r++) for (let c = 0; c < 4; c++) m.data[4 * c + r] = c2w[4 * r + c]!;
-    this.camera.setPosition(m.getTranslation(new Vec3()));
-    this.camera.setRotation(new Quat().setFromMat4(m));
-  }
-
   /**
-   * Draws the present camera into a texture, once the sort has caught up, and reads it.
+   * Draws the present view into a texture, once the sort has caught up, and reads it.
    *
    * Half-float by default where the device has it: what the shaders compute. With `screen` the
    * texture is 8 bits like the canvas, whose rounding at every blended splat is then included.
+   * Another size than the view's scales the picture.
    */
   async capture(options: CaptureOptions = {}): Promise<Pixels> {
-    const width = options.width ?? this.exact?.width ?? this.device.width;
-    const height = options.height ?? this.exact?.height ?? this.device.height;
-    const format =
-      (options.screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F])) ??
-      PIXELFORMAT_RGBA8;
+    const view = this.view;
+    if (!view) throw new Error("no camera");
+    const width = options.width ?? view.width;
+    const height = options.height ?? view.height;
+    const hdr = options.screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F]);
     const texture = new Texture(this.device, {
       name: "capture",
       width,
       height,
-      format,
+      format: hdr ?? PIXELFORMAT_RGBA8,
       mipmaps: false,
     });
-    const renderTarget = new RenderTarget({ colorBuffer: texture, depth: true });
+    const renderTarget = new RenderTarget({ colorBuffer: texture, depth: false });
     const component = this.camera.camera!;
     component.renderTarget = renderTarget;
     try {
@@ -181,18 +280,14 @@ export class Stage {
     }
   }
 
-  /** Spherical harmonics are evaluated again for the camera's very position. */
-  private refreshColors(): void {
-    this.app.scene.gsplat.dirty = true;
-  }
-
-  /** Frames until two sorts with this camera have been applied. */
+  /** Draws until a sort of the very camera has been applied; colours are evaluated again, too. */
   private async settle(): Promise<void> {
-    const frames = 12;
-    for (let i = 0; i < frames; i++) {
-      this.refreshColors();
+    const wanted = this.device.isWebGPU || this.splatCount === 0 ? 0 : this.sorts + 3;
+    const end = performance.now() + SETTLE_MS;
+    for (let after = 0; after < 3; ) {
+      this.app.scene.gsplat.dirty = true;
       await this.frame();
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      if (this.sorts >= wanted || performance.now() > end) after++;
     }
   }
 

@@ -1,0 +1,139 @@
+import type { PinholeCamera } from "./camera/projection";
+import type { Mode } from "./camera/rig";
+import type { View } from "./decode/protocol";
+import type { CaptureOptions, Pixels } from "./engine/stage";
+import type { Failure, Player, Statistics } from "./player";
+import type { Page } from "./ui/page";
+import { pictureBlob } from "./ui/screenshot";
+
+/** `window.scene4d`: for scripts on the same page and for tests. */
+export interface Scene4dApi {
+  /** Resolves when the whole scene is drawn, rejects with what went wrong. */
+  readonly ready: Promise<void>;
+  readonly backend: string;
+  open(url: string): Promise<void>;
+  getView(): View;
+  setView(view: View, jump?: boolean): void;
+  /** Draws exactly this pinhole camera (row-major c2w, OpenGL axes; K; size); null: steer again. */
+  setCamera(c2w: number[] | null, K?: number[], width?: number, height?: number): void;
+  /** RGBA pixels, top row first, read from a texture. */
+  capture(options?: CaptureOptions): Promise<Pixels>;
+  stats(): Statistics;
+  setMode(mode: Mode): void;
+  frame(): void;
+  reset(): void;
+  lookThrough(index: number | null): void;
+  nextNote(step: number): void;
+  pick(x: number, y: number): Promise<[number, number, number] | null>;
+  /** A PNG of the view. */
+  screenshot(multiple?: number): Promise<Blob>;
+  link(): string;
+}
+
+export function makeApi(player: Player, page: Page): Scene4dApi {
+  let ready = settled(player);
+  player.on("opening", () => {
+    ready = settled(player);
+  });
+  return {
+    get ready() {
+      return ready;
+    },
+    backend: player.stage.backend,
+    open: (url) => {
+      player.open({ url });
+      return ready;
+    },
+    getView: () => player.rig.view(),
+    setView: (view, jump) => player.goTo(view, jump),
+    setCamera: (c2w, K, width, height) =>
+      player.setCamera(
+        c2w ? ({ c2w, K: K!, width: width!, height: height! } satisfies PinholeCamera) : null,
+      ),
+    capture: (options) => player.capture(options),
+    stats: () => player.statistics(),
+    setMode: (mode) => player.setMode(mode),
+    frame: () => player.frameScene(),
+    reset: () => player.reset(),
+    lookThrough: (index) => player.lookThrough(index),
+    nextNote: (step) => page.nextNote(step),
+    pick: (x, y) => player.pick(x, y),
+    screenshot: (multiple) => pictureBlob(player, multiple),
+    link: () => page.link(),
+  };
+}
+
+function settled(player: Player): Promise<void> {
+  const promise = new Promise<void>((resolve, reject) => {
+    const off = [
+      player.on("done", () => finish(resolve)),
+      player.on("failed", (f: Failure) =>
+        finish(() => reject(new Error(`${f.kind}: ${f.where}: ${f.detail}`))),
+      ),
+    ];
+    const finish = (then: () => void) => {
+      for (const stop of off) stop();
+      then();
+    };
+  });
+  // Pages that never ask must not see an unhandled rejection: the message is on the page.
+  promise.catch(() => {});
+  return promise;
+}
+
+/** What a page around an iframe may call; arguments and results are plain data. */
+const CALLABLE = [
+  "open",
+  "getView",
+  "setView",
+  "stats",
+  "setMode",
+  "frame",
+  "reset",
+  "lookThrough",
+  "nextNote",
+  "pick",
+  "screenshot",
+  "link",
+] as const;
+
+/**
+ * Answers `{scene4d: 1, id, method, args}` from the page around the frame with
+ * `{scene4d: 1, id, result}` or `{scene4d: 1, id, error}`, and tells it `{scene4d: 1, event, ...}`.
+ */
+export function answerMessages(player: Player, api: Scene4dApi): void {
+  if (window.parent === window) return;
+  const tell = (event: string, data: object = {}) =>
+    window.parent.postMessage({ scene4d: 1, event, ...data }, "*");
+  player.on("done", () => tell("ready", { stats: player.statistics() }));
+  player.on("failed", (failure) => tell("failed", { kind: failure.kind, detail: failure.detail }));
+  player.on("mode", (mode) => tell("mode", { mode }));
+  player.on("focus", (point) => tell("focus", { point }));
+  player.on("view", () => tell("view", { view: player.rig.view() }));
+  window.addEventListener("message", (event) => {
+    const message = event.data as {
+      scene4d?: number;
+      id?: unknown;
+      method?: string;
+      args?: unknown;
+    };
+    if (event.source !== window.parent || message?.scene4d !== 1 || !message.method) return;
+    void answer(api, message.method, message.args).then((reply) =>
+      window.parent.postMessage(
+        { scene4d: 1, id: message.id, ...reply },
+        event.origin === "null" ? "*" : event.origin,
+      ),
+    );
+  });
+  tell("loaded", { methods: CALLABLE });
+}
+
+async function answer(api: Scene4dApi, method: string, args: unknown): Promise<object> {
+  if (!(CALLABLE as readonly string[]).includes(method)) return { error: `no method ${method}` };
+  try {
+    const call = api[method as (typeof CALLABLE)[number]] as (...a: unknown[]) => unknown;
+    return { result: await call(...(Array.isArray(args) ? args : [])) };
+  } catch (error) {
+    return { error: String(error) };
+  }
+}

@@ -1,0 +1,269 @@
+import type { Extent, View } from "../decode/protocol";
+import {
+  add,
+  cross,
+  dot,
+  frameOf,
+  length,
+  lerp,
+  normalize,
+  scale,
+  sub,
+  type V3,
+  type V3Like,
+} from "./vec";
+
+export type Mode = "orbit" | "fly" | "walk";
+
+/** Where the camera is: the anchor is the target in orbit mode and the eye in the others. */
+interface State {
+  anchor: V3;
+  yaw: number;
+  pitch: number;
+  distance: number;
+}
+
+const MAX_PITCH = (89 / 180) * Math.PI;
+/** Time in which the camera makes up 63% of its way to the goal. */
+const SMOOTHING_S = 0.09;
+const STILL = 1e-5;
+/** The eye may go this far from the scene's centre, in radii, before it is held back. */
+const LIMIT_RADII = 8;
+/** How fast it is drawn back. */
+const PULL_PER_S = 4;
+
+/** A camera without roll that people steer: pure state, no events, no engine. */
+export class Rig {
+  mode: Mode = "orbit";
+  /** No inertia and no flights: jump. */
+  instant = false;
+  /** Units per second in fly and walk. */
+  speed = 1;
+  /** The box of positions from where the scene looks right, or none. */
+  limits: { low: V3; high: V3 } | null = null;
+  extent: Extent = { center: [0, 0, 0], radius: 1 };
+  private up: V3 = [0, 0, 1];
+  private axes: [V3, V3] = frameOf([0, 0, 1]);
+  private goal: State = { anchor: [0, 0, 0], yaw: 0, pitch: 0, distance: 1 };
+  private now: State = { ...this.goal };
+  private home: View | null = null;
+
+  setUp(up: V3Like): void {
+    const view = this.view();
+    this.up = normalize(up);
+    this.axes = frameOf(this.up);
+    this.setView(view, true);
+  }
+
+  get upAxis(): V3 {
+    return this.up;
+  }
+
+  /** The scene's bulk: sets speed and limits. */
+  setExtent(extent: Extent): void {
+    this.extent = extent;
+    this.speed = extent.radius * 0.7;
+  }
+
+  private forwardOf(s: State): V3 {
+    const [x, y] = this.axes;
+    const flat = add(scale(x, Math.cos(s.yaw)), scale(y, Math.sin(s.yaw)));
+    return add(scale(flat, Math.cos(s.pitch)), scale(this.up, Math.sin(s.pitch)));
+  }
+
+  private eyeOf(s: State): V3 {
+    return this.mode === "orbit" ? sub(s.anchor, scale(this.forwardOf(s), s.distance)) : s.anchor;
+  }
+
+  private targetOf(s: State): V3 {
+    return this.mode === "orbit" ? s.anchor : add(s.anchor, scale(this.forwardOf(s), s.distance));
+  }
+
+  get position(): V3 {
+    return this.eyeOf(this.now);
+  }
+
+  get forward(): V3 {
+    return this.forwardOf(this.now);
+  }
+
+  get right(): V3 {
+    return normalize(cross(this.forward, this.up));
+  }
+
+  /** Where the camera is going. */
+  view(): View {
+    return { position: this.eyeOf(this.goal), target: this.targetOf(this.goal) };
+  }
+
+  /** Camera to world, row-major 4 x 4, OpenGL axes. */
+  c2w(): number[] {
+    const back = scale(this.forward, -1);
+    const right = this.right;
+    const up = cross(back, right);
+    const eye = this.position;
+    return [0, 1, 2].flatMap((r) => [right[r]!, up[r]!, back[r]!, eye[r]!]).concat([0, 0, 0, 1]);
+  }
+
+  setMode(mode: Mode): void {
+    if (mode === this.mode) return;
+    const convert = (s: State): State => {
+      const [eye, target] = [this.eyeOf(s), this.targetOf(s)];
+      return { ...s, anchor: mode === "orbit" ? target : eye };
+    };
+    this.goal = convert(this.goal);
+    this.now = convert(this.now);
+    this.mode = mode;
+    if (mode === "walk") this.goal.pitch = Math.max(-0.6, Math.min(0.6, this.goal.pitch));
+  }
+
+  /** Goes to a place; `jump`: at once. */
+  setView(view: View, jump = false): void {
+    const d = sub(view.target, view.position);
+    const distance = Math.max(1e-6, length(d));
+    const f = scale(d, 1 / distance);
+    const pitch = Math.asin(Math.max(-1, Math.min(1, dot(f, this.up))));
+    const yaw = Math.atan2(dot(f, this.axes[1]), dot(f, this.axes[0]));
+    const anchor = this.mode === "orbit" ? view.target : view.position;
+    this.goal = {
+      anchor: [...anchor] as V3,
+      yaw: nearest(yaw, this.now.yaw),
+      pitch: clampPitch(pitch),
+      distance,
+    };
+    if (jump || this.instant) this.now = { ...this.goal };
+  }
+
+  setHome(view: View): void {
+    this.home = view;
+  }
+
+  reset(): void {
+    if (this.home) this.setView(this.home);
+  }
+
+  /** The whole scene in view from the present direction. `angle`: the smaller field of view. */
+  frame(angle: number): void {
+    this.setView(this.framing(this.forwardOf(this.goal), angle));
+  }
+
+  framing(forward: V3Like, angle: number): View {
+    const { center, radius } = this.extent;
+    const distance = (1.15 * radius) / Math.sin(Math.min(1.4, angle / 2));
+    return { position: sub(center, scale(forward, distance)), target: center };
+  }
+
+  /** Turns towards a point and orbits it from now on. */
+  focus(point: V3Like): void {
+    this.setView({ position: this.eyeOf(this.goal), target: [...point] as V3 });
+  }
+
+  /** Flies towards a point, to a third of the distance. */
+  flyTo(point: V3Like): void {
+    const eye = this.eyeOf(this.goal);
+    const position = lerp(point, eye, 1 / 3);
+    this.setView({ position, target: [...point] as V3 });
+  }
+
+  /** Drags by radians: around the target in orbit, the head in fly and walk. */
+  turn(dx: number, dy: number): void {
+    const sign = this.mode === "orbit" ? 1 : 0.6;
+    this.goal.yaw -= sign * dx;
+    this.goal.pitch = clampPitch(this.goal.pitch - sign * dy);
+  }
+
+  /** Shifts sideways and up by shares of the view's height at the target. */
+  pan(dx: number, dy: number): void {
+    const up = cross(this.right, this.forward);
+    const step = this.goal.distance;
+    const shift = add(scale(this.right, -dx * step), scale(up, dy * step));
+    this.goal.anchor = add(this.goal.anchor, this.mode === "walk" ? this.flat(shift) : shift);
+  }
+
+  /** Factor below 1 goes nearer. */
+  zoom(factor: number): void {
+    const f = Math.max(0.2, Math.min(5, factor));
+    if (this.mode === "orbit") {
+      const { radius } = this.extent;
+      this.goal.distance = Math.max(
+        radius * 0.005,
+        Math.min(radius * LIMIT_RADII, this.goal.distance * f),
+      );
+      return;
+    }
+    this.move(0, 0, (1 - f) * 4, 0.25);
+  }
+
+  /** Walks or flies: each -1 to 1 (or a multiple for running). */
+  move(right: number, up: number, forward: number, dt: number): void {
+    const ahead = this.mode === "walk" ? normalize(this.flat(this.forward)) : this.forward;
+    const lift = this.mode === "walk" ? 0 : up;
+    const direction = add(
+      add(scale(this.right, right), scale(ahead, forward)),
+      scale(this.up, lift),
+    );
+    this.goal.anchor = add(this.goal.anchor, scale(direction, this.speed * dt));
+  }
+
+  private flat(v: V3Like): V3 {
+    return sub(v, scale(this.up, dot(v, this.up)));
+  }
+
+  /** Advances by dt seconds; whether anything moved. */
+  update(dt: number): boolean {
+    this.holdBack(dt);
+    const t = this.instant ? 1 : 1 - Math.exp(-dt / SMOOTHING_S);
+    const before = this.now;
+    this.now = {
+      anchor: lerp(before.anchor, this.goal.anchor, t),
+      yaw: before.yaw + (this.goal.yaw - before.yaw) * t,
+      pitch: before.pitch + (this.goal.pitch - before.pitch) * t,
+      distance: before.distance + (this.goal.distance - before.distance) * t,
+    };
+    const moved =
+      length(sub(this.goal.anchor, before.anchor)) / this.extent.radius +
+      Math.abs(this.goal.yaw - before.yaw) +
+      Math.abs(this.goal.pitch - before.pitch) +
+      Math.abs(this.goal.distance / before.distance - 1);
+    if (moved < STILL) {
+      this.now = { ...this.goal, anchor: [...this.goal.anchor] as V3 };
+      return moved > 0;
+    }
+    return true;
+  }
+
+  /** Beyond the limits the goal is drawn back softly. */
+  private holdBack(dt: number): void {
+    const eye = this.eyeOf(this.goal);
+    const beyond = sub(eye, this.allowed(eye));
+    if (length(beyond) === 0) return;
+    this.goal.anchor = sub(this.goal.anchor, scale(beyond, 1 - Math.exp(-dt * PULL_PER_S)));
+  }
+
+  /** The nearest place to stand: within the limits' box and half its size around, or a ball. */
+  private allowed(eye: V3Like): V3 {
+    if (this.limits) {
+      const { low, high } = this.limits;
+      const margin = 0.5 * Math.max(length(sub(high, low)), this.extent.radius);
+      return [0, 1, 2].map((a) =>
+        Math.max(low[a]! - margin, Math.min(high[a]! + margin, eye[a]!)),
+      ) as V3;
+    }
+    const { center, radius } = this.extent;
+    const offset = sub(eye, center);
+    const far = length(offset);
+    return far <= radius * LIMIT_RADII
+      ? ([...eye] as V3)
+      : add(center, scale(offset, (radius * LIMIT_RADII) / far));
+  }
+}
+
+function clampPitch(pitch: number): number {
+  return Math.max(-MAX_PITCH, Math.min(MAX_PITCH, pitch));
+}
+
+/** The angle of the same direction that is nearest to another. */
+function nearest(angle: number, to: number): number {
+  const turn = 2 * Math.PI;
+  return angle + turn * Math.round((to - angle) / turn);
+}

@@ -1,0 +1,100 @@
+import { isBundle, openBundle } from "./bundle";
+import { SceneError } from "./errors";
+import { openGlb } from "./glb";
+import { byImportance, extentOf } from "./order";
+import { type PackedSplats, packSplats } from "./pack";
+import { openPly } from "./ply";
+import type { Extent, OpenRequest, SceneInfo } from "./protocol";
+import { MemorySource, type Progress, RemoteFile } from "./remote";
+import { openSog, type PictureDecoder } from "./sog";
+import { CHUNK_SPLATS, type SplatSource, splatBytes } from "./splats";
+import { openSpz } from "./spz";
+
+/** Everything a scene needs in memory at once must stay below this. */
+export const MAX_TOTAL_BYTES = 1.5e9;
+
+/** Where an opened scene's parts go. */
+export interface Sink {
+  info(info: SceneInfo): void;
+  poster(bytes: Uint8Array<ArrayBuffer>, mime: string): void;
+  extent(extent: Extent): void;
+  piece(packed: PackedSplats, stage: number): void;
+  progress(loaded: number, total: number, phase: "download" | "decode"): void;
+  /** Lets other messages through between pieces. */
+  breathe(): Promise<void>;
+}
+
+/** Opens content of any format and delivers it piece by piece. Throws SceneError. */
+export async function openScene(
+  request: OpenRequest,
+  sink: Sink,
+  decodePicture: PictureDecoder,
+): Promise<void> {
+  const name = request.name ?? request.url ?? "";
+  const progress: Progress = (loaded, total) => sink.progress(loaded, total, "download");
+  if (/manifest\.json($|[?#])/.test(name) && request.url) {
+    return openBundle({ folder: request.url, progress }, request, sink);
+  }
+  const file = request.bytes
+    ? new MemorySource(new Uint8Array(request.bytes))
+    : await RemoteFile.open(request.url!, { progress });
+  const start = await file.read(0, Math.min(64, file.size || 64));
+  if (isBundle(start)) return openBundle({ file, progress }, request, sink);
+  const bytes = file instanceof RemoteFile ? await file.all() : await file.read(0, file.size);
+  const source = await openSource(bytes, name, request.url, decodePicture);
+  await deliver(source, bytes.length, name, request, sink);
+}
+
+async function openSource(
+  bytes: Uint8Array<ArrayBuffer>,
+  name: string,
+  url: string | undefined,
+  decodePicture: PictureDecoder,
+): Promise<SplatSource> {
+  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 8));
+  if (start.startsWith("ply")) return openPly(bytes);
+  if (start.startsWith("glTF")) return openGlb(bytes);
+  if (start.startsWith("NGSP") || start.startsWith("\x1f\x8b")) return openSpz(bytes);
+  if (start.startsWith("PK")) return openSog(bytes, decodePicture);
+  if (start.trimStart().startsWith("{") && url) {
+    const read = async (member: string) => {
+      if (!/^[\w.-]+$/.test(member)) throw new SceneError("damaged", "SOG", `member ${member}`);
+      return (await RemoteFile.open(new URL(member, url).href, { whole: true })).all();
+    };
+    return openSog(bytes, decodePicture, read);
+  }
+  throw new SceneError("format", name, "not PLY, SPZ, SOG, GLB or .s4d");
+}
+
+/** The 3DGS PLY's axes: y points down. */
+const UP: [number, number, number] = [0, -1, 0];
+
+async function deliver(
+  source: SplatSource,
+  bytes: number,
+  name: string,
+  request: OpenRequest,
+  sink: Sink,
+): Promise<void> {
+  const shown = Math.min(source.count, request.budget);
+  const degree = Math.min(source.degree, request.degree);
+  guardTotal(bytes, shown, degree, name);
+  sink.info({ kind: "splats", count: source.count, shown, degree, bytes, up: UP });
+  const order = byImportance(source);
+  for (let first = 0; first < shown; first += CHUNK_SPLATS) {
+    const data = source.read(order.subarray(first, Math.min(shown, first + CHUNK_SPLATS)), degree);
+    if (first === 0) sink.extent(extentOf(data.means));
+    sink.piece(packSplats(data), Math.floor(first / CHUNK_SPLATS));
+    sink.progress(Math.min(shown, first + CHUNK_SPLATS), shown, "decode");
+    await sink.breathe();
+  }
+}
+
+/** Refuses a scene whose file, textures and sorting data together pass the bound. */
+export function guardTotal(bytes: number, count: number, degree: number, where: string): void {
+  const drawn = count * (32 + 32 + 24 + 26 + (degree > 0 ? 16 * degree + 16 : 0));
+  const needed = bytes + 2 * drawn + splatBytes(CHUNK_SPLATS, degree);
+  if (!(needed <= MAX_TOTAL_BYTES)) {
+    throw new SceneError("too-big", where, `${count} splats need ${Math.round(needed / 1e6)} MB`);
+  }
+}

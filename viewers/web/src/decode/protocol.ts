@@ -1,0 +1,87 @@
+import type { FailureKind } from "./errors";
+import type { PackedSplats } from "./pack";
+
+/** A camera of the capture, with the name of its picture. */
+export interface CaptureCamera {
+  name: string;
+  /** Camera to world, 16 numbers, row-major, OpenGL axes. */
+  c2w: number[];
+  /** 9 numbers, row-major. */
+  K: number[];
+  width: number;
+  height: number;
+}
+
+export interface Annotation {
+  title: string;
+  text?: string;
+  position: [number, number, number];
+  /** Where to stand to see it, and what to look at. */
+  view?: View;
+}
+
+/** A place to look from: position and target. */
+export interface View {
+  position: [number, number, number];
+  target: [number, number, number];
+}
+
+/** What is known about a scene before its splats arrive; everything optional may be missing. */
+export interface SceneInfo {
+  kind: string;
+  title?: string;
+  /** Splats in the file. */
+  count: number;
+  /** Splats that will be drawn: fewer where the budget is smaller. */
+  shown: number;
+  degree: number;
+  /** Bytes of the file. */
+  bytes: number;
+  up?: [number, number, number];
+  view?: View;
+  cameras?: CaptureCamera[];
+  annotations?: Annotation[];
+  /** The box of positions from where the scene looks right. */
+  limits?: { low: [number, number, number]; high: [number, number, number] };
+  /** Lower opacity by as much as the low-pass enlarged a footprint (Mip-Splatting). */
+  antialiased?: boolean;
+  background?: [number, number, number];
+}
+
+/** Where the bulk of the scene lies: median centre and the radius around 90% of it. */
+export interface Extent {
+  center: [number, number, number];
+  radius: number;
+}
+
+export interface OpenRequest {
+  type: "open";
+  id: number;
+  /** Address of the content, or its bytes with a name. */
+  url?: string;
+  bytes?: ArrayBuffer;
+  name?: string;
+  /** Most splats to draw. */
+  budget: number;
+  /** Highest degree of spherical harmonics to keep. */
+  degree: number;
+}
+
+export interface PickRequest {
+  type: "pick";
+  id: number;
+  origin: [number, number, number];
+  direction: [number, number, number];
+}
+
+export type ToWorker = OpenRequest | PickRequest | { type: "close" };
+
+export type FromWorker =
+  | { type: "info"; id: number; info: SceneInfo }
+  | { type: "poster"; id: number; bytes: Uint8Array<ArrayBuffer>; mime: string }
+  | { type: "extent"; id: number; extent: Extent }
+  | { type: "piece"; id: number; packed: PackedSplats; stage: number }
+  | { type: "progress"; id: number; loaded: number; total: number; phase: "download" | "decode" }
+  | { type: "done"; id: number; milliseconds: number }
+  | { type: "failed"; id: number; kind: FailureKind; where: string; detail: string }
+  | { type: "picked"; id: number; distance: number | null };

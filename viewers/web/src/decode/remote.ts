@@ -1,0 +1,237 @@
+import { SceneError } from "./errors";
+import { MAX_BUFFER_BYTES } from "./splats";
+
+/** The first request asks for so much: a manifest and often the poster. */
+const FIRST_BYTES = 65536;
+const ATTEMPTS = 4;
+const PAUSE_MS = 400;
+
+export type Progress = (loaded: number, total: number) => void;
+export type Fetch = (url: string, init?: RequestInit) => Promise<Response>;
+
+/** Bytes that arrive by parts. */
+export interface ByteSource {
+  /** Bytes of the whole, 0 while unknown. */
+  readonly size: number;
+  /** Resolves once these bytes are there. */
+  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+}
+
+/** Bytes that are all here. */
+export class MemorySource implements ByteSource {
+  constructor(private readonly bytes: Uint8Array<ArrayBuffer>) {}
+
+  get size(): number {
+    return this.bytes.length;
+  }
+
+  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    return Promise.resolve(this.bytes.subarray(offset, offset + length));
+  }
+}
+
+/**
+ * A file on a server: by Range requests where the server answers them, else as one download whose
+ * beginning can be read while the rest still comes. A dropped connection is taken up again.
+ */
+export class RemoteFile implements ByteSource {
+  size = 0;
+  private buffer = new Uint8Array(0);
+  private received = 0;
+  private ranged = false;
+  private failure: unknown = null;
+  private waiting: (() => void)[] = [];
+  private loaded = 0;
+
+  private constructor(
+    private readonly url: string,
+    private readonly fetcher: Fetch,
+    private readonly progress: Progress,
+    private readonly signal?: AbortSignal,
+  ) {}
+
+  /** Fetches the beginning. `whole`: do not bother with ranges. */
+  static async open(
+    url: string,
+    options: { fetcher?: Fetch; progress?: Progress; whole?: boolean; signal?: AbortSignal } = {},
+  ): Promise<RemoteFile> {
+    const fetcher = options.fetcher ?? ((u, init) => fetch(u, init));
+    const file = new RemoteFile(url, fetcher, options.progress ?? (() => {}), options.signal);
+    await file.start(options.whole === true);
+    return file;
+  }
+
+  private async start(whole: boolean): Promise<void> {
+    const response = await this.request(whole ? null : [0, FIRST_BYTES - 1]);
+    const total = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "");
+    if (response.status === 206 && total) {
+      this.ranged = true;
+      this.setSize(Number(total[1]));
+      this.buffer = new Uint8Array(await this.body(response, [0, FIRST_BYTES - 1]));
+      this.received = this.buffer.length;
+      this.report(this.received);
+      return;
+    }
+    this.setSize(Number(response.headers.get("Content-Length") ?? 0));
+    this.buffer = new Uint8Array(this.size || FIRST_BYTES);
+    void this.stream(response).catch((error: unknown) => {
+      this.failure = error;
+      this.wake();
+    });
+  }
+
+  private setSize(size: number): void {
+    if (size > MAX_BUFFER_BYTES * 4) throw new SceneError("too-big", this.url, `${size} bytes`);
+    this.size = size;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (length > MAX_BUFFER_BYTES) throw new SceneError("too-big", this.url, `${length} bytes`);
+    const end = offset + length;
+    if (end <= this.received) return this.buffer.slice(offset, end);
+    if (this.ranged) {
+      if (end > this.size) throw cutOff(this.url, this.size, end);
+      const bytes = await this.ranges(offset, end);
+      return bytes;
+    }
+    while (this.received < end) {
+      if (this.failure) throw this.failure;
+      if (this.size > 0 && end > this.size) throw cutOff(this.url, this.size, end);
+      await new Promise<void>((resolve) => this.waiting.push(resolve));
+    }
+    return this.buffer.slice(offset, end);
+  }
+
+  /** Everything; `size` is known then. */
+  async all(): Promise<Uint8Array<ArrayBuffer>> {
+    if (this.size > 0) return this.read(0, this.size);
+    while (!this.size) {
+      if (this.failure) throw this.failure;
+      await new Promise<void>((resolve) => this.waiting.push(resolve));
+    }
+    return this.read(0, this.size);
+  }
+
+  /** One range, resumed where the connection broke. */
+  private async ranges(start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+    const out = new Uint8Array(end - start);
+    let at = 0;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const response = await this.request([start + at, end - 1]);
+        if (response.status !== 206)
+          throw new SceneError("network", this.url, "no longer answers Range");
+        for await (const chunk of chunksOf(response)) {
+          out.set(chunk.subarray(0, out.length - at), at);
+          at += Math.min(chunk.length, out.length - at);
+          this.report(chunk.length);
+        }
+        if (at >= out.length) return out;
+        throw new Error(`${at} of ${out.length} bytes came`);
+      } catch (error) {
+        await this.pauseOrThrow(error, attempt);
+      }
+    }
+  }
+
+  private async stream(first: Response): Promise<void> {
+    let response = first;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        for await (const chunk of chunksOf(response)) {
+          this.append(chunk);
+          attempt = 0;
+        }
+        if (this.size === 0) this.size = this.received;
+        if (this.received < this.size)
+          throw new Error(`${this.received} of ${this.size} bytes came`);
+        this.wake();
+        return;
+      } catch (error) {
+        await this.pauseOrThrow(error, attempt);
+        response = await this.request([this.received, Math.max(this.size, this.received + 1) - 1]);
+        if (response.status === 200) {
+          this.received = 0;
+          this.loaded = 0;
+        }
+      }
+    }
+  }
+
+  private append(chunk: Uint8Array): void {
+    const needed = this.received + chunk.length;
+    if (needed > MAX_BUFFER_BYTES)
+      throw new SceneError("too-big", this.url, `over ${needed} bytes`);
+    if (needed > this.buffer.length) {
+      const grown = new Uint8Array(
+        Math.min(MAX_BUFFER_BYTES, Math.max(needed, 2 * this.buffer.length)),
+      );
+      grown.set(this.buffer.subarray(0, this.received));
+      this.buffer = grown;
+    }
+    this.buffer.set(chunk, this.received);
+    this.received = needed;
+    this.report(chunk.length);
+    this.wake();
+  }
+
+  private async pauseOrThrow(error: unknown, attempt: number): Promise<void> {
+    if (error instanceof SceneError || this.signal?.aborted) throw error;
+    if (attempt + 1 >= ATTEMPTS) {
+      throw new SceneError("network", this.url, `the connection broke: ${error}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * 2 ** attempt));
+  }
+
+  private async request(range: [number, number] | null): Promise<Response> {
+    const headers: Record<string, string> = range ? { Range: `bytes=${range[0]}-${range[1]}` } : {};
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const init: RequestInit = { headers };
+        if (this.signal) init.signal = this.signal;
+        const response = await this.fetcher(this.url, init);
+        if (response.status === 404 || response.status === 403 || response.status === 410) {
+          throw new SceneError("not-found", this.url, `the server answers ${response.status}`);
+        }
+        if (!response.ok) throw new Error(`the server answers ${response.status}`);
+        return response;
+      } catch (error) {
+        await this.pauseOrThrow(error, attempt);
+      }
+    }
+  }
+
+  /** The body of the first part, with its own retries. */
+  private async body(response: Response, range: [number, number]): Promise<ArrayBuffer> {
+    for (let attempt = 0, next = response; ; attempt++) {
+      try {
+        return await next.arrayBuffer();
+      } catch (error) {
+        await this.pauseOrThrow(error, attempt);
+        next = await this.request(range);
+      }
+    }
+  }
+
+  private report(bytes: number): void {
+    this.loaded += bytes;
+    this.progress(this.loaded, this.size);
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiting.splice(0)) resolve();
+  }
+}
+
+function cutOff(url: string, size: number, end: number): SceneError {
+  return new SceneError("damaged", url, `cut off: ${size} bytes, at least ${end} expected`);
+}
+
+async function* chunksOf(response: Response): AsyncGenerator<Uint8Array> {
+  const reader = response.body!.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
+}

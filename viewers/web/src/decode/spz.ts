@@ -1,0 +1,176 @@
+import { decompress as zstd } from "fzstd";
+import { SceneError } from "./errors";
+import { allocateSplats, coefficients, type SplatData, type SplatSource, setQuat } from "./splats";
+
+const MAGIC = 0x5053474e;
+const EXTENSIONS = 2;
+/** SPZ is right-up-back, the 3DGS PLY right-down-front: y and z change their signs. */
+const FLIP = [1, -1, -1];
+/** Signs of the harmonics under that half turn about x, without the constant one. */
+const FLIP_SH = [-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1];
+
+interface Header {
+  version: number;
+  count: number;
+  degree: number;
+  fractionalBits: number;
+  flags: number;
+}
+
+function damaged(detail: string): SceneError {
+  return new SceneError("damaged", "SPZ", detail);
+}
+
+/** Splats of an SPZ file (Niantic), versions 2 to 4. Throws `format` or `damaged`. */
+export async function openSpz(bytes: Uint8Array<ArrayBuffer>): Promise<SplatSource> {
+  const zipped = bytes[0] === 0x1f && bytes[1] === 0x8b;
+  const body = zipped ? await gunzip(bytes) : bytes;
+  const header = parseHeader(body);
+  if ((header.version === 4) === zipped) {
+    throw new SceneError("version", "SPZ", `version ${header.version}`);
+  }
+  const streams = zipped ? splitStreams(body, header) : unpackStreams(body, header);
+  const degree = Math.min(3, header.degree);
+  return {
+    count: header.count,
+    degree,
+    read: (rows, wanted) => readRows(header, streams, rows, Math.min(degree, wanted)),
+  };
+}
+
+async function gunzip(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
+  try {
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  } catch (error) {
+    throw damaged(`its gzip stream cannot be read (${error})`);
+  }
+}
+
+function parseHeader(bytes: Uint8Array): Header {
+  if (bytes.length < 16) throw damaged("the header is cut off");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.getUint32(0, true) !== MAGIC) throw new SceneError("format", "SPZ", "not an SPZ file");
+  const header = {
+    version: view.getUint32(4, true),
+    count: view.getUint32(8, true),
+    degree: bytes[12]!,
+    fractionalBits: bytes[13]!,
+    flags: bytes[14]!,
+  };
+  if (header.version < 2 || header.version > 4) {
+    throw new SceneError("version", "SPZ", `version ${header.version}`);
+  }
+  if (header.degree > 4 || header.fractionalBits > 24) throw damaged("impossible header");
+  return header;
+}
+
+/** Bytes of positions, opacities, colours, scales, rotations, harmonics. */
+function sizes(h: Header): number[] {
+  const each = [9, 1, 3, 3, h.version >= 3 ? 4 : 3, 3 * (coefficients(h.degree) - 1)];
+  return each.map((bytes) => bytes * h.count);
+}
+
+function splitStreams(body: Uint8Array, header: Header): Uint8Array[] {
+  const wanted = sizes(header);
+  const total = wanted.reduce((a, b) => a + b, 0);
+  const extra = header.flags & EXTENSIONS ? body.length - 16 - total : 0;
+  if (extra < 0 || body.length < 16 + total) throw damaged("cut off");
+  let at = 16 + extra;
+  return wanted.map((size) => {
+    at += size;
+    return body.subarray(at - size, at);
+  });
+}
+
+function unpackStreams(bytes: Uint8Array, header: Header): Uint8Array[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length < 32) throw damaged("the header is cut off");
+  const number = bytes[15]!;
+  const table = view.getUint32(16, true);
+  const wanted = sizes(header);
+  const present = wanted.map((_, i) => i).filter((i) => number === wanted.length || wanted[i]! > 0);
+  let at = table + 16 * number;
+  if (present.length !== number || at > bytes.length)
+    throw damaged("its table of streams does not fit");
+  const streams = wanted.map(() => new Uint8Array(0));
+  present.forEach((index, row) => {
+    const packed = Number(view.getBigUint64(table + 16 * row, true));
+    const size = Number(view.getBigUint64(table + 16 * row + 8, true));
+    if (size !== wanted[index] || at + packed > bytes.length) throw damaged(`stream ${index}`);
+    streams[index] = inflate(bytes.subarray(at, at + packed), size);
+    at += packed;
+  });
+  return streams;
+}
+
+function inflate(packed: Uint8Array, size: number): Uint8Array<ArrayBuffer> {
+  if (size === 0) return new Uint8Array(0);
+  const out = new Uint8Array(size);
+  try {
+    const result = zstd(packed, out);
+    if (result.length !== size) throw new Error(`${result.length} bytes instead of ${size}`);
+  } catch (error) {
+    throw damaged(`a zstd stream cannot be read (${error})`);
+  }
+  return out;
+}
+
+function readRows(h: Header, s: Uint8Array[], rows: Uint32Array, degree: number): SplatData {
+  const out = allocateSplats(rows.length, degree);
+  const [positions, opacities, colors, scales, rotations, harmonics] = s as [
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+  ];
+  const K3 = 3 * coefficients(degree);
+  const stored = 3 * (coefficients(h.degree) - 1);
+  const unit = 2 ** -h.fractionalBits;
+  for (let i = 0; i < rows.length; i++) {
+    const row = rows[i]!;
+    for (let a = 0; a < 3; a++) {
+      const p = 9 * row + 3 * a;
+      const fixed = (positions[p]! | (positions[p + 1]! << 8) | (positions[p + 2]! << 16)) << 8;
+      out.means[3 * i + a] = (fixed >> 8) * unit * FLIP[a]!;
+      out.scales[3 * i + a] = Math.exp(scales[3 * row + a]! / 16 - 10);
+      out.sh[K3 * i + a] = (colors[3 * row + a]! / 255 - 0.5) / 0.15;
+    }
+    out.opacities[i] = opacities[row]! / 255;
+    if (h.version >= 3) smallestThree(rotations, row, out.quats, i);
+    else firstThree(rotations, row, out.quats, i);
+    for (let j = 3; j < K3; j++) {
+      const sign = FLIP_SH[Math.floor(j / 3) - 1]!;
+      out.sh[K3 * i + j] = (sign * (harmonics[stored * row + j - 3]! - 128)) / 128;
+    }
+  }
+  return out;
+}
+
+function smallestThree(bytes: Uint8Array, row: number, quats: Float32Array, i: number): void {
+  const b = 4 * row;
+  const code =
+    (bytes[b]! | (bytes[b + 1]! << 8) | (bytes[b + 2]! << 16) | (bytes[b + 3]! << 24)) >>> 0;
+  const others = [20, 10, 0].map((shift) => {
+    const field = (code >>> shift) & 1023;
+    return ((field & 512 ? -1 : 1) * (field & 511)) / (511 * Math.SQRT2);
+  });
+  const xyzw = [...others];
+  xyzw.splice(
+    code >>> 30,
+    0,
+    Math.sqrt(Math.max(0, 1 - others.reduce((sum, x) => sum + x * x, 0))),
+  );
+  setQuat(quats, i, xyzw[3]!, xyzw[0]!, -xyzw[1]!, -xyzw[2]!);
+}
+
+function firstThree(bytes: Uint8Array, row: number, quats: Float32Array, i: number): void {
+  const [x, y, z] = [0, 1, 2].map((a) => bytes[3 * row + a]! / 127.5 - 1) as [
+    number,
+    number,
+    number,
+  ];
+  setQuat(quats, i, Math.sqrt(Math.max(0, 1 - x * x - y * y - z * z)), x, -y, -z);
+}

@@ -1,0 +1,73 @@
+/// <reference lib="webworker" />
+import { SceneError } from "./errors";
+import { openScene, type Sink } from "./open";
+import { transferables } from "./pack";
+import { type Pickable, pickAlong, pickable } from "./pick";
+import { decodePicture } from "./picture";
+import type { FromWorker, OpenRequest, ToWorker } from "./protocol";
+
+declare const self: DedicatedWorkerGlobalScope;
+
+let current = 0;
+let pieces: Pickable[] = [];
+
+function post(message: FromWorker, transfer: Transferable[] = []): void {
+  self.postMessage(message, transfer);
+}
+
+self.onmessage = (event: MessageEvent<ToWorker>) => {
+  const message = event.data;
+  if (message.type === "open") void open(message);
+  else if (message.type === "pick") {
+    const distance = pickAlong(pieces, message.origin, message.direction);
+    post({ type: "picked", id: message.id, distance });
+  } else {
+    current++;
+    pieces = [];
+  }
+};
+
+async function open(request: OpenRequest): Promise<void> {
+  const { id } = request;
+  current = id;
+  pieces = [];
+  const started = performance.now();
+  try {
+    await openScene(request, sinkFor(id), decodePicture);
+    post({ type: "done", id, milliseconds: performance.now() - started });
+  } catch (error) {
+    if (current !== id) return;
+    const e =
+      error instanceof SceneError
+        ? error
+        : new SceneError(
+            error instanceof RangeError ? "too-big" : "damaged",
+            request.url ?? "",
+            `${error}`,
+          );
+    post({ type: "failed", id, kind: e.kind, where: e.where, detail: e.detail });
+  }
+}
+
+class Superseded extends Error {}
+
+function sinkFor(id: number): Sink {
+  const live = () => {
+    if (current !== id) throw new Superseded("another scene was opened");
+  };
+  return {
+    info: (info) => post({ type: "info", id, info }),
+    poster: (bytes, mime) => post({ type: "poster", id, bytes, mime }),
+    extent: (extent) => post({ type: "extent", id, extent }),
+    piece: (packed, stage) => {
+      live();
+      pieces.push(pickable(packed));
+      post({ type: "piece", id, packed, stage }, transferables(packed));
+    },
+    progress: (loaded, total, phase) => post({ type: "progress", id, loaded, total, phase }),
+    breathe: async () => {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      live();
+    },
+  };
+}

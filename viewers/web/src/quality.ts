@@ -1,0 +1,72 @@
+/** What a step of the quality slider means. */
+export interface Quality {
+  level: number;
+  /** Share of the scene's splats that are drawn, most visible first. */
+  share: number;
+  /** Splats to load at most. */
+  maxSplats: number;
+  /** Canvas pixels per CSS pixel. */
+  pixelRatio(device: number): number;
+}
+
+const STEPS = [
+  { share: 0.2, ratio: 0.5 },
+  { share: 0.4, ratio: 0.75 },
+  { share: 0.7, ratio: 1 },
+  { share: 1, ratio: 1.5 },
+  { share: 1, ratio: 3 },
+];
+
+/** Phones, tablets: a coarse pointer and no hover. */
+export function isHandheld(): boolean {
+  return window.matchMedia("(pointer: coarse) and (hover: none)").matches;
+}
+
+/** One step, 1 to 5; null: 4. Phones load fewer splats, whatever the step. */
+export function qualityLevel(level: number | null): Quality {
+  const n = Math.max(1, Math.min(5, Math.round(level ?? 4)));
+  const { share, ratio } = STEPS[n - 1]!;
+  return {
+    level: n,
+    share,
+    maxSplats: isHandheld() ? 1_500_000 : 6_000_000,
+    pixelRatio: (device) => Math.min(device, ratio),
+  };
+}
+
+const SLOW_FRAME_S = 1 / 28;
+const FRAMES_TO_JUDGE = 12;
+const SMALLEST = 0.4;
+const REST_FRAMES = 20;
+
+/** Lowers the resolution while movement is jerky, and gives it back when the camera rests. */
+export class ResolutionGovernor {
+  scale = 1;
+  private times: number[] = [];
+  private resting = 0;
+
+  reset(): void {
+    this.scale = 1;
+    this.times = [];
+  }
+
+  /** Takes the time of a frame in movement; whether the scale has changed. */
+  slow(dt: number): boolean {
+    this.resting = 0;
+    this.times.push(dt);
+    if (this.times.length < FRAMES_TO_JUDGE) return false;
+    const median = [...this.times].sort((a, b) => a - b)[FRAMES_TO_JUDGE >> 1]!;
+    this.times = [];
+    if (median < SLOW_FRAME_S || this.scale <= SMALLEST) return false;
+    this.scale = Math.max(SMALLEST, this.scale * 0.8);
+    return true;
+  }
+
+  /** Takes a frame at rest; whether the scale has changed. */
+  rest(): boolean {
+    this.times = [];
+    if (this.scale === 1 || ++this.resting < REST_FRAMES) return false;
+    this.scale = 1;
+    return true;
+  }
+}

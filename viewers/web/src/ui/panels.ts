@@ -1,0 +1,153 @@
+import type { Player } from "../player";
+import { axisName, axisNamed } from "../settings";
+import { h, iconButton } from "./dom";
+import { helpRows, strings } from "./strings";
+
+/** The keyboard and gesture help, a modal dialog. */
+export function helpDialog(): HTMLDialogElement {
+  const rows = helpRows.map(([keys, meaning]) =>
+    h("tr", {}, h("td", {}, keys), h("td", {}, meaning)),
+  );
+  const dialog = h("dialog", { class: "panel", "aria-label": strings.help, id: "help" });
+  const close = iconButton("close", strings.close, () => dialog.close());
+  dialog.append(
+    h("header", {}, h("h2", {}, strings.help), close),
+    h("table", {}, h("tbody", {}, ...rows)),
+  );
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+  return dialog;
+}
+
+function range(
+  label: string,
+  id: string,
+  limits: { min: number; max: number; step: number; value: number },
+  show: (value: number) => string,
+  change: (value: number) => void,
+): HTMLElement {
+  const output = h("output", { for: id }, show(limits.value));
+  const input = h("input", { type: "range", id, ...limits });
+  input.addEventListener("input", () => {
+    output.value = show(input.valueAsNumber);
+    input.setAttribute("aria-valuetext", output.value);
+    change(input.valueAsNumber);
+  });
+  return h(
+    "div",
+    { class: "field" },
+    h("div", { class: "row" }, h("label", { for: id }, label), output),
+    input,
+  );
+}
+
+function select(
+  label: string,
+  id: string,
+  options: readonly (readonly [string, string])[],
+  value: string,
+  change: (value: string) => void,
+): HTMLElement {
+  const input = h(
+    "select",
+    { id },
+    ...options.map(([v, text]) => h("option", { value: v, selected: v === value }, text)),
+  );
+  input.addEventListener("change", () => change(input.value));
+  return h("div", { class: "field" }, h("label", { for: id }, label), input);
+}
+
+function check(label: string, checked: boolean, change: (on: boolean) => void): HTMLElement {
+  const input = h("input", { type: "checkbox", checked });
+  input.addEventListener("change", () => change(input.checked));
+  return h("label", { class: "check" }, input, label);
+}
+
+export interface SettingsActions {
+  theme(value: string): void;
+  stats(on: boolean): void;
+  cameras(on: boolean): void;
+  close(): void;
+}
+
+/** Quality, lens, axes, appearance. */
+export function settingsPanel(player: Player, actions: SettingsActions): HTMLElement {
+  const steps = strings.qualitySteps.split(",");
+  const axes = ["y", "-y", "z", "-z", "x", "-x"].map((name) => [name, name.toUpperCase()] as const);
+  const themes = strings.themes.split(",").map((t) => t.split(":") as [string, string]);
+  const { settings } = player;
+  return h(
+    "section",
+    { class: "panel side", id: "settings", "aria-label": strings.settings },
+    h(
+      "header",
+      {},
+      h("h2", {}, strings.settings),
+      iconButton("close", strings.close, actions.close),
+    ),
+    range(
+      strings.quality,
+      "quality",
+      { min: 1, max: 5, step: 1, value: player.quality.level },
+      (v) => steps[v - 1]!,
+      (v) => player.setQuality(v),
+    ),
+    check(strings.adaptive, settings.adaptive, (on) => {
+      settings.adaptive = on;
+    }),
+    range(
+      strings.fov,
+      "fov",
+      { min: 20, max: 120, step: 1, value: Math.round(player.fov) },
+      (v) => `${v}°`,
+      (v) => player.setFov(v),
+    ),
+    select(strings.up, "up", axes, axisName(player.rig.upAxis), (name) => {
+      player.rig.setUp(axisNamed(name)!);
+      player.frameScene();
+    }),
+    select(strings.theme, "theme", themes, settings.theme, actions.theme),
+    check(strings.statistics, settings.stats, actions.stats),
+    check(strings.showAll, settings.cameras, actions.cameras),
+  );
+}
+
+const MEGA = 1e6;
+
+/** The figures, refreshed twice a second. */
+export class StatsPanel {
+  readonly element = h("aside", { class: "panel", id: "stats", "aria-label": strings.statistics });
+  private timer = 0;
+
+  constructor(private readonly player: Player) {}
+
+  show(on: boolean): void {
+    this.element.hidden = !on;
+    window.clearInterval(this.timer);
+    if (!on) return;
+    this.refresh();
+    this.timer = window.setInterval(() => this.refresh(), 500);
+  }
+
+  private refresh(): void {
+    const s = this.player.statistics();
+    const rows: [string, string][] = [
+      [strings.statBackend, s.backend === "webgpu" ? "WebGPU" : "WebGL 2"],
+      [strings.statFps, `${s.framesPerSecond.toFixed(0)} /s, ${s.frameMs.toFixed(1)} ms`],
+      [
+        strings.statSplats,
+        `${s.splats.toLocaleString("en")} / ${s.splatsInFile.toLocaleString("en")}`,
+      ],
+      [strings.statDegree, String(s.degree)],
+      [strings.statSize, `${s.width} x ${s.height}`],
+      [strings.statMemory, `${(s.memory / MEGA).toFixed(1)} MB`],
+      [strings.statFile, `${(s.downloaded / MEGA).toFixed(1)} / ${(s.size / MEGA).toFixed(1)} MB`],
+    ];
+    if (s.backend === "webgl2") rows.push([strings.statSort, `${s.sortMs.toFixed(1)} ms`]);
+    if (s.loadMs > 0) rows.push([strings.statLoad, `${(s.loadMs / 1000).toFixed(2)} s`]);
+    this.element.replaceChildren(
+      h("dl", {}, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+    );
+  }
+}
