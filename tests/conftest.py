@@ -1,6 +1,7 @@
-"""Shape annotations are checked at run time in every test."""
+"""Shape annotations are checked at run time in every test, on Python 3.11 and later."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 
-install_import_hook("scene4d", "pep484.checked")
+# The last jaxtyping for Python 3.10 (0.3.7) wraps Numba's kernels despite their @no_type_check, and
+# then they cannot be compiled.
+if sys.version_info >= (3, 11):
+    install_import_hook("scene4d", "pep484.checked")
 
 SHARED_DATA = (Path(__file__).resolve().parents[2] / "shared" / "data").resolve()
 
