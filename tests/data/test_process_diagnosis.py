@@ -173,6 +173,26 @@ def test_several_groups_are_told() -> None:
     assert found.verdict == "usable"
 
 
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"fl_y": 330.0}, "focal lengths differ by 10 %"),
+        ({"p1": 0.05}, "tangential distortion is 0.05"),
+        ({"p2": -0.5}, "tangential distortion is 0.5"),
+        ({"fl_y": 303.0, "p1": 0.004, "k1": -0.3}, None),
+    ],
+)
+def test_a_lens_that_cannot_be_is_told(params: dict[str, float], told: str | None) -> None:
+    """A turntable before a still background came out so, with every picture placed."""
+    model = model_seen_from(moving(MOTIONS["around"]))
+    lens = model.cameras[1]
+    model = replace(model, cameras={1: replace(lens, params={**lens.params, **params})})
+    found = diagnose([picture(f"{i}.png") for i in range(12)], result_with(model))
+    assert found.verdict == ("good" if told is None else "poor")
+    assert ("implausible" in found.text()) == (told is not None)
+    assert told is None or (told in found.text() and "contradict each other" in found.text())
+
+
 def test_a_second_model_of_the_same_pictures_is_no_group_of_its_own() -> None:
     largest = model_seen_from(moving(MOTIONS["around"]))
     inside = replace(largest, images=largest.images[:2])

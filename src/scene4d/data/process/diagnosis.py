@@ -11,7 +11,7 @@ import numpy as np
 
 from scene4d.data.process.matches import PairFacts
 from scene4d.data.process.pictures import Picture
-from scene4d.data.process.sfm import SfmImage, SfmModel, SfmResult
+from scene4d.data.process.sfm import SfmCamera, SfmImage, SfmModel, SfmResult
 
 Motion = Literal["around", "sideways", "forward", "turning only", "none"]
 Verdict = Literal["good", "usable", "poor", "failed"]
@@ -24,6 +24,10 @@ _BLURRED = 0.35
 """Share of the capture's median sharpness; half of it is common for a change of subject."""
 _NO_PARALLAX = 0.04
 """Camera travel over scene depth; below it half a pixel changes the depth by several per cent."""
+_MAX_STRETCH = 0.05
+"""Pixels are square to a fraction of a per cent; some of it is the noise of short captures."""
+_MAX_TANGENTIAL = 0.03
+"""Of p1 and p2; lenses have some thousandths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +144,7 @@ def diagnose(
         num_models=(1 if model else 0) + (len(result.other_models) if result else 0),
         attempts=tuple(result.attempts) if result else (),
         findings=tuple(_findings(model, spread, result)),
-        advice=tuple(_advice(pictures, left_out, spread, result, verdict, is_video)),
+        advice=tuple(_advice(pictures, left_out, model, spread, result, verdict, is_video)),
     )
 
 
@@ -157,6 +161,8 @@ def _verdict(
     angle = spread.triangulation_angle_deg
     per_picture = float(np.median([len(image.point_indices) for image in model.images]))
     still = spread.motion in ("none", "turning only")
+    if any(_implausible_lens(camera) for camera in model.cameras.values()):
+        return "poor"
     if still or registered < 0.5 * total or error > 2 or angle < 1.5 or per_picture < 30:
         return "poor"
     if registered < 0.9 * total or error > 1.2 or angle < 3 or registered < 8:
@@ -301,7 +307,22 @@ def _findings(
                     f"the estimated field of view is {view:.0f} deg, which is implausible: the"
                     " focal length could not be determined from these pictures"
                 )
+            if lens := _implausible_lens(camera):
+                found.append(f"the estimated lens is implausible: {lens}")
     return found
+
+
+def _implausible_lens(camera: SfmCamera) -> str | None:
+    """What no real lens has: then the lens took up errors of the poses, or motion in the scene."""
+    x, y = camera.params["fl_x"], camera.params["fl_y"]
+    stretch = max(x, y) / min(x, y) - 1
+    tangential = max(abs(camera.params.get(name, 0.0)) for name in ("p1", "p2"))
+    wrong = []
+    if stretch > _MAX_STRETCH:
+        wrong.append(f"its focal lengths differ by {100 * stretch:.0f} %")
+    if tangential > _MAX_TANGENTIAL:
+        wrong.append(f"its tangential distortion is {tangential:.2g}")
+    return " and ".join(wrong) or None
 
 
 _ADVICE_FOR_REASON = {
@@ -324,6 +345,7 @@ _ADVICE_FOR_REASON = {
 def _advice(
     pictures: Sequence[Picture],
     left_out: Sequence[LeftOut],
+    model: SfmModel | None,
     spread: CameraSpread | None,
     result: SfmResult | None,
     verdict: Verdict,
@@ -345,6 +367,11 @@ def _advice(
         )
     elif spread is not None and spread.triangulation_angle_deg < 3:
         advice.append("the viewpoints are close together: move farther between pictures")
+    if model is not None and any(map(_implausible_lens, model.cameras.values())):
+        advice.append(
+            "the pictures contradict each other: keep moving things out of them, cover a background"
+            " that does not turn with the object, or try --camera-model simple_radial"
+        )
     reasons = Counter(o.reason for o in left_out)
     enough = len(left_out) < 0.1 * (len(pictures) + 1) and verdict == "good"
     if not enough:
