@@ -72,9 +72,9 @@ def open_source(path: Path, *, device: str = "auto") -> ExportSource:
 
     if not path.exists():
         raise DataError("not found", where=path)
-    from scene4d.exporters.formats import format_by_content, format_by_suffix, read_splats
+    from scene4d.exporters.formats import is_splats, read_splats
 
-    if (format_by_content(path) or (path.is_file() and format_by_suffix(path))) is not None:
+    if is_splats(path):
         return ExportSource(path=path, splats=read_splats(path))
     from scene4d.training.device import choose_device
     from scene4d.training.run import load_run

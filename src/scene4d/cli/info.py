@@ -44,9 +44,9 @@ def summarise(path: Path) -> dict[str, Any]:
         return _with_packed_attributes(summarise_ply(path), path)
     if not path.is_dir() and path.suffix.lower() == ".json" and path.name != "meta.json":
         return summarise_capture(path)
-    from scene4d.exporters.formats import format_by_content, format_by_suffix
+    from scene4d.exporters.formats import is_splats
 
-    if (format_by_content(path) or (path.is_file() and format_by_suffix(path))) is not None:
+    if is_splats(path):
         return summarise_splats(path)
     if path.is_dir():
         return summarise_capture(path)

@@ -158,6 +158,11 @@ def format_by_content(path: Path) -> SplatFormat | None:
     return None
 
 
+def is_splats(path: Path) -> bool:
+    """Whether an existing file or folder looks like splats, by its first bytes or its name."""
+    return bool(format_by_content(path) or (path.is_file() and format_by_suffix(path)))
+
+
 def read_splats(path: Path) -> SplatCloud:
     """The splats of a file of any format, in the axes of the 3DGS PLY. Raises
     :class:`Scene4dError`."""

@@ -127,11 +127,17 @@ def _cloud_from(rows: np.ndarray, path: Path) -> SplatCloud:
             fix="a point cloud or mesh is something else; export the splats themselves",
         )
 
+    matrix = _as_matrix(rows)
+    places = {name: i for i, name in enumerate(rows.dtype.names or ())}
+
     def columns(*wanted: str) -> np.ndarray:
-        values = np.empty((len(rows), len(wanted)), dtype=np.float32)
-        with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, told below
-            for i, name in enumerate(wanted):
-                values[:, i] = rows[name]
+        if matrix is not None:
+            values = matrix[:, [places[name] for name in wanted]].astype(np.float32, copy=False)
+        else:
+            values = np.empty((len(rows), len(wanted)), dtype=np.float32)
+            with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, told below
+                for i, name in enumerate(wanted):
+                    values[:, i] = rows[name]
         if wanted == ("opacity",):
             values[np.isposinf(values)], values[np.isneginf(values)] = _CERTAIN, -_CERTAIN
         _refuse_not_finite(values, list(wanted), path)
@@ -150,6 +156,15 @@ def _cloud_from(rows: np.ndarray, path: Path) -> SplatCloud:
         logit_opacities=columns("opacity")[:, 0],
         sh=np.concatenate([constant, higher], axis=1),
     )
+
+
+def _as_matrix(rows: np.ndarray) -> np.ndarray | None:
+    """[N, properties] when all are little-endian float32, as in the reference's own files: taking
+    columns out of a matrix is several times faster than out of a structure."""
+    names = rows.dtype.names or ()
+    if not names or any(rows.dtype[name] != np.dtype("<f4") for name in names):
+        return None
+    return rows.view("<f4").reshape(len(rows), len(names))
 
 
 def _refuse_not_finite(values: np.ndarray, names: list[str], path: Path) -> None:

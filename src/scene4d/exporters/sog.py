@@ -39,7 +39,8 @@ _LONGEST_META = 1 << 22
 _SLACK = 1 << 16
 _IMAGE_FORMATS = ("WEBP", "PNG")
 _EFFORT = 4
-"""libwebp's method, 0 to 6: 6 gains about 1% and takes three times as long."""
+"""libwebp's method, 0 to 6. 6 gave the same bytes; with quality 100 it gained at most 1% and took
+hundreds of times as long."""
 
 Members = dict[str, bytes]
 
@@ -48,7 +49,7 @@ def write_sog(path: Path, cloud: SplatCloud, *, iterations: int = 5) -> None:
     """Writes ``cloud`` to a .sog file, or to the folder of ``path`` when that is a meta.json.
 
     ``iterations`` of k-means for the palette of spherical harmonics. Raises :class:`DataError` on
-    NaN or infinity. A million splats of degree 3 take minutes, of degree 0 seconds.
+    NaN or infinity. A million splats of degree 3 took 13 s on 2 cores, most of it the palette.
     """
     path = Path(path)
     packing.checked(cloud, path)

@@ -39,7 +39,7 @@ _BITS = 12
 _EXTENSIONS = 2
 _LONGEST_EXTENSIONS = 1 << 20
 _LEVEL = 12
-"""zstd's: higher ones gain about 1% and take several times as long."""
+"""zstd's. 19 gave 3 to 4% smaller files on three scenes, in 7 to 20 times the time."""
 _NAMES = ("means", "opacities", "sh0", "scales", "quats", "shN")
 _FLIP = np.array([1, -1, -1], dtype=np.float32)
 _FLIP_SH = np.array([-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1], dtype=np.float32)
