@@ -1,9 +1,12 @@
-import { defineConfig } from "vite";
+import { defineConfig, type Plugin } from "vite";
 import { enginePatches } from "./build/engine-patches.ts";
+import { writeManifestTypes } from "./build/manifest-types.mjs";
+
+const manifestTypes: Plugin = { name: "scene4d-manifest-types", buildStart: writeManifestTypes };
 
 export default defineConfig({
   base: "./",
-  plugins: [enginePatches()],
+  plugins: [manifestTypes, enginePatches()],
   worker: { format: "es" },
   optimizeDeps: { exclude: ["playcanvas"] },
   build: {

@@ -314,13 +314,16 @@ export class Player {
 
   /** Looks through a training camera, with its own lens, fitted into the window. */
   lookThrough(index: number | null): void {
-    if (index === null) return this.leaveCamera();
+    if (index === null) {
+      this.leaveCamera();
+      return;
+    }
     const camera = this.captureCameras[index];
     if (!camera) return;
     this.through = index;
     const m = camera.c2w;
     const position: V3 = [m[3]!, m[7]!, m[11]!];
-    const ahead = scale([-m[2]!, -m[6]!, -m[10]!], this.rig.view() ? this.rig.extent.radius : 1);
+    const ahead = scale([-m[2]!, -m[6]!, -m[10]!], this.rig.extent.radius);
     this.rig.setView({ position, target: add(position, ahead) }, true);
     this.dirty = true;
     this.emit("camera", index);

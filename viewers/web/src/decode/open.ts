@@ -1,4 +1,5 @@
-import { isBundle, openBundle } from "./bundle";
+import { deliverBundle } from "./bundle";
+import { isBundle, openFile, openFolder } from "./bundle/container";
 import { SceneError } from "./errors";
 import { openGlb } from "./glb";
 import { byImportance, extentOf } from "./order";
@@ -33,13 +34,13 @@ export async function openScene(
   const name = request.name ?? request.url ?? "";
   const progress: Progress = (loaded, total) => sink.progress(loaded, total, "download");
   if (/manifest\.json($|[?#])/.test(name) && request.url) {
-    return openBundle({ folder: request.url, progress }, request, sink);
+    return deliverBundle(await openFolder(request.url, progress), request, sink);
   }
   const file = request.bytes
     ? new MemorySource(new Uint8Array(request.bytes))
     : await RemoteFile.open(request.url!, { progress });
   const start = await file.read(0, Math.min(64, file.size || 64));
-  if (isBundle(start)) return openBundle({ file, progress }, request, sink);
+  if (isBundle(start)) return deliverBundle(await openFile(file), request, sink);
   const bytes = file instanceof RemoteFile ? await file.all() : await file.read(0, file.size);
   const source = await openSource(bytes, name, request.url, decodePicture);
   await deliver(source, bytes.length, name, request, sink);

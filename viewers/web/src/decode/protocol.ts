@@ -46,6 +46,10 @@ export interface SceneInfo {
   /** Lower opacity by as much as the low-pass enlarged a footprint (Mip-Splatting). */
   antialiased?: boolean;
   background?: [number, number, number];
+  /** Length of the scene's unit in the capture's. */
+  unit?: number;
+  /** Pictures of the writer's renderer that a bundle holds. */
+  references?: number;
 }
 
 /** Where the bulk of the scene lies: median centre and the radius around 90% of it. */

@@ -1,22 +1,122 @@
 import { SceneError } from "../errors";
-import type { Sink } from "../open";
-import type { OpenRequest } from "../protocol";
-import type { ByteSource, Progress } from "../remote";
+import { guardTotal, type Sink } from "../open";
+import { extentOf } from "../order";
+import { packSplats } from "../pack";
+import type { CaptureCamera, OpenRequest, SceneInfo } from "../protocol";
+import { damaged } from "./bytes";
+import type { Bundle } from "./container";
+import { kinds } from "./kinds";
+import type { Manifest } from "./manifest.gen";
+import { StageDecoder } from "./stages";
 
-export type BundleInput =
-  | { file: ByteSource; progress: Progress }
-  | { folder: string; progress: Progress };
+type V3 = [number, number, number];
 
-/** Whether bytes start as a bundle: a ZIP whose first member is manifest.json. */
-export function isBundle(start: Uint8Array): boolean {
-  const text = new TextDecoder("latin1").decode(start.subarray(0, 64));
-  return text.startsWith("PK\x03\x04") && text.slice(30).startsWith("manifest.json");
+/** Delivers a bundle: what is known at once, the poster, then stage by stage. Throws SceneError. */
+export async function deliverBundle(
+  bundle: Bundle,
+  request: OpenRequest,
+  sink: Sink,
+): Promise<void> {
+  const { manifest } = bundle;
+  const kind = kinds[manifest.kind];
+  if (!kind) throw new SceneError("kind", "bundle", `kind ${manifest.kind} cannot be drawn`);
+  checkScene(manifest);
+  const shown = Math.min(manifest.count, request.budget);
+  const degree = Math.min(manifest.sh_degree, request.degree);
+  guardTotal(bundle.size, shown, degree, "bundle");
+  sink.info(infoOf(bundle, shown, degree));
+  const poster = await bundle.read(manifest.poster);
+  sink.poster(poster, mimeOf(poster));
+  const decoder = await StageDecoder.open(bundle);
+  let drawn = 0;
+  let next = bundle.read(manifest.stages[0]!.member);
+  for (const [number, stage] of manifest.stages.entries()) {
+    const member = await next;
+    const following = manifest.stages[number + 1];
+    // The next stage comes over the network while this one is decoded.
+    if (following && drawn + stage.points < shown) next = bundle.read(following.member);
+    next.catch(() => {});
+    const decoded = decoder.decode(number, member);
+    await sink.breathe();
+    const stride = Math.max(1, Math.ceil(stage.points / Math.max(1, shown - drawn)));
+    for (const data of kind.splats(decoder, decoded, degree, stride)) {
+      if (drawn === 0) sink.extent(extentOf(data.means));
+      sink.piece(packSplats(data), number);
+      drawn += data.count;
+      sink.progress(drawn, shown, "decode");
+      await sink.breathe();
+    }
+    if (drawn >= shown) break;
+  }
 }
 
-export async function openBundle(
-  _input: BundleInput,
-  _request: OpenRequest,
-  _sink: Sink,
-): Promise<void> {
-  throw new SceneError("kind", "s4d", "not yet");
+/** What the schema cannot express. */
+function checkScene(manifest: Manifest): void {
+  const points = manifest.stages.reduce((sum, s) => sum + s.points, 0);
+  if (manifest.kind === "splats" && points !== manifest.count) {
+    throw damaged(`count is ${manifest.count}, the stages have ${points} points`);
+  }
+  if (manifest.references.some((r) => r.camera >= manifest.cameras.length)) {
+    throw damaged("a reference is of a camera that does not exist");
+  }
+}
+
+function infoOf(bundle: Bundle, shown: number, degree: number): SceneInfo {
+  const { manifest } = bundle;
+  const cameras = manifest.cameras.map(
+    (c): CaptureCamera => ({
+      name: c.name,
+      c2w: c.c2w.flat(),
+      K: [c.fx, 0, c.cx, 0, c.fy, c.cy, 0, 0, 1],
+      width: c.width,
+      height: c.height,
+    }),
+  );
+  const [low, high] = manifest.limits.cameras;
+  return {
+    kind: manifest.kind,
+    count: manifest.count,
+    shown,
+    degree,
+    bytes: bundle.size,
+    up: upOf(cameras),
+    cameras,
+    limits: { low: low as V3, high: high as V3 },
+    antialiased: manifest.antialiased,
+    background: manifest.background as V3,
+    unit: Math.cbrt(Math.abs(determinant(manifest.transform))),
+    references: manifest.references.length,
+  };
+}
+
+function determinant(m: number[][]): number {
+  const [a, b, c] = m as [number[], number[], number[]];
+  return (
+    a[0]! * (b[1]! * c[2]! - b[2]! * c[1]!) -
+    a[1]! * (b[0]! * c[2]! - b[2]! * c[0]!) +
+    a[2]! * (b[0]! * c[1]! - b[1]! * c[0]!)
+  );
+}
+
+/** Cameras this near to an axis of the world were meant to stand along it. */
+const AXIS_COSINE = 0.9;
+
+/** The mean of the cameras' upward directions, or the axis next to it. */
+export function upOf(cameras: readonly CaptureCamera[]): V3 {
+  const sum: V3 = [0, 0, 0];
+  for (const { c2w } of cameras) for (let a = 0; a < 3; a++) sum[a]! += c2w[4 * a + 1]!;
+  const norm = Math.hypot(...sum);
+  if (!(norm > 1e-6 * cameras.length)) return [0, 0, 1];
+  const up = sum.map((x) => x / norm) as V3;
+  const axis = up.findIndex((x) => Math.abs(x) > AXIS_COSINE);
+  return axis < 0 ? up : (up.map((x, a) => (a === axis ? Math.sign(x) : 0)) as V3);
+}
+
+/** PNG, JPEG or WebP by the first bytes. */
+export function mimeOf(bytes: Uint8Array): string {
+  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 12));
+  if (start.startsWith("\x89PNG")) return "image/png";
+  if (start.startsWith("\xff\xd8")) return "image/jpeg";
+  if (start.startsWith("RIFF") && start.endsWith("WEBP")) return "image/webp";
+  throw damaged("a picture is neither PNG, JPEG nor WebP");
 }

@@ -1,0 +1,112 @@
+import { SceneError } from "../errors";
+import { type ByteSource, type Progress, RemoteFile } from "../remote";
+import { damaged, sha256 } from "./bytes";
+import type { Manifest, Member } from "./manifest.gen";
+import { parseManifest } from "./schema";
+
+const ALIGNMENT = 16;
+const MAX_MANIFEST_BYTES = 16 << 20;
+const MANIFEST = "manifest.json";
+
+/** A bundle whose manifest is checked; members are verified when read. */
+export interface Bundle {
+  manifest: Manifest;
+  /** Bytes of the file, or of all files of the folder. */
+  size: number;
+  read(name: string): Promise<Uint8Array<ArrayBuffer>>;
+}
+
+/** Whether bytes start as a bundle: a ZIP whose first member is manifest.json. */
+export function isBundle(start: Uint8Array): boolean {
+  const text = new TextDecoder("latin1").decode(start.subarray(0, 64));
+  return text.startsWith("PK\x03\x04") && text.slice(30).startsWith(MANIFEST);
+}
+
+/** Opens a bundle in one file. */
+export async function openFile(file: ByteSource): Promise<Bundle> {
+  const header = await file.read(0, 30);
+  const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
+  const length = view.getUint32(18, true);
+  const start = 30 + view.getUint16(26, true) + view.getUint16(28, true);
+  if (
+    view.getUint16(8, true) !== 0 ||
+    (view.getUint16(6, true) & 9) !== 0 ||
+    view.getUint32(22, true) !== length
+  ) {
+    throw damaged("manifest.json is compressed or encrypted; bundles store their members");
+  }
+  if (length > MAX_MANIFEST_BYTES) throw damaged(`manifest.json declares ${length} bytes`);
+  const manifest = parseManifest(await file.read(start, length));
+  const members = checkedMembers(manifest);
+  for (const member of members.values()) {
+    const outside = file.size > 0 && member.offset + member.length > file.size;
+    if (member.offset < start + length || outside) {
+      throw damaged(
+        `member ${member.name} reaches beyond the file (it may be cut off) or into the manifest`,
+      );
+    }
+  }
+  return {
+    manifest,
+    size: file.size || endOf(members),
+    read: (name) => verified(members, name, (m) => file.read(m.offset, m.length)),
+  };
+}
+
+/** Opens an unpacked bundle by the address of its manifest.json. */
+export async function openFolder(url: string, progress: Progress): Promise<Bundle> {
+  const text = await (await RemoteFile.open(url, { whole: true })).all();
+  const manifest = parseManifest(text);
+  const members = checkedMembers(manifest);
+  const size = text.length + manifest.members.reduce((sum, m) => sum + m.length, 0);
+  let before = text.length;
+  const fetchMember = async (member: Member) => {
+    const report: Progress = (loaded) => progress(before + loaded, size);
+    const file = await RemoteFile.open(new URL(member.name, url).href, {
+      whole: true,
+      progress: report,
+    });
+    const bytes = await file.all();
+    before += bytes.length;
+    return bytes;
+  };
+  return { manifest, size, read: (name) => verified(members, name, fetchMember) };
+}
+
+function endOf(members: Map<string, Member>): number {
+  return Math.max(...[...members.values()].map((m) => m.offset + m.length));
+}
+
+/** Members by name: none twice, aligned, in rising order without overlap. */
+function checkedMembers(manifest: Manifest): Map<string, Member> {
+  const members = new Map<string, Member>();
+  let end = 0;
+  for (const member of manifest.members) {
+    if (members.has(member.name) || member.name === MANIFEST) {
+      throw damaged(`member ${member.name} is listed twice`);
+    }
+    if (member.offset < end || member.offset % ALIGNMENT !== 0) {
+      throw damaged(`member ${member.name} overlaps another or is not aligned`);
+    }
+    end = member.offset + member.length;
+    members.set(member.name, member);
+  }
+  return members;
+}
+
+async function verified(
+  members: Map<string, Member>,
+  name: string,
+  fetch: (member: Member) => Promise<Uint8Array<ArrayBuffer>>,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const member = members.get(name);
+  if (!member) throw new SceneError("damaged", name, "the bundle has no such member");
+  const bytes = await fetch(member);
+  if (bytes.length !== member.length) {
+    throw new SceneError("damaged", name, `cut off: ${bytes.length} of ${member.length} bytes`);
+  }
+  if ((await sha256(bytes)) !== member.sha256) {
+    throw new SceneError("damaged", name, "its SHA-256 is not that of the manifest");
+  }
+  return bytes;
+}

@@ -1,0 +1,109 @@
+import { damaged } from "./bytes";
+import { PRECISION, type Tables, TOTAL } from "./tables";
+
+const LANES = 4;
+const HEADER = 4 * LANES;
+const LOW = 65536;
+
+/** Decodes one stream, pass by pass, in unsigned 32-bit integers (SPEC.md, section 3). */
+export class RansDecoder {
+  private readonly states = new Uint32Array(LANES);
+  private readonly words: Uint16Array;
+  private at = 0;
+
+  constructor(
+    bytes: Uint8Array,
+    private readonly tables: Tables,
+  ) {
+    if (bytes.length < HEADER || bytes.length % 2) throw damaged("a coded stream is cut off");
+    // A copy starts at an even address whatever the stream's offset.
+    const aligned = bytes.slice();
+    this.states.set(new Uint32Array(aligned.buffer, 0, LANES));
+    this.words = new Uint16Array(aligned.buffer, HEADER);
+    if (this.states.some((x) => x < LOW))
+      throw damaged("a coded stream starts in an impossible state");
+  }
+
+  /** Symbols by one table, or by table + rows[i]. */
+  symbols(count: number, table: number, rows: Uint8Array | null = null): Uint16Array {
+    const { symbols, steps } = this.tables;
+    const { states, words } = this;
+    const out = new Uint16Array(count);
+    const base = table * TOTAL;
+    let at = this.at;
+    for (let i = 0; i < count; i++) {
+      const x = states[i & 3]!;
+      const slot = (rows ? (table + rows[i]!) * TOTAL : base) + (x & (TOTAL - 1));
+      const step = steps[slot]!;
+      out[i] = symbols[slot]!;
+      let next = (Math.imul(step & 8191, x >>> PRECISION) + (step >>> 13)) >>> 0;
+      if (next < LOW) next = ((next << 16) | words[at++]!) >>> 0;
+      states[i & 3] = next;
+    }
+    this.advance(at);
+    return out;
+  }
+
+  /**
+   * Symbols whose table also depends on the symbol before: table + rows[i] * P + the number of
+   * `edges` that are <= it, P being one more than there are edges.
+   */
+  chained(
+    count: number,
+    table: number,
+    rows: Uint8Array | null,
+    edges: readonly number[],
+  ): Uint16Array {
+    const { symbols, steps } = this.tables;
+    const { states, words } = this;
+    const classes = new Uint8Array(TOTAL);
+    for (const edge of edges) for (let s = edge; s < TOTAL; s++) classes[s]!++;
+    const P = edges.length + 1;
+    const out = new Uint16Array(count);
+    let at = this.at;
+    let previous = 0;
+    for (let i = 0; i < count; i++) {
+      const x = states[i & 3]!;
+      const slot = (table + (rows ? rows[i]! * P : 0) + previous) * TOTAL + (x & (TOTAL - 1));
+      const step = steps[slot]!;
+      const symbol = symbols[slot]!;
+      out[i] = symbol;
+      previous = classes[symbol]!;
+      let next = (Math.imul(step & 8191, x >>> PRECISION) + (step >>> 13)) >>> 0;
+      if (next < LOW) next = ((next << 16) | words[at++]!) >>> 0;
+      states[i & 3] = next;
+    }
+    this.advance(at);
+    return out;
+  }
+
+  /** Values of `width` plain bits. */
+  bits(count: number, width: number): Uint16Array {
+    const { states, words } = this;
+    const out = new Uint16Array(count);
+    const shift = PRECISION - width;
+    const rest = (1 << shift) - 1;
+    let at = this.at;
+    for (let i = 0; i < count; i++) {
+      const x = states[i & 3]!;
+      out[i] = (x & (TOTAL - 1)) >>> shift;
+      let next = (((x >>> PRECISION) << shift) + (x & rest)) >>> 0;
+      if (next < LOW) next = ((next << 16) | words[at++]!) >>> 0;
+      states[i & 3] = next;
+    }
+    this.advance(at);
+    return out;
+  }
+
+  private advance(at: number): void {
+    if (at > this.words.length) throw damaged("a coded stream ends before its last symbol");
+    this.at = at;
+  }
+
+  /** Throws unless the stream ends exactly here. */
+  finish(): void {
+    if (this.at !== this.words.length || this.states.some((x) => x !== LOW)) {
+      throw damaged("a coded stream does not end where its symbols end");
+    }
+  }
+}

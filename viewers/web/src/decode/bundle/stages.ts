@@ -1,0 +1,127 @@
+import { damaged } from "./bytes";
+import { type Columns, decodeArray } from "./channels";
+import type { Bundle } from "./container";
+import type { Array as ArrayEntry, Manifest, Stage } from "./manifest.gen";
+import { decodePositions } from "./positions";
+import { RansDecoder } from "./rans";
+import { Tables } from "./tables";
+import { Values } from "./values";
+
+const MAX_POINTS_PER_BYTE = 4;
+const MAX_CODES_PER_BYTE = 256;
+const FREE = 65536;
+
+/** One decoded stage: grid points and codes in coding order. */
+export interface DecodedStage {
+  number: number;
+  points: number;
+  /** Grid coordinates x, y, z; null when the stage has no points. */
+  grid: [Uint32Array, Uint32Array, Uint32Array] | null;
+  codes: Columns;
+}
+
+/** Decodes a bundle stage by stage; what every kind shares. */
+export class StageDecoder {
+  readonly values: Values;
+  private readonly entries: Map<string, ArrayEntry>;
+  /** Codes of arrays that belong to a stage as a whole. */
+  private readonly whole: Columns = new Map();
+
+  private constructor(
+    readonly bundle: Bundle,
+    private readonly tables: Tables,
+  ) {
+    this.entries = new Map(bundle.manifest.arrays.map((a) => [a.name, a]));
+    this.values = new Values(this.entries, (name) => this.whole.get(name));
+  }
+
+  static async open(bundle: Bundle): Promise<StageDecoder> {
+    checkDeclared(bundle);
+    return new StageDecoder(bundle, await Tables.parse(await bundle.read(bundle.manifest.tables)));
+  }
+
+  get manifest(): Manifest {
+    return this.bundle.manifest;
+  }
+
+  /** Decodes one stage from its member's bytes; stages in order. */
+  decode(number: number, member: Uint8Array): DecodedStage {
+    const stage = this.manifest.stages[number]!;
+    this.checkComplete(number, stage);
+    const codes: Columns = new Map();
+    let grid: DecodedStage["grid"] = null;
+    for (const stream of stage.streams) {
+      if (stream.offset + stream.length > member.length)
+        throw damaged("a stream reaches beyond its member");
+      const bytes = member.subarray(stream.offset, stream.offset + stream.length);
+      if (stream.positions) {
+        grid = decodePositions(
+          bytes,
+          this.manifest.positions!,
+          this.tables,
+          stage.points,
+          stream.depth ?? 0,
+        );
+        continue;
+      }
+      const decoder = new RansDecoder(bytes, this.tables);
+      for (const name of stream.arrays ?? []) {
+        const entry = this.entries.get(name)!;
+        decodeArray(decoder, entry, entry.items ?? stage.points, this.tables, codes);
+      }
+      decoder.finish();
+    }
+    for (const [name, columns] of codes) {
+      if (this.entries.get(name)!.stage !== undefined) this.whole.set(name, columns);
+    }
+    return { number, points: stage.points, grid, codes };
+  }
+
+  /** A stage codes every array that belongs to it once, and its positions once. */
+  private checkComplete(number: number, stage: Stage): void {
+    const expected = [...this.entries.values()]
+      .filter((a) => (a.stage === undefined ? stage.points > 0 : a.stage === number))
+      .map((a) => a.name);
+    const coded = stage.streams.flatMap((s) => (s.positions ? [] : (s.arrays ?? [])));
+    if (expected.sort().join() !== coded.sort().join()) {
+      throw damaged(
+        `stage ${number} codes the arrays ${coded.join(", ") || "none"}, not ${expected.join(", ")}`,
+      );
+    }
+    const wanted = this.manifest.positions && stage.points > 0 ? 1 : 0;
+    if (stage.streams.filter((s) => s.positions).length !== wanted) {
+      throw damaged(`stage ${number} does not code its positions once`);
+    }
+  }
+
+  /** float32 positions [n, 3] of items `from` .. `to` - 1. */
+  positions(stage: DecodedStage, from: number, to: number): Float32Array {
+    const { origin, step } = this.manifest.positions!;
+    const out = new Float32Array(3 * (to - from));
+    for (let a = 0; a < 3; a++) {
+      const column = stage.grid![a]!;
+      for (let i = from; i < to; i++) out[3 * (i - from) + a] = origin[a]! + step * column[i]!;
+    }
+    return out;
+  }
+}
+
+/** Refuses counts beyond what a file of this size can mean. */
+function checkDeclared(bundle: Bundle): void {
+  const { stages, arrays } = bundle.manifest;
+  const points = stages.reduce((sum, s) => sum + s.points, 0);
+  const codes = arrays.reduce((sum, a) => sum + (a.items ?? points) * a.components, 0);
+  if (new Set(arrays.map((a) => a.name)).size !== arrays.length)
+    throw damaged("an array is listed twice");
+  for (const a of arrays) {
+    if ((a.items === undefined) !== (a.stage === undefined) || (a.stage ?? 0) >= stages.length) {
+      throw damaged(`array ${a.name} needs both items and a stage that exists, or neither`);
+    }
+  }
+  if (
+    points > MAX_POINTS_PER_BYTE * bundle.size + FREE ||
+    codes > MAX_CODES_PER_BYTE * bundle.size + FREE
+  ) {
+    throw damaged(`declares ${points} points and ${codes} codes in ${bundle.size} bytes`);
+  }
+}
