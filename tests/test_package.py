@@ -40,6 +40,8 @@ BEYOND_THE_TABLE = {
     "representations": {"data"},
     # The live viewer turns the browser's view into a Camera, and shows a Render.
     "viewer": {"cameras", "rendering"},
+    # A teacher may be a splat file, which exporters read.
+    "training": {"exporters"},
 }
 """Where the code needs more than the table says, and why; still one way only."""
 MAY_IMPORT_ALL = {"integrations", "cli"}

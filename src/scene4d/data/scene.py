@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -52,6 +53,17 @@ class View:
     """False: this pixel says nothing (masked out, or outside the undistorted picture)."""
     depth: Float[Tensor, "height width"] | None = None
     """Distance along the viewing axis in scene units; 0 where there is no measurement."""
+
+
+@runtime_checkable
+class ViewSource(Protocol):
+    """Where a scene's pictures come from: files, or renders of another scene."""
+
+    def camera(self, index: int, downscale: int = 1) -> Camera:
+        """The camera of :meth:`view`, without its pixels."""
+
+    def view(self, index: int, downscale: int = 1) -> View:
+        """The picture of frame ``index``, ``downscale`` times smaller."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,14 +37,15 @@ class ExportSource:
         """The splats in the input's frame. Raises :class:`UsageError` when there are none."""
         if self.splats is not None:
             return self.splats
-        if not isinstance(self.representation, GaussianSplats):
+        splats = None if self.representation is None else self.representation.as_splats()
+        if not isinstance(splats, GaussianSplats):
             kind = type(self.representation).__name__
             raise UsageError(
                 f"holds {kind}, which is not made of Gaussian splats",
                 where=self.path,
                 fix="export it as a mesh, or train the method 'splat'",
             )
-        cloud = cloud_of(self.representation)
+        cloud = cloud_of(splats)
         return cloud.transformed(self.source_from_scene.numpy().astype(np.float64))
 
 
@@ -69,4 +70,18 @@ def cloud_of(splats: GaussianSplats) -> SplatCloud:
         log_scales=array(tensors["scales"]),
         logit_opacities=array(tensors["opacities"]),
         sh=array(sh),
+    )
+
+
+def splats_of(cloud: SplatCloud) -> GaussianSplats:
+    """Gaussians that render, from plain arrays; the inverse of :func:`cloud_of`."""
+    return GaussianSplats(
+        {
+            "means": torch.from_numpy(cloud.means.copy()),
+            "quats": torch.from_numpy(cloud.quats.copy()),
+            "scales": torch.from_numpy(cloud.log_scales.copy()),
+            "opacities": torch.from_numpy(cloud.logit_opacities.copy()),
+            "sh0": torch.from_numpy(cloud.sh[:, :1].copy()),
+            "shN": torch.from_numpy(cloud.sh[:, 1:].copy()),
+        }
     )

@@ -56,6 +56,10 @@ class Representation(nn.Module, ABC):
     def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Representation:
         """Built again from ``state_dict`` tensors and :meth:`plain_data`."""
 
+    def as_splats(self) -> Representation | None:
+        """The same scene as plain Gaussian splats, where it is made of such."""
+        return None
+
     def on_progress(self, progress: float) -> None:
         """Told the share of training that is done (0..1) before each step, for coarse-to-fine."""
 

@@ -95,6 +95,13 @@ class Method(ABC):
     def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
         """The untrained representation of ``scene``."""
 
+    def build_from(
+        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
+    ) -> Representation:
+        """What training starts from where a ``teacher`` of the same scene is given; by default
+        the same as without."""
+        return self.build(scene, generator=generator)
+
     @abstractmethod
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """The terms of the loss."""

@@ -15,6 +15,8 @@ class TrainOptions(SceneOptions):
 
     data: Path | None = None
     """Folder of the capture; by default the sample scene that ships with scene4d."""
+    teacher: Path | None = None
+    """A run or splat file to learn from; without --data its own capture is used, or renders."""
     output_dir: Path = Path("outputs")
     """Run folders are made in OUTPUT_DIR/EXPERIMENT/METHOD/DATE_TIME."""
     experiment_name: str | None = None

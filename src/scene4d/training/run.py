@@ -21,8 +21,7 @@ from torch import Tensor
 
 import scene4d
 from scene4d.cameras.camera import Camera
-from scene4d.data.images import ImageCache
-from scene4d.data.scene import Scene
+from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import DataError, Scene4dError
 from scene4d.files import read_json, write_json
 from scene4d.representations.base import Representation
@@ -126,12 +125,8 @@ def _lock_exclusively(descriptor: int) -> None:
 
 def write_config(run: Path, method: Method, options: TrainOptions) -> None:
     """Writes config.toml; the capture's path relative to it, and absolute as a second guess."""
-    data: dict[str, Any] = {}
-    if options.data is not None:
-        absolute = options.data.resolve()
-        data = {"path": Path(os.path.relpath(absolute, run)).as_posix(), "absolute": str(absolute)}
     training = to_table(options)
-    for ours in ("data", "resume", "output_dir"):
+    for ours in ("data", "teacher", "resume", "output_dir"):
         training.pop(ours, None)
     write_toml(
         run / "config.toml",
@@ -139,7 +134,8 @@ def write_config(run: Path, method: Method, options: TrainOptions) -> None:
             "schema_version": SCHEMA_VERSION,
             "scene4d_version": scene4d.__version__,
             "method": method.name,
-            "data": data,
+            "data": _place(options.data, run),
+            "teacher": _place(options.teacher, run),
             "training": training,
             "method_options": to_table(method),
         },
@@ -163,19 +159,27 @@ def read_config(run: Path) -> tuple[Method, TrainOptions]:
     method_class = load_method(table["method"])
     method = from_table(method_class, table["method_options"], where=path)
     training = dict(table["training"])
-    data = table.get("data") or {}
-    if data:
-        training["data"] = _find_data(run, data)
+    for name in ("data", "teacher"):
+        if table.get(name):
+            training[name] = _find(run, table[name])
     return method, from_table(TrainOptions, training, where=path)
 
 
-def _find_data(run: Path, data: dict[str, str]) -> str:
+def _place(path: Path | None, run: Path) -> dict[str, str]:
+    """A path relative to the run, and absolute as a second guess."""
+    if path is None:
+        return {}
+    absolute = path.resolve()
+    return {"path": Path(os.path.relpath(absolute, run)).as_posix(), "absolute": str(absolute)}
+
+
+def _find(run: Path, place: dict[str, str]) -> str:
     """The relative path where it leads somewhere, otherwise the absolute one."""
-    relative = run / data["path"]
-    return str(relative if relative.exists() else data.get("absolute", relative))
+    relative = run / place["path"]
+    return str(relative if relative.exists() else place.get("absolute", relative))
 
 
-def write_scene(run: Path, scene: Scene, images: ImageCache) -> None:
+def write_scene(run: Path, scene: Scene, images: ViewSource) -> None:
     """Writes scene.json: undistorted cameras at the training size, and the split."""
 
     def entry(index: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +14,16 @@ import torch
 from scene4d.data.fusion import fuse_depth
 from scene4d.data.images import ImageCache
 from scene4d.data.load import load_scene
+from scene4d.data.options import SceneOptions
 from scene4d.data.sample import sample_scene_path
-from scene4d.data.scene import Scene
+from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import UsageError
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method
 from scene4d.training.checkpoint import Checkpoint
 from scene4d.training.device import choose_device
 from scene4d.training.options import TrainOptions
+from scene4d.training.rendered_capture import rendered_capture
 from scene4d.training.run import (
     create_run,
     locked,
@@ -32,17 +34,21 @@ from scene4d.training.run import (
     write_config,
     write_scene,
 )
+from scene4d.training.teachers import Teacher, load_teacher
 from scene4d.training.trainer import Trainer, Watcher
 
 MAX_FUSED_POINTS = 200_000
-WatcherFactory = Callable[[Scene, ImageCache, Representation], Watcher]
+WatcherFactory = Callable[[Scene, ViewSource, Representation], Watcher]
 _log = logging.getLogger("scene4d")
 
 
 def load_capture(
-    options: TrainOptions, *, split: Literal["all", "test"] = "all"
-) -> tuple[Scene, ImageCache]:
-    """The scene, with the images of ``split`` decoded."""
+    options: TrainOptions, *, split: Literal["all", "test"] = "all", teacher: Teacher | None = None
+) -> tuple[Scene, ViewSource]:
+    """The scene, with the images of ``split`` decoded; renders of the teacher where a training
+    has a teacher and no photographs."""
+    if options.data is None and options.teacher is not None:
+        return rendered_capture(teacher or load_teacher(options.teacher))
     path = options.data if options.data is not None else sample_scene_path()
     scene = load_scene(path, options)
     images = ImageCache(
@@ -54,17 +60,36 @@ def load_capture(
     return scene, images
 
 
+def with_teachers_capture(options: TrainOptions, teacher: Teacher | None) -> TrainOptions:
+    """Without a capture of its own, a training uses that of its teacher, if it is still there."""
+    if options.data is not None or teacher is None or teacher.options is None:
+        return options
+    taught = teacher.options
+    path = taught.data
+    if path is None and taught.teacher is None:
+        path = sample_scene_path()
+    if path is None or not path.exists():
+        return options
+    same = {f.name: getattr(taught, f.name) for f in fields(SceneOptions)}
+    return replace(options, data=path, **same)
+
+
 def start(
     method: Method, options: TrainOptions, *, watcher_factory: WatcherFactory | None = None
 ) -> Path:
     """Trains ``method`` on a capture in a new run folder, and returns the folder."""
-    task = _task(method, options)
+    teacher = None if options.teacher is None else load_teacher(options.teacher)
+    options = with_teachers_capture(options, teacher)
+    task = _task(method, options, teacher)
     scene, images = task.scene, task.images
     if scene.points is None and any(f.depth_path is not None for f in scene.frames):
         scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
         task = replace(task, scene=scene)
     generator = torch.Generator().manual_seed(options.seed)
-    representation = method.build(scene, generator=generator)
+    if teacher is None:
+        representation = method.build(scene, generator=generator)
+    else:
+        representation = method.build_from(teacher.in_frame_of(scene), scene, generator=generator)
     name = options.experiment_name or experiment_name(options)
     run = create_run(method, options, experiment_name=name)
     with locked(run):
@@ -104,13 +129,13 @@ class _Task:
     method: Method
     options: TrainOptions
     scene: Scene
-    images: ImageCache
+    images: ViewSource
     device: torch.device
 
 
-def _task(method: Method, options: TrainOptions) -> _Task:
+def _task(method: Method, options: TrainOptions, teacher: Teacher | None = None) -> _Task:
     device = choose_device(options.device)  # first: a refusal need not wait for the images
-    scene, images = load_capture(options)
+    scene, images = load_capture(options, teacher=teacher)
     return _Task(method=method, options=options, scene=scene, images=images, device=device)
 
 
@@ -142,7 +167,7 @@ def _fit(
 
 def experiment_name(options: TrainOptions) -> str:
     """The name of the capture's folder."""
-    path = (options.data if options.data is not None else sample_scene_path()).resolve()
+    path = (options.data or options.teacher or sample_scene_path()).resolve()
     return (path.parent if path.is_file() else path).name
 
 
@@ -156,6 +181,6 @@ def _closing(watchers: Sequence[Watcher]) -> Iterator[None]:
 
 
 def _watchers(
-    factory: WatcherFactory | None, scene: Scene, images: ImageCache, representation: Representation
+    factory: WatcherFactory | None, scene: Scene, images: ViewSource, representation: Representation
 ) -> Sequence[Watcher]:
     return () if factory is None else (factory(scene, images, representation),)

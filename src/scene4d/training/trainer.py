@@ -14,8 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from scene4d.data.images import ImageCache
-from scene4d.data.scene import Scene, View
+from scene4d.data.scene import Scene, View, ViewSource
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method, resolve
@@ -54,7 +53,7 @@ class Trainer:
     method: Method
     options: TrainOptions
     scene: Scene
-    images: ImageCache
+    images: ViewSource
     representation: Representation
     run: Path
     device: torch.device
@@ -121,6 +120,7 @@ class Trainer:
             "adjustments": self.adjustments.state_dict(),
             "optimiser": self.optimiser.state_tensors(),
             "strategy": self.strategy.state_tensors(),
+            **{name: o.state_tensors() for name, o in self._named_objectives()},
             "trainer": {
                 "generator": self.generator.get_state(),
                 "pending_views": torch.tensor(self.sampler.pending, dtype=torch.int64),
@@ -148,10 +148,15 @@ class Trainer:
         self.adjustments.load_state_dict(checkpoint.part("adjustments"))
         self.optimiser.load_state_tensors(checkpoint.part("optimiser"))
         self.strategy.load_state_tensors(checkpoint.part("strategy"))
+        for name, objective in self._named_objectives():
+            objective.load_state_tensors(checkpoint.part(name))
         trainer = checkpoint.part("trainer")
         self.generator.set_state(trainer["generator"])
         self.sampler.pending = trainer["pending_views"].tolist()
         self.budget = self._budget(elapsed_before=checkpoint.plain["elapsed_s"])
+
+    def _named_objectives(self) -> list[tuple[str, Objective]]:
+        return [(f"objective_{i}", objective) for i, objective in enumerate(self.objectives)]
 
     def _budget(self, *, elapsed_before: float) -> Budget:
         minutes, steps = self.options.max_minutes, self.method.steps

@@ -76,6 +76,11 @@ class GaussianSplats(Representation):
         return self.gaussians["means"]
 
     @property
+    def quats(self) -> Float[Tensor, "n 4"]:
+        """Rotations, wxyz, of any length."""
+        return self.gaussians["quats"]
+
+    @property
     def stds(self) -> Float[Tensor, "n 3"]:
         """Standard deviations along the principal axes, scene units."""
         return self.gaussians["scales"].exp()
@@ -87,30 +92,60 @@ class GaussianSplats(Representation):
 
     @classmethod
     def from_scene(
-        cls, scene: Scene, method: SplatMethod, *, generator: torch.Generator
+        cls,
+        scene: Scene,
+        method: SplatMethod,
+        *,
+        generator: torch.Generator,
+        teacher: Representation | None = None,
     ) -> GaussianSplats:
-        """One isotropic Gaussian per point, as large as its distance to its neighbours."""
-        points = scene.points
-        if method.init == "points" and points is None:
-            raise DataError(
-                "the capture has no 3D points to start from",
-                where=scene.root,
-                fix="use --init random, or add ply_file_path to transforms.json",
+        """One isotropic Gaussian per point, as large as its distance to its neighbours; or the
+        Gaussians of ``teacher``."""
+        given = None if teacher is None else teacher.as_splats()
+        if given is None:
+            given = cls.at_points(
+                scene,
+                init=method.init,
+                num_random_points=method.num_random_points,
+                max_num_gaussians=method.max_num_gaussians,
+                sh_degree=method.sh_degree,
+                generator=generator,
             )
-        if points is None or method.init == "random":
-            seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-            points = random_points(scene, method.num_random_points, seed=seed)
-        points = _at_most(points, method.max_num_gaussians, generator)
-        tensors = gaussians_from_points(points.xyz, points.rgb, sh_degree=method.sh_degree)
-        rates = {name: getattr(method, f"{name}_lr") for name in NAMES}
+        assert isinstance(given, GaussianSplats)
         return cls(
-            tensors,
-            learning_rates=rates,
+            {name: given.gaussians[name].detach().clone() for name in NAMES},
+            learning_rates={name: getattr(method, f"{name}_lr") for name in NAMES},
             sh_bands_at=method.sh_bands_at,
             antialiased=method.antialiased,
             extent=scene.extent,
             max_num_gaussians=method.max_num_gaussians,
         )
+
+    @classmethod
+    def at_points(
+        cls,
+        scene: Scene,
+        *,
+        init: str,
+        num_random_points: int,
+        max_num_gaussians: int,
+        sh_degree: int,
+        generator: torch.Generator,
+    ) -> GaussianSplats:
+        """Isotropic Gaussians at the capture's points, or at random ones (``init``: auto, points
+        or random). Raises :class:`DataError` where points are asked for and there are none."""
+        points = scene.points
+        if init == "points" and points is None:
+            raise DataError(
+                "the capture has no 3D points to start from",
+                where=scene.root,
+                fix="use --init random, or add ply_file_path to transforms.json",
+            )
+        if points is None or init == "random":
+            seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+            points = random_points(scene, num_random_points, seed=seed)
+        points = _at_most(points, max_num_gaussians, generator)
+        return cls(gaussians_from_points(points.xyz, points.rgb, sh_degree=sh_degree))
 
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> GaussianSplats:
@@ -149,6 +184,10 @@ class GaussianSplats(Representation):
         due = sum(progress >= at for at in self.sh_bands_at)
         self.active_sh_degree = min(self.sh_degree, due)
 
+    def as_splats(self) -> GaussianSplats:
+        """Itself."""
+        return self
+
     def describe(self) -> dict[str, float]:
         """The number of Gaussians."""
         return {"num_gaussians": self.num_gaussians}
@@ -161,38 +200,54 @@ class GaussianSplats(Representation):
         depth: bool = False,
     ) -> Render:
         """Rasterises the Gaussians; ``extras`` holds the rasteriser's screen-space data."""
-        batched = camera.c2w.ndim == 3
-        viewmats = camera.viewmat if batched else camera.viewmat[None]
-        intrinsics = camera.K if batched else camera.K[None]
-        colors, alphas, meta = rasterization(
-            self.gaussians["means"],
-            self.gaussians["quats"],
-            self.stds,
-            self.alphas,
-            (self.gaussians["sh0"], self.gaussians["shN"]),
-            viewmats,
-            intrinsics,
-            camera.width,
-            camera.height,
+        tensors = {name: self.gaussians[name] for name in NAMES}
+        return render_gaussians(
+            {**tensors, "alphas": self.alphas},
+            camera,
+            background=background,
+            depth=depth,
             sh_degree=self.active_sh_degree,
-            render_mode="RGB+ED" if depth else "RGB",
-            backgrounds=self._backgrounds(background, viewmats.shape[0]),
-            rasterize_mode="antialiased" if self.antialiased else "classic",
-            packed=False,
-        )
-        if not batched:
-            colors, alphas = colors[0], alphas[0]
-        return Render(
-            rgb=colors[..., :3],
-            alpha=alphas[..., 0],
-            depth=colors[..., 3] if depth else None,
-            extras=meta,
+            antialiased=self.antialiased,
         )
 
-    def _backgrounds(
-        self, background: Float[Tensor, "3"] | None, num_cameras: int
-    ) -> Float[Tensor, "c 3"] | None:
-        return None if background is None else background.expand(num_cameras, 3)
+
+def render_gaussians(
+    tensors: Mapping[str, Tensor],
+    camera: Camera,
+    *,
+    background: Float[Tensor, "3"] | None,
+    depth: bool,
+    sh_degree: int,
+    antialiased: bool,
+) -> Render:
+    """The picture of Gaussians given as plain tensors: as named in the module's docstring, with
+    ``alphas`` (0..1) in place of logits."""
+    batched = camera.c2w.ndim == 3
+    viewmats = camera.viewmat if batched else camera.viewmat[None]
+    colors, alphas, meta = rasterization(
+        tensors["means"],
+        tensors["quats"],
+        tensors["scales"].exp(),
+        tensors["alphas"],
+        (tensors["sh0"], tensors["shN"]),
+        viewmats,
+        camera.K if batched else camera.K[None],
+        camera.width,
+        camera.height,
+        sh_degree=sh_degree,
+        render_mode="RGB+ED" if depth else "RGB",
+        backgrounds=None if background is None else background.expand(viewmats.shape[0], 3),
+        rasterize_mode="antialiased" if antialiased else "classic",
+        packed=False,
+    )
+    if not batched:
+        colors, alphas = colors[0], alphas[0]
+    return Render(
+        rgb=colors[..., :3],
+        alpha=alphas[..., 0],
+        depth=colors[..., 3] if depth else None,
+        extras=meta,
+    )
 
 
 def gaussians_from_points(

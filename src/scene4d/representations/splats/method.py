@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from scene4d.data.scene import Scene
+    from scene4d.representations.base import Representation
     from scene4d.representations.splats.gaussians import GaussianSplats
 
 
@@ -95,8 +96,8 @@ class SplatMethod(Method):
     means_lr: float = 1.6e-4
     """In scene extents a step."""
     means_lr_final: float = 1.6e-6
-    scales_lr: float = 5e-3
-    quats_lr: float = 1e-3
+    scales_lr: float = 1e-2
+    quats_lr: float = 2e-3
     opacities_lr: float = 5e-2
     sh0_lr: float = 2.5e-3
     shN_lr: float = 1.25e-4
@@ -111,6 +112,13 @@ class SplatMethod(Method):
         """Gaussians at the scene's points, or at random ones."""
         splats: type[GaussianSplats] = self.representation_class()  # type: ignore[assignment]
         return splats.from_scene(scene, self, generator=generator)
+
+    def build_from(
+        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
+    ) -> GaussianSplats:
+        """The teacher's Gaussians where it is made of such."""
+        splats: type[GaussianSplats] = self.representation_class()  # type: ignore[assignment]
+        return splats.from_scene(scene, self, generator=generator, teacher=teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Photometric and, where there is depth, depth; MCMC needs its sparsity terms."""

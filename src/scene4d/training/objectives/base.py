@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +58,13 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
         """Named scalars; the first is the loss before its weight, the others are for the log."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold of the objective."""
+        return {}
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores :meth:`state_tensors`."""
 
 
 def mean(terms: Sequence[Tensor]) -> Tensor:

@@ -98,7 +98,7 @@ class Mcmc(Strategy):
             return
         normal = torch.randn(len(faint), 3, generator=self.generator).to(gate.device)
         strength = gate[faint, None] * self.options.noise * rate
-        rotation = rotation_from_quat(splats.gaussians["quats"][faint])
+        rotation = rotation_from_quat(splats.quats[faint])
         variances = splats.stds[faint].square()
         # Sums of products: bmm of many 3x3 matrices is several times slower on the CPU.
         local = (rotation * normal[:, :, None]).sum(dim=1) * variances * strength

@@ -1,0 +1,143 @@
+"""The method ``lpgs``: parent/child splats, small on disk, that unpack into plain splats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from scene4d.representations.method import (
+    Method,
+    ObjectiveOptions,
+    PhotometricOptions,
+    StrategyOptions,
+)
+from scene4d.representations.splats.method import McmcOptions, SparsityOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from scene4d.data.scene import Scene
+    from scene4d.representations.base import Representation
+    from scene4d.representations.lpgs.parent_child import ParentChildSplats
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateOptions(ObjectiveOptions):
+    """Weighs the scene's size against its looks, once its values are rounded."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.rate:Rate"
+    weight: float = 1e-3
+    """Loss for one byte per Gaussian that training started with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeOptions(McmcOptions):
+    """Adaptive tree manipulation (LPGS): children become parents, dead families go."""
+
+    implementation: ClassVar[str] = "scene4d.training.strategies.tree:Tree"
+    promote_gradient: float = 4e-4
+    """Mean screen-space gradient (in units of half the image) above which a child is promoted."""
+    promote_share: float = 0.05
+    """At most this share of the parents is added at once."""
+    tree_every: int = 25
+    """Steps between manipulations."""
+    target_mb: float | None = None
+    """Size to reach, in MB (10^6 bytes): the parents that matter least go until it is met."""
+    target_at: float = 0.5
+    """Share of training at which that size is reached."""
+    tree_until: float = 0.7
+    """Share of training after which no child is promoted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LpgsMethod(Method):
+    """Parent/child splats: a tenth of the size and less, decoded once into plain splats."""
+
+    name: ClassVar[str] = "lpgs"
+    description: ClassVar[str] = "Parent/child compact splats (LPGS, arXiv 2406.19434)"
+    representation: ClassVar[str] = "scene4d.representations.lpgs.parent_child:ParentChildSplats"
+
+    coarsest_downscale: int = 1
+    """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
+    sh_degree: Literal[0, 1, 2, 3] = 3
+    """Highest band of the view-dependent colour."""
+    max_num_gaussians: int = 100_000
+    """Upper limit of parents."""
+    num_random_points: int = 20_000
+    """Parents to start from where the capture has no points."""
+    init: Literal["auto", "points", "random"] = "auto"
+    """Without a teacher: start from the capture's points, or at random."""
+    num_children: int = 1
+    """Most children of a parent; 0 to 4."""
+    grid: bool = True
+    """Predict attributes from a hash grid."""
+    grid_levels: int = 6
+    grid_features: int = 4
+    """Features a level."""
+    grid_coarsest: int = 8
+    """Cells along an axis of the coarsest level."""
+    grid_finest: int = 128
+    grid_share: float = 0.25
+    """Rows of the largest level's table, as a share of the parents to start from."""
+    hidden: int = 32
+    """Width of the network."""
+    attention: bool = True
+    """Members of a family attend to each other."""
+    contraction: bool = True
+    """The grid covers all space, contracted; otherwise a box twice as wide as the cameras'."""
+    position_bits: int | None = None
+    """Bits along each axis of the contracted space; by default from the images' resolution."""
+    warm_up: float | None = None
+    """Share of training with parents alone; by default 0.4, or 0 with a teacher."""
+    quantise_at: float | None = None
+    """Share of training at which rounding starts; by default 0.6, or 0 with a teacher."""
+    means_lr: float = 1.6e-4
+    """In scene extents a step."""
+    means_lr_final: float = 1.6e-6
+    scales_lr: float = 5e-3
+    rotations_lr: float = 2e-3
+    opacities_lr: float = 2.5e-2
+    sh0_lr: float = 2.5e-3
+    shN_lr: float = 2.5e-4
+    """Of bands 1 to 3."""
+    masks_lr: float = 2e-2
+    grid_lr: float = 2e-3
+    network_lr: float = 1e-3
+    quantisers_lr: float = 5e-3
+    settle: float = 0.1
+    """Learning rates other than the positions' end at this share of their start."""
+    photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    rate: RateOptions = field(default_factory=RateOptions)
+    sparsity: SparsityOptions = field(default_factory=lambda: SparsityOptions(weight=0.0))
+    tree: TreeOptions = field(default_factory=TreeOptions)
+
+    def build(self, scene: Scene, *, generator: torch.Generator) -> ParentChildSplats:
+        """Parents at the scene's points, or at random ones."""
+        scenes: type[ParentChildSplats] = self.representation_class()  # type: ignore[assignment]
+        return scenes.from_scene(scene, self, generator=generator)
+
+    def build_from(
+        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
+    ) -> ParentChildSplats:
+        """Parents at the teacher's Gaussians where it is made of such."""
+        scenes: type[ParentChildSplats] = self.representation_class()  # type: ignore[assignment]
+        return scenes.from_scene(scene, self, generator=generator, teacher=teacher)
+
+    def objectives(self) -> Sequence[ObjectiveOptions]:
+        """Looks and size."""
+        return [self.photometric, self.rate, self.sparsity]
+
+    def strategy_options(self) -> StrategyOptions:
+        """Growth during warm-up, then adaptive tree manipulation."""
+        return self.tree
+
+    def learning_rate_factor(self, group: str, progress: float) -> float:
+        """Every rate decays exponentially, positions' by far the most."""
+        if group == "quantisers":
+            return 1.0
+        last = self.means_lr_final / self.means_lr if group == "means" else self.settle
+        return last**progress
+
+
+LPGS = LpgsMethod

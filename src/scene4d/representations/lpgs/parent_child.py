@@ -1,0 +1,553 @@
+"""Parent/child splats: parents are stored, children and corrections are predicted.
+
+Source: LPGS, Lightweight Predictive 3D Gaussian Splats (arXiv 2406.19434): a forest of trees of
+depth one. Beyond the paper, a parent carries attributes of its own, quantised with learned steps
+(most become 0 where the network predicts well), parents and children carry learned masks, and a
+rate term weighs every bit. Everything is view-independent, so the scene unpacks into plain splats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from scene4d.cameras.camera import Camera
+from scene4d.rendering.render import Render
+from scene4d.representations.base import ParameterGroup, Representation
+from scene4d.representations.hash_grid import GridShape, HashGrid, contracted
+from scene4d.representations.lpgs.family_network import FamilyNetwork
+from scene4d.representations.lpgs.quantisers import Quantiser
+from scene4d.representations.lpgs.smallest_turn import smallest_turn
+from scene4d.representations.lpgs.structure import Structure
+from scene4d.representations.splats.gaussians import GaussianSplats, render_gaussians
+
+if TYPE_CHECKING:
+    from scene4d.data.scene import Scene
+    from scene4d.representations.lpgs.method import LpgsMethod
+
+CODED = ("scales", "rotations", "opacities", "sh0", "shN")
+"""Attributes of a parent that are quantised and coded; beside them its place and its masks."""
+START_STEPS = {"scales": 0.12, "rotations": 0.06, "opacities": 0.4, "sh0": 0.06, "shN": 0.08}
+MASK_START = 1.0
+"""Masks start here, as logits: alive, but not far from the edge at 0."""
+_SAMPLED_FOR_RATE = 4
+"""The rate is estimated from one parent in so many, another each time."""
+_TABLE_STEP = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """Plain Gaussians of a scene, differentiable, and which parent each belongs to."""
+
+    tensors: Mapping[str, Tensor]
+    """As :class:`GaussianSplats` names them."""
+    parent: Int[Tensor, "n"]
+    child: Int[Tensor, "n"]
+    """-1 for the parent itself."""
+
+
+class ParentChildSplats(Representation):
+    """A forest of Gaussians, of which only the parents are stored."""
+
+    def __init__(
+        self,
+        parents: Mapping[str, Tensor],
+        structure: Structure,
+        *,
+        learning_rates: Mapping[str, float] | None = None,
+        extent: float = 1.0,
+        antialiased: bool = False,
+        warm_up: float = 0.0,
+        quantise_at: float = 0.0,
+        max_num_gaussians: int = 2**31 - 1,
+        num_at_start: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """``parents``: means [P, 3], the :data:`CODED` attributes (rotations are the vector part
+        of a quaternion whose scalar part is 1), ``keep`` [P] and ``keep_children`` [P, K] logits.
+        Children appear after the share ``warm_up`` of training, rounding starts at
+        ``quantise_at``."""
+        super().__init__()
+        self.structure = structure
+        self.gaussians = nn.ParameterDict({k: nn.Parameter(v) for k, v in parents.items()})
+        self.grid = (
+            None if structure.grid is None else HashGrid(structure.grid, generator=generator)
+        )
+        self.network = (
+            FamilyNetwork(structure, generator=generator) if structure.has_network else None
+        )
+        channels = dict(structure.attributes)
+        self.quantisers = nn.ModuleDict(
+            {name: Quantiser(channels[name], START_STEPS[name]) for name in CODED}
+        )
+        self.table_quantiser = (
+            Quantiser(structure.grid.features, _TABLE_STEP) if structure.grid else None
+        )
+        self.learning_rates = dict(learning_rates or {})
+        self.extent = extent
+        self.antialiased = antialiased
+        self.warm_up, self.quantise_at = warm_up, quantise_at
+        self.max_num_gaussians = max_num_gaussians
+        self.num_at_start = num_at_start or len(parents["means"])
+        self.progress = 1.0
+        self._rate_turn = 0
+
+    # Building
+
+    @classmethod
+    def from_scene(
+        cls,
+        scene: Scene,
+        method: LpgsMethod,
+        *,
+        generator: torch.Generator,
+        teacher: Representation | None = None,
+    ) -> ParentChildSplats:
+        """Parents at the Gaussians of ``teacher``, or at the scene's points."""
+        splats = None if teacher is None else teacher.as_splats()
+        if splats is None:
+            splats = GaussianSplats.at_points(
+                scene,
+                init=method.init,
+                num_random_points=method.num_random_points,
+                max_num_gaussians=method.max_num_gaussians,
+                sh_degree=method.sh_degree,
+                generator=generator,
+            )
+        assert isinstance(splats, GaussianSplats)
+        taught = teacher is not None
+        warm_up = method.warm_up if method.warm_up is not None else (0.0 if taught else 0.4)
+        quantise_at = (
+            method.quantise_at if method.quantise_at is not None else (0.0 if taught else 0.6)
+        )
+        rates = {name: getattr(method, f"{name}_lr") for name in ("means", *CODED)}
+        masks = {"keep": method.masks_lr, "keep_children": method.masks_lr}
+        shared = {name: getattr(method, f"{name}_lr") for name in ("grid", "network", "quantisers")}
+        return cls.from_splats(
+            splats,
+            structure_for(scene, splats, method),
+            learning_rates={**rates, **masks, **shared},
+            extent=scene.extent,
+            antialiased=splats.antialiased,
+            warm_up=warm_up if method.warm_up is None else method.warm_up,
+            quantise_at=quantise_at if method.quantise_at is None else method.quantise_at,
+            max_num_gaussians=method.max_num_gaussians,
+            generator=generator,
+        )
+
+    @classmethod
+    def from_splats(
+        cls, splats: GaussianSplats, structure: Structure, **settings: Any
+    ) -> ParentChildSplats:
+        """One parent for each Gaussian of ``splats``; nothing is predicted yet."""
+        scene = cls(parents_of(splats, structure), structure, **settings)
+        scene.fit_quantisers()
+        return scene
+
+    @classmethod
+    def from_saved(
+        cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
+    ) -> ParentChildSplats:
+        """Built again from a checkpoint."""
+        settings = dict(plain)
+        structure = Structure.from_plain(settings.pop("structure"))
+        prefix = "gaussians."
+        parents = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        scene = cls(parents, structure, **settings)
+        scene.load_state_dict(dict(tensors))
+        return scene
+
+    def plain_data(self) -> Mapping[str, Any]:
+        """What the tensors do not say."""
+        return {
+            "structure": self.structure.plain(),
+            "learning_rates": self.learning_rates,
+            "extent": self.extent,
+            "antialiased": self.antialiased,
+            "warm_up": self.warm_up,
+            "quantise_at": self.quantise_at,
+            "max_num_gaussians": self.max_num_gaussians,
+            "num_at_start": self.num_at_start,
+        }
+
+    @torch.no_grad()
+    def fit_quantisers(self) -> None:
+        """Fits the distributions of codes to the present attributes."""
+        for name in CODED:
+            self._quantiser(name).fit(self._flat(name))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Parents by attribute; the network, the grid, and the quantisers."""
+        rates = self.learning_rates
+        groups = [
+            ParameterGroup(
+                name=name,
+                parameters=[parameter],
+                learning_rate=rates[name] * (self.extent if name == "means" else 1.0),
+            )
+            for name, parameter in self.gaussians.items()
+        ]
+        if self.network is not None:
+            groups.append(
+                ParameterGroup(
+                    name="network",
+                    parameters=list(self.network.parameters()),
+                    learning_rate=rates["network"],
+                )
+            )
+        quantisers = list(self.quantisers.parameters())
+        if self.grid is not None and self.table_quantiser is not None:
+            groups.append(
+                ParameterGroup(
+                    name="grid", parameters=[self.grid.table], learning_rate=rates["grid"]
+                )
+            )
+            quantisers += list(self.table_quantiser.parameters())
+        groups.append(
+            ParameterGroup(
+                name="quantisers", parameters=quantisers, learning_rate=rates["quantisers"]
+            )
+        )
+        return groups
+
+    # Parents as Gaussians, for densification strategies
+
+    @property
+    def num_gaussians(self) -> int:
+        """How many parents there are, masked ones included."""
+        return self.gaussians["means"].shape[0]
+
+    @property
+    def means(self) -> Float[Tensor, "p 3"]:
+        """Centres of the parents in the world."""
+        return self.gaussians["means"]
+
+    @property
+    def quats(self) -> Float[Tensor, "p 4"]:
+        """Rotations of the parents, wxyz, not normalised."""
+        vectors = self.gaussians["rotations"]
+        return torch.cat([torch.ones_like(vectors[:, :1]), vectors], dim=-1)
+
+    @property
+    def stds(self) -> Float[Tensor, "p 3"]:
+        """Standard deviations of the parents, scene units."""
+        return self.gaussians["scales"].exp()
+
+    @property
+    def alphas(self) -> Float[Tensor, "p"]:
+        """Opacities of the parents, 0..1."""
+        return self.gaussians["opacities"].sigmoid()
+
+    # Unpacking
+
+    @property
+    def kept(self) -> Bool[Tensor, "p"]:
+        """Parents whose mask is on."""
+        return self.gaussians["keep"].detach() > 0
+
+    @property
+    def has_children(self) -> bool:
+        """Whether children exist at this moment of training."""
+        return self.structure.num_children > 0 and self.progress >= self.warm_up
+
+    @property
+    def rounds(self) -> bool:
+        """Whether values are rounded at this moment of training."""
+        return self.progress >= self.quantise_at
+
+    def on_progress(self, progress: float) -> None:
+        """Warm-up and the start of rounding."""
+        self.progress = progress
+
+    def unpack(self) -> Unpacked:
+        """The Gaussians of parents and children whose masks are on."""
+        rows = self.kept.nonzero()[:, 0]
+        base = {name: self._quantised(name).index_select(0, rows) for name in CODED}
+        keep = _switch(self.gaussians["keep"].index_select(0, rows))
+        means = self._rounded_means().index_select(0, rows)
+        if self.network is None:
+            return self._parents_alone(rows, means, base, keep)
+        tokens = self.network.tokens(_own_inputs(base, self.structure), self._features(means))
+        if self.has_children:
+            keep_children = _switch(self.gaussians["keep_children"].index_select(0, rows))
+            if bool((keep_children > 0).any()):
+                return self._families(rows, means, base, keep, keep_children, tokens)
+        corrected = _add(base, self.network.corrections(tokens, child=False), self.structure)
+        return self._parents_alone(rows, means, corrected, keep)
+
+    def _parents_alone(
+        self, rows: Tensor, means: Tensor, attributes: Mapping[str, Tensor], keep: Tensor
+    ) -> Unpacked:
+        return Unpacked(
+            tensors=_as_gaussians(means, attributes, keep),
+            parent=rows,
+            child=torch.full_like(rows, -1),
+        )
+
+    def _families(
+        self,
+        rows: Tensor,
+        means: Tensor,
+        base: Mapping[str, Tensor],
+        keep: Tensor,
+        keep_children: Tensor,
+        tokens: Tensor,
+    ) -> Unpacked:
+        """Parents, then the living children; a dead child takes part in nothing."""
+        network = self.network
+        assert network is not None
+        alive = keep_children.detach() > 0
+        places = means[:, None] + _turned(network.offsets(tokens), base)
+        family, member = alive.nonzero(as_tuple=True)
+        slot = family * alive.shape[1] + member
+        kid_places = places.flatten(0, 1).index_select(0, slot)
+        kid_base = {name: value.index_select(0, family) for name, value in base.items()}
+        kid_tokens = network.tokens(
+            _own_inputs(kid_base, self.structure), self._features(kid_places)
+        )
+        grid = tokens.new_zeros(alive.numel(), tokens.shape[1]).index_copy(0, slot, kid_tokens)
+        together = torch.cat([tokens[:, None], grid.reshape(*alive.shape, -1)], dim=1)
+        everyone = torch.cat([torch.ones_like(alive[:, :1]), alive], dim=1)
+        together = network.attended(together, everyone)
+        parents = _add(base, network.corrections(together[:, 0], child=False), self.structure)
+        kid_tokens = together[:, 1:].flatten(0, 1).index_select(0, slot)
+        kids = _add(kid_base, network.corrections(kid_tokens, child=True), self.structure)
+        keep_kids = keep.index_select(0, family) * keep_children.flatten().index_select(0, slot)
+        return Unpacked(
+            tensors=_as_gaussians(
+                torch.cat([means, kid_places]),
+                {name: torch.cat([parents[name], kids[name]]) for name in CODED},
+                torch.cat([keep, keep_kids]),
+            ),
+            parent=torch.cat([rows, rows.index_select(0, family)]),
+            child=torch.cat([torch.full_like(rows, -1), member]),
+        )
+
+    def as_splats(self) -> GaussianSplats:
+        """The scene as plain splats."""
+        with torch.no_grad():
+            tensors = dict(self.unpack().tensors)
+        tensors["opacities"] = torch.logit(tensors.pop("alphas").clamp(1e-6, 1 - 1e-6))
+        return GaussianSplats(tensors, antialiased=self.antialiased, extent=self.extent)
+
+    def render(
+        self,
+        camera: Camera,
+        *,
+        background: Float[Tensor, "3"] | None = None,
+        depth: bool = False,
+    ) -> Render:
+        """Unpacks and rasterises."""
+        unpacked = self.unpack()
+        render = render_gaussians(
+            unpacked.tensors,
+            camera,
+            background=background,
+            depth=depth,
+            sh_degree=self.structure.sh_degree,
+            antialiased=self.antialiased,
+        )
+        family = {"parent": unpacked.parent, "child": unpacked.child}
+        return Render(**{**vars(render), "extras": {**render.extras, **family}})
+
+    # Size
+
+    def estimated_bytes(self) -> Float[Tensor, ""]:
+        """Size of the scene's codes, differentiable; without the container around them.
+
+        Bits of attributes are sampled from a part of the parents, other ones at each call.
+        """
+        keep = _switch(self.gaussians["keep"])
+        count = max(1, int((keep.detach() > 0).sum()))
+        rows = torch.arange(self._rate_turn, self.num_gaussians, _SAMPLED_FOR_RATE)
+        self._rate_turn = (self._rate_turn + 1) % _SAMPLED_FOR_RATE
+        rows = rows.to(keep.device)
+        bits = keep.new_zeros(len(rows))
+        for name in CODED:
+            if self._flat(name).shape[1]:
+                bits = bits + self._quantiser(name).bits(self._flat(name)[rows])
+        children = self.gaussians["keep_children"].shape[1]
+        # n places in no order: n! arrangements are one.
+        place = 3 * self.structure.position_bits - max(0.0, math.log2(count) - 1.44)
+        total = (keep[rows] * (bits + place + children)).sum() * (self.num_gaussians / len(rows))
+        total = total / 8
+        if self.grid is not None and self.table_quantiser is not None:
+            total = total + self.table_quantiser.bits(self.grid.table).sum() / 8
+        if self.network is not None:
+            total = total + sum(p.numel() for p in self.network.parameters())
+        return total
+
+    def describe(self) -> dict[str, float]:
+        """Parents, and how many Gaussians they unpack to."""
+        kept = self.kept
+        kids = 0
+        if self.has_children:
+            kids = int((self.gaussians["keep_children"].detach()[kept] > 0).sum())
+        return {"num_gaussians": int(kept.sum()) + kids, "num_parents": int(kept.sum())}
+
+    # Parts
+
+    def _quantiser(self, name: str) -> Quantiser:
+        found = self.quantisers[name]
+        assert isinstance(found, Quantiser)
+        return found
+
+    def _flat(self, name: str) -> Float[Tensor, "p c"]:
+        return self.gaussians[name].reshape(self.num_gaussians, -1)
+
+    def _quantised(self, name: str) -> Float[Tensor, "p c"]:
+        values = self._flat(name)
+        return self._quantiser(name)(values) if self.rounds else values
+
+    def _rounded_means(self) -> Float[Tensor, "p 3"]:
+        means = self.gaussians["means"]
+        if not self.rounds:
+            return means
+        with torch.no_grad():
+            steps = 2.0**self.structure.position_bits
+            cube = self._cube(means)
+            rounded = self._from_cube(((cube * steps).floor() + 0.5) / steps)
+        return means + (rounded - means).detach()
+
+    def _cube(self, points: Tensor) -> Tensor:
+        return contracted(points, points.new_tensor(self.structure.centre), self.structure.radius)
+
+    def _from_cube(self, cube: Tensor) -> Tensor:
+        local = (cube - 0.5) * 4
+        norm = local.norm(dim=-1, keepdim=True).clamp_min(1.0)
+        local = local / (norm * (2 - norm))
+        return local * self.structure.radius + local.new_tensor(self.structure.centre)
+
+    def _features(self, points: Tensor) -> Tensor | None:
+        if self.grid is None or self.table_quantiser is None:
+            return None
+        if self.structure.contraction:
+            cube = self._cube(points)
+        else:
+            centre = points.new_tensor(self.structure.centre)
+            cube = (points - centre) / (2 * self.structure.radius) + 0.5
+        table = self.grid.table
+        if self.rounds:
+            table = self.table_quantiser(table)
+        return self.grid(cube, table)
+
+
+def _as_gaussians(
+    means: Tensor, attributes: Mapping[str, Tensor], keep: Tensor
+) -> dict[str, Tensor]:
+    ones = torch.ones_like(attributes["rotations"][:, :1])
+    return {
+        "means": means,
+        "quats": torch.cat([ones, attributes["rotations"]], dim=-1),
+        "scales": attributes["scales"],
+        # A mask multiplies the opacity; on, it is exactly 1 and only passes its gradient.
+        "alphas": attributes["opacities"][:, 0].sigmoid() * keep,
+        "sh0": attributes["sh0"][:, None],
+        "shN": attributes["shN"].reshape(len(means), -1, 3),
+    }
+
+
+def _own_inputs(base: Mapping[str, Tensor], structure: Structure) -> Float[Tensor, "n 10"]:
+    """What tokens see of the parent: sizes relative to the scene, turn, opacity, colour."""
+    sizes = base["scales"] - math.log(structure.radius) + 4.0
+    return torch.cat([sizes, base["rotations"], 0.3 * base["opacities"], base["sh0"]], dim=-1)
+
+
+def _turned(offsets: Tensor, base: Mapping[str, Tensor]) -> Tensor:
+    """Offsets from the parents' axes and sizes into the world."""
+    local = offsets * base["scales"].exp()[:, None]
+    v = base["rotations"][:, None].expand_as(local)
+    # Rotation by the quaternion (1, v), of length sqrt(1 + |v|^2).
+    cross = torch.linalg.cross(v, local)
+    twice = 2 / (1 + (v * v).sum(-1, keepdim=True))
+    return local + twice * (cross + torch.linalg.cross(v, cross))
+
+
+def _switch(logits: Tensor) -> Tensor:
+    """1 where a logit is positive, otherwise 0; gradients as of the sigmoid."""
+    soft = logits.sigmoid()
+    return soft + ((logits > 0).float() - soft).detach()
+
+
+def _add(
+    base: Mapping[str, Tensor], corrections: Tensor, structure: Structure
+) -> dict[str, Tensor]:
+    widths = [channels for _, channels in structure.attributes]
+    parts = corrections.split(widths, dim=-1)
+    return {
+        name: base[name] + part for (name, _), part in zip(structure.attributes, parts, strict=True)
+    }
+
+
+def parents_of(splats: GaussianSplats, structure: Structure) -> dict[str, Tensor]:
+    """Parents that look like ``splats``, with masks on."""
+    with torch.no_grad():
+        g = {name: value.detach().clone() for name, value in splats.gaussians.items()}
+        vectors, order = smallest_turn(g["quats"])
+        rest = structure.sh_rest
+        shn = torch.zeros(len(vectors), rest, 3)
+        shared = min(rest, g["shN"].shape[1])
+        shn[:, :shared] = g["shN"][:, :shared]
+        count = len(vectors)
+        return {
+            "means": g["means"],
+            "scales": g["scales"].gather(1, order),
+            "rotations": vectors,
+            "opacities": g["opacities"],
+            "sh0": g["sh0"][:, 0],
+            "shN": shn.reshape(count, -1),
+            "keep": _keep_by_rank(splats),
+            "keep_children": torch.full((count, structure.num_children), MASK_START),
+        }
+
+
+def _keep_by_rank(splats: GaussianSplats) -> Tensor:
+    """Mask logits that rise with a Gaussian's share in pictures (opacity times area): under the
+    same pressure, those that show least are masked first."""
+    areas = splats.stds.sort(dim=-1).values[:, 1:].prod(dim=-1)
+    rank = (splats.alphas * areas).argsort().argsort() / max(1, splats.num_gaussians)
+    return MASK_START * (0.3 + 1.4 * rank)
+
+
+def structure_for(scene: Scene, splats: GaussianSplats, method: LpgsMethod) -> Structure:
+    """The network's shape; its grid is as large as the scene has Gaussians."""
+    positions = torch.stack([camera.position for camera in scene.train_cameras()])
+    centre = positions.mean(dim=0)
+    grid = None
+    if method.grid:
+        rows = max(64, int(method.grid_share * splats.num_gaussians))
+        grid = GridShape.growing(
+            levels=method.grid_levels,
+            features=method.grid_features,
+            coarsest=method.grid_coarsest,
+            finest=method.grid_finest,
+            max_rows=rows,
+        )
+    return Structure(
+        num_children=method.num_children,
+        sh_degree=min(method.sh_degree, splats.sh_degree),
+        grid=grid,
+        hidden=method.hidden,
+        attention=method.attention,
+        contraction=method.contraction,
+        centre=tuple(centre.tolist()),
+        radius=scene.extent,
+        position_bits=method.position_bits or _position_bits(scene),
+    )
+
+
+_POSITION_PIXELS = 0.15
+"""Cells of stored positions are about this wide on the training images."""
+
+
+def _position_bits(scene: Scene) -> int:
+    """Enough bits that rounding a position cannot be seen: one cell of the cube, four radii wide,
+    is a small part of a pixel at the distance of one radius."""
+    focal = torch.stack([camera.K[0, 0] for camera in scene.train_cameras()]).median().item()
+    return max(8, min(20, math.ceil(math.log2(4 * focal / _POSITION_PIXELS))))

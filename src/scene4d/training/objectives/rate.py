@@ -1,0 +1,24 @@
+"""The rate objective: what the scene weighs, in bytes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scene4d.representations.lpgs.method import RateOptions
+from scene4d.representations.lpgs.parent_child import ParentChildSplats
+from scene4d.training.objectives.base import Objective, TrainingStep
+
+
+class Rate(Objective):
+    """Estimated bytes for each Gaussian that training started with."""
+
+    options: RateOptions
+
+    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
+        """The rate term; in the log also the size in MB."""
+        scene = step.representation
+        assert isinstance(scene, ParentChildSplats)
+        if not scene.rounds:
+            return {"rate": step.background.new_zeros(())}
+        size = scene.estimated_bytes()
+        return {"rate": size / scene.num_at_start, "mb": size.detach() / 1e6}
