@@ -79,15 +79,15 @@ def plot(costs: Sequence[FormatCost]) -> str:
         )
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="MB against PSNR">']
-    for value in range(low, high + 1, 5 if high - low <= 40 else 10):
-        y = place(left, value)[1]
+    for level in range(low, high + 1, 5 if high - low <= 40 else 10):
+        y = place(left, level)[1]
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value}</text>')
-    for size in (m * 10.0**e for e in range(-3, 5) for m in (1, 2, 5)):
-        if left <= math.log10(size) <= right:
-            x = place(math.log10(size), low)[0]
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{level}</text>')
+    for tick in (m * 10.0**e for e in range(-3, 5) for m in (1, 2, 5)):
+        if left <= math.log10(tick) <= right:
+            x = place(math.log10(tick), low)[0]
             parts.append(
-                f'<text x="{x:.1f}" y="{_HEIGHT - 26}" text-anchor="middle">{size:g}</text>'
+                f'<text x="{x:.1f}" y="{_HEIGHT - 26}" text-anchor="middle">{tick:g}</text>'
             )
     parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - 6}">MB, logarithmic</text>')
     parts.append(f'<text x="{_LEFT}" y="14">PSNR to the original, dB</text>')
