@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from scene4d.bundle.columns import dequantise_into_basis, dequantised, in_blocks
 from scene4d.bundle.entropy import ChannelModel, Context
 from scene4d.errors import DataError
 
 MAX_COMPONENTS = 1024
-_CHUNK = 1 << 16
+_MOST_REFERENCES = 4
+_MOST_CHANNELS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class CodedArray:
     codes: np.ndarray
     """[items, components] int32."""
     quantiser: Uniform | Codebook | None = None
-    """None: the codes are the values."""
+    """None: the codes are the values (below 2^24, so exact in float32)."""
     basis: str | None = None
     """Array B [components, columns]: values become values @ B, in float32."""
     mean: str | None = None
@@ -80,63 +82,88 @@ def uniform(step: float | Sequence[float], components: int, offset: float = 0.0)
     return Uniform(step=tuple(map(float, steps)), offset=(float(offset),) * components)
 
 
-def dequantise(name: str, arrays: Mapping[str, CodedArray]) -> np.ndarray:
-    """[items, columns] float32 values of one array (int32 codes when it has no quantiser)."""
-    return _values(name, arrays, depth=0)
-
-
-def _values(name: str, arrays: Mapping[str, CodedArray], *, depth: int) -> np.ndarray:
-    if name not in arrays:
-        raise DataError(f"array {name!r} is missing")
-    if depth > 4:
-        raise DataError(f"array {name!r} refers to itself")
+def dequantise(
+    name: str, arrays: Mapping[str, CodedArray], *, out: np.ndarray | None = None
+) -> np.ndarray:
+    """[items, columns] float32 values of one array, in ``out`` when it is given."""
+    width = _width(name, arrays, 0)
+    items = len(arrays[name].codes)
+    result = np.empty((items, width), dtype=np.float32) if out is None else out
+    if result.shape != (items, width):
+        raise DataError(
+            f"array {name!r} should be {' x '.join(map(str, result.shape))}, got {items} x {width}"
+        )
     array = arrays[name]
-    values = _quantised(array, arrays, depth)
-    if array.basis is not None:
-        basis = _values(array.basis, arrays, depth=depth + 1)
-        if basis.shape[0] != values.shape[1]:
-            raise DataError(
-                f"array {name!r} has {values.shape[1]} components, its basis {basis.shape[0]} rows"
-            )
-        values = values.astype(np.float32) @ basis.astype(np.float32)
-    if array.mean is not None:
-        mean = _values(array.mean, arrays, depth=depth + 1)
-        if mean.shape != (1, values.shape[1]):
-            raise DataError(f"array {name!r} has {values.shape[1]} columns, its mean {mean.shape}")
-        values = values + mean
-    return values
-
-
-def _quantised(array: CodedArray, arrays: Mapping[str, CodedArray], depth: int) -> np.ndarray:
-    if array.quantiser is None:
-        return array.codes
+    basis = None if array.basis is None else dequantise(array.basis, arrays)
+    mean = None if array.mean is None else dequantise(array.mean, arrays)
+    book = None
     if isinstance(array.quantiser, Codebook):
-        book = _values(array.quantiser.array, arrays, depth=depth + 1)
-        codes = array.codes
-        if codes.size and (codes.min() < 0 or codes.max() >= len(book)):
-            raise DataError(f"array {array.name!r} has a code outside its book of {len(book)} rows")
-        width = codes.shape[1] * book.shape[1]
-        return book.astype(np.float32)[codes].reshape(len(codes), width)
-    result = np.empty(array.codes.shape, dtype=np.float32)
-    with np.errstate(over="ignore"):
-        for i in range(array.codes.shape[1]):
-            step, offset = array.quantiser.step[i], array.quantiser.offset[i]
-            _uniform_column(array.codes[:, i], step, offset, result[:, i])
-    if not np.isfinite(result).all():
-        raise DataError(f"array {array.name!r} has values beyond float32")
+        book = dequantise(array.quantiser.array, arrays)
+    _refuse_bad_codes(array, book)
+
+    def fill(start: int, end: int) -> None:
+        if isinstance(array.quantiser, Uniform) and basis is not None and mean is None:
+            step, offset = np.array(array.quantiser.step), np.array(array.quantiser.offset)
+            columns = array.codes.T[:, start:end]
+            dequantise_into_basis(columns, step, offset, basis, result[start:end])
+            return
+        values = _quantised(array, array.codes[start:end], book)
+        if basis is not None:
+            values = values @ basis
+        result[start:end] = values if mean is None else values + mean
+
+    in_blocks(items, fill)
     return result
 
 
-def _uniform_column(codes: np.ndarray, step: float, offset: float, result: np.ndarray) -> None:
-    """float32(offset + step * code), through a table where the codes are few."""
-    if not len(codes):
+def _width(name: str, arrays: Mapping[str, CodedArray], depth: int) -> int:
+    """Columns of an array's values; checks that the arrays it refers to exist and fit."""
+    array = arrays.get(name)
+    if array is None:
+        raise DataError(f"array {name!r} is missing")
+    if depth > _MOST_REFERENCES:
+        raise DataError(f"array {name!r} refers to itself, or through too many others")
+    width = array.codes.shape[1]
+    if isinstance(array.quantiser, Codebook):
+        width *= _width(array.quantiser.array, arrays, depth + 1)
+    if array.basis is not None:
+        columns = _width(array.basis, arrays, depth + 1)
+        rows = len(arrays[array.basis].codes)
+        if rows != width:
+            raise DataError(f"array {name!r} has {width} values an item, its basis {rows} rows")
+        width = columns
+    if array.mean is not None:
+        mean = (len(arrays[array.mean].codes) if array.mean in arrays else 1,
+                _width(array.mean, arrays, depth + 1))  # fmt: skip
+        if mean != (1, width):
+            raise DataError(
+                f"array {name!r} has {width} columns, its mean is {mean[0]} x {mean[1]}"
+            )
+    if width > MAX_COMPONENTS:
+        raise DataError(f"array {name!r} has {width} columns; at most {MAX_COMPONENTS} are allowed")
+    return width
+
+
+def _quantised(array: CodedArray, codes: np.ndarray, book: np.ndarray | None) -> np.ndarray:
+    """float32 values of some items before basis and mean."""
+    if book is not None:
+        return book[codes].reshape(len(codes), codes.shape[1] * book.shape[1])
+    if isinstance(array.quantiser, Uniform):
+        return dequantised(codes, np.array(array.quantiser.step), np.array(array.quantiser.offset))
+    return codes.astype(np.float32)
+
+
+def _refuse_bad_codes(array: CodedArray, book: np.ndarray | None) -> None:
+    """Raises :class:`DataError` on codes outside the book or values beyond float32."""
+    if not array.codes.size:
         return
-    low, high = int(codes.min()), int(codes.max())
-    if high - low < min(len(codes), _CHUNK):
-        table = (offset + step * np.arange(low, high + 1, dtype=np.float64)).astype(np.float32)
-        np.take(table, codes - low, out=result)
-    else:
-        result[:] = offset + step * codes.astype(np.float64)
+    ends = np.stack([array.codes.min(axis=0), array.codes.max(axis=0)]).astype(np.float64)
+    if book is not None and (ends.min() < 0 or ends.max() >= len(book)):
+        raise DataError(f"array {array.name!r} has a code outside its book of {len(book)} rows")
+    if isinstance(array.quantiser, Uniform):
+        step, offset = np.array(array.quantiser.step), np.array(array.quantiser.offset)
+        if not (np.abs(offset + step * ends) < 3.4e38).all():
+            raise DataError(f"array {array.name!r} has values beyond float32")
 
 
 def array_entry(array: CodedArray) -> dict[str, Any]:
@@ -166,7 +193,7 @@ def array_entry(array: CodedArray) -> dict[str, Any]:
 
 def context_entry(context: Context) -> dict[str, Any]:
     """A context in the manifest."""
-    entry: dict[str, Any] = {"of": list(context.channels), "edges": list(context.edges)}
+    entry: dict[str, Any] = {"of": _as_ranges(context.channels), "edges": list(context.edges)}
     if set(context.weights) != {1}:
         entry["weights"] = list(context.weights)
     if context.magnitude:
@@ -218,16 +245,41 @@ def models_of(entry: Mapping[str, Any]) -> dict[str, ChannelModel]:
 def _context(entry: Mapping[str, Any] | None, name: str) -> Context | None:
     if entry is None:
         return None
-    weights = entry.get("weights", [1] * len(entry["of"]))
+    channels = _from_ranges(entry["of"])
+    weights = entry.get("weights", [1] * len(channels))
     edges = entry["edges"]
-    if len(weights) != len(entry["of"]) or edges != sorted(set(edges)):
+    if len(weights) != len(channels) or edges != sorted(set(edges)):
         raise DataError(f"array {name!r} has a context with unfitting weights or unsorted edges")
     return Context(
-        channels=tuple(entry["of"]),
+        channels=channels,
         weights=tuple(weights),
         magnitude=entry.get("magnitude", False),
         edges=tuple(edges),
     )
+
+
+def _as_ranges(channels: Sequence[str]) -> list[str]:
+    """Runs of neighbouring channels of an array as ``name.first-last``."""
+    runs: list[list[Any]] = []
+    for channel in channels:
+        name, _, number = channel.rpartition(".")
+        if runs and runs[-1][0] == name and runs[-1][2] + 1 == int(number):
+            runs[-1][2] = int(number)
+        else:
+            runs.append([name, int(number), int(number)])
+    return [f"{name}.{a}" if a == b else f"{name}.{a}-{b}" for name, a, b in runs]
+
+
+def _from_ranges(texts: Sequence[str]) -> tuple[str, ...]:
+    channels: list[str] = []
+    for text in texts:
+        name, _, numbers = text.rpartition(".")
+        first, _, last = numbers.partition("-")
+        numbered = range(int(first), int(last or first) + 1)
+        if not numbered or len(channels) + len(numbered) > _MOST_CHANNELS:
+            raise DataError(f"a context has no channel, or more than {_MOST_CHANNELS}")
+        channels += [f"{name}.{i}" for i in numbered]
+    return tuple(channels)
 
 
 def _quantiser(entry: Mapping[str, Any]) -> Uniform | Codebook | None:

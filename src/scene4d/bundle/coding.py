@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from scene4d.bundle.arrays import CodedArray, array_entry, array_from_entry, models_of
+from scene4d.bundle.columns import THREADS
 from scene4d.bundle.container import Bundle
 from scene4d.bundle.entropy import (
     ChannelModel,
     Context,
+    RunningSum,
     TableBuilder,
     decode_channels,
     encode_channels,
@@ -40,9 +42,9 @@ from scene4d.errors import DataError
 TABLES_MEMBER = "tables.bin"
 MAX_POINTS_PER_BYTE = 4
 MAX_CODES_PER_BYTE = 256
+MAX_CHANNELS = 1 << 14
 _FREE_CODES = 1 << 16
 """Bounds on what a file may declare, so that memory stays within a multiple of its size."""
-_THREADS = 2
 MAX_ROWS = 256
 """Tables of one channel."""
 
@@ -142,13 +144,14 @@ def _fit_arrays(
     for array in arrays:
         columns = array.columns()
         known |= columns
-        models, total = [], 0.0
+        models, total, running = [], 0.0, RunningSum()
         for i in range(len(columns)):
             candidates = _candidates(array, i) if len(array.codes) else []
             name = f"{array.name}.{i}"
             model, cost = fit_channel(
-                name, known, candidates, builder, starts if array.stage is None else (0,)
-            )
+                name, known, candidates, builder,
+                starts if array.stage is None else (0,), running,
+            )  # fmt: skip
             models.append(model)
             total += cost
         fitted.append(replace(array, models=tuple(models)))
@@ -161,7 +164,7 @@ def _candidates(array: CodedArray, component: int) -> list[Context]:
     earlier = [f"{array.name}.{i}" for i in range(component)]
     groups: list[tuple[list[str], bool]] = [([name], False) for name in earlier[-2:]]
     if earlier:
-        groups.append((earlier[-24:], True))
+        groups.append((earlier, True))
     groups += [([name], False) for name in array.hints]
     return [
         Context(channels=tuple(names), weights=(1,) * len(names), magnitude=magnitude)
@@ -233,33 +236,44 @@ def decode_scene(bundle: Bundle, *, stages: int | None = None) -> Decoded:
     for entry in manifest["arrays"]:
         for model in models_of(entry).values():
             _check_tables(model, entry["name"], len(tables))
-    jobs: list[dict[str, Future[Any]]] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for number, stage in enumerate(wanted):
-            jobs.append(_stage_jobs(pool, bundle, number, stage, entries, tables))
+    points = [stage["points"] for stage in wanted]
+    codes = {
+        name: np.empty((entry["components"], entry.get("items", sum(points))), dtype=np.int32)
+        for name, entry in entries.items()
+        if entry.get("stage", 0) < len(wanted)
+    }
+    places = np.cumsum([0, *points])
+    jobs: list[Future[Any]] = []
+    located: list[Future[np.ndarray]] = []
+    with ThreadPoolExecutor(THREADS) as pool:
         try:
-            parts = [{name: job.result() for name, job in stage.items()} for stage in jobs]
+            for number, stage in enumerate(wanted):
+                part = slice(int(places[number]), int(places[number + 1]))
+                into = {
+                    name: codes[name] if "items" in entries[name] else codes[name][:, part]
+                    for name in _arrays_of_stage(bundle, number, stage, entries)
+                }
+                _start_stage(pool, bundle, stage, into, entries, tables, jobs, located)
+            for job in jobs:
+                job.result()
+            parts = [job.result() for job in located]
         except DataError as error:
             pool.shutdown(wait=True, cancel_futures=True)
             raise DataError(error.what, where=bundle.path, fix=error.fix) from error
-    codes: dict[str, np.ndarray] = {}
-    for name, entry in entries.items():
-        found = [part[name] for part in parts if name in part]
-        if found or entry.get("stage", 0) < len(wanted):
-            empty = np.zeros((0, entry["components"]), dtype=np.int32)
-            codes[name] = np.concatenate([empty, *found]) if len(found) != 1 else found[0]
-    arrays = {name: array_from_entry(entries[name], found) for name, found in codes.items()}
-    points = _positions(manifest, [part["#positions"] for part in parts if "#positions" in part])
-    return Decoded(points=points, arrays=arrays, stage_points=tuple(s["points"] for s in wanted))
+    arrays = {name: array_from_entry(entries[name], found.T) for name, found in codes.items()}
+    return Decoded(
+        points=_positions(manifest, parts, bundle.path), arrays=arrays, stage_points=tuple(points)
+    )
 
 
 def check_declared(bundle: Bundle) -> None:
     """Refuses counts beyond what a file of this size can mean, and streams beyond their member."""
     manifest = bundle.manifest
     points = sum(stage["points"] for stage in manifest["stages"])
-    codes = 0
+    codes = channels = 0
     for entry in manifest["arrays"]:
         codes += entry.get("items", points) * entry["components"]
+        channels += entry["components"]
         if ("items" in entry) != ("stage" in entry) or entry.get("stage", 0) >= len(
             manifest["stages"]
         ):
@@ -272,6 +286,7 @@ def check_declared(bundle: Bundle) -> None:
         raise DataError("an array is listed twice", where=bundle.path)
     for what, declared, limit in (
         ("points", points, MAX_POINTS_PER_BYTE * bundle.size + _FREE_CODES),
+        ("channels", channels, MAX_CHANNELS),
         ("codes", codes, MAX_CODES_PER_BYTE * bundle.size + _FREE_CODES),
     ):
         if declared > limit:
@@ -288,16 +303,13 @@ def check_declared(bundle: Bundle) -> None:
                 )
 
 
-def _stage_jobs(
-    pool: ThreadPoolExecutor,
+def _arrays_of_stage(
     bundle: Bundle,
     number: int,
     stage: Mapping[str, Any],
     entries: Mapping[str, Mapping[str, Any]],
-    tables: Tables,
-) -> dict[str, Future[Any]]:
-    """Starts the decoding of one stage; results by array name, and ``#positions``."""
-    data = bundle.read(stage["member"])
+) -> list[str]:
+    """Names of the arrays that the stage codes. Each that belongs to it must come once."""
     expected = {
         name
         for name, entry in entries.items()
@@ -308,33 +320,39 @@ def _stage_jobs(
     if sorted(coded) != sorted(expected):
         raise DataError(
             f"stage {number} codes the arrays {', '.join(coded) or 'none'}; it should code"
-            f" {', '.join(sorted(expected)) or 'none'}",
-            where=bundle.path,
+            f" {', '.join(sorted(expected)) or 'none'}"
         )
     has_points = "positions" in bundle.manifest and stage["points"] > 0
     if sum("positions" in stream for stream in streams) != has_points:
-        raise DataError(f"stage {number} does not code its positions once", where=bundle.path)
-    jobs: dict[str, Future[Any]] = {}
-    channels: dict[str, Future[Any]] = {}
-    for stream in streams:
+        raise DataError(f"stage {number} does not code its positions once")
+    return coded
+
+
+def _start_stage(
+    pool: ThreadPoolExecutor,
+    bundle: Bundle,
+    stage: Mapping[str, Any],
+    into: Mapping[str, np.ndarray],
+    entries: Mapping[str, Mapping[str, Any]],
+    tables: Tables,
+    jobs: list[Future[Any]],
+    located: list[Future[np.ndarray]],
+) -> None:
+    """Starts the decoding of one stage's streams; codes go ``into`` [components, items] arrays."""
+    data = bundle.read(stage["member"])
+    earlier: dict[str, tuple[Future[Any], np.ndarray]] = {}
+    for stream in stage["streams"]:
         part = data[stream["offset"] : stream["offset"] + stream["length"]]
         if "positions" in stream:
             entry = bundle.manifest["positions"]
-            jobs["#positions"] = pool.submit(
-                _decode_points, part, entry, tables, stage["points"], stream
+            located.append(
+                pool.submit(_decode_points, part, entry, tables, stage["points"], stream)
             )
             continue
-        job = pool.submit(
-            _decode_stream, part, [entries[n] for n in stream["arrays"]], tables, stage["points"],
-            dict(channels),
-        )  # fmt: skip
-        for position, name in enumerate(stream["arrays"]):
-            channels[name] = jobs[name] = pool.submit(_pick, job, position)
-    return jobs
-
-
-def _pick(job: Future[Any], position: int) -> np.ndarray:
-    return job.result()[position]
+        own = {name: into[name] for name in stream["arrays"]}
+        job = pool.submit(_decode_stream, part, own, entries, tables, dict(earlier))
+        jobs.append(job)
+        earlier |= {name: (job, codes) for name, codes in own.items()}
 
 
 def _decode_points(
@@ -354,46 +372,46 @@ def _decode_points(
 
 def _decode_stream(
     data: bytes,
-    entries: Sequence[Mapping[str, Any]],
+    into: Mapping[str, np.ndarray],
+    entries: Mapping[str, Mapping[str, Any]],
     tables: Tables,
-    points: int,
-    earlier: Mapping[str, Future[Any]],
-) -> list[np.ndarray]:
-    """[items, components] codes of every array of one stream."""
+    earlier: Mapping[str, tuple[Future[Any], np.ndarray]],
+) -> None:
+    """Decodes the arrays of one stream; waits for the streams that its contexts need."""
     decoder = RansDecoder(data, tables)
     known: dict[str, np.ndarray] = {}
-    result = []
-    for entry in entries:
-        count = entry.get("items", points)
-        models = models_of(entry)
-        _check_contexts(entry, models, known, earlier, count)
-        decoded = decode_channels(decoder, models, models, count, known)
-        known |= decoded
-        result.append(np.stack(list(decoded.values()), axis=1))
+    for name, codes in into.items():
+        models = models_of(entries[name])
+        own = dict(zip(models, codes, strict=True))
+        _check_contexts(name, models, known, earlier, codes.shape[1])
+        decode_channels(decoder, models, known, own)
+        known |= own
     decoder.finish()
-    return result
 
 
 def _check_contexts(
-    entry: Mapping[str, Any],
+    array: str,
     models: Mapping[str, ChannelModel],
     known: dict[str, np.ndarray],
-    earlier: Mapping[str, Future[Any]],
+    earlier: Mapping[str, tuple[Future[Any], np.ndarray]],
     count: int,
 ) -> None:
     """Contexts name channels decoded before, with as many items; fetches those of other streams."""
     before: set[str] = set()
     for name, model in models.items():
         for channel in model.context.channels if model.context else ():
-            array, _, component = channel.rpartition(".")
-            if channel not in known and channel not in before and array in earlier:
-                codes = earlier[array].result()
-                if component.isdecimal() and int(component) < codes.shape[1]:
-                    known[channel] = codes[:, int(component)]
-            if channel not in before and (channel not in known or len(known[channel]) != count):
+            if channel in before:
+                continue
+            source, _, component = channel.rpartition(".")
+            if channel not in known and source in earlier:
+                job, codes = earlier[source]
+                job.result()
+                if int(component) < len(codes):
+                    known[channel] = codes[int(component)]
+            if channel not in known or len(known[channel]) != count:
                 raise DataError(
-                    f"array {entry['name']!r} takes its context from {channel!r}, which is not"
-                    " decoded before it or has another length"
+                    f"array {array!r} takes its context from {channel!r}, which is not decoded"
+                    " before it or has another length"
                 )
         before.add(name)
 
@@ -405,7 +423,9 @@ def _check_tables(model: ChannelModel, name: str, number: int) -> None:
         raise DataError(f"array {name!r} uses frequency tables that do not exist")
 
 
-def _positions(manifest: Mapping[str, Any], parts: list[np.ndarray]) -> np.ndarray | None:
+def _positions(
+    manifest: Mapping[str, Any], parts: list[np.ndarray], where: object
+) -> np.ndarray | None:
     if "positions" not in manifest:
         return None
     entry = manifest["positions"]
@@ -415,5 +435,5 @@ def _positions(manifest: Mapping[str, Any], parts: list[np.ndarray]) -> np.ndarr
         for axis in range(3):
             result[:, axis] = entry["origin"][axis] + entry["step"] * points[:, axis].astype(float)
     if not np.isfinite(result).all():
-        raise DataError("positions lie beyond float32")
+        raise DataError("positions lie beyond float32", where=where)
     return result

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from scene4d.bundle.columns import add_weighted, bins, count_symbols, finish_codes
 from scene4d.bundle.rans import RansDecoder, RansEncoder
 from scene4d.bundle.tables import PRECISION, TOTAL, Tables, frequency_table
 
@@ -45,13 +46,28 @@ class Context:
         """[n] int64 v of every item."""
         total = np.zeros(len(columns[self.channels[0]]), dtype=np.int64)
         for name, weight in zip(self.channels, self.weights, strict=True):
-            codes = columns[name].astype(np.int64)
-            total += weight * (np.abs(codes) if self.magnitude else codes)
+            add_weighted(total, columns[name], weight, self.magnitude)
         return total
 
-    def rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """[n] uint8 numbers of tables."""
-        return _bins(self.value(columns), np.asarray(self.edges, dtype=np.int64))
+
+class RunningSum:
+    """The value of the last context, to which the next one often only adds a channel."""
+
+    def __init__(self) -> None:
+        self._key: tuple[tuple[tuple[str, int], ...], bool] = ((), False)
+        self._total = np.zeros(0, dtype=np.int64)
+
+    def rows(self, context: Context, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """[n] uint8: how many edges of ``context`` are <= its value."""
+        parts = tuple(zip(context.channels, context.weights, strict=True))
+        done, magnitude = self._key
+        if not done or magnitude != context.magnitude or parts[: len(done)] != done:
+            self._total = np.zeros(len(columns[context.channels[0]]), dtype=np.int64)
+            done = ()
+        for name, weight in parts[len(done) :]:
+            add_weighted(self._total, columns[name], weight, context.magnitude)
+        self._key = (parts, context.magnitude)
+        return bins(self._total, np.asarray(context.edges, dtype=np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +88,22 @@ class ChannelModel:
         """Tables from ``table`` on."""
         return (len(self.previous) + 1) * (len(self.context.edges) + 1 if self.context else 1)
 
-    def previous_bins(self) -> np.ndarray:
+    def previousbins(self) -> np.ndarray:
         """[4096] uint8: how many of the edges are <= each symbol."""
         return np.searchsorted(self.previous, np.arange(TOTAL), side="right").astype(np.uint8)
 
     def rows(
         self,
         symbols: np.ndarray,
-        columns: Mapping[str, np.ndarray],
+        context_rows: np.ndarray | None,
         starts: Sequence[int] = (0,),
     ) -> np.ndarray | None:
         """[n] uint8 numbers of the symbols' tables; None: all 0. ``starts``: of each stage."""
-        rows = None if self.context is None else self.context.rows(columns)
         if not self.previous:
-            return rows
-        before = self.previous_bins()[_before(symbols, starts)]
+            return context_rows
+        before = self.previousbins()[_before(symbols, starts)]
         stride = np.uint8(len(self.previous) + 1)
-        return before if rows is None else rows * stride + before
+        return before if context_rows is None else context_rows * stride + before
 
 
 class TableBuilder:
@@ -119,35 +134,38 @@ def encode_channels(
     columns: Mapping[str, np.ndarray],
 ) -> None:
     """Adds the passes of the named channels in order. ``columns`` also holds their contexts."""
+    running = RunningSum()
     for name in names:
-        model, codes = models[name], columns[name]
-        shifted = codes.astype(np.int64) - model.low
-        symbols = shifted >> model.low_bits
-        encoder.symbols(symbols, model.table, model.rows(symbols, columns))
+        model = models[name]
+        shifted = columns[name] - np.int32(model.low)
+        symbols = shifted >> model.low_bits if model.low_bits else shifted
+        rows = running.rows(model.context, columns) if model.context else None
+        encoder.symbols(symbols, model.table, model.rows(symbols, rows))
         if model.low_bits:
             encoder.bits(shifted & ((1 << model.low_bits) - 1), model.low_bits)
 
 
 def decode_channels(
     decoder: RansDecoder,
-    names: Iterable[str],
     models: Mapping[str, ChannelModel],
-    count: int,
     columns: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-    """[count] int32 codes of the named channels; ``columns``: channels decoded before."""
-    known = dict(columns)
-    decoded = {}
-    for name in names:
-        model = models[name]
-        rows = None if model.context is None else model.context.rows(known)
-        bins = model.previous_bins() if model.previous else None
-        codes = decoder.symbols(count, model.table, rows, bins)
+    into: Mapping[str, np.ndarray],
+) -> None:
+    """Decodes the channels of ``models`` in order ``into`` int32 arrays of their items.
+
+    ``columns`` holds the channels decoded before.
+    """
+    known = {**columns, **into}
+    running = RunningSum()
+    for name, model in models.items():
+        codes = into[name]
+        rows = running.rows(model.context, known) if model.context else None
+        previous = model.previousbins() if model.previous else None
+        decoder.symbols(len(codes), model.table, rows, previous, out=codes)
+        if model.low_bits or model.low:
+            finish_codes(codes, model.low_bits, model.low)
         if model.low_bits:
-            codes = (codes << model.low_bits) | decoder.bits(count, model.low_bits)
-        codes += np.int32(model.low)
-        known[name] = decoded[name] = codes
-    return decoded
+            codes += decoder.bits(len(codes), model.low_bits)
 
 
 def fit_channel(
@@ -156,6 +174,7 @@ def fit_channel(
     candidates: Sequence[Context],
     builder: TableBuilder,
     starts: Sequence[int] = (0,),
+    running: RunningSum | None = None,
 ) -> tuple[ChannelModel, float]:
     """The cheapest model among no context, ``candidates`` and the previous symbol; size in bits.
 
@@ -165,16 +184,17 @@ def fit_channel(
     """
     codes = columns[name]
     low = int(codes.min()) if len(codes) else 0
-    shifted = codes.astype(np.int64) - low
+    shifted = codes - np.int32(low)
     low_bits = _best_low_bits(shifted)
-    symbols = shifted >> low_bits
+    symbols = shifted >> low_bits if low_bits else shifted
     size = int(symbols.max()) + 1 if len(codes) else 1
     model = ChannelModel(low=low, low_bits=low_bits)
     if len(codes):
         model = _choose_context(model, symbols, columns, candidates, starts)
-    rows = model.rows(symbols, columns, starts)
-    flat = symbols if rows is None else rows.astype(np.int64) * size + symbols
-    counts = np.bincount(flat, minlength=model.num_tables * size).reshape(-1, size)
+    context = model.context and (running or RunningSum()).rows(model.context, columns)
+    rows = model.rows(symbols, context, starts)
+    counts = np.zeros((model.num_tables, size), dtype=np.int64)
+    count_symbols(counts, np.zeros(1, dtype=np.uint8) if rows is None else rows, symbols)
     model = replace(model, table=builder.add(counts))
     return model, _cost(counts, 1) + low_bits * len(codes)
 
@@ -189,8 +209,8 @@ def _choose_context(
     """``model`` with the context and edges of the previous symbol that pay most."""
     size = int(symbols.max()) + 1
     stride = max(1, len(symbols) // _FIT_ITEMS)
-    sample = symbols[::stride]
-    before = _before(symbols, starts)[::stride]
+    sample = symbols[::stride].astype(np.int64)
+    before = _before(symbols, starts)[::stride].astype(np.int64)
     best_cost, best = _cost(np.bincount(sample, minlength=size)[None], stride), model
     best_context, context_cost = None, np.inf
     for candidate in candidates:
@@ -209,8 +229,8 @@ def _choose_context(
         coarse, _ = _fit_edges(value, sample, size, stride, most=_JOINT)
         edges, _ = _fit_edges(before, sample, size, stride, most=_JOINT)
         joint = replace(model, context=replace(context, edges=coarse), previous=edges)
-        rows = _bins(value, np.asarray(coarse, dtype=np.int64)).astype(np.int64)
-        rows = rows * (len(edges) + 1) + _bins(before, np.asarray(edges, dtype=np.int64))
+        rows = bins(value, np.asarray(coarse, dtype=np.int64)).astype(np.int64)
+        rows = rows * (len(edges) + 1) + bins(before, np.asarray(edges, dtype=np.int64))
         counts = np.bincount(rows * size + sample, minlength=joint.num_tables * size)
         if _cost(counts.reshape(-1, size), stride) < best_cost:
             best = joint
@@ -225,7 +245,7 @@ def _fit_edges(
     edges = [int(e) for e in np.unique(quantiles) if e > values.min()] if len(values) else []
     if not edges:
         return (), np.inf
-    rows = _bins(values, np.asarray(edges, dtype=np.int64)).astype(np.int64)
+    rows = bins(values, np.asarray(edges, dtype=np.int64)).astype(np.int64)
     counts = np.bincount(rows * size + symbols, minlength=(len(edges) + 1) * size)
     tables = list(counts.reshape(len(edges) + 1, size))
     costs = [_cost(t[None], stride) for t in tables]
@@ -267,17 +287,6 @@ def _cost(counts: np.ndarray, stride: int) -> float:
     share = np.maximum(counts, total / TOTAL) / np.maximum(total, 1)
     bits = -(counts * np.log2(share, where=used, out=np.zeros(counts.shape))).sum()
     return float(bits * stride + used.sum() * _TABLE_ENTRY_BITS)
-
-
-def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """[n] uint8: how many ``edges`` are <= each value."""
-    if not len(values):
-        return np.zeros(0, dtype=np.uint8)
-    low, high = int(values.min()), int(values.max())
-    if high - low < 1 << 16:
-        table = np.searchsorted(edges, np.arange(low, high + 1), side="right").astype(np.uint8)
-        return table[values - low]
-    return np.searchsorted(edges, values, side="right").astype(np.uint8)
 
 
 def _before(symbols: np.ndarray, starts: Sequence[int]) -> np.ndarray:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scene4d.bundle.columns import quantised
+
 
 def rounded(value: float) -> float:
     """``value`` with 7 significant digits: short in JSON, and what encoder and decoder both use."""
@@ -15,14 +17,13 @@ def rounded(value: float) -> float:
 def quantise_uniform(
     values: np.ndarray, step: float, *, offset: float = 0.0, dead_zone: float = 0.5
 ) -> np.ndarray:
-    """int32 codes c so that ``offset + step * c`` is near ``values``.
+    """int32 codes c [n] so that ``offset + step * c`` is near ``values`` [n].
 
     A code is rounded away from 0 from a fraction of ``dead_zone`` on; 0.5 is nearest, more makes
     more zeros.
     """
-    scaled = (np.asarray(values, dtype=np.float64) - offset) / step
-    magnitude = np.floor(np.abs(scaled) + (1.0 - dead_zone))
-    return (np.sign(scaled) * magnitude).astype(np.int32)
+    column = np.asarray(values)[:, None]
+    return quantised(column, np.array([step]), np.array([offset]), dead_zone)[:, 0]
 
 
 def lloyd_max(values: np.ndarray, levels: int, *, iterations: int = 30) -> np.ndarray:

@@ -94,13 +94,14 @@ class RansDecoder:
         table: int,
         rows: np.ndarray | None = None,
         previous: np.ndarray | None = None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """[count] int32; symbol i by table ``table + rows[i]``.
+        """[count] int32 (``out``, when given); symbol i by table ``table + rows[i]``.
 
         With ``previous`` [4096] uint8, symbol i uses table ``table + rows[i] * stride +
         previous[symbol i - 1]``, stride being the largest entry + 1; before the first is symbol 0.
         """
-        result = np.empty(count, dtype=np.int32)
+        result = np.empty(count, dtype=np.int32) if out is None else out
         base, freq, start = self._tables.arrays(table)
         slots = self._tables.slots()[table:]
         if previous is not None:

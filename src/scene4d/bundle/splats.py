@@ -16,10 +16,11 @@ import numpy as np
 import scene4d
 from scene4d.bundle.arrays import CodedArray, dequantise, uniform
 from scene4d.bundle.coding import Coded, Decoded, PointSet, decode_scene, encode_scene
+from scene4d.bundle.columns import quantised
 from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
 from scene4d.bundle.manifest import FORMAT, VERSION
 from scene4d.bundle.positions import MAX_BITS
-from scene4d.bundle.quantise import quantise_uniform, rounded
+from scene4d.bundle.quantise import rounded
 from scene4d.bundle.rotations import angles_between, canonical, quats_of
 from scene4d.bundle.scene_info import SceneInfo, default_info, info_entries
 from scene4d.errors import DataError, UsageError
@@ -28,6 +29,8 @@ from scene4d.splat_cloud import SplatCloud
 KIND = "splats"
 ALPHA_LIMIT = 1 / 4096
 """Opacities leave as logits of alpha within [1/4096, 1 - 1/4096]."""
+MAX_CODE = 1 << 23
+"""Codes of one channel span less than 2^24 values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,30 +144,26 @@ def splats_from(decoded: Decoded, sh_degree: int) -> SplatCloud:
     if decoded.points is None:
         raise DataError("a bundle of splats has no positions")
     count, rest = len(decoded.points), 3 * ((sh_degree + 1) ** 2 - 1)
-    widths = {"opacity": 1, "log_scales": 3, "rotation": 3, "dc": 3}
-    values = {}
-    for name, width in (widths | ({"sh": rest} if rest else {})).items():
-        values[name] = dequantise(name, decoded.arrays)
-        if values[name].shape != (count, width):
-            raise DataError(
-                f"array {name!r} should be {count} x {width},"
-                f" got {' x '.join(map(str, values[name].shape))}"
-            )
-    alpha = np.clip(values["opacity"][:, 0], ALPHA_LIMIT, 1 - ALPHA_LIMIT)
-    sh = np.empty((count, 1 + rest // 3, 3), dtype=np.float32)
-    sh[:, 0] = values["dc"]
+    sh = np.empty((count, 3 + rest), dtype=np.float32)
+    alpha = dequantise("opacity", decoded.arrays, out=_matrix(count, 1))[:, 0]
+    alpha = np.clip(alpha, ALPHA_LIMIT, 1 - ALPHA_LIMIT)
+    dequantise("dc", decoded.arrays, out=sh[:, :3])
     if rest:
-        sh[:, 1:] = values["sh"].reshape(count, rest // 3, 3)
+        dequantise("sh", decoded.arrays, out=sh[:, 3:])
     cloud = SplatCloud(
         means=decoded.points,
-        quats=quats_of(values["rotation"].astype(np.float32)),
-        log_scales=values["log_scales"].astype(np.float32),
-        logit_opacities=np.log(alpha / (1 - alpha)).astype(np.float32),
-        sh=sh,
+        quats=quats_of(dequantise("rotation", decoded.arrays, out=_matrix(count, 3))),
+        log_scales=dequantise("log_scales", decoded.arrays, out=_matrix(count, 3)),
+        logit_opacities=np.log(alpha / (1 - alpha)),
+        sh=sh.reshape(count, 1 + rest // 3, 3),
     )
     if not all(np.isfinite(a).all() for a in (cloud.quats, cloud.log_scales, cloud.sh)):
         raise DataError("an attribute is not a finite number")
     return cloud
+
+
+def _matrix(rows: int, columns: int) -> np.ndarray:
+    return np.empty((rows, columns), dtype=np.float32)
 
 
 def default_importance(cloud: SplatCloud) -> np.ndarray:
@@ -242,7 +241,7 @@ def _sh_arrays(cloud: SplatCloud, settings: SplatQuantisation) -> list[CodedArra
     rest = 3 * (cloud.sh.shape[1] - 1)
     if not rest:
         return []
-    values = cloud.sh[:, 1:].reshape(len(cloud), rest).astype(np.float64)
+    values = cloud.sh[:, 1:].reshape(len(cloud), rest)
     decorrelate = settings.sh_transform
     if decorrelate is None:
         decorrelate = len(cloud) >= 20_000
@@ -268,9 +267,13 @@ def uniform_array(
     steps = [rounded(s) for s in uniform(step, width).step]
     if len(steps) != width or any(not 0 < s < 1e30 for s in steps):
         raise UsageError(f"the steps of {name} must be 1 or {width} positive numbers, got {step}")
-    codes = np.empty(values.shape, dtype=np.int32)
-    for i, one in enumerate(steps):
-        codes[:, i] = quantise_uniform(values[:, i], one, dead_zone=dead_zone)
+    largest = np.abs(values).max(axis=0, initial=0.0) / np.array(steps)
+    if (largest >= MAX_CODE).any():
+        raise UsageError(
+            f"{name} reaches {float(np.abs(values).max()):.3g}, too many steps of"
+            f" {steps[int(largest.argmax())]:g}; choose larger steps"
+        )
+    codes = quantised(values, np.array(steps), np.zeros(width), dead_zone)
     array = CodedArray(
         name=name, codes=codes, quantiser=uniform(steps, width), stream=stream, hints=hints
     )
@@ -295,7 +298,7 @@ def transformed_array(
         uniform_array(basis_name, principal_axes(values), 1 / 2048), stage=0, stream="fixed"
     )
     basis = dequantise(basis_name, {basis_name: stored}).astype(np.float64)
-    inside = values @ np.linalg.inv(basis)
+    inside = values @ np.linalg.inv(basis).astype(values.dtype)
     array = replace(
         uniform_array(name, inside, step, dead_zone=dead_zone, stream=stream, hints=hints),
         basis=basis_name,
@@ -307,7 +310,7 @@ def transformed_array(
 
 def principal_axes(values: np.ndarray) -> np.ndarray:
     """[C, C] orthonormal rows, the direction of largest second moment first; largest entry > 0."""
-    moment = values.T @ values
+    moment = (values.T @ values).astype(np.float64)
     axes = np.linalg.eigh(moment)[1].T[::-1]
     lead = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
     return axes * np.where(lead < 0, -1.0, 1.0)
@@ -316,9 +319,10 @@ def principal_axes(values: np.ndarray) -> np.ndarray:
 def _error(difference: np.ndarray) -> dict[str, float]:
     if not difference.size:
         return {"max": 0.0, "rms": 0.0}
-    exact = np.asarray(difference, dtype=np.float64)
-    rms = float(np.sqrt(np.mean(exact**2)))
-    return {"max": float(f"{np.abs(exact).max():.3g}"), "rms": float(f"{rms:.3g}")}
+    flat = np.ascontiguousarray(difference).ravel()
+    rms = float(np.sqrt(np.dot(flat, flat) / len(flat)))
+    largest = float(max(flat.max(), -flat.min()))
+    return {"max": float(f"{largest:.3g}"), "rms": float(f"{rms:.3g}")}
 
 
 def _taken(cloud: SplatCloud, order: np.ndarray) -> SplatCloud:

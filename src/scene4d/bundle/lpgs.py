@@ -1,0 +1,357 @@
+"""Bundles of kind ``lpgs``: parents, masks of their children, and a small network that predicts.
+
+Decoding needs numpy alone: codes become attributes, the network adds its corrections and the
+children, and plain Gaussians come out. SPEC.md, section 7. Source of the method: LPGS, arXiv
+2406.19434.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from scene4d.bundle.arrays import CodedArray, dequantise, uniform
+from scene4d.bundle.coding import Coded, Decoded, PointSet, decode_scene, encode_scene
+from scene4d.bundle.container import Bundle
+from scene4d.bundle.quantise import rounded
+from scene4d.bundle.splats import SplatQuantisation, stages_of
+from scene4d.errors import DataError
+from scene4d.splat_cloud import SplatCloud
+
+KIND = "lpgs"
+PRIMES = (1, 2654435761, 805459861)
+WEIGHT_LEVELS = 1023
+"""Levels of a weight between its layer's smallest and largest."""
+MAX_HIDDEN, MAX_CHILDREN, MAX_LEVELS, MAX_FEATURES = 256, 8, 32, 64
+_CHUNK = 65536
+_HINTS = {
+    "log_scales": ("opacity.0",),
+    "rotation": ("log_scales.0", "log_scales.1", "log_scales.2", "opacity.0"),
+    "dc": ("opacity.0", "log_scales.0"),
+    "sh": ("opacity.0", "log_scales.0"),
+}
+ATTRIBUTES = ("opacity", "log_scales", "rotation", "dc", "sh")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LpgsParts:
+    """A parent/child scene as integers and steps, before coding."""
+
+    structure: Mapping[str, Any]
+    """``num_children``, ``sh_degree``, ``hidden``, ``attention``, ``contraction``, ``centre``,
+    ``radius``, ``position_bits`` and ``grid`` (``resolutions``, ``rows``, ``features``, or None)."""
+    points: np.ndarray
+    """[P, 3] parents in the contracted cube, 0 .. 2^position_bits - 1."""
+    codes: Mapping[str, np.ndarray]
+    """Of :data:`ATTRIBUTES`: [P, channels] int32."""
+    steps: Mapping[str, np.ndarray]
+    """Of the same, and of ``grid``: [channels]."""
+    children: np.ndarray
+    """[P] bit k is set where child k lives."""
+    importance: np.ndarray
+    """[P] large comes first."""
+    table: np.ndarray | None = None
+    """[rows, features] int32 codes of the grid."""
+    weights: Mapping[str, np.ndarray] | None = None
+    """Of the network's layers, as float32."""
+
+
+def encode_lpgs(parts: LpgsParts, settings: SplatQuantisation | None = None) -> Coded:
+    """Members, and the manifest's part, of a parent/child scene."""
+    structure = parts.structure
+    bits = int(structure["position_bits"])
+    points = PointSet(
+        points=parts.points,
+        bits=bits,
+        origin=(2.0 ** -(bits + 1),) * 3,
+        step=2.0**-bits,
+        stages=stages_of(parts.importance, settings or SplatQuantisation()),
+    )
+    order = points.order()
+    arrays = [] if parts.weights is None else [_weights(n, w) for n, w in parts.weights.items()]
+    if parts.table is not None:
+        arrays.append(_coded("grid", parts.table, parts.steps["grid"], stage=0, stream="fixed"))
+    for name in ATTRIBUTES:
+        codes = parts.codes[name]
+        if codes.shape[1]:
+            arrays.append(
+                _coded(
+                    name,
+                    codes[order],
+                    parts.steps[name],
+                    hints=_HINTS.get(name, ()),
+                    stream="sh" if name == "sh" else "points",
+                )
+            )
+    num_children = int(structure["num_children"])
+    if num_children:
+        mask = parts.children[order].astype(np.int32)[:, None]
+        arrays.append(CodedArray(name="children", codes=mask))
+    coded = encode_scene(points, arrays)
+    born = sum(int((parts.children >> k & 1).sum()) for k in range(num_children))
+    manifest = {
+        "count": len(parts.points) + born,
+        "sh_degree": int(structure["sh_degree"]),
+        "lpgs": dict(structure),
+        **coded.manifest,
+    }
+    return replace(coded, manifest=manifest)
+
+
+def _coded(name: str, codes: np.ndarray, steps: np.ndarray, **options: Any) -> CodedArray:
+    stored = [rounded(float(step)) for step in steps]
+    return CodedArray(
+        name=name,
+        codes=np.ascontiguousarray(codes, dtype=np.int32),
+        quantiser=uniform(stored, len(stored)),
+        **options,
+    )
+
+
+def array_name(parameter: str) -> str:
+    """The array that holds a layer's ``weight`` or ``bias``."""
+    return "net_" + parameter.replace(".", "_")
+
+
+def _weights(name: str, values: np.ndarray) -> CodedArray:
+    """One layer's weights or biases as one column."""
+    step = rounded(float(2 * np.abs(values).max() / WEIGHT_LEVELS) or 1.0)
+    codes = np.rint(values.reshape(-1, 1) / step).astype(np.int32)
+    return CodedArray(
+        name=array_name(name), codes=codes, quantiser=uniform(step, 1), stage=0, stream="fixed"
+    )
+
+
+def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
+    """The Gaussians of an opened bundle in bundle coordinates: parents, then children."""
+    if bundle.manifest["kind"] != KIND:
+        raise DataError(f"is of kind {bundle.manifest['kind']!r}, not lpgs", where=bundle.path)
+    try:
+        structure = checked_structure(bundle.manifest)
+        return splats_from(decode_scene(bundle, stages=stages), structure)
+    except DataError as error:
+        raise DataError(error.what, where=bundle.path, fix=error.fix) from error
+
+
+def checked_structure(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest's ``lpgs`` entry, once its sizes are bounded."""
+    structure = manifest.get("lpgs")
+    if not isinstance(structure, dict):
+        raise DataError("the manifest has no entry 'lpgs'")
+    limits = {"hidden": MAX_HIDDEN, "num_children": MAX_CHILDREN}
+    for name, limit in limits.items():
+        value = structure.get(name)
+        if not isinstance(value, int) or not 0 <= value <= limit:
+            raise DataError(f"lpgs.{name} must be 0 to {limit}, got {value!r}")
+    grid = structure.get("grid")
+    if grid is not None:
+        rows, resolutions = grid.get("rows"), grid.get("resolutions")
+        if not isinstance(rows, list) or not isinstance(resolutions, list):
+            raise DataError("lpgs.grid needs lists of rows and resolutions")
+        if len(rows) != len(resolutions) or not 1 <= len(rows) <= MAX_LEVELS:
+            raise DataError(f"lpgs.grid must have 1 to {MAX_LEVELS} levels")
+        sizes = [*rows, *resolutions]
+        if not all(isinstance(v, int) and 0 < v < 2**24 for v in sizes):
+            raise DataError("lpgs.grid has a size out of range")
+        if not 1 <= int(grid.get("features", 0)) <= MAX_FEATURES:
+            raise DataError(f"lpgs.grid.features must be 1 to {MAX_FEATURES}")
+    centre, radius = structure.get("centre"), structure.get("radius")
+    if not isinstance(radius, (int, float)) or not radius > 0:
+        raise DataError(f"lpgs.radius must be positive, got {radius!r}")
+    if not isinstance(centre, list) or len(centre) != 3:
+        raise DataError("lpgs.centre must be three numbers")
+    return structure
+
+
+def splats_from(decoded: Decoded, structure: Mapping[str, Any]) -> SplatCloud:
+    """Plain Gaussians from the decoded parents. Raises :class:`DataError` where sizes disagree."""
+    if decoded.points is None:
+        raise DataError("a bundle of parents has no positions")
+    degree, count = int(structure["sh_degree"]), len(decoded.points)
+    widths = {"opacity": 1, "log_scales": 3, "rotation": 3, "dc": 3,
+              "sh": 3 * ((degree + 1) ** 2 - 1)}  # fmt: skip
+    base = {}
+    for name in ATTRIBUTES:
+        empty = np.zeros((count, 0), dtype=np.float32)
+        base[name] = dequantise(name, decoded.arrays) if widths[name] else empty
+        if base[name].shape != (count, widths[name]):
+            raise DataError(f"array {name!r} has {base[name].shape[1]} columns")
+    means = uncontracted(decoded.points, structure)
+    num_children = int(structure["num_children"])
+    if not structure.get("grid") and not num_children:
+        return _cloud(means, base)
+    network = _Network(structure, decoded)
+    alive = np.zeros((count, num_children), dtype=bool)
+    if num_children:
+        masks = dequantise("children", decoded.arrays)[:, 0].astype(np.int64)
+        alive = (masks[:, None] >> np.arange(num_children) & 1).astype(bool)
+    chunks = [slice(i, i + _CHUNK) for i in range(0, max(count, 1), _CHUNK)]
+    parts = [
+        network.family(means[c], {k: v[c] for k, v in base.items()}, alive[c]) for c in chunks
+    ]
+    merged = []
+    for who in (0, 1):  # parents of all chunks, then children
+        merged += [part[who] for part in parts]
+    return _cloud(
+        np.concatenate([m for m, _ in merged]),
+        {k: np.concatenate([a[k] for _, a in merged]) for k in base},
+    )
+
+
+def _cloud(means: np.ndarray, attributes: Mapping[str, np.ndarray]) -> SplatCloud:
+    count = len(means)
+    colours = np.concatenate([attributes["dc"], attributes["sh"]], axis=1)
+    ones = np.ones((count, 1), dtype=np.float32)
+    cloud = SplatCloud(
+        means=means.astype(np.float32),
+        quats=np.concatenate([ones, attributes["rotation"]], axis=1),
+        log_scales=attributes["log_scales"],
+        logit_opacities=attributes["opacity"][:, 0],
+        sh=colours.reshape(count, -1, 3),
+    )
+    if not all(np.isfinite(a).all() for a in (cloud.means, cloud.quats, cloud.log_scales, cloud.sh)):
+        raise DataError("an attribute is not a finite number")
+    return cloud
+
+
+def uncontracted(cube: np.ndarray, structure: Mapping[str, Any]) -> np.ndarray:
+    """Points of the contracted unit cube in bundle coordinates (Mip-NeRF 360, eq. 10, inverted)."""
+    local = (cube - np.float32(0.5)) * np.float32(4)
+    norm = np.maximum(np.linalg.norm(local, axis=1, keepdims=True), np.float32(1))
+    if len(norm) and norm.max() >= 2:
+        raise DataError("a position lies outside the contracted space")
+    local = local / (norm * (2 - norm))
+    centre = np.asarray(structure["centre"], dtype=np.float32)
+    return (local * np.float32(structure["radius"]) + centre).astype(np.float32)
+
+
+def contracted(points: np.ndarray, structure: Mapping[str, Any]) -> np.ndarray:
+    """The inverse of :func:`uncontracted`."""
+    centre = np.asarray(structure["centre"], dtype=np.float32)
+    local = (points - centre) / np.float32(structure["radius"])
+    if not structure["contraction"]:
+        return local / 2 + np.float32(0.5)
+    norm = np.maximum(np.linalg.norm(local, axis=1, keepdims=True), np.float32(1))
+    return (2 - 1 / norm) * (local / norm) / 4 + np.float32(0.5)
+
+
+class _Network:
+    """The family network in numpy, float32 throughout."""
+
+    def __init__(self, structure: Mapping[str, Any], decoded: Decoded) -> None:
+        self.structure = structure
+        self.grid = structure.get("grid")
+        hidden, children = int(structure["hidden"]), int(structure["num_children"])
+        outputs = 10 + 3 * ((int(structure["sh_degree"]) + 1) ** 2 - 1)
+        inputs = 10
+        if self.grid:
+            inputs += len(self.grid["rows"]) * int(self.grid["features"])
+            self.table = dequantise("grid", decoded.arrays)
+            if self.table.shape != (sum(self.grid["rows"]), self.grid["features"]):
+                raise DataError("array 'grid' does not have the rows that lpgs.grid declares")
+        shapes = {"token": (hidden, inputs), "inner": (hidden, hidden),
+                  "parent_head": (outputs, hidden)}  # fmt: skip
+        if children:
+            shapes |= {"child_head": (outputs, hidden), "place": (3 * children, hidden)}
+            if structure["attention"]:
+                shapes["attend"] = (3 * hidden, hidden)
+        self.layers = {name: self._layer(name, shape, decoded) for name, shape in shapes.items()}
+
+    def _layer(
+        self, name: str, shape: tuple[int, int], decoded: Decoded
+    ) -> tuple[np.ndarray, np.ndarray]:
+        weight = dequantise(array_name(f"{name}.weight"), decoded.arrays)
+        bias = dequantise(array_name(f"{name}.bias"), decoded.arrays)
+        if weight.size != shape[0] * shape[1] or bias.size != shape[0]:
+            raise DataError(f"layer {name!r} does not have {shape[0]} x {shape[1]} weights")
+        return weight.reshape(shape), bias.reshape(-1)
+
+    def _apply(self, name: str, values: np.ndarray) -> np.ndarray:
+        weight, bias = self.layers[name]
+        return values @ weight.T + bias
+
+    def family(
+        self, means: np.ndarray, base: Mapping[str, np.ndarray], alive: np.ndarray
+    ) -> tuple[tuple[np.ndarray, dict[str, np.ndarray]], tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """(means, attributes) of the parents, and of their living children."""
+        tokens = self._tokens(means, base)
+        parent, child = np.nonzero(alive)
+        taken = {name: value[parent] for name, value in base.items()}
+        if not len(parent):
+            return (means, self._corrected(base, tokens, "parent_head")), (means[:0], taken)
+        offsets = self._apply("place", tokens).reshape(len(means), -1, 3)[parent, child]
+        places = means[parent] + turned(offsets, taken)
+        together = np.zeros((len(means), 1 + alive.shape[1], tokens.shape[1]), dtype=np.float32)
+        together[:, 0] = tokens
+        together[parent, 1 + child] = self._tokens(places, taken)
+        together = self._attended(together, np.pad(alive, ((0, 0), (1, 0)), constant_values=True))
+        parents = self._corrected(base, together[:, 0], "parent_head")
+        kids = self._corrected(taken, together[parent, 1 + child], "child_head")
+        return (means, parents), (places, kids)
+
+    def _tokens(self, points: np.ndarray, base: Mapping[str, np.ndarray]) -> np.ndarray:
+        sizes = base["log_scales"] - np.float32(np.log(self.structure["radius"])) + np.float32(4)
+        inputs = [sizes, base["rotation"], np.float32(0.3) * base["opacity"], base["dc"]]
+        if self.grid:
+            inputs.append(look_up(contracted(points, self.structure), self.table, self.grid))
+        return np.maximum(self._apply("token", np.concatenate(inputs, axis=1)), 0)
+
+    def _attended(self, family: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        if "attend" not in self.layers:
+            return family
+        query, key, value = np.split(self._apply("attend", family), 3, axis=-1)
+        scores = np.einsum("nik,njk->nij", query, key) / np.sqrt(np.float32(family.shape[2]))
+        scores = np.where(alive[:, None], scores, np.float32(-1e9))
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        return family + np.einsum("nij,njk->nik", weights, value)
+
+    def _corrected(
+        self, base: Mapping[str, np.ndarray], tokens: np.ndarray, head: str
+    ) -> dict[str, np.ndarray]:
+        output = self._apply(head, np.maximum(self._apply("inner", tokens), 0))
+        order = ("log_scales", "rotation", "opacity", "dc", "sh")
+        ends = np.cumsum([base[name].shape[1] for name in order])[:-1]
+        parts = np.split(output, ends, axis=1)
+        return {name: base[name] + part for name, part in zip(order, parts, strict=True)}
+
+
+def turned(offsets: np.ndarray, base: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Offsets in standard deviations along a Gaussian's axes, in bundle coordinates."""
+    local = offsets * np.exp(base["log_scales"])
+    v = base["rotation"]
+    cross = np.cross(v, local)
+    twice = 2 / (1 + (v * v).sum(axis=1, keepdims=True))
+    return local + twice * (cross + np.cross(v, cross))
+
+
+def look_up(points: np.ndarray, table: np.ndarray, grid: Mapping[str, Any]) -> np.ndarray:
+    """[n, levels * features] trilinear features at points of the unit cube (Instant NGP)."""
+    features, start = [], 0
+    inside = np.clip(points, 0, 1).astype(np.float32)
+    for resolution, rows in zip(grid["resolutions"], grid["rows"], strict=True):
+        scaled = inside * np.float32(resolution)
+        low = np.minimum(scaled.astype(np.int64), resolution - 1)
+        fraction = scaled - low.astype(np.float32)
+        total = np.zeros((len(points), table.shape[1]), dtype=np.float32)
+        for corner in range(8):
+            bits = np.array([corner >> 2 & 1, corner >> 1 & 1, corner & 1])
+            near = np.where(bits, fraction, 1 - fraction).prod(axis=1)
+            index = _row(low + bits, resolution, rows)
+            total += near[:, None] * table[start + index]
+        features.append(total)
+        start += rows
+    return np.concatenate(features, axis=1)
+
+
+def _row(vertex: np.ndarray, resolution: int, rows: int) -> np.ndarray:
+    if rows == (resolution + 1) ** 3:
+        side = resolution + 1
+        return (vertex[:, 0] * side + vertex[:, 1]) * side + vertex[:, 2]
+    hashed = np.zeros(len(vertex), dtype=np.int64)
+    for axis, prime in enumerate(PRIMES):
+        hashed ^= vertex[:, axis] * prime & 0xFFFFFFFF
+    return hashed % rows
