@@ -26,7 +26,7 @@ _NO_PARALLAX = 0.04
 """Camera travel over scene depth; below it half a pixel changes the depth by several per cent."""
 _MAX_STRETCH = 0.05
 """Pixels are square to a fraction of a per cent; some of it is the noise of short captures."""
-_MAX_TANGENTIAL = 0.03
+_MAX_TANGENTIAL = 0.02
 """Of p1 and p2; lenses have some thousandths."""
 
 

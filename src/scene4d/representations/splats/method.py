@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from scene4d.representations.method import (
     DepthOptions,
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from scene4d.data.scene import Scene
     from scene4d.representations.base import Representation
-    from scene4d.representations.splats.gaussians import GaussianSplats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +107,16 @@ class SplatMethod(Method):
     mcmc: McmcOptions = field(default_factory=McmcOptions)
     adaptive: AdaptiveOptions = field(default_factory=AdaptiveOptions)
 
-    def build(self, scene: Scene, *, generator: torch.Generator) -> GaussianSplats:
+    def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
         """Gaussians at the scene's points, or at random ones."""
-        splats: type[GaussianSplats] = self.representation_class()  # type: ignore[assignment]
+        splats: Any = self.representation_class()
         return splats.from_scene(scene, self, generator=generator)
 
     def build_from(
         self, teacher: Representation, scene: Scene, *, generator: torch.Generator
-    ) -> GaussianSplats:
+    ) -> Representation:
         """The teacher's Gaussians where it is made of such."""
-        splats: type[GaussianSplats] = self.representation_class()  # type: ignore[assignment]
+        splats: Any = self.representation_class()
         return splats.from_scene(scene, self, generator=generator, teacher=teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
