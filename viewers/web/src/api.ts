@@ -25,6 +25,8 @@ export interface Scene4dApi {
   lookThrough(index: number | null): void;
   nextNote(step: number): void;
   pick(x: number, y: number): Promise<[number, number, number] | null>;
+  /** PSNR in dB against the reference pictures of the bundle. */
+  fidelity(options?: CaptureOptions): Promise<{ camera: string; psnr: number }[]>;
   /** A PNG of the view. */
   screenshot(multiple?: number): Promise<Blob>;
   link(): string;
@@ -58,6 +60,7 @@ export function makeApi(player: Player, page: Page): Scene4dApi {
     lookThrough: (index) => player.lookThrough(index),
     nextNote: (step) => page.nextNote(step),
     pick: (x, y) => player.pick(x, y),
+    fidelity: (options) => player.fidelity(options),
     screenshot: (multiple) => pictureBlob(player, multiple),
     link: () => page.link(),
   };

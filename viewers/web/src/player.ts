@@ -2,12 +2,14 @@ import { HeldInput, PointerInput } from "./camera/input";
 import { fitted, intrinsics, type PinholeCamera, rayThrough } from "./camera/projection";
 import { type Mode, Rig } from "./camera/rig";
 import { add, scale, type V3 } from "./camera/vec";
+import { pixelsOf, psnr } from "./compare";
 import type { FailureKind } from "./decode/errors";
 import type {
   CaptureCamera,
   FromWorker,
   OpenRequest,
   PickRequest,
+  ReferenceRequest,
   SceneInfo,
   ToWorker,
   View,
@@ -70,7 +72,8 @@ export class Player {
   private readonly governor = new ResolutionGovernor();
   private opened = 0;
   private request: OpenRequest | null = null;
-  private readonly picks = new Map<number, (distance: number | null) => void>();
+  private readonly answers = new Map<number, (message: FromWorker) => void>();
+  private asked = 0;
   private posterUrl: string | null = null;
   private through: number | null = null;
   private exact: PinholeCamera | null = null;
@@ -175,9 +178,9 @@ export class Player {
   }
 
   private receive(message: FromWorker): void {
-    if (message.type === "picked") {
-      this.picks.get(message.id)?.(message.distance);
-      this.picks.delete(message.id);
+    if (message.type === "picked" || message.type === "reference") {
+      this.answers.get(message.id)?.(message);
+      this.answers.delete(message.id);
       return;
     }
     if (message.id !== this.opened) return;
@@ -408,13 +411,37 @@ export class Player {
     const camera = this.camera();
     const ray = rayThrough(camera, x, y);
     const origin: V3 = [camera.c2w[3]!, camera.c2w[7]!, camera.c2w[11]!];
-    const id = this.picks.size ? Math.max(...this.picks.keys()) + 1 : 1;
-    const distance = await new Promise<number | null>((resolve) => {
-      this.picks.set(id, resolve);
-      const request: PickRequest = { type: "pick", id, origin, direction: ray };
-      this.post(request);
-    });
+    const answer = await this.ask({ type: "pick", id: 0, origin, direction: ray });
+    const distance = answer.type === "picked" ? answer.distance : null;
     return distance === null ? null : add(origin, scale(ray, distance / Math.hypot(...ray)));
+  }
+
+  private ask(request: PickRequest | ReferenceRequest): Promise<FromWorker> {
+    const id = ++this.asked;
+    return new Promise((resolve) => {
+      this.answers.set(id, resolve);
+      this.post({ ...request, id });
+    });
+  }
+
+  /** PSNR in dB against each reference picture of the bundle, drawn at its camera. */
+  async fidelity(options?: CaptureOptions): Promise<{ camera: string; psnr: number }[]> {
+    const results: { camera: string; psnr: number }[] = [];
+    const count = this.info?.references ?? 0;
+    try {
+      for (let index = 0; index < count; index++) {
+        const answer = await this.ask({ type: "reference", id: 0, index });
+        if (answer.type !== "reference" || !answer.bytes) throw new Error(`no reference ${index}`);
+        const camera = this.info!.cameras![answer.camera]!;
+        const wanted = await pixelsOf(answer.bytes);
+        this.setCamera(camera);
+        const drawn = await this.capture(options);
+        results.push({ camera: camera.name, psnr: psnr(drawn.data, wanted) });
+      }
+    } finally {
+      this.setCamera(null);
+    }
+    return results;
   }
 
   /** While set, clicks go here instead of setting the focus (measuring). */
@@ -451,7 +478,7 @@ export class Player {
       width: this.stage.width,
       height: this.stage.height,
       memory: this.stage.splatBytes,
-      downloaded: this.loaded.bytes,
+      downloaded: Math.min(this.loaded.bytes, this.loaded.total || this.loaded.bytes),
       size: this.info?.bytes ?? this.loaded.total,
       loadMs: this.loaded.milliseconds,
     };

@@ -149,7 +149,7 @@ export class Rig {
 
   framing(forward: V3Like, angle: number): View {
     const { center, radius } = this.extent;
-    const distance = (1.15 * radius) / Math.sin(Math.min(1.4, angle / 2));
+    const distance = (1.5 * radius) / Math.sin(Math.min(1.4, angle / 2));
     return { position: sub(center, scale(forward, distance)), target: center };
   }
 

@@ -14,6 +14,11 @@ import { openSpz } from "./spz";
 /** Everything a scene needs in memory at once must stay below this. */
 export const MAX_TOTAL_BYTES = 1.5e9;
 
+/** One reference picture, and the number of its camera. */
+export type ReferenceReader = (
+  index: number,
+) => Promise<{ bytes: Uint8Array<ArrayBuffer>; camera: number }>;
+
 /** Where an opened scene's parts go. */
 export interface Sink {
   info(info: SceneInfo): void;
@@ -21,6 +26,8 @@ export interface Sink {
   extent(extent: Extent): void;
   piece(packed: PackedSplats, stage: number): void;
   progress(loaded: number, total: number, phase: "download" | "decode"): void;
+  /** How to get at the pictures that the writer's renderer made. */
+  references(read: ReferenceReader): void;
   /** Lets other messages through between pieces. */
   breathe(): Promise<void>;
 }
@@ -52,7 +59,7 @@ async function openSource(
   url: string | undefined,
   decodePicture: PictureDecoder,
 ): Promise<SplatSource> {
-  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 8));
+  const start = String.fromCharCode(...bytes.subarray(0, 8));
   if (start.startsWith("ply")) return openPly(bytes);
   if (start.startsWith("glTF")) return openGlb(bytes);
   if (start.startsWith("NGSP") || start.startsWith("\x1f\x8b")) return openSpz(bytes);

@@ -78,7 +78,14 @@ export interface PickRequest {
   direction: [number, number, number];
 }
 
-export type ToWorker = OpenRequest | PickRequest | { type: "close" };
+/** Asks for a reference picture of the open bundle. */
+export interface ReferenceRequest {
+  type: "reference";
+  id: number;
+  index: number;
+}
+
+export type ToWorker = OpenRequest | PickRequest | ReferenceRequest | { type: "close" };
 
 export type FromWorker =
   | { type: "info"; id: number; info: SceneInfo }
@@ -88,4 +95,5 @@ export type FromWorker =
   | { type: "progress"; id: number; loaded: number; total: number; phase: "download" | "decode" }
   | { type: "done"; id: number; milliseconds: number }
   | { type: "failed"; id: number; kind: FailureKind; where: string; detail: string }
+  | { type: "reference"; id: number; bytes: Uint8Array<ArrayBuffer> | null; camera: number }
   | { type: "picked"; id: number; distance: number | null };

@@ -91,8 +91,7 @@ export class RemoteFile implements ByteSource {
     if (end <= this.received) return this.buffer.slice(offset, end);
     if (this.ranged) {
       if (end > this.size) throw cutOff(this.url, this.size, end);
-      const bytes = await this.ranges(offset, end);
-      return bytes;
+      return this.ranges(offset, end);
     }
     while (this.received < end) {
       if (this.failure) throw this.failure;
@@ -115,7 +114,9 @@ export class RemoteFile implements ByteSource {
   /** One range, resumed where the connection broke. */
   private async ranges(start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
     const out = new Uint8Array(end - start);
-    let at = 0;
+    const here = this.buffer.subarray(start, this.received);
+    out.set(here);
+    let at = here.length;
     for (let attempt = 0; ; attempt++) {
       try {
         const response = await this.request([start + at, end - 1]);

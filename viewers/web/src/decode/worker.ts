@@ -1,6 +1,6 @@
 /// <reference lib="webworker" />
 import { SceneError } from "./errors";
-import { openScene, type Sink } from "./open";
+import { openScene, type ReferenceReader, type Sink } from "./open";
 import { transferables } from "./pack";
 import { type Pickable, pickAlong, pickable } from "./pick";
 import { decodePicture } from "./picture";
@@ -10,6 +10,7 @@ declare const self: DedicatedWorkerGlobalScope;
 
 let current = 0;
 let pieces: Pickable[] = [];
+let references: ReferenceReader | null = null;
 
 function post(message: FromWorker, transfer: Transferable[] = []): void {
   self.postMessage(message, transfer);
@@ -21,11 +22,23 @@ self.onmessage = (event: MessageEvent<ToWorker>) => {
   else if (message.type === "pick") {
     const distance = pickAlong(pieces, message.origin, message.direction);
     post({ type: "picked", id: message.id, distance });
-  } else {
+  } else if (message.type === "reference") void reference(message.id, message.index);
+  else {
     current++;
     pieces = [];
+    references = null;
   }
 };
+
+async function reference(id: number, index: number): Promise<void> {
+  try {
+    const found = await references!(index);
+    post({ type: "reference", id, ...found });
+  } catch {
+    // The page says that there is nothing to compare with.
+    post({ type: "reference", id, bytes: null, camera: 0 });
+  }
+}
 
 async function open(request: OpenRequest): Promise<void> {
   const { id } = request;
@@ -65,6 +78,9 @@ function sinkFor(id: number): Sink {
       post({ type: "piece", id, packed, stage }, transferables(packed));
     },
     progress: (loaded, total, phase) => post({ type: "progress", id, loaded, total, phase }),
+    references: (read) => {
+      references = read;
+    },
     breathe: async () => {
       await new Promise((resolve) => setTimeout(resolve, 0));
       live();

@@ -14,6 +14,8 @@ export class Overlay {
   measured: V3[] | null = null;
   /** Scene radius: frusta are drawn at a share of it. */
   radius = 1;
+  /** Length of the scene's unit in the capture's. */
+  unit = 1;
   private readonly context: CanvasRenderingContext2D;
   private apexes: (Point | null)[] = [];
 
@@ -80,7 +82,7 @@ export class Overlay {
       c.stroke();
       this.stroke("#ffd24a", 2);
       c.stroke();
-      const text = distanceText(points[0]!, points[1]!);
+      const text = distanceText(points[0]!, points[1]!, this.unit);
       const at = { x: (pixels[0].x + pixels[1].x) / 2, y: (pixels[0].y + pixels[1].y) / 2 - 12 };
       c.font = "600 14px system-ui, sans-serif";
       c.textAlign = "center";
@@ -131,6 +133,6 @@ function cornersOf(c: CaptureCamera, depth: number): V3[] {
   });
 }
 
-export function distanceText(a: V3, b: V3): string {
-  return `${Number(length(sub(a, b)).toPrecision(4))} ${strings.measureUnits}`;
+export function distanceText(a: V3, b: V3, unit: number): string {
+  return `${Number((unit * length(sub(a, b))).toPrecision(4))} ${strings.measureUnits}`;
 }

@@ -102,19 +102,16 @@ export class Page {
     this.camerasButton = iconButton("cameras", strings.cameras, () => this.toggleCameras(), "C");
     this.measureButton = iconButton("measure", strings.measure, () => this.toggleMeasure(), "M");
     this.settingsButton = iconButton("settings", strings.settings, () => this.toggleSettings());
-    this.measureButton.classList.add("wide");
-    const picture = iconButton("picture", strings.screenshot, () => void this.takePicture(), "P");
-    picture.classList.add("wide");
     const gap = () => h("span", { class: "gap", "aria-hidden": "true" });
     this.toolbar.append(
       group,
       gap(),
       iconButton("frame", strings.frame, () => player.frameScene(), "F"),
-      iconButton("reset", strings.reset, () => player.reset(), "R"),
+      wide(iconButton("reset", strings.reset, () => player.reset(), "R")),
       this.camerasButton,
-      this.measureButton,
+      wide(this.measureButton),
       gap(),
-      picture,
+      wide(iconButton("picture", strings.screenshot, () => void this.takePicture(), "P")),
       iconButton("share", strings.share, () => void this.share()),
       this.settingsButton,
       iconButton("help", strings.help, () => this.help.showModal(), "H"),
@@ -134,7 +131,10 @@ export class Page {
       this.progress(0, strings.loading);
       this.stopMeasuring();
     });
-    player.on("info", () => this.setNotes());
+    player.on("info", (info) => {
+      this.setNotes();
+      this.overlay.unit = info.unit ?? 1;
+    });
     player.on("poster", (url) => this.showPoster(url));
     player.on("progress", (share, phase) =>
       this.progress(share, phase === "download" ? strings.loading : strings.decoding),
@@ -290,7 +290,7 @@ export class Page {
       if (!this.measuring || this.measuring.length >= 2) this.measuring = [];
       this.measuring.push(point);
       if (this.measuring.length === 2)
-        this.tell(distanceText(this.measuring[0]!, this.measuring[1]!));
+        this.tell(distanceText(this.measuring[0]!, this.measuring[1]!, this.overlay.unit));
       this.player.refresh();
     };
   }
@@ -389,6 +389,12 @@ export class Page {
       if (index !== null) this.player.lookThrough(index);
     });
   }
+}
+
+/** Left out where the screen is narrow. */
+function wide(button: HTMLButtonElement): HTMLButtonElement {
+  button.classList.add("wide");
+  return button;
 }
 
 function setTheme(value: string): void {

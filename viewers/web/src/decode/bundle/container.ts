@@ -18,7 +18,7 @@ export interface Bundle {
 
 /** Whether bytes start as a bundle: a ZIP whose first member is manifest.json. */
 export function isBundle(start: Uint8Array): boolean {
-  const text = new TextDecoder("latin1").decode(start.subarray(0, 64));
+  const text = String.fromCharCode(...start.subarray(0, 64));
   return text.startsWith("PK\x03\x04") && text.slice(30).startsWith(MANIFEST);
 }
 

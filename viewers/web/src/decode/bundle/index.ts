@@ -25,6 +25,11 @@ export async function deliverBundle(
   const degree = Math.min(manifest.sh_degree, request.degree);
   guardTotal(bundle.size, shown, degree, "bundle");
   sink.info(infoOf(bundle, shown, degree));
+  sink.references(async (index) => {
+    const reference = manifest.references[index];
+    if (!reference) throw damaged(`there is no reference ${index}`);
+    return { bytes: await bundle.read(reference.member), camera: reference.camera };
+  });
   const poster = await bundle.read(manifest.poster);
   sink.poster(poster, mimeOf(poster));
   const decoder = await StageDecoder.open(bundle);
@@ -114,7 +119,7 @@ export function upOf(cameras: readonly CaptureCamera[]): V3 {
 
 /** PNG, JPEG or WebP by the first bytes. */
 export function mimeOf(bytes: Uint8Array): string {
-  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 12));
+  const start = String.fromCharCode(...bytes.subarray(0, 12));
   if (start.startsWith("\x89PNG")) return "image/png";
   if (start.startsWith("\xff\xd8")) return "image/jpeg";
   if (start.startsWith("RIFF") && start.endsWith("WEBP")) return "image/webp";
