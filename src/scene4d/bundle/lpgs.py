@@ -42,7 +42,8 @@ class LpgsParts:
 
     structure: Mapping[str, Any]
     """``num_children``, ``sh_degree``, ``hidden``, ``attention``, ``contraction``, ``centre``,
-    ``radius``, ``position_bits`` and ``grid`` (``resolutions``, ``rows``, ``features``, or None)."""
+    ``radius``, ``position_bits``, and ``grid``: None, or its ``resolutions``, ``rows`` and
+    ``features``."""
     points: np.ndarray
     """[P, 3] parents in the contracted cube, 0 .. 2^position_bits - 1."""
     codes: Mapping[str, np.ndarray]
@@ -189,9 +190,7 @@ def splats_from(decoded: Decoded, structure: Mapping[str, Any]) -> SplatCloud:
         masks = dequantise("children", decoded.arrays)[:, 0].astype(np.int64)
         alive = (masks[:, None] >> np.arange(num_children) & 1).astype(bool)
     chunks = [slice(i, i + _CHUNK) for i in range(0, max(count, 1), _CHUNK)]
-    parts = [
-        network.family(means[c], {k: v[c] for k, v in base.items()}, alive[c]) for c in chunks
-    ]
+    parts = [network.family(means[c], {k: v[c] for k, v in base.items()}, alive[c]) for c in chunks]
     merged = []
     for who in (0, 1):  # parents of all chunks, then children
         merged += [part[who] for part in parts]
@@ -212,7 +211,9 @@ def _cloud(means: np.ndarray, attributes: Mapping[str, np.ndarray]) -> SplatClou
         logit_opacities=attributes["opacity"][:, 0],
         sh=colours.reshape(count, -1, 3),
     )
-    if not all(np.isfinite(a).all() for a in (cloud.means, cloud.quats, cloud.log_scales, cloud.sh)):
+    if not all(
+        np.isfinite(a).all() for a in (cloud.means, cloud.quats, cloud.log_scales, cloud.sh)
+    ):
         raise DataError("an attribute is not a finite number")
     return cloud
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from scene4d.errors import DataError
-from scene4d.exporters.options import MeshOptions
+from scene4d.exporters.options import BundleOptions, MeshOptions
 
 if TYPE_CHECKING:
     from scene4d.exporters.source import ExportSource
@@ -24,6 +24,7 @@ FORMATS: dict[str, str] = {
     "spz": "scene4d.exporters.formats:export_spz",
     "sog": "scene4d.exporters.formats:export_sog",
     "glb": "scene4d.exporters.formats:export_glb",
+    "bundle": "scene4d.exporters.bundle:export",
 }
 """Format -> module:function, called with (ExportSource, output path, options). The options are the
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
@@ -39,15 +40,16 @@ class ExportArgs:
     source: tyro.conf.Positional[Path]
     """Run folder or its config.toml, or a splat file of any format."""
     format: tyro.conf.Positional[
-        Literal["ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb"]
+        Literal["ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb", "bundle"]
     ]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
-    (.glb, .ply or .obj by the suffix); the others: splats for other programs, docs/formats.md."""
+    (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; the others: splats for other programs, docs/formats.md."""
     output_path: Path
     """File to write; an earlier one is replaced once the new one is complete."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where renders for a mesh are made."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
+    bundle: Annotated[BundleOptions, tyro.conf.arg(name="")] = field(default_factory=BundleOptions)
 
 
 def main(argv: list[str]) -> None:

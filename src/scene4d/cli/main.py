@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("scene4d.cli.eval", "measure a run on its held-out images"),
     "render": ("scene4d.cli.render", "pictures or a video of a run"),
     "export": ("scene4d.cli.export", "a run -> files that other tools open"),
+    "compress": ("scene4d.cli.compress", "a scene or splat file -> a small .s4d bundle"),
     "convert": ("scene4d.cli.convert", "a splat file -> a splat file of another format"),
     "benchmark-formats": ("scene4d.cli.benchmark_formats", "MB against dB lost, by splat format"),
     "info": ("scene4d.cli.info", "what is in a run, capture or splat file"),

@@ -27,3 +27,15 @@ class MeshOptions:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive, got {value}")
         if self.max_cameras < 1 or not 0 <= self.min_cluster <= 1:
             raise UsageError("--max-cameras must be 1 or more, --min-cluster from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleOptions:
+    """How a bundle is written (format bundle)."""
+
+    target_mb: float | None = None
+    """Size of the file in MB (10^6 bytes), met within 2% by coarser or finer steps."""
+
+    def __post_init__(self) -> None:
+        if self.target_mb is not None and not 0 < self.target_mb < float("inf"):
+            raise UsageError(f"--target-mb must be positive, got {self.target_mb}")

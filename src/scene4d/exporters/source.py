@@ -33,6 +33,11 @@ class ExportSource:
     source_from_scene: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
     """The similarity back to the input's frame, which every exporter applies."""
 
+    @property
+    def antialiased(self) -> bool:
+        """Whether the splats were trained with antialiasing."""
+        return bool(getattr(self.representation, "antialiased", False))
+
     def cloud(self) -> SplatCloud:
         """The splats in the input's frame. Raises :class:`UsageError` when there are none."""
         if self.splats is not None:
@@ -73,7 +78,7 @@ def cloud_of(splats: GaussianSplats) -> SplatCloud:
     )
 
 
-def splats_of(cloud: SplatCloud) -> GaussianSplats:
+def splats_of(cloud: SplatCloud, *, antialiased: bool = False) -> GaussianSplats:
     """Gaussians that render, from plain arrays; the inverse of :func:`cloud_of`."""
     return GaussianSplats(
         {
@@ -83,5 +88,6 @@ def splats_of(cloud: SplatCloud) -> GaussianSplats:
             "opacities": torch.from_numpy(cloud.logit_opacities.copy()),
             "sh0": torch.from_numpy(cloud.sh[:, :1].copy()),
             "shN": torch.from_numpy(cloud.sh[:, 1:].copy()),
-        }
+        },
+        antialiased=antialiased,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from scene4d.representations.method import (
@@ -29,6 +29,17 @@ class RateOptions(ObjectiveOptions):
     implementation: ClassVar[str] = "scene4d.training.objectives.rate:Rate"
     weight: float = 1e-3
     """Loss for one byte per Gaussian that training started with."""
+    target_mb: float | None = None
+    """Below this size, in MB, nothing more is saved; set from ``tree.target_mb``."""
+
+
+_CONTAINER_BYTES = 25_000
+"""About what a bundle's manifest, poster and cameras take."""
+
+
+def payload_bytes(target_mb: float) -> float:
+    """What is left for the scene itself in a bundle of that size."""
+    return max(1000.0, target_mb * 1e6 - _CONTAINER_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +112,7 @@ class LpgsMethod(Method):
     sh0_lr: float = 2.5e-3
     shN_lr: float = 2.5e-4
     """Of bands 1 to 3."""
-    masks_lr: float = 2e-2
+    masks_lr: float = 5e-2
     grid_lr: float = 2e-3
     network_lr: float = 1e-3
     quantisers_lr: float = 5e-3
@@ -126,7 +137,8 @@ class LpgsMethod(Method):
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Looks and size."""
-        return [self.photometric, self.rate, self.sparsity]
+        rate = replace(self.rate, target_mb=self.tree.target_mb)
+        return [self.photometric, rate, self.sparsity]
 
     def strategy_options(self) -> StrategyOptions:
         """Growth during warm-up, then adaptive tree manipulation."""

@@ -67,6 +67,7 @@ class ParentChildSplats(Representation):
         quantise_at: float = 0.0,
         max_num_gaussians: int = 2**31 - 1,
         num_at_start: int = 0,
+        coder_ratio: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         """``parents``: means [P, 3], the :data:`CODED` attributes (rotations are the vector part
@@ -97,6 +98,8 @@ class ParentChildSplats(Representation):
         self.num_at_start = num_at_start or len(parents["means"])
         self.progress = 1.0
         self._rate_turn = 0
+        self.coder_ratio = coder_ratio
+        """What the coder makes of the scene, relative to the estimate without it."""
 
     # Building
 
@@ -174,6 +177,7 @@ class ParentChildSplats(Representation):
             "quantise_at": self.quantise_at,
             "max_num_gaussians": self.max_num_gaussians,
             "num_at_start": self.num_at_start,
+            "coder_ratio": self.coder_ratio,
         }
 
     @torch.no_grad()
@@ -381,7 +385,7 @@ class ParentChildSplats(Representation):
             total = total + self.table_quantiser.bits(self.grid.table).sum() / 8
         if self.network is not None:
             total = total + sum(p.numel() for p in self.network.parameters())
-        return total
+        return total * self.coder_ratio
 
     def describe(self) -> dict[str, float]:
         """Parents, and how many Gaussians they unpack to."""
@@ -392,6 +396,10 @@ class ParentChildSplats(Representation):
         return {"num_gaussians": int(kept.sum()) + kids, "num_parents": int(kept.sum())}
 
     # Parts
+
+    def values_and_step(self, name: str) -> tuple[Float[Tensor, "p c"], Float[Tensor, "c"]]:
+        """A coded attribute of the parents before rounding, and its learned steps."""
+        return self._flat(name).detach(), self._quantiser(name).step.detach()
 
     def _quantiser(self, name: str) -> Quantiser:
         found = self.quantisers[name]
@@ -411,11 +419,12 @@ class ParentChildSplats(Representation):
             return means
         with torch.no_grad():
             steps = 2.0**self.structure.position_bits
-            cube = self._cube(means)
+            cube = self.cube(means)
             rounded = self._from_cube(((cube * steps).floor() + 0.5) / steps)
         return means + (rounded - means).detach()
 
-    def _cube(self, points: Tensor) -> Tensor:
+    def cube(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Points in the contracted unit cube, where positions are rounded."""
         return contracted(points, points.new_tensor(self.structure.centre), self.structure.radius)
 
     def _from_cube(self, cube: Tensor) -> Tensor:
@@ -428,7 +437,7 @@ class ParentChildSplats(Representation):
         if self.grid is None or self.table_quantiser is None:
             return None
         if self.structure.contraction:
-            cube = self._cube(points)
+            cube = self.cube(points)
         else:
             centre = points.new_tensor(self.structure.centre)
             cube = (points - centre) / (2 * self.structure.radius) + 0.5

@@ -10,10 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scene4d.representations.lpgs.method import TreeOptions
+from scene4d.bundle.lpgs import encode_lpgs
+from scene4d.exporters.bundle import lpgs_parts
+from scene4d.representations.lpgs.method import TreeOptions, payload_bytes
 from scene4d.representations.lpgs.parent_child import MASK_START, ParentChildSplats
 from scene4d.training.objectives.base import TrainingStep
 from scene4d.training.strategies.mcmc import Mcmc
+
+_CALIBRATE_EVERY = 0.1
+"""Share of training between comparisons of the estimated size with the coder's."""
 
 
 class Tree(Mcmc):
@@ -25,7 +30,7 @@ class Tree(Mcmc):
 
     def __init__(self, options, representation, optimiser, generator) -> None:
         super().__init__(options, representation, optimiser, generator)
-        self.start_bytes = self.start_at = 0.0
+        self.start_bytes = self.start_at = self.next_calibration = 0.0
         self._clear()
 
     def before_backward(self, step: TrainingStep) -> None:
@@ -68,14 +73,19 @@ class Tree(Mcmc):
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The sums since the last manipulation."""
-        start = torch.tensor([self.start_bytes, self.start_at], dtype=torch.float64)
-        return {**super().state_tensors(), "pull": self.pull, "seen": self.seen, "start": start}
+        size = [self.start_bytes, self.start_at, self.next_calibration]
+        return {
+            **super().state_tensors(),
+            "pull": self.pull,
+            "seen": self.seen,
+            "size": torch.tensor(size, dtype=torch.float64),
+        }
 
     def load_state_tensors(self, tensors) -> None:
         """Restores :meth:`state_tensors`."""
         super().load_state_tensors(tensors)
         device = self.representation.means.device
-        self.start_bytes, self.start_at = tensors["start"].tolist()
+        self.start_bytes, self.start_at, self.next_calibration = tensors["size"].tolist()
         self.pull, self.seen = tensors["pull"].to(device), tensors["seen"].to(device)
 
     def _counts(self, step: TrainingStep) -> bool:
@@ -146,14 +156,24 @@ class Tree(Mcmc):
         scene, target = self.representation, self.options.target_mb
         if target is None or not scene.rounds:
             return
-        size = float(scene.estimated_bytes())
         if not self.start_bytes:
-            self.start_bytes, self.start_at = size, progress
+            self._calibrate()
+            self.start_bytes, self.start_at = float(scene.estimated_bytes()), progress
+        elif progress >= self.next_calibration:
+            self._calibrate()
+            self.next_calibration = progress + _CALIBRATE_EVERY
         span = max(1e-6, self.options.target_at - self.start_at)
         done = min(1.0, (progress - self.start_at) / span)
-        due = self.start_bytes * min(1.0, target * 1e6 / self.start_bytes) ** done
-        surplus = int((1 - due / size) * scene.num_gaussians)
+        room = payload_bytes(target)
+        due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
+        surplus = int((1 - due / float(scene.estimated_bytes())) * scene.num_gaussians)
         if surplus > 0:
             order = scene.gaussians["keep"].argsort(descending=True)
             kept = order[: max(1, scene.num_gaussians - surplus)].sort().values
             self.editor.keep(kept)
+
+    def _calibrate(self) -> None:
+        """Compares the estimate with what the coder really makes of the scene as it is."""
+        scene = self.representation
+        coded = encode_lpgs(lpgs_parts(scene))
+        scene.coder_ratio *= coded.size / float(scene.estimated_bytes())

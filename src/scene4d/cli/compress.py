@@ -1,0 +1,65 @@
+"""``scene4d compress``: a trained scene or a splat file as a small ``.s4d`` bundle."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from scene4d.data.options import SceneOptions
+from scene4d.representations.lpgs.method import LpgsMethod
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressArgs:
+    """Makes a trained scene, or a splat file from anywhere, small enough for a phone."""
+
+    source: tyro.conf.Positional[Path]
+    """Run folder, or a splat file of any format that scene4d reads."""
+    output: tyro.conf.Positional[Path]
+    """The bundle to write, SOMETHING.s4d."""
+    data: Path | None = None
+    """Photographs to keep the looks of; by default the run's own, otherwise the scene's renders."""
+    target_mb: float | None = None
+    """Size of the bundle in MB (10^6 bytes), met within 2%; by default chosen by looks."""
+    target_psnr_drop: float | None = None
+    """Find the smallest bundle that loses at most so many dB on held-out views; three trainings."""
+    max_minutes: float = 4.0
+    """Time for training."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    capture: Annotated[SceneOptions, tyro.conf.arg(name="")] = field(default_factory=SceneOptions)
+    method: Annotated[LpgsMethod, tyro.conf.arg(name="")] = field(default_factory=LpgsMethod)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the verb: progress and figures on stderr, the bundle's path on stdout."""
+    args = tyro.cli(CompressArgs, args=argv, prog="scene4d compress")
+    from scene4d.training.compress import compress
+    from scene4d.training.options import TrainOptions
+
+    made = compress(
+        args.source,
+        args.output,
+        method=args.method,
+        options=TrainOptions(
+            **vars(args.capture),
+            data=args.data,
+            max_minutes=None if args.method.steps is not None else args.max_minutes,
+            device=args.device,  # type: ignore[arg-type]
+        ),
+        target_mb=args.target_mb,
+        target_psnr_drop=args.target_psnr_drop,
+    )
+    ply = 236 * made.num_before / 1e6
+    print(
+        f"{made.size_mb:.3f} MB, {made.num_after:,} Gaussians (before: {made.num_before:,},"
+        f" {ply:.1f} MB as PLY of degree 3)\n"
+        f"PSNR {made.psnr_after:.2f} dB, before {made.psnr_before:.2f} dB, on {made.views} held-out"
+        f" views, against {made.against}; trained {made.seconds:.0f} s",
+        file=sys.stderr,
+    )
+    print(args.output)

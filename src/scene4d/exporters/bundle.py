@@ -1,0 +1,208 @@
+"""A run or splats as an ``.s4d`` bundle, with poster, cameras and, on request, a size to land on."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scene4d.bundle.coding import Coded
+from scene4d.bundle.lpgs import KIND as LPGS
+from scene4d.bundle.lpgs import LpgsParts, encode_lpgs
+from scene4d.bundle.scene_info import CameraView, SceneInfo, default_info
+from scene4d.bundle.splats import KIND as SPLATS
+from scene4d.bundle.splats import SplatQuantisation, bundle_writer, encode_splats
+from scene4d.cameras.camera import Camera
+from scene4d.errors import UsageError
+from scene4d.exporters.options import BundleOptions
+from scene4d.exporters.source import ExportSource, cloud_of, splats_of
+from scene4d.representations.base import Representation
+from scene4d.representations.lpgs.parent_child import CODED, ParentChildSplats
+from scene4d.splat_cloud import SplatCloud
+
+POSTER_WIDTH = 480
+_NAMES = {"scales": "log_scales", "rotations": "rotation", "opacities": "opacity", "sh0": "dc",
+          "shN": "sh"}  # fmt: skip
+_SEARCH_STEPS = 14
+LANDING = 0.02
+"""A size that was asked for is met when the file is within this share of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landed:
+    """A bundle's members at some fineness of quantisation."""
+
+    coded: Coded
+    size: int
+    """Bytes of the file."""
+    factor: float
+    """What multiplies all steps."""
+
+
+def export(source: ExportSource, path: Path, options: BundleOptions | None = None) -> str:
+    """Writes the bundle; returns a line that describes it."""
+    options = options or BundleOptions()
+    if Path(path).suffix.lower() != ".s4d":
+        raise UsageError("bundles are written as .s4d", where=path, fix="name it SOMETHING.s4d")
+    if isinstance(source.representation, ParentChildSplats):
+        kind, encode = LPGS, _lpgs_encoder(source.representation)
+        cloud = cloud_of(source.representation.as_splats())
+    else:
+        kind, cloud = SPLATS, _scene_cloud(source)
+        encode = _splats_encoder(cloud)
+    info = scene_info(source, cloud)
+    landed = land(
+        lambda factor: _sized(kind, encode(factor), info, factor), options.target_mb, path
+    )
+    bundle_writer(kind, landed.coded, info).write(Path(path))
+    each = landed.size / max(1, landed.coded.manifest["count"])
+    return (
+        f"{landed.coded.manifest['count']:,} Gaussians in {landed.size / 1e6:.3f} MB"
+        f" ({each:.2f} bytes each), kind {kind}"
+    )
+
+
+def land(at: Callable[[float], Landed], target_mb: float | None, path: Path) -> Landed:
+    """The bundle at the trained steps, or with all steps scaled so that its size is the target.
+
+    Raises :class:`UsageError` where no scale reaches the target within 2%.
+    """
+    best = last = at(1.0)
+    if target_mb is None:
+        return best
+    target = target_mb * 1e6
+    low, guess, high = -math.log(64.0), 0.0, math.log(16.0)
+    for _ in range(_SEARCH_STEPS):
+        if abs(best.size / target - 1) <= LANDING / 4:
+            break
+        low, high = (guess, high) if last.size > target else (low, guess)
+        guess = (low + high) / 2
+        last = at(math.exp(guess))
+        best = min(best, last, key=lambda landed: abs(landed.size / target - 1))
+    if abs(best.size / target - 1) > LANDING:
+        raise UsageError(
+            f"cannot be made {target_mb} MB by changing the steps of its values alone: the nearest"
+            f" is {best.size / 1e6:.3f} MB",
+            where=path,
+            fix="train it for that size: scene4d compress SCENE OUT.s4d --target-mb MB",
+        )
+    return best
+
+
+def _sized(kind: str, coded: Coded, info: SceneInfo, factor: float) -> Landed:
+    return Landed(coded=coded, size=len(bundle_writer(kind, coded, info).to_bytes()), factor=factor)
+
+
+def _scene_cloud(source: ExportSource) -> SplatCloud:
+    """The splats in scene coordinates; the bundle's transform leads to the input's frame."""
+    splats = None if source.representation is None else source.representation.as_splats()
+    return source.cloud() if splats is None else cloud_of(splats)  # type: ignore[arg-type]
+
+
+def _splats_encoder(cloud: SplatCloud) -> Callable[[float], Coded]:
+    base = SplatQuantisation()
+
+    def encode(factor: float) -> Coded:
+        levels = max(3, round((base.opacity_levels - 1) / factor) + 1)
+        scaled = {
+            name: getattr(base, name) * factor
+            for name in ("log_scale_step", "rotation_step", "dc_step", "sh_steps")
+        }
+        return encode_splats(cloud, replace(base, opacity_levels=levels, **scaled))
+
+    return encode
+
+
+def _lpgs_encoder(scene: ParentChildSplats) -> Callable[[float], Coded]:
+    return lambda factor: encode_lpgs(lpgs_parts(scene, factor=factor))
+
+
+@torch.no_grad()
+def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
+    """The scene's integers; ``factor`` coarsens the steps of all attributes of parents."""
+    rows = scene.kept.nonzero()[:, 0].cpu()
+    codes, steps = {}, {}
+    for name in CODED:
+        values, step = scene.values_and_step(name)
+        step = (step * factor).cpu()
+        codes[_NAMES[name]] = (values[rows] / step).round().int().numpy()
+        steps[_NAMES[name]] = step.numpy()
+    cells = 2**scene.structure.position_bits
+    cube = scene.cube(scene.means).cpu()[rows]
+    points = (cube.double() * cells).floor().clamp(0, cells - 1).numpy().astype(np.uint32)
+    masks = (scene.gaussians["keep_children"].cpu()[rows] > 0).numpy()
+    table = None
+    if scene.grid is not None and scene.table_quantiser is not None:
+        table = scene.table_quantiser.codes(scene.grid.table).cpu().numpy()
+        steps["grid"] = scene.table_quantiser.step.cpu().numpy()
+    areas = scene.stds[rows].sort(dim=-1).values[:, 1:].prod(dim=-1)
+    return LpgsParts(
+        structure=scene.structure.plain(),
+        points=points,
+        codes=codes,
+        steps=steps,
+        children=(masks << np.arange(masks.shape[1])).sum(axis=1),
+        importance=(scene.alphas.cpu()[rows] * areas.cpu()).numpy(),
+        table=table,
+        weights=None
+        if scene.network is None
+        else {n: p.detach().cpu().numpy() for n, p in scene.network.named_parameters()},
+    )
+
+
+def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
+    """Cameras, limits, the way home, and a poster rendered from the first camera."""
+    views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
+    info = default_info(cloud, cameras=views)
+    matrix = source.source_from_scene.double().tolist()
+    home = tuple(tuple(row) for row in matrix) if source.splats is None else info.transform
+    scene = source.representation
+    if scene is None:
+        scene = splats_of(cloud)
+    camera = source.cameras[0] if source.cameras else _camera(info.cameras[0])
+    return replace(
+        info, transform=home, poster=poster(scene, camera), antialiased=source.antialiased
+    )
+
+
+@torch.no_grad()
+def poster(scene: Representation, camera: Camera) -> bytes:
+    """A WebP of the scene at ``camera``, at most :data:`POSTER_WIDTH` wide."""
+    from PIL import Image
+
+    factor = max(1, math.ceil(camera.width / POSTER_WIDTH))
+    render = scene.render(camera.downscaled(factor) if factor > 1 else camera)
+    pixels = (render.rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", quality=70)
+    return file.getvalue()
+
+
+def _view(name: str, camera: Camera) -> CameraView:
+    k = camera.K.tolist()
+    return CameraView(
+        name=name,
+        c2w=tuple(tuple(row) for row in camera.c2w.tolist()),
+        fx=k[0][0],
+        fy=k[1][1],
+        cx=k[0][2],
+        cy=k[1][2],
+        width=camera.width,
+        height=camera.height,
+        time=None if camera.time is None else float(camera.time),
+    )
+
+
+def _camera(view: CameraView) -> Camera:
+    intrinsics = [[view.fx, 0, view.cx], [0, view.fy, view.cy], [0, 0, 1]]
+    return Camera(
+        c2w=torch.tensor(view.c2w, dtype=torch.float32),
+        K=torch.tensor(intrinsics, dtype=torch.float32),
+        width=view.width,
+        height=view.height,
+    )

@@ -1,0 +1,181 @@
+"""Compression: a trained scene becomes a small bundle, by training a parent/child scene on it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from scene4d.data.scene import Scene, ViewSource
+from scene4d.errors import UsageError
+from scene4d.evaluation.protocol import composited
+from scene4d.evaluation.psnr import psnr
+from scene4d.exporters import bundle
+from scene4d.exporters.options import BundleOptions
+from scene4d.exporters.s4d import read_s4d
+from scene4d.exporters.source import ExportSource, splats_of
+from scene4d.representations.base import Representation
+from scene4d.representations.lpgs.method import LpgsMethod
+from scene4d.training.options import TrainOptions
+from scene4d.training.run import load_run
+from scene4d.training.teachers import Teacher, load_teacher
+from scene4d.training.train import load_capture, start, with_teachers_capture
+
+ROUNDS = 3
+"""Trainings spent on finding the size at which a given loss is reached."""
+_FIRST_SHARE = 1 / 60
+"""Size of the first round, as a share of the uncompressed PLY."""
+_DB_PER_HALVING = 0.8
+"""What halving the size costs, until two rounds have been measured."""
+_PLY_BYTES = 236
+_log = logging.getLogger("scene4d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """A bundle and how it compares with what it was made from, on views that were held out."""
+
+    path: Path
+    size_mb: float
+    psnr_before: float
+    """Of the original against the photographs (or against its own renders as bytes)."""
+    psnr_after: float
+    num_before: int
+    num_after: int
+    views: int
+    against: str
+    """What the pictures were compared with."""
+    seconds: float
+
+    @property
+    def drop(self) -> float:
+        """dB lost; negative where the bundle is better."""
+        return self.psnr_before - self.psnr_after
+
+
+def compress(
+    source: Path,
+    output: Path,
+    *,
+    method: LpgsMethod,
+    options: TrainOptions,
+    target_mb: float | None = None,
+    target_psnr_drop: float | None = None,
+) -> Compressed:
+    """Trains on ``source`` (a run or a splat file) and writes the bundle ``output``.
+
+    With ``target_psnr_drop`` the time is divided among :data:`ROUNDS` trainings that look for the
+    smallest size which loses no more dB. Raises :class:`UsageError` when both targets are given or
+    the size cannot be met.
+    """
+    if target_mb is not None and target_psnr_drop is not None:
+        raise UsageError("--target-mb and --target-psnr-drop exclude each other")
+    if output.suffix.lower() != ".s4d":
+        raise UsageError("bundles are written as .s4d", where=output, fix="name it SOMETHING.s4d")
+    teacher = load_teacher(source)
+    options = with_teachers_capture(replace(options, teacher=source), teacher)
+    with tempfile.TemporaryDirectory(prefix="scene4d-compress-") as scratch:
+        options = replace(options, output_dir=Path(scratch), evaluate=False)
+        if target_psnr_drop is None:
+            return _one(teacher, output, method, options, target_mb)
+        return _at_drop(teacher, output, method, options, target_psnr_drop)
+
+
+def _at_drop(
+    teacher: Teacher, output: Path, method: LpgsMethod, options: TrainOptions, allowed: float
+) -> Compressed:
+    """The smallest of some sizes whose loss is allowed, or the best where none is."""
+    minutes = options.max_minutes
+    options = replace(options, max_minutes=None if minutes is None else minutes / ROUNDS)
+    splats = teacher.representation.as_splats()
+    count = 0 if splats is None else int(splats.describe()["num_gaussians"])
+    size = max(0.02, _FIRST_SHARE * _PLY_BYTES * count / 1e6)
+    tried: list[Compressed] = []
+    for number in range(ROUNDS):
+        path = output.with_name(f".{output.stem}.{number}.s4d")
+        try:
+            made = _one(teacher, path, method, options, size)
+            _log.info("%.3f MB loses %.2f dB", made.size_mb, made.drop)
+            better = _preferred([*tried, made], allowed)
+            if better is made:
+                path.replace(output)
+            tried.append(made)
+        finally:
+            path.unlink(missing_ok=True)
+        size = _next_size(tried, allowed)
+    return replace(_preferred(tried, allowed), path=output)
+
+
+def _preferred(tried: Sequence[Compressed], allowed: float) -> Compressed:
+    good = [t for t in tried if t.drop <= allowed]
+    if good:
+        return min(good, key=lambda t: t.size_mb)
+    return min(tried, key=lambda t: t.drop)
+
+
+def _next_size(tried: Sequence[Compressed], allowed: float) -> float:
+    """Where the line through the last two measurements meets the loss that is allowed."""
+    last = tried[-1]
+    slope = _DB_PER_HALVING
+    if len(tried) > 1 and tried[-1].size_mb != tried[-2].size_mb:
+        halvings = math.log2(tried[-2].size_mb / last.size_mb)
+        slope = min(4.0, max(0.2, (last.drop - tried[-2].drop) / halvings))
+    halvings = min(2.0, max(-2.0, (allowed - last.drop) / slope))
+    return last.size_mb / 2**halvings
+
+
+def _one(
+    teacher: Teacher,
+    output: Path,
+    method: LpgsMethod,
+    options: TrainOptions,
+    target_mb: float | None,
+) -> Compressed:
+    method = replace(method, tree=replace(method.tree, target_mb=target_mb))
+    folder = start(method, options)
+    run = load_run(folder)
+    source = ExportSource(
+        path=run.path,
+        representation=run.representation,
+        cameras=run.cameras.train,
+        source_from_scene=run.cameras.source_from_scene,
+    )
+    _log.info("%s", bundle.export(source, output, BundleOptions(target_mb=target_mb)))
+    scene, images = load_capture(options, split="test", teacher=teacher)
+    before = teacher.in_frame_of(scene)
+    decoded = read_s4d(output)
+    found = Teacher(
+        path=output,
+        representation=splats_of(decoded, antialiased=source.antialiased),
+        cameras=(),
+        source_from_scene=torch.eye(4),
+    )
+    original = before.as_splats()
+    return Compressed(
+        path=output,
+        size_mb=output.stat().st_size / 1e6,
+        psnr_before=mean_psnr(before, scene, images),
+        psnr_after=mean_psnr(found.in_frame_of(scene), scene, images),
+        num_before=0 if original is None else int(original.describe()["num_gaussians"]),
+        num_after=len(decoded),
+        views=len(scene.test_indices),
+        against="the original's renders" if scene.dataparser == "rendered" else "photographs",
+        seconds=run.elapsed_s,
+    )
+
+
+@torch.no_grad()
+def mean_psnr(representation: Representation, scene: Scene, images: ViewSource) -> float:
+    """Mean PSNR in dB over the views that were held out."""
+    background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
+    values = []
+    for index in scene.test_indices:
+        view = images.view(index)
+        rgb = representation.render(view.camera, background=background).rgb.clamp(0, 1)
+        values.append(float(psnr(rgb, composited(view, background), mask=view.mask)))
+    return sum(values) / max(1, len(values))
