@@ -43,7 +43,8 @@ class ExportArgs:
         Literal["ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb", "bundle"]
     ]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
-    (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; the others: splats for other programs, docs/formats.md."""
+    (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; the others: splats
+    for other programs, docs/formats.md."""
     output_path: Path
     """File to write; an earlier one is replaced once the new one is complete."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,4 +1,4 @@
-"""A run or splats as an ``.s4d`` bundle, with poster, cameras and, on request, a size to land on."""
+"""A run or splats as an ``.s4d`` bundle with poster and cameras, at a size that was asked for."""
 
 from __future__ import annotations
 

@@ -79,9 +79,9 @@ class LpgsMethod(Method):
     """Parents to start from where the capture has no points."""
     init: Literal["auto", "points", "random"] = "auto"
     """Without a teacher: start from the capture's points, or at random."""
-    num_children: int = 1
-    """Most children of a parent; 0 to 4."""
-    grid: bool = True
+    num_children: int = 0
+    """Most children of a parent, 0 to 4. Children pay off in long trainings: methods/lpgs."""
+    grid: bool = False
     """Predict attributes from a hash grid."""
     grid_levels: int = 6
     grid_features: int = 4
