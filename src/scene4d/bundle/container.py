@@ -263,7 +263,14 @@ def _first_member(file: Any, size: int, where: Path) -> tuple[bytes, int]:
             fix="copy or download the file again",
         )
     file.seek(start)
-    return file.read(length), start + length
+    text = file.read(length)
+    if zlib.crc32(text) != struct.unpack_from("<I", header, 14)[0]:
+        raise DataError(
+            f"{MANIFEST} is damaged: its CRC-32 is not that of the ZIP header",
+            where=where,
+            fix="copy or download the file again",
+        )
+    return text, start + length
 
 
 def _entries(manifest: Mapping[str, Any], where: object) -> dict[str, Mapping[str, Any]]:
@@ -280,6 +287,12 @@ def _entries(manifest: Mapping[str, Any], where: object) -> dict[str, Mapping[st
             raise DataError(f"member {name!r} overlaps another or is not aligned", where=where)
         end = entry["offset"] + entry["length"]
         found[name] = entry
+    used = [manifest["poster"], manifest["tables"]]
+    used += [reference["member"] for reference in manifest["references"]]
+    used += [stage["member"] for stage in manifest["stages"]]
+    for name in used:
+        if name not in found:
+            raise DataError(f"there is no member {name!r}, which the manifest uses", where=where)
     return found
 
 

@@ -133,6 +133,12 @@ def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
     """The Gaussians of an opened bundle, in bundle coordinates; the first ``stages`` of them."""
     if bundle.manifest["kind"] != KIND:
         raise DataError(f"is of kind {bundle.manifest['kind']!r}, not splats", where=bundle.path)
+    points = sum(stage["points"] for stage in bundle.manifest["stages"])
+    if points != bundle.manifest["count"]:
+        raise DataError(
+            f"says it has {bundle.manifest['count']} splats, its stages have {points} points",
+            where=bundle.path,
+        )
     try:
         return splats_from(decode_scene(bundle, stages=stages), bundle.manifest["sh_degree"])
     except DataError as error:

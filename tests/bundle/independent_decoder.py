@@ -1,0 +1,245 @@
+"""A decoder of .s4d bundles (kind splats) written from mobile_export/SPEC.md alone.
+
+Standard library and numpy; nothing from scene4d. Slow and plain on purpose: it shows that the
+text is enough, and catches what two halves of one implementation would agree on wrongly.
+"""
+
+import hashlib
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+M32 = 0xFFFFFFFF
+
+
+def load(path):
+    """The manifest and a function that reads a verified member."""
+    path = Path(path)
+    if path.is_dir():
+        text = (path / "manifest.json").read_bytes()
+        data = None
+    else:
+        data = path.read_bytes()
+        assert data[:4] == b"PK\x03\x04"
+        crc, _, length, name, extra = struct.unpack("<IIIHH", data[14:30])
+        assert data[30 : 30 + name] == b"manifest.json"
+        text = data[30 + name + extra : 30 + name + extra + length]
+        assert zlib.crc32(text) == crc
+    manifest = json.loads(text)
+    assert manifest["format"] == "s4d" and manifest["version"].startswith("1.")
+    members = {entry["name"]: entry for entry in manifest["members"]}
+
+    def read(member):
+        entry = members[member]
+        assert entry["offset"] % 16 == 0
+        if data is None:
+            content = (path / member).read_bytes()
+        else:
+            content = data[entry["offset"] : entry["offset"] + entry["length"]]
+        assert len(content) == entry["length"]
+        assert hashlib.sha256(content).hexdigest() == entry["sha256"]
+        return content
+
+    return manifest, read
+
+
+def read_tables(data):
+    """Per table: the symbol of every slot, frequencies, starts."""
+    numbers, shift, value = [], 0, 0
+    for byte in zlib.decompress(data):
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            numbers.append(value)
+            shift = value = 0
+    tables, at = [], 0
+    while at < len(numbers):
+        n = numbers[at]
+        f = numbers[at + 1 : at + 1 + n]
+        assert sum(f) == 4096 and len(f) == n
+        slots, starts = [], []
+        for s in range(n):
+            starts.append(len(slots))
+            slots += [s] * f[s]
+        tables.append((slots, f, starts))
+        at += 1 + n
+    return tables
+
+
+class Stream:
+    """Section 3 of SPEC.md."""
+
+    def __init__(self, data, tables):
+        self.x = list(struct.unpack("<4I", data[:16]))
+        self.words = struct.unpack(f"<{(len(data) - 16) // 2}H", data[16:])
+        self.at = 0
+        self.tables = tables
+
+    def _step(self, lane, x):
+        assert 0 <= x <= M32
+        if x < 65536:
+            x = (x << 16) | self.words[self.at]
+            self.at += 1
+        self.x[lane] = x
+
+    def symbol(self, i, table):
+        slots, f, starts = self.tables[table]
+        x = self.x[i & 3]
+        slot = x & 4095
+        s = slots[slot]
+        self._step(i & 3, f[s] * (x >> 12) + slot - starts[s])
+        return s
+
+    def plain(self, i, w):
+        x = self.x[i & 3]
+        self._step(i & 3, ((x >> 12) << (12 - w)) + (x & ((1 << (12 - w)) - 1)))
+        return (x & 4095) >> (12 - w)
+
+    def bits(self, n, w):
+        return [self.plain(i, w) for i in range(n)]
+
+    def end(self):
+        assert self.at == len(self.words) and self.x == [65536] * 4
+
+
+def decode_points(stream, spec, n, depth):
+    """Section 4: grid coordinates of the points of one stage."""
+    nodes = [((0, 0, 0), 0, 7)]
+    for _ in range(depth):
+        following = []
+        symbols = [
+            stream.symbol(i, spec["tables"] + context) for i, (_, _, context) in enumerate(nodes)
+        ]
+        for ((x, y, z), c, _), symbol in zip(nodes, symbols, strict=True):
+            exists = [(symbol + 1) >> (b ^ c) & 1 for b in range(8)]
+            for b in range(8):
+                if exists[b]:
+                    place = (2 * x + (b & 1), 2 * y + (b >> 1 & 1), 2 * z + (b >> 2))
+                    context = exists[b ^ 1] + 2 * exists[b ^ 2] + 4 * exists[b ^ 4]
+                    following.append((place, b, context))
+        nodes = following
+    r = spec["leaf_low_bits"]
+    counts = [stream.symbol(i, spec["leaf_table"]) for i in range(len(nodes))]
+    low = stream.bits(len(nodes), r) if r else [0] * len(nodes)
+    points = []
+    for (place, _, _), t, v in zip(nodes, counts, low, strict=True):
+        points += [list(place)] * (((t << r) | v) + 1)
+    assert len(points) == n
+    rest = spec["bits"] - depth
+    points = [[coordinate << rest for coordinate in point] for point in points]
+    for axis in range(3):
+        if rest > 12:
+            for point, value in zip(points, stream.bits(n, rest - 12), strict=True):
+                point[axis] |= value << 12
+        if rest:
+            for point, value in zip(points, stream.bits(n, min(rest, 12)), strict=True):
+                point[axis] |= value
+    return points
+
+
+def channels_of(names):
+    for name in names:
+        array, _, numbers = name.rpartition(".")
+        first, _, last = numbers.partition("-")
+        for i in range(int(first), int(last or first) + 1):
+            yield array, i
+
+
+def decode_channel(stream, array, c, n, columns):
+    """Section 5: the codes of one channel."""
+    r = array.get("low_bits", [0] * array["components"])[c]
+    context = array.get("contexts", [None] * array["components"])[c]
+    previous = array.get("previous", [[]] * array["components"])[c]
+    rows = [0] * n
+    if context:
+        channels = list(channels_of(context["of"]))
+        weights = context.get("weights", [1] * len(channels))
+        for i in range(n):
+            v = 0
+            for channel, weight in zip(channels, weights, strict=True):
+                code = columns[channel][i]
+                v += weight * (abs(code) if context.get("magnitude") else code)
+            rows[i] = sum(edge <= v for edge in context["edges"])
+    symbols, before = [], 0
+    for i in range(n):
+        p = sum(edge <= before for edge in previous)
+        table = array["tables"][c] + rows[i] * (len(previous) + 1) + p
+        before = stream.symbol(i, table)
+        symbols.append(before)
+    low = stream.bits(n, r) if r else [0] * n
+    return [array["low"][c] + ((t << r) | v) for t, v in zip(symbols, low, strict=True)]
+
+
+def decode(path):
+    """Manifest, grid points [n, 3], and codes by array name [items, components]."""
+    manifest, read = load(path)
+    tables = read_tables(read(manifest["tables"]))
+    arrays = {array["name"]: array for array in manifest["arrays"]}
+    codes = {name: [[] for _ in range(a["components"])] for name, a in arrays.items()}
+    points = []
+    for stage in manifest["stages"]:
+        data = read(stage["member"])
+        columns = {}
+        for entry in stage["streams"]:
+            stream = Stream(data[entry["offset"] : entry["offset"] + entry["length"]], tables)
+            if entry.get("positions"):
+                points += decode_points(
+                    stream, manifest["positions"], stage["points"], entry["depth"]
+                )
+            for name in entry.get("arrays", ()):
+                n = arrays[name].get("items", stage["points"])
+                for c in range(arrays[name]["components"]):
+                    columns[name, c] = decode_channel(stream, arrays[name], c, n, columns)
+                    codes[name][c] += columns[name, c]
+            stream.end()
+    shaped = {
+        name: np.array(value, dtype=np.int64).reshape(arrays[name]["components"], -1).T
+        for name, value in codes.items()
+    }
+    return manifest, np.array(points, dtype=np.int64).reshape(-1, 3), shaped
+
+
+def values_of(name, manifest, codes):
+    array = next(a for a in manifest["arrays"] if a["name"] == name)
+    quantiser = array.get("quantiser")
+    values = codes[name].astype(np.float64)
+    if quantiser and quantiser["type"] == "uniform":
+        values = np.float32(np.array(quantiser["offset"]) + np.array(quantiser["step"]) * values)
+    elif quantiser:
+        book = values_of(quantiser["array"], manifest, codes)
+        values = book[codes[name]].reshape(len(values), -1)
+    if "basis" in array:
+        values = values @ values_of(array["basis"], manifest, codes)
+    if "mean" in array:
+        values = values + values_of(array["mean"], manifest, codes)
+    return np.asarray(values, dtype=np.float32)
+
+
+def splats(manifest, points, codes):
+    """Section 6: means, quats, log_scales, opacity, sh."""
+    spec = manifest["positions"]
+    means = np.float32(np.array(spec["origin"]) + spec["step"] * points.astype(np.float64))
+    xyz = values_of("rotation", manifest, codes)
+    w = np.sqrt(np.maximum(0, 1 - (xyz.astype(np.float64) ** 2).sum(axis=1, keepdims=True)))
+    sh = [values_of("dc", manifest, codes)]
+    if manifest["sh_degree"]:
+        sh.append(values_of("sh", manifest, codes))
+    flat = np.concatenate(sh, axis=1)
+    return {
+        "means": means,
+        "quats": np.concatenate([w, xyz], axis=1).astype(np.float32),
+        "log_scales": values_of("log_scales", manifest, codes),
+        "opacity": np.clip(values_of("opacity", manifest, codes)[:, 0], 0, 1),
+        "sh": flat.reshape(len(points), (manifest["sh_degree"] + 1) ** 2, 3),
+    }
+
+
+if __name__ == "__main__":
+    import sys
+
+    for path in sys.argv[1:]:
+        found = splats(*decode(path))
+        print(path, {name: value.shape for name, value in found.items()})
