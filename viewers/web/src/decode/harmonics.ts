@@ -27,7 +27,7 @@ export function shBasis(x: number, y: number, z: number): number[] {
 
 /**
  * Turns [K, 3] coefficients in place so that the scene rotated by `m` (row-major 3 x 3) shows in
- * direction m d what it showed in d. Band matrices come from solving at 2 l + 1 directions.
+ * direction m d what it showed in d. Band matrices are fitted over many directions.
  */
 export function rotateHarmonics(
   m: readonly number[],
@@ -53,24 +53,33 @@ export function rotateHarmonics(
   };
 }
 
-/** Well-spread directions, enough for degree 3. */
-const DIRECTIONS = Array.from({ length: 7 }, (_, i) => {
-  const z = 1 - (2 * i + 1) / 7;
+/** Well-spread directions; over them the harmonics are nearly orthogonal. */
+const DIRECTIONS = Array.from({ length: 64 }, (_, i) => {
+  const z = 1 - (2 * i + 1) / 64;
   const phi = 2.399963229728653 * i;
   const s = Math.sqrt(1 - z * z);
   return [s * Math.cos(phi), s * Math.sin(phi), z] as const;
 });
 
+/** Least squares for new of Y(m d) . new = Y(d) . old, over all directions and every unit old. */
 function bandMatrix(m: readonly number[], l: number): number[][] {
   const size = 2 * l + 1;
-  const band = (d: readonly number[]) =>
-    shBasis(d[0]!, d[1]!, d[2]!).slice(l * l, (l + 1) * (l + 1));
-  const chosen = DIRECTIONS.slice(0, size);
-  const turned = chosen.map((d) =>
-    band([0, 1, 2].map((r) => m[3 * r]! * d[0] + m[3 * r + 1]! * d[1] + m[3 * r + 2]! * d[2])),
-  );
-  // For every d: Y(m d) . new = Y(d) . old.
-  return solve(turned, chosen.map(band));
+  const left = Array.from({ length: size }, () => new Array<number>(size).fill(0));
+  const right = Array.from({ length: size }, () => new Array<number>(size).fill(0));
+  const band = (x: number, y: number, z: number) =>
+    shBasis(x, y, z).slice(l * l, (l + 1) * (l + 1));
+  for (const [x, y, z] of DIRECTIONS) {
+    const at = (r: number) => m[3 * r]! * x + m[3 * r + 1]! * y + m[3 * r + 2]! * z;
+    const turned = band(at(0), at(1), at(2));
+    const plain = band(x, y, z);
+    for (let r = 0; r < size; r++) {
+      for (let c = 0; c < size; c++) {
+        left[r]![c]! += turned[r]! * turned[c]!;
+        right[r]![c]! += turned[r]! * plain[c]!;
+      }
+    }
+  }
+  return solve(left, right);
 }
 
 /** X of A X = B by elimination with pivoting; small and square. */

@@ -26,7 +26,9 @@ export class MemorySource implements ByteSource {
   }
 
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    return Promise.resolve(this.bytes.subarray(offset, offset + length));
+    const end = offset + length;
+    if (end > this.size) return Promise.reject(cutOff("file", this.size, end));
+    return Promise.resolve(this.bytes.subarray(offset, end));
   }
 }
 

@@ -51,6 +51,9 @@ export class Overlay {
     this.apexes = this.cameras.map((c) => project(camera, [c.c2w[3]!, c.c2w[7]!, c.c2w[11]!]));
     for (const [i, c] of this.cameras.entries()) {
       if (i === this.selected && this.frame) continue;
+      const eye = [3, 7, 11].map((k) => camera.c2w[k]! - c.c2w[k]!) as V3;
+      // The one we stand in would be a frame around the picture.
+      if (length(eye) < size) continue;
       const apex = this.apexes[i]!;
       const corners = cornersOf(c, size).map((p) => project(camera, p));
       this.context.beginPath();

@@ -73,6 +73,19 @@ function hashBlock(state: Uint32Array, w: Uint32Array, view: DataView, at: numbe
   for (const [i, value] of [a, b, c, d, e, f, g, h].entries()) state[i] = state[i]! + value;
 }
 
+const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
+  let c = n;
+  for (let k = 0; k < 8; k++) c = c & 1 ? (c >>> 1) ^ 0xedb88320 : c >>> 1;
+  return c;
+});
+
+/** CRC-32 as ZIP has it. */
+export function crc32(bytes: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) crc = CRC[(crc ^ byte) & 255]! ^ (crc >>> 8);
+  return ~crc >>> 0;
+}
+
 /** SHA-256 as 64 lower-case hex digits. */
 export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   if (!globalThis.crypto?.subtle) return sha256Plain(bytes);

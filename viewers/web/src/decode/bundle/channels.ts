@@ -4,6 +4,7 @@ import type { RansDecoder } from "./rans";
 import type { Tables } from "./tables";
 
 const MAX_CHANNEL_TABLES = 256;
+const MAX_CONTEXT_CHANNELS = 256;
 /** Contexts whose sums span less are looked up in a table. */
 const SPAN = 1 << 16;
 
@@ -109,6 +110,8 @@ function contextRows(
 ): Uint8Array {
   const runs = context.of.map(parseRun);
   const width = runs.reduce((sum, run) => sum + run.last - run.first + 1, 0);
+  if (width > MAX_CONTEXT_CHANNELS)
+    throw damaged(`array ${name} has a context of ${width} channels`);
   if (!rising(context.edges) || (context.weights && context.weights.length !== width)) {
     throw damaged(`array ${name} has a context with unfitting weights or unsorted edges`);
   }

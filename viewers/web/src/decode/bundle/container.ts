@@ -1,12 +1,15 @@
 import { SceneError } from "../errors";
-import { type ByteSource, type Progress, RemoteFile } from "../remote";
-import { damaged, sha256 } from "./bytes";
+import { type ByteSource, MemorySource, type Progress, RemoteFile } from "../remote";
+import { readZip } from "../zip";
+import { crc32, damaged, sha256 } from "./bytes";
 import type { Manifest, Member } from "./manifest.gen";
 import { parseManifest } from "./schema";
 
 const ALIGNMENT = 16;
 const MAX_MANIFEST_BYTES = 16 << 20;
 const MANIFEST = "manifest.json";
+/** Bytes of the ZIP's end-of-directory record, the last of the file. */
+const END_RECORD = 22;
 
 /** A bundle whose manifest is checked; members are verified when read. */
 export interface Bundle {
@@ -36,7 +39,10 @@ export async function openFile(file: ByteSource): Promise<Bundle> {
     throw damaged("manifest.json is compressed or encrypted; bundles store their members");
   }
   if (length > MAX_MANIFEST_BYTES) throw damaged(`manifest.json declares ${length} bytes`);
-  const manifest = parseManifest(await file.read(start, length));
+  const text = await file.read(start, length);
+  if (crc32(text) !== view.getUint32(14, true))
+    throw damaged("manifest.json does not have its CRC-32");
+  const manifest = parseManifest(text);
   const members = checkedMembers(manifest);
   for (const member of members.values()) {
     const outside = file.size > 0 && member.offset + member.length > file.size;
@@ -45,6 +51,10 @@ export async function openFile(file: ByteSource): Promise<Bundle> {
         `member ${member.name} reaches beyond the file (it may be cut off) or into the manifest`,
       );
     }
+  }
+  if (file instanceof MemorySource) checkDirectory(await file.read(0, file.size), members);
+  else if (file.size > 0 && file.size < endOf(members) + END_RECORD) {
+    throw damaged("the ZIP directory is cut off");
   }
   return {
     manifest,
@@ -71,6 +81,21 @@ export async function openFolder(url: string, progress: Progress): Promise<Bundl
     return bytes;
   };
   return { manifest, size, read: (name) => verified(members, name, fetchMember) };
+}
+
+/** Where the whole file is here, its ZIP directory must say the same as the manifest. */
+function checkDirectory(bytes: Uint8Array<ArrayBuffer>, members: Map<string, Member>): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const end = bytes.length - END_RECORD;
+  if (end < 0 || view.getUint32(end, true) !== 0x06054b50) {
+    throw damaged("no ZIP directory at its end: cut off, or data behind it");
+  }
+  const listed = readZip(bytes);
+  listed.delete(MANIFEST);
+  const same = [...members.values()].every((m) => listed.get(m.name)?.length === m.length);
+  if (!same || listed.size !== members.size) {
+    throw damaged("the ZIP directory does not list the members of the manifest");
+  }
 }
 
 function endOf(members: Map<string, Member>): number {

@@ -61,6 +61,7 @@ function checkScene(manifest: Manifest): void {
   if (manifest.kind === "splats" && points !== manifest.count) {
     throw damaged(`count is ${manifest.count}, the stages have ${points} points`);
   }
+  if (!isSimilarity(manifest.transform)) throw damaged("transform is not a similarity");
   if (manifest.references.some((r) => r.camera >= manifest.cameras.length)) {
     throw damaged("a reference is of a camera that does not exist");
   }
@@ -92,6 +93,23 @@ function infoOf(bundle: Bundle, shown: number, degree: number): SceneInfo {
     unit: Math.cbrt(Math.abs(determinant(manifest.transform))),
     references: manifest.references.length,
   };
+}
+
+/** Rotation, uniform scale, translation: columns of one length, at right angles, not mirrored. */
+function isSimilarity(m: number[][]): boolean {
+  const column = (c: number) => [m[0]![c]!, m[1]![c]!, m[2]![c]!];
+  const dot = (a: number[], b: number[]) => a.reduce((sum, x, i) => sum + x * b[i]!, 0);
+  const squared = dot(column(0), column(0));
+  const tolerance = 1e-4 * squared;
+  const pairs = [
+    [0, 1],
+    [0, 2],
+    [1, 2],
+  ] as const;
+  const products = pairs.map(([a, b]) => dot(column(a), column(b)));
+  const lengths = [1, 2].map((c) => dot(column(c), column(c)) - squared);
+  const even = [...products, ...lengths].every((x) => Math.abs(x) <= tolerance);
+  return even && determinant(m) > 0 && m[3]!.every((x, i) => x === (i === 3 ? 1 : 0));
 }
 
 function determinant(m: number[][]): number {

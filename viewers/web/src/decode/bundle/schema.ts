@@ -28,7 +28,9 @@ const KINDS = ["splats", "lpgs"];
 export function parseManifest(bytes: Uint8Array): Manifest {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    checkStrict(text);
+    value = JSON.parse(text);
   } catch (error) {
     throw damaged(`manifest.json is not valid JSON (${error})`);
   }
@@ -49,6 +51,29 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   const fault = faults(value, schema as unknown as Rule, "").next().value;
   if (fault) throw damaged(`manifest.json: ${fault}`);
   return value as Manifest;
+}
+
+const DEEPEST = 64;
+
+/** Refuses what JSON.parse lets pass: repeated keys, numbers beyond double, endless nesting. */
+function checkStrict(text: string): void {
+  const token = /"(?:[^"\\]|\\.)*"|[{}[\]:,]|-?\d[\d.eE+-]*/g;
+  const objects: (Set<string> | null)[] = [];
+  let previous = "";
+  for (const [found] of text.matchAll(token)) {
+    if (found === "{") objects.push(new Set());
+    else if (found === "[") objects.push(null);
+    else if (found === "}" || found === "]") objects.pop();
+    else if (found === ":") {
+      const keys = objects.at(-1);
+      if (keys?.has(previous)) throw new Error(`the key ${previous} is given twice`);
+      keys?.add(previous);
+    } else if (/^[-\d]/.test(found) && !Number.isFinite(Number(found))) {
+      throw new Error(`${found} is no finite number`);
+    }
+    if (objects.length > DEEPEST) throw new Error("nested too deeply");
+    previous = found;
+  }
 }
 
 function* faults(value: unknown, given: Rule, at: string): Generator<string> {

@@ -10,6 +10,7 @@ import { Values } from "./values";
 const MAX_POINTS_PER_BYTE = 4;
 const MAX_CODES_PER_BYTE = 256;
 const FREE = 65536;
+const MAX_CHANNELS = 16384;
 
 /** One decoded stage: grid points and codes in coding order. */
 export interface DecodedStage {
@@ -113,6 +114,9 @@ function checkDeclared(bundle: Bundle): void {
   const codes = arrays.reduce((sum, a) => sum + (a.items ?? points) * a.components, 0);
   if (new Set(arrays.map((a) => a.name)).size !== arrays.length)
     throw damaged("an array is listed twice");
+  if (arrays.reduce((sum, a) => sum + a.components, 0) > MAX_CHANNELS) {
+    throw damaged(`more than ${MAX_CHANNELS} channels`);
+  }
   for (const a of arrays) {
     if ((a.items === undefined) !== (a.stage === undefined) || (a.stage ?? 0) >= stages.length) {
       throw damaged(`array ${a.name} needs both items and a stage that exists, or neither`);

@@ -2,6 +2,8 @@ import { damaged } from "./bytes";
 import type { Columns } from "./channels";
 import type { Array as ArrayEntry } from "./manifest.gen";
 
+const MAX_VALUES_PER_ITEM = 1024;
+
 export interface Matrix {
   rows: number;
   columns: number;
@@ -74,6 +76,8 @@ export class Values {
       }
       for (let i = 0; i < rows; i++) data[i * width + c] = offset + step * codes[from + i]!;
     }
+    if (!data.every(Number.isFinite))
+      throw damaged(`array ${entry.name} has values beyond float32`);
     return { rows, columns: width, data };
   }
 }
@@ -86,6 +90,7 @@ function fromBook(
   name: string,
 ): Matrix {
   const width = columns.length * book.columns;
+  if (width > MAX_VALUES_PER_ITEM) throw damaged(`array ${name} has ${width} values per item`);
   const data = new Float32Array(rows * width);
   for (const [c, codes] of columns.entries()) {
     for (let i = 0; i < rows; i++) {
