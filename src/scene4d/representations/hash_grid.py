@@ -84,7 +84,8 @@ def reference_lookup(
     corners = torch.tensor([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)]).to(points.device)
     for resolution, start, rows, dense in shape.layout().tolist():
         scaled = points.clamp(0, 1) * resolution
-        low = scaled.detach().floor().clamp(max=resolution - 1).long()
+        # NaN has no cell; in the first one its features are NaN, and no memory is misread.
+        low = scaled.detach().nan_to_num(0.0).floor().clamp(max=resolution - 1).long()
         fraction = scaled - low
         vertices = low[:, None] + corners
         if dense:
@@ -144,7 +145,8 @@ def _cell(value, resolution):
     """Lower vertex, fraction, and whether the value lies inside (0 gradient where clamped)."""
     inside = (value >= np.float32(0.0)) and (value <= np.float32(1.0))
     scaled = min(max(value, np.float32(0.0)), np.float32(1.0)) * np.float32(resolution)
-    low = min(np.int64(scaled), resolution - 1)
+    # NaN has no cell; in the first one its features are NaN, and no memory is misread.
+    low = min(np.int64(scaled), resolution - 1) if scaled >= np.float32(0.0) else np.int64(0)
     return low, scaled - np.float32(low), inside
 
 
