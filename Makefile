@@ -23,11 +23,11 @@ DEMO_MINUTES ?= 2.5
 PYTEST_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format lock benchmark test-nerfstudio wheel clean
+.PHONY: help demo test lint format lock benchmark test-nerfstudio player wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "also: lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
+	@echo "also: player, lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
 
 # torch: constraints.txt says torch==2.13.0. Where pip is configured with a folder that holds a CPU
 # build of it (PIP_FIND_LINKS, version 2.13.0+cpu), pip takes that one; elsewhere it takes the
@@ -83,6 +83,11 @@ $(NS_STAMP): pyproject.toml constraints.txt Makefile
 test-nerfstudio: $(NS_STAMP)
 	@$(NS_VENV)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
 
+# The web player, for `scene4d view` and `scene4d export ... player`; needs Node.js 20 or newer.
+player:
+	@cd viewers/web && npm ci --no-audit --no-fund && npm run build
+
+# With the player, if it has been made.
 wheel: $(STAMP)
 	@rm -rf dist
 	@$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir dist .

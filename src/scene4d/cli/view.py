@@ -1,0 +1,132 @@
+"""``scene4d view``: the web player with a scene, in this machine's browser or on a phone."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from scene4d.errors import UsageError
+
+PLAYED = {"ply", "compressed-ply", "spz", "sog", "glb", "s4d"}
+"""Splat formats that the player opens itself, by scene4d's names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewArgs:
+    """Opens the web player with a scene. The server gives out the player and this scene, nothing
+    else, under an address that cannot be guessed; Ctrl-C ends it."""
+
+    source: tyro.conf.Positional[Path]
+    """Bundle (.s4d or its unpacked folder), splat file of any format, or run folder; what the
+    player does not open itself becomes a temporary bundle."""
+    phone: bool = False
+    """Serve in the local network and print a QR code, for a phone in the same Wi-Fi. The scene
+    becomes a bundle, if it is none."""
+    port: int = 0
+    """Port to serve on; 0: a free one."""
+    host: str | None = None
+    """Address to serve on; by default 127.0.0.1, which only this machine reaches, and with --phone
+    this machine's in the local network."""
+    https: Literal["auto", "always", "never"] = "auto"
+    """With --phone: over HTTPS phones have WebGPU, but warn about the certificate first. auto: for
+    large scenes, where WebGPU matters."""
+    open: bool = True
+    """Open the browser; not with --phone."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port must be from 0 to 65535, got {self.port}")
+        if self.https != "auto" and not self.phone:
+            raise UsageError("--https is for --phone", fix="add --phone")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the verb: the address on stdout, the rest on stderr; returns after Ctrl-C."""
+    args = tyro.cli(ViewArgs, args=argv, prog="scene4d view")
+    from scene4d.viewer.player_files import player_folder
+    from scene4d.viewer.server import LOOPBACK, SceneServer, stopped_by_signals
+    from scene4d.viewer.site import scene_site
+
+    player = player_folder()
+    with stopped_by_signals(), tempfile.TemporaryDirectory(prefix="scene4d-view-") as folder:
+        scene = playable(args.source, Path(folder) / "scene.s4d", bundle=args.phone)
+        site = scene_site(scene, title=title_of(args.source), player=player)
+        if args.phone:
+            host, certificate = phone_access(args, scene, Path(folder))
+        else:
+            host, certificate = args.host or LOOPBACK, None
+        server = SceneServer(site, host=host, port=args.port, certificate=certificate)
+        tell(server.url, phone=args.phone)
+        if args.open and not args.phone:
+            import webbrowser
+
+            webbrowser.open(server.url)
+        server.serve_until_stopped()
+
+
+def playable(source: Path, temporary: Path, *, bundle: bool) -> Path:
+    """``source``, or a bundle of it written to ``temporary`` where the player needs one."""
+    from scene4d.cli.export import open_source
+    from scene4d.exporters.formats import format_of, is_splats
+
+    if source.exists() and is_splats(source):
+        form = format_of(source).name
+        if form == "s4d" or (form in PLAYED and not bundle):
+            return source
+    from scene4d.exporters.bundle import export
+
+    print(f"scene4d view: making a bundle of {source} ...", file=sys.stderr, flush=True)
+    print(f"  {export(open_source(source, device='cpu'), temporary)}", file=sys.stderr, flush=True)
+    return temporary
+
+
+def title_of(source: Path) -> str:
+    """A name for the page: the file's, or for a run its experiment's."""
+    source = source.resolve()
+    if source.name in ("config.toml", "meta.json", "manifest.json"):
+        source = source.parent
+    return source.parents[1].name if (source / "config.toml").is_file() else source.stem
+
+
+def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path | None]:
+    """The address to serve on, and the certificate for HTTPS; says in one line which and why."""
+    from scene4d.bundle.container import open_bundle
+    from scene4d.viewer import phone
+
+    host = args.host or phone.lan_address()
+    count = int(open_bundle(scene).manifest["count"])
+    large, possible = count > phone.HTTPS_FROM_SPLATS, phone.can_make_certificates()
+    if args.https == "always" or (args.https == "auto" and large and possible):
+        certificate = folder / "certificate.pem"
+        fingerprint = phone.make_certificate(certificate, host)
+        told = (
+            f"HTTPS, so that the phone has WebGPU for {count:,} splats; it warns once about the"
+            f" certificate made just now (SHA-256 {fingerprint[:23]}...): go on to the page"
+        )
+    else:
+        certificate = None
+        why = f"fine for {count:,} splats" if not large else "slower with so many splats"
+        hint = "" if possible or not large else "; pip install 'scene4d[viewer]' for HTTPS"
+        told = f"plain HTTP, where phones have WebGL2 and no WebGPU: {why}{hint}"
+    print(f"scene4d view: {told}", file=sys.stderr)
+    return host, certificate
+
+
+def tell(url: str, *, phone: bool) -> None:
+    """Prints the address, for a phone with its QR code."""
+    if phone:
+        from scene4d.viewer.phone import qr_code
+
+        code = qr_code(url)
+        try:
+            print(code or "  (pip install 'scene4d[viewer]' for a QR code here)", file=sys.stderr)
+        except UnicodeEncodeError:
+            print("  (this terminal has no block characters for a QR code)", file=sys.stderr)
+    print(url, flush=True)
+    where = "phones in the same network" if phone else "this machine"
+    print(f"scene4d view: open to {where}; Ctrl-C ends it", file=sys.stderr, flush=True)
