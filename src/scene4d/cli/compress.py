@@ -23,8 +23,6 @@ class CompressArgs:
     """The bundle to write, SOMETHING.s4d."""
     data: Path | None = None
     """Photographs to keep the looks of; by default the run's own, otherwise the scene's renders."""
-    target_mb: float | None = None
-    """Size of the bundle in MB (10^6 bytes), met within 2%; by default chosen by looks."""
     target_psnr_drop: float | None = None
     """Find the smallest bundle that loses at most so many dB on held-out views; three trainings."""
     max_minutes: float = 4.0
@@ -51,7 +49,6 @@ def main(argv: list[str]) -> None:
             max_minutes=None if args.method.steps is not None else args.max_minutes,
             device=args.device,  # type: ignore[arg-type]
         ),
-        target_mb=args.target_mb,
         target_psnr_drop=args.target_psnr_drop,
     )
     ply = 236 * made.num_before / 1e6

@@ -46,18 +46,19 @@ class Landed:
 
 def export(source: ExportSource, path: Path, options: BundleOptions | None = None) -> str:
     """Writes the bundle; returns a line that describes it."""
-    options = options or BundleOptions()
+    target_mb = None if options is None else options.target_mb
     if Path(path).suffix.lower() != ".s4d":
         raise UsageError("bundles are written as .s4d", where=path, fix="name it SOMETHING.s4d")
     if isinstance(source.representation, ParentChildSplats):
         kind, encode = LPGS, _lpgs_encoder(source.representation)
+        target_mb = target_mb or source.representation.target_mb
         cloud = cloud_of(source.representation.as_splats())
     else:
         kind, cloud = SPLATS, _scene_cloud(source)
         encode = _splats_encoder(cloud)
     info = scene_info(source, cloud)
     landed = land(
-        lambda factor: _sized(kind, encode(factor), info, factor), options.target_mb, path
+        lambda factor: _sized(kind, encode(factor), info, factor), target_mb, path
     )
     bundle_writer(kind, landed.coded, info).write(Path(path))
     each = landed.size / max(1, landed.coded.manifest["count"])
@@ -132,9 +133,7 @@ def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
         step = (step * factor).cpu()
         codes[_NAMES[name]] = (values[rows] / step).round().int().numpy()
         steps[_NAMES[name]] = step.numpy()
-    cells = 2**scene.structure.position_bits
-    cube = scene.cube(scene.means).cpu()[rows]
-    points = (cube.double() * cells).floor().clamp(0, cells - 1).numpy().astype(np.uint32)
+    points = scene.cells(scene.means).cpu()[rows].numpy().astype(np.uint32)
     masks = (scene.gaussians["keep_children"].cpu()[rows] > 0).numpy()
     table = None
     if scene.grid is not None and scene.table_quantiser is not None:

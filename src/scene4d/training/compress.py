@@ -16,7 +16,6 @@ from scene4d.errors import UsageError
 from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.exporters import bundle
-from scene4d.exporters.options import BundleOptions
 from scene4d.exporters.s4d import read_s4d
 from scene4d.exporters.source import ExportSource, splats_of
 from scene4d.representations.base import Representation
@@ -64,7 +63,6 @@ def compress(
     *,
     method: LpgsMethod,
     options: TrainOptions,
-    target_mb: float | None = None,
     target_psnr_drop: float | None = None,
 ) -> Compressed:
     """Trains on ``source`` (a run or a splat file) and writes the bundle ``output``.
@@ -73,7 +71,7 @@ def compress(
     smallest size which loses no more dB. Raises :class:`UsageError` when both targets are given or
     the size cannot be met.
     """
-    if target_mb is not None and target_psnr_drop is not None:
+    if method.target_mb is not None and target_psnr_drop is not None:
         raise UsageError("--target-mb and --target-psnr-drop exclude each other")
     if output.suffix.lower() != ".s4d":
         raise UsageError("bundles are written as .s4d", where=output, fix="name it SOMETHING.s4d")
@@ -82,7 +80,7 @@ def compress(
     with tempfile.TemporaryDirectory(prefix="scene4d-compress-") as scratch:
         options = replace(options, output_dir=Path(scratch), evaluate=False)
         if target_psnr_drop is None:
-            return _one(teacher, output, method, options, target_mb)
+            return _one(teacher, output, method, options)
         return _at_drop(teacher, output, method, options, target_psnr_drop)
 
 
@@ -99,7 +97,7 @@ def _at_drop(
     for number in range(ROUNDS):
         path = output.with_name(f".{output.stem}.{number}.s4d")
         try:
-            made = _one(teacher, path, method, options, size)
+            made = _one(teacher, path, replace(method, target_mb=size), options)
             _log.info("%.3f MB loses %.2f dB", made.size_mb, made.drop)
             better = _preferred([*tried, made], allowed)
             if better is made:
@@ -134,9 +132,7 @@ def _one(
     output: Path,
     method: LpgsMethod,
     options: TrainOptions,
-    target_mb: float | None,
 ) -> Compressed:
-    method = replace(method, tree=replace(method.tree, target_mb=target_mb))
     folder = start(method, options)
     run = load_run(folder)
     source = ExportSource(
@@ -145,7 +141,7 @@ def _one(
         cameras=run.cameras.train,
         source_from_scene=run.cameras.source_from_scene,
     )
-    _log.info("%s", bundle.export(source, output, BundleOptions(target_mb=target_mb)))
+    _log.info("%s", bundle.export(source, output))
     scene, images = load_capture(options, split="test", teacher=teacher)
     before = teacher.in_frame_of(scene)
     decoded = read_s4d(output)

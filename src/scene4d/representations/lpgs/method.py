@@ -30,7 +30,7 @@ class RateOptions(ObjectiveOptions):
     weight: float = 1e-3
     """Loss for one byte per Gaussian that training started with."""
     target_mb: float | None = None
-    """Below this size, in MB, nothing more is saved; set from ``tree.target_mb``."""
+    """Below this size, in MB, nothing more is saved; the method's own ``target_mb``."""
 
 
 _CONTAINER_BYTES = 25_000
@@ -54,7 +54,7 @@ class TreeOptions(McmcOptions):
     tree_every: int = 25
     """Steps between manipulations."""
     target_mb: float | None = None
-    """Size to reach, in MB (10^6 bytes): the parents that matter least go until it is met."""
+    """The parents that matter least go until it is met; the method's own ``target_mb``."""
     target_at: float = 0.5
     """Share of training at which that size is reached."""
     tree_until: float = 0.7
@@ -79,6 +79,8 @@ class LpgsMethod(Method):
     """Parents to start from where the capture has no points."""
     init: Literal["auto", "points", "random"] = "auto"
     """Without a teacher: start from the capture's points, or at random."""
+    target_mb: float | None = None
+    """Size of the bundle in MB (10^6 bytes), met within 2%; by default chosen by looks."""
     num_children: int = 0
     """Most children of a parent, 0 to 4. Children pay off in long trainings: methods/lpgs."""
     grid: bool = False
@@ -137,12 +139,12 @@ class LpgsMethod(Method):
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Looks and size."""
-        rate = replace(self.rate, target_mb=self.tree.target_mb)
+        rate = replace(self.rate, target_mb=self.target_mb)
         return [self.photometric, rate, self.sparsity]
 
     def strategy_options(self) -> StrategyOptions:
         """Growth during warm-up, then adaptive tree manipulation."""
-        return self.tree
+        return replace(self.tree, target_mb=self.target_mb)
 
     def learning_rate_factor(self, group: str, progress: float) -> float:
         """Every rate decays exponentially, positions' by far the most."""

@@ -68,6 +68,8 @@ class ParentChildSplats(Representation):
         max_num_gaussians: int = 2**31 - 1,
         num_at_start: int = 0,
         coder_ratio: float = 1.0,
+        rate_turn: int = 0,
+        target_mb: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """``parents``: means [P, 3], the :data:`CODED` attributes (rotations are the vector part
@@ -97,7 +99,9 @@ class ParentChildSplats(Representation):
         self.max_num_gaussians = max_num_gaussians
         self.num_at_start = num_at_start or len(parents["means"])
         self.progress = 1.0
-        self._rate_turn = 0
+        self._rate_turn = rate_turn
+        self.target_mb = target_mb
+        """Size that its bundle shall have, in MB."""
         self.coder_ratio = coder_ratio
         """What the coder makes of the scene, relative to the estimate without it."""
 
@@ -141,6 +145,7 @@ class ParentChildSplats(Representation):
             warm_up=warm_up if method.warm_up is None else method.warm_up,
             quantise_at=quantise_at if method.quantise_at is None else method.quantise_at,
             max_num_gaussians=method.max_num_gaussians,
+            target_mb=method.target_mb,
             generator=generator,
         )
 
@@ -178,6 +183,8 @@ class ParentChildSplats(Representation):
             "max_num_gaussians": self.max_num_gaussians,
             "num_at_start": self.num_at_start,
             "coder_ratio": self.coder_ratio,
+            "rate_turn": self._rate_turn,
+            "target_mb": self.target_mb,
         }
 
     @torch.no_grad()
@@ -280,8 +287,7 @@ class ParentChildSplats(Representation):
         tokens = self.network.tokens(_own_inputs(base, self.structure), self._features(means))
         if self.has_children:
             keep_children = _switch(self.gaussians["keep_children"].index_select(0, rows))
-            if bool((keep_children > 0).any()):
-                return self._families(rows, means, base, keep, keep_children, tokens)
+            return self._families(rows, means, base, keep, keep_children, tokens)
         corrected = _add(base, self.network.corrections(tokens, child=False), self.structure)
         return self._parents_alone(rows, means, corrected, keep)
 
@@ -369,7 +375,8 @@ class ParentChildSplats(Representation):
         """
         keep = _switch(self.gaussians["keep"])
         count = max(1, int((keep.detach() > 0).sum()))
-        rows = torch.arange(self._rate_turn, self.num_gaussians, _SAMPLED_FOR_RATE)
+        every = max(1, min(_SAMPLED_FOR_RATE, self.num_gaussians))
+        rows = torch.arange(self._rate_turn % every, self.num_gaussians, every)
         self._rate_turn = (self._rate_turn + 1) % _SAMPLED_FOR_RATE
         rows = rows.to(keep.device)
         bits = keep.new_zeros(len(rows))
@@ -418,13 +425,20 @@ class ParentChildSplats(Representation):
         if not self.rounds:
             return means
         with torch.no_grad():
-            steps = 2.0**self.structure.position_bits
-            cube = self.cube(means)
-            rounded = self._from_cube(((cube * steps).floor() + 0.5) / steps)
+            centres = (self.cells(means) + 0.5) / 2.0**self.structure.position_bits
+            rounded = self._from_cube(centres)
         return means + (rounded - means).detach()
 
-    def cube(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Points in the contracted unit cube, where positions are rounded."""
+    def cells(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n 3"]:
+        """The cells of the contracted unit cube, along each axis, that points are rounded to."""
+        cells = 2**self.structure.position_bits
+        local = self._cube(points) - 0.5
+        # All space lies in a ball; the cells at its surface have their centres beyond it.
+        limit = 0.5 - 2 / cells
+        local = local * (limit / local.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+        return ((local + 0.5) * cells).floor().long().clamp(0, cells - 1)
+
+    def _cube(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         return contracted(points, points.new_tensor(self.structure.centre), self.structure.radius)
 
     def _from_cube(self, cube: Tensor) -> Tensor:
@@ -437,7 +451,7 @@ class ParentChildSplats(Representation):
         if self.grid is None or self.table_quantiser is None:
             return None
         if self.structure.contraction:
-            cube = self.cube(points)
+            cube = self._cube(points)
         else:
             centre = points.new_tensor(self.structure.centre)
             cube = (points - centre) / (2 * self.structure.radius) + 0.5
@@ -501,7 +515,7 @@ def parents_of(splats: GaussianSplats, structure: Structure) -> dict[str, Tensor
         vectors, order = smallest_turn(g["quats"])
         rest = structure.sh_rest
         shn = torch.zeros(len(vectors), rest, 3)
-        shared = min(rest, g["shN"].shape[1])
+        shared = min(rest, (splats.active_sh_degree + 1) ** 2 - 1)
         shn[:, :shared] = g["shN"][:, :shared]
         count = len(vectors)
         return {

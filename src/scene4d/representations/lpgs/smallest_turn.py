@@ -18,8 +18,12 @@ def smallest_turn(
 
     Permuting the axes, with signs so that the frame stays right-handed, describes the same
     Gaussian once its scales are permuted alike. The best of the 24 turns by at most 62.8 degrees,
-    so |v| <= 0.61. Returns v [n, 3] and, for each new axis, the old one whose scale it takes.
+    so |v| <= 0.6104. Returns v [n, 3] and, for each new axis, the old one whose scale it takes.
+    Quaternions have any length; zero is no turn.
     """
+    largest = quats.abs().amax(dim=-1, keepdim=True)  # squares would overflow or vanish
+    quats = torch.where(largest == 0, quats.new_tensor([1.0, 0.0, 0.0, 0.0]), quats)
+    quats = quats / torch.where(largest == 0, 1.0, largest)
     products = torch.stack([_product(quats, q) for q in _QUATS.to(quats)])
     products = products / products.norm(dim=-1, keepdim=True)
     best = products[..., 0].abs().argmax(dim=0)
