@@ -42,6 +42,8 @@ BEYOND_THE_TABLE = {
     "viewer": {"cameras", "rendering"},
     # A teacher may be a splat file, which exporters read.
     "training": {"exporters"},
+    # The format player is the scene together with the player's build, which viewer/ knows.
+    "exporters": {"viewer"},
 }
 """Where the code needs more than the table says, and why; still one way only."""
 MAY_IMPORT_ALL = {"integrations", "cli"}

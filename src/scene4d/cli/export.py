@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from scene4d.errors import DataError
-from scene4d.exporters.options import BundleOptions, MeshOptions
+from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions
 
 if TYPE_CHECKING:
     from scene4d.exporters.source import ExportSource
@@ -25,6 +25,7 @@ FORMATS: dict[str, str] = {
     "sog": "scene4d.exporters.formats:export_sog",
     "glb": "scene4d.exporters.formats:export_glb",
     "bundle": "scene4d.exporters.bundle:export",
+    "player": "scene4d.exporters.player:export",
 }
 """Format -> module:function, called with (ExportSource, output path, options). The options are the
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
@@ -40,30 +41,38 @@ class ExportArgs:
     source: tyro.conf.Positional[Path]
     """Run folder or its config.toml, or a splat file of any format."""
     format: tyro.conf.Positional[
-        Literal["ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb", "bundle"]
+        Literal["ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb", "bundle", "player"]
     ]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
-    (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; the others: splats
-    for other programs, docs/formats.md."""
+    (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; player: a folder with the web
+    player and the scene, for any static host, docs/phone.md; the others: splats for other
+    programs, docs/formats.md."""
     output_path: Path
-    """File to write; an earlier one is replaced once the new one is complete."""
+    """File to write, for player a folder; an earlier one is replaced once the new one is
+    complete."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where renders for a mesh are made."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
     bundle: Annotated[BundleOptions, tyro.conf.arg(name="")] = field(default_factory=BundleOptions)
+    player: Annotated[PlayerOptions, tyro.conf.arg(name="")] = field(default_factory=PlayerOptions)
 
 
 def main(argv: list[str]) -> None:
     """Runs the verb: what was written on stderr, its path on stdout."""
     args = tyro.cli(ExportArgs, args=argv, prog="scene4d export")
-    if args.format != "mesh" and args.mesh != MeshOptions():
-        print(f"warning: the options for meshes are ignored by {args.format}", file=sys.stderr)
+    for name, defaults in (("mesh", MeshOptions()), ("bundle", BundleOptions()),
+                           ("player", PlayerOptions())):  # fmt: skip
+        used = args.format == name or (name, args.format) == ("bundle", "player")
+        if not used and getattr(args, name) != defaults:
+            print(f"warning: {args.format} ignores the options of {name}", file=sys.stderr)
+    more = {"target_mb": args.bundle.target_mb} if args.format == "player" else {}
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
     described = export(
         open_source(args.source, device=args.device if args.format in _RENDERED else "cpu"),
         args.output_path,
         getattr(args, args.format, None),
+        **more,
     )
     print(described, file=sys.stderr)
     print(args.output_path)

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     args = tyro.cli(ViewArgs, args=argv, prog="scene4d view")
     from scene4d.viewer.player_files import player_folder
     from scene4d.viewer.server import LOOPBACK, SceneServer, stopped_by_signals
-    from scene4d.viewer.site import scene_site
+    from scene4d.viewer.site import scene_site, title_of
 
     player = player_folder()
     with stopped_by_signals(), tempfile.TemporaryDirectory(prefix="scene4d-view-") as folder:
@@ -83,14 +83,6 @@ def playable(source: Path, temporary: Path, *, bundle: bool) -> Path:
     print(f"scene4d view: making a bundle of {source} ...", file=sys.stderr, flush=True)
     print(f"  {export(open_source(source, device='cpu'), temporary)}", file=sys.stderr, flush=True)
     return temporary
-
-
-def title_of(source: Path) -> str:
-    """A name for the page: the file's, or for a run its experiment's."""
-    source = source.resolve()
-    if source.name in ("config.toml", "meta.json", "manifest.json"):
-        source = source.parent
-    return source.parents[1].name if (source / "config.toml").is_file() else source.stem
 
 
 def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from scene4d.errors import UsageError
 
@@ -39,3 +40,38 @@ class BundleOptions:
     def __post_init__(self) -> None:
         if self.target_mb is not None and not 0 < self.target_mb < float("inf"):
             raise UsageError(f"--target-mb must be positive, got {self.target_mb}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetBudget:
+    """What a kind of device draws smoothly and loads without a long wait; by default no limit."""
+
+    splats: int = 1 << 62
+    sh_degree: int = 3
+    size_mb: float = float("inf")
+    """MB (10^6 bytes) of the bundle."""
+
+
+TARGETS: dict[str, TargetBudget] = {
+    "phone": TargetBudget(splats=1_000_000, sh_degree=2, size_mb=20),
+    "phone-low": TargetBudget(splats=250_000, sh_degree=1, size_mb=5),
+    "desktop": TargetBudget(splats=2_500_000, sh_degree=3, size_mb=100),
+    "headset": TargetBudget(splats=500_000, sh_degree=1, size_mb=20),
+}
+"""Budgets by kind of device. phone and desktop: the numbers of splats that Spark, another player of
+splats, allows on Android and on desktops; phone-low: a quarter of it, for phones of 3 to 4 GB of
+memory; headset: half, because both eyes are drawn. 20 MB take 8 s at 20 Mbit/s. Judgements, not
+measured on devices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayerOptions:
+    """How a scene is written with the web player (format player)."""
+
+    target: Literal["phone", "phone-low", "desktop", "headset"] | None = None
+    """Keep within what such a device plays: phone 1,000,000 splats, SH degree 2, 20 MB; phone-low
+    250,000, 1, 5 MB; desktop 2,500,000, 3, 100 MB; headset 500,000, 1, 20 MB. None: no limits."""
+    single_file: bool = False
+    """One HTML file with everything in it, instead of a folder; opens from a disk, too."""
+    title: str | None = None
+    """Name on the page and under the icon; None: the run's experiment or the file's name."""

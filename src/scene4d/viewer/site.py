@@ -79,3 +79,11 @@ def scene_files(scene: Path) -> tuple[str, dict[str, Path]]:
         members = {f"scene/{path.name}": path for path in pictures}
         return f"scene/{SOG_INDEX}", {**members, f"scene/{SOG_INDEX}": scene / SOG_INDEX}
     raise DataError("is neither a scene's file nor a folder with one", where=scene)
+
+
+def title_of(source: Path) -> str:
+    """A name for the page: the file's, or for a run its experiment's."""
+    source = Path(source).resolve()
+    if source.name in ("config.toml", SOG_INDEX, MANIFEST):
+        source = source.parent
+    return source.parents[1].name if (source / "config.toml").is_file() else source.stem
