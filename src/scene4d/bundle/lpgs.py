@@ -281,7 +281,7 @@ class _Network:
         tokens = self._tokens(means, base)
         parent, child = np.nonzero(alive)
         taken = {name: value[parent] for name, value in base.items()}
-        if not len(parent):
+        if not alive.shape[1]:
             return (means, self._corrected(base, tokens, "parent_head")), (means[:0], taken)
         offsets = self._apply("place", tokens).reshape(len(means), -1, 3)[parent, child]
         places = means[parent] + turned(offsets, taken)

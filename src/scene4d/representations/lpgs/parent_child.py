@@ -427,7 +427,7 @@ class ParentChildSplats(Representation):
         with torch.no_grad():
             centres = (self.cells(means) + 0.5) / 2.0**self.structure.position_bits
             rounded = self._from_cube(centres)
-        return means + (rounded - means).detach()
+        return rounded + (means - means.detach())  # exact, however far away
 
     def cells(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n 3"]:
         """The cells of the contracted unit cube, along each axis, that points are rounded to."""
