@@ -264,12 +264,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15, help="timed runs (default 15)")
     parser.add_argument("--gaussians", type=int, default=50_000, help="reference only")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time; needs --threads 1")
+    parser.add_argument(
+        "--give-back", action="store_true", help="let the C library give freed memory back"
+    )
     args = parser.parse_args()
     if args.cpu_time and args.threads != 1:
         parser.error("--cpu-time measures one thread: add --threads 1")
     import numba
     import torch
 
+    if not args.give_back:
+        from scene4d.rendering.freed_memory import keep_freed_memory
+
+        keep_freed_memory()
     if args.threads:
         numba.set_num_threads(args.threads)
         torch.set_num_threads(args.threads)

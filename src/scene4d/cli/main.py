@@ -38,6 +38,7 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 ok, 1 the work failed, 2 wrong usage."""
     from scene4d.errors import Scene4dError
+    from scene4d.rendering.freed_memory import keep_freed_memory
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     # torch and Numba bring an OpenMP each, whose waiting threads spin against the other's work;
     # docs/rasteriser.md has the figures. A user's own setting stands.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    _keep_freed_memory()
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     warnings.showwarning = _show_warning
     try:
@@ -70,20 +71,6 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     return 0
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc to keep large freed blocks: every training step takes and frees the same ones,
-    and getting them from the system again costs a page fault each 4 kB (docs/rasteriser.md)."""
-    import ctypes
-
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # another C library
-        return
-    mallopt(m_mmap_threshold, 1 << 30) or mallopt(m_mmap_threshold, 1 << 25)
-    mallopt(m_trim_threshold, 1 << 30)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -1,4 +1,4 @@
-"""The command line keeps freed memory, so that training steps do not fault it in again."""
+"""Freed memory is kept, so that training steps do not fault it in again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ CODE = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "keep":
-    from scene4d.cli.main import _keep_freed_memory
-    _keep_freed_memory()
+    from scene4d.rendering.freed_memory import keep_freed_memory
+    assert keep_freed_memory()
 np.ones(4_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
