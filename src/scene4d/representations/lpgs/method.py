@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from scene4d.representations.method import (
     Method,
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from scene4d.data.scene import Scene
     from scene4d.representations.base import Representation
-    from scene4d.representations.lpgs.parent_child import ParentChildSplats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +124,16 @@ class LpgsMethod(Method):
     sparsity: SparsityOptions = field(default_factory=lambda: SparsityOptions(weight=0.0))
     tree: TreeOptions = field(default_factory=TreeOptions)
 
-    def build(self, scene: Scene, *, generator: torch.Generator) -> ParentChildSplats:
+    def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
         """Parents at the scene's points, or at random ones."""
-        scenes: type[ParentChildSplats] = self.representation_class()  # type: ignore[assignment]
+        scenes: Any = self.representation_class()
         return scenes.from_scene(scene, self, generator=generator)
 
     def build_from(
         self, teacher: Representation, scene: Scene, *, generator: torch.Generator
-    ) -> ParentChildSplats:
+    ) -> Representation:
         """Parents at the teacher's Gaussians where it is made of such."""
-        scenes: type[ParentChildSplats] = self.representation_class()  # type: ignore[assignment]
+        scenes: Any = self.representation_class()
         return scenes.from_scene(scene, self, generator=generator, teacher=teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:

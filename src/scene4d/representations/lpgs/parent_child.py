@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from scene4d.cameras.camera import Camera
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
-from scene4d.representations.hash_grid import GridShape, HashGrid, contracted
+from scene4d.representations.hash_grid import HashGrid, contracted
 from scene4d.representations.lpgs.family_network import FamilyNetwork
 from scene4d.representations.lpgs.quantisers import Quantiser
-from scene4d.representations.lpgs.smallest_turn import smallest_turn
+from scene4d.representations.lpgs.seeds import parents_of, structure_for
 from scene4d.representations.lpgs.structure import Structure
 from scene4d.representations.splats.gaussians import GaussianSplats, render_gaussians
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 CODED = ("scales", "rotations", "opacities", "sh0", "shN")
 """Attributes of a parent that are quantised and coded; beside them its place and its masks."""
 START_STEPS = {"scales": 0.12, "rotations": 0.06, "opacities": 0.4, "sh0": 0.06, "shN": 0.08}
-MASK_START = 1.0
-"""Masks start here, as logits: alive, but not far from the edge at 0."""
 _SAMPLED_FOR_RATE = 4
 """The rate is estimated from one parent in so many, another each time."""
 _TABLE_STEP = 0.02
+_CORRECTION_STEPS = 12
+"""Iterations towards attributes whose correction is known to be wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,8 @@ class ParentChildSplats(Representation):
             learning_rates={**rates, **masks, **shared},
             extent=scene.extent,
             antialiased=splats.antialiased,
-            warm_up=warm_up if method.warm_up is None else method.warm_up,
-            quantise_at=quantise_at if method.quantise_at is None else method.quantise_at,
+            warm_up=warm_up,
+            quantise_at=quantise_at,
             max_num_gaussians=method.max_num_gaussians,
             target_mb=method.target_mb,
             generator=generator,
@@ -339,6 +339,35 @@ class ParentChildSplats(Representation):
             child=torch.cat([torch.full_like(rows, -1), member]),
         )
 
+    @torch.no_grad()
+    def before_correction(
+        self, means: Float[Tensor, "n 3"], wanted: Mapping[str, Float[Tensor, "n _"]]
+    ) -> dict[str, Float[Tensor, "n _"]]:
+        """Attributes (:data:`CODED`) of childless parents at ``means`` that unpack to ``wanted``.
+
+        Corrections depend on what they correct, so it is found by iteration, as closely as that
+        gets: exactly before the network has learned to correct.
+        """
+        network = self.network
+        if network is None:
+            return dict(wanted)
+        features = self._features(means)
+        best, best_error = dict(wanted), means.new_full((len(means), 1), math.inf)
+        base = dict(wanted)
+        for _ in range(_CORRECTION_STEPS):
+            tokens = network.tokens(_own_inputs(base, self.structure), features)
+            if self.has_children:
+                alone = torch.ones(len(means), 1, dtype=torch.bool, device=means.device)
+                tokens = network.attended(tokens[:, None], alone)[:, 0]
+            found = _add(base, network.corrections(tokens, child=False), self.structure)
+            missing = {name: wanted[name] - found[name] for name in CODED}
+            error = torch.cat(list(missing.values()), dim=1).abs().amax(dim=1, keepdim=True)
+            better = error < best_error
+            best = {name: torch.where(better, base[name], best[name]) for name in CODED}
+            best_error = torch.where(better, error, best_error)
+            base = {name: base[name] + missing[name] for name in CODED}
+        return best
+
     def as_splats(self) -> GaussianSplats:
         """The scene as plain splats."""
         with torch.no_grad():
@@ -506,71 +535,3 @@ def _add(
     return {
         name: base[name] + part for (name, _), part in zip(structure.attributes, parts, strict=True)
     }
-
-
-def parents_of(splats: GaussianSplats, structure: Structure) -> dict[str, Tensor]:
-    """Parents that look like ``splats``, with masks on."""
-    with torch.no_grad():
-        g = {name: value.detach().clone() for name, value in splats.gaussians.items()}
-        vectors, order = smallest_turn(g["quats"])
-        rest = structure.sh_rest
-        shn = torch.zeros(len(vectors), rest, 3)
-        shared = min(rest, (splats.active_sh_degree + 1) ** 2 - 1)
-        shn[:, :shared] = g["shN"][:, :shared]
-        count = len(vectors)
-        return {
-            "means": g["means"],
-            "scales": g["scales"].gather(1, order),
-            "rotations": vectors,
-            "opacities": g["opacities"],
-            "sh0": g["sh0"][:, 0],
-            "shN": shn.reshape(count, -1),
-            "keep": _keep_by_rank(splats),
-            "keep_children": torch.full((count, structure.num_children), MASK_START),
-        }
-
-
-def _keep_by_rank(splats: GaussianSplats) -> Tensor:
-    """Mask logits that rise with a Gaussian's share in pictures (opacity times area): under the
-    same pressure, those that show least are masked first."""
-    areas = splats.stds.sort(dim=-1).values[:, 1:].prod(dim=-1)
-    rank = (splats.alphas * areas).argsort().argsort() / max(1, splats.num_gaussians)
-    return MASK_START * (0.3 + 1.4 * rank)
-
-
-def structure_for(scene: Scene, splats: GaussianSplats, method: LpgsMethod) -> Structure:
-    """The network's shape; its grid is as large as the scene has Gaussians."""
-    positions = torch.stack([camera.position for camera in scene.train_cameras()])
-    centre = positions.mean(dim=0)
-    grid = None
-    if method.grid:
-        rows = max(64, int(method.grid_share * splats.num_gaussians))
-        grid = GridShape.growing(
-            levels=method.grid_levels,
-            features=method.grid_features,
-            coarsest=method.grid_coarsest,
-            finest=method.grid_finest,
-            max_rows=rows,
-        )
-    return Structure(
-        num_children=method.num_children,
-        sh_degree=min(method.sh_degree, splats.sh_degree),
-        grid=grid,
-        hidden=method.hidden,
-        attention=method.attention,
-        contraction=method.contraction,
-        centre=tuple(centre.tolist()),
-        radius=scene.extent,
-        position_bits=method.position_bits or _position_bits(scene),
-    )
-
-
-_POSITION_PIXELS = 0.15
-"""Cells of stored positions are about this wide on the training images."""
-
-
-def _position_bits(scene: Scene) -> int:
-    """Enough bits that rounding a position cannot be seen: one cell of the cube, four radii wide,
-    is a small part of a pixel at the distance of one radius."""
-    focal = torch.stack([camera.K[0, 0] for camera in scene.train_cameras()]).median().item()
-    return max(8, min(20, math.ceil(math.log2(4 * focal / _POSITION_PIXELS))))

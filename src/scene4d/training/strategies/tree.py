@@ -13,7 +13,8 @@ from torch import Tensor
 from scene4d.bundle.lpgs import encode_lpgs
 from scene4d.exporters.bundle import lpgs_parts
 from scene4d.representations.lpgs.method import TreeOptions, payload_bytes
-from scene4d.representations.lpgs.parent_child import MASK_START, ParentChildSplats
+from scene4d.representations.lpgs.parent_child import ParentChildSplats
+from scene4d.representations.lpgs.seeds import MASK_START
 from scene4d.training.objectives.base import TrainingStep
 from scene4d.training.strategies.mcmc import Mcmc
 
@@ -128,15 +129,20 @@ class Tree(Mcmc):
         rows = row_of[parents.cpu(), children.cpu()]
         rows = rows[rows >= 0].to(unpacked.parent.device)
         tensors = unpacked.tensors
-        quats = tensors["quats"][rows]
+        means, quats = tensors["means"][rows], tensors["quats"][rows]
         alphas = tensors["alphas"][rows].clamp(self.options.min_opacity, 1 - 1e-6)
-        return {
-            "means": tensors["means"][rows],
+        looks = {
             "scales": tensors["scales"][rows],
             "rotations": quats[:, 1:] / quats[:, :1],
-            "opacities": torch.logit(alphas),
+            "opacities": torch.logit(alphas)[:, None],
             "sh0": tensors["sh0"][rows, 0],
             "shN": tensors["shN"][rows].flatten(1),
+        }
+        stored = scene.before_correction(means, looks)
+        return {
+            "means": means,
+            **stored,
+            "opacities": stored["opacities"][:, 0],
             "keep": alphas.new_full((len(rows),), MASK_START),
             "keep_children": alphas.new_full(
                 (len(rows), scene.structure.num_children), -MASK_START
