@@ -23,11 +23,11 @@ DEMO_MINUTES ?= 2.5
 PYTEST_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format lock benchmark test-nerfstudio player wheel clean
+.PHONY: help demo test lint format lock benchmark test-nerfstudio player test-player wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "also: player, lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
+	@echo "also: player, test-player, lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
 
 # torch: constraints.txt says torch==2.13.0. Where pip is configured with a folder that holds a CPU
 # build of it (PIP_FIND_LINKS, version 2.13.0+cpu), pip takes that one; elsewhere it takes the
@@ -86,6 +86,10 @@ test-nerfstudio: $(NS_STAMP)
 # The web player, for `scene4d view` and `scene4d export ... player`; needs Node.js 20 or newer.
 player:
 	@cd viewers/web && npm ci --no-audit --no-fund && npm run build
+
+# Types, lint, unit and browser tests of the player; SCENE4D_CHROMIUM names another Chromium.
+test-player: player
+	@cd viewers/web && npm run check && npm test
 
 # With the player, if it has been made.
 wheel: $(STAMP)

@@ -28,6 +28,8 @@ export interface Statistics {
   backend: string;
   framesPerSecond: number;
   frameMs: number;
+  /** Frames drawn since the start. */
+  frames: number;
   sortMs: number;
   splats: number;
   splatsInFile: number;
@@ -471,6 +473,7 @@ export class Player {
       backend: this.stage.backend,
       framesPerSecond: ms > 0 ? 1000 / ms : 0,
       frameMs: ms,
+      frames: this.stage.frames,
       sortMs: this.stage.sortTime,
       splats: this.stage.splatCount,
       splatsInFile: this.info?.count ?? 0,

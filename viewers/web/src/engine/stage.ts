@@ -125,7 +125,7 @@ export class Stage {
         this.app.renderNextFrame = true;
       }
     });
-    this.app.on("frameend", () => {
+    this.app.on("postrender", () => {
       this.frames++;
     });
     this.app.scene.on("gsplat:sorted", (ms: number) => {

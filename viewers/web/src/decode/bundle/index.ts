@@ -7,7 +7,7 @@ import { damaged } from "./bytes";
 import type { Bundle } from "./container";
 import { kinds } from "./kinds";
 import type { Manifest } from "./manifest.gen";
-import { StageDecoder } from "./stages";
+import { checkDeclared, StageDecoder } from "./stages";
 
 type V3 = [number, number, number];
 
@@ -20,6 +20,7 @@ export async function deliverBundle(
   const { manifest } = bundle;
   const kind = kinds[manifest.kind];
   if (!kind) throw new SceneError("kind", "bundle", `kind ${manifest.kind} cannot be drawn`);
+  checkDeclared(bundle);
   checkScene(manifest);
   const shown = Math.min(manifest.count, request.budget);
   const degree = Math.min(manifest.sh_degree, request.degree);

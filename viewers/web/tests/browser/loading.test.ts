@@ -1,0 +1,221 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, describe, expect, it } from "vitest";
+import { openFile } from "../../src/decode/bundle/container";
+import { MemorySource } from "../../src/decode/remote";
+import { DIST, ROOT, readBytes, serve } from "./harness";
+import { bench, open, picture, until } from "./pages";
+
+const b = bench();
+afterEach(() => {
+  b.options = {};
+});
+
+const message = () => document.querySelector("#message")?.getAttribute("data-kind") ?? "";
+
+describe("formats in the browser", () => {
+  for (const name of ["small.ply", "small.compressed.ply", "small.spz", "small.sog", "small.glb"]) {
+    it(`draws ${name} like the PLY`, async () => {
+      const page = await open(b, `content=/fixtures/${name}&up=z&view=2,2,1,0,0,0`);
+      const stats = await page.evaluate(() => window.scene4d.stats());
+      expect([stats.splats, stats.degree]).toEqual([600, 3]);
+      const { mean, lit } = await picture(page);
+      // The same scene: brightness within the codecs' errors.
+      expect(lit).toBeGreaterThan(0.05);
+      const ply = await open(b, "content=/fixtures/small.ply&up=z&view=2,2,1,0,0,0");
+      expect(Math.abs(mean - (await picture(ply)).mean)).toBeLessThan(0.03 * mean);
+      expect(page.problems).toEqual([]);
+    });
+  }
+
+  it("draws a file that is dropped on the page", async () => {
+    const page = await open(b, "", { wait: false });
+    await until(page, () => document.querySelector("#message h2") !== null);
+    await page.setInputFiles("input[type=file]", join(ROOT, "tests/fixtures/small.spz"));
+    await until(page, () => window.scene4d.stats().splats === 600);
+    expect(await page.evaluate(message)).toBe("");
+  });
+
+  it("draws a scene without splats as an empty one", async () => {
+    const page = await open(b, "content=/bundles/good/no_splats.s4d&bg=000000");
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(0);
+    expect((await picture(page)).lit).toBe(0);
+  });
+});
+
+describe("streaming", () => {
+  it("shows the poster, then the first stage, while the rest still comes", async () => {
+    const chair = await openFile(
+      new MemorySource(readBytes(join(ROOT, "tests/fixtures/chair.s4d")) as never),
+    );
+    const last = chair.manifest.members.find((m) => m.name === "stage2.bin")!;
+    // The last member is answered only when the test says so.
+    const held: (() => void)[] = [];
+    b.options = {
+      intercept: (req, res) => {
+        const range = /bytes=(\d+)-(\d+)/.exec(req.headers.range ?? "");
+        if (
+          !req.url!.startsWith("/fixtures/chair.s4d") ||
+          !range ||
+          Number(range[2]) < last.offset + last.length - 1
+        )
+          return false;
+        const bytes = readBytes(join(ROOT, "tests/fixtures/chair.s4d"));
+        held.push(() => {
+          const [from, to] = [Number(range[1]), Number(range[2])];
+          res.writeHead(206, { "Content-Range": `bytes ${from}-${to}/${bytes.length}` });
+          res.end(bytes.subarray(from, to + 1));
+        });
+        return true;
+      },
+    };
+    const page = await open(b, "content=/fixtures/chair.s4d", { wait: false });
+    await until(page, () => window.scene4d.stats().splats === 2500);
+    expect(await page.isVisible("#loading")).toBe(true);
+    expect((await picture(page)).lit).toBeGreaterThan(0.05);
+    for (const send of held.splice(0)) send();
+    await page.evaluate(() => window.scene4d.ready);
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    await until(page, () => document.querySelector("#poster")!.hasAttribute("hidden"));
+  });
+
+  it("works from a server without Range, and from an unpacked folder on one", async () => {
+    b.options = { range: false };
+    const page = await open(b, "content=/fixtures/chair.s4d");
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    const folder = await open(b, "content=/bundles/good/unpacked/manifest.json");
+    expect((await folder.evaluate(() => window.scene4d.stats())).splats).toBeGreaterThan(10);
+  });
+
+  it("draws no more than the budget, most visible first, and fewer harmonics", async () => {
+    const page = await open(b, "content=/fixtures/chair.s4d&budget=1000&degree=1");
+    const stats = await page.evaluate(() => window.scene4d.stats());
+    expect([stats.splats, stats.splatsInFile, stats.degree]).toEqual([1000, 5000, 1]);
+  });
+
+  // Twice again: other work on the machine can stretch any task.
+  it("does not block the main thread for more than 50 ms", { retry: 2 }, async () => {
+    const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
+    // 120,000 splats: the same 600 again and again, in four pieces.
+    const small = readBytes(join(ROOT, "tests/fixtures/small.ply"));
+    const text = new TextDecoder("latin1").decode(small.subarray(0, 4096));
+    const start = text.indexOf("end_header\n") + 11;
+    const header = text.slice(0, start).replace("vertex 600", "vertex 120000");
+    const body = small.subarray(start);
+    writeFileSync(
+      join(folder, "big.ply"),
+      Buffer.concat([Buffer.from(header), ...Array(200).fill(body)]),
+    );
+    const server = await serve({ "/": DIST, "/big/": folder });
+    const page = await (
+      await b.browser.newContext({ viewport: { width: 64, height: 48 } })
+    ).newPage();
+    await page.addInitScript(() => {
+      const tasks: number[] = [];
+      Object.assign(window, { tasks });
+      new PerformanceObserver((list) => {
+        for (const entry of list.getEntries())
+          if (performance.now() > 0) tasks.push(entry.duration);
+      }).observe({ type: "longtask" });
+    });
+    await page.goto(`${server.url}/?backend=webgl2`);
+    await until(page, () => Boolean(window.scene4d));
+    await page.waitForTimeout(1000);
+    // The engine's own start (shaders) is over; what follows is loading.
+    await page.evaluate(() => {
+      (window as unknown as { tasks: number[] }).tasks.length = 0;
+      return window.scene4d.open("/big/big.ply");
+    });
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(120_000);
+    const tasks = await page.evaluate(() => (window as unknown as { tasks: number[] }).tasks);
+    // Entries are tasks over 50 ms.
+    expect(tasks).toEqual([]);
+    await page.evaluate(() => {
+      const end = performance.now() + 120;
+      while (performance.now() < end);
+    });
+    await until(page, () => (window as unknown as { tasks: number[] }).tasks.length > 0);
+    await server.close();
+  });
+});
+
+describe("failures", () => {
+  const cases: [string, string][] = [
+    ["content=/fixtures/nothing.s4d", "not-found"],
+    ["content=/index.html", "format"],
+    ["content=/bundles/bad/bit_flip_member.s4d", "damaged"],
+    ["content=/bundles/bad/truncated_member.s4d", "damaged"],
+    ["content=/bundles/bad/unknown_version.s4d", "version"],
+    ["content=/bundles/bad/unknown_kind.s4d", "kind"],
+    ["content=/bundles/bad/huge_count.s4d", "damaged"],
+    ["content=/fixtures/small.ply&settings=/nothing.json", "not-found"],
+  ];
+  for (const [query, kind] of cases) {
+    it(`shows ${kind} for ${query}`, async () => {
+      const page = await open(b, query, { wait: false });
+      await until(page, () => document.querySelector("#message") !== null);
+      expect(await page.evaluate(message)).toBe(kind);
+      expect((await page.textContent("#message h2"))!.length).toBeGreaterThan(8);
+      expect(page.problems).toEqual([]);
+    });
+  }
+
+  it("refuses a bundle of 8 GB before it asks for it", async () => {
+    b.options = {
+      intercept: (req, res) => {
+        if (!req.url!.startsWith("/huge.s4d")) return false;
+        res.writeHead(206, { "Content-Range": "bytes 0-99/8000000000", "Content-Length": 100 });
+        res.end(Buffer.alloc(100));
+        return true;
+      },
+    };
+    const page = await open(b, "content=/huge.s4d", { wait: false });
+    await until(page, () => document.querySelector("#message") !== null);
+    expect(await page.evaluate(message)).toBe("too-big");
+  });
+
+  it("offers to try again after the network broke, and then works", async () => {
+    let broken = true;
+    b.options = {
+      intercept: (req, res) => {
+        if (!broken || !req.url!.startsWith("/fixtures/small.spz")) return false;
+        res.destroy();
+        return true;
+      },
+    };
+    const page = await open(b, "content=/fixtures/small.spz", { wait: false });
+    await until(page, () => document.querySelector("#message") !== null, 30_000);
+    expect(await page.evaluate(message)).toBe("network");
+    broken = false;
+    await page.click("#retry");
+    await until(page, () => window.scene4d.stats().splats === 600);
+    expect(await page.evaluate(message)).toBe("");
+  });
+
+  it("says what is missing where there is no 3D graphics", async () => {
+    const page = await (await b.browser.newContext()).newPage();
+    await page.addInitScript(() => {
+      HTMLCanvasElement.prototype.getContext = () => null;
+      Object.defineProperty(navigator, "gpu", { value: undefined });
+    });
+    await page.goto(`${b.url}/?content=/fixtures/small.ply`);
+    await until(page, () => document.querySelector("#message") !== null);
+    expect(await page.evaluate(message)).toBe("no-graphics");
+  });
+
+  it("draws again after the graphics context was lost", async () => {
+    const page = await open(b, "content=/fixtures/chair.s4d&view=2,2,1,0,0,0");
+    const before = await picture(page);
+    await page.evaluate(async () => {
+      const gl = document.querySelector("canvas")!.getContext("webgl2")!;
+      const extension = gl.getExtension("WEBGL_lose_context")!;
+      extension.loseContext();
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      extension.restoreContext();
+      await new Promise((resolve) => setTimeout(resolve, 700));
+    });
+    const after = await picture(page);
+    expect(after.mean).toBeCloseTo(before.mean, 0);
+  });
+});

@@ -1,0 +1,393 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Page } from "playwright-core";
+import { describe, expect, it } from "vitest";
+import { DIST, ROOT, serve } from "./harness";
+import { bench, open, picture, until, view } from "./pages";
+
+const b = bench();
+const CHAIR = "content=/fixtures/chair.s4d&noanim";
+const PHONE = { viewport: { width: 390, height: 700 }, hasTouch: true, isMobile: true };
+
+const distance = (v: { position: number[]; target: number[] }) =>
+  Math.hypot(...v.position.map((x, i) => x - v.target[i]!));
+const apart = (a: number[], c: number[]) => Math.hypot(...a.map((x, i) => x - c[i]!));
+const label = (page: Page, name: string) => page.click(`button[aria-label="${name}"]`);
+
+describe("cameras", () => {
+  it("orbit by dragging, zoom by the wheel, shift by the right button", async () => {
+    const page = await open(b, CHAIR);
+    const start = await view(page);
+    await page.mouse.move(300, 200);
+    await page.mouse.down();
+    await page.mouse.move(400, 200, { steps: 4 });
+    await page.mouse.up();
+    const turned = await view(page);
+    expect(apart(turned.target, start.target)).toBeLessThan(1e-6);
+    expect(distance(turned)).toBeCloseTo(distance(start), 5);
+    expect(apart(turned.position, start.position)).toBeGreaterThan(0.2);
+    await page.mouse.wheel(0, 300);
+    await page.waitForTimeout(100);
+    expect(distance(await view(page))).toBeGreaterThan(1.2 * distance(turned));
+    await page.mouse.down({ button: "right" });
+    await page.mouse.move(460, 260, { steps: 4 });
+    await page.mouse.up({ button: "right" });
+    expect(apart((await view(page)).target, turned.target)).toBeGreaterThan(0.1);
+  });
+
+  it("fly and walk by keys, and come back by R and F", async () => {
+    const page = await open(b, CHAIR);
+    const start = await view(page);
+    await page.keyboard.press("2");
+    expect(await page.getAttribute('[aria-label="Fly"]', "aria-checked")).toBe("true");
+    await page.keyboard.down("KeyW");
+    await page.waitForTimeout(400);
+    await page.keyboard.up("KeyW");
+    const flown = await view(page);
+    expect(apart(flown.position, start.position)).toBeGreaterThan(0.05);
+    await page.keyboard.press("3");
+    await page.keyboard.down("KeyE");
+    await page.waitForTimeout(300);
+    await page.keyboard.up("KeyE");
+    // Walking keeps its level.
+    expect((await view(page)).position[2]).toBeCloseTo(flown.position[2], 5);
+    await page.keyboard.press("r");
+    expect(apart((await view(page)).position, start.position)).toBeLessThan(1e-6);
+    await page.keyboard.press("1");
+    await page.keyboard.press("f");
+    expect(distance(await view(page))).toBeGreaterThan(0.5);
+  });
+
+  it("focus on a click and fly there on a double click", async () => {
+    const page = await open(b, CHAIR);
+    const start = await view(page);
+    const hit = await page.evaluate(() => window.scene4d.pick(300, 260));
+    expect(hit).not.toBeNull();
+    await page.mouse.click(300, 260);
+    await page.waitForTimeout(500);
+    const focused = await view(page);
+    expect(apart(focused.target, hit!)).toBeLessThan(1e-3);
+    expect(apart(focused.position, start.position)).toBeLessThan(1e-6);
+    await page.mouse.dblclick(320, 240);
+    await page.waitForTimeout(300);
+    expect(distance(await view(page))).toBeLessThan(0.6 * distance(focused));
+    // A click into the void changes nothing.
+    const before = await view(page);
+    await page.keyboard.press("r");
+    const home = await view(page);
+    await page.mouse.click(3, 3);
+    await page.waitForTimeout(500);
+    expect(before).not.toEqual(home);
+    expect(await view(page)).toEqual(home);
+  });
+
+  it("take a touch to turn, two to pinch", async () => {
+    const page = await open(b, CHAIR, PHONE);
+    const session = await page.context().newCDPSession(page);
+    const touch = (type: string, points: [number, number][]) =>
+      session.send("Input.dispatchTouchEvent", {
+        type: type as "touchStart",
+        touchPoints: points.map(([x, y], id) => ({ x, y, id })),
+      });
+    const start = await view(page);
+    await touch("touchStart", [[200, 300]]);
+    await touch("touchMove", [[240, 300]]);
+    await touch("touchMove", [[280, 320]]);
+    await touch("touchEnd", []);
+    const turned = await view(page);
+    expect(apart(turned.position, start.position)).toBeGreaterThan(0.1);
+    await touch("touchStart", [
+      [180, 300],
+      [220, 300],
+    ]);
+    await touch("touchMove", [
+      [150, 300],
+      [250, 300],
+    ]);
+    await touch("touchMove", [
+      [100, 300],
+      [300, 300],
+    ]);
+    await touch("touchEnd", []);
+    expect(distance(await view(page))).toBeLessThan(0.5 * distance(turned));
+  });
+
+  it("show a joystick on phones that walks", async () => {
+    const page = await open(b, CHAIR, PHONE);
+    expect(await page.isVisible("#stick")).toBe(false);
+    await page.tap('[aria-label="Walk"]');
+    const start = await view(page);
+    const box = (await page.locator("#stick").boundingBox())!;
+    await page.mouse.move(box.x + 56, box.y + 56);
+    await page.mouse.down();
+    await page.mouse.move(box.x + 56, box.y + 10, { steps: 3 });
+    await page.waitForTimeout(400);
+    await page.mouse.up();
+    expect(apart((await view(page)).position, start.position)).toBeGreaterThan(0.03);
+  });
+
+  it("obey a gamepad", async () => {
+    const page = await open(b, `${CHAIR}&mode=fly`);
+    const start = await view(page);
+    await page.evaluate(() => {
+      const pad = { connected: true, axes: [0, -1, 0.5, 0], buttons: [] };
+      navigator.getGamepads = () => [pad as unknown as Gamepad];
+    });
+    await page.waitForTimeout(400);
+    await page.evaluate(() => {
+      navigator.getGamepads = () => [];
+    });
+    const end = await view(page);
+    expect(apart(end.position, start.position)).toBeGreaterThan(0.05);
+  });
+
+  it("look through the training cameras, with their lens", async () => {
+    const page = await open(b, `${CHAIR}&cameras`);
+    await page.keyboard.press("]");
+    expect(await page.textContent("#through span")).toContain("view 0");
+    await page.keyboard.press("]");
+    expect(await page.textContent("#through span")).toContain("view 1");
+    await page.keyboard.press("[");
+    await page.keyboard.press("[");
+    expect(await page.textContent("#through span")).toContain("view 3");
+    await page.keyboard.press("Escape");
+    expect(await page.isVisible("#through")).toBe(false);
+    await page.keyboard.press("]");
+    await page.mouse.move(300, 200);
+    await page.mouse.down();
+    await page.mouse.move(340, 200, { steps: 3 });
+    await page.mouse.up();
+    expect(await page.isVisible("#through")).toBe(false);
+  });
+});
+
+describe("page", () => {
+  it("has a name on every control, and a help that opens and closes by keys", async () => {
+    const page = await open(b, CHAIR);
+    const names = await page.$$eval("button", (all) =>
+      all.map((x) => x.getAttribute("aria-label") ?? x.textContent),
+    );
+    expect(names.every((name) => name && name.length > 2)).toBe(true);
+    await page.keyboard.press("h");
+    expect(await page.isVisible("#help")).toBe(true);
+    await page.keyboard.press("Escape");
+    expect(await page.isVisible("#help")).toBe(false);
+    await page.keyboard.press("Tab");
+    const focused = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
+    expect(await focused()).toContain("3D scene");
+    await page.keyboard.press("Tab");
+    expect(await focused()).toBe("Orbit");
+  });
+
+  it("has figures, settings and a quality slider that takes effect", async () => {
+    const page = await open(b, CHAIR);
+    await page.keyboard.press("i");
+    expect(await page.textContent("#stats")).toContain("5,000 / 5,000");
+    await label(page, "Settings");
+    await page.fill("#quality", "1");
+    const low = await page.evaluate(() => window.scene4d.stats());
+    // A fifth of the splats (the first stage) at half the resolution.
+    expect([low.splats, low.width]).toEqual([1000, 320]);
+    await page.fill("#quality", "5");
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    await page.selectOption("#theme", "dark");
+    const dark = await page.evaluate(
+      () => getComputedStyle(document.querySelector("#toolbar")!).color,
+    );
+    await page.selectOption("#theme", "light");
+    const light = await page.evaluate(
+      () => getComputedStyle(document.querySelector("#toolbar")!).color,
+    );
+    expect(dark).not.toBe(light);
+  });
+
+  it("follows the system's light or dark, and reduced motion", async () => {
+    const colour = async (scheme: "light" | "dark") => {
+      const page = await open(b, CHAIR, { colorScheme: scheme });
+      return page.evaluate(() => getComputedStyle(document.querySelector("#toolbar")!).color);
+    };
+    expect(await colour("light")).not.toBe(await colour("dark"));
+    const page = await open(b, "content=/fixtures/chair.s4d", { reducedMotion: "reduce" });
+    const before = await picture(page);
+    await page.keyboard.press("f");
+    await page.waitForTimeout(60);
+    const jumped = await picture(page);
+    await page.waitForTimeout(600);
+    expect((await picture(page)).mean).toBeCloseTo(jumped.mean, 3);
+    expect(jumped.mean).not.toBeCloseTo(before.mean, 1);
+  });
+
+  it("fits a phone: nothing sticks out of the screen", async () => {
+    const page = await open(b, `${CHAIR}&stats`, PHONE);
+    const wide = await page.evaluate(() => {
+      const toolbar = document.querySelector("#toolbar")!;
+      return [document.documentElement.scrollWidth, toolbar.scrollWidth - toolbar.clientWidth];
+    });
+    expect(wide).toEqual([390, 0]);
+  });
+
+  it("measures between two clicks", async () => {
+    const page = await open(b, CHAIR);
+    const points = await page.evaluate(async () => [
+      await window.scene4d.pick(300, 260),
+      await window.scene4d.pick(340, 200),
+    ]);
+    await page.keyboard.press("m");
+    await page.mouse.click(300, 260);
+    await page.waitForTimeout(500);
+    await page.mouse.click(340, 200);
+    await until(page, () => /\d units/.test(document.querySelector("#toast")!.textContent!));
+    const shown = Number.parseFloat((await page.textContent("#toast"))!);
+    expect(shown).toBeCloseTo(apart(points[0]!, points[1]!), 2);
+  });
+
+  it("goes through notes of a settings file", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
+    const settings = {
+      version: 1,
+      content: "/fixtures/chair.s4d",
+      noanim: true,
+      annotations: [
+        { title: "Seat", text: "Soft.", position: [0, 0, 0] },
+        {
+          title: "Back",
+          position: [0, 0.2, 0.3],
+          view: { position: [2, 0, 0], target: [0, 0.2, 0.3] },
+        },
+      ],
+    };
+    writeFileSync(join(folder, "settings.json"), JSON.stringify(settings));
+    const server = await serve({
+      "/": DIST,
+      "/s/": folder,
+      "/fixtures/": `${ROOT}/tests/fixtures/`,
+    });
+    const page = await open({ ...b, url: server.url }, "settings=/s/settings.json");
+    expect(await page.locator(".note").count()).toBe(2);
+    await page.evaluate(() => window.scene4d.nextNote(1));
+    expect(await page.textContent("#note-card")).toContain("Soft.");
+    await page.click('#note-card [aria-label="Next"]');
+    expect(await page.textContent("#note-card")).toContain("2. Back");
+    expect(apart((await view(page)).position, [2, 0, 0])).toBeLessThan(1e-6);
+    await server.close();
+  });
+
+  it("takes a picture that is not blank", async () => {
+    const page = await open(b, CHAIR);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.keyboard.press("p")]);
+    expect(download.suggestedFilename()).toBe("scene.png");
+    const size = await page.evaluate(async () => {
+      const bitmap = await createImageBitmap(await window.scene4d.screenshot());
+      return [bitmap.width, bitmap.height];
+    });
+    expect(size).toEqual([640, 480]);
+  });
+
+  it("shares a link that leads to the same view", async () => {
+    const page = await open(b, CHAIR);
+    await page.evaluate(() =>
+      window.scene4d.setView({ position: [1, 2, 1.5], target: [0.1, 0, 0.2] }),
+    );
+    const link = await page.evaluate(() => window.scene4d.link());
+    expect(link).toContain("view=1,2,1.5,0.1,0,0.2");
+    await page.goto(link);
+    await until(page, () => window.scene4d?.stats().splats === 5000);
+    expect(apart((await view(page)).position, [1, 2, 1.5])).toBeLessThan(1e-4);
+  });
+
+  it("goes full screen and back", async () => {
+    const page = await open(b, CHAIR);
+    await label(page, "Full screen");
+    await until(page, () => document.fullscreenElement !== null);
+    await label(page, "Full screen");
+    await until(page, () => document.fullscreenElement === null);
+  });
+
+  it("shows nothing but the scene with noui", async () => {
+    const page = await open(b, `${CHAIR}&noui`);
+    expect(await page.locator("#toolbar").count()).toBe(0);
+    await page.keyboard.press("h");
+    expect(await page.isVisible("#help")).toBe(false);
+  });
+
+  it("rests when nothing moves, and in the background", async () => {
+    const page = await open(b, CHAIR);
+    const frames = () => page.evaluate(() => window.scene4d.stats().frames);
+    // Some frames follow the last change; then there are none.
+    let still = await frames();
+    for (let rest = 0; rest < 3; rest++) {
+      await page.waitForTimeout(300);
+      const now = await frames();
+      if (now !== still) rest = -1;
+      still = now;
+    }
+    await page.evaluate(() => {
+      Object.defineProperty(document, "hidden", { value: true, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+      window.scene4d.frame();
+    });
+    await page.waitForTimeout(300);
+    expect(await frames()).toBe(still);
+    await page.evaluate(() => {
+      Object.defineProperty(document, "hidden", { value: false, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    });
+    await page.waitForTimeout(300);
+    expect(await frames()).toBeGreaterThan(still);
+  });
+
+  it("works from any path, with its policy in force", async () => {
+    const server = await serve({ "/deep/er/": DIST, "/fixtures/": `${ROOT}/tests/fixtures/` });
+    const page = await open({ ...b, url: server.url }, CHAIR, { path: "/deep/er/" });
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    expect(page.problems).toEqual([]);
+    await server.close();
+  });
+});
+
+describe("embedding", () => {
+  it("answers messages of the page around it, and only the listed methods", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
+    writeFileSync(
+      join(folder, "index.html"),
+      `<iframe style="width:400px;height:300px" src="/?backend=webgl2&${CHAIR}" allow="fullscreen"></iframe>
+       <script>
+         window.events = []; window.replies = {};
+         addEventListener("message", (e) => {
+           if (e.data?.scene4d !== 1) return;
+           if (e.data.event) events.push(e.data.event); else replies[e.data.id] = e.data;
+         });
+         window.call = (id, method, args) =>
+           document.querySelector("iframe").contentWindow.postMessage({ scene4d: 1, id, method, args }, "*");
+       </script>`,
+    );
+    const server = await serve({
+      "/": DIST,
+      "/host/": folder,
+      "/fixtures/": `${ROOT}/tests/fixtures/`,
+    });
+    const page = await (await b.browser.newContext()).newPage();
+    await page.goto(`${server.url}/host/index.html`);
+    type Host = {
+      events: string[];
+      replies: Record<string, { result?: never; error?: string }>;
+      call: (...a: unknown[]) => void;
+    };
+    await until(page, () => (window as unknown as Host).events.includes("ready"));
+    await page.evaluate(() => {
+      const host = window as unknown as Host;
+      host.call("a", "setView", [{ position: [1, 2, 3], target: [0, 0, 0] }, true]);
+      host.call("b", "getView");
+      host.call("c", "capture");
+      host.call("d", "stats");
+    });
+    await until(page, () => Object.keys((window as unknown as Host).replies).length === 4);
+    const replies = await page.evaluate(() => (window as unknown as Host).replies);
+    const { position } = replies.b!.result as unknown as { position: number[] };
+    expect(apart(position, [1, 2, 3])).toBeLessThan(1e-6);
+    expect(replies.c!.error).toContain("no method");
+    expect(replies.d!.result).toMatchObject({ splats: 5000 });
+    await server.close();
+  });
+});
