@@ -57,9 +57,7 @@ def export(source: ExportSource, path: Path, options: BundleOptions | None = Non
         kind, cloud = SPLATS, _scene_cloud(source)
         encode = _splats_encoder(cloud)
     info = scene_info(source, cloud)
-    landed = land(
-        lambda factor: _sized(kind, encode(factor), info, factor), target_mb, path
-    )
+    landed = land(lambda factor: _sized(kind, encode(factor), info, factor), target_mb, path)
     bundle_writer(kind, landed.coded, info).write(Path(path))
     each = landed.size / max(1, landed.coded.manifest["count"])
     return (
@@ -157,7 +155,7 @@ def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
 def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     """Cameras, limits, the way home, and a poster rendered from the first camera."""
     views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
-    info = default_info(cloud, cameras=views)
+    info = default_info(cloud, cameras=views or (_upright_view(cloud),))
     matrix = source.source_from_scene.double().tolist()
     home = tuple(tuple(row) for row in matrix) if source.splats is None else info.transform
     scene = source.representation
@@ -167,6 +165,18 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     return replace(
         info, transform=home, poster=poster(scene, camera), antialiased=source.antialiased
     )
+
+
+def _upright_view(cloud: SplatCloud) -> CameraView:
+    """The default view turned over about x: in splat files, as in COLMAP, y points down."""
+    info = default_info(cloud)
+    view, (low, high) = info.cameras[0], info.limits.content
+    x, *rest, last = (tuple(row) for row in view.c2w)
+    turned = [
+        (-row[0], -row[1], -row[2], low[axis] + high[axis] - row[3])
+        for axis, row in enumerate(rest, start=1)
+    ]
+    return replace(view, c2w=(x, *turned, last))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from scene4d.bundle.container import open_bundle
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.exporters.budgets import write_within
 from scene4d.exporters.options import PlayerOptions
-from scene4d.exporters.single_file import single_page
+from scene4d.exporters.single_file import SCENE, single_page
 from scene4d.exporters.source import ExportSource
 from scene4d.files import atomic_path, read_json
 from scene4d.viewer.player_files import INDEX, page_with, player_files, player_folder
@@ -23,7 +23,6 @@ from scene4d.viewer.site import title_of
 
 MARKER = "scene4d-player.json"
 """Lists the folder's files: what a later export may replace, and what it must not touch."""
-SCENE = "scene.s4d"
 ICON_SIZES = (192, 512)
 _OFFLINE = Path(__file__).parent / "offline"
 _HEAD = """\

@@ -10,9 +10,15 @@ from pathlib import Path
 from scene4d.errors import Scene4dError
 from scene4d.viewer.player_files import INDEX, page_with, player_files, policy_of, with_policy
 
+SCENE = "scene.s4d"
 _SCRIPT = re.compile(r'<script type="module"[^>]*\ssrc="\./([^"]+)"[^>]*></script>')
 _STYLE = re.compile(r'<link rel="stylesheet"[^>]*\shref="\./([^"]+)"[^>]*>')
-_BOOT = Path(__file__).parent / "offline" / "boot.js"
+_MODULE_SYNTAX = re.compile(r"\bimport\.meta\b|(^|[;}\n])\s*(import\s*[\w{*\"'`]|export\s*[\w{*])")
+_INLINE = Path(__file__).parent / "offline" / "inline.js"
+_WORKER = """\
+new Worker(URL.createObjectURL(new Blob(['self.scene4dScene="',\
+document.getElementById("scene4d-scene").textContent,'";',\
+document.getElementById("scene4d-worker").textContent],{type:"text/javascript"})))"""
 
 
 def single_page(player: Path, bundle: bytes, *, title: str) -> str:
@@ -22,38 +28,30 @@ def single_page(player: Path, bundle: bytes, *, title: str) -> str:
     :class:`Scene4dError` when the player's build has parts that this function does not know.
     """
     files = player_files(player)
-    page = page_with(files.pop(INDEX).read_text(encoding="utf-8"), {"title": title})
+    settings = {"content": SCENE, "title": title}
+    page = page_with(files.pop(INDEX).read_text(encoding="utf-8"), settings)
     page, script = _cut_out(page, _SCRIPT, files)
     page, style = _cut_out(page, _STYLE, files)
-    workers: dict[str, str] = {}
-    for name in [name for name in files if name.endswith(".js")]:
-        script, found = _worker_from_page(script, Path(name).name, f"scene4d-part{len(workers)}")
-        if found:
-            workers[f"scene4d-part{len(workers)}"] = _text(files.pop(name))
+    name, script = _worker_from_page(script, list(files), player)
+    worker = _classic(_text(files.pop(name)), player)
     if files:
-        raise Scene4dError(
-            f"the player's build has parts that do not go into one file: {', '.join(files)}",
-            where=player,
-            fix="leave out --single-file",
-        )
-    boot, script, style = _text(_BOOT), _inline(script), style.replace("</style", r"<\/style")
+        raise _unknown(f"parts that do not go into one file: {', '.join(files)}", player)
+    script, style = _inline(script), style.replace("</style", r"<\/style")
     data = base64.b64encode(bundle).decode("ascii")
-    parts = [
+    parts = (
         f'<script type="application/octet-stream" id="scene4d-scene">{data}</script>',
-        *(f'<script type="text/plain" id="{name}">{_inline(code)}</script>'
-          for name, code in workers.items()),
-        f"<script>{boot}</script>",
+        f'<script type="text/plain" id="scene4d-worker">{_inline(worker)}</script>',
         f'<script type="module">{script}</script>',
-    ]  # fmt: skip
+    )
     page = page.replace("</head>", f"<style>{style}</style>\n  </head>", 1)
     page = page.replace("</body>", "\n".join([*parts, "  </body>"]), 1)
-    return with_policy(page, {**policy_of(page), **_policy(boot, script, style)})
+    return with_policy(page, {**policy_of(page), **_policy(script, style)})
 
 
-def _policy(boot: str, script: str, style: str) -> dict[str, str]:
+def _policy(script: str, style: str) -> dict[str, str]:
     return {
         "default-src": "'none'",
-        "script-src": f"{_hash(boot)} {_hash(script)} blob:",
+        "script-src": f"{_hash(script)} blob:",
         "style-src": _hash(style),
         "worker-src": "blob:",
         "img-src": "data: blob:",
@@ -66,11 +64,17 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
+def _unknown(what: str, where: object) -> Scene4dError:
+    return Scene4dError(
+        f"the player's build has {what}", where=where, fix="leave out --single-file"
+    )
+
+
 def _cut_out(page: str, pattern: re.Pattern[str], files: dict[str, Path]) -> tuple[str, str]:
     """The page without its one element of this kind, and the text of the file that it names."""
     found = pattern.findall(page)
     if len(found) != 1 or found[0] not in files:
-        raise Scene4dError("the player's page is not as expected", where=INDEX, fix="make player")
+        raise _unknown("another page than expected", INDEX)
     return pattern.sub("", page), _text(files.pop(found[0]))
 
 
@@ -85,12 +89,24 @@ def _inline(code: str) -> str:
     return re.sub(r"<(/script|!--)", r"<\\\1", code, flags=re.IGNORECASE)
 
 
-def _worker_from_page(script: str, name: str, element: str) -> tuple[str, bool]:
-    """The script with the worker ``name`` taken from the page's element instead of the server."""
-    address = re.compile(
-        rf"new URL\(([`\"'])(?:\./|/|assets/)*{re.escape(name)}\1,\s*(?:``\+)?import\.meta\.url\)"
-    )
-    code = f'document.getElementById("{element}").textContent'
-    blob = f'new URL(URL.createObjectURL(new Blob([{code}],{{type:"text/javascript"}})))'
-    changed, count = address.subn(lambda _: blob, script)
-    return changed, count > 0
+def _worker_from_page(script: str, names: list[str], where: Path) -> tuple[str, str]:
+    """The name of the one worker, and the script that takes it from the page."""
+    for name in names:
+        file = re.escape(Path(name).name)
+        started = re.compile(
+            rf"new Worker\([^;{{}}]{{0,80}}[`\"'/]{file}[`\"'][^;{{}}]{{0,80}}"
+            r"\{\s*type:\s*[`\"']module[`\"']\s*\}\s*\)"
+        )
+        changed, count = started.subn(lambda _: _WORKER, script)
+        if count == 1:
+            return name, changed
+    raise _unknown("no worker where one is expected", where)
+
+
+def _classic(code: str, where: Path) -> str:
+    """The worker as a classic script with the scene at hand: browsers start no modules from pages
+    on a disk. The strict mode and the scope of a module stay."""
+    if _MODULE_SYNTAX.search(code):
+        raise _unknown("a worker of several modules", where)
+    before = _text(_INLINE).replace("@SCENE@", SCENE)
+    return f'(()=>{{"use strict";{before}}})();(()=>{{"use strict";{code}\n}})();'
