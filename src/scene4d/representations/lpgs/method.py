@@ -54,7 +54,7 @@ class TreeOptions(McmcOptions):
     """Steps between manipulations."""
     target_mb: float | None = None
     """The parents that matter least go until it is met; the method's own ``target_mb``."""
-    target_at: float = 0.5
+    target_at: float = 0.2
     """Share of training at which that size is reached."""
     tree_until: float = 0.7
     """Share of training after which no child is promoted."""
@@ -104,14 +104,14 @@ class LpgsMethod(Method):
     """Share of training with parents alone; by default 0.4, or 0 with a teacher."""
     quantise_at: float | None = None
     """Share of training at which rounding starts; by default 0.6, or 0 with a teacher."""
-    means_lr: float = 1.6e-4
+    means_lr: float = 3.2e-4
     """In scene extents a step."""
-    means_lr_final: float = 1.6e-6
-    scales_lr: float = 5e-3
-    rotations_lr: float = 2e-3
+    means_lr_final: float = 3.2e-6
+    scales_lr: float = 1e-2
+    rotations_lr: float = 4e-3
     opacities_lr: float = 2.5e-2
-    sh0_lr: float = 2.5e-3
-    shN_lr: float = 2.5e-4
+    sh0_lr: float = 5e-3
+    shN_lr: float = 5e-4
     """Of bands 1 to 3."""
     masks_lr: float = 5e-2
     grid_lr: float = 2e-3
