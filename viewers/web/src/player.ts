@@ -4,6 +4,7 @@ import { type Mode, Rig } from "./camera/rig";
 import { add, scale, type V3 } from "./camera/vec";
 import { pixelsOf, psnr } from "./compare";
 import type { FailureKind } from "./decode/errors";
+import type { PackedSplats } from "./decode/pack";
 import type {
   CaptureCamera,
   FromWorker,
@@ -190,7 +191,7 @@ export class Player {
     else if (message.type === "poster") {
       this.setPoster(URL.createObjectURL(new Blob([message.bytes], { type: message.mime })));
     } else if (message.type === "extent") this.setExtent(message.extent);
-    else if (message.type === "piece") this.addPiece(message.packed);
+    else if (message.type === "piece") this.addPiece(message.packed, message.stage);
     else if (message.type === "progress") {
       if (message.phase === "download") {
         this.loaded.bytes = message.loaded;
@@ -269,8 +270,8 @@ export class Player {
     return 2 * Math.atan((half * Math.min(w, h)) / Math.max(w, h, 1));
   }
 
-  private addPiece(packed: Parameters<Stage["add"]>[0]): void {
-    this.stage.add(packed);
+  private addPiece(packed: PackedSplats, stage: number): void {
+    this.stage.add(packed, stage);
     this.applyBudget();
     if (!this.started) {
       this.started = true;

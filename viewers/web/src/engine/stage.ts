@@ -57,6 +57,7 @@ interface Piece {
   resource: SplatResource;
   count: number;
   bytes: number;
+  stage: number;
 }
 
 /** The engine: one camera, one canvas, the scene's pieces. Everything of PlayCanvas is behind it. */
@@ -195,23 +196,31 @@ export class Stage {
     if (!paused) this.redraw();
   }
 
-  /** Adds one piece; it is drawn from the next frame on. */
-  add(packed: PackedSplats): void {
+  /** Adds one piece of a progressive stage; it is drawn from the next frame on. */
+  add(packed: PackedSplats, stage: number): void {
     if (packed.count === 0) return;
     const resource = new SplatResource(this.device, packed);
     const entity = new Entity("splats", this.app);
     entity.addComponent("gsplat", { resource });
     this.app.root.addChild(entity);
-    this.pieces.push({ entity, resource, count: packed.count, bytes: 2 * packedBytes(packed) });
+    const bytes = 2 * packedBytes(packed);
+    this.pieces.push({ entity, resource, count: packed.count, bytes, stage });
     this.redraw();
   }
 
-  /** Draws only the first pieces that together have at most `count` splats, at least one. */
+  /** Draws only the first stages that together have at most `count` splats, at least one. */
   limit(count: number): void {
+    const sizes = new Map<number, number>();
+    for (const { stage, count: n } of this.pieces) sizes.set(stage, (sizes.get(stage) ?? 0) + n);
     let sum = 0;
-    for (const [i, piece] of this.pieces.entries()) {
-      sum += piece.count;
-      const enabled = i === 0 || sum <= count;
+    // A stage covers the whole scene, a piece of it a part of the scene: no stage is halved.
+    const last = [...sizes].filter(([, n], i) => {
+      sum += n;
+      return i === 0 || sum <= count;
+    });
+    const most = last.at(-1)?.[0] ?? 0;
+    for (const piece of this.pieces) {
+      const enabled = piece.stage <= most;
       if (piece.entity.enabled !== enabled) {
         piece.entity.enabled = enabled;
         this.redraw();

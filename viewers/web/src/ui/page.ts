@@ -2,7 +2,7 @@ import type { Mode } from "../camera/rig";
 import type { V3 } from "../camera/vec";
 import type { Failure, Player } from "../player";
 import { isHandheld } from "../quality";
-import { formatView } from "../settings";
+import { formatView, type Settings } from "../settings";
 import { h, iconButton } from "./dom";
 import { failureMessage, welcomeMessage } from "./message";
 import { Notes } from "./notes";
@@ -21,7 +21,7 @@ export class Page {
   private readonly poster = h("img", { id: "poster", alt: "", hidden: true });
   private readonly help = helpDialog();
   private readonly stats: StatsPanel;
-  private readonly settings: HTMLElement;
+  private settings: HTMLElement;
   private readonly stick: HTMLElement;
   private readonly toast = h("div", { id: "toast", class: "panel", role: "status", hidden: true });
   private readonly through = h("div", { id: "through", class: "panel", hidden: true });
@@ -55,12 +55,7 @@ export class Page {
     this.overlay = new Overlay(overlayCanvas);
     this.stats = new StatsPanel(player);
     this.stick = joystick(player.held);
-    this.settings = settingsPanel(player, {
-      theme: (value) => setTheme(value),
-      stats: (on) => this.stats.show(on),
-      cameras: (on) => this.showCameras(on),
-      close: () => this.toggleSettings(false),
-    });
+    this.settings = this.makeSettings();
     this.settings.hidden = true;
     this.loading = h(
       "div",
@@ -234,7 +229,38 @@ export class Page {
     this.notes?.next(step);
   }
 
+  private makeSettings(): HTMLElement {
+    return settingsPanel(this.player, {
+      theme: (value) => {
+        this.player.settings.theme = value as Settings["theme"];
+        setTheme(value);
+      },
+      stats: (on) => {
+        this.player.settings.stats = on;
+        this.stats.show(on);
+      },
+      cameras: (on) => this.showCameras(on),
+      fidelity: () => void this.showFidelity(),
+      close: () => this.toggleSettings(false),
+    });
+  }
+
+  /** How near the picture is to the trainer's, at the views whose pictures the bundle holds. */
+  private async showFidelity(): Promise<void> {
+    this.toggleSettings(false);
+    this.tell(strings.comparing, true);
+    const results = await this.player.fidelity();
+    const values = results.map((r) => r.psnr);
+    const [low, high] = [Math.min(...values), Math.max(...values)].map((v) => v.toFixed(1));
+    this.tell(`${low} - ${high} dB (${values.length})`);
+  }
+
   private toggleSettings(on = this.settings.hidden): void {
+    if (on) {
+      const fresh = this.makeSettings();
+      this.settings.replaceWith(fresh);
+      this.settings = fresh;
+    }
     this.settings.hidden = !on;
     this.settingsButton.setAttribute("aria-expanded", String(on));
   }

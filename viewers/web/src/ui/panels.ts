@@ -68,12 +68,14 @@ export interface SettingsActions {
   theme(value: string): void;
   stats(on: boolean): void;
   cameras(on: boolean): void;
+  fidelity(): void;
   close(): void;
 }
 
-/** Quality, lens, axes, appearance. */
+/** Quality, lens, axes, appearance; made anew when it is opened. */
 export function settingsPanel(player: Player, actions: SettingsActions): HTMLElement {
   const steps = strings.qualitySteps.split(",");
+  const up = axisName(player.rig.upAxis);
   const axes = ["y", "-y", "z", "-z", "x", "-x"].map((name) => [name, name.toUpperCase()] as const);
   const themes = strings.themes.split(",").map((t) => t.split(":") as [string, string]);
   const { settings } = player;
@@ -103,13 +105,20 @@ export function settingsPanel(player: Player, actions: SettingsActions): HTMLEle
       (v) => `${v}°`,
       (v) => player.setFov(v),
     ),
-    select(strings.up, "up", axes, axisName(player.rig.upAxis), (name) => {
-      player.rig.setUp(axisNamed(name)!);
+    select(strings.up, "up", up ? axes : [["", ""], ...axes], up, (name) => {
+      player.rig.setUp(axisNamed(name) ?? player.rig.upAxis);
       player.frameScene();
     }),
     select(strings.theme, "theme", themes, settings.theme, actions.theme),
     check(strings.statistics, settings.stats, actions.stats),
     check(strings.showAll, settings.cameras, actions.cameras),
+    player.info?.references
+      ? h(
+          "button",
+          { type: "button", class: "text", id: "fidelity", onclick: actions.fidelity },
+          strings.fidelity,
+        )
+      : null,
   );
 }
 

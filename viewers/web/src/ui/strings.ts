@@ -47,6 +47,8 @@ export const strings = {
   lost: "The graphics card was taken away. The picture comes back when it returns.",
   reload: "Reload",
   sampling: "Size",
+  fidelity: "Compare with the trainer",
+  comparing: "Drawing the trainer's views",
   // Statistics
   statFps: "Frames",
   statSort: "Sorting",

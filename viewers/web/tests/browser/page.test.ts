@@ -242,6 +242,18 @@ describe("page", () => {
     expect(shown).toBeCloseTo(apart(points[0]!, points[1]!), 2);
   });
 
+  it("compares itself with the trainer's pictures", async () => {
+    const page = await open(b, CHAIR);
+    const before = await view(page);
+    await label(page, "Settings");
+    await page.click("#fidelity");
+    await until(page, () =>
+      /^\d\d\.\d - \d\d\.\d dB/.test(document.querySelector("#toast")!.textContent!),
+    );
+    expect(Number.parseFloat((await page.textContent("#toast"))!)).toBeGreaterThan(52);
+    expect(await view(page)).toEqual(before);
+  });
+
   it("goes through notes of a settings file", async () => {
     const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
     const settings = {
