@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 # Far more digits than any size has, and fewer than int() refuses.
-_SPEC = re.compile(r"(\d{0,100})-(\d{0,100})")
+_SPEC = re.compile(r"([0-9]{0,100})-([0-9]{0,100})")
 
 
 class UnsatisfiableRangeError(ValueError):

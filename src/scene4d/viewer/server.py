@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote
 
 from scene4d.errors import UsageError
@@ -113,6 +114,8 @@ class SceneServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Connections that break off, or speak no TLS, are nothing to tell the user about."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -163,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         with file:
             self._send_file(file, size, tag, suffix=Path(name).suffix.lower(), body=body)
 
-    def _send_file(self, file: BinaryIO, size: int, tag: str, *, suffix: str, body: bool) -> None:
+    def _send_file(
+        self, file: io.BufferedIOBase, size: int, tag: str, *, suffix: str, body: bool
+    ) -> None:
         known = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
         if _matches(self.headers.get("If-None-Match"), tag):
             self._send_head(HTTPStatus.NOT_MODIFIED, known, length=None)
@@ -185,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             self._send_bytes(file, first, length)
 
-    def _send_bytes(self, file: BinaryIO, first: int, length: int) -> None:
+    def _send_bytes(self, file: io.BufferedIOBase, first: int, length: int) -> None:
         file.seek(first)
         while length > 0:
             data = file.read(min(_PART, length))
@@ -225,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def _opened(content: Path | bytes) -> tuple[BinaryIO, int, str]:
+def _opened(content: Path | bytes) -> tuple[io.BufferedIOBase, int, str]:
     """The content to read from, its size, and a strong validator."""
     if isinstance(content, bytes):
         return io.BytesIO(content), len(content), f'"{hashlib.sha256(content).hexdigest()[:32]}"'
