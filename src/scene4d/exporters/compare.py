@@ -17,19 +17,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from scene4d.cameras.around import circle_around
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError
 from scene4d.exporters import packing
 from scene4d.exporters.formats import FORMATS, format_named, read_splats, write_splats
-from scene4d.representations.splats.gaussians import GaussianSplats
+from scene4d.exporters.source import splats_of
 from scene4d.splat_cloud import SplatCloud, split_similarity
 
 Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(picture, target, mask or None) -> one figure; larger is better."""
-
-_ELEVATION = 0.3
-"""Of orbit cameras over the plane through the content's centre, radians."""
-_VIEW_ANGLE = 0.8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,24 +55,6 @@ class FormatCost:
     """dB that the original's figure against the photographs is higher."""
 
 
-def splats_of(cloud: SplatCloud, *, device: torch.device | str = "cpu") -> GaussianSplats:
-    """The splats as a representation that renders."""
-
-    def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-    return GaussianSplats(
-        {
-            "means": tensor(cloud.means),
-            "quats": tensor(cloud.quats),
-            "scales": tensor(cloud.log_scales),
-            "opacities": tensor(cloud.logit_opacities),
-            "sh0": tensor(cloud.sh[:, :1]),
-            "shN": tensor(cloud.sh[:, 1:]),
-        }
-    )
-
-
 def moved_cameras(cameras: Sequence[Camera], similarity: np.ndarray) -> list[Camera]:
     """The cameras after ``similarity`` [4, 4]: they see the moved scene as before."""
     scale, rotation, translation = split_similarity(similarity)
@@ -90,36 +69,18 @@ def moved_cameras(cameras: Sequence[Camera], similarity: np.ndarray) -> list[Cam
 
 
 def cameras_around(cloud: SplatCloud, *, count: int = 8, size: int = 512) -> list[Camera]:
-    """Cameras on a circle around the content, looking at its middle, ``size`` pixels square.
-
-    The content is where the weighted splats lie between their 10th and 90th percentile per axis, so
-    that floaters and far backgrounds do not push the cameras away. Up is -y, as in a 3DGS PLY.
-    """
+    """Cameras on a circle around the splats that show; see :func:`circle_around`."""
     if not len(cloud):
         raise DataError("there are no splats to look at")
     visible = packing.opacity_of(cloud.logit_opacities) > 0.1
-    means = cloud.means[visible] if visible.any() else cloud.means
-    low, middle, high = np.quantile(means.astype(np.float64), (0.1, 0.5, 0.9), axis=0)
-    radius = max(float(np.linalg.norm(high - low)) / 2, 1e-6)
-    distance = 1.3 * radius / np.tan(_VIEW_ANGLE / 2)
-    focal = size / 2 / np.tan(_VIEW_ANGLE / 2)
-    intrinsics = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
-    cameras = []
-    for angle in 2 * np.pi * np.arange(count) / count:
-        back = np.array(
-            [
-                np.cos(angle) * np.cos(_ELEVATION),
-                -np.sin(_ELEVATION),
-                np.sin(angle) * np.cos(_ELEVATION),
-            ]
-        )
-        right = np.cross([0.0, -1.0, 0.0], back)
-        right /= np.linalg.norm(right)
-        pose = np.eye(4)
-        pose[:3] = np.stack([right, np.cross(back, right), back, middle + distance * back], axis=1)
-        c2w = torch.from_numpy(pose).float()
-        cameras.append(Camera(c2w=c2w, K=intrinsics.float(), width=size, height=size))
-    return cameras
+    shown = visible if visible.any() else np.ones_like(visible)
+    stds = np.exp(cloud.log_scales[shown].max(axis=1))
+    return circle_around(
+        torch.from_numpy(cloud.means[shown]),
+        count=count,
+        size=size,
+        least_radius=2 * float(np.median(stds)),
+    )
 
 
 def compare_formats(
@@ -144,7 +105,7 @@ def compare_formats(
     behind = torch.zeros(3, device=device) if background is None else background.to(device)
 
     def renders(splats: SplatCloud) -> list[Tensor]:
-        representation = splats_of(splats, device=device)
+        representation = splats_of(splats).to(device)
         with torch.no_grad():
             return [
                 representation.render(camera.to(device), background=behind).rgb.clamp(0, 1).cpu()

@@ -50,18 +50,18 @@ class ExportSource:
                 where=self.path,
                 fix="export it as a mesh, or train the method 'splat'",
             )
+        if splats.antialiased:
+            warnings.warn(
+                "these splats were trained with antialiasing, which splat files cannot say: viewers"
+                " without it show them slightly thicker",
+                stacklevel=2,
+            )
         cloud = cloud_of(splats)
         return cloud.transformed(self.source_from_scene.numpy().astype(np.float64))
 
 
 def cloud_of(splats: GaussianSplats) -> SplatCloud:
     """The trained Gaussians in scene coordinates, with the bands of colour that are in use."""
-    if splats.antialiased:
-        warnings.warn(
-            "these splats were trained with antialiasing, which splat files cannot say: viewers"
-            " without it show them slightly thicker",
-            stacklevel=2,
-        )
     used = (splats.active_sh_degree + 1) ** 2 - 1
     tensors = splats.gaussians
     sh = torch.cat([tensors["sh0"], tensors["shN"][:, :used]], dim=1)

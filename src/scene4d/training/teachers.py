@@ -14,9 +14,10 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Scene
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters.formats import format_by_content, read_splats
+from scene4d.exporters.formats import is_splats, read_splats
 from scene4d.exporters.source import cloud_of, splats_of
 from scene4d.representations.base import Representation
+from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.training.options import TrainOptions
 
 
@@ -42,12 +43,13 @@ class Teacher:
         if np.allclose(move, np.eye(4), atol=1e-6):
             return self.representation
         splats = self.representation.as_splats()
-        if splats is None:
+        if not isinstance(splats, GaussianSplats):
             raise UsageError(
                 "lies in other coordinates than the capture, and only splats can be moved",
                 where=self.path,
             )
-        return splats_of(cloud_of(splats).transformed(move))  # type: ignore[arg-type]
+        moved = cloud_of(splats).transformed(move)
+        return splats_of(moved, antialiased=splats.antialiased)
 
 
 def load_teacher(path: Path) -> Teacher:
@@ -56,13 +58,16 @@ def load_teacher(path: Path) -> Teacher:
 
     if not path.exists():
         raise DataError("the teacher was not found", where=path)
-    if format_by_content(path) is not None:
+    if is_splats(path):
         return Teacher(
             path=path,
             representation=splats_of(read_splats(path)),
             cameras=(),
             source_from_scene=torch.eye(4),
         )
+    folder = path.parent if path.name == "config.toml" else path
+    if not (folder / "config.toml").is_file():
+        raise DataError("is neither a splat file nor a run folder", where=path)
     run = load_run(path)
     return Teacher(
         path=run.path,
