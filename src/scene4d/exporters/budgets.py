@@ -13,7 +13,7 @@ from scene4d.bundle.splats import default_importance
 from scene4d.cameras.camera import Camera
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.edit import with_sh_degree
-from scene4d.exporters.formats import format_of
+from scene4d.exporters.formats import format_by_content
 from scene4d.exporters.options import TARGETS, BundleOptions, TargetBudget
 from scene4d.exporters.packing import taken
 from scene4d.exporters.source import ExportSource, cloud_of, splats_of
@@ -134,7 +134,10 @@ def _cut(source: ExportSource, splats: int, sh_degree: int) -> ExportSource:
 
 
 def _is_bundle(source: ExportSource) -> bool:
-    return source.splats is not None and format_of(source.path).name == "s4d"
+    if source.splats is None or not source.path.exists():
+        return False
+    form = format_by_content(source.path)
+    return form is not None and form.name == "s4d"
 
 
 def _file_of(bundle: Bundle) -> bytes:

@@ -52,6 +52,7 @@ class SceneServer(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = MAX_CONNECTIONS
     allow_reuse_address = os.name != "nt"  # on Windows that would share the port
 
     def __init__(

@@ -1,0 +1,186 @@
+"""The verbs view and export player as processes: addresses, conversion, phones, the end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from exporters.splat_files import random_cloud
+
+from scene4d.bundle.container import open_bundle
+from scene4d.cli import main as command
+from scene4d.cli.view import PLAYED
+from scene4d.errors import DataError, Scene4dError
+from scene4d.exporters.formats import FORMATS, write_splats
+from scene4d.viewer.phone import lan_address
+from scene4d.viewer.player_files import player_folder
+from scene4d.viewer.site import scene_site
+
+URL = re.compile(r"(https?)://([\d.]+):(\d+)/([\w-]{22})/\n")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built_player() -> None:
+    try:
+        player_folder()
+    except Scene4dError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def splats(tmp_path_factory) -> dict[str, Path]:
+    """The same 200 splats in every format."""
+    folder = tmp_path_factory.mktemp("splats")
+    made = {}
+    for form in FORMATS:
+        made[form.name] = folder / f"statue{form.suffixes[0]}"
+        write_splats(made[form.name], random_cloud(200, 0))
+    return made
+
+
+@contextmanager
+def viewing(tmp_path: Path, *arguments: str) -> Iterator[tuple[str, Path]]:
+    """The address that the verb prints and the file of its stderr; ends it with Ctrl-C."""
+    errors = tmp_path / "stderr.txt"
+    temporary = tmp_path / "temporary"
+    temporary.mkdir(exist_ok=True)
+    code = [sys.executable, "-m", "scene4d.cli.main", "view", "--no-open", *arguments]
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONIOENCODING": "utf-8"}
+    with (
+        open(errors, "wb") as told,
+        subprocess.Popen(
+            code, stdout=subprocess.PIPE, stderr=told, env=environment, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        url = process.stdout.readline()
+        try:
+            assert URL.fullmatch(url), (url, errors.read_text())
+            yield url.strip(), errors
+        finally:
+            process.send_signal(signal.SIGINT)
+            start = time.monotonic()
+            status = process.wait(timeout=20)
+            seconds = time.monotonic() - start
+    assert status == 0, errors.read_text()
+    # torch's own libraries take a part of it to unload
+    assert seconds < 1.5
+    assert list(temporary.iterdir()) == []
+
+
+def fetched(url: str, **options) -> bytes:
+    with urllib.request.urlopen(url, timeout=10, **options) as response:
+        return response.read()
+
+
+def test_a_bundle_is_served_as_it_is(splats, tmp_path: Path) -> None:
+    with viewing(tmp_path, str(splats["s4d"])) as (url, errors):
+        assert url.startswith("http://127.0.0.1:")
+        assert b"content=scene.s4d&amp;title=statue" in fetched(url)
+        assert fetched(url + "scene.s4d") == splats["s4d"].read_bytes()
+        script = re.search(rb'src="\./(assets/[^"]+\.js)"', fetched(url))
+        assert script is not None and len(fetched(url + script[1].decode())) > 100_000
+        assert "Ctrl-C" in errors.read_text()
+
+
+def test_a_run_becomes_a_bundle(tiny_run: Path, tmp_path: Path) -> None:
+    with viewing(tmp_path, str(tiny_run)) as (url, errors):
+        (tmp_path / "got.s4d").write_bytes(fetched(url + "scene.s4d"))
+        assert b"title=tiny" in fetched(url)
+        assert "making a bundle" in errors.read_text()
+    manifest = open_bundle(tmp_path / "got.s4d").manifest
+    assert manifest["count"] == 200 and len(manifest["cameras"]) > 1
+
+
+@pytest.mark.parametrize("name", [form.name for form in FORMATS])
+def test_every_splat_format_is_played_or_becomes_a_bundle(name: str, splats, tmp_path) -> None:
+    from scene4d.cli.view import playable
+
+    temporary = tmp_path / "scene.s4d"
+    played = playable(splats[name], temporary, bundle=False)
+    assert played == (splats[name] if name in PLAYED else temporary)
+    assert "" in scene_site(played, title="x").files
+    phone = playable(splats[name], temporary, bundle=True)
+    assert open_bundle(phone).manifest["count"] == 200
+
+
+def test_an_unpacked_bundle_is_served_member_by_member(splats, tmp_path: Path) -> None:
+    import zipfile
+
+    folder = tmp_path / "unpacked.s4d"
+    with zipfile.ZipFile(splats["s4d"]) as file:
+        file.extractall(folder)
+    (folder / "private.txt").write_text("not in the manifest")
+    site = scene_site(folder, title="x")
+    served = {name for name in site.files if name.startswith("scene/")}
+    assert served == {f"scene/{p.name}" for p in folder.iterdir()} - {"scene/private.txt"}
+
+
+def test_phone_prints_an_address_of_the_network_and_a_code(splats, tmp_path: Path) -> None:
+    try:
+        address = lan_address()
+    except DataError as error:
+        pytest.skip(str(error))
+    with viewing(tmp_path, str(splats["spz"]), "--phone") as (url, errors):
+        assert URL.fullmatch(url + "\n")[2] == address  # type: ignore[index]
+        told = errors.read_text(encoding="utf-8")
+        assert "plain HTTP" in told and "WebGL2" in told
+        assert "▀" in told or "QR code" in told
+        assert b"content=scene.s4d" in fetched(url)
+
+
+def test_phone_over_https(splats, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    options = ["--phone", "--https", "always", "--host", "127.0.0.1"]
+    with viewing(tmp_path, str(splats["s4d"]), *options) as (url, errors):
+        assert url.startswith("https://127.0.0.1:")
+        trusting = ssl._create_unverified_context()
+        assert fetched(url + "scene.s4d", context=trusting) == splats["s4d"].read_bytes()
+        assert "WebGPU" in errors.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["missing.ply"], 1, "not found"),
+        (["README"], 2, "README"),
+        (["x.s4d", "--port", "70000"], 2, "--port"),
+        (["x.s4d", "--https", "always"], 2, "--phone"),
+    ],
+)
+def test_bad_input(arguments, status, told, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README").write_text("text")
+    assert command.main(["view", "--no-open", *arguments]) == status
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error
+
+
+def test_export_player(splats, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "hosted"
+    arguments = ["export", str(splats["spz"]), "player", "--output-path", str(folder)]
+    assert command.main([*arguments, "--target", "phone-low", "--title", "A statue"]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{folder}\n"
+    assert "target phone-low" in told.err and "fits as it is" in told.err
+    assert "<title>A statue</title>" in (folder / "index.html").read_text()
+    page = tmp_path / "one.html"
+    arguments = ["export", str(splats["s4d"]), "player", "--output-path", str(page)]
+    assert command.main([*arguments, "--single-file"]) == 0
+    assert page.stat().st_size > 1_000_000
+
+
+def test_options_of_other_formats_are_told(splats, tmp_path: Path, capsys) -> None:
+    arguments = ["export", str(splats["spz"]), "ply", "--output-path", str(tmp_path / "a.ply")]
+    assert command.main([*arguments, "--target", "phone"]) == 0
+    assert "ply ignores the options of player" in capsys.readouterr().err
