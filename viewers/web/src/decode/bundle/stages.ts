@@ -37,6 +37,7 @@ export class StageDecoder {
   }
 
   static async open(bundle: Bundle): Promise<StageDecoder> {
+    checkDeclared(bundle);
     return new StageDecoder(bundle, await Tables.parse(await bundle.read(bundle.manifest.tables)));
   }
 
