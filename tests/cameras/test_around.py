@@ -48,9 +48,9 @@ def test_the_content_is_in_the_pictures_whatever_floats_far_away(floaters):
     for camera in circle_around(points, count=8, size=64):
         assert seen_share(camera, kept) > 0.9
     cameras = sphere_around(points, count=40, size=64)
-    outside = [c for i, c in enumerate(cameras) if i % 4]
+    outside = [c for i, c in enumerate(cameras) if i % 5 != 4]
     assert min(seen_share(c, kept) for c in outside) > 0.6
-    inside = [c for i, c in enumerate(cameras) if i % 4 == 0]
+    inside = [c for i, c in enumerate(cameras) if i % 5 == 4]
     middle = kept.median(dim=0).values
     assert max(float((c.position - middle).norm()) for c in inside) < 1.5
     # From all sides: the directions cancel out and none of the axes is left out.
@@ -79,3 +79,12 @@ def test_points_in_one_place_are_seen_from_the_least_radius(name, count):
         assert 0.5 < distance < 0.5 * 6
         assert math.isfinite(distance)
         assert seen_share(camera, points) == 1.0
+
+
+def test_held_out_cameras_are_of_every_kind() -> None:
+    """Every eighth is held out: near, far and inside must all be among them."""
+    points = torch.randn(500, 3, generator=torch.Generator().manual_seed(3))
+    cameras = sphere_around(points, count=120, size=64)
+    distances = [float(c.position.norm()) for c in cameras[::8]]
+    kinds = {"inside" if d < 1.5 else "near" if d < 6.5 else "far" for d in distances}
+    assert kinds == {"inside", "near", "far"}

@@ -16,8 +16,9 @@ _CIRCLE_VIEW_ANGLE = 0.8
 _CIRCLE_ELEVATION = 0.3
 """Of cameras over the plane through the content's centre, radians."""
 _SPHERE_VIEW_ANGLE = math.radians(50.0)
-_INSIDE_EVERY = 4
-"""One camera in so many stands inside the content and looks about."""
+_KINDS = (1.2, 2.0, 1.2, 2.0, None)
+"""Distances in turn, as multiples of that at which the content fills the picture; None: inside.
+Five kinds, so that every eighth camera, which is held out, is of all kinds in turn."""
 
 
 def circle_around(
@@ -45,8 +46,8 @@ def circle_around(
 def sphere_around(
     points: Float[Tensor, "n 3"], *, count: int, size: int, least_radius: float = 1e-6
 ) -> list[Camera]:
-    """Cameras that see the content from all sides: three quarters of them on a sphere (evenly, at
-    1.2 and 2 times the distance at which the content fills the picture), a quarter inside.
+    """Cameras that see the content from all sides: four fifths of them on a sphere (evenly, at
+    1.2 and 2 times the distance at which the content fills the picture), a fifth inside.
 
     The content is the ball around the points' median that holds 80% of them. ``points``: at least
     one.
@@ -64,11 +65,12 @@ def sphere_around(
         flat = math.sqrt(1 - z * z)
         direction = centre.new_tensor([flat * math.cos(turn), flat * math.sin(turn), z])
         jitter = torch.rand(3, generator=generator).double() * 2 - 1
-        if i % _INSIDE_EVERY == 0:
+        away = _KINDS[i % len(_KINDS)]
+        if away is None:
             eye = centre + 0.5 * radius * jitter
             at = eye + direction
         else:
-            eye = centre + fit * (1.2 if i % 2 else 2.0) * direction
+            eye = centre + fit * away * direction
             at = centre + 0.2 * radius * jitter
         cameras.append(_looking(eye, at, _SPHERE_VIEW_ANGLE, size))
     return cameras
