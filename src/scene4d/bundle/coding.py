@@ -322,6 +322,11 @@ def _arrays_of_stage(
             f"stage {number} codes the arrays {', '.join(coded) or 'none'}; it should code"
             f" {', '.join(sorted(expected)) or 'none'}"
         )
+    for stream in streams:
+        if ("positions" in stream) == ("arrays" in stream) or (
+            "positions" in stream and "depth" not in stream
+        ):
+            raise DataError(f"stage {number} has a stream of neither positions nor arrays, or both")
     has_points = "positions" in bundle.manifest and stage["points"] > 0
     if sum("positions" in stream for stream in streams) != has_points:
         raise DataError(f"stage {number} does not code its positions once")

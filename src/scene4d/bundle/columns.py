@@ -96,8 +96,10 @@ def add_weighted(total, codes, weight, magnitude):  # pragma: no cover
 
 
 def bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """[n] uint8: how many of the rising ``edges`` [>= 1] are <= each of ``values`` [n] int64."""
-    result = np.empty(len(values), dtype=np.uint8)
+    """[n] uint8: how many of the rising ``edges`` are <= each of ``values`` [n] int64."""
+    result = np.zeros(len(values), dtype=np.uint8)
+    if not len(edges):
+        return result
     span = int(edges[-1]) - int(edges[0]) + 2
     if span > _BLOCK:
         result[:] = np.searchsorted(edges, values, side="right")

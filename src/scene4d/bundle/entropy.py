@@ -16,7 +16,7 @@ import numpy as np
 
 from scene4d.bundle.columns import add_weighted, bins, count_symbols, finish_codes
 from scene4d.bundle.rans import RansDecoder, RansEncoder
-from scene4d.bundle.tables import PRECISION, TOTAL, Tables, frequency_table
+from scene4d.bundle.tables import PRECISION, TOTAL, Tables, coarse_table
 
 MAX_CONTEXTS = 16
 """Tables that one context is tried with before they are merged."""
@@ -115,7 +115,7 @@ class TableBuilder:
 
     def add(self, counts: np.ndarray) -> int:
         """Number of the first of the tables made from ``counts`` [tables, n] (or [n])."""
-        made = [_without_tail(frequency_table(row)) for row in np.atleast_2d(counts)]
+        made = [_without_tail(coarse_table(row)) for row in np.atleast_2d(counts)]
         key = b"|".join(t.tobytes() for t in made)
         if key not in self._known:
             self._known[key] = len(self._tables)
@@ -191,7 +191,9 @@ def fit_channel(
     model = ChannelModel(low=low, low_bits=low_bits)
     if len(codes):
         model = _choose_context(model, symbols, columns, candidates, starts)
-    context = model.context and (running or RunningSum()).rows(model.context, columns)
+    context = None
+    if model.context is not None:
+        context = (running or RunningSum()).rows(model.context, columns)
     rows = model.rows(symbols, context, starts)
     counts = np.zeros((model.num_tables, size), dtype=np.int64)
     count_symbols(counts, np.zeros(1, dtype=np.uint8) if rows is None else rows, symbols)
@@ -241,24 +243,42 @@ def _fit_edges(
     values: np.ndarray, symbols: np.ndarray, size: int, stride: int, most: int = MAX_CONTEXTS
 ) -> tuple[tuple[int, ...], float]:
     """Edges of at most ``most`` bins of a context, and the size in bits that they give."""
-    quantiles = np.quantile(values, np.linspace(0, 1, MAX_CONTEXTS + 1)[1:-1], method="higher")
-    edges = [int(e) for e in np.unique(quantiles) if e > values.min()] if len(values) else []
+    edges = _candidate_edges(values)
     if not edges:
         return (), np.inf
     rows = bins(values, np.asarray(edges, dtype=np.int64)).astype(np.int64)
     counts = np.bincount(rows * size + symbols, minlength=(len(edges) + 1) * size)
     tables = list(counts.reshape(len(edges) + 1, size))
     costs = [_cost(t[None], stride) for t in tables]
-    while len(tables) > 1:
-        merged = [_cost((a + b)[None], stride) for a, b in pairwise(tables)]
+    merged = [_cost((a + b)[None], stride) for a, b in pairwise(tables)]
+    while merged:
         gains = [costs[i] + costs[i + 1] - merged[i] for i in range(len(merged))]
         at = int(np.argmax(gains))
         if gains[at] <= 0 and len(tables) <= most:
             break
         tables[at : at + 2] = [tables[at] + tables[at + 1]]
         costs[at : at + 2] = [merged[at]]
-        del edges[at]
+        del edges[at], merged[at]
+        for i in (at - 1, at):
+            if 0 <= i < len(merged):
+                merged[i] = _cost((tables[i] + tables[i + 1])[None], stride)
     return tuple(edges), float(sum(costs))
+
+
+def _candidate_edges(values: np.ndarray) -> list[int]:
+    """Quantiles of the values, and of those besides the commonest, which often is nearly all."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= MAX_CONTEXTS:
+        return [int(v) for v in distinct[1:]]
+    inner = np.linspace(0, 1, MAX_CONTEXTS + 1)[1:-1]
+    mode = int(counts.argmax())
+    others = counts.copy()
+    others[mode] = 0
+    chosen = {mode, mode + 1}
+    for weights in (counts, others):
+        reached = np.cumsum(weights)
+        chosen |= set(np.searchsorted(reached, inner * reached[-1]).tolist())
+    return [int(distinct[i]) for i in sorted(chosen) if 0 < i < len(distinct)]
 
 
 def _best_low_bits(shifted: np.ndarray) -> int:

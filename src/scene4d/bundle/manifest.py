@@ -60,9 +60,10 @@ def faults(value: Any, rule: Mapping[str, Any], at: str = "") -> Iterator[str]:
     if "$ref" in rule:
         rule = schema()["$defs"][rule["$ref"].rsplit("/", 1)[1]]
     if "oneOf" in rule:
-        if not any(next(faults(value, option, at), None) is None for option in rule["oneOf"]):
+        fitting = sum(next(faults(value, option, at), None) is None for option in rule["oneOf"])
+        if fitting != 1:
             yield f"{at or 'the manifest'} is none of the allowed forms"
-        return
+            return
     if "const" in rule and value != rule["const"]:
         yield f"{at} must be {rule['const']!r}"
     if "enum" in rule and value not in rule["enum"]:

@@ -6,6 +6,8 @@ from itertools import permutations, product
 
 import numpy as np
 
+from scene4d.bundle.columns import in_blocks
+
 
 def canonical(quats: np.ndarray, log_scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(xyz [N, 3], log_scales [N, 3])`` of the same Gaussians with the smallest angle.
@@ -14,6 +16,18 @@ def canonical(quats: np.ndarray, log_scales: np.ndarray) -> tuple[np.ndarray, np
     nothing. Of the 24 choices the one with the largest |w| is taken, which turns by at most 62.8
     degrees, so xyz of the unit quaternion (w >= 0) lies within 0.53.
     """
+    turned = np.empty((len(quats), 3))
+    permuted = np.empty_like(log_scales)
+
+    def work(start: int, end: int) -> None:
+        part = slice(start, end)
+        turned[part], permuted[part] = _canonical(quats[part], log_scales[part])
+
+    in_blocks(len(quats), work)
+    return turned, permuted
+
+
+def _canonical(quats: np.ndarray, log_scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     unit = quats / np.linalg.norm(quats.astype(np.float64), axis=1, keepdims=True)
     # The scalar part of unit * p is the dot product with the conjugate of p.
     scalar = unit @ (_CUBE * np.array([1.0, -1.0, -1.0, -1.0])).T

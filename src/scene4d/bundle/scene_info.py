@@ -108,8 +108,12 @@ def info_entries(info: SceneInfo) -> tuple[dict[str, Any], dict[str, bytes]]:
 def info_from(manifest: Mapping[str, Any], images: Mapping[str, bytes]) -> SceneInfo:
     """The scene's description of a checked manifest; ``images`` by member name."""
     limits = manifest["limits"]
+    known = CameraView.__dataclass_fields__
     cameras = tuple(
-        CameraView(**{**entry, "c2w": tuple(map(tuple, entry["c2w"]))})
+        CameraView(
+            **{name: value for name, value in entry.items() if name in known and name != "c2w"},
+            c2w=tuple(map(tuple, entry["c2w"])),
+        )
         for entry in manifest["cameras"]
     )
     return SceneInfo(
@@ -204,11 +208,11 @@ def _looking_at(centre: np.ndarray, size: float) -> CameraView:
     right = np.array([1.0, 0.0, 0.0])
     position = centre + 1.2 * size * back
     columns = [right, np.cross(back, right), back, position]
-    c2w = tuple(tuple(rounded(column[i]) for column in columns) for i in range(3))
+    c2w = np.vstack([np.stack(columns, axis=1), [0.0, 0.0, 0.0, 1.0]])
+    rows = tuple((rounded(a), rounded(b), rounded(c), rounded(d)) for a, b, c, d in c2w)
     return CameraView(
-        name="default", c2w=(*c2w, (0.0, 0.0, 0.0, 1.0)), fx=480.0, fy=480.0, cx=320.0, cy=180.0,
-        width=640, height=360,
-    )  # fmt: skip
+        name="default", c2w=rows, fx=480.0, fy=480.0, cx=320.0, cy=180.0, width=640, height=360
+    )
 
 
 def _corners(value: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -269,6 +269,19 @@ def uniform_array(
     hints: tuple[str, ...] = (),
 ) -> CodedArray:
     """``values`` [N, C] on a uniform grid through 0, with the error made."""
+    array = _on_grid(name, values, step, dead_zone=dead_zone, stream=stream, hints=hints)
+    return replace(array, error=_error(dequantise(name, {name: array}) - values))
+
+
+def _on_grid(
+    name: str,
+    values: np.ndarray,
+    step: float | Sequence[float],
+    *,
+    dead_zone: float,
+    stream: str,
+    hints: tuple[str, ...],
+) -> CodedArray:
     width = values.shape[1]
     steps = [rounded(s) for s in uniform(step, width).step]
     if len(steps) != width or any(not 0 < s < 1e30 for s in steps):
@@ -280,10 +293,9 @@ def uniform_array(
             f" {steps[int(largest.argmax())]:g}; choose larger steps"
         )
     codes = quantised(values, np.array(steps), np.zeros(width), dead_zone)
-    array = CodedArray(
+    return CodedArray(
         name=name, codes=codes, quantiser=uniform(steps, width), stream=stream, hints=hints
     )
-    return replace(array, error=_error(dequantise(name, {name: array}) - values))
 
 
 def transformed_array(
@@ -306,7 +318,7 @@ def transformed_array(
     basis = dequantise(basis_name, {basis_name: stored}).astype(np.float64)
     inside = values @ np.linalg.inv(basis).astype(values.dtype)
     array = replace(
-        uniform_array(name, inside, step, dead_zone=dead_zone, stream=stream, hints=hints),
+        _on_grid(name, inside, step, dead_zone=dead_zone, stream=stream, hints=hints),
         basis=basis_name,
     )
     assert array.codes.shape[1] == width

@@ -1,0 +1,193 @@
+"""Reads thousands of damaged bundles: each must be read or refused as DataError, in bounds.
+
+    python benchmarks/fuzz_bundle.py [--files 4000] [--seed 0]
+
+Starts from the conformance bundles. A mutation damages raw bytes (flips, cuts, repeats), or goes
+past the checksums on purpose: members get other bytes with a fitting hash, and the manifest other
+values with a fitting CRC. Prints how many were read, refused, and refused why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import struct
+import tempfile
+import time
+import tracemalloc
+import warnings
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scene4d.bundle.checks import bundle_faults
+from scene4d.bundle.container import BundleWriter, open_bundle
+from scene4d.errors import DataError
+from scene4d.exporters.s4d import read_s4d
+
+GOOD = Path(__file__).resolve().parents[1] / "mobile_export" / "conformance" / "good"
+MOST_SECONDS = 5.0
+MEMORY_FREE, MEMORY_PER_BYTE = 96 << 20, 8192
+"""Peak memory allowed: tables of 32 MiB with their making, and a multiple of the file."""
+_NUMBERS = (0, -1, 1, 2, 3, 7, 16, 255, 4095, 4096, 65536, 1 << 24, 1 << 28, (1 << 31) - 1, 1 << 32,
+            1 << 62, 1e-300, 1e300, -0.5, 0.1)  # fmt: skip
+_OTHERS = (None, True, "", "x", "../x", "dc.0", "sh", [], {}, [0], [[]])
+
+
+def mutated(source: Path, rng: np.random.Generator) -> bytes:
+    """A damaged version of a bundle."""
+    kind = rng.integers(0, 5)
+    if kind == 0:
+        return damaged_bytes(source.read_bytes(), rng)
+    bundle = open_bundle(source)
+    members = {name: bundle.read(name) for name in bundle.names()}
+    manifest = {k: v for k, v in copy.deepcopy(bundle.manifest).items() if k != "members"}
+    if kind in (1, 2):
+        coded = [n for n in members if n.endswith(".bin")]
+        name = coded[rng.integers(0, len(coded))]
+        if name == "tables.bin" and rng.random() < 0.8:
+            inner = damaged_bytes(zlib.decompress(members[name]), rng)
+            members[name] = zlib.compress(inner)
+        else:
+            members[name] = damaged_bytes(members[name], rng)
+    if kind in (2, 3, 4):
+        for _ in range(rng.integers(1, 3)):
+            change_value(manifest, rng)
+    writer = BundleWriter(manifest)
+    for name, data in members.items():
+        writer.add(name, data)
+    try:
+        data = writer.to_bytes()
+    except (TypeError, ValueError):
+        return source.read_bytes()[: rng.integers(0, 200)]
+    return lying_members(data, rng) if kind == 4 else data
+
+
+def damaged_bytes(data: bytes, rng: np.random.Generator) -> bytes:
+    """Flipped bits, a cut, a repeated or zeroed piece, or random bytes in between."""
+    result = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(0, len(result) + 1))
+        length = int(rng.integers(1, 60))
+        choice = rng.integers(0, 6)
+        if choice <= 1 and at < len(result):
+            result[at] ^= 1 << int(rng.integers(0, 8))
+        elif choice == 2:
+            del result[at : at + length]
+        elif choice == 3:
+            result[at:at] = result[at : at + length]
+        elif choice == 4:
+            result[at : at + length] = bytes(len(result[at : at + length]))
+        else:
+            piece = rng.integers(0, 256, len(result[at : at + length]), dtype=np.uint8)
+            result[at : at + length] = piece.tobytes()
+    return bytes(result[: rng.integers(0, len(result) + 1)] if rng.random() < 0.1 else result)
+
+
+def change_value(manifest: dict[str, Any], rng: np.random.Generator) -> None:
+    """One entry somewhere in the manifest becomes another value, is removed or repeated."""
+    target: Any = manifest
+    if "arrays" in manifest and rng.random() < 0.7:  # where most of a decoder's decisions are
+        target = {name: manifest[name] for name in ("arrays", "stages", "positions")}
+    while True:
+        keys = list(target) if isinstance(target, dict) else list(range(len(target)))
+        if not keys:
+            return
+        key = keys[rng.integers(0, len(keys))]
+        value = target[key]
+        if isinstance(value, (dict, list)) and value and rng.random() < 0.85:
+            target = value
+            continue
+        break
+    choice = rng.random()
+    if choice < 0.1:
+        del target[key]
+    elif choice < 0.2 and isinstance(target, list):
+        target.append(copy.deepcopy(value))
+    elif choice < 0.8 and isinstance(value, (int, float)):
+        near = int(value) + int(rng.integers(-3, 4))
+        target[key] = near if rng.random() < 0.5 else _NUMBERS[rng.integers(0, len(_NUMBERS))]
+    else:
+        pool = (*_OTHERS, *_NUMBERS)
+        target[key] = copy.deepcopy(pool[rng.integers(0, len(pool))])
+
+
+def lying_members(data: bytes, rng: np.random.Generator) -> bytes:
+    """The list of members with another entry; the manifest keeps its room and its CRC fits."""
+    length, name, extra = struct.unpack_from("<I4xHH", data, 18)
+    start = 30 + name + extra
+    manifest = json.loads(data[start : start + length])
+    change_value({"members": manifest["members"]}, rng)
+    text = json.dumps(manifest, separators=(",", ":")).encode()
+    text = text.ljust(length)[:length]
+    header = data[:14] + struct.pack("<I", zlib.crc32(text)) + data[18:start]
+    return header + text + data[start + length :]
+
+
+def outcome(path: Path) -> tuple[str, float, int]:
+    """What reading ``path`` gave ("read" or the error's words), seconds, peak bytes."""
+    tracemalloc.start()
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_s4d(path)
+        told = "read"
+    except DataError as error:
+        told = error.what
+    faults = bundle_faults(path)
+    if told != "read" and not faults:
+        told = f"WRONG: refused ({told}) but without fault"
+    seconds = time.perf_counter() - start
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return told, seconds, peak
+
+
+def fuzz(files: int, seed: int, folder: Path) -> Counter[str]:
+    """Outcomes of ``files`` mutations. Raises AssertionError when one breaks a bound."""
+    sources = sorted(GOOD.glob("*.s4d"))
+    told: Counter[str] = Counter()
+    for number in range(files):
+        rng = np.random.default_rng((seed, number))
+        data = mutated(sources[number % len(sources)], rng)
+        path = folder / "mutated.s4d"
+        path.write_bytes(data)
+        try:
+            what, seconds, peak = outcome(path)
+        except Exception as error:
+            raise AssertionError(f"mutation ({seed}, {number}): {error!r}") from error
+        assert seconds < MOST_SECONDS, f"mutation ({seed}, {number}) took {seconds:.1f} s"
+        allowed = MEMORY_FREE + MEMORY_PER_BYTE * len(data)
+        assert peak < allowed, f"mutation ({seed}, {number}) took {peak} bytes"
+        assert not what.startswith("WRONG"), f"mutation ({seed}, {number}): {what}"
+        told["read" if what == "read" else _words(what)] += 1
+    return told
+
+
+def _words(text: str) -> str:
+    """An error without what is particular to one file."""
+    return " ".join(w for w in text.split() if not any(c in "0123456789'[" for c in w))[:60]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        told = fuzz(arguments.files, arguments.seed, Path(folder))
+    seconds = time.perf_counter() - start
+    print(f"{arguments.files} files in {seconds:.0f} s: {told['read']} read,"
+          f" {arguments.files - told['read']} refused, none bad")  # fmt: skip
+    for words, count in told.most_common(40):
+        print(f"{count:7d}  {words}")
+
+
+if __name__ == "__main__":
+    main()
