@@ -188,4 +188,4 @@ def test_export_player(splats, tmp_path: Path, capsys) -> None:
 def test_options_of_other_formats_are_told(splats, tmp_path: Path, capsys) -> None:
     arguments = ["export", str(splats["spz"]), "ply", "--output-path", str(tmp_path / "a.ply")]
     assert command.main([*arguments, "--target", "phone"]) == 0
-    assert "ply ignores the options of player" in capsys.readouterr().err
+    assert "the options for player are ignored by ply" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
                            ("player", PlayerOptions())):  # fmt: skip
         used = args.format == name or (name, args.format) == ("bundle", "player")
         if not used and getattr(args, name) != defaults:
-            print(f"warning: {args.format} ignores the options of {name}", file=sys.stderr)
+            print(f"warning: the options for {name} are ignored by {args.format}", file=sys.stderr)
     more = {"target_mb": args.bundle.target_mb} if args.format == "player" else {}
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
