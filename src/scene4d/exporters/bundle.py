@@ -14,7 +14,7 @@ import torch
 from scene4d.bundle.coding import Coded
 from scene4d.bundle.lpgs import KIND as LPGS
 from scene4d.bundle.lpgs import LpgsParts, encode_lpgs
-from scene4d.bundle.scene_info import CameraView, SceneInfo, default_info
+from scene4d.bundle.scene_info import CameraView, Matrix, SceneInfo, default_info
 from scene4d.bundle.splats import KIND as SPLATS
 from scene4d.bundle.splats import SplatQuantisation, bundle_writer, encode_splats
 from scene4d.cameras.camera import Camera
@@ -156,8 +156,7 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     """Cameras, limits, the way home, and a poster rendered from the first camera."""
     views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
     info = default_info(cloud, cameras=views or (_upright_view(cloud),))
-    matrix = source.source_from_scene.double().tolist()
-    home = tuple(tuple(row) for row in matrix) if source.splats is None else info.transform
+    home = _rows(source.source_from_scene) if source.splats is None else info.transform
     scene = source.representation
     if scene is None:
         scene = splats_of(cloud)
@@ -171,11 +170,11 @@ def _upright_view(cloud: SplatCloud) -> CameraView:
     """The default view turned over about x: in splat files, as in COLMAP, y points down."""
     info = default_info(cloud)
     view, (low, high) = info.cameras[0], info.limits.content
-    x, *rest, last = (tuple(row) for row in view.c2w)
-    turned = [
-        (-row[0], -row[1], -row[2], low[axis] + high[axis] - row[3])
-        for axis, row in enumerate(rest, start=1)
-    ]
+    x, y, z, last = view.c2w
+    turned = (
+        (-y[0], -y[1], -y[2], low[1] + high[1] - y[3]),
+        (-z[0], -z[1], -z[2], low[2] + high[2] - z[3]),
+    )
     return replace(view, c2w=(x, *turned, last))
 
 
@@ -196,7 +195,7 @@ def _view(name: str, camera: Camera) -> CameraView:
     k = camera.K.tolist()
     return CameraView(
         name=name,
-        c2w=tuple(tuple(row) for row in camera.c2w.tolist()),
+        c2w=_rows(camera.c2w),
         fx=k[0][0],
         fy=k[1][1],
         cx=k[0][2],
@@ -215,3 +214,8 @@ def _camera(view: CameraView) -> Camera:
         width=view.width,
         height=view.height,
     )
+
+
+def _rows(matrix: torch.Tensor) -> Matrix:
+    a, b, c, d = ((w, x, y, z) for w, x, y, z in matrix.double().tolist())
+    return a, b, c, d
