@@ -20,6 +20,7 @@ from scene4d.exporters.s4d import read_s4d
 from scene4d.exporters.source import ExportSource, splats_of
 from scene4d.representations.base import Representation
 from scene4d.representations.lpgs.method import LpgsMethod
+from scene4d.representations.lpgs.seeds import container_bytes
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.teachers import Teacher, load_teacher
@@ -75,6 +76,10 @@ def compress(
         raise UsageError("--target-mb and --target-psnr-drop exclude each other")
     if output.suffix.lower() != ".s4d":
         raise UsageError("bundles are written as .s4d", where=output, fix="name it SOMETHING.s4d")
+    if output.is_dir():
+        raise UsageError("is a folder; bundles are written as files", where=output)
+    if target_psnr_drop is not None and not math.isfinite(target_psnr_drop):
+        raise UsageError(f"--target-psnr-drop must be a number of dB, got {target_psnr_drop}")
     teacher = load_teacher(source)
     options = with_teachers_capture(replace(options, teacher=source), teacher)
     with tempfile.TemporaryDirectory(prefix="scene4d-compress-") as scratch:
@@ -88,11 +93,16 @@ def _at_drop(
     teacher: Teacher, output: Path, method: LpgsMethod, options: TrainOptions, allowed: float
 ) -> Compressed:
     """The smallest of some sizes whose loss is allowed, or the best where none is."""
+    scene, _ = load_capture(options, split="test", teacher=teacher)
+    if not scene.test_indices:
+        raise UsageError(
+            "holds no picture out to measure the loss on", where=teacher.path, fix="--test-every 8"
+        )
     minutes = options.max_minutes
     options = replace(options, max_minutes=None if minutes is None else minutes / ROUNDS)
     splats = teacher.representation.as_splats()
     count = 0 if splats is None else int(splats.describe()["num_gaussians"])
-    size = max(0.02, _FIRST_SHARE * _PLY_BYTES * count / 1e6)
+    size = max(1.5 * container_bytes(scene), _FIRST_SHARE * _PLY_BYTES * count) / 1e6
     tried: list[Compressed] = []
     for number in range(ROUNDS):
         path = output.with_name(f".{output.stem}.{number}.s4d")
@@ -103,6 +113,11 @@ def _at_drop(
             if better is made:
                 path.replace(output)
             tried.append(made)
+        except UsageError as error:  # such a size cannot be met; what was found so far stands
+            if not tried:
+                raise
+            _log.info("%s", error)
+            break
         finally:
             path.unlink(missing_ok=True)
         size = _next_size(tried, allowed)
@@ -167,11 +182,11 @@ def _one(
 
 @torch.no_grad()
 def mean_psnr(representation: Representation, scene: Scene, images: ViewSource) -> float:
-    """Mean PSNR in dB over the views that were held out."""
+    """Mean PSNR in dB over the views that were held out; NaN where there are none."""
     background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
     values = []
     for index in scene.test_indices:
         view = images.view(index)
         rgb = representation.render(view.camera, background=background).rgb.clamp(0, 1)
         values.append(float(psnr(rgb, composited(view, background), mask=view.mask)))
-    return sum(values) / max(1, len(values))
+    return sum(values) / len(values) if values else math.nan

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from scene4d.errors import UsageError
 from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
@@ -30,15 +31,6 @@ class RateOptions(ObjectiveOptions):
     """Loss for one byte per Gaussian that training started with."""
     target_mb: float | None = None
     """Below this size, in MB, nothing more is saved; the method's own ``target_mb``."""
-
-
-_CONTAINER_BYTES = 25_000
-"""About what a bundle's manifest, poster and cameras take."""
-
-
-def payload_bytes(target_mb: float) -> float:
-    """What is left for the scene itself in a bundle of that size."""
-    return max(1000.0, target_mb * 1e6 - _CONTAINER_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +115,14 @@ class LpgsMethod(Method):
     rate: RateOptions = field(default_factory=RateOptions)
     sparsity: SparsityOptions = field(default_factory=lambda: SparsityOptions(weight=0.0))
     tree: TreeOptions = field(default_factory=TreeOptions)
+
+    def __post_init__(self) -> None:
+        if self.target_mb is not None and not 0 < self.target_mb < float("inf"):
+            raise UsageError(f"--target-mb must be positive, got {self.target_mb}")
+        if not 0 <= self.num_children <= 4:
+            raise UsageError(f"--num-children must be 0 to 4, got {self.num_children}")
+        if not 1 <= self.hidden <= 256:  # decoders take no more
+            raise UsageError(f"--hidden must be 1 to 256, got {self.hidden}")
 
     def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
         """Parents at the scene's points, or at random ones."""

@@ -23,7 +23,7 @@ from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.hash_grid import HashGrid, contracted
 from scene4d.representations.lpgs.family_network import FamilyNetwork
 from scene4d.representations.lpgs.quantisers import Quantiser
-from scene4d.representations.lpgs.seeds import parents_of, structure_for
+from scene4d.representations.lpgs.seeds import container_bytes, parents_of, structure_for
 from scene4d.representations.lpgs.structure import Structure
 from scene4d.representations.splats.gaussians import GaussianSplats, render_gaussians
 
@@ -70,6 +70,7 @@ class ParentChildSplats(Representation):
         coder_ratio: float = 1.0,
         rate_turn: int = 0,
         target_mb: float | None = None,
+        container_bytes: float = 25_000.0,
         generator: torch.Generator | None = None,
     ) -> None:
         """``parents``: means [P, 3], the :data:`CODED` attributes (rotations are the vector part
@@ -102,6 +103,8 @@ class ParentChildSplats(Representation):
         self._rate_turn = rate_turn
         self.target_mb = target_mb
         """Size that its bundle shall have, in MB."""
+        self.container_bytes = container_bytes
+        """About what its bundle's manifest, cameras and poster take."""
         self.coder_ratio = coder_ratio
         """What the coder makes of the scene, relative to the estimate without it."""
 
@@ -146,6 +149,7 @@ class ParentChildSplats(Representation):
             quantise_at=quantise_at,
             max_num_gaussians=method.max_num_gaussians,
             target_mb=method.target_mb,
+            container_bytes=container_bytes(scene),
             generator=generator,
         )
 
@@ -185,6 +189,7 @@ class ParentChildSplats(Representation):
             "coder_ratio": self.coder_ratio,
             "rate_turn": self._rate_turn,
             "target_mb": self.target_mb,
+            "container_bytes": self.container_bytes,
         }
 
     @torch.no_grad()
@@ -422,6 +427,10 @@ class ParentChildSplats(Representation):
         if self.network is not None:
             total = total + sum(p.numel() for p in self.network.parameters())
         return total * self.coder_ratio
+
+    def payload_bytes(self, target_mb: float) -> float:
+        """What is left for the scene itself in a bundle of that size."""
+        return max(1000.0, target_mb * 1e6 - self.container_bytes)
 
     def describe(self) -> dict[str, float]:
         """Parents, and how many Gaussians they unpack to."""

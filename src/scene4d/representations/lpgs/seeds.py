@@ -87,3 +87,12 @@ def _position_bits(scene: Scene) -> int:
     is a small part of a pixel at the distance of one radius."""
     focal = torch.stack([camera.K[0, 0] for camera in scene.train_cameras()]).median().item()
     return max(8, min(20, math.ceil(math.log2(4 * focal / _POSITION_PIXELS))))
+
+
+def container_bytes(scene: Scene) -> float:
+    """About what a bundle of ``scene`` takes without its Gaussians: the manifest's own entries,
+    one for each camera, and a poster of at most 480 pixels' width (measured, to some 5 kB)."""
+    cameras = scene.train_cameras()
+    smaller = math.ceil(cameras[0].width / 480)
+    pixels = (cameras[0].width // smaller) * (cameras[0].height // smaller)
+    return 3_000 + 265 * len(cameras) + 0.05 * pixels

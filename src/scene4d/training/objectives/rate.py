@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scene4d.representations.lpgs.method import RateOptions, payload_bytes
+from scene4d.representations.lpgs.method import RateOptions
 from scene4d.representations.lpgs.parent_child import ParentChildSplats
 from scene4d.training.objectives.base import Objective, TrainingStep
 
@@ -26,6 +26,6 @@ class Rate(Objective):
         size = scene.estimated_bytes()
         pressure = 1.0
         if self.options.target_mb is not None:
-            surplus = float(size.detach()) / payload_bytes(self.options.target_mb) - 1.0
+            surplus = float(size.detach()) / scene.payload_bytes(self.options.target_mb) - 1.0
             pressure = min(1.0, max(0.0, 1.0 + surplus / _MARGIN))
         return {"rate": pressure * size / scene.num_at_start, "mb": size.detach() / 1e6}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scene4d.bundle.lpgs import encode_lpgs
 from scene4d.exporters.bundle import lpgs_parts
-from scene4d.representations.lpgs.method import TreeOptions, payload_bytes
+from scene4d.representations.lpgs.method import TreeOptions
 from scene4d.representations.lpgs.parent_child import ParentChildSplats
 from scene4d.representations.lpgs.seeds import MASK_START
 from scene4d.training.objectives.base import TrainingStep
@@ -170,7 +170,7 @@ class Tree(Mcmc):
             self.next_calibration = progress + _CALIBRATE_EVERY
         span = max(1e-6, self.options.target_at - self.start_at)
         done = min(1.0, (progress - self.start_at) / span)
-        room = payload_bytes(target)
+        room = scene.payload_bytes(target)
         due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
         surplus = int((1 - due / float(scene.estimated_bytes())) * scene.num_gaussians)
         if surplus > 0:

@@ -1,0 +1,238 @@
+"""The verb compress: sizes that are met, targets that contradict, nothing left half-written."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scene4d.cli import main as command
+from scene4d.errors import UsageError
+from scene4d.exporters.bundle import LANDING
+from scene4d.exporters.ply import write_ply
+from scene4d.exporters.s4d import read_s4d
+from scene4d.splat_cloud import SplatCloud
+from scene4d.training import compress as module
+from scene4d.training import rendered_capture
+from scene4d.training.compress import Compressed, _next_size, _preferred
+
+QUICK = ["--steps", "30", "--device", "cpu"]
+
+
+def cloud_of(count: int) -> SplatCloud:
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    return SplatCloud(
+        means=normal(count, 3), quats=normal(count, 4), log_scales=0.4 * normal(count, 3) - 3,
+        logit_opacities=normal(count) + 1, sh=0.4 * normal(count, 4, 3),
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_small_renders(monkeypatch) -> None:
+    """Of a splat file: enough to see that they are used."""
+    monkeypatch.setattr(rendered_capture, "NUM_CAMERAS", 24)
+    monkeypatch.setattr(rendered_capture, "IMAGE_SIZE", 64)
+
+
+@pytest.fixture
+def ply(tmp_path: Path) -> Path:
+    write_ply(tmp_path / "in" / "scene.ply", cloud_of(2000))
+    return tmp_path / "in" / "scene.ply"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "small.s4d"
+
+
+def test_a_run_becomes_a_bundle_of_the_size_asked_for(tiny_run, out: Path, capsys) -> None:
+    assert command.main(["compress", str(tiny_run), str(out), "--target-mb", "0.008", *QUICK]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{out}\n"
+    assert out.stat().st_size == pytest.approx(8000, rel=LANDING)
+    assert len(read_s4d(out)) > 20
+    assert "against photographs" in told.err  # the run's own capture
+    assert "on 2 held-out views" in told.err
+    assert [p.name for p in out.parent.iterdir()] == ["small.s4d"]
+
+
+def test_a_file_becomes_a_bundle_of_the_size_asked_for(ply: Path, out: Path, capsys) -> None:
+    assert command.main(["compress", str(ply), str(out), "--target-mb", "0.02", *QUICK]) == 0
+    told = capsys.readouterr()
+    assert out.stat().st_size == pytest.approx(20_000, rel=LANDING)
+    assert "before: 2,000" in told.err
+    assert "against the original's renders" in told.err
+    found = read_s4d(out)
+    assert len(found) > 200
+    # In the file's own frame: the middle of what is kept lies where it lay (a spread of 1).
+    np.testing.assert_allclose(np.median(found.means, axis=0), 0, atol=0.3)
+    assert command.main(["info", str(out)]) == 0
+
+
+def test_without_a_target_the_looks_choose(ply: Path, out: Path, capsys) -> None:
+    assert command.main(["compress", str(ply), str(out), *QUICK]) == 0
+    assert 10_000 < out.stat().st_size < 236 * 2000
+    assert len(read_s4d(out)) > 500
+
+
+def test_a_loss_that_is_allowed_is_met(ply: Path, out: Path, caplog) -> None:
+    caplog.set_level(logging.INFO, "scene4d")
+    arguments = ["compress", str(ply), str(out), "--target-psnr-drop", "100", *QUICK]
+    assert command.main(arguments) == 0
+    lost = [m for m in caplog.messages if " MB loses " in m]
+    assert 1 <= len(lost) <= module.ROUNDS
+    # 100 dB are lost by nothing: the smallest of the rounds is what is left.
+    smallest = min(float(line.split(" MB")[0]) for line in lost)
+    assert out.stat().st_size / 1e6 == pytest.approx(smallest, abs=0.0006)
+    assert [p.name for p in out.parent.iterdir()] == ["small.s4d"]
+
+
+WRONG = {
+    "both targets": (["--target-mb", "1", "--target-psnr-drop", "0.1"], "exclude each other"),
+    "no size": (["--target-mb", "0"], "must be positive"),
+    "negative": (["--target-mb", "-2"], "must be positive"),
+    "not a size": (["--target-mb", "nan"], "must be positive"),
+    "not a loss": (["--target-psnr-drop", "nan"], "number of dB"),
+    "too many children": (["--num-children", "5"], "0 to 4"),
+    "too wide": (["--num-children", "1", "--hidden", "1000"], "1 to 256"),
+    "nothing held out": (["--target-psnr-drop", "1", "--test-every", "0"], "holds no picture out"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_usage_is_told_before_training(tiny_run, out: Path, capsys, name: str) -> None:
+    arguments, message = WRONG[name]
+    if name == "nothing held out":
+        arguments = [*arguments, "--data", str(_capture_of(tiny_run))]
+    try:
+        status = command.main(["compress", str(tiny_run), str(out), *arguments, *QUICK])
+    except SystemExit as stopped:  # tyro's own way
+        status = stopped.code
+    told = capsys.readouterr().err
+    assert status == 2
+    assert message in told
+    assert "Traceback" not in told
+    assert "run folder" not in told
+    assert not list(out.parent.iterdir())
+
+
+def _capture_of(run: Path) -> Path:
+    from scene4d.training.run import load_run
+
+    path = load_run(run).options.data
+    assert path is not None
+    return path
+
+
+@pytest.mark.parametrize("name", ["small.ply", "small", "small.s4d.zip"])
+def test_other_suffixes_are_refused(tiny_run, tmp_path: Path, capsys, name: str) -> None:
+    assert command.main(["compress", str(tiny_run), str(tmp_path / name), *QUICK]) == 2
+    assert "SOMETHING.s4d" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_is_not_overwritten(tiny_run, out: Path, capsys) -> None:
+    out.mkdir()
+    assert command.main(["compress", str(tiny_run), str(out), *QUICK]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize("text", [None, "hello"])
+def test_a_source_that_is_none_fails_with_one_message(tmp_path, out: Path, capsys, text) -> None:
+    source = tmp_path / "scene.bin"
+    if text is not None:
+        source.write_text(text)
+    assert command.main(["compress", str(source), str(out), *QUICK]) == 1
+    told = capsys.readouterr().err
+    assert "scene.bin" in told
+    assert "Traceback" not in told
+
+
+def test_a_size_out_of_reach_leaves_the_earlier_file_alone(tiny_run, out: Path, capsys) -> None:
+    out.write_bytes(b"earlier")
+    arguments = ["compress", str(tiny_run), str(out), "--target-mb", "0.001", *QUICK]
+    assert command.main(arguments) == 2
+    assert "the nearest is 0.0" in capsys.readouterr().err
+    assert out.read_bytes() == b"earlier"
+    assert [p.name for p in out.parent.iterdir()] == ["small.s4d"]
+
+
+# Looking for a size by what it loses
+
+
+def made(size_mb: float, drop: float) -> Compressed:
+    return Compressed(
+        path=Path("a.s4d"), size_mb=size_mb, psnr_before=30.0, psnr_after=30.0 - drop,
+        num_before=1, num_after=1, views=1, against="", seconds=0.0,
+    )  # fmt: skip
+
+
+def test_the_smallest_that_is_allowed_is_preferred_or_the_best() -> None:
+    a, b, c = made(1.0, 0.05), made(0.5, 0.09), made(0.25, 0.4)
+    assert _preferred([a, b, c], 0.1) is b
+    assert _preferred([c, b, a], 0.1) is b
+    assert _preferred([a, b, c], 1.0) is c
+    assert _preferred([b, c], 0.01) is b
+    assert _preferred([a], -1.0) is a
+
+
+def test_the_next_size_lies_where_the_measured_line_meets_the_loss() -> None:
+    # 1 MB loses 0.2 dB and 0.5 MB 0.7 dB: 0.5 dB for halving; 0.45 dB is half-way in logarithms.
+    assert _next_size([made(1.0, 0.2), made(0.5, 0.7)], 0.45) == pytest.approx(0.5 * 2**0.5)
+    assert _next_size([made(0.5, 0.7), made(1.0, 0.2)], 0.45) == pytest.approx(1.0 / 2**0.5)
+    # With one measurement: 0.8 dB for halving.
+    assert _next_size([made(1.0, 0.2)], 0.6) == pytest.approx(1.0 / 2**0.5)
+    assert _next_size([made(1.0, 0.2)], 0.2) == pytest.approx(1.0)
+
+
+def test_the_next_size_is_never_more_than_four_times_away() -> None:
+    assert _next_size([made(1.0, -20.0)], 0.1) == 0.25
+    assert _next_size([made(1.0, 20.0)], 0.1) == 4.0
+    # Two measurements that contradict (smaller is better) still lead downwards.
+    assert _next_size([made(1.0, 0.5), made(0.5, 0.4)], 0.6) == pytest.approx(0.5 / 2)
+    assert 0.125 <= _next_size([made(0.5, 0.1), made(0.5, 0.1)], 5.0) <= 2.0
+
+
+def test_rounds_find_the_size_of_a_known_curve() -> None:
+    """A scene that loses 0.6 dB for halving from 2 MB on: 0.3 dB are allowed, 2^0.5 MB is it."""
+    tried = []
+    size = 8.0
+    for _ in range(module.ROUNDS + 1):
+        tried.append(made(size, 0.6 * np.log2(2.0 / size)))
+        size = _next_size(tried, 0.3)
+    assert _preferred(tried, 0.3 + 1e-9).size_mb == pytest.approx(2.0**0.5, rel=1e-6)
+
+
+def test_a_later_round_that_cannot_land_keeps_what_was_found(tmp_path, monkeypatch) -> None:
+    from scene4d.representations.lpgs.method import LpgsMethod
+    from scene4d.training.options import TrainOptions
+
+    write_ply(tmp_path / "scene.ply", cloud_of(600))
+    original, sizes = module._one, []
+
+    def second_fails(teacher, output, method, options):
+        sizes.append(method.target_mb)
+        if len(sizes) == 2:
+            raise UsageError("cannot be made")
+        return original(teacher, output, method, options)
+
+    monkeypatch.setattr(module, "_one", second_fails)
+    out = tmp_path / "out" / "small.s4d"
+    method = LpgsMethod(steps=5)
+    options = TrainOptions(device="cpu")
+    found = module.compress(
+        tmp_path / "scene.ply", out, method=method, options=options, target_psnr_drop=1.0
+    )
+    assert len(sizes) == 2
+    assert found.path == out
+    assert found.size_mb == pytest.approx(sizes[0], rel=LANDING)
+    assert out.stat().st_size == pytest.approx(sizes[0] * 1e6, rel=LANDING)
+    assert [p.name for p in out.parent.iterdir()] == ["small.s4d"]
