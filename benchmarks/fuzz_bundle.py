@@ -91,8 +91,9 @@ def damaged_bytes(data: bytes, rng: np.random.Generator) -> bytes:
 def change_value(manifest: dict[str, Any], rng: np.random.Generator) -> None:
     """One entry somewhere in the manifest becomes another value, is removed or repeated."""
     target: Any = manifest
-    if "arrays" in manifest and rng.random() < 0.7:  # where most of a decoder's decisions are
-        target = {name: manifest[name] for name in ("arrays", "stages", "positions")}
+    central = ("arrays", "stages", "positions")  # where most of a decoder's decisions are
+    if set(central) <= manifest.keys() and rng.random() < 0.7:
+        target = {name: manifest[name] for name in central}
     while True:
         keys = list(target) if isinstance(target, dict) else list(range(len(target)))
         if not keys:

@@ -34,7 +34,11 @@ def read_s4d(path: Path, *, stages: int | None = None) -> SplatCloud:
     except (KeyError, ModuleNotFoundError) as error:
         raise DataError(f"holds no splats that can be read (kind {kind!r})", where=path) from error
     cloud: SplatCloud = decoder.decode_splats(bundle, stages=stages)
-    return cloud.transformed(np.array(bundle.manifest["transform"], dtype=np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = cloud.transformed(np.array(bundle.manifest["transform"], dtype=np.float64))
+    if not all(np.isfinite(a).all() for a in (moved.means, moved.quats, moved.log_scales)):
+        raise DataError("the transform leads beyond the numbers of float32", where=path)
+    return moved
 
 
 def write_s4d(
