@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from scene4d.cameras.conventions import viewmat_from_c2w
@@ -62,6 +62,24 @@ class Camera:
             raise ValueError(f"{self.width}x{self.height} cannot be downscaled {factor} times")
         scale = self.K.new_tensor([1 / factor, 1 / factor, 1.0])
         return replace(self, K=self.K * scale[:, None], width=width, height=height)
+
+    def cropped(
+        self,
+        x: int | Int[Tensor, "*batch"],
+        y: int | Int[Tensor, "*batch"],
+        width: int,
+        height: int,
+    ) -> Camera:
+        """The camera of the part of this picture whose top-left pixel is column ``x``, row ``y``.
+
+        Its rays are those of the picture's pixels: only the principal point is shifted. A batch
+        takes one place for all or one for each. The part may reach beyond the picture.
+        """
+        if width < 1 or height < 1:
+            raise ValueError(f"a part of {width}x{height} pixels is empty")
+        shift = torch.zeros_like(self.K)
+        shift[..., 0, 2], shift[..., 1, 2] = x, y
+        return replace(self, K=self.K - shift, width=width, height=height)
 
     def with_pose(self, c2w: Float[Tensor, "*batch 4 4"]) -> Camera:
         """The same camera at another pose."""

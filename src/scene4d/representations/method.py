@@ -11,7 +11,9 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from scene4d.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +30,28 @@ def resolve(implementation: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveOptions:
-    """Declares one term of the loss."""
+    """Declares one term of the loss, and when it counts."""
 
     implementation: ClassVar[str]
+    needs_teacher: ClassVar[bool] = False
+    """Whether it cannot do without a teacher."""
     weight: float = 1.0
     """Factor of the term in the loss; 0 leaves it out."""
+    start: float = 0.0
+    """Share of training from which the term counts."""
+    end: float = 1.0
+    """Share of training up to which the term counts."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.start < self.end <= 1.0:
+            raise UsageError(
+                f"a term of the loss counts from {self.start} to {self.end} of training",
+                fix="give shares of training, 0 <= start < end <= 1",
+            )
+
+    def counts_at(self, progress: float) -> bool:
+        """Whether the term is part of the loss at ``progress`` (0..1)."""
+        return self.start <= progress and (progress < self.end or self.end == 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +79,53 @@ class DepthOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherOptions(ObjectiveOptions):
+    """Compares renders with a teacher's, in crops of pictures that nobody took."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.teacher:Teaching"
+    needs_teacher: ClassVar[bool] = True
+    crops: int = 8
+    """Crops a step."""
+    crop_size: int = 96
+    """Width and height of a crop in pixels; less where the pictures are smaller."""
+    loss: Literal["mse", "l1"] = "mse"
+    """Of colours, and of alpha."""
+    alpha_weight: float = 0.1
+    """Weight of alpha beside colour."""
+    depth_weight: float = 0.0
+    """Weight of depth beside colour: L1 of inverse depth relative to its mean."""
+    between: float = 0.7
+    """Share of pictures from between two neighbouring training cameras; the others are from
+    around one."""
+    jitter: float = 0.25
+    """How far cameras stray, as a share of the distance between the neighbours."""
+    turn: float = 3.0
+    """How far cameras turn away, in degrees."""
+    hard: float = 0.3
+    """Share of crops drawn where the error was large; the others are drawn evenly."""
+    first_views: int = 8
+    """Pictures rendered at the first step."""
+    refresh_every: int = 4
+    """Steps between new pictures."""
+    cache_mb: float = 256.0
+    """Pictures kept, in MB (10^6 bytes); new ones replace the oldest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = {
+            n: getattr(self, n) for n in ("crops", "crop_size", "first_views", "refresh_every")
+        }
+        wrong = [f"{n} is {v}, at least 1 is needed" for n, v in counts.items() if v < 1]
+        shares = {n: getattr(self, n) for n in ("between", "hard", "jitter")}
+        wrong += [f"{n} is {v}, not a share from 0 to 1" for n, v in shares.items()
+                  if not 0 <= v <= 1]  # fmt: skip
+        least = {n: getattr(self, n) for n in ("alpha_weight", "depth_weight", "turn", "cache_mb")}
+        wrong += [f"{n} is {v}, at least 0 is needed" for n, v in least.items() if not v >= 0]
+        if wrong:
+            raise UsageError(f"options of the teacher's term: {'; '.join(wrong)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A trainable method; subclasses add the fields of their representation."""
 
@@ -69,6 +135,10 @@ class Method(ABC):
     representation: ClassVar[str]
     """Where its representation lives, as ``"module:Class"``."""
     default_steps: ClassVar[int] = 7000
+    default_teacher: ClassVar[str | None] = None
+    """The method that is trained first, as the teacher, where none is given."""
+    default_teacher_share: ClassVar[float] = 0.3
+    """Share of --max-minutes (or of --steps, without a limit of time) that this teacher gets."""
     steps: int | None = None
     """Training steps; by default 7000, or as many as --max-minutes has time for."""
     batch_size: int = 1

@@ -22,7 +22,7 @@ from scene4d.training.adjustments import CameraAdjustments
 from scene4d.training.budget import Budget
 from scene4d.training.checkpoint import Checkpoint, save_checkpoint
 from scene4d.training.log import TrainingLog
-from scene4d.training.objectives.base import Objective, TrainingStep
+from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
 from scene4d.training.sampling import ViewSampler
@@ -60,6 +60,8 @@ class Trainer:
     generator: torch.Generator
     """On the CPU, whatever the device: a run's random numbers do not depend on it."""
     watchers: Sequence[Watcher] = ()
+    teacher: Representation | None = None
+    """In the scene's coordinates, on the device."""
 
     def __post_init__(self) -> None:
         if self.representation.sampling != "images":
@@ -74,7 +76,8 @@ class Trainer:
         self.optimiser = GroupedAdam(
             [*self.representation.parameter_groups(), *self.adjustments.parameter_groups()]
         )
-        self.objectives = build_objectives(self.method, self.scene)
+        self.objectives = build_objectives(self.method, self._inputs())
+        check_schedule(self.objectives, self.method)
         strategy_options = self.method.strategy_options()
         strategy_class = resolve(strategy_options.implementation)
         self.strategy: Strategy = strategy_class(
@@ -84,6 +87,15 @@ class Trainer:
         self.step = 0
         self.budget = self._budget(elapsed_before=0.0)
         self.interrupted_by: str | None = None
+
+    def _inputs(self) -> ObjectiveInputs:
+        return ObjectiveInputs(
+            scene=self.scene,
+            cameras=[self.images.camera(index) for index in self.scene.train_indices],
+            generator=self.generator,
+            device=self.device,
+            teacher=self.teacher,
+        )
 
     def train(self) -> None:
         """Trains until the budget is spent, then writes the last checkpoint.
@@ -169,8 +181,9 @@ class Trainer:
         """One step; returns its metrics when they are due, otherwise nothing."""
         progress = min(1.0, self.budget.progress(self.step))
         with _all_entered(self.watchers, self.budget):
-            step = self._prepare(progress)
-            terms = [(o, o(step)) for o in self.objectives]
+            counting = [o for o in self.objectives if o.options.counts_at(progress)]
+            step = self._prepare(progress, counting)
+            terms = [(o, o(step)) for o in counting]
             loss = sum(o.options.weight * next(iter(t.values())) for o, t in terms)
             assert isinstance(loss, Tensor)
             self.strategy.before_backward(step)
@@ -185,12 +198,15 @@ class Trainer:
             watcher.after_step(self.step, metrics)
         return metrics if due else {}
 
-    def _prepare(self, progress: float) -> TrainingStep:
+    def _prepare(self, progress: float, counting: Sequence[Objective]) -> TrainingStep:
         self.representation.on_progress(progress)
-        downscale = self.method.downscale(progress)
-        indices = self.sampler.next(self.method.batch_size)
-        views = [on_device(self.images.view(i, downscale), self.device) for i in indices]
-        has_alpha = any(view.alpha is not None for view in views)
+        views: list[View] = []
+        has_alpha = self.scene.background is not None
+        if any(objective.needs_views for objective in counting):
+            downscale = self.method.downscale(progress)
+            indices = self.sampler.next(self.method.batch_size)
+            views = [on_device(self.images.view(i, downscale), self.device) for i in indices]
+            has_alpha = any(view.alpha is not None for view in views)
         background = (torch.rand(3, generator=self.generator) if has_alpha else torch.zeros(3)).to(
             self.device
         )
@@ -201,7 +217,7 @@ class Trainer:
             views=views,
             background=background,
             adjustments=self.adjustments,
-            needs_depth=any(objective.needs_depth for objective in self.objectives),
+            needs_depth=any(objective.needs_depth for objective in counting),
         )
 
     def _metrics(
@@ -218,7 +234,8 @@ class Trainer:
             )
         values.update(self.representation.describe())
         values["seconds"] = self.budget.elapsed
-        values["image_width"] = step.views[0].camera.width
+        if step.views:
+            values["image_width"] = step.views[0].camera.width
         return values
 
     def _check_finite(self) -> None:
@@ -269,10 +286,29 @@ def on_device(view: View, device: torch.device) -> View:
     return replace(view, camera=view.camera.to(device), **tensors)
 
 
-def build_objectives(method: Method, scene: Scene) -> list[Objective]:
-    """The method's objectives that have a weight and that the capture has data for."""
+def build_objectives(method: Method, inputs: ObjectiveInputs) -> list[Objective]:
+    """The method's objectives that have a weight and that there is what they need for."""
     declared = [(resolve(o.implementation), o) for o in method.objectives() if o.weight != 0]
-    return [objective(options) for objective, options in declared if objective.applies_to(scene)]
+    return [
+        objective(options, inputs)
+        for objective, options in declared
+        if objective.applies_to(inputs)
+    ]
+
+
+def check_schedule(objectives: Sequence[Objective], method: Method) -> None:
+    """Raises :class:`UsageError` where at some time of the training no term counts."""
+    covered = 0.0
+    for start, end in sorted((o.options.start, o.options.end) for o in objectives):
+        if start > covered:
+            break
+        covered = max(covered, end)
+    if covered < 1.0:
+        raise UsageError(
+            f"no term of the loss counts from {covered:g} of the training on",
+            where=f"the method {method.name!r}",
+            fix="give one a weight, or let one begin earlier or end later",
+        )
 
 
 @contextmanager

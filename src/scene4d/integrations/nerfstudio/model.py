@@ -33,7 +33,7 @@ from scene4d.representations.method import resolve
 from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.representations.splats.method import SplatMethod
 from scene4d.training.adjustments import CameraAdjustments
-from scene4d.training.objectives.base import TrainingStep
+from scene4d.training.objectives.base import ObjectiveInputs, TrainingStep
 from scene4d.training.strategies.base import Strategy
 from scene4d.training.trainer import build_objectives
 
@@ -82,7 +82,13 @@ class SplatModel(Model):
         assert isinstance(representation, GaussianSplats)
         self.representation = representation
         self.adjustments = CameraAdjustments(self.num_train_data, method, extent=scene.extent)
-        self.objectives = build_objectives(method, scene)
+        inputs = ObjectiveInputs(
+            scene=scene,
+            cameras=scene.train_cameras(),
+            generator=self.generator,
+            device=torch.device("cpu"),
+        )
+        self.objectives = build_objectives(method, inputs)
         self.strategy: Strategy | None = None
         self.saved_strategy: Mapping[str, Tensor] = {}
         self.current: TrainingStep | None = None

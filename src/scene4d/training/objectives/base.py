@@ -10,11 +10,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Scene, View
 from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
 from scene4d.representations.method import ObjectiveOptions
 from scene4d.training.adjustments import CameraAdjustments
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ObjectiveInputs:
+    """What an objective is built from, beside its options."""
+
+    scene: Scene
+    cameras: Sequence[Camera]
+    """Of the training pictures, undistorted, at the size of training."""
+    generator: torch.Generator
+    """On the CPU; part of a checkpoint."""
+    device: torch.device
+    teacher: Representation | None = None
+    """In the scene's coordinates, on ``device``."""
 
 
 @dataclass(kw_only=True)
@@ -26,6 +41,7 @@ class TrainingStep:
     """Share of training that is done, 0..1."""
     representation: Representation
     views: Sequence[View]
+    """Empty where no term that counts looks at photographs."""
     background: Float[Tensor, "3"]
     adjustments: CameraAdjustments
     needs_depth: bool = False
@@ -45,14 +61,16 @@ class Objective(ABC):
     """A term of the loss; built from its options."""
 
     needs_depth = False
-    """Whether it reads ``Render.depth``."""
+    """Whether it reads ``Render.depth`` of the step's views."""
+    needs_views = True
+    """Whether it looks at the step's views."""
 
-    def __init__(self, options: ObjectiveOptions) -> None:
+    def __init__(self, options: ObjectiveOptions, inputs: ObjectiveInputs) -> None:
         self.options = options
 
     @classmethod
-    def applies_to(cls, scene: Scene) -> bool:
-        """Whether the capture has what this term needs; otherwise it is left out."""
+    def applies_to(cls, inputs: ObjectiveInputs) -> bool:
+        """Whether there is what this term needs; otherwise it is left out."""
         return True
 
     @abstractmethod

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scene4d.data.scene import Scene
-from scene4d.training.objectives.base import Objective, TrainingStep, mean
+from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep, mean
 
 
 class Depth(Objective):
@@ -19,8 +18,9 @@ class Depth(Objective):
     needs_depth = True
 
     @classmethod
-    def applies_to(cls, scene: Scene) -> bool:
+    def applies_to(cls, inputs: ObjectiveInputs) -> bool:
         """Whether any training image has a depth map."""
+        scene = inputs.scene
         return any(scene.frames[i].depth_path is not None for i in scene.train_indices)
 
     def __call__(self, step: TrainingStep) -> dict[str, Tensor]:

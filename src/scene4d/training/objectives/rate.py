@@ -16,6 +16,7 @@ class Rate(Objective):
     """Estimated bytes for each Gaussian that training started with."""
 
     options: RateOptions
+    needs_views = False
 
     def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
         """The rate term; in the log also the size in MB."""

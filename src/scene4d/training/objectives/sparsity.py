@@ -13,6 +13,7 @@ class Sparsity(Objective):
     """Mean opacity and mean standard deviation (Kheradmand et al. 2024, eq. 10)."""
 
     options: SparsityOptions
+    needs_views = False
 
     def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
         """The weighted sum of both means; scales are in scene extents."""
