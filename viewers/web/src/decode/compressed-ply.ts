@@ -1,5 +1,5 @@
 import { SceneError } from "./errors";
-import type { PlyElement } from "./ply";
+import type { PlyElement } from "./ply-header";
 import {
   allocateSplats,
   coefficients,

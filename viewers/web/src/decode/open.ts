@@ -3,34 +3,14 @@ import { isBundle, openFile, openFolder } from "./bundle/container";
 import { SceneError } from "./errors";
 import { openGlb } from "./glb";
 import { byImportance, extentOf } from "./order";
-import { type PackedSplats, packSplats } from "./pack";
+import { packSplats } from "./pack";
 import { openPly } from "./ply";
-import type { Extent, OpenRequest, SceneInfo } from "./protocol";
+import type { OpenRequest } from "./protocol";
 import { MemorySource, type Progress, RemoteFile } from "./remote";
+import { guardTotal, type Sink } from "./sink";
 import { openSog, type PictureDecoder } from "./sog";
-import { CHUNK_SPLATS, type SplatSource, splatBytes } from "./splats";
+import { CHUNK_SPLATS, type SplatSource } from "./splats";
 import { openSpz } from "./spz";
-
-/** Everything a scene needs in memory at once must stay below this. */
-export const MAX_TOTAL_BYTES = 1.5e9;
-
-/** One reference picture, and the number of its camera. */
-export type ReferenceReader = (
-  index: number,
-) => Promise<{ bytes: Uint8Array<ArrayBuffer>; camera: number }>;
-
-/** Where an opened scene's parts go. */
-export interface Sink {
-  info(info: SceneInfo): void;
-  poster(bytes: Uint8Array<ArrayBuffer>, mime: string): void;
-  extent(extent: Extent): void;
-  piece(packed: PackedSplats, stage: number): void;
-  progress(loaded: number, total: number, phase: "download" | "decode"): void;
-  /** How to get at the pictures that the writer's renderer made. */
-  references(read: ReferenceReader): void;
-  /** Lets other messages through between pieces. */
-  breathe(): Promise<void>;
-}
 
 /** Opens content of any format and delivers it piece by piece. Throws SceneError. */
 export async function openScene(
@@ -95,14 +75,5 @@ async function deliver(
     sink.piece(packSplats(data), Math.floor(first / CHUNK_SPLATS));
     sink.progress(Math.min(shown, first + CHUNK_SPLATS), shown, "decode");
     await sink.breathe();
-  }
-}
-
-/** Refuses a scene whose file, textures and sorting data together pass the bound. */
-export function guardTotal(bytes: number, count: number, degree: number, where: string): void {
-  const drawn = count * (32 + 32 + 24 + 26 + (degree > 0 ? 16 * degree + 16 : 0));
-  const needed = bytes + 2 * drawn + splatBytes(CHUNK_SPLATS, degree);
-  if (!(needed <= MAX_TOTAL_BYTES)) {
-    throw new SceneError("too-big", where, `${count} splats need ${Math.round(needed / 1e6)} MB`);
   }
 }

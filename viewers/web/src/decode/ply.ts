@@ -1,5 +1,5 @@
 import { openCompressedPly } from "./compressed-ply";
-import { SceneError } from "./errors";
+import { badPly, type PlyElement, parsePlyHeader } from "./ply-header";
 import {
   allocateSplats,
   coefficients,
@@ -8,84 +8,6 @@ import {
   setQuat,
   sigmoid,
 } from "./splats";
-
-export interface PlyProperty {
-  name: string;
-  type: string;
-  offset: number;
-}
-
-export interface PlyElement {
-  name: string;
-  count: number;
-  stride: number;
-  properties: PlyProperty[];
-  /** Where its first row starts in the file. */
-  start: number;
-}
-
-const SIZES: Record<string, number> = {
-  char: 1,
-  int8: 1,
-  uchar: 1,
-  uint8: 1,
-  short: 2,
-  int16: 2,
-  ushort: 2,
-  uint16: 2,
-  int: 4,
-  int32: 4,
-  uint: 4,
-  uint32: 4,
-  float: 4,
-  float32: 4,
-  double: 8,
-  float64: 8,
-};
-const LONGEST_HEADER = 65536;
-
-function bad(detail: string): SceneError {
-  return new SceneError("format", "PLY", detail);
-}
-
-function parseLine(line: string, elements: PlyElement[]): void {
-  const words = line.trim().split(/\s+/);
-  const last = elements.at(-1);
-  if (words[0] === "element") {
-    const count = Number(words[2]);
-    if (!Number.isSafeInteger(count) || count < 0) throw bad(`element count ${words[2]}`);
-    elements.push({ name: words[1]!, count, stride: 0, properties: [], start: 0 });
-  } else if (words[0] === "property" && last) {
-    if (words[1] === "list") {
-      if (last.name === "vertex") throw bad("vertices with lists");
-      last.stride = Number.NaN;
-      return;
-    }
-    const size = SIZES[words[1]!];
-    if (size === undefined) throw bad(`property type ${words[1]}`);
-    last.properties.push({ name: words[2]!, type: words[1]!, offset: last.stride });
-    last.stride += size;
-  }
-}
-
-/** The header's elements with where their rows start. Throws `format` or `damaged`. */
-export function parsePlyHeader(bytes: Uint8Array): PlyElement[] {
-  const head = new TextDecoder("latin1").decode(bytes.subarray(0, LONGEST_HEADER));
-  const end = /end_header\r?\n/.exec(head);
-  if (!head.startsWith("ply") || !end) throw bad("no PLY header");
-  if (!/^format binary_little_endian /m.test(head)) throw bad("only binary little-endian files");
-  const elements: PlyElement[] = [];
-  for (const line of head.slice(0, end.index).split("\n")) parseLine(line, elements);
-  let start = end.index + end[0].length;
-  for (const element of elements) {
-    element.start = start;
-    start += element.count * element.stride;
-    if (start > bytes.length) {
-      throw new SceneError("damaged", "PLY", `cut off: ${bytes.length} bytes, ${start} expected`);
-    }
-  }
-  return elements;
-}
 
 const NEEDED = [
   "x",
@@ -108,7 +30,7 @@ const DEGREES: Record<number, number> = { 0: 0, 9: 1, 24: 2, 45: 3 };
 function degreeOf(vertex: PlyElement): number {
   const rest = vertex.properties.filter((p) => p.name.startsWith("f_rest_")).length;
   const degree = DEGREES[rest];
-  if (degree === undefined) throw bad(`${rest} f_rest properties`);
+  if (degree === undefined) throw badPly(`${rest} f_rest properties`);
   return degree;
 }
 
@@ -116,16 +38,16 @@ function degreeOf(vertex: PlyElement): number {
 export function openPly(bytes: Uint8Array): SplatSource {
   const elements = parsePlyHeader(bytes);
   const vertex = elements.find((e) => e.name === "vertex");
-  if (!vertex) throw bad("no vertices");
+  if (!vertex) throw badPly("no vertices");
   if (vertex.properties.some((p) => p.name === "packed_position")) {
     return openCompressedPly(bytes, elements);
   }
   const offsets = new Map(vertex.properties.map((p) => [p.name, p.offset]));
   for (const name of NEEDED) {
-    if (!offsets.has(name)) throw bad(`no property ${name}: not a file of Gaussian splats`);
+    if (!offsets.has(name)) throw badPly(`no property ${name}: not a file of Gaussian splats`);
   }
   if (vertex.properties.some((p) => !/^float(32)?$/.test(p.type) && wanted(p.name))) {
-    throw bad("splat properties that are not 32-bit floats");
+    throw badPly("splat properties that are not 32-bit floats");
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const degree = degreeOf(vertex);

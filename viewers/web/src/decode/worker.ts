@@ -1,10 +1,11 @@
 /// <reference lib="webworker" />
 import { SceneError } from "./errors";
-import { openScene, type ReferenceReader, type Sink } from "./open";
+import { openScene } from "./open";
 import { transferables } from "./pack";
 import { type Pickable, pickAlong, pickable } from "./pick";
 import { decodePicture } from "./picture";
 import type { FromWorker, OpenRequest, ToWorker } from "./protocol";
+import type { ReferenceReader, Sink } from "./sink";
 
 declare const self: DedicatedWorkerGlobalScope;
 

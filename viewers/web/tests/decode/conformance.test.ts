@@ -5,8 +5,9 @@ import { type Bundle, openFile, openFolder } from "../../src/decode/bundle/conta
 import { splatRange } from "../../src/decode/bundle/kinds";
 import { StageDecoder } from "../../src/decode/bundle/stages";
 import { SceneError } from "../../src/decode/errors";
-import { openScene, type Sink } from "../../src/decode/open";
+import { openScene } from "../../src/decode/open";
 import { MemorySource } from "../../src/decode/remote";
+import type { Sink } from "../../src/decode/sink";
 import { readBytes, serve } from "../browser/harness";
 
 const root = join(import.meta.dirname, "../../../../mobile_export/conformance");

@@ -1,8 +1,8 @@
 import { SceneError } from "../errors";
-import { guardTotal, type Sink } from "../open";
 import { extentOf } from "../order";
 import { packSplats } from "../pack";
 import type { CaptureCamera, OpenRequest, SceneInfo } from "../protocol";
+import { guardTotal, type Sink } from "../sink";
 import { damaged } from "./bytes";
 import type { Bundle } from "./container";
 import { kinds } from "./kinds";

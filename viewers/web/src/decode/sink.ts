@@ -1,0 +1,34 @@
+import { SceneError } from "./errors";
+import type { PackedSplats } from "./pack";
+import type { Extent, SceneInfo } from "./protocol";
+import { CHUNK_SPLATS, splatBytes } from "./splats";
+
+/** Everything a scene needs in memory at once must stay below this. */
+export const MAX_TOTAL_BYTES = 1.5e9;
+
+/** One reference picture, and the number of its camera. */
+export type ReferenceReader = (
+  index: number,
+) => Promise<{ bytes: Uint8Array<ArrayBuffer>; camera: number }>;
+
+/** Where an opened scene's parts go. */
+export interface Sink {
+  info(info: SceneInfo): void;
+  poster(bytes: Uint8Array<ArrayBuffer>, mime: string): void;
+  extent(extent: Extent): void;
+  piece(packed: PackedSplats, stage: number): void;
+  progress(loaded: number, total: number, phase: "download" | "decode"): void;
+  /** How to get at the pictures that the writer's renderer made. */
+  references(read: ReferenceReader): void;
+  /** Lets other messages through between pieces. */
+  breathe(): Promise<void>;
+}
+
+/** Refuses a scene whose file, textures and sorting data together pass the bound. */
+export function guardTotal(bytes: number, count: number, degree: number, where: string): void {
+  const drawn = count * (32 + 32 + 24 + 26 + (degree > 0 ? 16 * degree + 16 : 0));
+  const needed = bytes + 2 * drawn + splatBytes(CHUNK_SPLATS, degree);
+  if (!(needed <= MAX_TOTAL_BYTES)) {
+    throw new SceneError("too-big", where, `${count} splats need ${Math.round(needed / 1e6)} MB`);
+  }
+}
