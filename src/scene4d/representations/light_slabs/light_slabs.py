@@ -1,0 +1,280 @@
+"""A light field on slabs: a picture is decoded from the features of a coarse bundle of its rays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.rays import Rays, rays_at
+from scene4d.rendering.render import Render
+from scene4d.representations.base import ParameterGroup, Representation
+from scene4d.representations.light_slabs.decoder import Decoder, DecoderShape
+from scene4d.representations.light_slabs.placement import find_content, place_slabs
+from scene4d.representations.light_slabs.planes import PlanesShape
+from scene4d.representations.light_slabs.slabs import Slabs
+from scene4d.representations.plane_lookup import lookup_planes
+
+if TYPE_CHECKING:
+    from scene4d.data.scene import Scene
+    from scene4d.representations.light_slabs.method import LightSlabMethod
+
+MAX_SINH = 6.0
+"""Bound of the depth head before sinh: 200 times the content's size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightSlabsSettings:
+    """What is neither a tensor nor a size."""
+
+    samples: int = 2
+    """Rays along each axis for one of the bundle, whose features are concatenated: they tell the
+    decoder how the picture is turned and scaled."""
+    planes_lr: float = 0.02
+    decoder_lr: float = 2e-3
+    quantise_at: float = 2.0
+    """Share of training from which planes are rounded."""
+    bits: int = 8
+    content_radius: float = 1.0
+    """Unit of depths, scene units."""
+    opaque: bool = True
+    """Training starts from an opaque picture."""
+
+
+class LightSlabs(Representation):
+    """Feature planes of light slabs, and the one decoder of all of them."""
+
+    content_centre: Tensor
+
+    def __init__(
+        self,
+        *,
+        slabs: Slabs,
+        planes: PlanesShape,
+        decoder: DecoderShape,
+        settings: LightSlabsSettings,
+        content_centre: Float[Tensor, "3"],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.slabs = slabs
+        self.planes = planes
+        self.settings = settings
+        self.register_buffer("content_centre", content_centre)
+        self.plane_set = planes.plane_set()
+        texels, features = self.plane_set.texels, self.plane_set.features
+        start = torch.rand(texels, features, generator=generator) * 0.2 - 0.1
+        self.table = nn.Parameter(start)
+        self.decoder = Decoder(decoder, generator=generator)
+        self.progress = 0.0
+
+    def render(
+        self, camera: Camera, *, background: Float[Tensor, "3"] | None = None, depth: bool = False
+    ) -> Render:
+        """The picture at ``camera``; where no training camera saw such rays, the background.
+
+        ``features`` is the coverage, 1 channel: 1 where rays were seen, 0 where nobody knows.
+        """
+        batch = camera.c2w.shape[:-2]
+        flat = camera
+        if len(batch) != 1:
+            n = camera.c2w.reshape(-1, 4, 4).shape[0]
+            flat = replace(
+                camera,
+                c2w=camera.c2w.reshape(n, 4, 4),
+                K=camera.K.expand(*batch, 3, 3).reshape(n, 3, 3),
+            )
+        raw, coverage = self._decoded(flat)
+        alpha = torch.sigmoid(raw[:, 3]) * coverage
+        rgb = torch.sigmoid(raw[:, :3]).permute(0, 2, 3, 1) * alpha[..., None]
+        if background is not None:
+            rgb = rgb + (1 - alpha)[..., None] * background
+        distance = self._depth(flat, raw[:, 4], alpha) if depth else None
+        shape = (*batch, camera.height, camera.width)
+        return Render(
+            rgb=rgb.reshape(*shape, 3),
+            alpha=alpha.reshape(shape),
+            depth=None if distance is None else distance.reshape(shape),
+            features=coverage.reshape(*shape, 1),
+        )
+
+    def _decoded(self, camera: Camera) -> tuple[Tensor, Tensor]:
+        """Raw outputs [n, 5, height, width] and coverage [n, height, width]."""
+        shape = self.decoder.shape
+        step, ring = shape.upsampling, shape.halo
+        rows, columns = -(-camera.height // step), -(-camera.width // step)
+        n = camera.c2w.shape[0]
+        per = self.settings.samples
+        features, covered = self._features(
+            _bundle(camera, step / per, rows * per, columns * per, ring * per)
+        )
+        down, across = rows + 2 * ring, columns + 2 * ring
+        features = features.view(n, down, per, across, per, -1).transpose(2, 3).flatten(3)
+        raw = self.decoder(features)[..., : camera.height, : camera.width]
+        raw = (
+            raw + raw.new_tensor([0, 0, 0, 3.0 if self.settings.opaque else 0.0, 0])[:, None, None]
+        )
+        covered = covered.view(n, 1, down * per, across * per)
+        covered = interpolate(
+            covered, scale_factor=step // per, mode="bilinear", align_corners=False
+        )
+        covered = covered[:, 0, step * ring :, step * ring :][:, : camera.height, : camera.width]
+        return raw, covered
+
+    def _features(self, rays: Rays) -> tuple[Tensor, Tensor]:
+        """Blended features [rays, width] and coverage [rays]."""
+        origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
+        found = self.slabs(origins, directions)
+        values = lookup_planes(found.coordinates, self._table(), self.plane_set, found.slab)
+        if self.planes.slabs == 1:
+            return values, found.coverage
+        blended = torch.zeros(
+            len(origins), values.shape[1], dtype=values.dtype, device=values.device
+        )
+        return blended.index_add(0, found.ray, values * found.weight[:, None]), found.coverage
+
+    def _table(self) -> Tensor:
+        if self.progress < self.settings.quantise_at:
+            return self.table
+        return rounded(self.table, self.settings.bits)
+
+    def _depth(self, camera: Camera, raw: Tensor, alpha: Tensor) -> Tensor:
+        """Along the viewing axis: the ray's point next to the content's centre, moved along the
+        ray by sinh(raw) times the content's radius, which no slab or camera changes."""
+        rays = _bundle(camera, 1.0, camera.height, camera.width, 0)
+        nearest = ((self.content_centre - rays.origins) * rays.directions).sum(dim=-1)
+        move = torch.sinh(raw.clamp(-MAX_SINH, MAX_SINH)) * self.settings.content_radius
+        along = nearest.reshape(raw.shape) + move
+        forward = -camera.c2w[:, :3, 2]
+        cosine = (rays.directions * forward[:, None]).sum(dim=-1).reshape(raw.shape)
+        return torch.where(alpha > 0, (along * cosine).clamp_min(0), torch.zeros_like(along))
+
+    @classmethod
+    def from_scene(
+        cls,
+        scene: Scene,
+        options: LightSlabMethod,
+        *,
+        generator: torch.Generator,
+        teacher: Representation | None = None,
+    ) -> LightSlabs:
+        """Untrained, placed by the scene's training cameras and what is known of its surfaces."""
+        cameras = scene.train_cameras()
+        content = find_content(scene, teacher)
+        slabs = place_slabs(cameras, content, kind=options.placement, num_planes=options.depths)
+        planes = PlanesShape(
+            slabs=slabs.num_slabs,
+            depths=options.depths,
+            crossed=options.crossed,
+            features=options.features,
+            resolutions=options.resolutions,
+            crossed_resolutions=options.crossed_resolutions,
+        )
+        decoder = DecoderShape(
+            inputs=planes.plane_set().width * options.samples**2,
+            width=options.width,
+            blocks=options.blocks,
+            channels=options.channels,
+        )
+        centre = content.points.median(dim=0).values
+        radius = float((content.points - centre).norm(dim=-1).median())
+        settings = LightSlabsSettings(
+            samples=options.samples,
+            planes_lr=options.planes_lr,
+            decoder_lr=options.decoder_lr,
+            quantise_at=options.quantise_at,
+            bits=options.bits,
+            content_radius=max(radius, 1e-6),
+            opaque=not content.bounded,
+        )
+        return cls(
+            slabs=slabs,
+            planes=planes,
+            decoder=decoder,
+            settings=settings,
+            content_centre=centre,
+            generator=generator,
+        )
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Planes and decoder."""
+        return [
+            ParameterGroup(
+                name="planes", parameters=[self.table], learning_rate=self.settings.planes_lr
+            ),
+            ParameterGroup(
+                name="decoder",
+                parameters=list(self.decoder.parameters()),
+                learning_rate=self.settings.decoder_lr,
+                eps=1e-8,
+            ),
+        ]
+
+    def plain_data(self) -> Mapping[str, Any]:
+        """Sizes and settings."""
+        return {
+            "planes": self.planes.plain(),
+            "decoder": self.decoder.shape.plain(),
+            "settings": dict(self.settings.__dict__),
+            "overlap": self.slabs.overlap,
+            "progress": self.progress,
+        }
+
+    @classmethod
+    def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> LightSlabs:
+        """Built again from a checkpoint."""
+        names = ("rotations", "viewpoints", "disparities", "low", "high")
+        scene = cls(
+            slabs=Slabs(**{k: tensors[f"slabs.{k}"] for k in names}, overlap=plain["overlap"]),
+            planes=PlanesShape.from_plain(plain["planes"]),
+            decoder=DecoderShape.from_plain(plain["decoder"]),
+            settings=LightSlabsSettings(**plain["settings"]),
+            content_centre=tensors["content_centre"],
+        )
+        scene.load_state_dict(dict(tensors))
+        scene.progress = plain["progress"]
+        return scene
+
+    def on_progress(self, progress: float) -> None:
+        """Planes are rounded late in training."""
+        self.progress = progress
+
+    def macs(self, width: int, height: int) -> int:
+        """Multiply-accumulates of the decoder for a picture; look-ups not counted."""
+        return self.decoder.shape.macs(width, height)
+
+    def num_bytes(self, bits: int = 8) -> int:
+        """Of planes and decoder at ``bits`` a value, before entropy coding."""
+        values = self.table.numel() + sum(p.numel() for p in self.decoder.parameters())
+        return values * bits // 8
+
+    def describe(self) -> dict[str, float]:
+        """Slabs, megabytes at 8 bits, and GMAC of a frame of 800 x 800."""
+        return {
+            "slabs": float(self.planes.slabs),
+            "mb_at_8_bits": self.num_bytes() / 1e6,
+            "gmac_800": self.macs(800, 800) / 1e9,
+        }
+
+
+def rounded(table: Float[Tensor, "rows features"], bits: int) -> Float[Tensor, "rows features"]:
+    """The table as ``bits`` a value keep it, with the gradient of the table itself."""
+    step = table.detach().abs().amax(dim=0).clamp_min(1e-8) / (2 ** (bits - 1) - 1)
+    near = (table.detach() / step).round() * step
+    return table + (near - table).detach()
+
+
+def _bundle(camera: Camera, step: float, rows: int, columns: int, ring: int) -> Rays:
+    """Rays through the middles of squares of ``step`` pixels, ``ring`` of them beyond each edge:
+    [n, (rows + 2 ring) * (columns + 2 ring), 3]."""
+    K = camera.K
+    y = (torch.arange(-ring, rows + ring, device=K.device) + 0.5) * step
+    x = (torch.arange(-ring, columns + ring, device=K.device) + 0.5) * step
+    pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2).to(K.dtype)
+    return rays_at(camera, pixels.expand(K.shape[0], -1, 2))

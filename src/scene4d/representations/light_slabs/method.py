@@ -1,0 +1,79 @@
+"""The method ``lightslab``: a light field on slabs, distilled from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from scene4d.representations.method import Method, ObjectiveOptions, PhotometricOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from scene4d.data.scene import Scene
+    from scene4d.representations.base import Representation
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightSlabMethod(Method):
+    """Light slabs: one pass of a small network a picture, at constant cost."""
+
+    name: ClassVar[str] = "lightslab"
+    description: ClassVar[str] = "Neural light field on light slabs (LightSpeed, arXiv 2310.16832)"
+    representation: ClassVar[str] = "scene4d.representations.light_slabs.light_slabs:LightSlabs"
+
+    coarsest_downscale: int = 1
+    """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
+    placement: Literal["auto", "forward", "cube", "kmeans"] = "auto"
+    """One slab along the cameras, the faces of a cube, or clusters of viewing directions."""
+    depths: int = 2
+    """Parallel planes of a slab, 2 or more; LightSpeed has 2."""
+    crossed: bool = True
+    """Also planes over one coordinate of the first plane and one of the last."""
+    features: int = 4
+    """Of each plane at each level."""
+    resolutions: tuple[int, ...] = (16, 43, 115)
+    """Samples along an axis of the parallel planes, level by level."""
+    crossed_resolutions: tuple[int, ...] = (16, 32, 64)
+    """Samples along an axis of the crossed planes."""
+    samples: int = 2
+    """Rays along an axis for one of the bundle."""
+    width: int = 128
+    """Channels of the decoder."""
+    blocks: int = 4
+    """Residual blocks of two layers."""
+    channels: tuple[int, ...] = (32, 16)
+    """After each doubling but the last: two for a bundle 8 times coarser than the picture."""
+    quantise_at: float = 0.7
+    """Share of training at which planes are rounded."""
+    bits: int = 8
+    """Of a plane's value."""
+    planes_lr: float = 0.02
+    decoder_lr: float = 2e-3
+    settle: float = 0.05
+    """Learning rates end at this share of their start."""
+    photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+
+    def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
+        """Slabs along the training cameras, planes where their content may be."""
+        fields: Any = self.representation_class()
+        return fields.from_scene(scene, self, generator=generator)
+
+    def build_from(
+        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
+    ) -> Representation:
+        """Planes from the depths that the teacher renders."""
+        fields: Any = self.representation_class()
+        return fields.from_scene(scene, self, generator=generator, teacher=teacher)
+
+    def objectives(self) -> Sequence[ObjectiveOptions]:
+        """The photographs."""
+        return [self.photometric]
+
+    def learning_rate_factor(self, group: str, progress: float) -> float:
+        """Every rate decays exponentially."""
+        return self.settle**progress
+
+
+LIGHT_SLAB = LightSlabMethod

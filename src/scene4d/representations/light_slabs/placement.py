@@ -1,0 +1,265 @@
+"""Where a scene's light slabs stand: frames from the cameras, planes from the content's depths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.paths import focus_point, up_axis
+from scene4d.cameras.rays import Rays, camera_rays, rays_at
+from scene4d.data.scene import Scene
+from scene4d.errors import DataError, UsageError
+from scene4d.representations.base import Representation
+from scene4d.representations.light_slabs.slabs import Slabs, plane_points, slab_weights
+
+Kind = Literal["auto", "forward", "cube", "kmeans"]
+
+FORWARD_ANGLE = math.radians(55.0)
+"""A capture none of whose rays is farther from their mean is forward-facing: one slab."""
+CLUSTER_ANGLE = math.radians(42.0)
+"""k-means adds slabs until 98% of the rays are within this angle of an axis."""
+MAX_CLUSTERS = 8
+MARGIN = 0.08
+"""Added to the cameras' range on either side, as a share of it."""
+_RAYS_ACROSS = 24
+"""Rays of a training camera along an axis that placement looks at, edges included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What is known of the surfaces before training."""
+
+    points: Float[Tensor, "n 3"]
+    """On surfaces, or else where they may be; scene units."""
+    bounded: bool
+    """Nothing lies behind the points: rays that miss them see the background."""
+
+
+def place_slabs(
+    cameras: Sequence[Camera], content: Content, *, kind: Kind = "auto", num_planes: int = 2
+) -> Slabs:
+    """Slabs that cover the rays of ``cameras``.
+
+    ``forward``: one slab, along the mean of the cameras. ``cube``: the faces of a cube around the
+    content that any ray goes to. ``kmeans``: as few clusters of the rays' directions as are close
+    to their axes. ``auto``: forward where that covers the rays, otherwise kmeans.
+
+    Raises :class:`DataError` where no camera is given.
+    """
+    if not cameras:
+        raise DataError("there is no training camera to place light slabs by")
+    rays = sampled_rays(cameras)
+    axes = _axes(cameras, rays.directions, kind)
+    rotations = torch.stack([_frame(axis, up_axis(cameras)) for axis in axes]).float()
+    positions = torch.stack([c.position.cpu().float() for c in cameras])
+    overlap = math.radians(12.0)
+    weights = slab_weights(rays.directions @ rotations[:, 2].T, overlap)
+    viewpoints, disparities = [], []
+    for slab in range(len(axes)):
+        mine = positions[(weights[:, slab].view(len(positions), -1) > 0).any(dim=1)]
+        viewpoint, near, far = _viewpoint(mine, content, rotations[slab, 2])
+        viewpoints.append(viewpoint)
+        disparities.append(torch.linspace(far, near, num_planes))
+    frames = {
+        "rotations": rotations,
+        "viewpoints": torch.stack(viewpoints),
+        "disparities": torch.stack(disparities),
+    }
+    low, high = _ranges(rays, weights, content, frames)
+    return Slabs(**frames, low=low, high=high, overlap=overlap)
+
+
+def sampled_rays(cameras: Sequence[Camera]) -> Rays:
+    """A grid of each camera's rays, the picture's corners included: [cameras * rays, 3]."""
+    across = torch.linspace(0, 1, _RAYS_ACROSS)
+    unit = torch.stack(torch.meshgrid(across, across, indexing="xy"), dim=-1).reshape(-1, 2)
+    parts = []
+    for camera in cameras:
+        pixels = unit * torch.tensor([camera.width, camera.height], dtype=torch.float32)
+        parts.append(rays_at(camera.to("cpu"), pixels))
+    return Rays(
+        origins=torch.cat([r.origins for r in parts]).detach().float(),
+        directions=torch.cat([r.directions for r in parts]).detach().float(),
+    )
+
+
+def find_content(scene: Scene, teacher: Representation | None = None) -> Content:
+    """Where surfaces are: seen by the teacher, else the capture's points, else guessed.
+
+    Guessed: with the capture's bounds, points on the cameras' rays between near and far; otherwise
+    the ball that fills the cameras' pictures, around the point that they look at.
+    """
+    cameras = scene.train_cameras()
+    if teacher is not None:
+        return _seen_by(teacher, cameras)
+    bounded = scene.background is not None
+    if scene.points is not None and len(scene.points.xyz) > 100:
+        stride = max(1, len(scene.points.xyz) // _MOST_POINTS)
+        return Content(points=scene.points.xyz[::stride].float(), bounded=bounded)
+    if scene.bounds is not None and not bounded:
+        return Content(points=_between(cameras, *scene.bounds), bounded=False)
+    centre, distance = focus_point(cameras)
+    camera = cameras[0]
+    half = min(camera.width / float(camera.K[0, 0]), camera.height / float(camera.K[1, 1])) / 2
+    radius = distance * half / math.hypot(1, half)
+    ball = normalize(torch.randn(4096, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    return Content(points=centre.float() + radius * ball, bounded=bounded)
+
+
+def _between(cameras: Sequence[Camera], near: float, far: float) -> Float[Tensor, "n 3"]:
+    """Points on the cameras' rays, evenly spaced in disparity."""
+    rays = sampled_rays(cameras)
+    origins, directions = rays.origins[::7], rays.directions[::7]
+    depths = 1 / torch.linspace(1 / far, 1 / near, 8)
+    return (origins[:, None] + directions[:, None] * depths[:, None]).reshape(-1, 3)
+
+
+@torch.no_grad()
+def _seen_by(teacher: Representation, cameras: Sequence[Camera]) -> Content:
+    """Points where the teacher's rendered depths are, in up to 40 of the cameras."""
+    points, opaque = [], []
+    for camera in cameras[:: max(1, len(cameras) // 40)]:
+        small = camera.to("cpu").downscaled(max(1, camera.width // 100))
+        small = replace(small, distortion=None)
+        render = teacher.render(small, depth=True)
+        assert render.depth is not None
+        rays = camera_rays(small)
+        along = -(rays.directions @ small.c2w[:3, 2])
+        solid = render.alpha > 0.5
+        opaque.append(solid.float().mean())
+        at = rays.origins + rays.directions * (render.depth / along)[..., None]
+        points.append(at[solid])
+    found = torch.cat(points)
+    if len(found) < 100:
+        raise UsageError(
+            "the teacher shows nothing to the capture's training cameras",
+            fix="give a teacher of this capture",
+        )
+    found = found[:: max(1, len(found) // _MOST_POINTS)]
+    return Content(points=found, bounded=float(torch.stack(opaque).mean()) < _OPAQUE)
+
+
+_MOST_POINTS = 100_000
+_OPAQUE = 0.85
+"""A teacher whose pictures are opaque in less than this share has nothing behind its content."""
+
+
+def _axes(
+    cameras: Sequence[Camera], directions: Float[Tensor, "n 3"], kind: Kind
+) -> Float[Tensor, "slabs 3"]:
+    mean = normalize(directions.mean(dim=0), dim=0)
+    spread = (directions @ mean).clamp(-1, 1).acos()
+    if kind == "forward" or (kind == "auto" and float(spread.max()) <= FORWARD_ANGLE):
+        return mean[None]
+    if kind == "cube":
+        faces = torch.cat([torch.eye(3), -torch.eye(3)]) @ _frame(mean, up_axis(cameras)).float()
+        used = slab_weights(directions @ faces.T, math.radians(12.0)).sum(dim=0) > 0
+        return faces[used]
+    for count in range(2, MAX_CLUSTERS + 1):
+        axes = _kmeans(directions, count)
+        nearest = (directions @ axes.T).amax(dim=1)
+        if float(nearest.quantile(0.02)) >= math.cos(CLUSTER_ANGLE):
+            break
+    return axes
+
+
+def _kmeans(directions: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "count 3"]:
+    """Spherical k-means, started with the farthest directions: the same result every time."""
+    directions = directions[:: max(1, len(directions) // 20_000)]
+    axes = [normalize(directions.mean(dim=0), dim=0)]
+    while len(axes) < count:
+        nearest = (directions @ torch.stack(axes).T).amax(dim=1)
+        axes.append(directions[nearest.argmin()])
+    centres = torch.stack(axes)
+    for _ in range(30):
+        own = (directions @ centres.T).argmax(dim=1)
+        sums = torch.zeros_like(centres).index_add(0, own, directions)
+        centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, centres)
+        centres = normalize(centres, dim=1)
+    return centres
+
+
+def _frame(axis: Float[Tensor, "3"], up: Tensor) -> Float[Tensor, "3 3"]:
+    """Rows right, down, and ``axis``; upright unless the axis is vertical."""
+    forward = normalize(axis.double(), dim=0)
+    up = up.double()
+    if abs(float(forward @ up)) > 0.98:
+        up = torch.eye(3, dtype=torch.float64)[forward.abs().argmin()]
+    right = normalize(torch.linalg.cross(forward, up), dim=0)
+    return torch.stack([right, torch.linalg.cross(forward, right), forward]).to(axis.dtype)
+
+
+def _viewpoint(
+    positions: Float[Tensor, "cameras 3"], content: Content, axis: Float[Tensor, "3"]
+) -> tuple[Tensor, float, float]:
+    """The slab's viewpoint, and its largest and smallest disparity.
+
+    Content with nothing behind it lies between the two outer planes, seen from the cameras' mean
+    distance or, where they are nearer, from twice its depth. Otherwise the viewpoint is the middle
+    of the slab's cameras, the planes reach from the nearest content ahead of it to infinity.
+    """
+    middle = (positions if len(positions) else content.points).mean(dim=0)
+    if content.bounded:
+        z = content.points @ axis
+        low, high = float(z.quantile(_TRIM)), float(z.quantile(1 - _TRIM))
+        half = max((high - low) / 2, 1e-6)
+        centre = (low + high) / 2
+        distance = max(centre - float(middle @ axis), 2 * half)
+        viewpoint = middle + axis * (centre - distance - middle @ axis)
+        return viewpoint, 1 / (distance - half), 1 / (distance + half)
+    z = (content.points - middle) @ axis
+    ahead = z[z > 0.02 * z.abs().median()]
+    near = float(ahead.quantile(_TRIM)) if len(ahead) else float(z.abs().median())
+    return middle, 1 / max(near, 1e-6), 0.0
+
+
+_TRIM = 0.01
+"""Share of the content's points left out at either end of its depths."""
+
+
+def _ranges(
+    rays: Rays, weights: Float[Tensor, "n slabs"], content: Content, frames: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Lowest and highest position on each slab's planes, of its rays that meet the content."""
+    meets = _meets(rays, content)
+    low, high = [], []
+    for slab in range(weights.shape[1]):
+        chosen = ((weights[:, slab] > 0) & meets).nonzero()[:, 0]
+        q, parallel = plane_points(
+            rays.origins[chosen],
+            rays.directions[chosen],
+            **{
+                name: value[slab].expand(len(chosen), *value[slab].shape)
+                for name, value in frames.items()
+            },
+        )
+        q = q[~parallel]
+        if len(q) == 0:
+            q = q.new_tensor([-1.0, 1.0])[:, None, None].expand(
+                2, *frames["disparities"].shape[1:], 2
+            )
+        least, most = q.amin(dim=0), q.amax(dim=0)
+        slack = ((most - least) * MARGIN).clamp_min(1e-4)
+        low.append(least - slack)
+        high.append(most + slack)
+    return torch.stack(low), torch.stack(high)
+
+
+def _meets(rays: Rays, content: Content) -> Tensor:
+    """Which rays come near the content's points; all, where something lies behind them."""
+    if not content.bounded:
+        return torch.ones(len(rays.origins), dtype=torch.bool)
+    low, high = content.points.quantile(_TRIM, dim=0), content.points.quantile(1 - _TRIM, dim=0)
+    slack = 0.1 * (high - low).max()
+    inverse = 1 / torch.where(rays.directions.abs() < 1e-9, 1e-9, rays.directions)
+    a = (low - slack - rays.origins) * inverse
+    b = (high + slack - rays.origins) * inverse
+    return torch.minimum(a, b).amax(dim=1) <= torch.maximum(a, b).amin(dim=1)

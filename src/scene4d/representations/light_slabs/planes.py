@@ -1,0 +1,53 @@
+"""The feature planes of all slabs: which pairs of coordinates they span, how fine, how stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scene4d.representations.plane_lookup import Plane, PlaneSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanesShape:
+    """Sizes of the feature planes; the same for every slab."""
+
+    slabs: int
+    depths: int = 2
+    """Parallel planes of a slab, 2 or more."""
+    crossed: bool = True
+    """Also the pairs of one coordinate on the first plane and one on the last (xu, xv, yu, yv)."""
+    features: int = 4
+    """Of each plane, level by level the same."""
+    resolutions: tuple[int, ...] = (16, 43, 115)
+    """Samples along an axis of the planes xy, uv and those between, coarse to fine."""
+    crossed_resolutions: tuple[int, ...] = (16, 32, 64)
+    """The same of xu, xv, yu and yv; as many levels or fewer."""
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The coordinates (column's, row's) of each plane."""
+        parallel = [(2 * k, 2 * k + 1) for k in range(self.depths)]
+        last = 2 * self.depths - 2
+        crossed = [(0, last), (0, last + 1), (1, last), (1, last + 1)] if self.crossed else []
+        return (*parallel, *crossed)
+
+    def plane_set(self) -> PlaneSet:
+        """Level by level, in the order of storage and of features."""
+        planes = []
+        for level in range(max(len(self.resolutions), len(self.crossed_resolutions))):
+            for a, b in self.pairs:
+                parallel = a % 2 == 0 and b == a + 1
+                sizes = self.resolutions if parallel else self.crossed_resolutions
+                if level < len(sizes):
+                    planes.append(Plane(axes=(a, b), columns=sizes[level], rows=sizes[level]))
+        return PlaneSet(planes=tuple(planes), features=self.features, slabs=self.slabs)
+
+    def plain(self) -> dict[str, Any]:
+        """As numbers and lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> PlanesShape:
+        """From :meth:`plain`."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
