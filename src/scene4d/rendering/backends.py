@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -73,9 +74,19 @@ def _announced(device_type: str) -> BackendName:
     reason = numba_unavailable_reason()
     if reason is None:
         _log.info("splat rasteriser on cpu: numba")
+        if not _kernels_are_compiled():
+            _log.info("compiling its kernels for this machine: once, under a minute on 2 cores")
         return "numba"
     _log.warning("splat rasteriser on cpu: plain torch (slow), because %s", reason)
     return "reference"
+
+
+def _kernels_are_compiled() -> bool:
+    """Whether an earlier process left compiled kernels in Numba's cache."""
+    from scene4d.rendering.splats import compositing_kernels
+
+    cache = Path(compositing_kernels.backward_band.stats.cache_path)
+    return any(cache.glob("compositing_kernels.backward_band-*.nbi"))
 
 
 def choose_backend(device: torch.device | str) -> BackendName:
