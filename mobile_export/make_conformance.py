@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from conformance_scenes import cloud, crowded, families
 
 from scene4d.bundle.arrays import Codebook, CodedArray, uniform
 from scene4d.bundle.coding import decode_scene, encode_scene
 from scene4d.bundle.columns import quantised
 from scene4d.bundle.container import BundleWriter, open_bundle
+from scene4d.bundle.kinds import decoded_splats
+from scene4d.bundle.lpgs import encode_lpgs
 from scene4d.bundle.quantise import lloyd_max, quantise_codebook
 from scene4d.bundle.scene_info import SceneInfo, default_info, png
 from scene4d.bundle.splats import (
     KIND,
     SplatQuantisation,
     bundle_writer,
-    decode_splats,
     quantise_points,
     uniform_array,
     write_splats_bundle,
@@ -37,29 +39,6 @@ from scene4d.bundle.splats import (
 from scene4d.splat_cloud import SplatCloud
 
 HERE = Path(__file__).resolve().parent / "conformance"
-
-
-def cloud(count: int, degree: int, seed: int) -> SplatCloud:
-    """Splats on a ball; integers and square roots alone, so that every machine makes the same."""
-    state = np.arange(1, 1 + count * 80, dtype=np.uint64).reshape(count, 80)
-    state = (state + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
-    state ^= state >> np.uint64(29)
-    state *= np.uint64(0xBF58476D1CE4E5B9)
-    state ^= state >> np.uint64(32)
-    u = (state >> np.uint64(40)).astype(np.float64) / 2**24
-    means = u[:, 0:3] - 0.5
-    means /= np.sqrt((means**2).sum(axis=1, keepdims=True)) + 1e-3
-    small = 1 + (degree + 1) ** 2
-    sh = (u[:, 16 : 16 + 3 * small - 3] - 0.5).reshape(count, small - 1, 3)
-    sh[:, 1:] *= 0.3 * u[:, 14:15, None]
-    f = np.float32
-    return SplatCloud(
-        means=means.astype(f),
-        quats=(u[:, 3:7] - 0.5 + [0.5, 0, 0, 0]).astype(f),
-        log_scales=(-4 + 2 * u[:, 7:10] * u[:, 10:11]).astype(f),
-        logit_opacities=(8 * u[:, 11] - 3).astype(f),
-        sh=sh.astype(f),
-    )
 
 
 def good(folder: Path) -> None:
@@ -80,16 +59,13 @@ def good(folder: Path) -> None:
     splats = cloud(60, 1, 7)
     write_splats_bundle(folder / "unpacked", splats, steps, info(splats), folder=True)
     codebooks(cloud(140, 1, 8)).write(folder / "codebooks.s4d")
-    for name in (*(f"{name}.s4d" for name in scenes), "unpacked", "codebooks.s4d"):
+    for name, parts in families().items():
+        settings = SplatQuantisation(stages=(0.4, 1.0) if name == "lpgs_family" else (1.0,))
+        coded = encode_lpgs(parts, settings)
+        bundle_writer("lpgs", coded, info(splats)).write(folder / f"{name}.s4d")
+    for name in (*(f"{name}.s4d" for name in (*scenes, *families())), "unpacked", "codebooks.s4d"):
         text = expected(folder / name)
         (folder / name).with_suffix(".json").write_text(text, encoding="ascii")
-
-
-def crowded(count: int) -> SplatCloud:
-    """Many splats in one cell of the grid."""
-    splats = cloud(count, 0, 9)
-    means = np.where(np.arange(count)[:, None] % 4 > 0, np.float32(0.25), splats.means)
-    return replace(splats, means=means.astype(np.float32))
 
 
 def info(splats: SplatCloud) -> SceneInfo:
@@ -153,7 +129,7 @@ def fixed(name: str, values: np.ndarray, step: float) -> CodedArray:
 def expected(path: Path) -> str:
     """The codes and splats of a good bundle as JSON, floats as the shortest text of a float32."""
     bundle = open_bundle(path)
-    decoded, splats = decode_scene(bundle), decode_splats(bundle)
+    decoded, splats = decode_scene(bundle), decoded_splats(bundle)
     logits = splats.logit_opacities.astype(np.float64)
     values = {
         "means": splats.means, "quats": splats.quats, "log_scales": splats.log_scales,
@@ -207,8 +183,8 @@ class Altered(BundleWriter):
         return super().to_bytes()
 
 
-def bad(folder: Path, source: Path) -> None:
-    """Writes the bad bundles and errors.json."""
+def bad(folder: Path, source: Path, family: Path) -> None:
+    """Writes the bad bundles and errors.json; ``family`` is a sound bundle of kind lpgs."""
     folder.mkdir(parents=True)
     errors: dict[str, dict[str, str]] = {}
 
@@ -221,6 +197,8 @@ def bad(folder: Path, source: Path) -> None:
         save(name, data, reason, error)
     for name, (alter, reason, error) in broken_manifests().items():
         save(name, Altered(source, alter).to_bytes(), reason, error)
+    for name, (alter, reason, error) in broken_families().items():
+        save(name, Altered(family, alter).to_bytes(), reason, error)
     for name, (member, data, reason, error) in broken_members(source).items():
         writer = Altered(source, lambda m: None)
         writer.replace_member(member, data)
@@ -410,6 +388,51 @@ def broken_manifests() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, 
     }  # fmt: skip
 
 
+def rename_array(name: str, other: str) -> Callable[[dict[str, Any]], None]:
+    """Another name of an array, also where it is coded."""
+
+    def alter(manifest: dict[str, Any]) -> None:
+        array(manifest, name)["name"] = other
+        for stream in manifest["stages"][0]["streams"]:
+            names = stream.get("arrays", [])
+            names[:] = [other if n == name else n for n in names]
+
+    return alter
+
+
+def broken_families() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, str]]:
+    """Manifests of kind lpgs that lie about the network."""
+    far = {"type": "uniform", "step": [1e30], "offset": [0.0]}
+    return {
+        "lpgs_no_entry": (lambda m: m.pop("lpgs") and None, "the entry lpgs is missing",
+                          "no entry 'lpgs'"),
+        "lpgs_no_radius": (lambda m: m["lpgs"].pop("radius") and None, "lpgs.radius is missing",
+                           "lpgs.radius is missing"),
+        "lpgs_hidden_huge": (setter("lpgs", "hidden", 257), "a width above 256",
+                             "lpgs.hidden is out of range"),
+        "lpgs_hidden_none": (setter("lpgs", "hidden", 0), "a network of width 0", "hidden is 0"),
+        "lpgs_hidden_lies": (setter("lpgs", "hidden", 13), "a width that the arrays do not have",
+                             "layer 'token' does not have"),
+        "lpgs_grid_lies": (setter("lpgs", "grid", "rows", [729, 65]),
+                           "a grid with rows that its array does not have",
+                           "array 'grid' does not have"),
+        "lpgs_grid_uneven": (setter("lpgs", "grid", "rows", [793]), "two levels, rows of one",
+                             "as many rows"),
+        "lpgs_layer_missing": (rename_array("net_attend_bias", "net_attend_bios"),
+                               "a layer without its bias", "'net_attend_bias' is missing"),
+        "lpgs_count": (lambda m: m.update(count=m["count"] + 1), "a Gaussian that is not there",
+                       "Gaussians, but has"),
+        "lpgs_more_bits": (setter("lpgs", "num_children", 2), "children beyond num_children",
+                           "bits beyond"),
+        "lpgs_member_missing": (setter("stages", 1, "member", "nothing.bin"),
+                                "a stage whose member is not there", "nothing.bin"),
+        "lpgs_outside": (setter("positions", "origin", [0.9, 0.5, 0.5]),
+                         "positions outside the contracted ball", "outside the contracted space"),
+        "lpgs_far_child": (on_array("net_place_bias", quantiser=far), "a child at 10^30",
+                           "too far away"),
+    }  # fmt: skip
+
+
 def broken_members(source: Path) -> dict[str, tuple[str, bytes, str, str]]:
     """Members with other content under a hash that fits."""
     bundle = open_bundle(source)
@@ -439,7 +462,7 @@ def main() -> None:
     shutil.rmtree(HERE / "bad", ignore_errors=True)
     shutil.rmtree(HERE / "good" / "unpacked", ignore_errors=True)
     good(HERE / "good")
-    bad(HERE / "bad", _base())
+    bad(HERE / "bad", _base(), HERE / "good" / "lpgs_family.s4d")
     size = sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file())
     print(f"{len(list(HERE.rglob('*')))} files, {size:,} bytes")
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scene4d.bundle.coding import decode_scene
 from scene4d.bundle.container import Bundle, open_bundle
+from scene4d.bundle.kinds import decoded_splats
 from scene4d.bundle.manifest import faults, schema
 from scene4d.bundle.scene_info import image_extension
-from scene4d.bundle.splats import decode_splats
 from scene4d.errors import DataError
 from scene4d.splat_cloud import split_similarity
 
@@ -28,10 +27,7 @@ def bundle_faults(path: Path) -> list[str]:
     found += _scene_faults(bundle)
     if not found:
         try:
-            if bundle.manifest["kind"] == "splats":
-                decode_splats(bundle)
-            else:
-                decode_scene(bundle)
+            decoded_splats(bundle)
         except DataError as error:
             found.append(error.what)
     return found

@@ -43,7 +43,7 @@ TABLES_MEMBER = "tables.bin"
 MAX_POINTS_PER_BYTE = 4
 MAX_CODES_PER_BYTE = 256
 MAX_CHANNELS = 1 << 14
-_FREE_CODES = 1 << 16
+FREE_CODES = 1 << 16
 """Bounds on what a file may declare, so that memory stays within a multiple of its size."""
 MAX_ROWS = 256
 """Tables of one channel."""
@@ -285,9 +285,9 @@ def check_declared(bundle: Bundle) -> None:
     if len(set(names)) != len(names):
         raise DataError("an array is listed twice", where=bundle.path)
     for what, declared, limit in (
-        ("points", points, MAX_POINTS_PER_BYTE * bundle.size + _FREE_CODES),
+        ("points", points, MAX_POINTS_PER_BYTE * bundle.size + FREE_CODES),
         ("channels", channels, MAX_CHANNELS),
-        ("codes", codes, MAX_CODES_PER_BYTE * bundle.size + _FREE_CODES),
+        ("codes", codes, MAX_CODES_PER_BYTE * bundle.size + FREE_CODES),
     ):
         if declared > limit:
             raise DataError(

@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 
 from scene4d.bundle.arrays import CodedArray, dequantise, uniform
-from scene4d.bundle.coding import Coded, Decoded, PointSet, decode_scene, encode_scene
+from scene4d.bundle.coding import (
+    FREE_CODES,
+    MAX_POINTS_PER_BYTE,
+    Coded,
+    Decoded,
+    PointSet,
+    decode_scene,
+    encode_scene,
+)
 from scene4d.bundle.container import Bundle
 from scene4d.bundle.quantise import rounded
-from scene4d.bundle.splats import SplatQuantisation, stages_of
+from scene4d.bundle.splats import SplatQuantisation, error_of, stages_of
 from scene4d.errors import DataError
 from scene4d.splat_cloud import SplatCloud
 
@@ -25,8 +33,14 @@ KIND = "lpgs"
 PRIMES = (1, 2654435761, 805459861)
 WEIGHT_LEVELS = 1023
 """Levels of a weight between its layer's smallest and largest."""
-MAX_HIDDEN, MAX_CHILDREN, MAX_LEVELS, MAX_FEATURES = 256, 8, 32, 64
-_CHUNK = 65536
+MAX_FEATURES = 256
+"""Features of all levels of the grid together."""
+MAX_WORK_PER_BYTE, FREE_WORK = 1 << 18, 1 << 34
+"""Bounds on Gaussians times weights of the network, so that decoding ends soon."""
+MAX_REACH = 1e15
+"""Places further away, in radii, are refused."""
+_CHUNK_VALUES = 1 << 22
+"""Numbers of one layer that are in memory at a time."""
 _HINTS = {
     "log_scales": ("opacity.0",),
     "rotation": ("log_scales.0", "log_scales.1", "log_scales.2", "opacity.0"),
@@ -119,77 +133,100 @@ def array_name(parameter: str) -> str:
 
 def _weights(name: str, values: np.ndarray) -> CodedArray:
     """One layer's weights or biases as one column."""
-    step = rounded(float(2 * np.abs(values).max() / WEIGHT_LEVELS) or 1.0)
-    codes = np.rint(values.reshape(-1, 1) / step).astype(np.int32)
+    column = values.reshape(-1, 1).astype(np.float64)
+    step = rounded(float(2 * np.abs(column).max() / WEIGHT_LEVELS) or 1.0)
+    codes = np.rint(column / step).astype(np.int32)
     return CodedArray(
-        name=array_name(name), codes=codes, quantiser=uniform(step, 1), stage=0, stream="fixed"
-    )
+        name=array_name(name), codes=codes, quantiser=uniform(step, 1), stage=0, stream="fixed",
+        error=error_of(step * codes - column),
+    )  # fmt: skip
 
 
 def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
     """The Gaussians of an opened bundle in bundle coordinates: parents, then children."""
-    if bundle.manifest["kind"] != KIND:
-        raise DataError(f"is of kind {bundle.manifest['kind']!r}, not lpgs", where=bundle.path)
+    manifest = bundle.manifest
+    if manifest["kind"] != KIND:
+        raise DataError(f"is of kind {manifest['kind']!r}, not lpgs", where=bundle.path)
     try:
-        structure = checked_structure(bundle.manifest)
-        return splats_from(decode_scene(bundle, stages=stages), structure)
+        structure = checked_structure(manifest, bundle.size)
+        decoded = decode_scene(bundle, stages=stages)
+        whole = len(decoded.stage_points) == len(manifest["stages"])
+        with np.errstate(all="ignore"):
+            return splats_from(decoded, structure, count=manifest["count"] if whole else None)
     except DataError as error:
         raise DataError(error.what, where=bundle.path, fix=error.fix) from error
 
 
-def checked_structure(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The manifest's ``lpgs`` entry, once its sizes are bounded."""
+def checked_structure(manifest: Mapping[str, Any], size: int) -> Mapping[str, Any]:
+    """The manifest's ``lpgs`` entry, checked against the rest and the bundle's ``size`` in bytes.
+
+    Types and ranges of single entries are the schema's matter.
+    """
     structure = manifest.get("lpgs")
-    if not isinstance(structure, dict):
+    if structure is None:
         raise DataError("the manifest has no entry 'lpgs'")
-    limits = {"hidden": MAX_HIDDEN, "num_children": MAX_CHILDREN}
-    for name, limit in limits.items():
-        value = structure.get(name)
-        if not isinstance(value, int) or not 0 <= value <= limit:
-            raise DataError(f"lpgs.{name} must be 0 to {limit}, got {value!r}")
-    grid = structure.get("grid")
+    if structure["sh_degree"] != manifest["sh_degree"]:
+        raise DataError("lpgs.sh_degree is not the manifest's sh_degree")
+    if "positions" in manifest and structure["position_bits"] != manifest["positions"]["bits"]:
+        raise DataError("lpgs.position_bits are not the bits of the positions")
+    grid = structure["grid"]
     if grid is not None:
-        rows, resolutions = grid.get("rows"), grid.get("resolutions")
-        if not isinstance(rows, list) or not isinstance(resolutions, list):
-            raise DataError("lpgs.grid needs lists of rows and resolutions")
-        if len(rows) != len(resolutions) or not 1 <= len(rows) <= MAX_LEVELS:
-            raise DataError(f"lpgs.grid must have 1 to {MAX_LEVELS} levels")
-        sizes = [*rows, *resolutions]
-        if not all(isinstance(v, int) and 0 < v < 2**24 for v in sizes):
-            raise DataError("lpgs.grid has a size out of range")
-        if not 1 <= int(grid.get("features", 0)) <= MAX_FEATURES:
-            raise DataError(f"lpgs.grid.features must be 1 to {MAX_FEATURES}")
-    centre, radius = structure.get("centre"), structure.get("radius")
-    if not isinstance(radius, (int, float)) or not radius > 0:
-        raise DataError(f"lpgs.radius must be positive, got {radius!r}")
-    if not isinstance(centre, list) or len(centre) != 3:
-        raise DataError("lpgs.centre must be three numbers")
+        if len(grid["rows"]) != len(grid["resolutions"]):
+            raise DataError("lpgs.grid needs as many rows as resolutions")
+        if len(grid["rows"]) * grid["features"] > MAX_FEATURES:
+            raise DataError(f"lpgs.grid has more than {MAX_FEATURES} features")
+    shapes = layer_shapes(structure)
+    if shapes and structure["hidden"] < 1:
+        raise DataError("lpgs.hidden is 0, but there is a network")
+    weights = sum(outputs * inputs for outputs, inputs in shapes.values())
+    limits = {
+        "Gaussians": (manifest["count"], MAX_POINTS_PER_BYTE * size + FREE_CODES),
+        "products": (manifest["count"] * weights, MAX_WORK_PER_BYTE * size + FREE_WORK),
+    }
+    for what, (declared, limit) in limits.items():
+        if declared > limit:
+            raise DataError(
+                f"declares {declared} {what} in {size} bytes; at most {limit} are believed"
+            )
     return structure
 
 
-def splats_from(decoded: Decoded, structure: Mapping[str, Any]) -> SplatCloud:
-    """Plain Gaussians from the decoded parents. Raises :class:`DataError` where sizes disagree."""
+def layer_shapes(structure: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """(outputs, inputs) of the network's layers by name; empty without a network."""
+    grid, children, hidden = structure["grid"], structure["num_children"], structure["hidden"]
+    if grid is None and not children:
+        return {}
+    inputs = 10 + (len(grid["rows"]) * grid["features"] if grid else 0)
+    outputs = 10 + 3 * ((structure["sh_degree"] + 1) ** 2 - 1)
+    shapes = {"token": (hidden, inputs), "inner": (hidden, hidden),
+              "parent_head": (outputs, hidden)}  # fmt: skip
+    if children:
+        shapes |= {"child_head": (outputs, hidden), "place": (3 * children, hidden)}
+        if structure["attention"]:
+            shapes["attend"] = (3 * hidden, hidden)
+    return shapes
+
+
+def splats_from(
+    decoded: Decoded, structure: Mapping[str, Any], *, count: int | None = None
+) -> SplatCloud:
+    """Plain Gaussians from the decoded parents; ``count`` of them, unless None.
+
+    Raises :class:`DataError` where sizes disagree.
+    """
     if decoded.points is None:
         raise DataError("a bundle of parents has no positions")
-    degree, count = int(structure["sh_degree"]), len(decoded.points)
-    widths = {"opacity": 1, "log_scales": 3, "rotation": 3, "dc": 3,
-              "sh": 3 * ((degree + 1) ** 2 - 1)}  # fmt: skip
-    base = {}
-    for name in ATTRIBUTES:
-        empty = np.zeros((count, 0), dtype=np.float32)
-        base[name] = dequantise(name, decoded.arrays) if widths[name] else empty
-        if base[name].shape != (count, widths[name]):
-            raise DataError(f"array {name!r} has {base[name].shape[1]} columns")
+    base = _parents(decoded, int(structure["sh_degree"]))
+    alive = _living(decoded, int(structure["num_children"]))
+    found = len(alive) + int(alive.sum())
+    if count is not None and found != count:
+        raise DataError(f"says it has {count} Gaussians, but has {found}")
     means = uncontracted(decoded.points, structure)
-    num_children = int(structure["num_children"])
-    if not structure.get("grid") and not num_children:
+    if not layer_shapes(structure):
         return _cloud(means, base)
     network = _Network(structure, decoded)
-    alive = np.zeros((count, num_children), dtype=bool)
-    if num_children:
-        masks = dequantise("children", decoded.arrays)[:, 0].astype(np.int64)
-        alive = (masks[:, None] >> np.arange(num_children) & 1).astype(bool)
-    chunks = [slice(i, i + _CHUNK) for i in range(0, max(count, 1), _CHUNK)]
+    rows = network.rows_at_a_time
+    chunks = [slice(i, i + rows) for i in range(0, max(len(means), 1), rows)]
     parts = [network.family(means[c], {k: v[c] for k, v in base.items()}, alive[c]) for c in chunks]
     merged = []
     for who in (0, 1):  # parents of all chunks, then children
@@ -200,21 +237,53 @@ def splats_from(decoded: Decoded, structure: Mapping[str, Any]) -> SplatCloud:
     )
 
 
+def _parents(decoded: Decoded, degree: int) -> dict[str, np.ndarray]:
+    """The parents' own attributes, [P, channels] each."""
+    assert decoded.points is not None
+    count = len(decoded.points)
+    widths = {"opacity": 1, "log_scales": 3, "rotation": 3, "dc": 3,
+              "sh": 3 * ((degree + 1) ** 2 - 1)}  # fmt: skip
+    base = {}
+    for name in ATTRIBUTES:
+        empty = np.zeros((count, 0), dtype=np.float32)
+        base[name] = dequantise(name, decoded.arrays) if widths[name] else empty
+        if base[name].shape != (count, widths[name]):
+            rows, columns = base[name].shape
+            raise DataError(
+                f"array {name!r} should be {count} x {widths[name]}, got {rows} x {columns}"
+            )
+    return base
+
+
+def _living(decoded: Decoded, num_children: int) -> np.ndarray:
+    """[P, K] whether each parent's child k lives."""
+    assert decoded.points is not None
+    count = len(decoded.points)
+    if not num_children:
+        return np.zeros((count, 0), dtype=bool)
+    masks = dequantise("children", decoded.arrays)
+    if masks.shape != (count, 1):
+        raise DataError("array 'children' does not have one value for each parent")
+    if len(masks) and not (masks.min() >= 0 and masks.max() < 1 << num_children):
+        raise DataError(f"array 'children' has bits beyond its {num_children} children")
+    return (masks.astype(np.int64) >> np.arange(num_children) & 1).astype(bool)
+
+
 def _cloud(means: np.ndarray, attributes: Mapping[str, np.ndarray]) -> SplatCloud:
     count = len(means)
     colours = np.concatenate([attributes["dc"], attributes["sh"]], axis=1)
-    ones = np.ones((count, 1), dtype=np.float32)
+    quats = np.concatenate([np.ones((count, 1)), attributes["rotation"]], axis=1)  # float64
+    quats /= np.linalg.norm(quats, axis=1, keepdims=True)
     cloud = SplatCloud(
         means=means.astype(np.float32),
-        quats=np.concatenate([ones, attributes["rotation"]], axis=1),
+        quats=quats.astype(np.float32),
         log_scales=attributes["log_scales"],
         logit_opacities=attributes["opacity"][:, 0],
-        sh=colours.reshape(count, -1, 3),
+        sh=colours.reshape(count, (colours.shape[1]) // 3, 3),
     )
-    if not all(
-        np.isfinite(a).all() for a in (cloud.means, cloud.quats, cloud.log_scales, cloud.sh)
-    ):
-        raise DataError("an attribute is not a finite number")
+    for name in ("means", "quats", "log_scales", "logit_opacities", "sh"):
+        if not np.isfinite(getattr(cloud, name)).all():
+            raise DataError(f"{name} of a Gaussian is not a finite number")
     return cloud
 
 
@@ -225,14 +294,17 @@ def uncontracted(cube: np.ndarray, structure: Mapping[str, Any]) -> np.ndarray:
     if len(norm) and norm.max() >= 2:
         raise DataError("a position lies outside the contracted space")
     local = local / (norm * (2 - norm))
-    centre = np.asarray(structure["centre"], dtype=np.float32)
-    return (local * np.float32(structure["radius"]) + centre).astype(np.float32)
+    return (local * np.float32(structure["radius"]) + centre_of(structure)).astype(np.float32)
+
+
+def centre_of(structure: Mapping[str, Any]) -> np.ndarray:
+    """[3] float32 centre of the contraction."""
+    return np.asarray(structure["centre"], dtype=np.float32)
 
 
 def contracted(points: np.ndarray, structure: Mapping[str, Any]) -> np.ndarray:
     """The inverse of :func:`uncontracted`."""
-    centre = np.asarray(structure["centre"], dtype=np.float32)
-    local = (points - centre) / np.float32(structure["radius"])
+    local = (points - centre_of(structure)) / np.float32(structure["radius"])
     if not structure["contraction"]:
         return local / 2 + np.float32(0.5)
     norm = np.maximum(np.linalg.norm(local, axis=1, keepdims=True), np.float32(1))
@@ -244,29 +316,23 @@ class _Network:
 
     def __init__(self, structure: Mapping[str, Any], decoded: Decoded) -> None:
         self.structure = structure
-        self.grid = structure.get("grid")
-        hidden, children = int(structure["hidden"]), int(structure["num_children"])
-        outputs = 10 + 3 * ((int(structure["sh_degree"]) + 1) ** 2 - 1)
-        inputs = 10
+        self.grid = structure["grid"]
         if self.grid:
-            inputs += len(self.grid["rows"]) * int(self.grid["features"])
             self.table = dequantise("grid", decoded.arrays)
             if self.table.shape != (sum(self.grid["rows"]), self.grid["features"]):
                 raise DataError("array 'grid' does not have the rows that lpgs.grid declares")
-        shapes = {"token": (hidden, inputs), "inner": (hidden, hidden),
-                  "parent_head": (outputs, hidden)}  # fmt: skip
-        if children:
-            shapes |= {"child_head": (outputs, hidden), "place": (3 * children, hidden)}
-            if structure["attention"]:
-                shapes["attend"] = (3 * hidden, hidden)
+        shapes = layer_shapes(structure)
         self.layers = {name: self._layer(name, shape, decoded) for name, shape in shapes.items()}
+        widest = max(map(max, shapes.values()))
+        members = 1 + int(structure["num_children"])
+        self.rows_at_a_time = max(256, _CHUNK_VALUES // (members * widest))
 
     def _layer(
         self, name: str, shape: tuple[int, int], decoded: Decoded
     ) -> tuple[np.ndarray, np.ndarray]:
         weight = dequantise(array_name(f"{name}.weight"), decoded.arrays)
         bias = dequantise(array_name(f"{name}.bias"), decoded.arrays)
-        if weight.size != shape[0] * shape[1] or bias.size != shape[0]:
+        if weight.shape != (shape[0] * shape[1], 1) or bias.shape != (shape[0], 1):
             raise DataError(f"layer {name!r} does not have {shape[0]} x {shape[1]} weights")
         return weight.reshape(shape), bias.reshape(-1)
 
@@ -283,7 +349,7 @@ class _Network:
         taken = {name: value[parent] for name, value in base.items()}
         if not alive.shape[1]:
             return (means, self._corrected(base, tokens, "parent_head")), (means[:0], taken)
-        offsets = self._apply("place", tokens).reshape(len(means), -1, 3)[parent, child]
+        offsets = self._apply("place", tokens).reshape(*alive.shape, 3)[parent, child]
         places = means[parent] + turned(offsets, taken)
         together = np.zeros((len(means), 1 + alive.shape[1], tokens.shape[1]), dtype=np.float32)
         together[:, 0] = tokens
@@ -297,6 +363,9 @@ class _Network:
         sizes = base["log_scales"] - np.float32(np.log(self.structure["radius"])) + np.float32(4)
         inputs = [sizes, base["rotation"], np.float32(0.3) * base["opacity"], base["dc"]]
         if self.grid:
+            reach = np.abs(points - centre_of(self.structure)).max(initial=0.0)
+            if not reach <= MAX_REACH * self.structure["radius"]:
+                raise DataError("a child lies too far away")
             inputs.append(look_up(contracted(points, self.structure), self.table, self.grid))
         return np.maximum(self._apply("token", np.concatenate(inputs, axis=1)), 0)
 

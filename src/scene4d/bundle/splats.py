@@ -218,7 +218,7 @@ def quantise_points(means: np.ndarray, bits: int, stages: np.ndarray) -> PointSe
     difference = low + step * points - exact
     x, y, z = (float(v) for v in low)
     return PointSet(points=points, bits=bits, origin=(x, y, z), step=step, stages=stages,
-                    error=_error(difference))  # fmt: skip
+                    error=error_of(difference))  # fmt: skip
 
 
 def _arrays(cloud: SplatCloud, settings: SplatQuantisation) -> list[CodedArray]:
@@ -235,7 +235,7 @@ def _arrays(cloud: SplatCloud, settings: SplatQuantisation) -> list[CodedArray]:
     rotation = uniform_array("rotation", xyz, settings.rotation_step, hints=hints)
     turned = quats_of(dequantise("rotation", {"rotation": rotation}))
     angles = angles_between(quats_of(xyz.astype(np.float32)).astype(np.float64), turned)
-    rotation = replace(rotation, error=_error(angles[:, None]))
+    rotation = replace(rotation, error=error_of(angles[:, None]))
     dc = transformed_array(
         "dc", cloud.sh[:, 0].astype(np.float64), settings.dc_step,
         hints=("opacity.0", "log_scales.0"),
@@ -270,7 +270,7 @@ def uniform_array(
 ) -> CodedArray:
     """``values`` [N, C] on a uniform grid through 0, with the error made."""
     array = _on_grid(name, values, step, dead_zone=dead_zone, stream=stream, hints=hints)
-    return replace(array, error=_error(dequantise(name, {name: array}) - values))
+    return replace(array, error=error_of(dequantise(name, {name: array}) - values))
 
 
 def _on_grid(
@@ -323,7 +323,7 @@ def transformed_array(
     )
     assert array.codes.shape[1] == width
     made = dequantise(name, {name: array, basis_name: stored})
-    return [stored, replace(array, error=_error(made - values))]
+    return [stored, replace(array, error=error_of(made - values))]
 
 
 def principal_axes(values: np.ndarray) -> np.ndarray:
@@ -334,7 +334,8 @@ def principal_axes(values: np.ndarray) -> np.ndarray:
     return axes * np.where(lead < 0, -1.0, 1.0)
 
 
-def _error(difference: np.ndarray) -> dict[str, float]:
+def error_of(difference: np.ndarray) -> dict[str, float]:
+    """``max`` and ``rms`` of what quantisation changed, as a manifest has them."""
     if not difference.size:
         return {"max": 0.0, "rms": 0.0}
     flat = np.ascontiguousarray(difference).ravel()
