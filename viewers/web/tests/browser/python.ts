@@ -1,0 +1,55 @@
+/** scene4d's own command, for tests of what it exports and serves. */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { ROOT } from "./harness";
+
+const PYTHON = [
+  process.env.SCENE4D_PYTHON,
+  join(ROOT, "../../.venv/bin/python"),
+  join(ROOT, "../../.venv/Scripts/python.exe"),
+].find((path) => path && existsSync(path));
+
+/** Tests that need Python are left out where it is not installed (make test-player), never in CI. */
+export const withoutPython = !PYTHON && !process.env.CI;
+
+const ARGUMENTS = ["-m", "scene4d.cli.main"];
+
+export function scene4d(...args: string[]): string {
+  if (!PYTHON) throw new Error("no Python with scene4d; set SCENE4D_PYTHON");
+  return execFileSync(PYTHON, [...ARGUMENTS, ...args], { encoding: "utf8", stdio: "pipe" });
+}
+
+export interface Viewing {
+  /** What the verb printed: an address that ends with the token and a slash. */
+  url: string;
+  /** What it told besides. */
+  told: () => string;
+  /** Ctrl-C; resolves to the exit status. */
+  end: () => Promise<number | null>;
+}
+
+/** `scene4d view ...`, once it has said where. */
+export async function viewing(...args: string[]): Promise<Viewing> {
+  if (!PYTHON) throw new Error("no Python with scene4d; set SCENE4D_PYTHON");
+  const child: ChildProcess = spawn(PYTHON, [...ARGUMENTS, "view", "--no-open", ...args]);
+  let told = "";
+  child.stderr!.on("data", (data) => {
+    told += data;
+  });
+  const ended = new Promise<number | null>((resolve) => child.on("exit", resolve));
+  const url = await new Promise<string>((resolve, reject) => {
+    let text = "";
+    child.stdout!.on("data", (data) => {
+      text += data;
+      if (text.includes("\n")) resolve(text.trim());
+    });
+    child.on("error", reject);
+    void ended.then((code) => reject(new Error(`scene4d view ended with ${code}: ${told}`)));
+  });
+  const end = () => {
+    child.kill("SIGINT");
+    return ended;
+  };
+  return { url, told: () => told, end };
+}
