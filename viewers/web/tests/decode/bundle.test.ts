@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { crc32 } from "../../src/decode/bundle/bytes";
 import { type Bundle, openFile } from "../../src/decode/bundle/container";
-import { splatRange } from "../../src/decode/bundle/kinds";
+import { kinds } from "../../src/decode/bundle/kinds";
 import { parseManifest } from "../../src/decode/bundle/schema";
 import { StageDecoder } from "../../src/decode/bundle/stages";
 import { SceneError } from "../../src/decode/errors";
@@ -16,11 +16,12 @@ const chair = readBytes(
 async function decodeAll(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
   const bundle = await openFile(new MemorySource(bytes));
   const decoder = await StageDecoder.open(bundle);
+  const reader = kinds[bundle.manifest.kind]!.open(decoder, bundle.manifest.sh_degree);
   let count = 0;
   for (const [number, stage] of bundle.manifest.stages.entries()) {
     const decoded = decoder.decode(number, await bundle.read(stage.member));
     if (stage.points === 0) continue;
-    const data = splatRange(decoder, decoded, 0, stage.points, bundle.manifest.sh_degree);
+    const data = reader.read(decoded, { from: 0, to: stage.points, stride: 1 });
     expect(data.means.every(Number.isFinite) && data.sh.every(Number.isFinite)).toBe(true);
     count += data.count;
   }

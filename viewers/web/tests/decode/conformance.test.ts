@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Bundle, openFile, openFolder } from "../../src/decode/bundle/container";
-import { splatRange } from "../../src/decode/bundle/kinds";
+import { kinds } from "../../src/decode/bundle/kinds";
 import { StageDecoder } from "../../src/decode/bundle/stages";
 import { SceneError } from "../../src/decode/errors";
 import { openScene } from "../../src/decode/open";
@@ -18,16 +18,16 @@ interface Expected {
   splats: Record<"means" | "quats" | "log_scales" | "opacity" | "sh", unknown[]>;
 }
 
-async function compare(bundle: Bundle, expected: Expected): Promise<void> {
+type Found = Record<keyof Expected["splats"], number[]>;
+
+const none = (): Found => ({ means: [], quats: [], log_scales: [], opacity: [], sh: [] });
+
+/** Codes of all arrays, and splats: those of points before those that points bring along. */
+async function decodeAll(bundle: Bundle): Promise<Expected & { splats: Found }> {
   const decoder = await StageDecoder.open(bundle);
+  const reader = kinds[bundle.manifest.kind]!.open(decoder, bundle.manifest.sh_degree);
   const codes: Record<string, number[][]> = {};
-  const found: Record<string, number[]> = {
-    means: [],
-    quats: [],
-    log_scales: [],
-    opacity: [],
-    sh: [],
-  };
+  const [own, brought] = [none(), none()];
   for (const name of bundle.manifest.arrays.map((a) => a.name)) codes[name] = [];
   for (const [number, stage] of bundle.manifest.stages.entries()) {
     const decoded = decoder.decode(number, await bundle.read(stage.member));
@@ -35,29 +35,49 @@ async function compare(bundle: Bundle, expected: Expected): Promise<void> {
       for (let i = 0; i < columns[0]!.length; i++) codes[name]!.push(columns.map((c) => c[i]!));
     }
     if (stage.points === 0) continue;
-    const data = splatRange(decoder, decoded, 0, stage.points, bundle.manifest.sh_degree);
-    found.means!.push(...data.means);
-    found.quats!.push(...data.quats);
-    found.log_scales!.push(...data.scales.map(Math.log));
-    found.opacity!.push(...data.opacities);
-    found.sh!.push(...data.sh);
+    const data = reader.read(decoded, { from: 0, to: stage.points, stride: 1 });
+    expect(data.count).toBe(reader.size(decoded));
+    const parts = {
+      means: data.means,
+      quats: data.quats,
+      log_scales: data.scales.map(Math.log),
+      opacity: data.opacities,
+      sh: data.sh,
+    };
+    for (const [name, values] of Object.entries(parts)) {
+      const split = (values.length / data.count) * stage.points;
+      own[name as keyof Found].push(...values.subarray(0, split));
+      brought[name as keyof Found].push(...values.subarray(split));
+    }
   }
+  const splats = none();
+  for (const name of Object.keys(own) as (keyof Found)[]) {
+    splats[name] = [...own[name], ...brought[name]];
+  }
+  return { codes, splats };
+}
+
+async function compare(bundle: Bundle, expected: Expected): Promise<void> {
+  const { codes, splats } = await decodeAll(bundle);
   expect(codes).toEqual(expected.codes);
-  for (const [name, values] of Object.entries(expected.splats)) {
+  const { kind } = bundle.manifest;
+  for (const [key, values] of Object.entries(expected.splats)) {
+    const name = key as keyof Found;
     const wanted = (values as number[]).flat(3);
-    expect(found[name]!.length).toBe(wanted.length);
+    expect(splats[name].length).toBe(wanted.length);
     if (wanted.length === 0) continue;
     // SPEC.md, section 6: positions equal (the file has 7 to 9 digits of them), others 1e-4 of
-    // their range; ranges that are nothing leave float32's rounding.
+    // their range; section 7: all of them 1e-3. Ranges that are nothing leave float32's rounding.
+    const exactly = kind === "splats" && name === "means";
     const range = Math.max(...wanted) - Math.min(...wanted) || 1;
-    const tolerance = name === "means" ? 0 : 1e-4 * range;
-    const exact = (x: number) => {
-      if (name === "means") return Math.fround(x);
+    const tolerance = exactly ? 0 : (kind === "splats" ? 1e-4 : 1e-3) * range;
+    const stored = (x: number) => {
+      if (exactly) return Math.fround(x);
       // The files hold what a logit can say.
       return name === "opacity" ? Math.max(1 / 4096, Math.min(1 - 1 / 4096, x)) : x;
     };
     const worst = wanted.reduce(
-      (most, x, i) => Math.max(most, Math.abs(exact(x) - exact(found[name]![i]!))),
+      (most, x, i) => Math.max(most, Math.abs(stored(x) - stored(splats[name][i]!))),
       0,
     );
     expect(worst, name).toBeLessThanOrEqual(tolerance);

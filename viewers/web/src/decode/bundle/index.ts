@@ -5,6 +5,7 @@ import type { CaptureCamera, OpenRequest, SceneInfo } from "../protocol";
 import { guardTotal, type Sink } from "../sink";
 import { damaged } from "./bytes";
 import type { Bundle } from "./container";
+import { chunks } from "./kind";
 import { kinds } from "./kinds";
 import type { Manifest } from "./manifest.gen";
 import { checkDeclared, StageDecoder } from "./stages";
@@ -22,6 +23,7 @@ export async function deliverBundle(
   if (!kind) throw new SceneError("kind", "bundle", `kind ${manifest.kind} cannot be drawn`);
   checkDeclared(bundle);
   checkScene(manifest);
+  kind.check(manifest, bundle.size);
   const shown = Math.min(manifest.count, request.budget);
   const degree = Math.min(manifest.sh_degree, request.degree);
   guardTotal(bundle.size, shown, degree, "bundle");
@@ -34,7 +36,9 @@ export async function deliverBundle(
   const poster = await bundle.read(manifest.poster);
   sink.poster(poster, mimeOf(poster));
   const decoder = await StageDecoder.open(bundle);
+  const reader = kind.open(decoder, degree);
   let drawn = 0;
+  let held = 0;
   let next = bundle.read(manifest.stages[0]!.member);
   for (const [number, stage] of manifest.stages.entries()) {
     const member = await next;
@@ -44,8 +48,14 @@ export async function deliverBundle(
     next.catch(() => {});
     const decoded = decoder.decode(number, member);
     await sink.breathe();
-    const stride = Math.max(1, Math.ceil(stage.points / Math.max(1, shown - drawn)));
-    for (const data of kind.splats(decoder, decoded, degree, stride)) {
+    const size = reader.size(decoded);
+    held += size;
+    if (following ? held > manifest.count : held !== manifest.count) {
+      throw damaged(`says it has ${manifest.count} splats, but has ${held}`);
+    }
+    const stride = Math.max(1, Math.ceil(size / Math.max(1, shown - drawn)));
+    for (const range of chunks(stage.points, reader.pointsPerPiece, stride)) {
+      const data = reader.read(decoded, range);
       if (drawn === 0) sink.extent(extentOf(data.means));
       sink.piece(packSplats(data), number);
       drawn += data.count;
@@ -58,10 +68,6 @@ export async function deliverBundle(
 
 /** What the schema cannot express. */
 function checkScene(manifest: Manifest): void {
-  const points = manifest.stages.reduce((sum, s) => sum + s.points, 0);
-  if (manifest.kind === "splats" && points !== manifest.count) {
-    throw damaged(`count is ${manifest.count}, the stages have ${points} points`);
-  }
   if (!isSimilarity(manifest.transform)) throw damaged("transform is not a similarity");
   if (manifest.references.some((r) => r.camera >= manifest.cameras.length)) {
     throw damaged("a reference is of a camera that does not exist");

@@ -5,7 +5,7 @@ import type { Array as ArrayEntry, Manifest, Stage } from "./manifest.gen";
 import { decodePositions } from "./positions";
 import { RansDecoder } from "./rans";
 import { Tables } from "./tables";
-import { Values } from "./values";
+import { type Matrix, type Range, Values } from "./values";
 
 const MAX_POINTS_PER_BYTE = 4;
 const MAX_CODES_PER_BYTE = 256;
@@ -95,15 +95,21 @@ export class StageDecoder {
     }
   }
 
-  /** float32 positions [n, 3] of items `from` .. `to` - 1. */
-  positions(stage: DecodedStage, from: number, to: number): Float32Array {
+  /** Values of an array that belongs to a stage as a whole, once that stage is decoded. */
+  fixed(name: string): Matrix {
+    const items = this.whole.get(name)?.[0]?.length ?? 0;
+    return this.values.of(name, this.whole, { from: 0, to: items, stride: 1 });
+  }
+
+  /** Writes float32 positions of the items in `range` to `out`, [n, 3]. */
+  positions(stage: DecodedStage, { from, to, stride }: Range, out: Float32Array): void {
+    if (!stage.grid) throw damaged("a scene of points has no positions");
     const { origin, step } = this.manifest.positions!;
-    const out = new Float32Array(3 * (to - from));
     for (let a = 0; a < 3; a++) {
-      const column = stage.grid![a]!;
-      for (let i = from; i < to; i++) out[3 * (i - from) + a] = origin[a]! + step * column[i]!;
+      const column = stage.grid[a]!;
+      const start = origin[a]!;
+      for (let i = from, o = a; i < to; i += stride, o += 3) out[o] = start + step * column[i]!;
     }
-    return out;
   }
 }
 

@@ -4,6 +4,26 @@ import type { Array as ArrayEntry } from "./manifest.gen";
 
 const MAX_VALUES_PER_ITEM = 1024;
 
+/** Items `from`, `from` + `stride` ... below `to`. */
+export interface Range {
+  from: number;
+  to: number;
+  stride: number;
+}
+
+export function rangeSize({ from, to, stride }: Range): number {
+  return Math.max(0, Math.ceil((to - from) / stride));
+}
+
+/** Where values go: rows of `width` numbers, each item's from column `at` to the row's end. */
+export interface Target {
+  data: Float32Array;
+  width: number;
+  at: number;
+  /** Values that an item must have; those beyond the row's end are left out. */
+  of: number;
+}
+
 export interface Matrix {
   rows: number;
   columns: number;
@@ -20,15 +40,40 @@ export class Values {
     private readonly columnsOf: (name: string) => Int32Array[] | undefined,
   ) {}
 
-  /** Values of items `from` .. `to` - 1 of an array whose codes are `codes`. */
-  of(name: string, codes: Columns, from: number, to: number): Matrix {
+  /** Values of the items in `range` of an array whose codes are `codes`. */
+  of(name: string, codes: Columns, range: Range): Matrix {
+    const { entry, columns } = this.coded(name, codes);
+    return this.evaluate(entry, columns, range, 0);
+  }
+
+  /** Writes such values where `target` says. */
+  into(name: string, codes: Columns, range: Range, target: Target): void {
+    const { entry, columns } = this.coded(name, codes);
+    const { data, width, at, of } = target;
+    if (entry.quantiser?.type !== "codebook" && !entry.basis && !entry.mean) {
+      checkColumns(name, columns.length, of);
+      for (let c = 0; c < Math.min(of, width - at); c++) {
+        unquantise(entry, c, columns[c]!, range, data, width, at + c);
+      }
+      return;
+    }
+    const matrix = this.evaluate(entry, columns, range, 0);
+    checkColumns(name, matrix.columns, of);
+    for (let i = 0; i < matrix.rows; i++) {
+      for (let c = 0; c < Math.min(of, width - at); c++) {
+        data[i * width + at + c] = matrix.data[i * of + c]!;
+      }
+    }
+  }
+
+  private coded(name: string, codes: Columns): { entry: ArrayEntry; columns: Int32Array[] } {
     const entry = this.entries.get(name);
     const columns = codes.get(name);
     if (!entry || !columns) throw damaged(`array ${name} is missing`);
-    return this.evaluate(entry, columns, from, to, 0);
+    return { entry, columns };
   }
 
-  /** Columns that an array's values have. */
+  /** Values of an array that another one refers to. */
   private referredTo(name: string, depth: number): Matrix {
     const found = this.referred.get(name);
     if (found) return found;
@@ -36,65 +81,71 @@ export class Values {
     const columns = this.columnsOf(name);
     if (!entry || !columns) throw damaged(`array ${name} is missing`);
     if (depth > 4) throw damaged(`array ${name} refers to itself`);
-    const matrix = this.evaluate(entry, columns, 0, columns[0]!.length, depth);
+    const range = { from: 0, to: columns[0]!.length, stride: 1 };
+    const matrix = this.evaluate(entry, columns, range, depth);
     this.referred.set(name, matrix);
     return matrix;
   }
 
-  private evaluate(
-    entry: ArrayEntry,
-    columns: Int32Array[],
-    from: number,
-    to: number,
-    depth: number,
-  ): Matrix {
-    let matrix = this.quantised(entry, columns, from, to, depth);
+  private evaluate(entry: ArrayEntry, columns: Int32Array[], range: Range, depth: number): Matrix {
+    let matrix = this.quantised(entry, columns, range, depth);
     if (entry.basis) matrix = multiply(matrix, this.referredTo(entry.basis, depth + 1), entry.name);
     if (entry.mean) addMean(matrix, this.referredTo(entry.mean, depth + 1), entry.name);
     return matrix;
   }
 
-  private quantised(
-    entry: ArrayEntry,
-    columns: Int32Array[],
-    from: number,
-    to: number,
-    depth: number,
-  ): Matrix {
-    const rows = to - from;
+  private quantised(entry: ArrayEntry, columns: Int32Array[], range: Range, depth: number): Matrix {
     const { quantiser } = entry;
     if (quantiser?.type === "codebook") {
-      return fromBook(this.referredTo(quantiser.array, depth + 1), columns, from, rows, entry.name);
+      return fromBook(this.referredTo(quantiser.array, depth + 1), columns, range, entry.name);
     }
-    const width = columns.length;
+    const [rows, width] = [rangeSize(range), columns.length];
     const data = new Float32Array(rows * width);
     for (const [c, codes] of columns.entries()) {
-      const step = quantiser ? quantiser.step[c] : 1;
-      const offset = quantiser ? quantiser.offset[c] : 0;
-      if (step === undefined || offset === undefined) {
-        throw damaged(`array ${entry.name} needs a step and an offset per component`);
-      }
-      for (let i = 0; i < rows; i++) data[i * width + c] = offset + step * codes[from + i]!;
+      unquantise(entry, c, codes, range, data, width, c);
     }
-    if (!data.every(Number.isFinite))
-      throw damaged(`array ${entry.name} has values beyond float32`);
     return { rows, columns: width, data };
   }
 }
 
-function fromBook(
-  book: Matrix,
-  columns: Int32Array[],
-  from: number,
-  rows: number,
-  name: string,
-): Matrix {
+function checkColumns(name: string, found: number, wanted: number): void {
+  if (found !== wanted) throw damaged(`array ${name} has ${found} columns, not ${wanted}`);
+}
+
+/** One component's values to column `at` of rows of `width`. */
+function unquantise(
+  { name, quantiser }: ArrayEntry,
+  component: number,
+  codes: Int32Array,
+  { from, to, stride }: Range,
+  out: Float32Array,
+  width: number,
+  at: number,
+): void {
+  const uniform = quantiser?.type === "uniform" ? quantiser : null;
+  const step = uniform ? uniform.step[component] : 1;
+  const offset = uniform ? uniform.offset[component] : 0;
+  if (step === undefined || offset === undefined) {
+    throw damaged(`array ${name} needs a step and an offset per component`);
+  }
+  // Stays 0 unless a number is not finite.
+  let trouble = 0;
+  for (let i = from, o = at; i < to; i += stride, o += width) {
+    const value = Math.fround(offset + step * codes[i]!);
+    trouble += value - value;
+    out[o] = value;
+  }
+  if (trouble !== 0) throw damaged(`array ${name} has values beyond float32`);
+}
+
+function fromBook(book: Matrix, columns: Int32Array[], range: Range, name: string): Matrix {
+  const rows = rangeSize(range);
   const width = columns.length * book.columns;
   if (width > MAX_VALUES_PER_ITEM) throw damaged(`array ${name} has ${width} values per item`);
   const data = new Float32Array(rows * width);
   for (const [c, codes] of columns.entries()) {
     for (let i = 0; i < rows; i++) {
-      const code = codes[from + i]!;
+      const code = codes[range.from + i * range.stride]!;
       if (code < 0 || code >= book.rows) throw damaged(`array ${name} has a code outside its book`);
       for (let k = 0; k < book.columns; k++) {
         data[i * width + c * book.columns + k] = book.data[code * book.columns + k]!;

@@ -1,0 +1,31 @@
+import type { SplatData } from "../splats";
+import type { Manifest } from "./manifest.gen";
+import type { DecodedStage, StageDecoder } from "./stages";
+import type { Range } from "./values";
+
+/**
+ * How one kind of bundle becomes something to draw. Kinds that need another drawable than splats
+ * (light slabs, meshes, fields in time) get one beside `splats`, and the timeline its times.
+ */
+export interface Kind {
+  /** Throws where the manifest of a bundle of `size` bytes says what this kind cannot be. */
+  check(manifest: Manifest, size: number): void;
+  /** Reads stages, in order, with harmonics up to `degree`. */
+  open(decoder: StageDecoder, degree: number): KindReader;
+}
+
+export interface KindReader {
+  /** Splats that a decoded stage holds. */
+  size(stage: DecodedStage): number;
+  /** So many points become one drawable piece. */
+  readonly pointsPerPiece: number;
+  /** Splats of the points in `range`: one for each point, then those that points bring along. */
+  read(stage: DecodedStage, range: Range): SplatData;
+}
+
+/** Ranges that take every `stride`-th of `points` items, `size` at a time. */
+export function* chunks(points: number, size: number, stride: number): Generator<Range> {
+  for (let from = 0; from < points; from += size * stride) {
+    yield { from, to: Math.min(points, from + size * stride), stride };
+  }
+}
