@@ -95,7 +95,9 @@ def _train(method: Method | None, options: TrainOptions):
             return LiveViewer(scene, representation, images=images, port=options.viewer_port)
 
     if options.resume is not None:
-        run = train.resume(options.resume, data=options.data, watcher_factory=factory)
+        run = train.resume(
+            options.resume, data=options.data, teacher=options.teacher, watcher_factory=factory
+        )
     else:
         assert method is not None
         run = train.start(method, options, watcher_factory=factory)

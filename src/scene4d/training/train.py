@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,11 +18,12 @@ from scene4d.data.load import load_scene
 from scene4d.data.options import SceneOptions
 from scene4d.data.sample import sample_scene_path
 from scene4d.data.scene import Scene, ViewSource
-from scene4d.errors import UsageError
+from scene4d.errors import DataError, UsageError
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method
 from scene4d.training.checkpoint import Checkpoint
 from scene4d.training.device import choose_device
+from scene4d.training.methods import load_method
 from scene4d.training.options import TrainOptions
 from scene4d.training.rendered_capture import rendered_capture
 from scene4d.training.run import (
@@ -34,8 +36,8 @@ from scene4d.training.run import (
     write_config,
     write_scene,
 )
-from scene4d.training.teachers import Teacher, load_teacher
-from scene4d.training.trainer import Trainer, Watcher
+from scene4d.training.teachers import Teacher, check_teaches, load_teacher
+from scene4d.training.trainer import Interrupted, Trainer, Watcher
 
 MAX_FUSED_POINTS = 200_000
 WatcherFactory = Callable[[Scene, ViewSource, Representation], Watcher]
@@ -77,7 +79,13 @@ def with_teachers_capture(options: TrainOptions, teacher: Teacher | None) -> Tra
 def start(
     method: Method, options: TrainOptions, *, watcher_factory: WatcherFactory | None = None
 ) -> Path:
-    """Trains ``method`` on a capture in a new run folder, and returns the folder."""
+    """Trains ``method`` on a capture in a new run folder, and returns the folder.
+
+    A method that needs a teacher and is given none gets one trained first, in a run of its own;
+    see :attr:`Method.default_teacher`.
+    """
+    if options.teacher is None and learns_from_teacher(method):
+        options = with_default_teacher(method, options, watcher_factory=watcher_factory)
     teacher = None if options.teacher is None else load_teacher(options.teacher)
     options = with_teachers_capture(options, teacher)
     task = _task(method, options, teacher)
@@ -86,10 +94,14 @@ def start(
         scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
         task = replace(task, scene=scene)
     generator = torch.Generator().manual_seed(options.seed)
-    if teacher is None:
+    placed = None if teacher is None else teacher.in_frame_of(scene)
+    if teacher is None or placed is None:
         representation = method.build(scene, generator=generator)
     else:
-        representation = method.build_from(teacher.in_frame_of(scene), scene, generator=generator)
+        if scene.dataparser != "rendered":
+            check_teaches(teacher, placed, scene, images)
+        representation = method.build_from(placed, scene, generator=generator)
+    task = replace(task, teacher=placed)
     name = options.experiment_name or experiment_name(options)
     run = create_run(method, options, experiment_name=name)
     with locked(run):
@@ -100,22 +112,65 @@ def start(
     return run
 
 
+def learns_from_teacher(method: Method) -> bool:
+    """Whether a term of the method's loss needs a teacher."""
+    return any(o.needs_teacher and o.weight != 0 for o in method.objectives())
+
+
+def with_default_teacher(
+    method: Method, options: TrainOptions, *, watcher_factory: WatcherFactory | None = None
+) -> TrainOptions:
+    """The options with a teacher, trained now, and with the time that is left.
+
+    Raises :class:`UsageError` where the method names no teacher of its own.
+    """
+    name, share, minutes = method.default_teacher, method.default_teacher_share, options.max_minutes
+    if name is None:
+        raise UsageError(
+            "a term of the loss compares with a teacher, and there is none",
+            where=f"the method {method.name!r}",
+            fix="name a run or a splat file with --teacher, or give the term the weight 0",
+        )
+    steps = None if method.steps is None else max(1, round(share * method.steps))
+    theirs = None if minutes is None else share * minutes
+    length = "" if theirs is None else f", for {theirs:g} of the {minutes:g} minutes"
+    length += "" if steps is None else f", for at most {steps} steps"
+    _log.info(
+        "the method %r learns from a teacher and none is given (--teacher): training %r first%s",
+        method.name, name, length,
+    )  # fmt: skip
+    teaching = load_method(name)(steps=steps)
+    try:
+        run = start(teaching, replace(options, max_minutes=theirs), watcher_factory=watcher_factory)
+    except Interrupted as error:
+        raise error.while_teaching(method.name) from error
+    _log.info("the teacher is kept, for more trainings: --teacher %s", run)
+    left = None if minutes is None or theirs is None else minutes - theirs
+    return replace(options, teacher=run, max_minutes=left)
+
+
 def resume(
-    path: Path, *, data: Path | None = None, watcher_factory: WatcherFactory | None = None
+    path: Path,
+    *,
+    data: Path | None = None,
+    teacher: Path | None = None,
+    watcher_factory: WatcherFactory | None = None,
 ) -> Path:
     """Continues a run from its newest readable checkpoint, with the options it was started with.
 
-    ``data`` overrides where the capture lies, for a run that was moved.
+    ``data`` and ``teacher`` override where the capture and the teacher lie, for those that moved.
     """
     run = run_path(path)
     with locked(run):
         method, options = read_config(run)
         if data is not None:
             options = replace(options, data=data)
+        if teacher is not None:
+            options = replace(options, teacher=teacher)
         checkpoint_path, checkpoint = newest_checkpoint(run)
         if checkpoint.plain["method"] != method.name:
             raise UsageError(f"is of method {checkpoint.plain['method']!r}", where=checkpoint_path)
-        task = _task(method, options)
+        task = _task_with_teacher(run, method, options)
         representation = representation_from(checkpoint)
         _log.info("resuming %s at step %d", run, checkpoint.step)
         _fit(task, run, representation, torch.Generator(), watcher_factory, checkpoint)
@@ -131,6 +186,23 @@ class _Task:
     scene: Scene
     images: ViewSource
     device: torch.device
+    teacher: Representation | None = None
+    """In the scene's coordinates."""
+
+
+def _task_with_teacher(run: Path, method: Method, options: TrainOptions) -> _Task:
+    """The task of a run that goes on; its teacher is read where it is still needed."""
+    if options.teacher is None or not (options.data is None or learns_from_teacher(method)):
+        return _task(method, options)
+    if not options.teacher.exists():
+        raise DataError(
+            "the teacher was not found",
+            where=options.teacher,
+            fix=f"name its new place: scene4d train --resume {run} --teacher PATH",
+        )
+    teacher = load_teacher(options.teacher)
+    task = _task(method, options, teacher)
+    return replace(task, teacher=teacher.in_frame_of(task.scene))
 
 
 def _task(method: Method, options: TrainOptions, teacher: Teacher | None = None) -> _Task:
@@ -158,6 +230,7 @@ def _fit(
         device=task.device,
         generator=generator,
         watchers=_watchers(watcher_factory, task.scene, task.images, representation),
+        teacher=_on_device(task.teacher, task.device),
     )
     with _closing(trainer.watchers):
         if checkpoint is not None:
@@ -169,6 +242,13 @@ def experiment_name(options: TrainOptions) -> str:
     """The name of the capture's folder."""
     path = (options.data or options.teacher or sample_scene_path()).resolve()
     return (path.parent if path.is_file() else path).name
+
+
+def _on_device(teacher: Representation | None, device: torch.device) -> Representation | None:
+    """The teacher on ``device``: a copy where it would have to move, as others render with it."""
+    if teacher is None or device.type == "cpu":
+        return teacher
+    return copy.deepcopy(teacher).to(device)
 
 
 @contextmanager

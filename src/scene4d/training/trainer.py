@@ -266,12 +266,18 @@ class Trainer:
 class Interrupted(Scene4dError):
     """Training was asked to stop; a checkpoint holds all of it."""
 
-    def __init__(self, by: str, run: Path) -> None:
+    def __init__(self, by: str, run: Path, *, then: str = "") -> None:
+        self.by, self.run = by, run
         super().__init__(
             f"stopped by {by}; everything up to here is saved",
             where=run,
-            fix=f"continue with: scene4d train --resume {run}",
+            fix=f"continue with: scene4d train --resume {run}{then}",
         )
+
+    def while_teaching(self, method: str) -> Interrupted:
+        """The same where the run is of a teacher that ``method`` was to learn from."""
+        then = f" and then: scene4d train {method} --teacher {self.run}"
+        return Interrupted(self.by, self.run, then=then)
 
 
 def on_device(view: View, device: torch.device) -> View:

@@ -12,6 +12,7 @@ from scene4d.representations.method import (
     ObjectiveOptions,
     PhotometricOptions,
     StrategyOptions,
+    TeacherOptions,
 )
 from scene4d.representations.splats.method import McmcOptions, SparsityOptions
 
@@ -114,6 +115,7 @@ class LpgsMethod(Method):
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     rate: RateOptions = field(default_factory=RateOptions)
     sparsity: SparsityOptions = field(default_factory=lambda: SparsityOptions(weight=0.0))
+    teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
     tree: TreeOptions = field(default_factory=TreeOptions)
 
     def __post_init__(self) -> None:
@@ -137,9 +139,9 @@ class LpgsMethod(Method):
         return scenes.from_scene(scene, self, generator=generator, teacher=teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """Looks and size."""
+        """Looks and size; a teacher's pictures where they have a weight."""
         rate = replace(self.rate, target_mb=self.target_mb)
-        return [self.photometric, rate, self.sparsity]
+        return [self.photometric, rate, self.sparsity, self.teaching]
 
     def strategy_options(self) -> StrategyOptions:
         """Growth during warm-up, then adaptive tree manipulation."""

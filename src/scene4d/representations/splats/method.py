@@ -12,6 +12,7 @@ from scene4d.representations.method import (
     ObjectiveOptions,
     PhotometricOptions,
     StrategyOptions,
+    TeacherOptions,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class SplatMethod(Method):
     num_random_points: int = 20_000
     """Gaussians to start from where the capture has no points."""
     init: Literal["auto", "points", "random"] = "auto"
-    """Start from the capture's points (or its fused depth), or at random."""
+    """Start from the teacher's Gaussians or else the capture's points (or its fused depth), from
+    the points, or at random."""
     antialiased: bool = False
     """Scale opacities so that tiny Gaussians keep their energy (Mip-Splatting's 2D filter)."""
     strategy: Literal["mcmc", "adaptive", "none"] = "mcmc"
@@ -104,6 +106,7 @@ class SplatMethod(Method):
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     depth: DepthOptions = field(default_factory=DepthOptions)
     sparsity: SparsityOptions = field(default_factory=SparsityOptions)
+    teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
     mcmc: McmcOptions = field(default_factory=McmcOptions)
     adaptive: AdaptiveOptions = field(default_factory=AdaptiveOptions)
 
@@ -115,13 +118,16 @@ class SplatMethod(Method):
     def build_from(
         self, teacher: Representation, scene: Scene, *, generator: torch.Generator
     ) -> Representation:
-        """The teacher's Gaussians where it is made of such."""
+        """The teacher's Gaussians where it is made of such, unless ``init`` says otherwise."""
+        if self.init != "auto":
+            return self.build(scene, generator=generator)
         splats: Any = self.representation_class()
         return splats.from_scene(scene, self, generator=generator, teacher=teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """Photometric and, where there is depth, depth; MCMC needs its sparsity terms."""
-        terms: list[ObjectiveOptions] = [self.photometric, self.depth]
+        """Photometric and, where there is depth, depth; a teacher's where it has a weight; MCMC
+        needs its sparsity terms."""
+        terms: list[ObjectiveOptions] = [self.photometric, self.depth, self.teaching]
         if self.strategy == "mcmc":
             terms.append(self.sparsity)
         return terms

@@ -1,0 +1,126 @@
+"""The teacher's objective: renders against another representation's, where nobody photographed.
+
+Each step compares crops of pseudo-views. A crop is a camera (:meth:`Camera.cropped`), so that any
+representation is asked in the usual way, for one batch of small pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scene4d.cameras.between import CamerasBetween, Spread
+from scene4d.rendering.render import Render
+from scene4d.representations.method import TeacherOptions
+from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep
+from scene4d.training.pseudo_views import Crops, PseudoViews, on_background
+
+_log = logging.getLogger("scene4d")
+_OPAQUE = 0.5
+"""Depth is compared where the teacher's alpha is above."""
+
+
+class Teaching(Objective):
+    """Colour, alpha and depth of crops of the teacher's pictures.
+
+    The pictures' cameras are drawn by :class:`CamerasBetween`, the pictures streamed by
+    :class:`PseudoViews`. A resumed training draws the same cameras and crops as one that was not
+    stopped; only pictures are rendered again, on first use, so its numbers are the same wherever
+    the teacher renders the same bits twice.
+    """
+
+    options: TeacherOptions
+    needs_views = False
+
+    def __init__(self, options: TeacherOptions, inputs: ObjectiveInputs) -> None:
+        """Raises :class:`UsageError` where the budget does not hold one picture."""
+        super().__init__(options, inputs)
+        assert inputs.teacher is not None
+        spread = Spread(between=options.between, jitter=options.jitter, turn=options.turn)
+        self.cameras = CamerasBetween(inputs.cameras, spread)
+        if self.cameras.in_one_place:
+            _log.warning(
+                "no training camera has a neighbour that stands elsewhere and looks the same way: "
+                "the teacher shows nothing but turned views, and what is learned from it holds "
+                "only there"
+            )
+        self.generator = inputs.generator
+        self.size = (
+            min(options.crop_size, *(c.width for c in inputs.cameras)),
+            min(options.crop_size, *(c.height for c in inputs.cameras)),
+        )
+        self.views = PseudoViews(
+            inputs.teacher,
+            inputs.cameras,
+            budget_bytes=options.cache_mb * 1e6,
+            tile=max(1, min(self.size) // 2),
+            depth=options.depth_weight > 0,
+            unit=inputs.scene.extent,
+            device=inputs.device,
+        )
+
+    @classmethod
+    def applies_to(cls, inputs: ObjectiveInputs) -> bool:
+        """Whether there is a teacher."""
+        return inputs.teacher is not None
+
+    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
+        """The loss; in the log also the PSNR of colours and the number of pictures kept."""
+        self._refresh(step.number)
+        options = self.options
+        places = self.views.draw(
+            options.crops, hard=options.hard, size=self.size, generator=self.generator
+        )
+        crops = self.views.crops(places)
+        render = step.representation.render(
+            crops.camera, background=step.background, depth=options.depth_weight > 0
+        )
+        target = on_background(crops, step.background)
+        difference = render.rgb - target
+        squared = difference.detach().square().mean(dim=-1)
+        self.views.report(places, squared)
+        loss = self._distance(difference)
+        if options.alpha_weight > 0:
+            loss = loss + options.alpha_weight * self._distance(render.alpha - crops.alpha)
+        if options.depth_weight > 0 and crops.depth is not None and render.depth is not None:
+            loss = loss + options.depth_weight * inverse_depth_error(render, crops, crops.depth)
+        psnr = -10.0 * squared.mean().clamp_min(1e-10).log10()
+        count = torch.tensor(float(len(self.views)))
+        return {"teacher": loss, "teacher_psnr": psnr, "pseudo_views": count}
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The pseudo-views' cameras and errors."""
+        return self.views.state_tensors()
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores :meth:`state_tensors`."""
+        self.views.load_state_tensors(tensors)
+
+    def _refresh(self, number: int) -> None:
+        """The first pictures, then a new one every ``refresh_every`` steps."""
+        missing = min(self.options.first_views, self.views.capacity) - len(self.views)
+        due = max(missing, int(number % self.options.refresh_every == 0))
+        for _ in range(due):
+            self.views.add(self.cameras.draw(self.generator))
+
+    def _distance(self, difference: Tensor) -> Float[Tensor, ""]:
+        if self.options.loss == "l1":
+            return difference.abs().mean()
+        return difference.square().mean()
+
+
+def inverse_depth_error(
+    render: Render, crops: Crops, depth: Float[Tensor, "n h w"]
+) -> Float[Tensor, ""]:
+    """L1 of inverse depth relative to its mean, where the teacher is opaque (see ``Depth``)."""
+    assert render.depth is not None
+    valid = (crops.alpha > _OPAQUE) & (depth > 0)
+    if not bool(valid.any()):
+        return render.depth.sum() * 0.0
+    wanted = 1.0 / depth[valid]
+    found = 1.0 / render.depth[valid].clamp_min(1e-3 * float(depth[valid].min()))
+    return (found - wanted).abs().mean() / wanted.mean()

@@ -1,0 +1,282 @@
+"""Pseudo-views: a teacher's pictures, rendered when they are needed and kept within a budget.
+
+Pictures lie in a ring of slots: a new one replaces the oldest. Each is kept as bytes (colour
+premultiplied by alpha, alpha) and, when asked for, depth in half precision. Nothing is written to
+disk: a checkpoint holds the cameras and the errors, and pictures are rendered again on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from scene4d.cameras.camera import Camera
+from scene4d.errors import UsageError
+from scene4d.representations.base import Representation
+
+_LARGEST_HALF = 65504.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Where crops lie: slots, and columns and rows of their top-left pixels."""
+
+    slots: Int[Tensor, "n"]
+    x: Int[Tensor, "n"]
+    y: Int[Tensor, "n"]
+    size: tuple[int, int]
+    """Width and height of every crop."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Crops:
+    """Crops of pseudo-views, on the teacher's device."""
+
+    camera: Camera
+    """A batch."""
+    rgb: Float[Tensor, "n height width 3"]
+    """On black."""
+    alpha: Float[Tensor, "n height width"]
+    depth: Float[Tensor, "n height width"] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Picture:
+    rgba: UInt8[Tensor, "height width 4"]
+    depth: Float[Tensor, "height width"] | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.rgba.nbytes + (0 if self.depth is None else self.depth.nbytes)
+
+
+class PseudoViews:
+    """A ring of a teacher's pictures, with the student's error in each tile of them."""
+
+    def __init__(
+        self,
+        teacher: Representation,
+        cameras: Sequence[Camera],
+        *,
+        budget_bytes: float,
+        tile: int,
+        depth: bool = False,
+        unit: float = 1.0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Pictures will have the sizes of ``cameras``. ``tile``: pixels along a tile's side.
+
+        ``unit``: scene units that depth is kept in. Raises :class:`UsageError` where the budget
+        does not hold one picture.
+        """
+        self.teacher, self.tile, self.depth, self.unit = teacher, tile, depth, unit
+        self.device = device
+        largest = max(c.width * c.height for c in cameras) * (6 if depth else 4)
+        self.capacity = int(budget_bytes // largest)
+        if self.capacity < 1:
+            raise UsageError(
+                f"one picture takes {largest / 1e6:.2f} MB; {budget_bytes / 1e6:g} MB are allowed",
+                fix="raise the teacher's cache_mb, or lower the resolution (--downscale-factor)",
+            )
+        self._tiles = (
+            -(-max(c.height for c in cameras) // tile),
+            -(-max(c.width for c in cameras) // tile),
+        )
+        self.cameras: list[Camera] = []
+        self._pictures: list[_Picture | None] = []
+        self._next = 0
+        self.errors = torch.zeros(0, *self._tiles)
+        """Of each slot's tiles: the mean squared error when it was last looked at; 0 outside."""
+        self.rendered = 0
+        """Pictures rendered so far in this process."""
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pictures that are held now."""
+        return sum(p.nbytes for p in self._pictures if p is not None)
+
+    def add(self, camera: Camera) -> None:
+        """Takes a picture from ``camera``, instead of the oldest where the ring is full.
+
+        It is rendered when a crop of it is first drawn. Until then its error counts as the mean of
+        the others.
+        """
+        start = float(self.errors.sum()) / max(float((self.errors > 0).sum()), 1.0) or 1.0
+        fresh = torch.zeros(1, *self._tiles)
+        rows, columns = -(-camera.height // self.tile), -(-camera.width // self.tile)
+        fresh[:, :rows, :columns] = start
+        if len(self) < self.capacity:
+            self.cameras.append(camera)
+            self._pictures.append(None)
+            self.errors = torch.cat([self.errors, fresh])
+        else:
+            self.cameras[self._next] = camera
+            self._pictures[self._next] = None
+            self.errors[self._next] = fresh[0]
+        self._next = (self._next + 1) % self.capacity
+
+    def draw(
+        self, count: int, *, hard: float, size: tuple[int, int], generator: torch.Generator
+    ) -> Places:
+        """Places of ``count`` crops, ``size`` (width, height) pixels each.
+
+        The share ``hard`` of them (rounded) is centred in tiles drawn in proportion to their
+        error, the others anywhere in pictures drawn evenly; then a crop is moved into its picture.
+        """
+        num_hard = round(hard * count) if float(self.errors.sum()) > 0 else 0
+        uv = torch.rand(count, 2, generator=generator)
+        slots = torch.randint(len(self), (count,), generator=generator)
+        sizes = torch.tensor([(c.width, c.height) for c in self.cameras])
+        if num_hard:
+            hard_slots, tiles = draw_tiles(self.errors, num_hard, generator)
+            slots = torch.cat([hard_slots, slots[num_hard:]])
+            inside = (tiles + uv[:num_hard]) * self.tile
+            centres = torch.cat([inside, (uv * sizes[slots])[num_hard:]])
+        else:
+            centres = uv * sizes[slots]
+        corner = (centres - torch.tensor(size) / 2).round().long()
+        corner = corner.clamp(min=0).minimum(sizes[slots] - torch.tensor(size))
+        return Places(slots=slots, x=corner[:, 0], y=corner[:, 1], size=size)
+
+    def crops(self, places: Places) -> Crops:
+        """The pixels and the camera of each crop."""
+        width, height = places.size
+        rows = list(zip(places.slots.tolist(), places.x.tolist(), places.y.tolist(), strict=True))
+        pictures = [self._picture(slot) for slot, _, _ in rows]
+        cameras = [self.cameras[s].cropped(x, y, width, height) for s, x, y in rows]
+        rgba = torch.stack([
+            p.rgba[y : y + height, x : x + width]
+            for p, (_, x, y) in zip(pictures, rows, strict=True)
+        ]).float().div_(255.0)  # fmt: skip
+        depths = [
+            p.depth[y : y + height, x : x + width]
+            for p, (_, x, y) in zip(pictures, rows, strict=True)
+            if p.depth is not None
+        ]
+        return Crops(
+            camera=Camera.stack(cameras).to(rgba.device),
+            rgb=rgba[..., :3],
+            alpha=rgba[..., 3],
+            depth=torch.stack(depths).float() * self.unit if depths else None,
+        )
+
+    def report(self, places: Places, errors: Float[Tensor, "n height width"]) -> None:
+        """Updates the tiles under the crops with the pixels' errors.
+
+        A tile that a crop covers takes the mean error there; one that it covers in part, as much
+        of it as is covered.
+        """
+        errors = errors.detach().float().cpu().nan_to_num(0.0, posinf=0.0, neginf=0.0)
+        row_of, rows = self._membership(places.y, errors.shape[1])
+        column_of, columns = self._membership(places.x, errors.shape[2])
+        sums = row_of @ errors @ column_of.mT
+        counts = row_of.sum(-1)[:, :, None] * column_of.sum(-1)[:, None, :]
+        means = sums / counts.clamp_min(1.0)
+        for i, slot in enumerate(places.slots.tolist()):
+            camera = self.cameras[slot]
+            top, left = int(rows[i]), int(columns[i])
+            area = (
+                _sides(camera.height, self.tile)[top:, None]
+                * _sides(camera.width, self.tile)[left:]
+            )
+            part = self.errors[slot, top : top + row_of.shape[1], left : left + column_of.shape[1]]
+            part = part[: area.shape[0], : area.shape[1]]
+            high, wide = part.shape
+            covered = counts[i, :high, :wide] / area[:high, :wide]
+            part.lerp_(means[i, :high, :wide], covered)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Cameras, errors and the next slot; not the pictures."""
+        if not self.cameras:
+            return {}
+        nan = torch.tensor(torch.nan)
+        return {
+            "c2w": torch.stack([c.c2w for c in self.cameras]),
+            "K": torch.stack([c.K for c in self.cameras]),
+            "sizes": torch.tensor([(c.width, c.height) for c in self.cameras]),
+            "times": torch.stack([nan if c.time is None else c.time for c in self.cameras]),
+            "errors": self.errors,
+            "next": torch.tensor(self._next),
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores :meth:`state_tensors`: the same slots hold the same views. Where the budget has
+        changed since, the newest that it holds, oldest first."""
+        if not tensors:
+            return
+        cameras = [
+            Camera(c2w=c2w, K=K, width=w, height=h, time=None if bool(time.isnan()) else time)
+            for c2w, K, (w, h), time in zip(
+                tensors["c2w"], tensors["K"], tensors["sizes"].tolist(), tensors["times"],
+                strict=True,
+            )
+        ]  # fmt: skip
+        count, following = len(cameras), int(tensors["next"])
+        kept = list(range(count))
+        if count > self.capacity or (count < self.capacity and following != count):
+            kept = [*range(following, count), *range(following)][-self.capacity :]
+            following = len(kept) % self.capacity
+        self.cameras = [cameras[i] for i in kept]
+        self.errors = tensors["errors"][kept]
+        self._pictures, self._next = [None] * len(kept), following
+
+    @torch.no_grad()
+    def _picture(self, slot: int) -> _Picture:
+        found = self._pictures[slot]
+        if found is not None:
+            return found
+        render = self.teacher.render(self.cameras[slot].to(self.device), depth=self.depth)
+        rgba = torch.cat([render.rgb, render.alpha[..., None]], dim=-1)
+        depth = None
+        if render.depth is not None:
+            depth = (render.depth / self.unit).clamp(0.0, _LARGEST_HALF).half()
+        found = _Picture(
+            rgba=rgba.clamp(0, 1).mul(255.0).round().to(torch.uint8),
+            depth=depth if self.depth else None,
+        )
+        self._pictures[slot] = found
+        self.rendered += 1
+        return found
+
+    def _membership(
+        self, first: Int[Tensor, "n"], length: int
+    ) -> tuple[Float[Tensor, "n tiles length"], Int[Tensor, "n"]]:
+        """Which tile, counted from the first one under a crop, holds each of its rows (or
+        columns); and which is that first one."""
+        tiles = (first[:, None] + torch.arange(length)) // self.tile
+        local = tiles - tiles[:, :1]
+        count = (length - 1) // self.tile + 2
+        return (local[:, None, :] == torch.arange(count)[:, None]).float(), tiles[:, 0]
+
+
+def draw_tiles(
+    errors: Float[Tensor, "slots rows columns"], count: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "count"], Int[Tensor, "count 2"]]:
+    """``count`` tiles, each drawn in proportion to its error: slots, and (column, row) in them.
+
+    At least one error is above 0. In two stages, so that a draw costs little among many tiles.
+    """
+    slots = torch.multinomial(errors.sum(dim=(1, 2)), count, replacement=True, generator=generator)
+    tiles = torch.multinomial(errors[slots].flatten(1), 1, generator=generator)[:, 0]
+    columns = errors.shape[2]
+    return slots, torch.stack([tiles % columns, tiles // columns], dim=-1)
+
+
+def _sides(length: int, tile: int) -> Float[Tensor, "tiles"]:
+    """Pixels along each tile of a picture; the last one may be cut off."""
+    count = -(-length // tile)
+    sides = torch.full((count,), float(tile))
+    sides[-1] = length - (count - 1) * tile
+    return sides
+
+
+def on_background(crops: Crops, background: Float[Tensor, "3"]) -> Float[Tensor, "n h w 3"]:
+    """The crops' colours on a background."""
+    return crops.rgb + (1.0 - crops.alpha)[..., None] * background
