@@ -24,10 +24,13 @@ export interface Sink {
   breathe(): Promise<void>;
 }
 
-/** Refuses a scene whose file, textures and sorting data together pass the bound. */
+/**
+ * Refuses a scene that passes the bound: `bytes` of the file and of what is decoded from it, the
+ * textures and their copies, and what drawing, sorting and picking keep for every splat.
+ */
 export function guardTotal(bytes: number, count: number, degree: number, where: string): void {
-  const drawn = count * (32 + 32 + 24 + 26 + (degree > 0 ? 16 * degree + 16 : 0));
-  const needed = bytes + 2 * drawn + splatBytes(CHUNK_SPLATS, degree);
+  const textures = count * (32 + (degree > 0 ? 16 * degree + 16 : 0));
+  const needed = bytes + 2 * textures + count * (32 + 24 + 26) + splatBytes(CHUNK_SPLATS, degree);
   if (!(needed <= MAX_TOTAL_BYTES)) {
     throw new SceneError("too-big", where, `${count} splats need ${Math.round(needed / 1e6)} MB`);
   }

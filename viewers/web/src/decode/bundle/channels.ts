@@ -73,11 +73,17 @@ function rising(edges: readonly number[]): boolean {
   return edges.every((edge, i) => i === 0 || edge > edges[i - 1]!);
 }
 
+/** Channels whose codes stay below this can be summed up as 32-bit integers. */
+const SMALL = 2 ** 31 / MAX_CONTEXT_CHANNELS;
+
+type Sums = Int32Array | Float64Array;
+
 /** Sums over runs of channels that grow by one from one channel to the next. */
 class RunningSums {
-  private last: { run: Run; magnitude: boolean; values: Float64Array } | null = null;
+  private last: { run: Run; magnitude: boolean; values: Sums } | null = null;
 
-  of(run: Run, magnitude: boolean, count: number, column: (c: number) => Int32Array): Float64Array {
+  of(run: Run, magnitude: boolean, count: number, column: (c: number) => Int32Array): Sums {
+    if (run.first === run.last && !magnitude) return column(run.first);
     const { last } = this;
     const grows =
       last !== null &&
@@ -85,13 +91,28 @@ class RunningSums {
       last.run.array === run.array &&
       last.run.first === run.first &&
       last.run.last <= run.last;
-    const values = grows ? last.values : new Float64Array(count);
+    let values = grows ? last.values : new Int32Array(count);
     for (let c = grows ? last.run.last + 1 : run.first; c <= run.last; c++) {
-      addTo(values, column(c), 1, magnitude);
+      const codes = column(c);
+      if (values instanceof Int32Array && !small(codes)) values = Float64Array.from(values);
+      if (values instanceof Float64Array) addTo(values, codes, 1, magnitude);
+      else addSmall(values, codes, magnitude);
     }
     this.last = { run, magnitude, values };
     return values;
   }
+}
+
+function small(codes: Int32Array): boolean {
+  let most = 0;
+  for (let i = 0; i < codes.length; i++) most |= Math.abs(codes[i]!);
+  return most >= 0 && most < SMALL;
+}
+
+function addSmall(sum: Int32Array, codes: Int32Array, magnitude: boolean): void {
+  const n = sum.length;
+  if (magnitude) for (let i = 0; i < n; i++) sum[i] = sum[i]! + Math.abs(codes[i]!);
+  else for (let i = 0; i < n; i++) sum[i] = sum[i]! + codes[i]!;
 }
 
 function addTo(sum: Float64Array, codes: Int32Array, weight: number, magnitude: boolean): void {
@@ -136,11 +157,12 @@ function contextRows(
   return bins(values, context.edges);
 }
 
-function bins(values: Float64Array, edges: readonly number[]): Uint8Array {
+function bins(values: Sums, edges: readonly number[]): Uint8Array {
   const out = new Uint8Array(values.length);
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
-  for (const v of values) {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]!;
     if (v < low) low = v;
     if (v > high) high = v;
   }

@@ -8,7 +8,7 @@ import type { Bundle } from "./container";
 import { chunks } from "./kind";
 import { kinds } from "./kinds";
 import type { Manifest } from "./manifest.gen";
-import { checkDeclared, StageDecoder } from "./stages";
+import { checkDeclared, decodedBytes, StageDecoder } from "./stages";
 
 type V3 = [number, number, number];
 
@@ -26,7 +26,7 @@ export async function deliverBundle(
   kind.check(manifest, bundle.size);
   const shown = Math.min(manifest.count, request.budget);
   const degree = Math.min(manifest.sh_degree, request.degree);
-  guardTotal(bundle.size, shown, degree, "bundle");
+  guardTotal(bundle.size + decodedBytes(manifest), shown, degree, "bundle");
   sink.info(infoOf(bundle, shown, degree));
   sink.references(async (index) => {
     const reference = manifest.references[index];

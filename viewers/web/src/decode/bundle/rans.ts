@@ -4,6 +4,8 @@ import { PRECISION, type Tables, TOTAL } from "./tables";
 const LANES = 4;
 const HEADER = 4 * LANES;
 const LOW = 65536;
+/** Bits of which a state has at least one. */
+const HIGH = -65536;
 
 /** Decodes one stream, pass by pass, in unsigned 32-bit integers (SPEC.md, section 3). */
 export class RansDecoder {
@@ -31,16 +33,23 @@ export class RansDecoder {
     const out = new Uint16Array(count);
     const base = table * TOTAL;
     let at = this.at;
+    // x is the state of the next item's lane; the others follow in turn. As signed integers.
+    let x = states[0]! | 0;
+    let x1 = states[1]! | 0;
+    let x2 = states[2]! | 0;
+    let x3 = states[3]! | 0;
     for (let i = 0; i < count; i++) {
-      const x = states[i & 3]!;
-      const slot = (rows ? (table + rows[i]!) * TOTAL : base) + (x & (TOTAL - 1));
+      const slot = (rows ? base + rows[i]! * TOTAL : base) + (x & (TOTAL - 1));
       const step = steps[slot]!;
       out[i] = symbols[slot]!;
-      let next = (Math.imul(step & 8191, x >>> PRECISION) + (step >>> 13)) >>> 0;
-      if (next < LOW) next = ((next << 16) | words[at++]!) >>> 0;
-      states[i & 3] = next;
+      let next = (Math.imul(step & 8191, x >>> PRECISION) + (step >>> 13)) | 0;
+      if ((next & HIGH) === 0) next = (next << 16) | words[at++]!;
+      x = x1;
+      x1 = x2;
+      x2 = x3;
+      x3 = next;
     }
-    this.advance(at);
+    this.advance(at, count, [x, x1, x2, x3]);
     return out;
   }
 
@@ -62,18 +71,24 @@ export class RansDecoder {
     const out = new Uint16Array(count);
     let at = this.at;
     let previous = 0;
+    let x = states[0]! | 0;
+    let x1 = states[1]! | 0;
+    let x2 = states[2]! | 0;
+    let x3 = states[3]! | 0;
     for (let i = 0; i < count; i++) {
-      const x = states[i & 3]!;
       const slot = (table + (rows ? rows[i]! * P : 0) + previous) * TOTAL + (x & (TOTAL - 1));
       const step = steps[slot]!;
       const symbol = symbols[slot]!;
       out[i] = symbol;
       previous = classes[symbol]!;
-      let next = (Math.imul(step & 8191, x >>> PRECISION) + (step >>> 13)) >>> 0;
-      if (next < LOW) next = ((next << 16) | words[at++]!) >>> 0;
-      states[i & 3] = next;
+      let next = (Math.imul(step & 8191, x >>> PRECISION) + (step >>> 13)) | 0;
+      if ((next & HIGH) === 0) next = (next << 16) | words[at++]!;
+      x = x1;
+      x1 = x2;
+      x2 = x3;
+      x3 = next;
     }
-    this.advance(at);
+    this.advance(at, count, [x, x1, x2, x3]);
     return out;
   }
 
@@ -84,20 +99,28 @@ export class RansDecoder {
     const shift = PRECISION - width;
     const rest = (1 << shift) - 1;
     let at = this.at;
+    let x = states[0]! | 0;
+    let x1 = states[1]! | 0;
+    let x2 = states[2]! | 0;
+    let x3 = states[3]! | 0;
     for (let i = 0; i < count; i++) {
-      const x = states[i & 3]!;
       out[i] = (x & (TOTAL - 1)) >>> shift;
-      let next = (((x >>> PRECISION) << shift) + (x & rest)) >>> 0;
-      if (next < LOW) next = ((next << 16) | words[at++]!) >>> 0;
-      states[i & 3] = next;
+      let next = (((x >>> PRECISION) << shift) + (x & rest)) | 0;
+      if ((next & HIGH) === 0) next = (next << 16) | words[at++]!;
+      x = x1;
+      x1 = x2;
+      x2 = x3;
+      x3 = next;
     }
-    this.advance(at);
+    this.advance(at, count, [x, x1, x2, x3]);
     return out;
   }
 
-  private advance(at: number): void {
+  /** Ends a pass of `count` items; `lanes` begin with the one whose turn is next. */
+  private advance(at: number, count: number, lanes: readonly number[]): void {
     if (at > this.words.length) throw damaged("a coded stream ends before its last symbol");
     this.at = at;
+    for (let j = 0; j < LANES; j++) this.states[(count + j) % LANES] = lanes[j]!;
   }
 
   /** Throws unless the stream ends exactly here. */

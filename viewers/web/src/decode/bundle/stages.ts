@@ -113,6 +113,12 @@ export class StageDecoder {
   }
 }
 
+/** Bytes of the codes and positions that are in memory while the largest stage is decoded. */
+export function decodedBytes({ stages, arrays }: Manifest): number {
+  const points = Math.max(...stages.map((s) => s.points));
+  return arrays.reduce((sum, a) => sum + 4 * a.components * (a.items ?? points), 12 * points);
+}
+
 /** Refuses counts beyond what a file of this size can mean. */
 export function checkDeclared(bundle: Bundle): void {
   const { stages, arrays } = bundle.manifest;

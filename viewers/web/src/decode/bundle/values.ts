@@ -3,6 +3,7 @@ import type { Columns } from "./channels";
 import type { Array as ArrayEntry } from "./manifest.gen";
 
 const MAX_VALUES_PER_ITEM = 1024;
+const ROWS = 512;
 
 /** Items `from`, `from` + `stride` ... below `to`. */
 export interface Range {
@@ -52,8 +53,13 @@ export class Values {
     const { data, width, at, of } = target;
     if (entry.quantiser?.type !== "codebook" && !entry.basis && !entry.mean) {
       checkColumns(name, columns.length, of);
-      for (let c = 0; c < Math.min(of, width - at); c++) {
-        unquantise(entry, c, columns[c]!, range, data, width, at + c);
+      const { from, to, stride } = range;
+      // Some rows at a time, all their columns while they are in the processor's cache.
+      for (let i = from, o = at; i < to; i += ROWS * stride, o += ROWS * width) {
+        const part = { from: i, to: Math.min(to, i + ROWS * stride), stride };
+        for (let c = 0; c < Math.min(of, width - at); c++) {
+          unquantise(entry, c, columns[c]!, part, data, width, o + c);
+        }
       }
       return;
     }
