@@ -1,4 +1,4 @@
-"""A decoder of .s4d bundles (kind splats) written from mobile_export/SPEC.md alone.
+"""A decoder of .s4d bundles (kinds splats and lpgs) written from mobile_export/SPEC.md alone.
 
 Standard library and numpy; nothing from scene4d. Slow and plain on purpose: it shows that the
 text is enough, and catches what two halves of one implementation would agree on wrongly.
@@ -219,9 +219,17 @@ def values_of(name, manifest, codes):
 
 
 def splats(manifest, points, codes):
-    """Section 6: means, quats, log_scales, opacity, sh."""
+    """Means, quats, log_scales, opacity (alpha), sh."""
     spec = manifest["positions"]
-    means = np.float32(np.array(spec["origin"]) + spec["step"] * points.astype(np.float64))
+    places = np.float32(np.array(spec["origin"]) + spec["step"] * points.astype(np.float64))
+    read = {"splats": plain_splats, "lpgs": family_splats}[manifest["kind"]]
+    found = read(manifest, places, codes)
+    assert len(found["means"]) == manifest["count"]
+    return found
+
+
+def plain_splats(manifest, means, codes):
+    """Section 6."""
     xyz = values_of("rotation", manifest, codes)
     w = np.sqrt(np.maximum(0, 1 - (xyz.astype(np.float64) ** 2).sum(axis=1, keepdims=True)))
     sh = [values_of("dc", manifest, codes)]
@@ -233,8 +241,131 @@ def splats(manifest, points, codes):
         "quats": np.concatenate([w, xyz], axis=1).astype(np.float32),
         "log_scales": values_of("log_scales", manifest, codes),
         "opacity": np.clip(values_of("opacity", manifest, codes)[:, 0], 0, 1),
-        "sh": flat.reshape(len(points), (manifest["sh_degree"] + 1) ** 2, 3),
+        "sh": flat.reshape(len(means), (manifest["sh_degree"] + 1) ** 2, 3),
     }
+
+
+def family_splats(manifest, cube, codes):
+    """Section 7, one parent at a time, in doubles."""
+    spec = manifest["lpgs"]
+    y = 4 * (cube.astype(np.float64) - 0.5)
+    n = np.maximum(1, np.linalg.norm(y, axis=1, keepdims=True))
+    assert (n < 2).all()
+    places = np.array(spec["centre"]) + spec["radius"] * y / (n * (2 - n))
+    names = ["log_scales", "rotation", "opacity", "dc"] + ["sh"] * (spec["sh_degree"] > 0)
+    base = np.concatenate([values_of(name, manifest, codes) for name in names], axis=1)
+    base = base.astype(np.float64)
+    if spec["grid"] is None and spec["num_children"] == 0:
+        return as_splats(places, base)
+    network = Network(manifest, codes)
+    masks = codes["children"][:, 0] if spec["num_children"] else np.zeros(len(base), int)
+    parents, children = [], []
+    for place, attributes, mask in zip(places, base, masks, strict=True):
+        first, *others = network.family(place, attributes, int(mask))
+        parents.append(first)
+        children += others
+    everyone = parents + children
+    width = base.shape[1]
+    return as_splats(
+        np.array([place for place, _ in everyone]).reshape(-1, 3),
+        np.array([attributes for _, attributes in everyone]).reshape(-1, width),
+    )
+
+
+def as_splats(places, attributes):
+    """From columns in the order of the heads' outputs."""
+    quats = np.concatenate([np.ones((len(places), 1)), attributes[:, 3:6]], axis=1)
+    return {
+        "means": places,
+        "quats": quats / np.linalg.norm(quats, axis=1, keepdims=True),
+        "log_scales": attributes[:, :3],
+        "opacity": 1 / (1 + np.exp(-attributes[:, 6])),
+        "sh": attributes[:, 7:].reshape(len(places), (attributes.shape[1] - 7) // 3, 3),
+    }
+
+
+class Network:
+    """Section 7: layers, grid and a family."""
+
+    def __init__(self, manifest, codes):
+        self.spec = manifest["lpgs"]
+        self.layers = {}
+        for name in codes:
+            if name.startswith("net_") and name.endswith("_weight"):
+                layer = name[4:-7]
+                bias = values_of(f"net_{layer}_bias", manifest, codes)[:, 0].astype(np.float64)
+                weight = values_of(name, manifest, codes).astype(np.float64)
+                self.layers[layer] = weight.reshape(len(bias), -1), bias
+        self.table = values_of("grid", manifest, codes) if self.spec["grid"] else None
+
+    def apply(self, layer, x):
+        weight, bias = self.layers[layer]
+        return weight @ x + bias
+
+    def features(self, p):
+        grid, q = self.spec["grid"], (p - self.spec["centre"]) / self.spec["radius"]
+        c = q / 2 + 0.5
+        if self.spec["contraction"]:
+            n = max(1, np.linalg.norm(q))
+            c = (2 - 1 / n) * (q / n) / 4 + 0.5
+        c = np.clip(c, 0, 1)
+        found, before = [], 0
+        for resolution, rows in zip(grid["resolutions"], grid["rows"], strict=True):
+            s = c * resolution
+            low = np.minimum(np.floor(s).astype(int), resolution - 1)
+            total = np.zeros(grid["features"])
+            for corner in np.ndindex(2, 2, 2):
+                x, y, z = (int(v) for v in low + corner)
+                weight = np.prod(np.where(corner, s - low, 1 - (s - low)))
+                if rows == (resolution + 1) ** 3:
+                    row = (x * (resolution + 1) + y) * (resolution + 1) + z
+                else:
+                    row = (x ^ y * 2654435761 % 2**32 ^ z * 805459861 % 2**32) % rows
+                total += weight * self.table[before + row]
+            found.append(total)
+            before += rows
+        return np.concatenate(found)
+
+    def token(self, place, base):
+        own = [base[:3] - np.log(self.spec["radius"]) + 4, base[3:6], 0.3 * base[6:7], base[7:10]]
+        if self.spec["grid"]:
+            own.append(self.features(place))
+        return np.maximum(self.apply("token", np.concatenate(own)), 0)
+
+    def family(self, place, base, mask):
+        """(place, attributes) of the parent and of its living children."""
+        tokens, places = [self.token(place, base)], [place]
+        if self.spec["num_children"]:
+            offsets = self.apply("place", tokens[0]).reshape(-1, 3)
+            for k in range(self.spec["num_children"]):
+                if mask >> k & 1:
+                    places.append(place + rotate(base[3:6], offsets[k] * np.exp(base[:3])))
+                    tokens.append(self.token(places[-1], base))
+            if self.spec["attention"]:
+                tokens = self.attended(np.array(tokens))
+        heads = ["parent_head"] + ["child_head"] * (len(places) - 1)
+        return [
+            (p, base + self.apply(head, np.maximum(self.apply("inner", t), 0)))
+            for p, t, head in zip(places, tokens, heads, strict=True)
+        ]
+
+    def attended(self, tokens):
+        query, key, value = np.split(np.array([self.apply("attend", t) for t in tokens]), 3, axis=1)
+        weights = np.exp(query @ key.T / np.sqrt(tokens.shape[1]))
+        return tokens + weights / weights.sum(axis=1, keepdims=True) @ value
+
+
+def rotate(v, x):
+    """By the quaternion (1, v)."""
+    a, b, c = v
+    matrix = np.array(
+        [
+            [1 + a * a - b * b - c * c, 2 * (a * b - c), 2 * (a * c + b)],
+            [2 * (a * b + c), 1 - a * a + b * b - c * c, 2 * (b * c - a)],
+            [2 * (a * c - b), 2 * (b * c + a), 1 - a * a - b * b + c * c],
+        ]
+    )
+    return matrix @ x / (1 + a * a + b * b + c * c)
 
 
 if __name__ == "__main__":

@@ -86,8 +86,9 @@ def in_coding_order(scene: ParentChildSplats) -> SplatCloud:
     rows = torch.cat([order, parents + children.argsort()])
     cloud = cloud_of(scene.as_splats())
     r = rows.numpy()
+    lengths = np.linalg.norm(cloud.quats[r], axis=1, keepdims=True)
     return SplatCloud(
-        means=cloud.means[r], quats=cloud.quats[r], log_scales=cloud.log_scales[r],
+        means=cloud.means[r], quats=cloud.quats[r] / lengths, log_scales=cloud.log_scales[r],
         logit_opacities=cloud.logit_opacities[r], sh=cloud.sh[r],
     )  # fmt: skip
 
