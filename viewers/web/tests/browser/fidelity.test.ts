@@ -20,6 +20,14 @@ for (const backend of ["webgl2", "webgpu"] as const) {
       expect(page.problems).toEqual([]);
     });
 
+    it("draws families of a parent/child scene as the Python decoder unpacks them", async () => {
+      const page = await open(b, "content=/fixtures/families.s4d", { backend });
+      const found = await page.evaluate(() => window.scene4d.fidelity());
+      expect(found).toHaveLength(4);
+      for (const { psnr } of found) expect(psnr).toBeGreaterThan(50);
+      expect(page.problems).toEqual([]);
+    });
+
     it("captures what was asked for, and not a blank picture", async () => {
       const page = await open(b, "content=/fixtures/chair.s4d", { backend });
       const result = await page.evaluate(async () => {
