@@ -160,7 +160,11 @@ def _axes(
     if kind == "forward" or (kind == "auto" and float(spread.max()) <= FORWARD_ANGLE):
         return mean[None]
     if kind == "cube":
-        faces = torch.cat([torch.eye(3), -torch.eye(3)]) @ _frame(mean, up_axis(cameras)).float()
+        # Upright, one face towards the first camera: a mean of directions all around is no axis.
+        ahead, up = -cameras[0].c2w[:3, 2].cpu(), normalize(up_axis(cameras).float(), dim=0)
+        ahead = ahead - (ahead @ up) * up
+        frame = _frame(ahead if float(ahead.norm()) > 0.1 else mean, up)
+        faces = torch.cat([frame, -frame])
         used = slab_weights(directions @ faces.T, math.radians(12.0)).sum(dim=0) > 0
         return faces[used]
     for count in range(2, MAX_CLUSTERS + 1):
