@@ -126,30 +126,33 @@ function packGeometry(
 function packHarmonics(data: SplatData, textures: Uint32Array[]): void {
   const K = coefficients(data.degree);
   const higher = K - 1;
+  const { sh } = data;
   const words = new Uint32Array(16);
+  const channels = shTexels(data.degree);
   for (let i = 0; i < data.count; i++) {
     const base = 3 * (K * i + 1);
+    const end = base + 3 * higher;
     let max = 0;
-    for (let j = 0; j < 3 * higher; j++) max = Math.max(max, Math.abs(data.sh[base + j]!));
+    for (let j = base; j < end; j++) max = Math.max(max, Math.abs(sh[j]!));
     // A scale of 0 would be divided by; a splat without harmonics keeps words that decode to 0.
-    if (!(max > 0 && Number.isFinite(max))) continue;
+    if (!(max > 0 && max < Infinity)) continue;
     scratch[0] = max;
     words[0] = scratchBits[0]!;
-    for (let k = 0; k < higher; k++) {
-      const r = quantise(data.sh[base + 3 * k]! / max, 2047);
-      const g = quantise(data.sh[base + 3 * k + 1]! / max, 1023);
-      const b = quantise(data.sh[base + 3 * k + 2]! / max, 2047);
-      words[k + 1] = ((r << 21) | (g << 11) | b) >>> 0;
+    // x / max is within -1..1 and becomes one of `levels` + 1 numbers.
+    const scale = 0.5 / max;
+    for (let k = 0, j = base; k < higher; k++, j += 3) {
+      const r = ((sh[j]! * scale + 0.5) * 2047 + 0.5) | 0;
+      const g = ((sh[j + 1]! * scale + 0.5) * 1023 + 0.5) | 0;
+      const b = ((sh[j + 2]! * scale + 0.5) * 2047 + 0.5) | 0;
+      words[k + 1] = (r << 21) | (g << 11) | b;
     }
     let word = 0;
-    for (const [t, channels] of shTexels(data.degree).entries()) {
-      for (let c = 0; c < channels; c++) textures[t]![channels * i + c] = words[word++]!;
+    for (let t = 0; t < channels.length; t++) {
+      const width = channels[t]!;
+      const texture = textures[t]!;
+      for (let c = 0; c < width; c++) texture[width * i + c] = words[word++]!;
     }
   }
-}
-
-function quantise(x: number, levels: number): number {
-  return Math.max(0, Math.min(levels, Math.floor((x * 0.5 + 0.5) * levels + 0.5)));
 }
 
 /** Buffers that may be handed over instead of copied. */

@@ -46,16 +46,17 @@ export function decodeArray(
     }
     if (!rising(previous)) throw damaged(`array ${entry.name} has unsorted edges`);
     const rows = context ? contextRows(context, entry.name, count, known, sums) : null;
-    const symbols =
-      previous.length > 0
-        ? decoder.chained(count, entry.tables[c]!, rows, previous)
-        : decoder.symbols(count, entry.tables[c]!, rows);
     const r = entry.low_bits?.[c] ?? 0;
-    const bits = r > 0 ? decoder.bits(count, r) : null;
     const low = entry.low[c]!;
-    const codes = new Int32Array(count);
-    if (bits) for (let i = 0; i < count; i++) codes[i] = low + ((symbols[i]! << r) | bits[i]!);
-    else for (let i = 0; i < count; i++) codes[i] = low + symbols[i]!;
+    const added = r > 0 ? 0 : low;
+    const codes =
+      previous.length > 0
+        ? decoder.chained(count, entry.tables[c]!, rows, previous, added)
+        : decoder.symbols(count, entry.tables[c]!, rows, added);
+    if (r > 0) {
+      const bits = decoder.bits(count, r);
+      for (let i = 0; i < count; i++) codes[i] = low + ((codes[i]! << r) | bits[i]!);
+    }
     columns.push(codes);
   }
 }
@@ -158,22 +159,31 @@ function contextRows(
 }
 
 function bins(values: Sums, edges: readonly number[]): Uint8Array {
-  const out = new Uint8Array(values.length);
-  let low = Number.POSITIVE_INFINITY;
-  let high = Number.NEGATIVE_INFINITY;
+  if (values instanceof Int32Array) return smallBins(values, edges) ?? searched(values, edges);
+  return searched(values, edges);
+}
+
+/** By a table over the values' span; null where they span too much. */
+function smallBins(values: Int32Array, edges: readonly number[]): Uint8Array | null {
+  let low = values.length > 0 ? values[0]! : 0;
+  let high = low;
   for (let i = 0; i < values.length; i++) {
     const v = values[i]!;
-    if (v < low) low = v;
-    if (v > high) high = v;
+    low = v < low ? v : low;
+    high = v > high ? v : high;
   }
-  if (high - low < SPAN) {
-    const table = new Uint8Array(Math.max(0, high - low) + 1);
-    for (const edge of edges) {
-      for (let v = Math.max(0, edge - low); v < table.length; v++) table[v]!++;
-    }
-    for (let i = 0; i < values.length; i++) out[i] = table[values[i]! - low]!;
-    return out;
+  if (high - low >= SPAN) return null;
+  const table = new Uint8Array(high - low + 1);
+  for (const edge of edges) {
+    for (let v = Math.max(0, edge - low); v < table.length; v++) table[v]!++;
   }
+  const out = new Uint8Array(values.length);
+  for (let i = 0; i < values.length; i++) out[i] = table[(values[i]! - low) | 0]!;
+  return out;
+}
+
+function searched(values: Sums, edges: readonly number[]): Uint8Array {
+  const out = new Uint8Array(values.length);
   for (let i = 0; i < values.length; i++) {
     let [a, b] = [0, edges.length];
     while (a < b) {

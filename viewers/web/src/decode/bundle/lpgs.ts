@@ -1,4 +1,4 @@
-import { allocateSplats, CHUNK_SPLATS, coefficients, type SplatData, sigmoid } from "../splats";
+import { allocateSplats, CHUNK_SPLATS, type SplatData, sigmoid } from "../splats";
 import { damaged } from "./bytes";
 import { FamilyNetwork } from "./family";
 import type { Kind, KindReader } from "./kind";
@@ -50,6 +50,7 @@ class Families implements KindReader {
     if (grid || num_children > 0) {
       this.network ??= new FamilyNetwork(this.structure, this.decoder, this.degree);
       this.network.run(data, parents, masks ? kept(masks, range) : null);
+      checkFinite(data);
     }
     activate(data);
     return data;
@@ -101,26 +102,28 @@ function uncontract(points: Float32Array, count: number, { centre, radius }: Str
   if (!(farthest < 2)) throw damaged("a position lies outside the contracted space");
 }
 
+/** What a network computes may leave the numbers; stored values were checked before. */
+function checkFinite({ means, quats, scales, opacities, sh }: SplatData): void {
+  for (const values of [means, quats, scales, opacities, sh]) {
+    // Stays 0 unless a number is not finite.
+    let trouble = 0;
+    for (let i = 0; i < values.length; i++) trouble += values[i]! - values[i]!;
+    if (trouble !== 0) throw damaged("an attribute is not a finite number");
+  }
+}
+
 /** Logits, logarithms and rotations (1, v) become what is drawn. */
-function activate({ count, degree, means, quats, scales, opacities, sh }: SplatData): void {
-  // Stays 0 unless a number is not finite.
-  let trouble = 0;
+function activate({ count, quats, scales, opacities }: SplatData): void {
   for (let i = 0; i < count; i++) {
     const x = quats[4 * i + 1]!;
     const y = quats[4 * i + 2]!;
     const z = quats[4 * i + 3]!;
     const s = 1 / Math.sqrt(1 + x * x + y * y + z * z);
-    trouble += x - x + (y - y) + (z - z);
     quats[4 * i] = s;
     quats[4 * i + 1] = s * x;
     quats[4 * i + 2] = s * y;
     quats[4 * i + 3] = s * z;
     opacities[i] = sigmoid(opacities[i]!);
   }
-  for (let i = 0; i < 3 * count; i++) {
-    trouble += scales[i]! - scales[i]! + (means[i]! - means[i]!);
-    scales[i] = Math.exp(scales[i]!);
-  }
-  for (let i = 0; i < 3 * coefficients(degree) * count; i++) trouble += sh[i]! - sh[i]!;
-  if (trouble !== 0) throw damaged("an attribute is not a finite number");
+  for (let i = 0; i < 3 * count; i++) scales[i] = Math.exp(scales[i]!);
 }

@@ -52,7 +52,7 @@ export function decodePositions(
   return points;
 }
 
-function descend(level: Level, symbols: Uint16Array, count: number): Level {
+function descend(level: Level, symbols: Int32Array, count: number): Level {
   let total = 0;
   for (const symbol of symbols) {
     if (symbol > 254) throw damaged("an octree node has an occupancy above 255");
@@ -102,13 +102,17 @@ function leaves(
     new Uint32Array(count),
     new Uint32Array(count),
   ];
+  const [px, py, pz] = points;
+  const [xs, ys, zs] = level.columns;
   let at = 0;
   for (let i = 0; i < nodes; i++) {
     const size = ((high[i]! << r) | (low ? low[i]! : 0)) + 1;
     if (at + size > count) throw damaged(`the octree holds more than ${count} points`);
-    for (let a = 0; a < 3; a++)
-      points[a]!.fill((level.columns[a]![i]! << rest) >>> 0, at, at + size);
-    at += size;
+    for (const end = at + size; at < end; at++) {
+      px[at] = xs[i]! << rest;
+      py[at] = ys[i]! << rest;
+      pz[at] = zs[i]! << rest;
+    }
   }
   if (at !== count) throw damaged(`the octree holds ${at} points, the manifest says ${count}`);
   for (const column of points) {

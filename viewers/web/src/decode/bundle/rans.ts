@@ -26,12 +26,11 @@ export class RansDecoder {
       throw damaged("a coded stream starts in an impossible state");
   }
 
-  /** Symbols by one table, or by table + rows[i]. */
-  symbols(count: number, table: number, rows: Uint8Array | null = null): Uint16Array {
-    const { symbols, steps } = this.tables;
+  /** Symbols by one table, or by table + rows[i]; `low` is added to each. */
+  symbols(count: number, table: number, rows: Uint8Array | null = null, low = 0): Int32Array {
+    const { symbols, steps, first } = this.tables;
     const { states, words } = this;
-    const out = new Uint16Array(count);
-    const base = table * TOTAL;
+    const out = new Int32Array(count);
     let at = this.at;
     // x is the state of the next item's lane; the others follow in turn. As signed integers.
     let x = states[0]! | 0;
@@ -39,10 +38,12 @@ export class RansDecoder {
     let x2 = states[2]! | 0;
     let x3 = states[3]! | 0;
     for (let i = 0; i < count; i++) {
-      const slot = (rows ? base + rows[i]! * TOTAL : base) + (x & (TOTAL - 1));
-      const step = steps[slot]!;
-      out[i] = symbols[slot]!;
-      let next = (Math.imul(step & 8191, x >>> PRECISION) + (step >>> 13)) | 0;
+      const t = rows ? table + rows[i]! : table;
+      const slot = x & (TOTAL - 1);
+      const symbol = symbols[t * TOTAL + slot]!;
+      const step = steps[first[t]! + symbol]!;
+      out[i] = (symbol + low) | 0;
+      let next = (Math.imul(step & 8191, x >>> PRECISION) + slot - (step >>> 13)) | 0;
       if ((next & HIGH) === 0) next = (next << 16) | words[at++]!;
       x = x1;
       x1 = x2;
@@ -55,20 +56,21 @@ export class RansDecoder {
 
   /**
    * Symbols whose table also depends on the symbol before: table + rows[i] * P + the number of
-   * `edges` that are <= it, P being one more than there are edges.
+   * `edges` that are <= it, P being one more than there are edges. `low` is added to each.
    */
   chained(
     count: number,
     table: number,
     rows: Uint8Array | null,
     edges: readonly number[],
-  ): Uint16Array {
-    const { symbols, steps } = this.tables;
+    low = 0,
+  ): Int32Array {
+    const { symbols, steps, first } = this.tables;
     const { states, words } = this;
     const classes = new Uint8Array(TOTAL);
     for (const edge of edges) for (let s = edge; s < TOTAL; s++) classes[s]!++;
     const P = edges.length + 1;
-    const out = new Uint16Array(count);
+    const out = new Int32Array(count);
     let at = this.at;
     let previous = 0;
     let x = states[0]! | 0;
@@ -76,12 +78,13 @@ export class RansDecoder {
     let x2 = states[2]! | 0;
     let x3 = states[3]! | 0;
     for (let i = 0; i < count; i++) {
-      const slot = (table + (rows ? rows[i]! * P : 0) + previous) * TOTAL + (x & (TOTAL - 1));
-      const step = steps[slot]!;
-      const symbol = symbols[slot]!;
-      out[i] = symbol;
+      const t = table + (rows ? rows[i]! * P : 0) + previous;
+      const slot = x & (TOTAL - 1);
+      const symbol = symbols[t * TOTAL + slot]!;
+      const step = steps[first[t]! + symbol]!;
+      out[i] = (symbol + low) | 0;
       previous = classes[symbol]!;
-      let next = (Math.imul(step & 8191, x >>> PRECISION) + (step >>> 13)) | 0;
+      let next = (Math.imul(step & 8191, x >>> PRECISION) + slot - (step >>> 13)) | 0;
       if ((next & HIGH) === 0) next = (next << 16) | words[at++]!;
       x = x1;
       x1 = x2;

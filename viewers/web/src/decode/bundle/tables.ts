@@ -9,23 +9,27 @@ const MAX_INFLATED = 2_105_344;
 export class Tables {
   /** [tables * 4096] the symbol of every slot. */
   readonly symbols: Uint16Array;
-  /** [tables * 4096] frequency of that symbol, and slot - start shifted by 13. */
+  /** Frequency of each symbol, and its start shifted by 13; tables one behind the other. */
   readonly steps: Uint32Array;
+  /** Where the steps of each table begin. */
+  readonly first: Uint32Array;
 
   constructor(
     readonly count: number,
     frequencies: readonly Uint16Array[],
   ) {
     this.symbols = new Uint16Array(count * TOTAL);
-    this.steps = new Uint32Array(count * TOTAL);
+    this.steps = new Uint32Array(frequencies.reduce((sum, table) => sum + table.length, 0));
+    this.first = new Uint32Array(count);
+    let at = 0;
     for (const [t, table] of frequencies.entries()) {
-      let slot = t * TOTAL;
+      this.first[t] = at;
+      let start = 0;
       for (let s = 0; s < table.length; s++) {
         const frequency = table[s]!;
-        for (let i = 0; i < frequency; i++, slot++) {
-          this.symbols[slot] = s;
-          this.steps[slot] = frequency | (i << 13);
-        }
+        this.steps[at++] = frequency | (start << 13);
+        this.symbols.fill(s, t * TOTAL + start, t * TOTAL + start + frequency);
+        start += frequency;
       }
     }
   }
