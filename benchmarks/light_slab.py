@@ -59,42 +59,47 @@ def time_lookups(arguments: argparse.Namespace) -> None:
     """Forward and backward, random rays, gradients of the planes; then of the rays as well."""
     import torch
 
-    from scene4d.representations.plane_lookup import (
-        LIGHT_SLAB_AXES,
-        PlaneSet,
-        lookup_planes,
-        reference_lookup,
-    )
+    from scene4d.representations.plane_lookup import LIGHT_SLAB_AXES, PlaneSet, lookup_planes
 
     print("| rays | features | gradients | kernel s | grid_sample s | ratio |")
     print("|" + " --- |" * 6)
+    levels = [(size,) * 4 for size in arguments.sizes]
     for features in arguments.features:
-        levels = [(size,) * 4 for size in arguments.sizes]
         planes = PlaneSet.of_levels(LIGHT_SLAB_AXES, levels, features=features)
         for count in arguments.points:
             generator = torch.Generator().manual_seed(0)
             rays = torch.rand(count, 4, generator=generator) * 2 - 1
             table = torch.randn(planes.texels, features, generator=generator).requires_grad_()
             grad = torch.randn(count, planes.width, generator=generator)
-            for name, inputs in (("planes", [table]), ("planes, rays", [table, rays])):
-                rays.requires_grad_(len(inputs) > 1)
+            # As grid_sample likes them: no time is lost in turning the table into pictures.
+            grids = [planes.grid(table.detach(), i).permute(0, 3, 1, 2).contiguous()
+                     .requires_grad_() for i in range(len(planes.planes))]  # fmt: skip
+            for name, more in (("planes", []), ("planes, rays", [rays])):
+                rays.requires_grad_(bool(more))
 
-                def once(look_up: Callable, inputs: list = inputs) -> None:
-                    torch.autograd.grad(look_up(rays, table, planes), inputs, grad)  # noqa: B023
+                def kernel(rays=rays, table=table, planes=planes, grad=grad, more=more):
+                    torch.autograd.grad(lookup_planes(rays, table, planes), [table, *more], grad)
 
-                ours, theirs = alternately(
-                    [lambda: once(lookup_planes), lambda: once(reference_lookup)],
-                    arguments.repeats,
-                )
-                row = [
-                    count,
-                    features,
-                    name,
-                    f"{ours:.3f}",
-                    f"{theirs:.3f}",
-                    f"{theirs / ours:.1f}",
-                ]
-                print("| " + " | ".join(map(str, row)) + " |", flush=True)
+                def grid_sample(rays=rays, grids=grids, planes=planes, grad=grad, more=more):
+                    found = sampled(rays, grids, planes)
+                    torch.autograd.grad(found, [*grids, *more], grad)
+
+                ours, theirs = alternately([kernel, grid_sample], arguments.repeats)
+                figures = f"{ours:.3f} | {theirs:.3f} | {theirs / ours:.1f}"
+                print(f"| {count} | {features} | {name} | {figures} |", flush=True)
+
+
+def sampled(rays, grids: list, planes):
+    """The look-up as torch offers it."""
+    import torch
+
+    found = []
+    for grid, plane in zip(grids, planes.planes, strict=True):
+        where = rays[:, list(plane.axes)][None, None]
+        found.append(torch.nn.functional.grid_sample(
+            grid, where, mode="bilinear", padding_mode="border", align_corners=True
+        )[0, :, 0])  # fmt: skip
+    return torch.cat(found).T
 
 
 def alternately(calls: list[Callable[[], object]], repeats: int) -> list[float]:

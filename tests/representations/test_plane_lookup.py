@@ -68,10 +68,9 @@ def test_numba_gives_what_grid_sample_gives(name):
     assert fast[2].abs().max() > 1.0
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_the_definition_has_its_gradients(name):
+def test_the_definition_has_its_gradients():
     """float64 finite differences, away from texels, where features have a kink."""
-    planes = SETS[name]
+    planes = SETS["degenerate"]
     coordinates, table, slab = inputs(planes, count=6, seed=3, dtype=torch.float64)
     sizes = {n for p in planes.planes for n in (p.columns, p.rows)}
     for size in sizes:

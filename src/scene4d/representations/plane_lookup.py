@@ -148,8 +148,10 @@ def reference_lookup(
     """The definition of :func:`lookup_planes`: grid_sample, plane by plane, slab by slab."""
     _check(coordinates, table, planes, slab)
     out = coordinates.new_zeros(len(coordinates), planes.width, dtype=table.dtype)
+    if slab is None:
+        slab = torch.zeros(len(coordinates), dtype=torch.int64, device=coordinates.device)
     for s in range(planes.slabs):
-        rays = slice(None) if slab is None else torch.nonzero(slab == s)[:, 0]
+        rays = torch.nonzero(slab == s)[:, 0]
         places = coordinates[rays]
         features = [out.new_zeros(len(places), 0)]
         for index, plane in enumerate(planes.planes):
@@ -159,10 +161,7 @@ def reference_lookup(
                 grid, where, mode="bilinear", padding_mode="border", align_corners=True
             )
             features.append(found[0, :, 0].T)
-        found = torch.cat(features, dim=1)
-        if slab is None:
-            return found
-        out = out.index_copy(0, rays, found)
+        out = out.index_copy(0, rays, torch.cat(features, dim=1))
     return out
 
 

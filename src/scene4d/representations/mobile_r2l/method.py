@@ -44,6 +44,11 @@ class MobileR2lMethod(Method):
     """Pixels along an axis for one ray; 12 is published for forward-facing captures."""
     activation: Literal["relu", "gelu"] = "relu"
     """gelu is published for training, relu is what the published phone models have."""
+    alpha: bool = True
+    """Also an alpha, 17 of 4.3 million parameters; published without, on white backgrounds."""
+    freeze_at: float = 0.8
+    """Share of training from which running statistics normalise, as in the finished network: single
+    photographs' own would differ."""
     network_lr: float = 5e-4
     settle: float = 0.05
     """The learning rate ends at this share of its start."""

@@ -39,6 +39,7 @@ class MobileR2l(Representation):
         points: int,
         frequencies: int,
         learning_rate: float = 5e-4,
+        freeze_at: float = 0.8,
         generator: torch.Generator | None = None,
     ) -> None:
         """Raises ValueError where ``shape.inputs`` is not what the encoding gives."""
@@ -47,7 +48,7 @@ class MobileR2l(Representation):
             raise ValueError(f"{shape.inputs} inputs, {encoded_width(points, frequencies)} given")
         self.ray_points = ray_points
         self.points, self.frequencies = points, frequencies
-        self.learning_rate = learning_rate
+        self.learning_rate, self.freeze_at = learning_rate, freeze_at
         self.network = Network(shape, generator=generator)
         self.eval()  # until it is told of training's progress
 
@@ -88,8 +89,7 @@ class MobileR2l(Representation):
         generator: torch.Generator,
         teacher: Representation | None = None,
     ) -> MobileR2l:
-        """Untrained; with alpha where the capture has it. Raises :class:`DataError` where there is
-        no training camera."""
+        """Untrained. Raises :class:`DataError` where there is no training camera."""
         cameras = scene.train_cameras()
         if not cameras:
             raise DataError("there is no training camera to place points by", where=scene.root)
@@ -99,7 +99,7 @@ class MobileR2l(Representation):
             width=options.width,
             blocks=options.blocks,
             upsampling=options.upsampling,
-            outputs=3 if scene.background is None else 4,
+            outputs=4 if options.alpha else 3,
             activation=options.activation,
         )
         return cls(
@@ -108,6 +108,7 @@ class MobileR2l(Representation):
             points=options.points,
             frequencies=options.frequencies,
             learning_rate=options.network_lr,
+            freeze_at=options.freeze_at,
             generator=generator,
         )
 
@@ -128,6 +129,7 @@ class MobileR2l(Representation):
             "points": self.points,
             "frequencies": self.frequencies,
             "learning_rate": self.learning_rate,
+            "freeze_at": self.freeze_at,
         }
 
     @classmethod
@@ -138,7 +140,7 @@ class MobileR2l(Representation):
             rotation=tensors["ray_points.rotation"],
             **plain["ray_points"],
         )
-        names = ("points", "frequencies", "learning_rate")
+        names = ("points", "frequencies", "learning_rate", "freeze_at")
         network = cls(
             NetworkShape(**plain["shape"]), ray_points, **{name: plain[name] for name in names}
         )
@@ -146,8 +148,8 @@ class MobileR2l(Representation):
         return network
 
     def on_progress(self, progress: float) -> None:
-        """Training goes on: batches' own statistics normalise, where gradients are taken."""
-        self.train()
+        """Batches' own statistics normalise where gradients are taken, until late in training."""
+        self.train(progress < self.freeze_at)
 
     def macs(self, width: int, height: int) -> int:
         """Multiply-accumulates for a picture, as published: without the halo."""

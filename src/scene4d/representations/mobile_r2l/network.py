@@ -86,13 +86,14 @@ class Network(nn.Module):
         super().__init__()
         self.shape = shape
         self.head = nn.Conv2d(shape.inputs, shape.width, 1)
-        self.body = nn.ModuleList(_Block(shape.width, shape) for _ in range(shape.blocks))
+        self.body = nn.Sequential(*(_Block(shape.width, shape) for _ in range(shape.blocks)))
         self.ups, self.refine = nn.ModuleList(), nn.ModuleList()
+        self.strides = [stride for _, _, stride in shape.steps()]
         into = shape.width
         for out, kernel, stride in shape.steps():
             padding = (kernel - stride) // 2
             self.ups.append(nn.ConvTranspose2d(into, out, kernel, stride, padding))
-            self.refine.append(nn.ModuleList(_Block(out, shape) for _ in range(BLOCKS_A_STEP)))
+            self.refine.append(nn.Sequential(*(_Block(out, shape) for _ in range(BLOCKS_A_STEP))))
             into = out
         self.last = nn.Conv2d(into, shape.outputs, 1)
         self._start(generator)
@@ -102,18 +103,13 @@ class Network(nn.Module):
     ) -> Float[Tensor, "n outputs height width"]:
         """Values 0..1 of the picture within the halo."""
         x = _activated(self.head(encoded), self.shape)
-        y = x
-        for block in self.body:
-            y = block(y)
-        x = x + y
-        last = len(self.ups) - 1
-        for step, (up, blocks) in enumerate(zip(self.ups, self.refine, strict=True)):
+        x = x + self.body(x)
+        for step, up in enumerate(self.ups):
             x = up(x)
             # One sample of the halo is true at the finer resolution; the others met padding.
-            drop = up.stride[0] * HALO - (0 if step == last else HALO)
+            drop = self.strides[step] * HALO - (0 if step == len(self.ups) - 1 else HALO)
             x = x[..., drop : x.shape[-2] - drop, drop : x.shape[-1] - drop]
-            for block in blocks:
-                x = block(x)
+            x = self.refine[step](x)
         return torch.sigmoid(self.last(x))
 
     @torch.no_grad()
