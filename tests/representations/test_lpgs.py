@@ -11,6 +11,7 @@ from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.representations.hash_grid import GridShape
 from scene4d.representations.lpgs.parent_child import CODED, START_STEPS, ParentChildSplats
 from scene4d.representations.lpgs.quantisers import Quantiser
+from scene4d.representations.lpgs.seeds import parents_of, shown
 from scene4d.representations.lpgs.smallest_turn import smallest_turn
 from scene4d.representations.lpgs.structure import Structure
 from scene4d.representations.splats.gaussians import GaussianSplats
@@ -93,6 +94,29 @@ def test_bands_that_the_teacher_does_not_show_are_not_taken_over():
     scene = ParentChildSplats.from_splats(teacher, PLAIN, quantise_at=NEVER)
     got, want = scene.render(camera()), teacher.render(camera())
     torch.testing.assert_close(got.rgb, want.rgb, rtol=0, atol=1e-4)  # float32
+
+
+def test_shares_of_the_pictures_sum_to_their_alphas():
+    """A pixel's blending weights sum to its alpha, whatever the colours."""
+    teacher, cameras = splats(), [camera(), camera(30, 4.0)]
+    shares = shown(teacher, cameras)
+    with torch.no_grad():
+        want = sum(teacher.render(c).alpha.sum() for c in cameras)
+    torch.testing.assert_close(shares.sum(), want, rtol=1e-4, atol=0)  # float32 sums of 1e3 terms
+
+
+def test_what_is_hidden_or_out_of_sight_is_dropped_first():
+    """Row 0 is a wall before row 1, row 2 is behind the camera."""
+    teacher = splats(3)
+    with torch.no_grad():
+        teacher.gaussians["means"].copy_(torch.tensor([[0.0, 0, 2], [0, 0, 0], [0, 0, 20]]))
+        teacher.gaussians["scales"].fill_(0.0)
+        teacher.gaussians["opacities"].fill_(9.0)
+    shares = shown(teacher, [camera()])
+    # The wall is a Gaussian, too: around its middle something shows.
+    assert shares[0] > 5 * shares[1] > 0 and shares[2] == 0
+    keep = parents_of(teacher, PLAIN, [camera()])["keep"]
+    assert keep.argsort(descending=True).tolist() == [0, 1, 2]
 
 
 def test_rounding_keeps_every_value_within_half_a_step():

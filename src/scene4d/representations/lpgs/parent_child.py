@@ -9,7 +9,7 @@ rate term weighs every bit. Everything is view-independent, so the scene unpacks
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
+from scene4d.cameras.undistortion import undistorted_camera
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.hash_grid import HashGrid, contracted
@@ -37,6 +38,8 @@ START_STEPS = {"scales": 0.12, "rotations": 0.06, "opacities": 0.4, "sh0": 0.06,
 _SAMPLED_FOR_RATE = 4
 """The rate is estimated from one parent in so many, another each time."""
 _TABLE_STEP = 0.02
+_CAMERAS_FOR_SHARES = 60
+"""Training cameras that are asked which Gaussians they see."""
 _CORRECTION_STEPS = 12
 """Iterations towards attributes whose correction is known to be wanted."""
 
@@ -142,6 +145,7 @@ class ParentChildSplats(Representation):
         return cls.from_splats(
             splats,
             structure_for(scene, splats, method),
+            cameras=_some_cameras(scene) if taught else (),
             learning_rates={**rates, **masks, **shared},
             extent=scene.extent,
             antialiased=splats.antialiased,
@@ -155,10 +159,16 @@ class ParentChildSplats(Representation):
 
     @classmethod
     def from_splats(
-        cls, splats: GaussianSplats, structure: Structure, **settings: Any
+        cls,
+        splats: GaussianSplats,
+        structure: Structure,
+        *,
+        cameras: Sequence[Camera] = (),
+        **settings: Any,
     ) -> ParentChildSplats:
-        """One parent for each Gaussian of ``splats``; nothing is predicted yet."""
-        scene = cls(parents_of(splats, structure), structure, **settings)
+        """One parent for each Gaussian of ``splats``; nothing is predicted yet. ``cameras`` say
+        which are seen most, and are kept longest when the scene shrinks."""
+        scene = cls(parents_of(splats, structure, cameras), structure, **settings)
         scene.fit_quantisers()
         return scene
 
@@ -497,6 +507,13 @@ class ParentChildSplats(Representation):
         if self.rounds:
             table = self.table_quantiser(table)
         return self.grid(cube, table)
+
+
+def _some_cameras(scene: Scene) -> list[Camera]:
+    """At most :data:`_CAMERAS_FOR_SHARES` of the training cameras, without their lenses."""
+    cameras = scene.train_cameras()
+    every = math.ceil(len(cameras) / _CAMERAS_FOR_SHARES)
+    return [undistorted_camera(camera) for camera in cameras[::every]]
 
 
 def _as_gaussians(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from scene4d.cameras.camera import Camera
+from scene4d.rendering.splats.rasterization import rasterization
 from scene4d.representations.hash_grid import GridShape
 from scene4d.representations.lpgs.smallest_turn import smallest_turn
 from scene4d.representations.lpgs.structure import Structure
@@ -21,8 +25,10 @@ MASK_START = 1.0
 """Masks start here, as logits: alive, but not far from the edge at 0."""
 
 
-def parents_of(splats: GaussianSplats, structure: Structure) -> dict[str, Tensor]:
-    """Parents that look like ``splats``, with masks on."""
+def parents_of(
+    splats: GaussianSplats, structure: Structure, cameras: Sequence[Camera] = ()
+) -> dict[str, Tensor]:
+    """Parents that look like ``splats``, with masks on; ``cameras`` say which matter most."""
     with torch.no_grad():
         g = {name: value.detach().clone() for name, value in splats.gaussians.items()}
         vectors, order = smallest_turn(g["quats"])
@@ -38,17 +44,49 @@ def parents_of(splats: GaussianSplats, structure: Structure) -> dict[str, Tensor
             "opacities": g["opacities"],
             "sh0": g["sh0"][:, 0],
             "shN": shn.reshape(count, -1),
-            "keep": _keep_by_rank(splats),
+            "keep": _keep_by_rank(shown(splats, cameras)),
             "keep_children": torch.full((count, structure.num_children), MASK_START),
         }
 
 
-def _keep_by_rank(splats: GaussianSplats) -> Tensor:
-    """Mask logits that rise with a Gaussian's share in pictures (opacity times area): under the
-    same pressure, those that show least are masked first."""
-    areas = splats.stds.sort(dim=-1).values[:, 1:].prod(dim=-1)
-    rank = (splats.alphas * areas).argsort().argsort() / max(1, splats.num_gaussians)
+def _keep_by_rank(shares: Float[Tensor, "n"]) -> Tensor:
+    """Mask logits that rise with a Gaussian's share in pictures: under the same pressure, those
+    that show least are masked first."""
+    rank = shares.argsort().argsort() / max(1, len(shares))
     return MASK_START * (0.3 + 1.4 * rank)
+
+
+def shown(splats: GaussianSplats, cameras: Sequence[Camera]) -> Float[Tensor, "n"]:
+    """How much of the pictures at ``cameras`` each Gaussian makes up: its blending weights, added
+    over all pixels; without cameras, its opacity times its area.
+
+    A weight is the derivative of the pixel in the Gaussian's colour.
+    """
+    if not cameras:
+        areas = splats.stds.sort(dim=-1).values[:, 1:].prod(dim=-1)
+        return (splats.alphas * areas).detach()
+    means, quats, stds, alphas = (
+        value.detach() for value in (splats.means, splats.quats, splats.stds, splats.alphas)
+    )
+    total = torch.zeros_like(alphas)
+    for camera in cameras:
+        colour = torch.zeros(len(means), 1, device=means.device, requires_grad=True)
+        with torch.enable_grad():
+            picture, _, _ = rasterization(
+                means,
+                quats,
+                stds,
+                alphas,
+                colour,
+                camera.viewmat[None],
+                camera.K[None],
+                camera.width,
+                camera.height,
+                rasterize_mode="antialiased" if splats.antialiased else "classic",
+            )
+            (weights,) = torch.autograd.grad(picture.sum(), colour)
+        total += weights[:, 0]
+    return total
 
 
 def structure_for(scene: Scene, splats: GaussianSplats, method: LpgsMethod) -> Structure:
