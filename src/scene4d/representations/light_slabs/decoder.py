@@ -7,6 +7,7 @@ is decoded for a part of a picture is that part of what is decoded for the whole
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,20 +20,33 @@ OUTPUTS = 5
 """Red, green, blue, alpha, disparity."""
 
 
+HALO = 1
+"""Rays of the bundle beyond each edge of the picture: 3x3 convolutions at 2, 4, ... times its
+resolution reach 1/2 + 1/4 + ... of its rays."""
+RING = 2
+"""The same in samples at each of those resolutions: doubled, then 1 less for the convolution."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
     """Sizes of a decoder."""
 
     inputs: int
-    """Features of a ray of the bundle."""
+    """Features of a sample."""
+    samples: int = 4
+    """Along each axis for one ray of the bundle: a power of 2, at most half of ``upsampling``."""
+    encoded: int = 16
+    """Channels of a sample."""
     width: int = 128
     blocks: int = 4
     """Residual blocks of two 1x1 convolutions."""
     channels: tuple[int, ...] = (32, 16)
     """After each doubling of the resolution but the last: the bundle is 2^(n+1) times coarser than
     the picture."""
-    skips: tuple[int, ...] = ()
-    """Features that come in at each of these resolutions, coarse to fine; () for none."""
+
+    def __post_init__(self) -> None:
+        if self.samples not in [2**i for i in range(len(self.channels) + 1)]:
+            raise ValueError(f"{self.samples} samples do not fit {self.upsampling} pixels")
 
     @property
     def upsampling(self) -> int:
@@ -40,40 +54,36 @@ class DecoderShape:
         return 2 ** (len(self.channels) + 1)
 
     @property
-    def halo(self) -> int:
-        """Rays of the bundle beyond each edge of the picture: the 3x3 convolutions at 2, 4, ...
-        times its resolution reach 1/2 + 1/4 + ... of its rays."""
-        return 1
-
-    def halo_at(self, stage: int) -> int:
-        """The same in samples of the resolution after ``stage`` + 1 doublings, as the convolution
-        there takes them."""
-        rings = self.halo
-        for _ in range(stage):
-            rings = 2 * rings - 1
-        return 2 * rings
+    def skip(self) -> int | None:
+        """The step whose convolution also sees the samples, which have its resolution."""
+        return None if self.samples == 1 else self.samples.bit_length() - 2
 
     def plain(self) -> dict[str, Any]:
         """As numbers and lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> DecoderShape:
+    def from_plain(cls, plain: Mapping[str, Any]) -> DecoderShape:
         """From :meth:`plain`."""
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
 
+    def convolutions(self) -> list[tuple[int, int]]:
+        """Channels in and out of the 3x3 convolutions; a quarter of those out after doubling."""
+        outs = [*self.channels[1:], OUTPUTS]
+        extra = [self.encoded if step == self.skip else 0 for step in range(len(outs))]
+        ins = [a + b for a, b in zip(self.channels, extra, strict=False)]
+        return [(i, 4 * o) for i, o in zip(ins, outs, strict=False)]
+
     def macs(self, width: int, height: int) -> int:
         """Multiply-accumulates for a picture, its halo included."""
-        step = self.upsampling
-        across, down = -(-width // step) + 2 * self.halo, -(-height // step) + 2 * self.halo
+        step, samples = self.upsampling, self.samples**2
+        across, down = -(-width // step) + 2 * HALO, -(-height // step) + 2 * HALO
         first = self.channels[0] if self.channels else OUTPUTS
-        per_ray = self.width * (self.inputs + 2 * self.blocks * self.width + 4 * first)
-        total = across * down * per_ray
-        outs = [*self.channels[1:], OUTPUTS]
-        for stage, channels in enumerate(self.channels):
+        trunk = samples * self.encoded + 2 * self.blocks * self.width + 4 * first
+        total = across * down * (samples * self.inputs * self.encoded + self.width * trunk)
+        for into, out in self.convolutions():
             across, down = 2 * across - 2, 2 * down - 2
-            into = channels + (self.skips[stage] if self.skips else 0)
-            total += across * down * 9 * into * 4 * outs[stage]
+            total += across * down * 9 * into * out
         return total
 
 
@@ -83,41 +93,38 @@ class Decoder(nn.Module):
     def __init__(self, shape: DecoderShape, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.shape = shape
-        self.first = nn.Linear(shape.inputs, shape.width)
+        self.encode = nn.Linear(shape.inputs, shape.encoded)
+        self.first = nn.Linear(shape.encoded * shape.samples**2, shape.width)
         self.blocks = nn.ModuleList(
             nn.ModuleList([nn.Linear(shape.width, shape.width) for _ in range(2)])
             for _ in range(shape.blocks)
         )
-        outs = [*shape.channels, OUTPUTS]
-        self.last = nn.Linear(shape.width, 4 * outs[0])
-        self.sharpen = nn.ModuleList(
-            nn.Conv2d(c + (shape.skips[i] if shape.skips else 0), 4 * outs[i + 1], 3)
-            for i, c in enumerate(shape.channels)
-        )
+        self.last = nn.Linear(shape.width, 4 * (shape.channels[0] if shape.channels else OUTPUTS))
+        self.sharpen = nn.ModuleList(nn.Conv2d(i, o, 3) for i, o in shape.convolutions())
         self._start(generator)
 
     def forward(
-        self,
-        features: Float[Tensor, "n rows columns inputs"],
-        skips: tuple[Tensor, ...] = (),
+        self, features: Float[Tensor, "n down across inputs"]
     ) -> Float[Tensor, "n outputs height width"]:
         """Raw outputs (before sigmoids) of the picture within the halo.
 
-        ``skips``: features [n, rows, columns, channels] at the resolution of each stage, with the
-        rings of :meth:`DecoderShape.halo_at`.
+        ``features``: of the samples, HALO rays of the bundle beyond each edge included.
         """
-        x = self.first(features)
+        n, down, across, _ = features.shape
+        per = self.shape.samples
+        encoded = torch.relu(self.encode(features))
+        tiles = encoded.view(n, down // per, per, across // per, per, -1).transpose(2, 3)
+        x = self.first(tiles.flatten(3))
         for into, out in self.blocks:
             x = x + out(torch.relu(into(torch.relu(x))))
         x = self.last(torch.relu(x)).permute(0, 3, 1, 2)  # channels last in memory
         x = pixel_shuffle(x, 2)
-        for stage, conv in enumerate(self.sharpen):
+        for step, conv in enumerate(self.sharpen):
             x = torch.relu(x)
-            if skips:
-                x = torch.cat([x, skips[stage].permute(0, 3, 1, 2)], dim=1)
+            if step == self.shape.skip:
+                x = torch.cat([x, inner(encoded.permute(0, 3, 1, 2), per * HALO - RING)], dim=1)
             x = pixel_shuffle(conv(x.contiguous(memory_format=torch.channels_last)), 2)
-        ring = self.shape.halo_at(len(self.sharpen))
-        return x[..., ring : x.shape[-2] - ring, ring : x.shape[-1] - ring]
+        return inner(x, RING)
 
     @torch.no_grad()
     def _start(self, generator: torch.Generator | None) -> None:
@@ -130,3 +137,11 @@ class Decoder(nn.Module):
             noise = torch.randn(layer.weight.shape, generator=generator)
             layer.weight.copy_(noise * std)
             nn.init.zeros_(layer.bias)
+
+
+def inner(
+    picture: Float[Tensor, "n channels height width"], ring: int
+) -> Float[Tensor, "n channels inner_height inner_width"]:
+    """What is left without the outermost ``ring`` pixels."""
+    height, width = picture.shape[-2:]
+    return picture[..., ring : height - ring, ring : width - ring]

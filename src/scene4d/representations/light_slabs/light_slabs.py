@@ -15,7 +15,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
-from scene4d.representations.light_slabs.decoder import Decoder, DecoderShape
+from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
 from scene4d.representations.light_slabs.placement import find_content, place_slabs
 from scene4d.representations.light_slabs.planes import PlanesShape
 from scene4d.representations.light_slabs.slabs import Slabs
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from scene4d.data.scene import Scene
     from scene4d.representations.light_slabs.method import LightSlabMethod
 
+OPAQUE = 3.0
+"""Added to alpha before its sigmoid where nothing is transparent."""
 MAX_SINH = 6.0
 """Bound of the depth head before sinh: 200 times the content's size."""
 
@@ -33,9 +35,6 @@ MAX_SINH = 6.0
 class LightSlabsSettings:
     """What is neither a tensor nor a size."""
 
-    samples: int = 2
-    """Rays along each axis for one of the bundle, whose features are concatenated: they tell the
-    decoder how the picture is turned and scaled."""
     planes_lr: float = 0.02
     decoder_lr: float = 2e-3
     quantise_at: float = 2.0
@@ -107,25 +106,21 @@ class LightSlabs(Representation):
     def _decoded(self, camera: Camera) -> tuple[Tensor, Tensor]:
         """Raw outputs [n, 5, height, width] and coverage [n, height, width]."""
         shape = self.decoder.shape
-        step, ring = shape.upsampling, shape.halo
-        rows, columns = -(-camera.height // step), -(-camera.width // step)
-        n = camera.c2w.shape[0]
-        per = self.settings.samples
-        features, covered = self._features(
-            _bundle(camera, step / per, rows * per, columns * per, ring * per)
-        )
-        down, across = rows + 2 * ring, columns + 2 * ring
-        features = features.view(n, down, per, across, per, -1).transpose(2, 3).flatten(3)
-        raw = self.decoder(features)[..., : camera.height, : camera.width]
-        raw = (
-            raw + raw.new_tensor([0, 0, 0, 3.0 if self.settings.opaque else 0.0, 0])[:, None, None]
-        )
-        covered = covered.view(n, 1, down * per, across * per)
+        step, per = shape.upsampling, shape.samples
+        rows, columns = -(-camera.height // step) * per, -(-camera.width // step) * per
+        features, covered = self._features(_bundle(camera, step / per, rows, columns, HALO * per))
+        size = (camera.c2w.shape[0], rows + 2 * HALO * per, columns + 2 * HALO * per)
+        raw = self.decoder(features.view(*size, -1))[..., : camera.height, : camera.width]
+        start = raw.new_tensor([0, 0, 0, OPAQUE if self.settings.opaque else 0.0, 0])
         covered = interpolate(
-            covered, scale_factor=step // per, mode="bilinear", align_corners=False
+            covered.view(size[0], 1, *size[1:]),
+            scale_factor=step // per,
+            mode="bilinear",
+            align_corners=False,
         )
-        covered = covered[:, 0, step * ring :, step * ring :][:, : camera.height, : camera.width]
-        return raw, covered
+        covered = covered[:, 0, step * HALO :, step * HALO :]
+        covered = covered[:, : camera.height, : camera.width]
+        return raw + start[:, None, None], covered
 
     def _features(self, rays: Rays) -> tuple[Tensor, Tensor]:
         """Blended features [rays, width] and coverage [rays]."""
@@ -177,7 +172,9 @@ class LightSlabs(Representation):
             crossed_resolutions=options.crossed_resolutions,
         )
         decoder = DecoderShape(
-            inputs=planes.plane_set().width * options.samples**2,
+            inputs=planes.plane_set().width,
+            samples=options.samples,
+            encoded=options.encoded,
             width=options.width,
             blocks=options.blocks,
             channels=options.channels,
@@ -185,7 +182,6 @@ class LightSlabs(Representation):
         centre = content.points.median(dim=0).values
         radius = float((content.points - centre).norm(dim=-1).median())
         settings = LightSlabsSettings(
-            samples=options.samples,
             planes_lr=options.planes_lr,
             decoder_lr=options.decoder_lr,
             quantise_at=options.quantise_at,

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from scene4d.representations.method import Method, ObjectiveOptions, PhotometricOptions
+from scene4d.representations.method import (
+    Method,
+    ObjectiveOptions,
+    PhotometricOptions,
+    TeacherOptions,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +27,13 @@ class LightSlabMethod(Method):
     name: ClassVar[str] = "lightslab"
     description: ClassVar[str] = "Neural light field on light slabs (LightSpeed, arXiv 2310.16832)"
     representation: ClassVar[str] = "scene4d.representations.light_slabs.light_slabs:LightSlabs"
+    default_teacher: ClassVar[str | None] = "splat"
 
     coarsest_downscale: int = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
     placement: Literal["auto", "forward", "cube", "kmeans"] = "auto"
     """One slab along the cameras, the faces of a cube, or clusters of viewing directions."""
-    depths: int = 2
+    depths: int = 6
     """Parallel planes of a slab, 2 or more; LightSpeed has 2."""
     crossed: bool = True
     """Also planes over one coordinate of the first plane and one of the last."""
@@ -37,8 +43,10 @@ class LightSlabMethod(Method):
     """Samples along an axis of the parallel planes, level by level."""
     crossed_resolutions: tuple[int, ...] = (16, 32, 64)
     """Samples along an axis of the crossed planes."""
-    samples: int = 2
-    """Rays along an axis for one of the bundle."""
+    samples: int = 4
+    """Along an axis, rays that are looked up for one of the decoder's: 1, 2 or 4."""
+    encoded: int = 16
+    """Channels of each of them."""
     width: int = 128
     """Channels of the decoder."""
     blocks: int = 4
@@ -53,7 +61,8 @@ class LightSlabMethod(Method):
     decoder_lr: float = 2e-3
     settle: float = 0.05
     """Learning rates end at this share of their start."""
-    photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(end=0.8))
+    photometric: PhotometricOptions = field(default_factory=lambda: PhotometricOptions(start=0.8))
 
     def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
         """Slabs along the training cameras, planes where their content may be."""
@@ -68,8 +77,8 @@ class LightSlabMethod(Method):
         return fields.from_scene(scene, self, generator=generator, teacher=teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """The photographs."""
-        return [self.photometric]
+        """The teacher's pictures, then the photographs."""
+        return [self.teaching, self.photometric]
 
     def learning_rate_factor(self, group: str, progress: float) -> float:
         """Every rate decays exponentially."""
