@@ -84,7 +84,9 @@ export class HashGrid {
       const dy = (c >> 1) & 1;
       const dz = c & 1;
       weights[c] = (dx ? fx : 1 - fx) * (dy ? fy : 1 - fy) * (dz ? fz : 1 - fz);
-      const [vx, vy, vz] = [lx + dx, ly + dy, lz + dz];
+      const vx = lx + dx;
+      const vy = ly + dy;
+      const vz = lz + dz;
       const row = level.dense
         ? (vx * (R + 1) + vy) * (R + 1) + vz
         : ((vx ^ Math.imul(vy, PRIME_Y) ^ Math.imul(vz, PRIME_Z)) >>> 0) % level.rows;

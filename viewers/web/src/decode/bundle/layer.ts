@@ -53,7 +53,8 @@ export class Layer {
   private pair(x: Float64Array, r: number, q: number, out: Float64Array, relu: boolean): void {
     const { weights, bias, inputs, outputs } = this;
     const low = relu ? 0 : Number.NEGATIVE_INFINITY;
-    const [xr, xq] = [r * inputs, q * inputs];
+    const xr = r * inputs;
+    const xq = q * inputs;
     let w = 0;
     for (let o = 0; o < outputs; o += LANES) {
       let a0 = bias[o]!;
@@ -67,7 +68,10 @@ export class Layer {
       for (let i = 0; i < inputs; i++, w += LANES) {
         const a = x[xr + i]!;
         const b = x[xq + i]!;
-        const [w0, w1, w2, w3] = [weights[w]!, weights[w + 1]!, weights[w + 2]!, weights[w + 3]!];
+        const w0 = weights[w]!;
+        const w1 = weights[w + 1]!;
+        const w2 = weights[w + 2]!;
+        const w3 = weights[w + 3]!;
         a0 += a * w0;
         a1 += a * w1;
         a2 += a * w2;
@@ -78,7 +82,8 @@ export class Layer {
         b3 += b * w3;
       }
       const end = outputs - o;
-      const [or, oq] = [r * outputs + o, q * outputs + o];
+      const or = r * outputs + o;
+      const oq = q * outputs + o;
       out[or] = Math.max(low, a0);
       out[oq] = Math.max(low, b0);
       if (end > 1) {
