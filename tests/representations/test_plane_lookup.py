@@ -18,7 +18,7 @@ SETS = {
     "light slab": PlaneSet.of_levels(
         LIGHT_SLAB_AXES, [(5, 6, 3, 4), (16, 17, 8, 9)], features=4, slabs=3
     ),
-    "triplane": PlaneSet.of_levels(TRIPLANE_AXES, [(7, 9, 4)], features=3),
+    "triplane": PlaneSet.of_levels(TRIPLANE_AXES, [(7, 9, 4)], features=5),
     # One texel, one row, one column, and a pair of axes in falling order.
     "degenerate": PlaneSet(
         planes=(
