@@ -405,6 +405,21 @@ def test_saved_and_built_again():
     assert torch.equal(scene.render(one).rgb, again.render(one).rgb)
 
 
+def test_pictures_are_decoded_at_the_scale_of_training():
+    scene = untrained(place_slabs(cameras_around(), BALL))
+    one = camera(size=64, position=(0.0, 0.0, 4.0))
+    trained = scene.render(one)
+    with torch.no_grad():
+        small, large = scene.render(one.resized(32, 32)), scene.render(one.resized(128, 128))
+    shrink = torch.nn.functional.interpolate(
+        trained.rgb.permute(2, 0, 1)[None], size=(32, 32), mode="bilinear", antialias=True
+    )
+    assert torch.allclose(small.rgb, shrink[0].permute(1, 2, 0), atol=1e-5)  # float32
+    middle = large.rgb.view(64, 2, 64, 2, 3).mean(dim=(1, 3))[2:-2, 2:-2]
+    # Bilinear enlarging keeps what varies slowly, and softens the rest.
+    assert (middle - trained.rgb[2:-2, 2:-2]).abs().mean() < 0.2 * trained.rgb.std()
+
+
 # Quantisation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from scene4d.data.scene import Scene
     from scene4d.representations.light_slabs.method import LightSlabMethod
 
+SAME_SCALE = 1.05
+"""Pictures whose scale differs from the trained one's by less are decoded as they are."""
+MAX_SHRINK = 4.0
+"""Pictures are decoded at most this many times larger than they are asked for."""
 OPAQUE = 3.0
 """Added to alpha before its sigmoid where nothing is transparent."""
 MAX_SINH = 6.0
@@ -50,6 +55,8 @@ class LightSlabs(Representation):
     """Feature planes of light slabs, and the one decoder of all of them."""
 
     content_centre: Tensor
+    focal: Tensor
+    """Of the pictures it was trained on, in pixels; 0 before."""
 
     def __init__(
         self,
@@ -66,6 +73,7 @@ class LightSlabs(Representation):
         self.planes = planes
         self.settings = settings
         self.register_buffer("content_centre", content_centre)
+        self.register_buffer("focal", torch.zeros(()))
         self.plane_set = planes.plane_set()
         texels, features = self.plane_set.texels, self.plane_set.features
         start = torch.rand(texels, features, generator=generator) * 0.2 - 0.1
@@ -80,28 +88,40 @@ class LightSlabs(Representation):
 
         ``features`` is the coverage, 1 channel: 1 where rays were seen, 0 where nobody knows.
         """
+        seen = self._at_trained_scale(camera)
         batch = camera.c2w.shape[:-2]
-        flat = camera
-        if len(batch) != 1:
-            n = camera.c2w.reshape(-1, 4, 4).shape[0]
-            flat = replace(
-                camera,
-                c2w=camera.c2w.reshape(n, 4, 4),
-                K=camera.K.expand(*batch, 3, 3).reshape(n, 3, 3),
-            )
+        flat = replace(
+            seen, c2w=seen.c2w.reshape(-1, 4, 4), K=seen.K.expand(*batch, 3, 3).reshape(-1, 3, 3)
+        )
         raw, coverage = self._decoded(flat)
         alpha = torch.sigmoid(raw[:, 3]) * coverage
-        rgb = torch.sigmoid(raw[:, :3]).permute(0, 2, 3, 1) * alpha[..., None]
+        rgb = torch.sigmoid(raw[:, :3]) * alpha[:, None]
+        maps = [rgb, alpha[:, None], coverage[:, None]]
+        if depth:
+            maps.append(self._depth(flat, raw[:, 4], alpha)[:, None])
+        picture = _resized(torch.cat(maps, dim=1), camera.width, camera.height)
+        picture = picture.permute(0, 2, 3, 1).reshape(*batch, camera.height, camera.width, -1)
+        rgb, alpha = picture[..., :3], picture[..., 3]
         if background is not None:
             rgb = rgb + (1 - alpha)[..., None] * background
-        distance = self._depth(flat, raw[:, 4], alpha) if depth else None
-        shape = (*batch, camera.height, camera.width)
         return Render(
-            rgb=rgb.reshape(*shape, 3),
-            alpha=alpha.reshape(shape),
-            depth=None if distance is None else distance.reshape(shape),
-            features=coverage.reshape(*shape, 1),
+            rgb=rgb,
+            alpha=alpha,
+            depth=picture[..., 5] if depth else None,
+            features=picture[..., 4:5],
         )
+
+    def _at_trained_scale(self, camera: Camera) -> Camera:
+        """The camera at the resolution that the decoder knows: it makes blocks of pixels, and how
+        much of the scene a block shows is learned. In training, that is the camera's own."""
+        focal = camera.K[..., 0, 0].detach().mean()
+        if self.training and torch.is_grad_enabled():
+            self.focal.copy_(focal)
+        ratio = min(float(self.focal / focal), MAX_SHRINK)
+        if ratio == 0 or abs(math.log(ratio)) < math.log(SAME_SCALE):
+            return camera
+        size = (max(1, round(n * ratio)) for n in (camera.width, camera.height))
+        return camera.resized(*size)
 
     def _decoded(self, camera: Camera) -> tuple[Tensor, Tensor]:
         """Raw outputs [n, 5, height, width] and coverage [n, height, width]."""
@@ -274,3 +294,13 @@ def _bundle(camera: Camera, step: float, rows: int, columns: int, ring: int) -> 
     x = (torch.arange(-ring, columns + ring, device=K.device) + 0.5) * step
     pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2).to(K.dtype)
     return rays_at(camera, pixels.expand(K.shape[0], -1, 2))
+
+
+def _resized(
+    maps: Float[Tensor, "n channels _ _"], width: int, height: int
+) -> Float[Tensor, "n channels {height} {width}"]:
+    if maps.shape[-2:] == (height, width):
+        return maps
+    return interpolate(
+        maps, size=(height, width), mode="bilinear", align_corners=False, antialias=True
+    )

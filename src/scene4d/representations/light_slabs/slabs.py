@@ -91,6 +91,8 @@ class Slabs(nn.Module):
     ) -> SlabRays:
         """Every ray in its slabs; ``directions`` of length 1. Differentiable in the rays but for
         which slabs they go to."""
+        if self.num_slabs == 1:
+            return self._in_only_slab(origins, directions)
         cosines = directions @ self.rotations[:, 2].T
         weights = slab_weights(cosines, self.overlap)
         ray, slab = weights.nonzero(as_tuple=True)
@@ -101,15 +103,40 @@ class Slabs(nn.Module):
             viewpoints=self.viewpoints[slab],
             disparities=self.disparities[slab],
         )
-        low, high = self.low[slab], self.high[slab]
-        coordinates = ((q - low) / (high - low) * 2 - 1).flatten(1)
-        beyond = coordinates.detach().abs().amax(dim=1) - 1
-        inside = (1 - beyond / FADE).clamp(0, 1) * ~parallel
+        coordinates, inside = _in_range(q, parallel, self.low[slab], self.high[slab])
         weight = weights[ray, slab]
         coverage = torch.zeros_like(weights[:, 0]).index_add(0, ray, weight * inside)
         return SlabRays(
             ray=ray, slab=slab, weight=weight, coordinates=coordinates, coverage=coverage
         )
+
+    def _in_only_slab(
+        self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
+    ) -> SlabRays:
+        n = len(origins)
+        q, parallel = plane_points(
+            origins,
+            directions,
+            rotations=self.rotations.expand(n, 3, 3),
+            viewpoints=self.viewpoints.expand(n, 3),
+            disparities=self.disparities.expand(n, -1),
+        )
+        coordinates, inside = _in_range(q, parallel, self.low, self.high)
+        ray = torch.arange(n, device=origins.device)
+        return SlabRays(
+            ray=ray,
+            slab=torch.zeros_like(ray),
+            weight=torch.ones_like(inside),
+            coordinates=coordinates,
+            coverage=inside,
+        )
+
+
+def _in_range(q: Tensor, parallel: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates, and 1 for those within the range, falling to 0 beyond it."""
+    coordinates = ((q - low) / (high - low) * 2 - 1).flatten(1)
+    beyond = coordinates.detach().abs().amax(dim=1) - 1
+    return coordinates, (1 - beyond / FADE).clamp(0, 1) * ~parallel
 
 
 def plane_points(
