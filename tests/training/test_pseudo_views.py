@@ -10,7 +10,7 @@ from scene4d.errors import UsageError
 from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
 from scene4d.representations.splats.gaussians import GaussianSplats
-from scene4d.training.pseudo_views import Places, PseudoViews, draw_tiles, on_background
+from scene4d.training.pseudo_views import Places, PseudoViews, draw_tiles
 
 
 def camera_at(x=0.0, size=(64, 48)) -> Camera:
@@ -93,7 +93,7 @@ def test_crops_of_a_pseudo_view_are_pseudo_views_of_the_crops(size):
     background = torch.tensor([0.2, 0.6, 1.0])
     with torch.no_grad():
         found = teacher.render(crops.camera, background=background, depth=True)
-    wanted = on_background(crops, background)
+    wanted = crops.on(background)
     error = (found.rgb - wanted).abs()
     inside = crops.rgb.amax(dim=-1) < 1  # bytes do not hold more than white
     assert inside.float().mean() > 0.9
@@ -231,8 +231,9 @@ def test_a_ring_without_errors_is_drawn_evenly():
 def test_reports_become_the_tiles_means():
     ring = views(Gradient(), [camera_at(), camera_at(0.5, size=(40, 40))])
     ring.errors.fill_(7.0)
-    errors = torch.rand(2, 24, 32, generator=torch.Generator().manual_seed(0))
-    ring.report(places([0, 1], [16, 8], [8, 16], (32, 24)), errors)
+    pixels = torch.rand(2, 24, 32, 3, generator=torch.Generator().manual_seed(0))
+    errors = pixels.mean(dim=-1)
+    ring.report(places([0, 1], [16, 8], [8, 16], (32, 24)), pixels)
     # Slot 0: columns 16..48 are tiles 1 and 2; rows 8..32 are half of tile 0 and tile 1.
     whole = errors[0, 8:24, :16].mean()
     half = errors[0, :8, 16:].mean()
@@ -247,7 +248,7 @@ def test_reports_become_the_tiles_means():
 
 def test_a_diverged_students_errors_leave_the_draws_alive():
     ring = views(Gradient(), [camera_at()])
-    ring.report(places([0], [0], [0], (32, 32)), torch.full((1, 32, 32), torch.nan))
+    ring.report(places([0], [0], [0], (32, 32)), torch.full((1, 32, 32, 3), torch.nan))
     assert bool(ring.errors.isfinite().all())
     ring.draw(4, hard=1.0, size=(8, 8), generator=torch.Generator().manual_seed(0))
 
@@ -271,7 +272,7 @@ def stepped(ring, steps, generator):
         ring.add(camera_at(float(torch.rand(1, generator=generator))))
         drawn = ring.draw(4, hard=0.5, size=(16, 16), generator=generator)
         crops = ring.crops(drawn)
-        ring.report(drawn, crops.rgb.mean(dim=-1) * (number + 1))
+        ring.report(drawn, crops.rgb * (number + 1))
         pixels.append(crops.rgb)
     return torch.stack(pixels)
 

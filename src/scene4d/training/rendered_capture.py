@@ -61,7 +61,11 @@ def rendered_capture(teacher: Teacher) -> tuple[Scene, RenderedViews]:
         root=teacher.path,
         dataparser="rendered",
         frames=[
-            Frame(name=f"render-{i:03d}", camera=camera, image_path=teacher.path)
+            Frame(  # no such file: whoever looks for the picture itself is told so
+                name=f"render-{i:03d}",
+                camera=camera,
+                image_path=teacher.path / f"render-{i:03d}",
+            )
             for i, camera in enumerate(cameras)
         ],
         train_indices=[i for i in indices if i % TEST_EVERY],

@@ -17,7 +17,7 @@ from scene4d.cameras.between import CamerasBetween, Spread
 from scene4d.rendering.render import Render
 from scene4d.representations.method import TeacherOptions
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep
-from scene4d.training.pseudo_views import Crops, PseudoViews, on_background
+from scene4d.training.pseudo_views import Crops, PseudoViews
 
 _log = logging.getLogger("scene4d")
 _OPAQUE = 0.5
@@ -79,16 +79,16 @@ class Teaching(Objective):
         render = step.representation.render(
             crops.camera, background=step.background, depth=options.depth_weight > 0
         )
-        target = on_background(crops, step.background)
-        difference = render.rgb - target
-        squared = difference.detach().square().mean(dim=-1)
+        difference = render.rgb - crops.on(step.background)
+        squared = difference.square()
         self.views.report(places, squared)
-        loss = self._distance(difference)
+        mse = squared.mean()
+        loss = mse if options.loss == "mse" else difference.abs().mean()
         if options.alpha_weight > 0:
-            loss = loss + options.alpha_weight * self._distance(render.alpha - crops.alpha)
+            loss = loss + options.alpha_weight * self._alpha_error(render, crops)
         if options.depth_weight > 0 and crops.depth is not None and render.depth is not None:
             loss = loss + options.depth_weight * inverse_depth_error(render, crops, crops.depth)
-        psnr = -10.0 * squared.mean().clamp_min(1e-10).log10()
+        psnr = -10.0 * mse.detach().clamp_min(1e-10).log10()
         count = torch.tensor(float(len(self.views)))
         return {"teacher": loss, "teacher_psnr": psnr, "pseudo_views": count}
 
@@ -107,10 +107,10 @@ class Teaching(Objective):
         for _ in range(due):
             self.views.add(self.cameras.draw(self.generator))
 
-    def _distance(self, difference: Tensor) -> Float[Tensor, ""]:
-        if self.options.loss == "l1":
-            return difference.abs().mean()
-        return difference.square().mean()
+    def _alpha_error(self, render: Render, crops: Crops) -> Float[Tensor, ""]:
+        if self.options.loss == "mse":
+            return torch.nn.functional.mse_loss(render.alpha, crops.alpha)
+        return torch.nn.functional.l1_loss(render.alpha, crops.alpha)
 
 
 def inverse_depth_error(
