@@ -306,16 +306,19 @@ export class Player {
   frameScene(): void {
     this.leaveCamera();
     this.rig.frame(this.smallerAngle());
+    this.emit("view");
   }
 
   reset(): void {
     this.leaveCamera();
     this.rig.reset();
+    this.emit("view");
   }
 
   goTo(view: View, jump = false): void {
     this.leaveCamera();
     this.rig.setView(view, jump);
+    this.emit("view"); // a jump is no movement that the next frame would see
   }
 
   /** Looks through a training camera, with its own lens, fitted into the window. */

@@ -1,0 +1,210 @@
+/** Every parameter of the address (docs/player.md), and strangers around an embedded player. */
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { DIST, ROOT, readBytes, serve } from "./harness";
+import { bench, open, picture, until, view } from "./pages";
+
+const b = bench();
+const CHAIR = "content=/fixtures/chair.s4d&noanim";
+
+describe("parameters of the address", () => {
+  it("title, theme, stats, cameras, mode and view", async () => {
+    const page = await open(
+      b,
+      `${CHAIR}&title=A%20%3Cb%3E%20chair&theme=dark&stats&cameras&mode=walk&view=2,1,1.5,0.1,0,0.2`,
+      { colorScheme: "light" },
+    );
+    expect(await page.title()).toBe("A <b> chair");
+    expect(await page.evaluate(() => document.documentElement.dataset.theme)).toBe("dark");
+    expect(await page.isVisible("#stats")).toBe(true);
+    expect(await page.getAttribute('[aria-label="Walk"]', "aria-checked")).toBe("true");
+    const { position, target } = await view(page);
+    expect([...position]).toEqual([2, 1, 1.5].map((x) => expect.closeTo(x, 4)));
+    const ahead = [0.1 - 2, -1, 0.2 - 1.5];
+    const seen = target.map((x, i) => x - position[i]!);
+    // Walking looks the same way; how far away its target is, is its own business.
+    const cosine =
+      ahead.reduce((sum, x, i) => sum + x * seen[i]!, 0) /
+      (Math.hypot(...ahead) * Math.hypot(...seen));
+    expect(cosine).toBeCloseTo(1, 4);
+  });
+
+  it("quality, budget and degree limit what is drawn; the settings show it", async () => {
+    const page = await open(b, `${CHAIR}&quality=1`);
+    const stats = await page.evaluate(() => window.scene4d.stats());
+    expect([stats.splats, stats.width]).toEqual([1000, 320]);
+    await page.click('button[aria-label="Settings"]');
+    expect(await page.inputValue("#quality")).toBe("1");
+    const fewer = await open(b, `${CHAIR}&quality=5&degree=0&budget=300`);
+    const least = await fewer.evaluate(() => window.scene4d.stats());
+    // The first stage, 1,000 splats, thinned to every fourth.
+    expect([least.splats, least.degree]).toEqual([250, 0]);
+  });
+
+  it("bg, fov and up change the picture", async () => {
+    const small = { viewport: { width: 160, height: 120 } };
+    const at = `${CHAIR}&view=2.5,0,0,0,0,0&up=z`;
+    const plain = await picture(await open(b, `${at}&bg=000000`, small));
+    const wide = await picture(await open(b, `${at}&bg=000000&fov=120`, small));
+    // (tan 32.5 / tan 60)^2, an eighth of the area, and more where the object was cut off.
+    expect(wide.lit).toBeLessThan(0.4 * plain.lit);
+    const page = await open(b, `${at}&bg=ff0000&fov=120`, small);
+    const corner = await page.evaluate(async () => [
+      ...(await window.scene4d.capture()).data.slice(0, 3),
+    ]);
+    expect(corner).toEqual([255, 0, 0]);
+    // Upside down: what is above the middle one way is below it the other way.
+    const halves = async (up: string) => {
+      const turned = await open(b, `${CHAIR}&view=2.5,0,0,0,0,0&bg=000000&up=${up}`, small);
+      return turned.evaluate(async () => {
+        const { data, width, height } = await window.scene4d.capture();
+        const sums = [0, 0];
+        for (let i = 0; i < width * height; i++)
+          sums[i < (width * height) / 2 ? 0 : 1]! += data[4 * i]! + data[4 * i + 1]!;
+        return sums as [number, number];
+      });
+    };
+    const [above, below] = await halves("z");
+    const turned = await halves("-z");
+    expect(turned[0] / below).toBeCloseTo(1, 1);
+    expect(turned[1] / above).toBeCloseTo(1, 1);
+    expect(Math.abs(above - below)).toBeGreaterThan(0.2 * above);
+  });
+
+  it("poster stands there until the scene does", async () => {
+    let go = () => {};
+    const released = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    b.options = {
+      intercept: (req, res) => {
+        if (req.url === "/poster.png") {
+          res.writeHead(200, { "Content-Type": "image/svg+xml" });
+          res.end('<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>');
+          return true;
+        }
+        if (!req.url!.startsWith("/fixtures/small.spz")) return false;
+        void released.then(() => {
+          const bytes = readBytes(join(ROOT, "tests/fixtures/small.spz"));
+          res.writeHead(200, { "Content-Length": bytes.length });
+          res.end(bytes);
+        });
+        return true;
+      },
+    };
+    const page = await open(b, "content=/fixtures/small.spz&poster=/poster.png", { wait: false });
+    await until(page, () => !document.querySelector("#poster")!.hasAttribute("hidden"));
+    expect(await page.getAttribute("#poster", "src")).toBe("/poster.png");
+    go();
+    await page.evaluate(() => window.scene4d.ready);
+    await until(page, () => document.querySelector("#poster")!.hasAttribute("hidden"));
+    b.options = {};
+  });
+
+  it("what does not parse is as if it were not there", async () => {
+    const plain = await view(await open(b, CHAIR));
+    const nonsense =
+      "view=1,2,x,0,0,0&mode=swim&up=sideways&fov=wide&quality=best&budget=&degree=x&bg=red" +
+      "&theme=pink&backend=metal&title=&cameras=0&stats=false";
+    const page = await open(b, `${CHAIR}&${nonsense}`);
+    expect(await view(page)).toEqual(plain);
+    expect(await page.isVisible("#stats")).toBe(false);
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    expect(page.problems).toEqual([]);
+  });
+});
+
+describe("embedding", () => {
+  const host = (player: string) =>
+    `<!doctype html><iframe style="width:400px;height:300px"
+       src="${player}/?backend=webgl2&${CHAIR}&noui"></iframe>
+     <script>
+       window.got = []; window.replies = {};
+       addEventListener("message", (e) => {
+         if (e.data?.scene4d !== 1) return;
+         if (e.data.event) got.push([e.data.event, e.origin]); else replies[e.data.id] = e.data;
+       });
+       window.call = (id, method, args) =>
+         document.querySelector("iframe").contentWindow.postMessage({ scene4d: 1, id, method, args }, "*");
+     </script>`;
+  interface Host {
+    got: [string, string][];
+    replies: Record<string, { result?: { position: number[] }; error?: string }>;
+    call: (...a: unknown[]) => void;
+  }
+
+  it("works from a page of another host, which hears of the view", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
+    writeFileSync(join(folder, "index.html"), host(b.url));
+    // localhost and 127.0.0.1 are different sites to the browser.
+    const server = await serve({ "/": folder });
+    const page = await (await b.browser.newContext()).newPage();
+    await page.goto(server.url.replace("127.0.0.1", "localhost"));
+    await until(page, () => (window as unknown as Host).got.some(([event]) => event === "ready"));
+    await page.evaluate(() => {
+      const { call } = window as unknown as Host;
+      call(1, "setView", [{ position: [1, 2, 3], target: [0, 0, 0] }, true]);
+      call(2, "getView");
+      call(3, "setMode", ["fly"]);
+      call(4, "nothing");
+      call(5, "constructor");
+      call(6, "getView", "no list");
+    });
+    await until(page, () => Object.keys((window as unknown as Host).replies).length === 6);
+    await until(page, () => (window as unknown as Host).got.some(([event]) => event === "view"));
+    const { got, replies } = await page.evaluate(() => {
+      const { got, replies } = window as unknown as Host;
+      return { got, replies };
+    });
+    expect(replies[2]!.result!.position).toEqual([1, 2, 3].map((x) => expect.closeTo(x, 5)));
+    expect([replies[4]!.error, replies[5]!.error]).toEqual([
+      "no method nothing",
+      "no method constructor",
+    ]);
+    expect(replies[6]!.error).toBeUndefined();
+    const events = got.map(([event]) => event);
+    expect(events[0]).toBe("loaded");
+    expect(events).toContain("view");
+    expect(events).toContain("mode");
+    expect(new Set(got.map(([, origin]) => origin))).toEqual(new Set([b.url]));
+    await server.close();
+  });
+
+  it("does not obey a frame beside it", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
+    writeFileSync(
+      join(folder, "index.html"),
+      `${host("")}<iframe name="stranger" src="/host/stranger.html"></iframe>`,
+    );
+    writeFileSync(
+      join(folder, "stranger.html"),
+      `<script>
+         window.heard = 0;
+         addEventListener("message", () => heard++);
+         window.attack = () => parent.frames[0].postMessage(
+           { scene4d: 1, id: "x", method: "setView",
+             args: [{ position: [9, 9, 9], target: [0, 0, 0] }, true] }, "*");
+       </script>`,
+    );
+    const server = await serve({
+      "/": DIST,
+      "/host/": folder,
+      "/fixtures/": `${ROOT}/tests/fixtures/`,
+    });
+    const page = await (await b.browser.newContext()).newPage();
+    await page.goto(`${server.url}/host/index.html`);
+    await until(page, () => (window as unknown as Host).got.some(([event]) => event === "ready"));
+    const stranger = page.frame("stranger")!;
+    await stranger.evaluate(() => (window as unknown as { attack: () => void }).attack());
+    // The parent's question comes later than the stranger's order, and is answered.
+    await page.evaluate(() => (window as unknown as Host).call(1, "getView"));
+    await until(page, () => 1 in (window as unknown as Host).replies);
+    const replies = await page.evaluate(() => (window as unknown as Host).replies);
+    expect(Object.keys(replies)).toEqual(["1"]);
+    expect(replies[1]!.result!.position).not.toEqual([9, 9, 9]);
+    expect(await stranger.evaluate(() => (window as unknown as { heard: number }).heard)).toBe(0);
+    await server.close();
+  });
+});
