@@ -9,11 +9,13 @@ from torch.nn.functional import normalize
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
+from scene4d.errors import UsageError
 from scene4d.representations.light_slabs.decoder import Decoder, DecoderShape
 from scene4d.representations.light_slabs.light_slabs import (
     LightSlabs,
     LightSlabsSettings,
     rounded,
+    sizes,
 )
 from scene4d.representations.light_slabs.method import LightSlabMethod
 from scene4d.representations.light_slabs.placement import Content, place_slabs
@@ -305,29 +307,22 @@ def test_multiply_accumulates_are_those_of_the_layers():
     assert total == shape.macs(32, 40)
 
 
-def test_the_default_sizes_keep_to_the_budget():
-    method = LightSlabMethod()
-    slabs = place_slabs(facing_cameras(), WALL, num_planes=method.depths)
-    scene = from_method(method, slabs)
-    assert scene.macs(800, 800) <= 4e9
-    assert scene.num_bytes() <= 4e6
+@pytest.mark.parametrize("megabytes", [4.0, 1.0])
+@pytest.mark.parametrize("slabs", [1, 5])
+def test_sizes_keep_to_the_budget(slabs, megabytes):
+    planes, decoder = sizes(LightSlabMethod(max_mb=megabytes), slabs)
+    assert decoder.macs(800, 800) <= 4e9
+    assert decoder.values == sum(p.numel() for p in Decoder(decoder).parameters())
+    assert planes.values + decoder.values <= megabytes * 1e6
+    roomy, _ = sizes(LightSlabMethod(max_mb=100.0), slabs)
+    if planes != roomy:  # what did not fit was not shrunk more than it had to be
+        assert planes.values + decoder.values > 0.9 * megabytes * 1e6
 
 
-def from_method(method, slabs):
-    planes = PlanesShape(
-        slabs=slabs.num_slabs, depths=method.depths, crossed=method.crossed,
-        features=method.features, resolutions=method.resolutions,
-        crossed_resolutions=method.crossed_resolutions,
-    )  # fmt: skip
-    decoder = DecoderShape(
-        inputs=planes.plane_set().width, samples=method.samples, encoded=method.encoded,
-        width=method.width,
-        blocks=method.blocks, channels=method.channels,
-    )  # fmt: skip
-    return LightSlabs(
-        slabs=slabs, planes=planes, decoder=decoder, content_centre=torch.zeros(3),
-        settings=LightSlabsSettings(),
-    )  # fmt: skip
+def test_impossible_sizes_are_refused():
+    for wrong in ({"depths": 1}, {"samples": 3}, {"samples": 4, "channels": (8,)}, {"bits": 0}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            LightSlabMethod(**wrong)
 
 
 @pytest.mark.parametrize("channels", [(8, 8), (8,)], ids=["8 times", "4 times"])

@@ -74,6 +74,15 @@ class DecoderShape:
         ins = [a + b for a, b in zip(self.channels, extra, strict=False)]
         return [(i, 4 * o) for i, o in zip(ins, outs, strict=False)]
 
+    @property
+    def values(self) -> int:
+        """Weights and biases."""
+        first = self.channels[0] if self.channels else OUTPUTS
+        layers = [(self.inputs, self.encoded), (self.encoded * self.samples**2, self.width)]
+        layers += [(self.width, self.width)] * (2 * self.blocks) + [(self.width, 4 * first)]
+        layers += [(9 * i, o) for i, o in self.convolutions()]
+        return sum((i + 1) * o for i, o in layers)
+
     def macs(self, width: int, height: int) -> int:
         """Multiply-accumulates for a picture, its halo included."""
         step, samples = self.upsampling, self.samples**2

@@ -183,22 +183,7 @@ class LightSlabs(Representation):
         cameras = scene.train_cameras()
         content = find_content(scene, teacher)
         slabs = place_slabs(cameras, content, kind=options.placement, num_planes=options.depths)
-        planes = PlanesShape(
-            slabs=slabs.num_slabs,
-            depths=options.depths,
-            crossed=options.crossed,
-            features=options.features,
-            resolutions=options.resolutions,
-            crossed_resolutions=options.crossed_resolutions,
-        )
-        decoder = DecoderShape(
-            inputs=planes.plane_set().width,
-            samples=options.samples,
-            encoded=options.encoded,
-            width=options.width,
-            blocks=options.blocks,
-            channels=options.channels,
-        )
+        planes, decoder = sizes(options, slabs.num_slabs)
         centre = content.points.median(dim=0).values
         radius = float((content.points - centre).norm(dim=-1).median())
         settings = LightSlabsSettings(
@@ -304,3 +289,24 @@ def _resized(
     return interpolate(
         maps, size=(height, width), mode="bilinear", align_corners=False, antialias=True
     )
+
+
+def sizes(options: LightSlabMethod, slabs: int) -> tuple[PlanesShape, DecoderShape]:
+    """Of planes and decoder, within the method's ``max_mb``."""
+    planes = PlanesShape(
+        slabs=slabs,
+        depths=options.depths,
+        crossed=options.crossed,
+        features=options.features,
+        resolutions=options.resolutions,
+        crossed_resolutions=options.crossed_resolutions,
+    )
+    decoder = DecoderShape(
+        inputs=planes.plane_set().width,
+        samples=options.samples,
+        encoded=options.encoded,
+        width=options.width,
+        blocks=options.blocks,
+        channels=options.channels,
+    )
+    return planes.fitting(int(options.max_mb * 1e6) - decoder.values), decoder

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from scene4d.errors import UsageError
 from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
@@ -43,6 +44,9 @@ class LightSlabMethod(Method):
     """Samples along an axis of the parallel planes, level by level."""
     crossed_resolutions: tuple[int, ...] = (16, 32, 64)
     """Samples along an axis of the crossed planes."""
+    max_mb: float = 3.9
+    """Planes and decoder at 8 bits a value, MB (10^6 bytes): planes that would not fit get fewer
+    samples. 0.95 is the tiny tier."""
     samples: int = 4
     """Along an axis, rays that are looked up for one of the decoder's: 1, 2 or 4."""
     encoded: int = 16
@@ -63,6 +67,18 @@ class LightSlabMethod(Method):
     """Learning rates end at this share of their start."""
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(end=0.8))
     photometric: PhotometricOptions = field(default_factory=lambda: PhotometricOptions(start=0.8))
+
+    def __post_init__(self) -> None:
+        least = {"depths": 2, "features": 1, "width": 1, "blocks": 0, "encoded": 1}
+        wrong = [f"{n} is {getattr(self, n)}" for n, v in least.items() if getattr(self, n) < v]
+        wrong += [f"bits is {self.bits}"] if not 2 <= self.bits <= 8 else []
+        wrong += [f"samples is {self.samples}"] if self.samples not in (1, 2, 4) else []
+        if self.samples > 2 ** len(self.channels):
+            wrong.append(f"samples is {self.samples} with {len(self.channels)} channels")
+        sizes = [*self.resolutions, *self.crossed_resolutions, 2]
+        wrong += [f"a plane has {min(sizes)} samples along an axis"] if min(sizes) < 2 else []
+        if wrong or not self.resolutions:
+            raise UsageError(f"light slabs cannot have these sizes: {', '.join(wrong)}")
 
     def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
         """Slabs along the training cameras, planes where their content may be."""

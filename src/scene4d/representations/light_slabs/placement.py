@@ -208,7 +208,7 @@ def _viewpoint(
 
     Content with nothing behind it lies between the two outer planes, seen from the cameras' mean
     distance or, where they are nearer, from twice its depth. Otherwise the viewpoint is the middle
-    of the slab's cameras, the planes reach from the nearest content ahead of it to infinity.
+    of the slab's cameras, and the planes reach from the nearest to the farthest content ahead.
     """
     middle = (positions if len(positions) else content.points).mean(dim=0)
     if content.bounded:
@@ -221,8 +221,10 @@ def _viewpoint(
         return viewpoint, 1 / (distance - half), 1 / (distance + half)
     z = (content.points - middle) @ axis
     ahead = z[z > 0.02 * z.abs().median()]
-    near = float(ahead.quantile(_TRIM)) if len(ahead) else float(z.abs().median())
-    return middle, 1 / max(near, 1e-6), 0.0
+    if len(ahead) == 0:
+        return middle, 1 / max(float(z.abs().median()), 1e-6), 0.0
+    near, far = float(ahead.quantile(_TRIM)), float(ahead.quantile(1 - _TRIM))
+    return middle, 1 / near, min(1 / far, 0.5 / near)
 
 
 _TRIM = 0.01

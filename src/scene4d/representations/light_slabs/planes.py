@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scene4d.representations.plane_lookup import Plane, PlaneSet
@@ -42,6 +42,23 @@ class PlanesShape:
                 if level < len(sizes):
                     planes.append(Plane(axes=(a, b), columns=sizes[level], rows=sizes[level]))
         return PlaneSet(planes=tuple(planes), features=self.features, slabs=self.slabs)
+
+    def fitting(self, values: int) -> PlanesShape:
+        """The same with fewer samples along every axis, where there are more than ``values``."""
+        shape, share = self, 1.0
+        while shape.values > values and max(shape.resolutions) > 4:
+            share *= min(0.98, (values / shape.values) ** 0.5)
+            shape = replace(
+                self,
+                resolutions=tuple(max(4, int(r * share)) for r in self.resolutions),
+                crossed_resolutions=tuple(max(4, int(r * share)) for r in self.crossed_resolutions),
+            )
+        return shape
+
+    @property
+    def values(self) -> int:
+        """Numbers that all planes hold."""
+        return self.plane_set().texels * self.features
 
     def plain(self) -> dict[str, Any]:
         """As numbers and lists."""
