@@ -248,7 +248,7 @@ def test_the_loss_in_closed_form(loss):
     power = 1 if loss == "l1" else 2
     wanted = colour.abs().pow(power).mean() + 0.5 * 0.4**power + 0.25 * abs(1 / 4 - 1 / 2) / (1 / 2)
     # Bytes: 0.002 of colours and of alpha; half precision of depth: 0.0005
-    assert float(terms["teacher"]) == pytest.approx(float(wanted), abs=3e-3)
+    assert float(terms["teacher"].detach()) == pytest.approx(float(wanted), abs=3e-3)
     assert float(terms["teacher_psnr"]) == pytest.approx(
         float(-10 * colour.square().mean().log10()), abs=0.1
     )
@@ -359,6 +359,9 @@ def test_a_method_without_its_teacher_trains_one_first_and_keeps_it(tiny_capture
     # The run does not need a new one to go on.
     config = run / "config.toml"
     config.write_text(config.read_text().replace("steps = 8", "steps = 10"))
+    resume(run)
+    assert load_run(run).step == 10
+    assert sorted(tmp_path.glob("*/splat/*")) == runs
 
 
 def test_the_default_teacher_takes_its_share_of_the_minutes(tiny_capture, tmp_path):
