@@ -31,11 +31,11 @@ DEMO_MINUTES ?= 2.5
 PYTEST_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format lock benchmark test-nerfstudio node player test-player wheel clean
+.PHONY: help demo test lint format lock benchmark test-nerfstudio node player test-player benchmark-player wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "also: node, player, test-player, lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
+	@echo "also: node, player, test-player, benchmark-player, lint, format, lock, benchmark, wheel, test-nerfstudio, clean"
 
 # torch: constraints.txt says torch==2.13.0. Where pip is configured with a folder that holds a CPU
 # build of it (PIP_FIND_LINKS, version 2.13.0+cpu), pip takes that one; elsewhere it takes the
@@ -118,6 +118,13 @@ player: $(WEB_STAMP)
 test-player: player $(STAMP)
 	@cd $(WEB) && $(WITH_NODE) npm run check && \
 	  $(WITH_NODE) SCENE4D_PYTHON="$(CURDIR)/$(BIN)/python" npm test
+
+# About 10 minutes; docs/player-benchmarks.md holds our figures.
+benchmark-player: player $(STAMP)
+	@cd $(WEB)/bench/pages && $(WITH_NODE) npm install --no-package-lock --no-audit --no-fund
+	@cd $(WEB) && $(WITH_NODE) npx vite build --config bench/pages/vite.config.js
+	@$(BIN)/python $(WEB)/bench/ball_scenes.py $(WEB)/node_modules/.benchmark-scenes
+	@cd $(WEB) && $(WITH_NODE) node bench/player.mjs
 
 # With the player, if it has been made.
 wheel: $(STAMP)
