@@ -1,10 +1,11 @@
 """Reads thousands of damaged bundles: each must be read or refused as DataError, in bounds.
 
-    python benchmarks/fuzz_bundle.py [--files 4000] [--seed 0]
+    python benchmarks/fuzz_bundle.py [--files 4000] [--seed 0] [--kind lpgs]
 
-Starts from the conformance bundles. A mutation damages raw bytes (flips, cuts, repeats), or goes
-past the checksums on purpose: members get other bytes with a fitting hash, and the manifest other
-values with a fitting CRC. Prints how many were read, refused, and refused why.
+Starts from the conformance bundles of every kind, or of one. A mutation damages raw bytes (flips,
+cuts, repeats), or goes past the checksums on purpose: members get other bytes with a fitting hash,
+the manifest other values with a fitting CRC, or other numbers that the schema allows. Prints how
+many were read, refused, and refused why.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _OTHERS = (None, True, "", "x", "../x", "dc.0", "sh", [], {}, [0], [[]])
 
 def mutated(source: Path, rng: np.random.Generator) -> bytes:
     """A damaged version of a bundle."""
-    kind = rng.integers(0, 5)
+    kind = rng.integers(0, 6)
     if kind == 0:
         return damaged_bytes(source.read_bytes(), rng)
     bundle = open_bundle(source)
@@ -57,6 +58,9 @@ def mutated(source: Path, rng: np.random.Generator) -> bytes:
     if kind in (2, 3, 4):
         for _ in range(rng.integers(1, 3)):
             change_value(manifest, rng)
+    if kind == 5:
+        for _ in range(rng.integers(1, 4)):
+            change_meaning(manifest, rng)
     writer = BundleWriter(manifest)
     for name, data in members.items():
         writer.add(name, data)
@@ -91,9 +95,10 @@ def damaged_bytes(data: bytes, rng: np.random.Generator) -> bytes:
 def change_value(manifest: dict[str, Any], rng: np.random.Generator) -> None:
     """One entry somewhere in the manifest becomes another value, is removed or repeated."""
     target: Any = manifest
-    central = ("arrays", "stages", "positions")  # where most of a decoder's decisions are
-    if set(central) <= manifest.keys() and rng.random() < 0.7:
-        target = {name: manifest[name] for name in central}
+    central = ("arrays", "stages", "positions", "lpgs")  # where most of a decoder's decisions are
+    found = {name: manifest[name] for name in central if name in manifest}
+    if found and rng.random() < 0.7:
+        target = found
     while True:
         keys = list(target) if isinstance(target, dict) else list(range(len(target)))
         if not keys:
@@ -115,6 +120,39 @@ def change_value(manifest: dict[str, Any], rng: np.random.Generator) -> None:
     else:
         pool = (*_OTHERS, *_NUMBERS)
         target[key] = copy.deepcopy(pool[rng.integers(0, len(pool))])
+
+
+def change_meaning(manifest: dict[str, Any], rng: np.random.Generator) -> None:
+    """Numbers that the schema allows, so that decoding goes on to the Gaussians."""
+    wide = float(np.float32(10.0 ** rng.uniform(-14, 14)))
+    entry = manifest["arrays"][rng.integers(0, len(manifest["arrays"]))]
+    shape = manifest.get("lpgs")
+    choice = rng.integers(0, 10 if shape else 4)
+    if choice <= 1 and entry.get("quantiser", {}).get("type") == "uniform":
+        name = ("step", "offset")[choice]
+        sign = 1.0 if choice == 0 else float(rng.choice([-1, 1]))
+        values = entry["quantiser"][name]
+        values[rng.integers(0, len(values))] = sign * wide ** float(rng.choice([1, 2, 2.7]))
+    elif choice == 2:
+        entry["low"][rng.integers(0, len(entry["low"]))] += int(rng.integers(-300, 300))
+    elif choice == 3 and "positions" in manifest:
+        manifest["positions"]["origin"][rng.integers(0, 3)] = float(rng.uniform(-1, 1)) * wide
+        manifest["positions"]["step"] *= float(rng.choice([1, 0.01, 2]))
+    elif choice == 4:
+        shape["radius"] = wide
+    elif choice == 5:
+        shape["centre"][rng.integers(0, 3)] = wide
+    elif choice == 6 and shape["grid"]:
+        sizes = shape["grid"][("rows", "resolutions")[rng.integers(0, 2)]]
+        sizes[rng.integers(0, len(sizes))] = int(rng.choice([1, 7, 65, 728, 730, 1 << 20]))
+        if rng.random() < 0.7:  # the table stays as large as it is
+            shape["grid"]["rows"][1] = max(1, 793 - shape["grid"]["rows"][0])
+    elif choice in (7, 8):
+        name = ("attention", "contraction")[choice - 7]
+        shape[name] = not shape[name]
+    elif shape:
+        for name, most in (("num_children", 8), ("hidden", 256)):
+            shape[name] = int(rng.integers(0, most + 1))
 
 
 def lying_members(data: bytes, rng: np.random.Generator) -> bytes:
@@ -149,9 +187,15 @@ def outcome(path: Path) -> tuple[str, float, int]:
     return told, seconds, peak
 
 
-def fuzz(files: int, seed: int, folder: Path) -> Counter[str]:
+def sources_of(kind: str | None) -> list[Path]:
+    """The conformance bundles of a kind, or all."""
+    paths = sorted(GOOD.glob("*.s4d"))
+    return [p for p in paths if kind in (None, open_bundle(p).manifest["kind"])]
+
+
+def fuzz(files: int, seed: int, folder: Path, kind: str | None = None) -> Counter[str]:
     """Outcomes of ``files`` mutations. Raises AssertionError when one breaks a bound."""
-    sources = sorted(GOOD.glob("*.s4d"))
+    sources = sources_of(kind)
     told: Counter[str] = Counter()
     for number in range(files):
         rng = np.random.default_rng((seed, number))
@@ -179,10 +223,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=("splats", "lpgs"))
     arguments = parser.parse_args()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        told = fuzz(arguments.files, arguments.seed, Path(folder))
+        told = fuzz(arguments.files, arguments.seed, Path(folder), arguments.kind)
     seconds = time.perf_counter() - start
     print(f"{arguments.files} files in {seconds:.0f} s: {told['read']} read,"
           f" {arguments.files - told['read']} refused, none bad")  # fmt: skip

@@ -1,7 +1,7 @@
 """Makes the conformance bundles again: ``python mobile_export/make_conformance.py``.
 
 ``conformance/good``: bundles (and one unpacked folder) with ``NAME.json`` beside each: the codes of
-every array and the splats that a decoder must get. ``conformance/bad``: bundles that must be
+every array, and the splats or pictures' maps that a decoder must get. ``conformance/bad``: bundles that must be
 refused; ``errors.json`` says why, and a part of the text that scene4d's error has.
 """
 
@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from conformance_light import expected_maps, light_fields, light_info
 from conformance_scenes import cloud, crowded, families
 
 from scene4d.bundle.arrays import Codebook, CodedArray, uniform
 from scene4d.bundle.coding import decode_scene, encode_scene
 from scene4d.bundle.columns import quantised
-from scene4d.bundle.container import BundleWriter, open_bundle
+from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
 from scene4d.bundle.kinds import decoded_splats
+from scene4d.bundle.light_slab import encode_light_slab
 from scene4d.bundle.lpgs import encode_lpgs
 from scene4d.bundle.quantise import lloyd_max, quantise_codebook
-from scene4d.bundle.scene_info import SceneInfo, default_info, png
+from scene4d.bundle.scene_info import SceneInfo, default_info, info_from, png
 from scene4d.bundle.splats import (
     KIND,
     SplatQuantisation,
@@ -63,7 +65,11 @@ def good(folder: Path) -> None:
         settings = SplatQuantisation(stages=(0.4, 1.0) if name == "lpgs_family" else (1.0,))
         coded = encode_lpgs(parts, settings)
         bundle_writer("lpgs", coded, info(splats)).write(folder / f"{name}.s4d")
-    for name in (*(f"{name}.s4d" for name in (*scenes, *families())), "unpacked", "codebooks.s4d"):
+    for name, light in light_fields().items():
+        coded = encode_light_slab(light)
+        bundle_writer("lightslab", coded, light_info(info(splats))).write(folder / f"{name}.s4d")
+    made = (*scenes, *families(), *light_fields(), "codebooks")
+    for name in (*(f"{name}.s4d" for name in made), "unpacked"):
         text = expected(folder / name)
         (folder / name).with_suffix(".json").write_text(text, encoding="ascii")
 
@@ -127,19 +133,31 @@ def fixed(name: str, values: np.ndarray, step: float) -> CodedArray:
 
 
 def expected(path: Path) -> str:
-    """The codes and splats of a good bundle as JSON, floats as the shortest text of a float32."""
+    """What a good bundle must give as JSON, splats as the shortest text of a float32."""
     bundle = open_bundle(path)
-    decoded, splats = decode_scene(bundle), decoded_splats(bundle)
+    document: dict[str, Any] = {
+        "codes": {name: a.codes.tolist() for name, a in decode_scene(bundle).arrays.items()}
+    }
+    if bundle.manifest["kind"] == "lightslab":
+        document["maps"] = expected_maps(path, scene_of(bundle).cameras)
+    else:
+        document["splats"] = splat_values(decoded_splats(bundle))
+    return json.dumps(document, separators=(",", ":")) + "\n"
+
+
+def scene_of(bundle: Bundle) -> SceneInfo:
+    """The description in the manifest."""
+    return info_from(bundle.manifest, {name: bundle.read(name) for name in bundle.names()})
+
+
+def splat_values(splats: SplatCloud) -> dict[str, list[float]]:
+    """Every attribute, row by row."""
     logits = splats.logit_opacities.astype(np.float64)
     values = {
         "means": splats.means, "quats": splats.quats, "log_scales": splats.log_scales,
         "opacity": (1 / (1 + np.exp(-logits))).astype(np.float32), "sh": splats.sh,
     }  # fmt: skip
-    document = {
-        "codes": {name: array.codes.tolist() for name, array in decoded.arrays.items()},
-        "splats": {name: [digits(v) for v in value.ravel()] for name, value in values.items()},
-    }
-    return json.dumps(document, separators=(",", ":")) + "\n"
+    return {name: [digits(v) for v in value.ravel()] for name, value in values.items()}
 
 
 def digits(value: np.float32) -> float:
@@ -183,8 +201,9 @@ class Altered(BundleWriter):
         return super().to_bytes()
 
 
-def bad(folder: Path, source: Path, family: Path) -> None:
-    """Writes the bad bundles and errors.json; ``family`` is a sound bundle of kind lpgs."""
+def bad(folder: Path, source: Path, family: Path, light: Path) -> None:
+    """Writes the bad bundles and errors.json; ``family`` is a sound bundle of kind lpgs, ``light``
+    of kind lightslab."""
     folder.mkdir(parents=True)
     errors: dict[str, dict[str, str]] = {}
 
@@ -199,6 +218,8 @@ def bad(folder: Path, source: Path, family: Path) -> None:
         save(name, Altered(source, alter).to_bytes(), reason, error)
     for name, (alter, reason, error) in broken_families().items():
         save(name, Altered(family, alter).to_bytes(), reason, error)
+    for name, (alter, reason, error) in broken_lights().items():
+        save(name, Altered(light, alter).to_bytes(), reason, error)
     for name, (member, data, reason, error) in broken_members(source).items():
         writer = Altered(source, lambda m: None)
         writer.replace_member(member, data)
@@ -433,6 +454,33 @@ def broken_families() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, s
     }  # fmt: skip
 
 
+def broken_lights() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, str]]:
+    """Manifests of kind lightslab that lie."""
+    slab, plane = ("lightslab", "slabs", 0), ("lightslab", "planes", 0)
+    return {
+        "light_no_entry": (lambda m: m.pop("lightslab") and None, "the entry lightslab is missing",
+                           "no entry 'lightslab'"),
+        "light_width_lies": (setter("lightslab", "decoder", "width", 9),
+                             "a width that the arrays do not have", "should be 9 x"),
+        "light_plane_lies": (setter(*plane, "columns", 6), "a plane of another size",
+                             "array 'plane_0' should be"),
+        "light_axis": (setter(*plane, "axes", [0, 6]), "an axis beyond the slab's coordinates",
+                       "axis beyond"),
+        "light_samples": (setter("lightslab", "decoder", "samples", 3), "3 samples",
+                          "no power of 2"),
+        "light_turn": (setter(*slab, "rotation", 0, [0.0, 0.0, 0.0]), "a rotation that is none",
+                       "no rotation"),
+        "light_empty_range": (lambda m: m["lightslab"]["slabs"][0].update(
+                                  low=m["lightslab"]["slabs"][0]["high"]),
+                              "a range of width 0", "not below its high"),
+        "light_stages": (setter(*plane, "stage", 1), "no plane in the first stage",
+                         "do not rise from 0"),
+        "light_uneven": (setter(*slab, "disparities", [0.1, 0.2]), "slabs of unlike depths",
+                         "another number of planes"),
+        "light_points": (setter("count", 1), "a light field with a point", "has no points"),
+    }  # fmt: skip
+
+
 def broken_members(source: Path) -> dict[str, tuple[str, bytes, str, str]]:
     """Members with other content under a hash that fits."""
     bundle = open_bundle(source)
@@ -462,7 +510,8 @@ def main() -> None:
     shutil.rmtree(HERE / "bad", ignore_errors=True)
     shutil.rmtree(HERE / "good" / "unpacked", ignore_errors=True)
     good(HERE / "good")
-    bad(HERE / "bad", _base(), HERE / "good" / "lpgs_family.s4d")
+    sound = [HERE / "good" / f"{name}.s4d" for name in ("lpgs_family", "lightslab_three")]
+    bad(HERE / "bad", _base(), *sound)
     size = sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file())
     print(f"{len(list(HERE.rglob('*')))} files, {size:,} bytes")
 

@@ -133,3 +133,23 @@ def test_estimated_bytes_follow_the_coder() -> None:
     scene.fit_quantisers()
     estimate = float(torch.stack([scene.estimated_bytes() for _ in range(4)]).mean())
     assert encode_lpgs(lpgs_parts(scene)).size == pytest.approx(estimate, rel=0.33)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_the_error_of_each_attribute_is_stored(factor: float) -> None:
+    """Against the scene's own values: at most half a step, evenly spread over it."""
+    scene = random_scene(STRUCTURES["families"], 2000)
+    coded = encode_lpgs(lpgs_parts(scene, factor=factor))
+    entries = {entry["name"]: entry for entry in coded.manifest["arrays"]}
+    for name in ("opacity", "log_scales", "dc", "sh", "grid"):
+        half = max(entries[name]["quantiser"]["step"]) / 2
+        error = entries[name]["error"]
+        assert error["max"] <= 1.01 * half, name  # stored with three digits
+        # Values that spread over many steps are off by half a step / sqrt(3), as a mean square.
+        assert error["rms"] == pytest.approx(half / 3**0.5, rel=0.1), name
+    middle = (scene.means.detach() - torch.tensor(scene.structure.centre)).norm(dim=-1)
+    near = scene.kept & (middle < scene.structure.radius)
+    assert near.any()
+    # A cell of the cube, of 4 radii, where the contraction leaves space as it is.
+    cell = 4 * scene.structure.radius / 2**scene.structure.position_bits
+    assert coded.manifest["positions"]["error"]["rms"] > 0.9 * cell / 12**0.5

@@ -97,6 +97,7 @@ def encode_scene(point_set: PointSet | None, arrays: Sequence[CodedArray]) -> Co
     """Codes ``arrays`` (per-point ones in the order of ``point_set.order()``, already sorted)."""
     builder = TableBuilder()
     sizes, plans = _plans(point_set)
+    sizes += [0] * (max((a.stage or 0 for a in arrays), default=0) + 1 - len(sizes))
     model = None if point_set is None else fit_positions(plans, point_set.bits, builder)
     starts = np.cumsum([0, *sizes])[:-1].tolist()
     fitted, bits = _fit_arrays(arrays, builder, starts)

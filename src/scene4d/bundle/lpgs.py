@@ -8,7 +8,7 @@ children, and plain Gaussians come out. SPEC.md, section 7. Source of the method
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ WEIGHT_LEVELS = 1023
 """Levels of a weight between its layer's smallest and largest."""
 MAX_FEATURES = 256
 """Features of all levels of the grid together."""
-MAX_WORK_PER_BYTE, FREE_WORK = 1 << 18, 1 << 34
+MAX_WORK_PER_BYTE, FREE_WORK = 1 << 18, 1 << 32
 """Bounds on Gaussians times weights of the network, so that decoding ends soon."""
 MAX_REACH = 1e15
 """Places further away, in radii, are refused."""
@@ -72,23 +72,28 @@ class LpgsParts:
     """[rows, features] int32 codes of the grid."""
     weights: Mapping[str, np.ndarray] | None = None
     """Of the network's layers, as float32."""
+    errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What rounding changed (:func:`error_of`): of ``positions``, attributes and ``grid``."""
 
 
 def encode_lpgs(parts: LpgsParts, settings: SplatQuantisation | None = None) -> Coded:
     """Members, and the manifest's part, of a parent/child scene."""
     structure = parts.structure
     bits = int(structure["position_bits"])
+    origin, step = grid_of(bits)
     points = PointSet(
         points=parts.points,
         bits=bits,
-        origin=(2.0 ** -(bits + 1),) * 3,
-        step=2.0**-bits,
+        origin=(origin,) * 3,
+        step=step,
         stages=stages_of(parts.importance, settings or SplatQuantisation()),
+        error=parts.errors.get("positions"),
     )
     order = points.order()
     arrays = [] if parts.weights is None else [_weights(n, w) for n, w in parts.weights.items()]
     if parts.table is not None:
-        arrays.append(_coded("grid", parts.table, parts.steps["grid"], stage=0, stream="fixed"))
+        fixed = {"stage": 0, "stream": "fixed", "error": parts.errors.get("grid")}
+        arrays.append(_coded("grid", parts.table, parts.steps["grid"], **fixed))
     for name in ATTRIBUTES:
         codes = parts.codes[name]
         if codes.shape[1]:
@@ -98,6 +103,7 @@ def encode_lpgs(parts: LpgsParts, settings: SplatQuantisation | None = None) -> 
                     codes[order],
                     parts.steps[name],
                     hints=_HINTS.get(name, ()),
+                    error=parts.errors.get(name),
                     stream="sh" if name == "sh" else "points",
                 )
             )
@@ -114,6 +120,11 @@ def encode_lpgs(parts: LpgsParts, settings: SplatQuantisation | None = None) -> 
         **coded.manifest,
     }
     return replace(coded, manifest=manifest)
+
+
+def grid_of(position_bits: int) -> tuple[float, float]:
+    """Origin and step of the cells' centres in the unit cube."""
+    return 2.0 ** -(position_bits + 1), 2.0**-position_bits
 
 
 def _coded(name: str, codes: np.ndarray, steps: np.ndarray, **options: Any) -> CodedArray:

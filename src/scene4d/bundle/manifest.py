@@ -16,7 +16,7 @@ from typing import Any
 from scene4d.errors import DataError
 
 FORMAT, VERSION = "s4d", "1.0"
-KINDS = ("splats", "lpgs")
+KINDS = ("splats", "lpgs", "lightslab")
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "integer": (int,),
     "number": (int, float), "null": (type(None),),

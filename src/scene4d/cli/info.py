@@ -14,6 +14,8 @@ from scene4d.cli.ply_summary import summarise_ply
 from scene4d.errors import DataError, UsageError
 
 _SHOWN_IMAGES = 5
+_HEADED = 5
+"""Tables of so many columns get a head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +98,39 @@ def summarise_splats(path: Path) -> dict[str, Any]:
         summary["opacities"] = [float(opacities.min()), float(opacities.max())]
         scales = [float(cloud.log_scales.min()), float(cloud.log_scales.max())]
         summary["log_scales"] = scales
-    if sizes := attribute_sizes(path):
+    if form.name == "s4d":
+        summary |= summarise_bundle(path)
+    elif sizes := attribute_sizes(path):
         summary["attributes"] = bytes_table(sizes, len(cloud))
     return summary
+
+
+def summarise_bundle(path: Path) -> dict[str, Any]:
+    """A bundle's kind, parts, and what each attribute takes and lost; errors in its own unit."""
+    from scene4d.bundle.container import open_bundle
+    from scene4d.bundle.sizes import attribute_sizes, part_sizes
+    from scene4d.exporters.packing import bytes_table
+
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
+    count = manifest["count"]
+    sizes = attribute_sizes(bundle)
+    rows = bytes_table({size.name: size.bytes for size in sizes}, count)
+    errors = [
+        {"half_step": s.half_step, "max_error": s.max_error, "rms_error": s.rms_error}
+        for s in sizes
+    ]
+    shape = manifest.get("lpgs")
+    return {
+        "bundle_kind": manifest["kind"],
+        "generator": manifest["generator"],
+        "parents": None if shape is None else sum(s["points"] for s in manifest["stages"]),
+        "network": shape,
+        "cameras": len(manifest["cameras"]),
+        "antialiased": manifest["antialiased"],
+        "parts": bytes_table(part_sizes(bundle), count),
+        "attributes": [row | error for row, error in zip(rows, errors, strict=True)],
+    }
 
 
 def summarise_run(run: Path) -> dict[str, Any]:
@@ -229,8 +261,10 @@ def as_text(summary: Mapping[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    """Rows with aligned columns."""
+    """Rows with aligned columns; with a head where their number needs one."""
     cells = [[_short(name, value) for name, value in row.items()] for row in rows]
+    if len(rows[0]) >= _HEADED:
+        cells.insert(0, [name.replace("_", " ") for name in rows[0]])
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     return [
         "  "
@@ -241,6 +275,8 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 def _short(name: str, value: Any) -> str:
     """One value as text."""
+    if value is None:
+        return "-"
     if name == "readable":
         return "" if value else "damaged"
     if isinstance(value, float):

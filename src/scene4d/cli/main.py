@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("scene4d.cli.convert", "a splat file -> a splat file of another format"),
     "benchmark-formats": ("scene4d.cli.benchmark_formats", "MB against dB lost, by splat format"),
     "info": ("scene4d.cli.info", "what is in a run, capture or splat file"),
+    "validate": ("scene4d.cli.validate", "is a .s4d bundle sound, down to its last code?"),
     "view": ("scene4d.cli.view", "the web player with a scene, here or on a phone"),
     "doctor": ("scene4d.cli.doctor", "which back ends work here, and why the others do not"),
 }

@@ -13,10 +13,10 @@ import torch
 
 from scene4d.bundle.coding import Coded
 from scene4d.bundle.lpgs import KIND as LPGS
-from scene4d.bundle.lpgs import LpgsParts, encode_lpgs
+from scene4d.bundle.lpgs import LpgsParts, encode_lpgs, grid_of, uncontracted
 from scene4d.bundle.scene_info import CameraView, Matrix, SceneInfo, default_info
 from scene4d.bundle.splats import KIND as SPLATS
-from scene4d.bundle.splats import SplatQuantisation, bundle_writer, encode_splats
+from scene4d.bundle.splats import SplatQuantisation, bundle_writer, encode_splats, error_of
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.exporters.options import BundleOptions
@@ -125,18 +125,24 @@ def _lpgs_encoder(scene: ParentChildSplats) -> Callable[[float], Coded]:
 def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
     """The scene's integers; ``factor`` coarsens the steps of all attributes of parents."""
     rows = scene.kept.nonzero()[:, 0].cpu()
-    codes, steps = {}, {}
+    codes, steps, errors = {}, {}, {}
     for name in CODED:
         values, step = scene.values_and_step(name)
-        step = (step * factor).cpu()
-        codes[_NAMES[name]] = (values[rows] / step).round().int().numpy()
+        values, step = values.cpu()[rows], (step * factor).cpu()
+        rounded = (values / step).round()
+        codes[_NAMES[name]] = rounded.int().numpy()
         steps[_NAMES[name]] = step.numpy()
+        errors[_NAMES[name]] = error_of((rounded * step - values).double().numpy())
     points = scene.cells(scene.means).cpu()[rows].numpy().astype(np.uint32)
+    origin, width = grid_of(scene.structure.position_bits)
+    places = uncontracted((origin + width * points).astype(np.float32), scene.structure.plain())
+    errors["positions"] = error_of(places - scene.means.cpu()[rows].double().numpy())
     masks = (scene.gaussians["keep_children"].cpu()[rows] > 0).numpy()
     table = None
     if scene.grid is not None and scene.table_quantiser is not None:
         table = scene.table_quantiser.codes(scene.grid.table).cpu().numpy()
         steps["grid"] = scene.table_quantiser.step.cpu().numpy()
+        errors["grid"] = error_of(table * steps["grid"] - scene.grid.table.cpu().numpy())
     areas = scene.stds[rows].sort(dim=-1).values[:, 1:].prod(dim=-1)
     return LpgsParts(
         structure=scene.structure.plain(),
@@ -146,6 +152,7 @@ def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
         children=(masks << np.arange(masks.shape[1])).sum(axis=1),
         importance=(scene.alphas.cpu()[rows] * areas.cpu()).numpy(),
         table=table,
+        errors=errors,
         weights=None
         if scene.network is None
         else {n: p.detach().cpu().numpy() for n, p in scene.network.named_parameters()},

@@ -1,0 +1,139 @@
+"""Light fields of the conformance bundles, and the maps that a decoder must get from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from conformance_scenes import numbers
+
+from scene4d.bundle.container import open_bundle
+from scene4d.bundle.light_slab import LightSlabParts, layer_shapes
+from scene4d.bundle.scene_info import CameraView, SceneInfo
+from scene4d.cameras.camera import Camera
+from scene4d.exporters.light_slab import decoded_maps, read_light_slabs
+
+FOCAL = 36.0
+
+
+def light_fields() -> dict[str, LightSlabParts]:
+    """Every number of samples, one to four slabs, planes that are not square."""
+    return {
+        # The least: one slab of two planes, no skip, no block.
+        "lightslab_one": field(21, slabs=1, depths=2, samples=1, blocks=0, channels=[5]),
+        # The skip is at the first convolution; two stages.
+        "lightslab_three": field(22, slabs=3, depths=3, samples=2, blocks=2, channels=[6, 4]),
+        # The skip is at the last convolution; the fourth slab takes from the others' weights.
+        "lightslab_four": field(23, slabs=4, depths=3, samples=4, blocks=1, channels=[4, 3]),
+    }
+
+
+def field(
+    seed: int, *, slabs: int, depths: int, samples: int, blocks: int, channels: list[int]
+) -> LightSlabParts:
+    """Slabs whose axes are some 20 degrees apart, over a content 2 to 6 in front of them."""
+    features = 3
+    last = 2 * depths - 2
+    pairs = [(2 * k, 2 * k + 1, 5, 4) for k in range(depths)]
+    pairs += [(0, last + 1, 3, 5), (1, last, 4, 1)]
+    planes = [
+        {"axes": [a, b], "columns": c, "rows": r, "stage": stage}
+        for stage in range(2 if depths > 2 else 1)
+        for a, b, columns, rows in pairs[: 2 if stage else None]
+        for c, r in [(columns * (1 + stage), rows * (1 + stage))]
+    ]
+    structure = {
+        "slabs": [slab(i, depths, seed) for i in range(slabs)],
+        "overlap": 0.375,
+        "features": features,
+        "planes": planes,
+        "decoder": {"samples": samples, "encoded": 5, "width": 8, "blocks": blocks,
+                    "channels": channels},
+        "content": {"centre": [0.25, -0.5, -3.0], "radius": 1.5},
+        "focal": FOCAL,
+    }  # fmt: skip
+    codes = [
+        np.floor(201 * numbers(slabs * p["rows"] * p["columns"], features, seed + 7 * i) - 100)
+        for i, p in enumerate(planes)
+    ]
+    return LightSlabParts(
+        structure=structure,
+        codes=[c.astype(np.int32) for c in codes],
+        steps=[np.array([0.01, 0.012, 0.008])] * len(planes),
+        weights=weights(structure, seed + 1000),
+    )
+
+
+def slab(number: int, depths: int, seed: int) -> dict[str, Any]:
+    """Its axis is turned by its number; x is right, y down, z forward."""
+    u = numbers(8, 1, seed + 100 * number)[:, 0] - 0.5
+    lean = [(0.0, 0.0), (0.5, 0.0), (-0.25, 0.375), (-0.25, -0.5)][number]
+    forward = np.array([*lean, -1.0])
+    forward /= np.sqrt((forward**2).sum())
+    right = np.array([-forward[2], 0.0, forward[0]])
+    right /= np.sqrt((right**2).sum())
+    down = np.array([
+        forward[1] * right[2] - forward[2] * right[1],
+        forward[2] * right[0] - forward[0] * right[2],
+        forward[0] * right[1] - forward[1] * right[0],
+    ])  # fmt: skip
+    low = [[-0.75 + 0.1 * u[k % 8], -0.5] for k in range(depths)]
+    high = [[0.625, 0.5 + 0.2 * u[(k + 3) % 8]] for k in range(depths)]
+    return {
+        "rotation": [[float(np.float32(v)) for v in row] for row in (right, down, forward)],
+        "viewpoint": [float(v) for v in u[:3]],
+        "disparities": [0.125 + 0.375 * k / (depths - 1) for k in range(depths)],
+        "low": [[float(v) for v in pair] for pair in low],
+        "high": [[float(v) for v in pair] for pair in high],
+    }
+
+
+def weights(structure: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Layers that keep the size of what they are given, so that all maps have contrast."""
+    found = {}
+    for number, (name, shape) in enumerate(layer_shapes(structure).items()):
+        inputs = int(np.prod(shape[1:]))
+        u = numbers(shape[0], inputs + 1, seed + 1000 * number) - 0.5
+        spread = 7.0 / np.sqrt(inputs) * (0.3 if name.endswith("_1") else 1.0)
+        found[f"{name}.weight"] = (u[:, :inputs] * spread).reshape(shape).astype(np.float32)
+        found[f"{name}.bias"] = (0.75 * u[:, inputs]).astype(np.float32)
+    return found
+
+
+def light_info(info: SceneInfo) -> SceneInfo:
+    """A camera in the slabs' middle, and one that looks past them, so that coverage falls to 0."""
+    upright = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.125), (0.0, 0.0, 1.0, 0.25))
+    aside = ((0.8, 0.0, -0.6, -0.75), (0.0, 1.0, 0.0, 0.0), (0.6, 0.0, 0.8, 0.5))
+    last = (0.0, 0.0, 0.0, 1.0)
+    first = CameraView(
+        name="inside", c2w=(*upright, last), fx=FOCAL, fy=FOCAL, cx=19.5, cy=15.25, width=40,
+        height=30,
+    )  # fmt: skip
+    second = replace(first, name="aside", c2w=(*aside, last), cx=8.0, cy=6.5, width=17, height=12)
+    return replace(info, cameras=(first, second))
+
+
+def expected_maps(path: Path, views: tuple[CameraView, ...]) -> list[dict[str, Any]]:
+    """SPEC.md's maps at the bundle's cameras, row by row, with 5 decimals: of all stages, and where
+    there are several, of the first alone."""
+    found = []
+    several = len(open_bundle(path).manifest["stages"]) > 1
+    for number, stages in ((0, None), (1, None), *([(1, 1)] if several else [])):
+        view = views[number]
+        maps = decoded_maps(read_light_slabs(path, stages=stages), _camera(view))
+        found.append({
+            "camera": number, "stages": stages, "width": view.width, "height": view.height,
+            **{name: [round(float(v), 5) for v in m.ravel()] for name, m in maps.items()},
+        })  # fmt: skip
+    return found
+
+
+def _camera(view: CameraView) -> Camera:
+    intrinsics = [[view.fx, 0, view.cx], [0, view.fy, view.cy], [0, 0, 1]]
+    return Camera(
+        c2w=torch.tensor(view.c2w), K=torch.tensor(intrinsics), width=view.width,
+        height=view.height,
+    )  # fmt: skip

@@ -1,0 +1,214 @@
+"""Bundles of kind ``lightslab``: feature planes of light slabs, and the network that reads them.
+
+Decoding needs numpy alone and gives planes and layers; a picture is made from them by a player, or
+by ``scene4d.exporters.light_slab``. SPEC.md, section 8. Source of the method: LightSpeed, arXiv
+2310.16832.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from scene4d.bundle.arrays import CodedArray, dequantise, uniform
+from scene4d.bundle.coding import Coded, Decoded, decode_scene, encode_scene
+from scene4d.bundle.container import Bundle
+from scene4d.bundle.quantise import rounded
+from scene4d.bundle.splats import error_of
+from scene4d.errors import DataError
+
+KIND = "lightslab"
+OUTPUTS = 5
+"""Red, green, blue, alpha, depth."""
+WEIGHT_LEVELS = 255
+"""Levels of a weight between its layer's smallest and largest."""
+MAX_TURN = 1e-3
+"""How far the rows of a slab's rotation may be from orthonormal."""
+_STREAMS = 4
+"""Of the planes of one stage, decoded in parallel."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LightSlabParts:
+    """A light field as integers and steps, before coding."""
+
+    structure: Mapping[str, Any]
+    """The manifest's entry ``lightslab``."""
+    codes: Sequence[np.ndarray]
+    """Of each plane: [slabs * rows * columns, features] int32."""
+    steps: Sequence[np.ndarray]
+    """Of each plane: [features]."""
+    weights: Mapping[str, np.ndarray]
+    """``LAYER.weight`` and ``LAYER.bias`` of every layer of :func:`layer_shapes`, float32."""
+    weight_levels: int = WEIGHT_LEVELS
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LightSlabArrays:
+    """A decoded light field."""
+
+    structure: Mapping[str, Any]
+    planes: Sequence[np.ndarray]
+    """Of each plane: [slabs, rows, columns, features] float32; 0 where its stage was not read."""
+    layers: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    """Weight, shaped as :func:`layer_shapes` says, and bias of each layer, float32."""
+
+
+def encode_light_slab(parts: LightSlabParts) -> Coded:
+    """Members, and the manifest's part, of a light field."""
+    structure = parts.structure
+    _check_structure(structure)
+    arrays = []
+    for name, shape in layer_shapes(structure).items():
+        weight, bias = parts.weights[f"{name}.weight"], parts.weights[f"{name}.bias"]
+        if weight.shape != shape or bias.shape != shape[:1]:
+            raise ValueError(f"layer {name} is {weight.shape} and {bias.shape}, should be {shape}")
+        arrays.append(_column(f"net_{name}_weight", weight, parts.weight_levels))
+        # Few, and added to sums of many: they keep 16 bits.
+        arrays.append(_column(f"net_{name}_bias", bias, (1 << 16) - 1))
+    for number, (plane, codes, steps) in enumerate(
+        zip(structure["planes"], parts.codes, parts.steps, strict=True)
+    ):
+        if codes.shape != (_texels(structure, plane), structure["features"]):
+            raise ValueError(f"plane {number} is {codes.shape}, unlike its entry {plane}")
+        arrays.append(
+            CodedArray(
+                name=f"plane_{number}",
+                codes=np.ascontiguousarray(codes, dtype=np.int32),
+                quantiser=uniform([rounded(float(s)) for s in steps], len(steps)),
+                stage=plane["stage"],
+                stream=f"planes{number % _STREAMS}",
+            )
+        )
+    coded = encode_scene(None, arrays)
+    manifest = {"count": 0, "sh_degree": 0, KIND: dict(structure), **coded.manifest}
+    return replace(coded, manifest=manifest)
+
+
+def _column(name: str, values: np.ndarray, levels: int) -> CodedArray:
+    """One layer's weights or biases as one column."""
+    column = values.reshape(-1, 1).astype(np.float64)
+    step = rounded(float(2 * np.abs(column).max() / (levels - 1)) or 1.0)
+    codes = np.rint(column / step).astype(np.int32)
+    return CodedArray(
+        name=name, codes=codes, quantiser=uniform(step, 1), stage=0, stream="network",
+        error=error_of(step * codes - column),
+    )  # fmt: skip
+
+
+def layer_shapes(structure: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the layers' weights by name, in their order: (outputs, inputs), of convolutions
+    (outputs, inputs, 3, 3)."""
+    d = structure["decoder"]
+    encoded, width, channels = d["encoded"], d["width"], d["channels"]
+    inputs = len(structure["planes"]) * structure["features"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "encode": (encoded, inputs),
+        "first": (width, d["samples"] ** 2 * encoded),
+    }
+    for i in range(d["blocks"]):
+        shapes |= {f"block_{i}_0": (width, width), f"block_{i}_1": (width, width)}
+    shapes["last"] = (4 * channels[0], width)
+    skip = d["samples"].bit_length() - 2
+    for j, (into, out) in enumerate(zip(channels, [*channels[1:], OUTPUTS], strict=True)):
+        shapes[f"sharpen_{j}"] = (4 * out, into + (encoded if j == skip else 0), 3, 3)
+    return shapes
+
+
+def decode_light_slab(bundle: Bundle, *, stages: int | None = None) -> LightSlabArrays:
+    """Planes and layers of an opened bundle; of its first ``stages``. Raises :class:`DataError`."""
+    manifest = bundle.manifest
+    if manifest["kind"] != KIND:
+        raise DataError(f"is of kind {manifest['kind']!r}, not {KIND}", where=bundle.path)
+    try:
+        structure = checked_structure(manifest)
+        return _arrays_of(structure, decode_scene(bundle, stages=stages))
+    except DataError as error:
+        raise DataError(error.what, where=bundle.path, fix=error.fix) from error
+
+
+def checked_structure(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest's entry ``lightslab``, checked against the rest.
+
+    Types and ranges of single entries are the schema's matter.
+    """
+    structure = manifest.get(KIND)
+    if structure is None:
+        raise DataError(f"the manifest has no entry {KIND!r}")
+    points = sum(stage["points"] for stage in manifest["stages"])
+    if manifest["count"] or manifest["sh_degree"] or points or "positions" in manifest:
+        raise DataError("a light field has no points: count, sh_degree and points must be 0")
+    _check_structure(structure)
+    arrays = {entry["name"]: entry for entry in manifest["arrays"]}
+    for number, plane in enumerate(structure["planes"]):
+        size = (_texels(structure, plane), structure["features"], plane["stage"])
+        _check_array(arrays, f"plane_{number}", size)
+    for name, shape in layer_shapes(structure).items():
+        _check_array(arrays, f"net_{name}_weight", (int(np.prod(shape)), 1, 0))
+        _check_array(arrays, f"net_{name}_bias", (shape[0], 1, 0))
+    return structure
+
+
+def _check_array(
+    arrays: Mapping[str, Mapping[str, Any]], name: str, size: tuple[int, int, int]
+) -> None:
+    """An array's items, components and stage, before anything is decoded."""
+    entry = arrays.get(name)
+    if entry is None:
+        raise DataError(f"array {name!r} is missing")
+    found = (entry.get("items"), entry["components"], entry.get("stage"))
+    if found != size:
+        raise DataError(
+            f"array {name!r} should be {size[0]} x {size[1]} of stage {size[2]},"
+            f" got {found[0]} x {found[1]} of stage {found[2]}"
+        )
+    if entry.get("basis") or entry.get("mean") or entry.get("quantiser", {}).get("array"):
+        raise DataError(f"array {name!r} refers to another, which kind {KIND} does not allow")
+
+
+def _texels(structure: Mapping[str, Any], plane: Mapping[str, Any]) -> int:
+    return len(structure["slabs"]) * plane["rows"] * plane["columns"]
+
+
+def _check_structure(structure: Mapping[str, Any]) -> None:
+    """What the schema cannot say of the entry by itself."""
+    count = len(structure["slabs"][0]["disparities"])
+    for number, slab in enumerate(structure["slabs"]):
+        lists = {name: np.array(slab[name], dtype=np.float64) for name in ("low", "high")}
+        if len(slab["disparities"]) != count or {len(v) for v in lists.values()} != {count}:
+            raise DataError(f"{KIND}.slabs[{number}] has another number of planes than the first")
+        if not (lists["low"].astype(np.float32) < lists["high"].astype(np.float32)).all():
+            raise DataError(f"{KIND}.slabs[{number}] has a range whose low is not below its high")
+        turn = np.array(slab["rotation"], dtype=np.float64)
+        if np.abs(turn @ turn.T - np.eye(3)).max() > MAX_TURN or np.linalg.det(turn) < 0:
+            raise DataError(f"{KIND}.slabs[{number}].rotation is no rotation")
+    stages = [plane["stage"] for plane in structure["planes"]]
+    if stages[0] != 0 or stages != sorted(stages):
+        raise DataError(f"the stages of {KIND}.planes do not rise from 0")
+    if any(max(plane["axes"]) >= 2 * count for plane in structure["planes"]):
+        raise DataError(f"a plane of {KIND} has an axis beyond the {2 * count} coordinates")
+    decoder = structure["decoder"]
+    if decoder["samples"] not in [1 << i for i in range(len(decoder["channels"]) + 1)]:
+        raise DataError(
+            f"{KIND}.decoder takes {decoder['samples']} samples, no power of 2 up to"
+            f" {1 << len(decoder['channels'])}"
+        )
+
+
+def _arrays_of(structure: Mapping[str, Any], decoded: Decoded) -> LightSlabArrays:
+    planes = []
+    for number, plane in enumerate(structure["planes"]):
+        shape = (len(structure["slabs"]), plane["rows"], plane["columns"], structure["features"])
+        name = f"plane_{number}"
+        if name in decoded.arrays:
+            planes.append(dequantise(name, decoded.arrays).reshape(shape))
+        else:
+            planes.append(np.zeros(shape, dtype=np.float32))
+    layers = {}
+    for name, shape in layer_shapes(structure).items():
+        weight = dequantise(f"net_{name}_weight", decoded.arrays).reshape(shape)
+        layers[name] = weight, dequantise(f"net_{name}_bias", decoded.arrays)[:, 0]
+    return LightSlabArrays(structure=structure, planes=planes, layers=layers)
