@@ -14,12 +14,11 @@ from scene4d.representations.light_slabs.decoder import Decoder, DecoderShape
 from scene4d.representations.light_slabs.light_slabs import (
     LightSlabs,
     LightSlabsSettings,
-    rounded,
     sizes,
 )
 from scene4d.representations.light_slabs.method import LightSlabMethod
 from scene4d.representations.light_slabs.placement import Content, place_slabs
-from scene4d.representations.light_slabs.planes import PlanesShape
+from scene4d.representations.light_slabs.planes import PlanesShape, plane_codes, rounded
 from scene4d.representations.light_slabs.slabs import (
     FADE,
     MAX_SLABS,
@@ -418,17 +417,21 @@ def test_pictures_are_decoded_at_the_scale_of_training():
 # Quantisation
 
 
-def test_rounded_values_are_few_near_and_keep_their_gradient():
-    table = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    for bits in (8, 4):
-        table.grad = None
-        near = rounded(table, bits)
-        step = table.detach().abs().amax(dim=0) / (2 ** (bits - 1) - 1)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rounded_values_are_few_near_and_keep_their_gradient(bits):
+    planes = PlanesShape(slabs=2, features=3, resolutions=(4, 9)).plane_set()
+    g = torch.Generator().manual_seed(0)
+    table = torch.randn(planes.texels, 3, generator=g, requires_grad=True)
+    near = rounded(table, planes, bits)
+    near.sum().backward()
+    assert torch.equal(table.grad, torch.ones_like(table))
+    for index in range(len(planes.planes)):
+        grid = planes.grid(table.detach(), index)
+        codes, step = plane_codes(grid, bits)
+        assert codes.abs().max() == 2 ** (bits - 1) - 1 and torch.equal(codes, codes.round())
         # Half a step, and float32.
-        assert ((near - table).abs() <= step / 2 * 1.001).all()
-        assert len(near[:, 0].detach().div(step[0]).round().unique()) < 2**bits
-        near.sum().backward()
-        assert torch.equal(table.grad, torch.ones_like(table))
+        assert ((codes * step - grid).abs() <= step * 0.5001).all()
+        assert torch.allclose(planes.grid(near.detach(), index), codes * step, atol=1e-6)
 
 
 # Training

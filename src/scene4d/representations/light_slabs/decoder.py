@@ -65,7 +65,8 @@ class DecoderShape:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> DecoderShape:
         """From :meth:`plain`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
+        values: dict[str, Any] = dict(plain)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def convolutions(self) -> list[tuple[int, int]]:
         """Channels in and out of the 3x3 convolutions; a quarter of those out after doubling."""
@@ -104,10 +105,7 @@ class Decoder(nn.Module):
         self.shape = shape
         self.encode = nn.Linear(shape.inputs, shape.encoded)
         self.first = nn.Linear(shape.encoded * shape.samples**2, shape.width)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList([nn.Linear(shape.width, shape.width) for _ in range(2)])
-            for _ in range(shape.blocks)
-        )
+        self.blocks = nn.ModuleList(Residual(shape.width) for _ in range(shape.blocks))
         self.last = nn.Linear(shape.width, 4 * (shape.channels[0] if shape.channels else OUTPUTS))
         self.sharpen = nn.ModuleList(nn.Conv2d(i, o, 3) for i, o in shape.convolutions())
         self._start(generator)
@@ -124,8 +122,8 @@ class Decoder(nn.Module):
         encoded = torch.relu(self.encode(features))
         tiles = encoded.view(n, down // per, per, across // per, per, -1).transpose(2, 3)
         x = self.first(tiles.flatten(3))
-        for into, out in self.blocks:
-            x = x + out(torch.relu(into(torch.relu(x))))
+        for block in self.blocks:
+            x = block(x)
         x = self.last(torch.relu(x)).permute(0, 3, 1, 2)  # channels last in memory
         x = pixel_shuffle(x, 2)
         for step, conv in enumerate(self.sharpen):
@@ -138,14 +136,27 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def _start(self, generator: torch.Generator | None) -> None:
         """He's variance; the blocks' second layers small, so that they start near the identity."""
-        layers = [m for m in self.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-        small = [block[1] for block in self.blocks]
-        for layer in layers:
-            fan = layer.weight[0].numel()
-            std = (2.0 / fan) ** 0.5 * (0.2 if layer in small else 1.0)
+        for name, layer in self.named_modules():
+            if not isinstance(layer, nn.Linear | nn.Conv2d):
+                continue
+            std = (2.0 / layer.weight[0].numel()) ** 0.5 * (0.2 if name.endswith(".out") else 1.0)
             noise = torch.randn(layer.weight.shape, generator=generator)
             layer.weight.copy_(noise * std)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+
+class Residual(nn.Module):
+    """Two 1x1 convolutions of every ray, added to what comes in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.into = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "*rays width"]) -> Float[Tensor, "*rays width"]:
+        """The sum."""
+        return x + self.out(torch.relu(self.into(torch.relu(x))))
 
 
 def inner(

@@ -18,7 +18,7 @@ from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
 from scene4d.representations.light_slabs.placement import find_content, place_slabs
-from scene4d.representations.light_slabs.planes import PlanesShape
+from scene4d.representations.light_slabs.planes import PlanesShape, rounded
 from scene4d.representations.light_slabs.slabs import Slabs
 from scene4d.representations.plane_lookup import lookup_planes
 
@@ -157,7 +157,7 @@ class LightSlabs(Representation):
     def _table(self) -> Tensor:
         if self.progress < self.settings.quantise_at:
             return self.table
-        return rounded(self.table, self.settings.bits)
+        return rounded(self.table, self.plane_set, self.settings.bits)
 
     def _depth(self, camera: Camera, raw: Tensor, alpha: Tensor) -> Tensor:
         """Along the viewing axis: the ray's point next to the content's centre, moved along the
@@ -262,13 +262,6 @@ class LightSlabs(Representation):
             "mb_at_8_bits": self.num_bytes() / 1e6,
             "gmac_800": self.macs(800, 800) / 1e9,
         }
-
-
-def rounded(table: Float[Tensor, "rows features"], bits: int) -> Float[Tensor, "rows features"]:
-    """The table as ``bits`` a value keep it, with the gradient of the table itself."""
-    step = table.detach().abs().amax(dim=0).clamp_min(1e-8) / (2 ** (bits - 1) - 1)
-    near = (table.detach() / step).round() * step
-    return table + (near - table).detach()
 
 
 def _bundle(camera: Camera, step: float, rows: int, columns: int, ring: int) -> Rays:

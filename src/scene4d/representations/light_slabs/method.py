@@ -36,13 +36,13 @@ class LightSlabMethod(Method):
     """One slab along the cameras, the faces of a cube, or clusters of viewing directions."""
     depths: int = 6
     """Parallel planes of a slab, 2 or more; LightSpeed has 2."""
-    crossed: bool = True
-    """Also planes over one coordinate of the first plane and one of the last."""
+    crossed: bool = False
+    """Also planes over one coordinate of the first plane and one of the last, as in LightSpeed."""
     features: int = 4
     """Of each plane at each level."""
-    resolutions: tuple[int, ...] = (16, 43, 115)
+    resolutions: tuple[int, ...] = (32, 128)
     """Samples along an axis of the parallel planes, level by level."""
-    crossed_resolutions: tuple[int, ...] = (16, 32, 64)
+    crossed_resolutions: tuple[int, ...] = (16, 64)
     """Samples along an axis of the crossed planes."""
     max_mb: float = 3.9
     """Planes and decoder at 8 bits a value, MB (10^6 bytes): planes that would not fit get fewer
@@ -61,7 +61,7 @@ class LightSlabMethod(Method):
     """Share of training at which planes are rounded."""
     bits: int = 8
     """Of a plane's value."""
-    planes_lr: float = 0.02
+    planes_lr: float = 0.05
     decoder_lr: float = 2e-3
     settle: float = 0.05
     """Learning rates end at this share of their start."""

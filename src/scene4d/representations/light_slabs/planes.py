@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from scene4d.representations.plane_lookup import Plane, PlaneSet
 
 
@@ -67,4 +71,26 @@ class PlanesShape:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> PlanesShape:
         """From :meth:`plain`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
+        values: dict[str, Any] = dict(plain)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def plane_codes(
+    grid: Float[Tensor, "slabs rows columns features"], bits: int
+) -> tuple[Float[Tensor, "slabs rows columns features"], Float[Tensor, "slabs 1 1 features"]]:
+    """Integers of at most ``bits`` bits, sign included, and their steps: one of each slab's plane
+    and feature, such that the largest value is the largest code. Code times step is the value."""
+    step = grid.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-8) / (2 ** (bits - 1) - 1)
+    return (grid / step).round(), step
+
+
+def rounded(
+    table: Float[Tensor, "texels features"], planes: PlaneSet, bits: int
+) -> Float[Tensor, "texels features"]:
+    """The table as :func:`plane_codes` keep it, with the gradient of the table itself."""
+    values = table.detach()
+    near = torch.empty_like(values)
+    for index in range(len(planes.planes)):
+        codes, step = plane_codes(planes.grid(values, index), bits)
+        planes.grid(near, index).copy_(codes * step)
+    return table + (near - values)
