@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from scene4d.bundle.container import open_bundle
 from scene4d.bundle.lpgs import encode_lpgs
+from scene4d.cameras.around import sphere_around
 from scene4d.errors import UsageError
 from scene4d.exporters.bundle import export, lpgs_parts
 from scene4d.exporters.options import BundleOptions
@@ -17,6 +19,7 @@ from scene4d.exporters.s4d import read_s4d
 from scene4d.exporters.source import ExportSource, cloud_of
 from scene4d.representations.hash_grid import GridShape
 from scene4d.representations.lpgs.parent_child import ParentChildSplats
+from scene4d.representations.lpgs.seeds import KEPT_CAMERAS
 from scene4d.representations.lpgs.structure import Structure
 from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.splat_cloud import SplatCloud
@@ -124,6 +127,37 @@ def test_a_size_out_of_reach_is_refused_with_the_nearest(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"nearest is 0\.\d+ MB"):
         export(source, tmp_path / "scene.s4d", BundleOptions(target_mb=0.001))
     assert not (tmp_path / "scene.s4d").exists()
+
+
+def test_what_to_do_about_a_size_out_of_reach_depends_on_what_is_exported(tmp_path: Path) -> None:
+    options = BundleOptions(target_mb=0.001)
+    trained = ExportSource(path=Path("scene"), representation=random_scene(PLAIN, 1000))
+    with pytest.raises(UsageError) as error:  # as compress and train lpgs end
+        export(trained, tmp_path / "scene.s4d", options)
+    assert "--max-minutes" in str(error.value) and "scene4d compress" not in str(error.value)
+    file = ExportSource(path=Path("scene.ply"), splats=cloud_of(random_splats(1000)))
+    with pytest.raises(UsageError, match=r"scene4d compress SCENE OUT.s4d --target-mb 0.001"):
+        export(file, tmp_path / "scene.s4d", options)
+
+
+@pytest.mark.parametrize("rendered", [False, True])
+def test_few_of_the_cameras_that_we_placed_ourselves_are_kept(
+    rendered: bool, tmp_path: Path
+) -> None:
+    cameras = sphere_around(torch.randn(50, 3), count=40, size=64)
+    source = ExportSource(
+        path=Path("scene"), representation=random_scene(PLAIN, 30), cameras=cameras,
+        rendered=rendered,
+    )  # fmt: skip
+    export(source, tmp_path / "scene.s4d")
+    manifest = open_bundle(tmp_path / "scene.s4d").manifest
+    names = [camera["name"] for camera in manifest["cameras"]]
+    assert len(names) == (KEPT_CAMERAS if rendered else 40)
+    assert names[0] == "camera 0" and names[-1] == "camera 39"  # evenly among all
+    # It looks right from all of them, kept or not; 7 digits are stored.
+    low, high = (np.array(corner) for corner in manifest["limits"]["cameras"])
+    places = np.stack([camera.position.numpy() for camera in cameras])
+    assert (places >= low - 1e-5).all() and (places <= high + 1e-5).all()
 
 
 def test_estimated_bytes_follow_the_coder() -> None:

@@ -1,12 +1,15 @@
 """Teachers: whose capture is used, in whose frame, and what is said where they are missing."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from scene4d.bundle.scene_info import default_info
+from scene4d.bundle.splats import write_splats_bundle
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Frame, Scene
 from scene4d.errors import DataError, UsageError
@@ -284,6 +287,14 @@ def test_splat_files_that_only_their_name_tells_teach_too(tmp_path):
 
     write_splats(tmp_path / "scene.splat", random_cloud())
     assert load_teacher(tmp_path / "scene.splat").representation.num_gaussians == 60
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_a_bundle_teaches_with_or_without_antialiasing_as_it_says(antialiased, tmp_path):
+    cloud = random_cloud()
+    info = replace(default_info(cloud), antialiased=antialiased)
+    write_splats_bundle(tmp_path / "scene.s4d", cloud, None, info)
+    assert load_teacher(tmp_path / "scene.s4d").representation.antialiased is antialiased
 
 
 def test_a_file_without_splats_is_refused_before_training(tmp_path):

@@ -98,4 +98,5 @@ def open_source(path: Path, *, device: str = "auto") -> ExportSource:
         representation=run.representation,
         cameras=[camera.to(chosen) for camera in run.cameras.train],
         source_from_scene=run.cameras.source_from_scene,
+        rendered=run.options.data is None and run.options.teacher is not None,
     )

@@ -23,6 +23,7 @@ from scene4d.exporters.options import BundleOptions
 from scene4d.exporters.source import ExportSource, cloud_of, splats_of
 from scene4d.representations.base import Representation
 from scene4d.representations.lpgs.parent_child import CODED, ParentChildSplats
+from scene4d.representations.lpgs.seeds import KEPT_CAMERAS
 from scene4d.splat_cloud import SplatCloud
 
 POSTER_WIDTH = 480
@@ -57,7 +58,10 @@ def export(source: ExportSource, path: Path, options: BundleOptions | None = Non
         kind, cloud = SPLATS, _scene_cloud(source)
         encode = _splats_encoder(cloud)
     info = scene_info(source, cloud)
-    landed = land(lambda factor: _sized(kind, encode(factor), info, factor), target_mb, path)
+    landed = land(
+        lambda factor: _sized(kind, encode(factor), info, factor), target_mb, path,
+        trained=kind == LPGS,
+    )  # fmt: skip
     bundle_writer(kind, landed.coded, info).write(Path(path))
     each = landed.size / max(1, landed.coded.manifest["count"])
     return (
@@ -66,10 +70,13 @@ def export(source: ExportSource, path: Path, options: BundleOptions | None = Non
     )
 
 
-def land(at: Callable[[float], Landed], target_mb: float | None, path: Path) -> Landed:
+def land(
+    at: Callable[[float], Landed], target_mb: float | None, path: Path, *, trained: bool = False
+) -> Landed:
     """The bundle at the trained steps, or with all steps scaled so that its size is the target.
 
-    Raises :class:`UsageError` where no scale reaches the target within 2%.
+    ``trained``: the scene is one whose training chooses its size. Raises :class:`UsageError` where
+    no scale reaches the target within 2%.
     """
     best = last = at(1.0)
     if target_mb is None:
@@ -88,7 +95,11 @@ def land(at: Callable[[float], Landed], target_mb: float | None, path: Path) -> 
             f"cannot be made {target_mb} MB by changing the steps of its values alone: the nearest"
             f" is {best.size / 1e6:.3f} MB",
             where=path,
-            fix="train it for that size: scene4d compress SCENE OUT.s4d --target-mb MB",
+            fix=f"train longer for that size (--target-mb {target_mb:g} with more --max-minutes or"
+            f" --steps), or ask for about {best.size / 1e6:.2g} MB"
+            if trained
+            else "train it for that size: scene4d compress SCENE OUT.s4d --target-mb"
+            f" {target_mb:g}",
         )
     return best
 
@@ -160,9 +171,13 @@ def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
 
 
 def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
-    """Cameras, limits, the way home, and a poster rendered from the first camera."""
+    """Cameras (a few where nobody took a photograph), limits, the way home, and a poster rendered
+    from the first camera."""
     views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
     info = default_info(cloud, cameras=views or (_upright_view(cloud),))
+    if source.rendered and len(views) > KEPT_CAMERAS:
+        kept = np.linspace(0, len(views) - 1, KEPT_CAMERAS).round().astype(int)
+        info = replace(info, cameras=tuple(views[i] for i in kept))
     home = _rows(source.source_from_scene) if source.splats is None else info.transform
     scene = source.representation
     if scene is None:

@@ -28,6 +28,8 @@ class ExportSource:
     representation: Representation | None = None
     cameras: Sequence[Camera] = ()
     """Of the training images, in scene coordinates."""
+    rendered: bool = False
+    """Trained on renders of a teacher: nobody photographed from these cameras."""
     splats: SplatCloud | None = None
     """Read from a file, already in the input's frame."""
     source_from_scene: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))

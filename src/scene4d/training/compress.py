@@ -155,6 +155,7 @@ def _one(
         representation=run.representation,
         cameras=run.cameras.train,
         source_from_scene=run.cameras.source_from_scene,
+        rendered=run.options.data is None and run.options.teacher is not None,
     )
     _log.info("%s", bundle.export(source, output))
     scene, images = load_capture(options, split="test", teacher=teacher)

@@ -89,6 +89,10 @@ def shown(splats: GaussianSplats, cameras: Sequence[Camera]) -> Float[Tensor, "n
     return total
 
 
+KEPT_CAMERAS = 8
+"""So many of the cameras that we placed ourselves, for renders of a teacher, go into a bundle."""
+
+
 def structure_for(scene: Scene, splats: GaussianSplats, method: LpgsMethod) -> Structure:
     """The network's shape; its grid is as large as the scene has Gaussians."""
     positions = torch.stack([camera.position for camera in scene.train_cameras()])
@@ -129,8 +133,10 @@ def _position_bits(scene: Scene) -> int:
 
 def container_bytes(scene: Scene) -> float:
     """About what a bundle of ``scene`` takes without its Gaussians: the manifest's own entries,
-    one for each camera, and a poster of at most 480 pixels' width (measured, to some 5 kB)."""
+    one for each camera that it keeps, and a poster of at most 480 pixels' width (measured, to
+    some 5 kB)."""
     cameras = scene.train_cameras()
     smaller = math.ceil(cameras[0].width / 480)
     pixels = (cameras[0].width // smaller) * (cameras[0].height // smaller)
-    return 3_000 + 265 * len(cameras) + 0.05 * pixels
+    kept = min(len(cameras), KEPT_CAMERAS) if scene.dataparser == "rendered" else len(cameras)
+    return 3_000 + 265 * kept + 0.05 * pixels
