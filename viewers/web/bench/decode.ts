@@ -19,6 +19,8 @@ const nowhere: Sink = {
   poster: () => {},
   extent: () => {},
   piece: () => {},
+  field: () => {},
+  planes: () => {},
   progress: () => {},
   references: () => {},
   breathe: () => Promise.resolve(),
@@ -43,7 +45,9 @@ async function decodeOnce(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
   const bundle = await openFile(new MemorySource(bytes));
   const { manifest } = bundle;
   const decoder = await StageDecoder.open(bundle);
-  const reader = kinds[manifest.kind]!.open(decoder, manifest.sh_degree);
+  const kind = kinds[manifest.kind];
+  if (kind.drawable !== "splats") throw new Error("a bundle without splats");
+  const reader = kind.open(decoder, manifest.sh_degree);
   let count = 0;
   for (const [number, stage] of manifest.stages.entries()) {
     const decoded = decoder.decode(number, await bundle.read(stage.member));

@@ -417,7 +417,14 @@ export class Player {
     const camera = this.camera();
     const ray = rayThrough(camera, x, y);
     const origin: V3 = [camera.c2w[3]!, camera.c2w[7]!, camera.c2w[11]!];
-    const answer = await this.ask({ type: "pick", id: 0, origin, direction: ray });
+    const drawn = { c2w: Array.from(camera.c2w), K: Array.from(camera.K), x, y };
+    const answer = await this.ask({
+      type: "pick",
+      id: 0,
+      origin,
+      direction: ray,
+      camera: drawn,
+    });
     const distance = answer.type === "picked" ? answer.distance : null;
     return distance === null ? null : add(origin, scale(ray, distance / Math.hypot(...ray)));
   }

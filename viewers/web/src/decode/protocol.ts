@@ -1,4 +1,5 @@
 import type { FailureKind } from "./errors";
+import type { Field, FieldPlane, FieldShape } from "./field/field";
 import type { PackedSplats } from "./pack";
 
 /** A camera of the capture, with the name of its picture. */
@@ -76,6 +77,8 @@ export interface PickRequest {
   id: number;
   origin: [number, number, number];
   direction: [number, number, number];
+  /** What is drawn: a pixel, and the camera that it is one of. */
+  camera: { c2w: number[]; K: number[]; x: number; y: number };
 }
 
 /** Asks for a reference picture of the open bundle. */
@@ -92,6 +95,8 @@ export type FromWorker =
   | { type: "poster"; id: number; bytes: Uint8Array<ArrayBuffer>; mime: string }
   | { type: "extent"; id: number; extent: Extent }
   | { type: "piece"; id: number; packed: PackedSplats; stage: number }
+  | { type: "field"; id: number; shape: FieldShape; layers: Field["layers"] }
+  | { type: "planes"; id: number; planes: FieldPlane[]; stage: number }
   | { type: "progress"; id: number; loaded: number; total: number; phase: "download" | "decode" }
   | { type: "done"; id: number; milliseconds: number }
   | { type: "failed"; id: number; kind: FailureKind; where: string; detail: string }

@@ -1,4 +1,5 @@
 import { SceneError } from "./errors";
+import type { Field, FieldPlane, FieldShape } from "./field/field";
 import type { PackedSplats } from "./pack";
 import type { Extent, SceneInfo } from "./protocol";
 import { CHUNK_SPLATS, splatBytes } from "./splats";
@@ -17,6 +18,10 @@ export interface Sink {
   poster(bytes: Uint8Array<ArrayBuffer>, mime: string): void;
   extent(extent: Extent): void;
   piece(packed: PackedSplats, stage: number): void;
+  /** A field of light, of which no plane is there yet. */
+  field(shape: FieldShape, layers: Field["layers"]): void;
+  /** Planes of a field; those of the first stage make the first picture. */
+  planes(planes: FieldPlane[], stage: number): void;
   progress(loaded: number, total: number, phase: "download" | "decode"): void;
   /** How to get at the pictures that the writer's renderer made. */
   references(read: ReferenceReader): void;

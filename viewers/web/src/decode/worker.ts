@@ -1,5 +1,7 @@
 /// <reference lib="webworker" />
 import { SceneError } from "./errors";
+import type { Field } from "./field/field";
+import { pickInField } from "./field/pick";
 import { openScene } from "./open";
 import { transferables } from "./pack";
 import { type Pickable, pickAlong, pickable } from "./pick";
@@ -11,6 +13,7 @@ declare const self: DedicatedWorkerGlobalScope;
 
 let current = 0;
 let pieces: Pickable[] = [];
+let field: Field | null = null;
 let references: ReferenceReader | null = null;
 
 function post(message: FromWorker, transfer: Transferable[] = []): void {
@@ -21,12 +24,15 @@ self.onmessage = (event: MessageEvent<ToWorker>) => {
   const message = event.data;
   if (message.type === "open") void open(message);
   else if (message.type === "pick") {
-    const distance = pickAlong(pieces, message.origin, message.direction);
+    const distance = field
+      ? pickInField(field, message.camera)
+      : pickAlong(pieces, message.origin, message.direction);
     post({ type: "picked", id: message.id, distance });
   } else if (message.type === "reference") void reference(message.id, message.index);
   else {
     current++;
     pieces = [];
+    field = null;
     references = null;
   }
 };
@@ -45,6 +51,7 @@ async function open(request: OpenRequest): Promise<void> {
   const { id } = request;
   current = id;
   pieces = [];
+  field = null;
   const started = performance.now();
   try {
     await openScene(request, sinkFor(id), decodePicture);
@@ -77,6 +84,16 @@ function sinkFor(id: number): Sink {
       live();
       pieces.push(pickable(packed));
       post({ type: "piece", id, packed, stage }, transferables(packed));
+    },
+    field: (shape, layers) => {
+      live();
+      field = { shape, layers, planes: shape.planes.map(() => null) };
+      post({ type: "field", id, shape, layers });
+    },
+    planes: (planes, stage) => {
+      live();
+      for (const { index, values } of planes) field!.planes[index] = values;
+      post({ type: "planes", id, planes, stage });
     },
     progress: (loaded, total, phase) => post({ type: "progress", id, loaded, total, phase }),
     references: (read) => {

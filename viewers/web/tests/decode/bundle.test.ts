@@ -16,7 +16,7 @@ const chair = readBytes(
 async function decodeAll(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
   const bundle = await openFile(new MemorySource(bytes));
   const decoder = await StageDecoder.open(bundle);
-  const reader = kinds[bundle.manifest.kind]!.open(decoder, bundle.manifest.sh_degree);
+  const reader = kinds.splats.open(decoder, bundle.manifest.sh_degree);
   let count = 0;
   for (const [number, stage] of bundle.manifest.stages.entries()) {
     const decoded = decoder.decode(number, await bundle.read(stage.member));

@@ -104,6 +104,8 @@ describe("kind lpgs", () => {
         extent: () => {},
         references: () => {},
         progress: () => {},
+        field: () => {},
+        planes: () => {},
         breathe: () => Promise.resolve(),
         piece: ({ count }: { count: number }) => {
           expect(count).toBeLessThanOrEqual(CHUNK_SPLATS);

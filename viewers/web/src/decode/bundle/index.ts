@@ -5,7 +5,7 @@ import type { CaptureCamera, OpenRequest, SceneInfo } from "../protocol";
 import { guardTotal, type Sink } from "../sink";
 import { damaged } from "./bytes";
 import type { Bundle } from "./container";
-import { chunks } from "./kind";
+import { chunks, type FieldKind, type Kind, type SplatKind } from "./kind";
 import { kinds } from "./kinds";
 import type { Manifest } from "./manifest.gen";
 import { checkDeclared, decodedBytes, StageDecoder } from "./stages";
@@ -19,7 +19,7 @@ export async function deliverBundle(
   sink: Sink,
 ): Promise<void> {
   const { manifest } = bundle;
-  const kind = kinds[manifest.kind];
+  const kind: Kind | undefined = kinds[manifest.kind];
   if (!kind) throw new SceneError("kind", "bundle", `kind ${manifest.kind} cannot be drawn`);
   checkDeclared(bundle);
   checkScene(manifest);
@@ -36,6 +36,17 @@ export async function deliverBundle(
   const poster = await bundle.read(manifest.poster);
   sink.poster(poster, mimeOf(poster));
   const decoder = await StageDecoder.open(bundle);
+  if (kind.drawable === "field") await deliverField(decoder, kind, sink);
+  else await deliverSplats(decoder, kind, { shown, degree }, sink);
+}
+
+async function deliverSplats(
+  decoder: StageDecoder,
+  kind: SplatKind,
+  { shown, degree }: { shown: number; degree: number },
+  sink: Sink,
+): Promise<void> {
+  const { bundle, manifest } = decoder;
   const reader = kind.open(decoder, degree);
   let drawn = 0;
   let held = 0;
@@ -64,6 +75,29 @@ export async function deliverBundle(
     }
     // A thinned stage used the budget up, even where it ended a little short of it.
     if (stride > 1 || drawn >= shown) break;
+  }
+}
+
+/** The network with the first planes, then the finer ones as they come. */
+async function deliverField(decoder: StageDecoder, kind: FieldKind, sink: Sink): Promise<void> {
+  const { bundle, manifest } = decoder;
+  const shape = kind.shape(manifest);
+  let next = bundle.read(manifest.stages[0]!.member);
+  for (const number of manifest.stages.keys()) {
+    const member = await next;
+    const following = manifest.stages[number + 1];
+    if (following) next = bundle.read(following.member);
+    next.catch(() => {});
+    decoder.decode(number, member);
+    await sink.breathe();
+    if (number === 0) {
+      const { centre, radius } = shape.content;
+      sink.extent({ center: centre as V3, radius });
+      sink.field(shape, kind.layers(decoder));
+    }
+    sink.planes(kind.planes(decoder, number), number);
+    sink.progress(number + 1, manifest.stages.length, "decode");
+    await sink.breathe();
   }
 }
 

@@ -1,17 +1,33 @@
+import type { Field, FieldPlane, FieldShape } from "../field/field";
 import type { SplatData } from "../splats";
 import type { Manifest } from "./manifest.gen";
 import type { DecodedStage, StageDecoder } from "./stages";
 import type { Range } from "./values";
 
 /**
- * How one kind of bundle becomes something to draw. Kinds that need another drawable than splats
- * (light slabs, meshes, fields in time) get one beside `splats`, and the timeline its times.
+ * How one kind of bundle becomes something to draw: splats, or a field of light. Kinds that need
+ * another drawable (meshes, fields in time) get one beside these, and the timeline its times.
  */
-export interface Kind {
+export type Kind = SplatKind | FieldKind;
+
+interface AnyKind {
   /** Throws where the manifest of a bundle of `size` bytes says what this kind cannot be. */
   check(manifest: Manifest, size: number): void;
+}
+
+export interface SplatKind extends AnyKind {
+  readonly drawable: "splats";
   /** Reads stages, in order, with harmonics up to `degree`. */
   open(decoder: StageDecoder, degree: number): KindReader;
+}
+
+export interface FieldKind extends AnyKind {
+  readonly drawable: "field";
+  shape(manifest: Manifest): FieldShape;
+  /** The network, once stage 0 is decoded. */
+  layers(decoder: StageDecoder): Field["layers"];
+  /** The planes of a decoded stage. */
+  planes(decoder: StageDecoder, stage: number): FieldPlane[];
 }
 
 export interface KindReader {

@@ -1,6 +1,11 @@
 import type { Kind } from "./kind";
+import { lightslabKind } from "./lightslab";
 import { lpgsKind } from "./lpgs";
 import { splatsKind } from "./plain";
 
 /** Every kind that the player can draw. */
-export const kinds: Readonly<Record<string, Kind>> = { splats: splatsKind, lpgs: lpgsKind };
+export const kinds = {
+  splats: splatsKind,
+  lpgs: lpgsKind,
+  lightslab: lightslabKind,
+} satisfies Record<string, Kind>;

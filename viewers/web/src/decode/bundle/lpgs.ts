@@ -1,14 +1,15 @@
 import { allocateSplats, CHUNK_SPLATS, type SplatData, sigmoid } from "../splats";
 import { damaged } from "./bytes";
 import { FamilyNetwork } from "./family";
-import type { Kind, KindReader } from "./kind";
+import type { KindReader, SplatKind } from "./kind";
 import { checkedStructure, type Structure } from "./lpgs-structure";
 import { readStored } from "./plain";
 import type { DecodedStage, StageDecoder } from "./stages";
 import { type Range, rangeSize } from "./values";
 
 /** Kind `lpgs` (SPEC.md, section 7): parents, and a network that corrects and adds to them. */
-export const lpgsKind: Kind = {
+export const lpgsKind: SplatKind = {
+  drawable: "splats",
   check(manifest, size) {
     checkedStructure(manifest, size);
     const points = manifest.stages.reduce((sum, s) => sum + s.points, 0);

@@ -1,11 +1,12 @@
 import { allocateSplats, CHUNK_SPLATS, coefficients, type SplatData } from "../splats";
 import { damaged } from "./bytes";
-import type { Kind } from "./kind";
+import type { SplatKind } from "./kind";
 import type { DecodedStage, StageDecoder } from "./stages";
 import { type Range, rangeSize } from "./values";
 
 /** Kind `splats` (SPEC.md, section 6): every point is a Gaussian. */
-export const splatsKind: Kind = {
+export const splatsKind: SplatKind = {
+  drawable: "splats",
   check(manifest) {
     const points = manifest.stages.reduce((sum, s) => sum + s.points, 0);
     if (points !== manifest.count) {

@@ -22,7 +22,7 @@ interface Rule {
 }
 
 const DEFINITIONS = schema.$defs as unknown as Record<string, Rule>;
-const KINDS = ["splats", "lpgs"];
+const KINDS: readonly string[] = schema.properties.kind.enum;
 
 /** The manifest's JSON, checked: format, version, kind, then structure. Throws SceneError. */
 export function parseManifest(bytes: Uint8Array): Manifest {

@@ -1,0 +1,22 @@
+import type { PinholeCamera } from "../camera/projection";
+import type { FieldPlane } from "../decode/field/field";
+
+/** A picture's size and what lies behind it. */
+export interface FieldTarget {
+  width: number;
+  height: number;
+  background: readonly [number, number, number];
+}
+
+/** Draws one field of light onto a canvas of its own. */
+export interface FieldRenderer {
+  /** Bytes on the graphics card. */
+  readonly bytes: number;
+  /** Planes that have arrived; others count as zeros. */
+  setPlanes(planes: readonly FieldPlane[]): void;
+  /** False: the picture before is still being drawn, try again later. */
+  draw(view: PinholeCamera, target: FieldTarget): boolean;
+  /** RGBA, 8 bits, top row first, drawn into a texture and read back. */
+  read(view: PinholeCamera, target: FieldTarget): Promise<Uint8Array>;
+  destroy(): void;
+}

@@ -1,0 +1,347 @@
+import type { PinholeCamera } from "../../camera/projection";
+import { SceneError } from "../../decode/errors";
+import type { Field, FieldPlane } from "../../decode/field/field";
+import {
+  decodedCamera,
+  type FieldLayout,
+  layoutOf,
+  type PictureSizes,
+  sizesOf,
+  slabNumbers,
+  slabTexels,
+} from "../layout";
+import { type PlanePlaces, paddedPlane, planePlaces, ROW } from "../planes";
+import type { FieldRenderer, FieldTarget } from "../renderer";
+import { type LayerOrder, layerOrders, packWeights } from "../weights";
+import { FieldDevice, type Layers, type Program } from "./device";
+import {
+  finishShader,
+  firstShader,
+  type Outputs,
+  PRESENT,
+  sampleShader,
+  sharpenShader,
+  trunkShader,
+} from "./shaders";
+
+/** One pass over some of a layer's outputs. */
+interface Pass extends Outputs {
+  program: Program;
+}
+
+interface Stages {
+  samples: Pass[];
+  first: Pass[];
+  blocks: [Pass[], Pass[]][];
+  last: Pass[];
+  sharpen: Pass[][];
+  finish: Program;
+  present: Program;
+}
+
+/** Intermediate results for pictures of one size. */
+interface Results {
+  width: number;
+  height: number;
+  sizes: PictureSizes;
+  samples: Layers;
+  /** Two that take turns, and what is between a block's layers. */
+  trunk: [Layers, Layers];
+  inner: Layers;
+  shuffled: Layers[];
+  picture: WebGLTexture;
+  /** By texture, then by the first layer that is written. */
+  framebuffers: Map<WebGLTexture, Map<number, WebGLFramebuffer>>;
+}
+
+/** A field drawn in WebGL 2: every layer of the network is a pass, or some, over small textures. */
+export class WebGlField implements FieldRenderer {
+  private readonly device: FieldDevice;
+  private readonly layout: FieldLayout;
+  private readonly places: PlanePlaces;
+  private readonly planes: WebGLTexture;
+  private readonly slabs: WebGLTexture;
+  private readonly stages: Stages;
+  private results: Results | null = null;
+  private fence: WebGLSync | null = null;
+
+  /** `precise`: 32 bits for what is between layers, for tests. */
+  constructor(
+    private readonly canvas: HTMLCanvasElement,
+    private readonly field: Field,
+    precise = false,
+  ) {
+    this.device = new FieldDevice(canvas, precise);
+    const { gl } = this.device;
+    const { shape } = field;
+    this.layout = layoutOf(shape);
+    this.places = planePlaces(shape);
+    if (this.places.rows > (gl.getParameter(gl.MAX_TEXTURE_SIZE) as number)) {
+      throw new SceneError("too-big", "WebGL2", `planes of ${this.places.rows} x ${ROW} texels`);
+    }
+    this.planes = this.device.texture(ROW, Math.max(1, this.places.rows), gl.RGBA16F);
+    this.slabs = this.device.texture(slabTexels(shape), shape.slabs.length, gl.RGBA32F);
+    const size = [slabTexels(shape), shape.slabs.length] as const;
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ...size, gl.RGBA, gl.FLOAT, slabNumbers(shape));
+    this.stages = this.makeStages();
+    this.setPlanes(field.planes.flatMap((values, index) => (values ? [{ index, values }] : [])));
+  }
+
+  get bytes(): number {
+    let texels = 0;
+    if (this.results) {
+      const { samples, trunk, shuffled } = this.results.sizes;
+      for (const { width, height, layers } of [samples, trunk, trunk, trunk, ...shuffled]) {
+        texels += width * height * layers;
+      }
+    }
+    return 8 * ROW * this.places.rows + texels * this.device.bytesPerTexel;
+  }
+
+  setPlanes(planes: readonly FieldPlane[]): void {
+    const { gl } = this.device;
+    for (const plane of planes) {
+      const data = paddedPlane(this.field.shape, plane);
+      const row = this.places.starts[plane.index]! / ROW;
+      const rows = data.length / (4 * ROW);
+      gl.bindTexture(gl.TEXTURE_2D, this.planes);
+      gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, row, ROW, rows, gl.RGBA, gl.FLOAT, data);
+    }
+  }
+
+  private makeStages(): Stages {
+    const { device, layout, field, places } = this;
+    const { shape } = field;
+    const orders = layerOrders(shape, layout);
+    const coverage: LayerOrder = {
+      inputs: orders.encode!.inputs,
+      outputs: [...orders.encode!.outputs, -1, -1, -1, -1],
+    };
+    // All programs are started before the first one is waited for.
+    const compiled = (name: string, order: LayerOrder, source: (o: Outputs) => string) => {
+      const parts = this.parts(order).map((part) => ({
+        ...part,
+        program: device.start(source(part)),
+      }));
+      return () => parts.map(({ program, ...part }) => this.pass(program, name, order, part));
+    };
+    const of = (name: string, source: (o: Outputs) => string) =>
+      compiled(name, orders[name]!, source);
+    const samples = compiled("encode", coverage, (o) => sampleShader(shape, layout, places, o));
+    const first = of("first", (o) => firstShader(layout, o));
+    const blocks = Array.from({ length: layout.blocks }, (_, i) => [
+      of(`block_${i}_0`, (o) => trunkShader(layout, o, false)),
+      of(`block_${i}_1`, (o) => trunkShader(layout, o, true)),
+    ]);
+    const last = of("last", (o) => trunkShader(layout, o, false));
+    const sharpen = shape.decoder.channels.map((_, j) =>
+      of(`sharpen_${j}`, (o) => sharpenShader(layout, j, o)),
+    );
+    const finish = device.start(finishShader(layout));
+    const present = device.start(PRESENT);
+    return {
+      samples: samples(),
+      first: first(),
+      blocks: blocks.map((b) => [b[0]!(), b[1]!()]),
+      last: last(),
+      sharpen: sharpen.map((s) => s()),
+      finish: device.finish(finish, null),
+      present: device.finish(present, null),
+    };
+  }
+
+  /** The outputs of one layer in as few passes as the device can do. */
+  private parts({ inputs, outputs }: LayerOrder): Outputs[] {
+    const { targets, blockBytes } = this.device;
+    const bytes = 16 + 64 * (inputs.length / 4);
+    const most = Math.min(targets, Math.floor(blockBytes / bytes));
+    if (most < 1) {
+      throw new SceneError("too-big", "WebGL2", `a layer of ${inputs.length} inputs`);
+    }
+    const parts: Outputs[] = [];
+    for (let first = 0; first < outputs.length / 4; first += most) {
+      parts.push({ first, count: Math.min(most, outputs.length / 4 - first) });
+    }
+    return parts;
+  }
+
+  private pass(program: WebGLProgram, name: string, order: LayerOrder, part: Outputs): Pass {
+    const { first, count } = part;
+    const outputs = order.outputs.slice(4 * first, 4 * (first + count));
+    // The coverage has no weights.
+    const weighted = outputs.findIndex((o, i) => i % 4 === 0 && o < 0);
+    const end = weighted < 0 ? first + count : first + weighted / 4;
+    const { bias, matrices } = packWeights(this.field.layers[name]!, order, first, end);
+    const data = new Float32Array(bias.length + matrices.length);
+    data.set(bias);
+    data.set(matrices, bias.length);
+    return { first, count, program: this.device.finish(program, end > first ? data : null) };
+  }
+
+  private resultsFor(width: number, height: number): Results {
+    if (this.results?.width === width && this.results.height === height) return this.results;
+    this.dropResults();
+    const { device } = this;
+    const sizes = sizesOf(this.layout, width, height);
+    const trunk = () => device.layers(sizes.trunk);
+    this.results = {
+      width,
+      height,
+      sizes,
+      samples: device.layers(sizes.samples),
+      trunk: [trunk(), trunk()],
+      inner: trunk(),
+      shuffled: sizes.shuffled.map((size) => device.layers(size)),
+      picture: device.texture(width, height, device.format),
+      framebuffers: new Map(),
+    };
+    return this.results;
+  }
+
+  private dropResults(): void {
+    if (!this.results) return;
+    const { gl } = this.device;
+    const { samples, trunk, inner, shuffled, picture, framebuffers } = this.results;
+    for (const { texture } of [samples, ...trunk, inner, ...shuffled]) gl.deleteTexture(texture);
+    gl.deleteTexture(picture);
+    for (const made of framebuffers.values()) {
+      for (const framebuffer of made.values()) gl.deleteFramebuffer(framebuffer);
+    }
+    this.results = null;
+  }
+
+  private framebuffer(
+    texture: WebGLTexture,
+    first: number,
+    make: () => WebGLFramebuffer,
+  ): WebGLFramebuffer {
+    const made = this.results!.framebuffers.get(texture) ?? new Map<number, WebGLFramebuffer>();
+    this.results!.framebuffers.set(texture, made);
+    const found = made.get(first) ?? make();
+    made.set(first, found);
+    return found;
+  }
+
+  private layer(
+    passes: readonly Pass[],
+    into: Layers,
+    sources: Readonly<Record<string, Layers>>,
+    set?: (uniforms: Program["uniforms"]) => void,
+    plain: Readonly<Record<string, [number, WebGLTexture]>> = {},
+  ): void {
+    const { device } = this;
+    const arrays = Object.entries(sources).map(
+      ([name, { texture }]) => [name, [device.gl.TEXTURE_2D_ARRAY, texture]] as const,
+    );
+    const textures = { ...plain, ...Object.fromEntries(arrays) } as Record<
+      string,
+      [number, WebGLTexture]
+    >;
+    for (const { program, first, count } of passes) {
+      const framebuffer = this.framebuffer(into.texture, first, () =>
+        device.into(into, first, count),
+      );
+      device.run(program, framebuffer, into.size, textures, set);
+    }
+  }
+
+  /** The network's picture, colours times alpha. */
+  private decode(camera: PinholeCamera): Results {
+    const { device, stages, layout } = this;
+    const { gl } = device;
+    const results = this.resultsFor(camera.width, camera.height);
+    const { samples, trunk, inner, shuffled, picture } = results;
+    this.layer(stages.samples, samples, {}, (u) => setCamera(gl, u, camera, layout), {
+      planes: [gl.TEXTURE_2D, this.planes],
+      slabs: [gl.TEXTURE_2D, this.slabs],
+    });
+    let [now, other] = trunk;
+    this.layer(stages.first, now, { source: samples });
+    for (const [into, out] of stages.blocks) {
+      this.layer(into, inner, { source: now });
+      this.layer(out, other, { source: inner, before: now });
+      [now, other] = [other, now];
+    }
+    this.layer(stages.last, shuffled[0]!, { source: now });
+    for (const [j, passes] of stages.sharpen.entries()) {
+      this.layer(passes, shuffled[j + 1]!, { source: shuffled[j]!, samples });
+    }
+    const into = this.framebuffer(picture, 0, () => device.intoTexture(picture));
+    device.run(stages.finish, into, camera, {
+      source: [gl.TEXTURE_2D_ARRAY, shuffled.at(-1)!.texture],
+      samples: [gl.TEXTURE_2D_ARRAY, samples.texture],
+    });
+    return results;
+  }
+
+  private present(
+    view: PinholeCamera,
+    { width, height, background }: FieldTarget,
+    framebuffer: WebGLFramebuffer | null,
+  ): void {
+    const { gl } = this.device;
+    const { picture } = this.decode(decodedCamera(view, this.field.shape.focal));
+    const textures: Record<string, [number, WebGLTexture]> = {
+      picture: [gl.TEXTURE_2D, picture],
+    };
+    this.device.run(this.stages.present, framebuffer, { width, height }, textures, (u) => {
+      gl.uniform2f(u.target!, width, height);
+      gl.uniform3f(u.background!, ...background);
+      gl.uniform1i(u.flip!, framebuffer ? 0 : 1);
+    });
+  }
+
+  draw(view: PinholeCamera, target: FieldTarget): boolean {
+    const { gl } = this.device;
+    if (gl.isContextLost()) return false;
+    if (this.fence) {
+      if (gl.clientWaitSync(this.fence, 0, 0) === gl.TIMEOUT_EXPIRED) return false;
+      gl.deleteSync(this.fence);
+    }
+    if (this.canvas.width !== target.width || this.canvas.height !== target.height) {
+      this.canvas.width = target.width;
+      this.canvas.height = target.height;
+    }
+    this.present(view, target, null);
+    this.fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    return true;
+  }
+
+  read(view: PinholeCamera, target: FieldTarget): Promise<Uint8Array> {
+    const { device } = this;
+    const { gl } = device;
+    const texture = device.texture(target.width, target.height, gl.RGBA8);
+    const framebuffer = device.intoTexture(texture);
+    const data = new Uint8Array(4 * target.width * target.height);
+    try {
+      this.present(view, target, framebuffer);
+      gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
+      gl.readPixels(0, 0, target.width, target.height, gl.RGBA, gl.UNSIGNED_BYTE, data);
+    } finally {
+      gl.deleteFramebuffer(framebuffer);
+      gl.deleteTexture(texture);
+    }
+    return Promise.resolve(data);
+  }
+
+  destroy(): void {
+    this.device.gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+}
+
+function setCamera(
+  gl: WebGL2RenderingContext,
+  u: Program["uniforms"],
+  { c2w, K }: PinholeCamera,
+  { step, k }: FieldLayout,
+): void {
+  const columns = [0, 1, 2].flatMap((c) => [c2w[c]!, c2w[4 + c]!, c2w[8 + c]!]);
+  const set = (name: string, run: (place: WebGLUniformLocation) => void) => {
+    if (u[name]) run(u[name]);
+  };
+  set("axes", (place) => gl.uniformMatrix3fv(place, false, columns));
+  set("origin", (place) => gl.uniform3f(place, c2w[3]!, c2w[7]!, c2w[11]!));
+  set("lens", (place) => gl.uniform4f(place, K[0]!, K[4]!, K[2]!, K[5]!));
+  set("size", (place) => gl.uniform1f(place, step / k));
+}

@@ -1,0 +1,297 @@
+import type { FieldShape } from "../../decode/field/field";
+import { FADE, MAX_SLABS, MIN_COSINE } from "../../decode/field/rays";
+import { type FieldLayout, MARGIN, sampleRing, skipOffset, slabTexels } from "../layout";
+import { type PlanePlaces, ROW } from "../planes";
+
+/** Texels of outputs that one pass makes: `first` .. `first` + `count` - 1. */
+export interface Outputs {
+  first: number;
+  count: number;
+}
+
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+const float = (x: number) => (Number.isInteger(x) ? `${x}.0` : `${x}`);
+
+export const VERTEX = `#version 300 es
+void main() {
+  gl_Position = vec4(gl_VertexID == 1 ? 3.0 : -1.0, gl_VertexID == 2 ? 3.0 : -1.0, 0.0, 1.0);
+}
+`;
+
+const HEAD = `#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+`;
+
+function targets(count: number): string {
+  return range(count)
+    .map((n) => `layout(location = ${n}) out vec4 out${n};\n`)
+    .join("");
+}
+
+function weightBlock(inputs: number, count: number): string {
+  return `layout(std140) uniform Weights { vec4 bias[${count}]; mat4 weight[${inputs * count}]; };\n`;
+}
+
+const sums = (count: number) =>
+  range(count)
+    .map((n) => `  vec4 sum${n} = bias[${n}];\n`)
+    .join("");
+
+/** Adds the product with a texel of inputs `v`, whose number is \`index\`. */
+const accumulate = (count: number, index: string, indent = "    ") =>
+  `${indent}int at = (${index}) * ${count};\n` +
+  range(count)
+    .map((n) => `${indent}sum${n} += weight[at + ${n}] * v;\n`)
+    .join("");
+
+/**
+ * Rays of samples, their slabs, features of all planes, and the network's layer `encode`. The
+ * texel behind the encoded ones is the coverage.
+ */
+export function sampleShader(
+  shape: FieldShape,
+  layout: FieldLayout,
+  places: PlanePlaces,
+  outputs: Outputs,
+): string {
+  const encoded = Math.min(outputs.count, layout.encoded - outputs.first);
+  const inputs = shape.planes.length * layout.features;
+  const slabs = shape.slabs.length;
+  const depths = shape.slabs[0]!.disparities.length;
+  const planes = shape.planes
+    .map(({ axes, columns, rows }, p) => {
+      const last = `vec2(${float(columns - 1)}, ${float(rows - 1)})`;
+      const most = `ivec2(${Math.max(0, columns - 2)}, ${Math.max(0, rows - 2)})`;
+      const right = columns > 1 ? layout.features : 0;
+      const below = rows > 1 ? columns * layout.features : 0;
+      return `  place = clamp(0.5 * vec2(c[${axes[0]}], c[${axes[1]}]) + 0.5, 0.0, 1.0) * ${last};
+  low = min(ivec2(place), ${most});
+  place -= vec2(low);
+  here = ${places.starts[p]} + ((slab * ${rows} + low.y) * ${columns} + low.x) * ${layout.features};
+  for (int g = 0; g < ${layout.features}; g++) {
+    vec4 v = share * mix(mix(texel(here + g), texel(here + g + ${right}), place.x),
+      mix(texel(here + g + ${below}), texel(here + g + ${below + right}), place.x), place.y);
+${accumulate(encoded, `${p * layout.features} + g`)}  }
+`;
+    })
+    .join("");
+  const written = range(outputs.count)
+    .map((n) => (n < encoded ? `  out${n} = max(sum${n}, 0.0);\n` : `  out${n} = vec4(covered);\n`))
+    .join("");
+  return `${HEAD}${targets(outputs.count)}${encoded > 0 ? weightBlock(inputs, encoded) : ""}
+uniform sampler2D planes;
+uniform sampler2D slabs;
+uniform mat3 axes;
+uniform vec3 origin;
+uniform vec4 lens;
+uniform float size;
+${encoded > 0 ? `\nvec4 texel(int i) { return texelFetch(planes, ivec2(i & ${ROW - 1}, i / ${ROW}), 0); }\n` : ""}
+vec4 ofSlab(int slab, int i) { return texelFetch(slabs, ivec2(i, slab), 0); }
+${slabs > 1 ? routing(slabs, shape.overlap) : ""}
+void main() {
+  vec2 pixel = (floor(gl_FragCoord.xy) - ${float(sampleRing(layout))} + 0.5) * size;
+  vec2 on = (pixel - lens.zw) / lens.xy;
+  vec3 direction = normalize(axes * vec3(on.x, -on.y, -1.0));
+  float covered = 0.0;
+${encoded > 0 ? `${sums(encoded)}  vec2 place;\n  ivec2 low;\n  int here;\n` : ""}${slabs > 1 ? "  route(direction);\n" : ""}
+  for (int slab = 0; slab < ${slabs}; slab++) {
+    float share = ${slabs > 1 ? "shareOf(slab, direction)" : "1.0"};
+    if (share <= 0.0) continue;
+    vec3 from = origin - vec3(ofSlab(slab, 0).w, ofSlab(slab, 1).w, ofSlab(slab, 2).w);
+    mat3 rows = mat3(ofSlab(slab, 0).xyz, ofSlab(slab, 1).xyz, ofSlab(slab, 2).xyz);
+    vec3 o = from * rows;
+    vec3 d = direction * rows;
+    bool crosses = d.z > ${float(MIN_COSINE)};
+    vec2 tangent = crosses ? d.xy / d.z : vec2(0.0);
+    float c[${2 * depths}];
+    float farthest = 0.0;
+    for (int p = 0; p < ${depths}; p++) {
+      float s = ofSlab(slab, 3 + 2 * p).x;
+      vec4 scale = ofSlab(slab, 4 + 2 * p);
+      vec2 at = (s * o.xy + (1.0 - s * o.z) * tangent) * scale.zw + scale.xy;
+      c[2 * p] = at.x;
+      c[2 * p + 1] = at.y;
+      farthest = max(farthest, max(abs(at.x), abs(at.y)));
+    }
+    if (crosses) covered += share * clamp(1.0 - (farthest - 1.0) / ${float(FADE)}, 0.0, 1.0);
+${encoded > 0 ? planes : ""}  }
+${written}}
+`;
+}
+
+/** Weights of slabs: the fourth largest one is taken from all. */
+function routing(slabs: number, overlap: number): string {
+  const subtract =
+    slabs > MAX_SLABS
+      ? `  for (int s = 0; s < ${slabs}; s++) {
+    float w = rawOf(s, direction);
+    vec4 m = most;
+    if (w > m.x) most = vec4(w, m.xyz);
+    else if (w > m.y) most = vec4(m.x, w, m.yz);
+    else if (w > m.z) most = vec4(m.xy, w, m.z);
+    else if (w > m.w) most.w = w;
+  }
+  next = most.w;
+  float sum = dot(most.xyz - next, vec3(1.0));
+  alone = !(sum > 1e-6);
+  total = alone ? 1.0 : sum;`
+      : `  for (int s = 0; s < ${slabs}; s++) total += rawOf(s, direction);`;
+  return `
+float nearest = 100.0;
+int only = 0;
+bool alone = false;
+float next = 0.0;
+float total = 0.0;
+float angleOf(int slab, vec3 direction) {
+  vec3 axis = ofSlab(slab, 2).xyz;
+  // Exact where acos is not: next to the axis.
+  return atan(length(cross(axis, direction)), dot(axis, direction));
+}
+float rawOf(int slab, vec3 direction) {
+  float t = clamp(1.0 - (angleOf(slab, direction) - nearest) / ${float(overlap)}, 0.0, 1.0);
+  return t * t * (3.0 - 2.0 * t);
+}
+void route(vec3 direction) {
+  for (int s = 0; s < ${slabs}; s++) {
+    float angle = angleOf(s, direction);
+    if (angle < nearest) { nearest = angle; only = s; }
+  }
+  vec4 most = vec4(0.0);
+${subtract}
+}
+float shareOf(int slab, vec3 direction) {
+  if (alone) return slab == only ? 1.0 : 0.0;
+  return max(0.0, rawOf(slab, direction) - next) / total;
+}
+`;
+}
+
+/** The layer `first`: its inputs are the k x k samples of a ray. */
+export function firstShader(layout: FieldLayout, outputs: Outputs): string {
+  const { k, encoded } = layout;
+  return `${HEAD}${targets(outputs.count)}${weightBlock(k * k * encoded, outputs.count)}
+uniform sampler2DArray source;
+void main() {
+  ivec2 p = ivec2(gl_FragCoord.xy) * ${k};
+${sums(outputs.count)}  for (int s = 0; s < ${k * k}; s++) {
+    for (int g = 0; g < ${encoded}; g++) {
+      vec4 v = texelFetch(source, ivec3(p + ivec2(s % ${k}, s / ${k}), g), 0);
+${accumulate(outputs.count, `s * ${encoded} + g`, "      ")}    }
+  }
+${plainOutputs(outputs.count)}}
+`;
+}
+
+const plainOutputs = (count: number) =>
+  range(count)
+    .map((n) => `  out${n} = sum${n};\n`)
+    .join("");
+
+/** A layer of the trunk, relu before it; with `residual` what came before is added. */
+export function trunkShader(layout: FieldLayout, outputs: Outputs, residual: boolean): string {
+  const added = residual
+    ? range(outputs.count)
+        .map(
+          (n) =>
+            `  sum${n} += texelFetch(before, ivec3(gl_FragCoord.xy, ${outputs.first + n}), 0);\n`,
+        )
+        .join("")
+    : "";
+  return `${HEAD}${targets(outputs.count)}${weightBlock(layout.width, outputs.count)}
+uniform sampler2DArray source;
+${residual ? "uniform sampler2DArray before;\n" : ""}
+void main() {
+  ivec2 p = ivec2(gl_FragCoord.xy);
+${sums(outputs.count)}  for (int g = 0; g < ${layout.width}; g++) {
+    vec4 v = max(texelFetch(source, ivec3(p, g), 0), 0.0);
+${accumulate(outputs.count, "g")}  }
+${added}${plainOutputs(outputs.count)}}
+`;
+}
+
+/** Convolution j: its inputs are shuffled pixels, four layers' worth of them in each texel. */
+export function sharpenShader(layout: FieldLayout, j: number, outputs: Outputs): string {
+  const texels = layout.pixels[j]!;
+  const beside = j === layout.skip ? layout.encoded : 0;
+  const joined = texels + beside;
+  const skip =
+    beside > 0
+      ? `    for (int g = 0; g < ${beside}; g++) {
+      vec4 v = texelFetch(samples, ivec3(q + ${skipOffset(layout)}, g), 0);
+${accumulate(outputs.count, `tap * ${joined} + ${texels} + g`, "      ")}    }
+`
+      : "";
+  return `${HEAD}${targets(outputs.count)}${weightBlock(9 * joined, outputs.count)}
+uniform sampler2DArray source;
+${beside > 0 ? "uniform sampler2DArray samples;\n" : ""}
+void main() {
+  ivec2 p = ivec2(gl_FragCoord.xy);
+${sums(outputs.count)}  for (int tap = 0; tap < 9; tap++) {
+    ivec2 q = p + ivec2(tap % 3, tap / 3);
+    int pixel = ((q.x & 1) + 2 * (q.y & 1)) * ${texels};
+    for (int g = 0; g < ${texels}; g++) {
+      vec4 v = max(texelFetch(source, ivec3(q >> 1, pixel + g), 0), 0.0);
+${accumulate(outputs.count, `tap * ${joined} + g`, "      ")}    }
+${skip}  }
+${plainOutputs(outputs.count)}}
+`;
+}
+
+/** Colours times alpha, and alpha: after the sigmoids, with the coverage. */
+export function finishShader(layout: FieldLayout): string {
+  const times = layout.step / layout.k;
+  return `${HEAD}${targets(1)}
+uniform sampler2DArray source;
+uniform sampler2DArray samples;
+float covered(ivec2 p) { return texelFetch(samples, ivec3(p, ${layout.encoded}), 0).x; }
+void main() {
+  ivec2 q = ivec2(gl_FragCoord.xy) + ${MARGIN};
+  vec4 raw = texelFetch(source, ivec3(q >> 1, (q.x & 1) + 2 * (q.y & 1)), 0);
+  vec4 shown = 1.0 / (1.0 + exp(-raw));
+  vec2 place = floor(gl_FragCoord.xy) + 0.5 + ${float(sampleRing(layout) * times)};
+  place = place / ${float(times)} - 0.5;
+  ivec2 low = ivec2(place);
+  place -= vec2(low);
+  float seen = mix(mix(covered(low), covered(low + ivec2(1, 0)), place.x),
+    mix(covered(low + ivec2(0, 1)), covered(low + 1), place.x), place.y);
+  float alpha = shown.w * seen;
+  out0 = vec4(shown.xyz * alpha, alpha);
+}
+`;
+}
+
+/** Scales the picture with a triangle as wide as the coarser of both grids' pixels. */
+export const PRESENT = `${HEAD}${targets(1)}
+uniform sampler2D picture;
+uniform vec2 target;
+uniform vec3 background;
+uniform bool flip;
+void main() {
+  vec2 pixel = gl_FragCoord.xy;
+  if (flip) pixel.y = target.y - pixel.y;
+  ivec2 size = textureSize(picture, 0);
+  vec2 scale = vec2(size) / target;
+  vec2 reach = max(scale, 1.0);
+  vec2 centre = pixel * scale;
+  ivec2 from = max(ivec2(floor(centre - reach + 0.5)), 0);
+  ivec2 to = min(ivec2(floor(centre + reach + 0.5)), size);
+  vec4 sum = vec4(0.0);
+  float total = 0.0;
+  for (int y = from.y; y < to.y; y++) {
+    float wy = max(0.0, 1.0 - abs(float(y) + 0.5 - centre.y) / reach.y);
+    for (int x = from.x; x < to.x; x++) {
+      float w = wy * max(0.0, 1.0 - abs(float(x) + 0.5 - centre.x) / reach.x);
+      sum += w * texelFetch(picture, ivec2(x, y), 0);
+      total += w;
+    }
+  }
+  sum /= total;
+  out0 = vec4(sum.xyz + (1.0 - sum.w) * background, 1.0);
+}
+`;
+
+/** Texels in a row of the texture of slabs. */
+export const slabsWidth = slabTexels;
