@@ -3,7 +3,8 @@ import { fitted, intrinsics, type PinholeCamera, rayThrough } from "./camera/pro
 import { type Mode, Rig } from "./camera/rig";
 import { add, scale, type V3 } from "./camera/vec";
 import { pixelsOf, psnr } from "./compare";
-import type { FailureKind } from "./decode/errors";
+import { type FailureKind, SceneError } from "./decode/errors";
+import type { Field, FieldPlane } from "./decode/field/field";
 import type { PackedSplats } from "./decode/pack";
 import type {
   CaptureCamera,
@@ -81,6 +82,8 @@ export class Player {
   private through: number | null = null;
   private exact: PinholeCamera | null = null;
   private dirty = true;
+  /** A field of light that is arriving, or has. */
+  private field: Field | null = null;
   private loaded = { bytes: 0, total: 0, milliseconds: 0 };
   private frameMs = 0;
   fov: number;
@@ -168,6 +171,7 @@ export class Player {
   close(): void {
     this.post({ type: "close" });
     this.stage.clear();
+    this.field = null;
     this.started = false;
     this.finished = false;
     this.info = null;
@@ -192,6 +196,10 @@ export class Player {
       this.setPoster(URL.createObjectURL(new Blob([message.bytes], { type: message.mime })));
     } else if (message.type === "extent") this.setExtent(message.extent);
     else if (message.type === "piece") this.addPiece(message.packed, message.stage);
+    else if (message.type === "field") {
+      const { shape, layers } = message;
+      this.field = { shape, layers, planes: shape.planes.map(() => null) };
+    } else if (message.type === "planes") this.addPlanes(message.planes);
     else if (message.type === "progress") {
       if (message.phase === "download") {
         this.loaded.bytes = message.loaded;
@@ -273,10 +281,32 @@ export class Player {
   private addPiece(packed: PackedSplats, stage: number): void {
     this.stage.add(packed, stage);
     this.applyBudget();
-    if (!this.started) {
-      this.started = true;
-      this.emit("firstFrame");
+    this.showFirst();
+  }
+
+  private addPlanes(planes: readonly FieldPlane[]): void {
+    const { field } = this;
+    if (!field) return;
+    try {
+      if (this.started) this.stage.addPlanes(planes);
+      else {
+        for (const { index, values } of planes) field.planes[index] = values;
+        this.stage.setField(field);
+      }
+    } catch (error) {
+      if (!(error instanceof SceneError)) throw error;
+      this.opened++; // what else arrives of it is ignored
+      this.post({ type: "close" });
+      this.emit("failed", { kind: error.kind, where: error.where, detail: error.detail });
+      return;
     }
+    this.showFirst();
+  }
+
+  private showFirst(): void {
+    if (this.started) return;
+    this.started = true;
+    this.emit("firstFrame");
   }
 
   private applyBudget(): void {
@@ -387,7 +417,8 @@ export class Player {
       return;
     }
     this.frameMs = 0.9 * this.frameMs + 0.1 * dt * 1000;
-    if (this.settings.adaptive && moved && this.governor.slow(dt)) this.resize();
+    if (this.settings.adaptive && moved && !this.stage.steady && this.governor.slow(dt))
+      this.resize();
     this.dirty = false;
     const camera = this.camera();
     this.stage.setView(camera);

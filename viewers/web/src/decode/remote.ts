@@ -42,6 +42,7 @@ export class RemoteFile implements ByteSource {
   private received = 0;
   private ranged = false;
   private failure: unknown = null;
+  private complete = false;
   private waiting: (() => void)[] = [];
   private loaded = 0;
 
@@ -97,7 +98,8 @@ export class RemoteFile implements ByteSource {
     }
     while (this.received < end) {
       if (this.failure) throw this.failure;
-      if (this.size > 0 && end > this.size) throw cutOff(this.url, this.size, end);
+      if ((this.size > 0 || this.complete) && end > this.size)
+        throw cutOff(this.url, this.size, end);
       await new Promise<void>((resolve) => this.waiting.push(resolve));
     }
     return this.buffer.slice(offset, end);
@@ -106,7 +108,7 @@ export class RemoteFile implements ByteSource {
   /** Everything; `size` is known then. */
   async all(): Promise<Uint8Array<ArrayBuffer>> {
     if (this.size > 0) return this.read(0, this.size);
-    while (!this.size) {
+    while (!this.size && !this.complete) {
       if (this.failure) throw this.failure;
       await new Promise<void>((resolve) => this.waiting.push(resolve));
     }
@@ -139,15 +141,19 @@ export class RemoteFile implements ByteSource {
 
   private async stream(first: Response): Promise<void> {
     let response = first;
+    let farthest = 0;
     for (let attempt = 0; ; attempt++) {
       try {
         for await (const chunk of chunksOf(response)) {
           this.append(chunk);
-          attempt = 0;
+          // Without Range a retry starts over: only what was never reached before is progress.
+          if (this.received > farthest) attempt = 0;
+          farthest = Math.max(farthest, this.received);
         }
         if (this.size === 0) this.size = this.received;
         if (this.received < this.size)
           throw new Error(`${this.received} of ${this.size} bytes came`);
+        this.complete = true;
         this.wake();
         return;
       } catch (error) {

@@ -4,7 +4,8 @@ import { fours } from "./layout";
 /** Texels in a row of the texture (or buffer) that holds all planes. */
 export const ROW = 2048;
 
-/** Where the planes lie: each begins with a row; its texels follow each other as in the bundle. */
+/** Where the planes lie: each begins with a row; its texels follow each other as in
+ * the bundle: row by row, at each place those of all slabs. */
 export interface PlanePlaces {
   /** First texel of each plane. */
   starts: number[];

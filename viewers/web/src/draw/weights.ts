@@ -1,6 +1,21 @@
 import type { FieldLayer, FieldShape } from "../decode/field/field";
 import { type FieldLayout, fours } from "./layout";
 
+/** Texels of outputs that one pass makes: `first` .. `first` + `count` - 1. */
+export interface Outputs {
+  first: number;
+  count: number;
+}
+
+/** A layer's outputs in parts of at most `most` texels. */
+export function partsOf({ outputs }: LayerOrder, most: number): Outputs[] {
+  const parts: Outputs[] = [];
+  for (let first = 0; first < outputs.length / 4; first += most) {
+    parts.push({ first, count: Math.min(most, outputs.length / 4 - first) });
+  }
+  return parts;
+}
+
 /** Which of a layer's inputs and outputs stand where in texels of four; -1: nothing, zero. */
 export interface LayerOrder {
   inputs: number[];
@@ -46,6 +61,27 @@ export function layerOrders(shape: FieldShape, layout: FieldLayout): Record<stri
     orders[`sharpen_${j}`] = { inputs, outputs: shuffledOutputs(channels[j + 1] ?? 4) };
   }
   return orders;
+}
+
+/** The layer `encode` with a texel behind it for the coverage, which has no weights. */
+export function withCoverage({ inputs, outputs }: LayerOrder): LayerOrder {
+  return { inputs, outputs: [...outputs, -1, -1, -1, -1] };
+}
+
+/** Those of a part's outputs that have weights, biases before matrices; null: none has. */
+export function partWeights(
+  layer: FieldLayer,
+  order: LayerOrder,
+  { first, count }: Outputs,
+): Float32Array | null {
+  let end = first + count;
+  if (order.outputs[4 * end - 4]! < 0) end--;
+  if (end === first) return null;
+  const { bias, matrices } = packWeights(layer, order, first, end);
+  const data = new Float32Array(bias.length + matrices.length);
+  data.set(bias);
+  data.set(matrices, bias.length);
+  return data;
 }
 
 /** Weights of the outputs `from` .. `to` - 1 (in texels), ready for a shader. */

@@ -19,7 +19,11 @@ import {
 } from "playcanvas";
 import type { PinholeCamera } from "../camera/projection";
 import { SceneError } from "../decode/errors";
+import type { Field, FieldPlane } from "../decode/field/field";
 import { fromHalf, type PackedSplats, packedBytes } from "../decode/pack";
+import { FieldView } from "../draw/field-view";
+import { WebGlField } from "../draw/webgl/field";
+import { WebGpuField } from "../draw/webgpu/field";
 import { projectionOf } from "./pinhole";
 import { SplatResource } from "./splat-resource";
 
@@ -60,7 +64,10 @@ interface Piece {
   stage: number;
 }
 
-/** The engine: one camera, one canvas, the scene's pieces. Everything of PlayCanvas is behind it. */
+/**
+ * The engine: one camera, one canvas, the scene's pieces. Everything of PlayCanvas is behind it.
+ * A field of light is drawn beside the engine, on a canvas over its own.
+ */
 export class Stage {
   /** Milliseconds of the last sort on the CPU; 0 where the GPU sorts. */
   sortTime = 0;
@@ -74,6 +81,8 @@ export class Stage {
   private pending = 0;
   private sorts = 0;
   private paused = false;
+  private field: FieldView | null = null;
+  private background: [number, number, number] = [0, 0, 0];
 
   static async create(
     canvas: HTMLCanvasElement,
@@ -96,7 +105,11 @@ export class Stage {
     return new Stage(canvas, device, events);
   }
 
-  private constructor(canvas: HTMLCanvasElement, device: GraphicsDevice, events: StageEvents) {
+  private constructor(
+    private readonly canvas: HTMLCanvasElement,
+    device: GraphicsDevice,
+    events: StageEvents,
+  ) {
     this.device = device;
     this.app = new AppBase(canvas);
     const options = new AppOptions();
@@ -121,6 +134,10 @@ export class Stage {
   private listen(events: StageEvents): void {
     this.app.on("update", (dt: number) => {
       events.update(dt);
+      if (this.field) {
+        if (this.view && !this.paused && this.field.update(this.view, this.target())) this.frames++;
+        return;
+      }
       if (this.pending > 0 && !this.paused) {
         this.pending--;
         this.app.renderNextFrame = true;
@@ -135,6 +152,7 @@ export class Stage {
     });
     this.device.on("devicelost", () => events.lost());
     this.device.on("devicerestored", () => {
+      if (this.device.isWebGPU) this.field?.remake();
       this.redraw();
       events.restored();
     });
@@ -170,7 +188,11 @@ export class Stage {
 
   /** Bytes of textures and sorting data: the pieces, and the engine's copy of the visible ones. */
   get splatBytes(): number {
-    return this.pieces.reduce((sum, p) => sum + p.bytes + (p.entity.enabled ? 48 * p.count : 0), 0);
+    const own = this.field?.bytes ?? 0;
+    return this.pieces.reduce(
+      (sum, p) => sum + p.bytes + (p.entity.enabled ? 48 * p.count : 0),
+      own,
+    );
   }
 
   /** Pixels of the canvas. */
@@ -181,6 +203,7 @@ export class Stage {
   }
 
   setBackground(rgb: readonly number[]): void {
+    this.background = [rgb[0]!, rgb[1]!, rgb[2]!];
     this.camera.camera!.clearColor = new Color(rgb[0]!, rgb[1]!, rgb[2]!, 1);
     this.redraw();
   }
@@ -208,6 +231,29 @@ export class Stage {
     this.redraw();
   }
 
+  /** Draws a field instead of splats from the next frame on. Throws SceneError. */
+  setField(field: Field): void {
+    this.field?.destroy();
+    this.field = new FieldView(this.canvas, field, (canvas, f) => {
+      if (!this.device.isWebGPU) return new WebGlField(canvas, f);
+      return new WebGpuField((this.device as unknown as { wgpu: GPUDevice }).wgpu, canvas, f);
+    });
+  }
+
+  /** Planes that the field has had no values of. */
+  addPlanes(planes: readonly FieldPlane[]): void {
+    this.field?.add(planes);
+  }
+
+  /** Whether the time for a picture does not depend on the canvas' size. */
+  get steady(): boolean {
+    return this.field !== null;
+  }
+
+  private target(width = this.device.width, height = this.device.height) {
+    return { width, height, background: this.background };
+  }
+
   /** Draws only the first stages that together have at most `count` splats, at least one. */
   limit(count: number): void {
     const sizes = new Map<number, number>();
@@ -233,12 +279,15 @@ export class Stage {
       entity.destroy();
       resource.destroy();
     }
+    this.field?.destroy();
+    this.field = null;
     this.redraw();
   }
 
   /** Draws some frames from now on. */
   redraw(): void {
     this.pending = FRAMES_AFTER_CHANGE;
+    this.field?.redraw();
   }
 
   /** Draws this pinhole camera from now on. */
@@ -265,6 +314,9 @@ export class Stage {
     if (!view) throw new Error("no camera");
     const width = options.width ?? view.width;
     const height = options.height ?? view.height;
+    if (this.field) {
+      return { width, height, data: await this.field.read(view, this.target(width, height)) };
+    }
     const hdr = options.screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F]);
     const texture = new Texture(this.device, {
       name: "capture",

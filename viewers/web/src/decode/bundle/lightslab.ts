@@ -16,12 +16,16 @@ import { decodedBytes, type StageDecoder } from "./stages";
 
 /** A picture of 800 x 800 that takes more products than this would hold up a graphics card. */
 const MAX_PRODUCTS = 2e11;
+/** Values of one place of a plane. */
+const MAX_WIDTH = 1024;
+const ROTATION_TOLERANCE = 1e-3;
 
 /** Kind `lightslab` (SPEC.md, section 8): planes of features, and a network that reads them. */
 export const lightslabKind: FieldKind = {
   drawable: "field",
   check(manifest, size) {
     const shape = checkedShape(manifest);
+    checkArrays(manifest, shape);
     checkSize(manifest, shape, size);
   },
   shape: (manifest) => checkedShape(manifest),
@@ -37,18 +41,20 @@ export function checkedShape(manifest: Manifest): FieldShape {
     throw damaged("a bundle of light slabs has no points");
   }
   const number = shape.slabs[0]!.disparities.length;
-  for (const { disparities, low, high } of shape.slabs) {
+  if (widthOf(shape) > MAX_WIDTH) throw damaged(`a place has ${widthOf(shape)} values`);
+  for (const { rotation, disparities, low, high } of shape.slabs) {
+    if (!isRotation(rotation)) throw damaged("a slab's rotation is none");
     if (disparities.length !== number || low.length !== number || high.length !== number) {
       throw damaged("slabs have different numbers of planes");
     }
-    if (low.some((l, p) => l.some((v, a) => !(high[p]![a]! > v)))) {
+    if (low.some((l, p) => l.some((v, a) => !(Math.fround(high[p]![a]!) > Math.fround(v))))) {
       throw damaged("a slab has a range that is empty");
     }
   }
   let last = 0;
   for (const { axes, stage } of shape.planes) {
     if (axes.some((a) => a >= 2 * number)) throw damaged("a plane has axes that do not exist");
-    if (stage < last || stage >= stages.length) {
+    if (stage < last || stage >= stages.length || shape.planes[0]!.stage !== 0) {
       throw damaged("the planes' stages do not rise, or do not exist");
     }
     last = stage;
@@ -60,34 +66,67 @@ export function checkedShape(manifest: Manifest): FieldShape {
   return shape;
 }
 
-/** Texels of plane `index`, all slabs together. */
-function texelsOf(shape: FieldShape, index: number): number {
-  const { columns, rows } = shape.planes[index]!;
-  return shape.slabs.length * columns * rows;
+/** Rows of length 1, at right angles, not mirrored. */
+function isRotation(rows: number[][]): boolean {
+  const dot = (a: number, b: number) => rows[a]!.reduce((sum, v, i) => sum + v * rows[b]![i]!, 0);
+  const even = [0, 1, 2].every((a) =>
+    [0, 1, 2].every((b) => Math.abs(dot(a, b) - (a === b ? 1 : 0)) <= ROTATION_TOLERANCE),
+  );
+  const [x, y, z] = rows as [number[], number[], number[]];
+  const cross = [0, 1, 2].map((a) => {
+    const [b, c] = [(a + 1) % 3, (a + 2) % 3];
+    return x[b]! * y[c]! - x[c]! * y[b]!;
+  });
+  return even && cross.reduce((sum, v, a) => sum + v * z[a]!, 0) > 0;
 }
 
-function checkSize(manifest: Manifest, shape: FieldShape, size: number): void {
-  const layers = Object.entries(fieldLayers(shape));
-  const expected = new Map<string, number>();
-  for (let i = 0; i < shape.planes.length; i++) expected.set(`plane_${i}`, texelsOf(shape, i));
-  for (const [name, [outputs, inputs]] of layers) {
-    expected.set(`net_${name}_weight`, outputs * inputs);
-    expected.set(`net_${name}_bias`, outputs);
+/** Values of one place of a plane: those of all slabs. */
+function widthOf({ slabs, features }: FieldShape): number {
+  return slabs.length * features;
+}
+
+/** Places of plane `index`. */
+function placesOf(shape: FieldShape, index: number): number {
+  const { columns, rows } = shape.planes[index]!;
+  return columns * rows;
+}
+
+/** Items, components and stage of every array. */
+function expectedArrays(shape: FieldShape): Map<string, [number, number, number]> {
+  const expected = new Map<string, [number, number, number]>();
+  for (const [i, { stage }] of shape.planes.entries()) {
+    expected.set(`plane_${i}`, [placesOf(shape, i), widthOf(shape), stage]);
   }
-  for (const [name, items] of expected) {
-    const entry = manifest.arrays.find((a) => a.name === name);
+  for (const [name, [outputs, inputs]] of Object.entries(fieldLayers(shape))) {
+    expected.set(`net_${name}_weight`, [outputs * inputs, 1, 0]);
+    expected.set(`net_${name}_bias`, [outputs, 1, 0]);
+  }
+  return expected;
+}
+
+function checkArrays({ arrays }: Manifest, shape: FieldShape): void {
+  const entries = new Map(arrays.map((a) => [a.name, a]));
+  for (const [name, [items, components, stage]] of expectedArrays(shape)) {
+    const entry = entries.get(name);
     if (!entry) throw damaged(`array ${name} is missing`);
-    if (entry.items !== items) {
-      throw damaged(`array ${name} has ${entry.items} items, not ${items}`);
+    if (entry.items !== items || entry.components !== components || entry.stage !== stage) {
+      throw damaged(
+        `array ${name} has ${entry.items} x ${entry.components} codes in stage ${entry.stage}, ` +
+          `not ${items} x ${components} in ${stage}`,
+      );
     }
-    const plane = /^plane_(\d+)$/.exec(name);
-    const stage = plane ? shape.planes[Number(plane[1])]!.stage : 0;
-    if (entry.stage !== stage) throw damaged(`array ${name} is not in stage ${stage}`);
+    if (entry.quantiser?.type === "codebook" || entry.basis || entry.mean) {
+      throw damaged(`array ${name} may not refer to another one`);
+    }
   }
-  const texels = shape.planes.reduce((sum, _, i) => sum + texelsOf(shape, i), 0);
+}
+
+/** What a device could not draw. Throws `too-big`. */
+function checkSize(manifest: Manifest, shape: FieldShape, size: number): void {
+  const values = shape.planes.reduce((sum, _, i) => sum + placesOf(shape, i) * widthOf(shape), 0);
   // The worker's numbers, the page's copy, half floats and their texture.
-  const bytes = size + decodedBytes(manifest) + texels * shape.features * (4 + 4 + 2 + 2);
-  if (bytes > MAX_TOTAL_BYTES || 2 * texels * shape.features > MAX_BUFFER_BYTES) {
+  const bytes = size + decodedBytes(manifest) + values * (4 + 4 + 2 + 2);
+  if (bytes > MAX_TOTAL_BYTES || 2 * values > MAX_BUFFER_BYTES) {
     throw new SceneError("too-big", "bundle", `planes need ${Math.round(bytes / 1e6)} MB`);
   }
   const products = productsOf(shape);
@@ -116,7 +155,7 @@ function readPlanes(decoder: StageDecoder, shape: FieldShape, stage: number): Fi
       ? [
           {
             index,
-            values: values(decoder, `plane_${index}`, texelsOf(shape, index), shape.features),
+            values: values(decoder, `plane_${index}`, placesOf(shape, index), widthOf(shape)),
           },
         ]
       : [],

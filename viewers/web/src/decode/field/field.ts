@@ -12,7 +12,7 @@ export interface FieldLayer {
   readonly bias: Float32Array;
 }
 
-/** Texels of one plane: [slabs, rows, columns, features]. */
+/** Texels of one plane: [rows, columns, slabs, features]. */
 export interface FieldPlane {
   readonly index: number;
   readonly values: Float32Array;

@@ -113,14 +113,15 @@ function addFeatures(
   at: number,
 ): void {
   const F = shape.features;
+  const slabs = shape.slabs.length;
   for (const [p, { axes, columns, rows }] of shape.planes.entries()) {
     const values = planes[p];
     if (!values) continue;
     const [x, fx] = cell(coordinates[axes[0]!]!, columns);
     const [y, fy] = cell(coordinates[axes[1]!]!, rows);
-    const right = columns > 1 ? 1 : 0;
-    const below = rows > 1 ? columns : 0;
-    const here = (s * rows + y) * columns + x;
+    const right = columns > 1 ? slabs : 0;
+    const below = rows > 1 ? columns * slabs : 0;
+    const here = (y * columns + x) * slabs + s;
     for (let f = 0; f < F; f++) {
       const texel = (offset: number) => values[(here + offset) * F + f]!;
       const upper = (1 - fx) * texel(0) + fx * texel(right);

@@ -12,12 +12,18 @@ import {
 } from "../layout";
 import { type PlanePlaces, paddedPlane, planePlaces, ROW } from "../planes";
 import type { FieldRenderer, FieldTarget } from "../renderer";
-import { type LayerOrder, layerOrders, packWeights } from "../weights";
+import {
+  type LayerOrder,
+  layerOrders,
+  type Outputs,
+  partsOf,
+  partWeights,
+  withCoverage,
+} from "../weights";
 import { FieldDevice, type Layers, type Program } from "./device";
 import {
   finishShader,
   firstShader,
-  type Outputs,
   PRESENT,
   sampleShader,
   sharpenShader,
@@ -113,10 +119,6 @@ export class WebGlField implements FieldRenderer {
     const { device, layout, field, places } = this;
     const { shape } = field;
     const orders = layerOrders(shape, layout);
-    const coverage: LayerOrder = {
-      inputs: orders.encode!.inputs,
-      outputs: [...orders.encode!.outputs, -1, -1, -1, -1],
-    };
     // All programs are started before the first one is waited for.
     const compiled = (name: string, order: LayerOrder, source: (o: Outputs) => string) => {
       const parts = this.parts(order).map((part) => ({
@@ -127,7 +129,9 @@ export class WebGlField implements FieldRenderer {
     };
     const of = (name: string, source: (o: Outputs) => string) =>
       compiled(name, orders[name]!, source);
-    const samples = compiled("encode", coverage, (o) => sampleShader(shape, layout, places, o));
+    const samples = compiled("encode", withCoverage(orders.encode!), (o) =>
+      sampleShader(shape, layout, places, o),
+    );
     const first = of("first", (o) => firstShader(layout, o));
     const blocks = Array.from({ length: layout.blocks }, (_, i) => [
       of(`block_${i}_0`, (o) => trunkShader(layout, o, false)),
@@ -151,31 +155,20 @@ export class WebGlField implements FieldRenderer {
   }
 
   /** The outputs of one layer in as few passes as the device can do. */
-  private parts({ inputs, outputs }: LayerOrder): Outputs[] {
+  private parts(order: LayerOrder): Outputs[] {
+    const inputs = order.inputs.length;
     const { targets, blockBytes } = this.device;
-    const bytes = 16 + 64 * (inputs.length / 4);
+    const bytes = 16 + 64 * (inputs / 4);
     const most = Math.min(targets, Math.floor(blockBytes / bytes));
     if (most < 1) {
-      throw new SceneError("too-big", "WebGL2", `a layer of ${inputs.length} inputs`);
+      throw new SceneError("too-big", "WebGL2", `a layer of ${inputs} inputs`);
     }
-    const parts: Outputs[] = [];
-    for (let first = 0; first < outputs.length / 4; first += most) {
-      parts.push({ first, count: Math.min(most, outputs.length / 4 - first) });
-    }
-    return parts;
+    return partsOf(order, most);
   }
 
   private pass(program: WebGLProgram, name: string, order: LayerOrder, part: Outputs): Pass {
-    const { first, count } = part;
-    const outputs = order.outputs.slice(4 * first, 4 * (first + count));
-    // The coverage has no weights.
-    const weighted = outputs.findIndex((o, i) => i % 4 === 0 && o < 0);
-    const end = weighted < 0 ? first + count : first + weighted / 4;
-    const { bias, matrices } = packWeights(this.field.layers[name]!, order, first, end);
-    const data = new Float32Array(bias.length + matrices.length);
-    data.set(bias);
-    data.set(matrices, bias.length);
-    return { first, count, program: this.device.finish(program, end > first ? data : null) };
+    const weights = partWeights(this.field.layers[name]!, order, part);
+    return { ...part, program: this.device.finish(program, weights) };
   }
 
   private resultsFor(width: number, height: number): Results {

@@ -1,13 +1,8 @@
 import type { FieldShape } from "../../decode/field/field";
 import { FADE, MAX_SLABS, MIN_COSINE } from "../../decode/field/rays";
-import { type FieldLayout, MARGIN, sampleRing, skipOffset, slabTexels } from "../layout";
+import { type FieldLayout, MARGIN, sampleRing, skipOffset } from "../layout";
 import { type PlanePlaces, ROW } from "../planes";
-
-/** Texels of outputs that one pass makes: `first` .. `first` + `count` - 1. */
-export interface Outputs {
-  first: number;
-  count: number;
-}
+import type { Outputs } from "../weights";
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 const float = (x: number) => (Number.isInteger(x) ? `${x}.0` : `${x}`);
@@ -61,16 +56,17 @@ export function sampleShader(
   const inputs = shape.planes.length * layout.features;
   const slabs = shape.slabs.length;
   const depths = shape.slabs[0]!.disparities.length;
+  const texel = slabs * layout.features;
   const planes = shape.planes
     .map(({ axes, columns, rows }, p) => {
       const last = `vec2(${float(columns - 1)}, ${float(rows - 1)})`;
       const most = `ivec2(${Math.max(0, columns - 2)}, ${Math.max(0, rows - 2)})`;
-      const right = columns > 1 ? layout.features : 0;
-      const below = rows > 1 ? columns * layout.features : 0;
+      const right = columns > 1 ? texel : 0;
+      const below = rows > 1 ? columns * texel : 0;
       return `  place = clamp(0.5 * vec2(c[${axes[0]}], c[${axes[1]}]) + 0.5, 0.0, 1.0) * ${last};
   low = min(ivec2(place), ${most});
   place -= vec2(low);
-  here = ${places.starts[p]} + ((slab * ${rows} + low.y) * ${columns} + low.x) * ${layout.features};
+  here = ${places.starts[p]} + ((low.y * ${columns} + low.x) * ${slabs} + slab) * ${layout.features};
   for (int g = 0; g < ${layout.features}; g++) {
     vec4 v = share * mix(mix(texel(here + g), texel(here + g + ${right}), place.x),
       mix(texel(here + g + ${below}), texel(here + g + ${below + right}), place.x), place.y);
@@ -292,6 +288,3 @@ void main() {
   out0 = vec4(sum.xyz + (1.0 - sum.w) * background, 1.0);
 }
 `;
-
-/** Texels in a row of the texture of slabs. */
-export const slabsWidth = slabTexels;

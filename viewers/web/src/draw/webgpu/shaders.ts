@@ -1,0 +1,284 @@
+import type { FieldShape } from "../../decode/field/field";
+import { FADE, MAX_SLABS, MIN_COSINE } from "../../decode/field/rays";
+import { type FieldLayout, MARGIN, sampleRing, skipOffset, slabTexels } from "../layout";
+import type { PlanePlaces } from "../planes";
+import type { Outputs } from "../weights";
+
+/** Pixels along an axis of one workgroup. */
+export const GROUP = 8;
+
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+const float = (x: number) => (Number.isInteger(x) ? `${x}.0` : `${x}`);
+
+/** Numbers of a picture, in the order of `frameNumbers`. */
+export const FRAME = `struct Frame {
+  axes: mat3x3f,
+  origin: vec3f,
+  size: f32,
+  lens: vec4f,
+  background: vec4f,
+  shown: vec2f,
+  rays: vec2i,
+  picture: vec2i,
+}
+@group(0) @binding(0) var<uniform> frame: Frame;
+`;
+/** Bytes of it. */
+export const FRAME_BYTES = 128;
+
+/** The size of what stands before convolution j, as an expression of the rays' number. */
+const sizeOf = (j: number) => `(${2 ** j} * frame.rays - ${2 ** (j + 1) - 2})`;
+
+const weights = (outputs: Outputs, count = outputs.count) => `struct Weights {
+  bias: array<vec4f, ${count}>,
+  weight: array<mat4x4f>,
+}
+@group(0) @binding(1) var<storage, read> net: Weights;
+`;
+
+const buffers = (...names: string[]) =>
+  names
+    .map((name, i) => `@group(0) @binding(${3 + i}) var<storage, read> ${name}: array<vec4f>;\n`)
+    .join("");
+
+const TARGET = "@group(0) @binding(2) var<storage, read_write> result: array<vec4f>;\n";
+
+const main = (size: string, body: string) => `
+fn at(p: vec2i, size: vec2i, layer: i32) -> i32 { return (layer * size.y + p.y) * size.x + p.x; }
+
+@compute @workgroup_size(${GROUP}, ${GROUP})
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let p = vec2i(id.xy);
+  let size = ${size};
+  if (any(p >= size)) { return; }
+${body}}
+`;
+
+const sums = (count: number) =>
+  range(count)
+    .map((n) => `  var sum${n} = net.bias[${n}];\n`)
+    .join("");
+
+const accumulate = (count: number, index: string, indent = "    ") =>
+  `${indent}let first = (${index}) * ${count};\n` +
+  range(count)
+    .map((n) => `${indent}sum${n} += net.weight[first + ${n}] * v;\n`)
+    .join("");
+
+const written = ({ first, count }: Outputs, value = (n: number) => `sum${n}`) =>
+  range(count)
+    .map((n) => `  result[at(p, size, ${first + n})] = ${value(n)};\n`)
+    .join("");
+
+/** See the GLSL one: rays, slabs, features, the layer `encode`, and the coverage behind it. */
+export function sampleShader(
+  shape: FieldShape,
+  layout: FieldLayout,
+  places: PlanePlaces,
+  outputs: Outputs,
+): string {
+  const encoded = Math.min(outputs.count, layout.encoded - outputs.first);
+  const slabs = shape.slabs.length;
+  const depths = shape.slabs[0]!.disparities.length;
+  const texel = slabs * layout.features;
+  const planes = shape.planes
+    .map(({ axes, columns, rows }, p) => {
+      const right = columns > 1 ? texel : 0;
+      const below = rows > 1 ? columns * texel : 0;
+      return `    {
+      var place = clamp(0.5 * vec2f(c[${axes[0]}], c[${axes[1]}]) + 0.5, vec2f(0.0), vec2f(1.0));
+      place *= vec2f(${float(columns - 1)}, ${float(rows - 1)});
+      let low = min(vec2i(place), vec2i(${Math.max(0, columns - 2)}, ${Math.max(0, rows - 2)}));
+      place -= vec2f(low);
+      let here = ${places.starts[p]} + ((low.y * ${columns} + low.x) * ${slabs} + slab) * ${layout.features};
+      for (var g = 0; g < ${layout.features}; g++) {
+        let upper = mix(texel(here + g), texel(here + g + ${right}), place.x);
+        let lower = mix(texel(here + g + ${below}), texel(here + g + ${below + right}), place.x);
+        let v = share * mix(upper, lower, place.y);
+${accumulate(encoded, `${p * layout.features} + g`, "        ")}      }
+    }
+`;
+    })
+    .join("");
+  const body = `  let pixel = (vec2f(p) - ${float(sampleRing(layout))} + 0.5) * frame.size;
+  let on = (pixel - frame.lens.zw) / frame.lens.xy;
+  let direction = normalize(frame.axes * vec3f(on.x, -on.y, -1.0));
+  var covered = 0.0;
+${encoded > 0 ? sums(encoded) : ""}${slabs > 1 ? "  route(direction);\n" : ""}  for (var slab = 0; slab < ${slabs}; slab++) {
+    let share = ${slabs > 1 ? "shareOf(slab, direction)" : "1.0"};
+    if (share <= 0.0) { continue; }
+    let start = slab * ${slabTexels(shape)};
+    let row0 = slabs[start];
+    let row1 = slabs[start + 1];
+    let row2 = slabs[start + 2];
+    let rows = mat3x3f(row0.xyz, row1.xyz, row2.xyz);
+    let o = (frame.origin - vec3f(row0.w, row1.w, row2.w)) * rows;
+    let d = direction * rows;
+    let crosses = d.z > ${float(MIN_COSINE)};
+    let tangent = select(vec2f(0.0), d.xy / max(d.z, ${float(MIN_COSINE)}), crosses);
+    var c: array<f32, ${2 * depths}>;
+    var farthest = 0.0;
+    for (var i = 0; i < ${depths}; i++) {
+      let s = slabs[start + 3 + 2 * i].x;
+      let scale = slabs[start + 4 + 2 * i];
+      let q = (s * o.xy + (1.0 - s * o.z) * tangent) * scale.zw + scale.xy;
+      c[2 * i] = q.x;
+      c[2 * i + 1] = q.y;
+      farthest = max(farthest, max(abs(q.x), abs(q.y)));
+    }
+    if (crosses) { covered += share * clamp(1.0 - (farthest - 1.0) / ${float(FADE)}, 0.0, 1.0); }
+${encoded > 0 ? planes : ""}  }
+${written(outputs, (n) => (n < encoded ? `max(sum${n}, vec4f(0.0))` : "vec4f(covered)"))}`;
+  const data = `@group(0) @binding(3) var<storage, read> slabs: array<vec4f>;
+${encoded > 0 ? "@group(0) @binding(4) var<storage, read> planes: array<vec2u>;\nfn texel(i: i32) -> vec4f {\n  let two = planes[i];\n  return vec4f(unpack2x16float(two.x), unpack2x16float(two.y));\n}\n" : ""}`;
+  return `${FRAME}${encoded > 0 ? weights(outputs, encoded) : ""}${TARGET}${data}${slabs > 1 ? routing(shape) : ""}${main(`frame.rays * ${layout.k}`, body)}`;
+}
+
+function routing(shape: FieldShape): string {
+  const count = shape.slabs.length;
+  const some =
+    count > MAX_SLABS
+      ? `  var most = vec4f(0.0);
+  for (var s = 0; s < ${count}; s++) {
+    let w = rawOf(s, direction);
+    let m = most;
+    if (w > m.x) { most = vec4f(w, m.xyz); }
+    else if (w > m.y) { most = vec4f(m.x, w, m.yz); }
+    else if (w > m.z) { most = vec4f(m.xy, w, m.z); }
+    else if (w > m.w) { most.w = w; }
+  }
+  next = most.w;
+  let sum = dot(most.xyz - next, vec3f(1.0));
+  alone = !(sum > 1e-6);
+  total = select(sum, 1.0, alone);`
+      : `  total = 0.0;
+  for (var s = 0; s < ${count}; s++) { total += rawOf(s, direction); }`;
+  return `
+var<private> nearest: f32;
+var<private> only: i32;
+var<private> alone: bool;
+var<private> next: f32;
+var<private> total: f32;
+fn angleOf(slab: i32, direction: vec3f) -> f32 {
+  let axis = slabs[slab * ${slabTexels(shape)} + 2].xyz;
+  return atan2(length(cross(axis, direction)), dot(axis, direction));
+}
+fn rawOf(slab: i32, direction: vec3f) -> f32 {
+  let t = clamp(1.0 - (angleOf(slab, direction) - nearest) / ${float(shape.overlap)}, 0.0, 1.0);
+  return t * t * (3.0 - 2.0 * t);
+}
+fn route(direction: vec3f) {
+  nearest = 100.0;
+  for (var s = 0; s < ${count}; s++) {
+    let angle = angleOf(s, direction);
+    if (angle < nearest) {
+      nearest = angle;
+      only = s;
+    }
+  }
+${some}
+}
+fn shareOf(slab: i32, direction: vec3f) -> f32 {
+  if (alone) { return select(0.0, 1.0, slab == only); }
+  return max(0.0, rawOf(slab, direction) - next) / total;
+}
+`;
+}
+
+export function firstShader({ k, encoded }: FieldLayout, outputs: Outputs): string {
+  const { count } = outputs;
+  const body = `${sums(count)}  for (var s = 0; s < ${k * k}; s++) {
+    let q = p * ${k} + vec2i(s % ${k}, s / ${k});
+    for (var g = 0; g < ${encoded}; g++) {
+      let v = source[at(q, size * ${k}, g)];
+${accumulate(count, `s * ${encoded} + g`, "      ")}    }
+  }
+${written(outputs)}`;
+  return `${FRAME}${weights(outputs)}${TARGET}${buffers("source")}${main("frame.rays", body)}`;
+}
+
+export function trunkShader({ width }: FieldLayout, outputs: Outputs, residual: boolean): string {
+  const { first, count } = outputs;
+  const value = (n: number) =>
+    residual ? `sum${n} + before[at(p, size, ${first + n})]` : `sum${n}`;
+  const body = `${sums(count)}  for (var g = 0; g < ${width}; g++) {
+    let v = max(source[at(p, size, g)], vec4f(0.0));
+${accumulate(count, "g")}  }
+${written(outputs, value)}`;
+  const sources = residual ? buffers("source", "before") : buffers("source");
+  return `${FRAME}${weights(outputs)}${TARGET}${sources}${main("frame.rays", body)}`;
+}
+
+export function sharpenShader(layout: FieldLayout, j: number, outputs: Outputs): string {
+  const { count } = outputs;
+  const texels = layout.pixels[j]!;
+  const beside = j === layout.skip ? layout.encoded : 0;
+  const joined = texels + beside;
+  const skip =
+    beside > 0
+      ? `    for (var g = 0; g < ${beside}; g++) {
+      let v = samples[at(q + ${skipOffset(layout)}, frame.rays * ${layout.k}, g)];
+${accumulate(count, `tap * ${joined} + ${texels} + g`, "      ")}    }
+`
+      : "";
+  const body = `${sums(count)}  for (var tap = 0; tap < 9; tap++) {
+    let q = p + vec2i(tap % 3, tap / 3);
+    let pixel = ((q.x & 1) + 2 * (q.y & 1)) * ${texels};
+    for (var g = 0; g < ${texels}; g++) {
+      let v = max(source[at(q / 2, ${sizeOf(j)}, pixel + g)], vec4f(0.0));
+${accumulate(count, `tap * ${joined} + g`, "      ")}    }
+${skip}  }
+${written(outputs)}`;
+  const sources = beside > 0 ? buffers("source", "samples") : buffers("source");
+  return `${FRAME}${weights(outputs)}${TARGET}${sources}${main(sizeOf(j + 1), body)}`;
+}
+
+export function finishShader(layout: FieldLayout): string {
+  const times = layout.step / layout.k;
+  const last = layout.pixels.length - 1;
+  const body = `  let q = p + ${MARGIN};
+  let raw = source[at(q / 2, ${sizeOf(last)}, (q.x & 1) + 2 * (q.y & 1))];
+  let shown = 1.0 / (1.0 + exp(-raw));
+  var place = (vec2f(p) + 0.5 + ${float(sampleRing(layout) * times)}) / ${float(times)} - 0.5;
+  let low = vec2i(place);
+  place -= vec2f(low);
+  let seen = mix(mix(covered(low), covered(low + vec2i(1, 0)), place.x),
+    mix(covered(low + vec2i(0, 1)), covered(low + 1), place.x), place.y);
+  let alpha = shown.w * seen;
+  result[at(p, size, 0)] = vec4f(shown.xyz * alpha, alpha);
+`;
+  const covered = `fn covered(q: vec2i) -> f32 {
+  return samples[at(q, frame.rays * ${layout.k}, ${layout.encoded})].x;
+}
+`;
+  return `${FRAME}${TARGET}${buffers("source", "samples")}${covered}${main("frame.picture", body)}`;
+}
+
+/** Scales the picture with a triangle as wide as the coarser of both grids' pixels. */
+export const PRESENT = `${FRAME}@group(0) @binding(3) var<storage, read> picture: array<vec4f>;
+@vertex
+fn corner(@builtin(vertex_index) i: u32) -> @builtin(position) vec4f {
+  return vec4f(select(-1.0, 3.0, i == 1), select(-1.0, 3.0, i == 2), 0.0, 1.0);
+}
+@fragment
+fn shade(@builtin(position) at: vec4f) -> @location(0) vec4f {
+  let size = frame.picture;
+  let scale = vec2f(size) / frame.shown;
+  let reach = max(scale, vec2f(1.0));
+  let centre = at.xy * scale;
+  let low = max(vec2i(floor(centre - reach + 0.5)), vec2i(0));
+  let high = min(vec2i(floor(centre + reach + 0.5)), size);
+  var sum = vec4f(0.0);
+  var total = 0.0;
+  for (var y = low.y; y < high.y; y++) {
+    let wy = max(0.0, 1.0 - abs(f32(y) + 0.5 - centre.y) / reach.y);
+    for (var x = low.x; x < high.x; x++) {
+      let w = wy * max(0.0, 1.0 - abs(f32(x) + 0.5 - centre.x) / reach.x);
+      sum += w * picture[y * size.x + x];
+      total += w;
+    }
+  }
+  sum /= total;
+  return vec4f(sum.xyz + (1.0 - sum.w) * frame.background.xyz, 1.0);
+}
+`;
