@@ -112,6 +112,20 @@ describe("a network that drops half-way", () => {
     const page = await open(b, "content=/fixtures/small.ply");
     expect([await page.evaluate(splats), requests]).toEqual([600, 2]);
   });
+
+  it("on a server without Range for good is said, too", async () => {
+    b.options = {
+      intercept: (req, res) => {
+        if (!isFor(req, "small.ply")) return false;
+        send(req, res, { file: SMALL, most: PART, ranged: false });
+        return true;
+      },
+    };
+    const page = await open(b, "content=/fixtures/small.ply", { wait: false });
+    await until(page, () => document.querySelector("#message") !== null, 40_000);
+    expect(await page.evaluate(message)).toBe("network");
+    expect(await page.isVisible("#retry")).toBe(true);
+  });
 });
 
 describe("scenes cut short or too large", () => {
@@ -128,6 +142,7 @@ describe("scenes cut short or too large", () => {
     ...["small.ply", "small.compressed.ply", "small.spz", "small.sog", "small.glb"].map(
       (name): [string, Uint8Array, string] => [`cut.${name}`, cut(name, 0.6), "damaged"],
     ),
+    ["nothing.s4d", new Uint8Array(0), "damaged"],
   ];
   for (const [name, bytes, kind] of files) {
     it(`${name} is ${kind}`, async () => {
