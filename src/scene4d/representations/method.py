@@ -172,6 +172,12 @@ class Method(ABC):
         the same as without."""
         return self.build(scene, generator=generator)
 
+    @property
+    def starts_from_teacher(self) -> bool:
+        """Whether :meth:`build_from` is what it wants: without a teacher, the default one is
+        trained first."""
+        return False
+
     @abstractmethod
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """The terms of the loss."""

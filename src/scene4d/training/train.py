@@ -84,7 +84,7 @@ def start(
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
     see :attr:`Method.default_teacher`.
     """
-    if options.teacher is None and learns_from_teacher(method):
+    if options.teacher is None and (learns_from_teacher(method) or method.starts_from_teacher):
         options = with_default_teacher(method, options, watcher_factory=watcher_factory)
     teacher = None if options.teacher is None else load_teacher(options.teacher)
     options = with_teachers_capture(options, teacher)

@@ -60,6 +60,8 @@ class LpgsMethod(Method):
     name: ClassVar[str] = "lpgs"
     description: ClassVar[str] = "Parent/child compact splats (LPGS, arXiv 2406.19434)"
     representation: ClassVar[str] = "scene4d.representations.lpgs.parent_child:ParentChildSplats"
+    default_teacher: ClassVar[str | None] = "splat"
+    default_teacher_share: ClassVar[float] = 0.5
 
     coarsest_downscale: int = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
@@ -69,8 +71,9 @@ class LpgsMethod(Method):
     """Upper limit of parents."""
     num_random_points: int = 20_000
     """Parents to start from where the capture has no points."""
-    init: Literal["auto", "points", "random"] = "auto"
-    """Without a teacher: start from the capture's points, or at random."""
+    init: Literal["auto", "teacher", "points", "random"] = "teacher"
+    """Start from the teacher's Gaussians, training splats first where none is given; or without
+    one from the capture's points, or at random (auto: from the points if there are any)."""
     target_mb: float | None = None
     """Size of the bundle in MB (10^6 bytes), met within 2%; by default chosen by looks."""
     num_children: int = 0
@@ -137,6 +140,11 @@ class LpgsMethod(Method):
         """Parents at the teacher's Gaussians where it is made of such."""
         scenes: Any = self.representation_class()
         return scenes.from_scene(scene, self, generator=generator, teacher=teacher)
+
+    @property
+    def starts_from_teacher(self) -> bool:
+        """Unless ``init`` names something else to start from."""
+        return self.init == "teacher"
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Looks and size; a teacher's pictures where they have a weight."""

@@ -127,7 +127,7 @@ class ParentChildSplats(Representation):
         if splats is None:
             splats = GaussianSplats.at_points(
                 scene,
-                init=method.init,
+                init="auto" if method.init == "teacher" else method.init,
                 num_random_points=method.num_random_points,
                 max_num_gaussians=method.max_num_gaussians,
                 sh_degree=method.sh_degree,
