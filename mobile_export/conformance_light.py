@@ -55,14 +55,16 @@ def field(
         "content": {"centre": [0.25, -0.5, -3.0], "radius": 1.5},
         "focal": FOCAL,
     }  # fmt: skip
-    codes = [
-        np.floor(201 * numbers(slabs * p["rows"] * p["columns"], features, seed + 7 * i) - 100)
-        for i, p in enumerate(planes)
-    ]
+    codes = []
+    for number, plane in enumerate(planes):
+        shape = (slabs, plane["rows"], plane["columns"], features)
+        u = numbers(int(np.prod(shape)), 1, seed + 7 * number).reshape(shape)
+        codes.append(np.floor(201 * u - 100).astype(np.int32))
+    steps = 0.01 + 0.001 * np.arange(slabs * features).reshape(slabs, features)
     return LightSlabParts(
         structure=structure,
-        codes=[c.astype(np.int32) for c in codes],
-        steps=[np.array([0.01, 0.012, 0.008])] * len(planes),
+        codes=codes,
+        steps=[steps] * len(planes),
         weights=weights(structure, seed + 1000),
     )
 

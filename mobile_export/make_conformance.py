@@ -1,8 +1,9 @@
 """Makes the conformance bundles again: ``python mobile_export/make_conformance.py``.
 
 ``conformance/good``: bundles (and one unpacked folder) with ``NAME.json`` beside each: the codes of
-every array, and the splats or pictures' maps that a decoder must get. ``conformance/bad``: bundles that must be
-refused; ``errors.json`` says why, and a part of the text that scene4d's error has.
+every array, and the splats or maps of pictures that a decoder must get. ``conformance/bad``:
+bundles that must be refused; ``errors.json`` says why, and a part of the text that scene4d's error
+has.
 """
 
 from __future__ import annotations

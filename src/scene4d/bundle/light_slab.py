@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from scene4d.bundle.arrays import CodedArray, dequantise, uniform
+from scene4d.bundle.arrays import MAX_COMPONENTS, CodedArray, dequantise, uniform
 from scene4d.bundle.coding import Coded, Decoded, decode_scene, encode_scene
 from scene4d.bundle.container import Bundle
 from scene4d.bundle.quantise import rounded
@@ -38,9 +38,9 @@ class LightSlabParts:
     structure: Mapping[str, Any]
     """The manifest's entry ``lightslab``."""
     codes: Sequence[np.ndarray]
-    """Of each plane: [slabs * rows * columns, features] int32."""
+    """Of each plane: [slabs, rows, columns, features] int32."""
     steps: Sequence[np.ndarray]
-    """Of each plane: [features]."""
+    """Of each plane: [slabs, features]."""
     weights: Mapping[str, np.ndarray]
     """``LAYER.weight`` and ``LAYER.bias`` of every layer of :func:`layer_shapes`, float32."""
     weight_levels: int = WEIGHT_LEVELS
@@ -72,13 +72,14 @@ def encode_light_slab(parts: LightSlabParts) -> Coded:
     for number, (plane, codes, steps) in enumerate(
         zip(structure["planes"], parts.codes, parts.steps, strict=True)
     ):
-        if codes.shape != (_texels(structure, plane), structure["features"]):
+        if codes.shape != _shape(structure, plane):
             raise ValueError(f"plane {number} is {codes.shape}, unlike its entry {plane}")
+        columns = np.moveaxis(codes, 0, 2).reshape(plane["rows"] * plane["columns"], -1)
         arrays.append(
             CodedArray(
                 name=f"plane_{number}",
-                codes=np.ascontiguousarray(codes, dtype=np.int32),
-                quantiser=uniform([rounded(float(s)) for s in steps], len(steps)),
+                codes=np.asfortranarray(columns, dtype=np.int32),
+                quantiser=uniform([rounded(float(s)) for s in steps.flat], steps.size),
                 stage=plane["stage"],
                 stream=f"planes{number % _STREAMS}",
             )
@@ -144,7 +145,8 @@ def checked_structure(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     _check_structure(structure)
     arrays = {entry["name"]: entry for entry in manifest["arrays"]}
     for number, plane in enumerate(structure["planes"]):
-        size = (_texels(structure, plane), structure["features"], plane["stage"])
+        slabs, rows, columns, features = _shape(structure, plane)
+        size = (rows * columns, slabs * features, plane["stage"])
         _check_array(arrays, f"plane_{number}", size)
     for name, shape in layer_shapes(structure).items():
         _check_array(arrays, f"net_{name}_weight", (int(np.prod(shape)), 1, 0))
@@ -169,8 +171,9 @@ def _check_array(
         raise DataError(f"array {name!r} refers to another, which kind {KIND} does not allow")
 
 
-def _texels(structure: Mapping[str, Any], plane: Mapping[str, Any]) -> int:
-    return len(structure["slabs"]) * plane["rows"] * plane["columns"]
+def _shape(structure: Mapping[str, Any], plane: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Slabs, rows, columns, features of a plane."""
+    return len(structure["slabs"]), plane["rows"], plane["columns"], structure["features"]
 
 
 def _check_structure(structure: Mapping[str, Any]) -> None:
@@ -190,6 +193,8 @@ def _check_structure(structure: Mapping[str, Any]) -> None:
         raise DataError(f"the stages of {KIND}.planes do not rise from 0")
     if any(max(plane["axes"]) >= 2 * count for plane in structure["planes"]):
         raise DataError(f"a plane of {KIND} has an axis beyond the {2 * count} coordinates")
+    if len(structure["slabs"]) * structure["features"] > MAX_COMPONENTS:
+        raise DataError(f"slabs times features of {KIND} are above {MAX_COMPONENTS}")
     decoder = structure["decoder"]
     if decoder["samples"] not in [1 << i for i in range(len(decoder["channels"]) + 1)]:
         raise DataError(
@@ -201,12 +206,13 @@ def _check_structure(structure: Mapping[str, Any]) -> None:
 def _arrays_of(structure: Mapping[str, Any], decoded: Decoded) -> LightSlabArrays:
     planes = []
     for number, plane in enumerate(structure["planes"]):
-        shape = (len(structure["slabs"]), plane["rows"], plane["columns"], structure["features"])
+        slabs, rows, columns, features = _shape(structure, plane)
         name = f"plane_{number}"
         if name in decoded.arrays:
-            planes.append(dequantise(name, decoded.arrays).reshape(shape))
+            values = dequantise(name, decoded.arrays).reshape(rows, columns, slabs, features)
+            planes.append(np.moveaxis(values, 2, 0))
         else:
-            planes.append(np.zeros(shape, dtype=np.float32))
+            planes.append(np.zeros((slabs, rows, columns, features), dtype=np.float32))
     layers = {}
     for name, shape in layer_shapes(structure).items():
         weight = dequantise(f"net_{name}_weight", decoded.arrays).reshape(shape)
