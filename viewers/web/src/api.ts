@@ -1,5 +1,6 @@
 import type { PinholeCamera } from "./camera/projection";
 import type { Mode } from "./camera/rig";
+import { fidelity } from "./compare";
 import type { View } from "./decode/protocol";
 import type { CaptureOptions, Pixels } from "./engine/stage";
 import type { Failure, Player, Statistics } from "./player";
@@ -60,7 +61,7 @@ export function makeApi(player: Player, page: Page): Scene4dApi {
     lookThrough: (index) => player.lookThrough(index),
     nextNote: (step) => page.nextNote(step),
     pick: (x, y) => player.pick(x, y),
-    fidelity: (options) => player.fidelity(options),
+    fidelity: (options) => fidelity(player, options),
     screenshot: (multiple) => pictureBlob(player, multiple),
     link: () => page.link(),
   };

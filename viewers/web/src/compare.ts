@@ -1,9 +1,41 @@
+import type { CaptureCamera } from "./decode/protocol";
+import type { CaptureOptions } from "./engine/stage";
+import type { Player } from "./player";
+
 /** RGBA of an opaque picture. */
 export async function pixelsOf(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8ClampedArray> {
   const bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none" });
   const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d")!;
   context.drawImage(bitmap, 0, 0);
   return context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+}
+
+/** A picture that a bundle holds, and the camera that it was made with. */
+export interface Reference {
+  bytes: Uint8Array<ArrayBuffer>;
+  camera: CaptureCamera;
+}
+
+/** PSNR in dB against each reference picture of the open bundle, drawn at its camera. */
+export async function fidelity(
+  player: Player,
+  options?: CaptureOptions,
+): Promise<{ camera: string; psnr: number }[]> {
+  const results: { camera: string; psnr: number }[] = [];
+  const count = player.info?.references ?? 0;
+  try {
+    for (let index = 0; index < count; index++) {
+      const reference = await player.reference(index);
+      if (!reference) throw new Error(`no reference ${index}`);
+      const wanted = await pixelsOf(reference.bytes);
+      player.setCamera(reference.camera);
+      const drawn = await player.capture(options);
+      results.push({ camera: reference.camera.name, psnr: psnr(drawn.data, wanted) });
+    }
+  } finally {
+    player.setCamera(null);
+  }
+  return results;
 }
 
 /** Peak signal-to-noise ratio in dB of two RGBA pictures, alpha left out. */

@@ -2,8 +2,8 @@ import { HeldInput, PointerInput } from "./camera/input";
 import { fitted, intrinsics, type PinholeCamera, rayThrough } from "./camera/projection";
 import { type Mode, Rig } from "./camera/rig";
 import { add, scale, type V3 } from "./camera/vec";
-import { pixelsOf, psnr } from "./compare";
-import { type FailureKind, SceneError } from "./decode/errors";
+import type { Reference } from "./compare";
+import { SceneError } from "./decode/errors";
 import type { Field, FieldPlane } from "./decode/field/field";
 import type { PackedSplats } from "./decode/pack";
 import type {
@@ -17,49 +17,11 @@ import type {
   View,
 } from "./decode/protocol";
 import { type CaptureOptions, type Pixels, Stage } from "./engine/stage";
+import type { PlayerEvents, Statistics } from "./events";
 import { type Quality, qualityLevel, ResolutionGovernor } from "./quality";
 import type { Settings } from "./settings";
 
-export interface Failure {
-  kind: FailureKind;
-  where: string;
-  detail: string;
-}
-
-export interface Statistics {
-  backend: string;
-  framesPerSecond: number;
-  frameMs: number;
-  /** Frames drawn since the start. */
-  frames: number;
-  sortMs: number;
-  splats: number;
-  splatsInFile: number;
-  degree: number;
-  width: number;
-  height: number;
-  /** Bytes of textures and sorting data. */
-  memory: number;
-  downloaded: number;
-  size: number;
-  loadMs: number;
-}
-
-export interface PlayerEvents {
-  opening: () => void;
-  info: (info: SceneInfo) => void;
-  poster: (url: string | null) => void;
-  progress: (share: number, phase: "download" | "decode") => void;
-  firstFrame: () => void;
-  done: () => void;
-  failed: (failure: Failure) => void;
-  mode: (mode: Mode) => void;
-  view: () => void;
-  frame: (camera: PinholeCamera) => void;
-  focus: (point: V3) => void;
-  camera: (index: number | null) => void;
-  context: (lost: boolean) => void;
-}
+export type { Failure, Statistics } from "./events";
 
 /** The player without its page: scene, camera, input; the UI listens and calls. */
 export class Player {
@@ -449,13 +411,8 @@ export class Player {
     const ray = rayThrough(camera, x, y);
     const origin: V3 = [camera.c2w[3]!, camera.c2w[7]!, camera.c2w[11]!];
     const drawn = { c2w: Array.from(camera.c2w), K: Array.from(camera.K), x, y };
-    const answer = await this.ask({
-      type: "pick",
-      id: 0,
-      origin,
-      direction: ray,
-      camera: drawn,
-    });
+    const pick = { type: "pick", id: 0, origin, direction: ray, camera: drawn } as const;
+    const answer = await this.ask(pick);
     const distance = answer.type === "picked" ? answer.distance : null;
     return distance === null ? null : add(origin, scale(ray, distance / Math.hypot(...ray)));
   }
@@ -468,24 +425,11 @@ export class Player {
     });
   }
 
-  /** PSNR in dB against each reference picture of the bundle, drawn at its camera. */
-  async fidelity(options?: CaptureOptions): Promise<{ camera: string; psnr: number }[]> {
-    const results: { camera: string; psnr: number }[] = [];
-    const count = this.info?.references ?? 0;
-    try {
-      for (let index = 0; index < count; index++) {
-        const answer = await this.ask({ type: "reference", id: 0, index });
-        if (answer.type !== "reference" || !answer.bytes) throw new Error(`no reference ${index}`);
-        const camera = this.info!.cameras![answer.camera]!;
-        const wanted = await pixelsOf(answer.bytes);
-        this.setCamera(camera);
-        const drawn = await this.capture(options);
-        results.push({ camera: camera.name, psnr: psnr(drawn.data, wanted) });
-      }
-    } finally {
-      this.setCamera(null);
-    }
-    return results;
+  /** A picture of the writer's renderer that the bundle holds; null where it cannot be read. */
+  async reference(index: number): Promise<Reference | null> {
+    const answer = await this.ask({ type: "reference", id: 0, index });
+    if (answer.type !== "reference" || !answer.bytes) return null;
+    return { bytes: answer.bytes, camera: this.info!.cameras![answer.camera]! };
   }
 
   /** While set, clicks go here instead of setting the focus (measuring). */
@@ -517,6 +461,7 @@ export class Player {
       frameMs: ms,
       frames: this.stage.frames,
       sortMs: this.stage.sortTime,
+      fieldMs: this.stage.fieldTime,
       splats: this.stage.splatCount,
       splatsInFile: this.info?.count ?? 0,
       degree: this.info?.degree ?? 0,

@@ -40,6 +40,11 @@ export class FieldView {
     return this.renderer?.bytes ?? 0;
   }
 
+  /** Of the last picture. */
+  get milliseconds(): number {
+    return this.renderer?.milliseconds ?? 0;
+  }
+
   add(planes: readonly FieldPlane[]): void {
     for (const { index, values } of planes) this.field.planes[index] = values;
     this.renderer?.setPlanes(planes);
@@ -52,7 +57,8 @@ export class FieldView {
 
   /** Draws where something has changed and the picture before is done; whether it did. */
   update(view: PinholeCamera, target: FieldTarget): boolean {
-    if (!this.dirty || !this.renderer?.draw(view, target)) return false;
+    const { renderer } = this;
+    if (!renderer?.idle() || !this.dirty || !renderer.draw(view, target)) return false;
     this.dirty = false;
     return true;
   }

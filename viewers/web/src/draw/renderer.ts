@@ -12,8 +12,12 @@ export interface FieldTarget {
 export interface FieldRenderer {
   /** Bytes on the graphics card. */
   readonly bytes: number;
+  /** From the start of the last picture to the first time that it was seen to be done. */
+  readonly milliseconds: number;
   /** Planes that have arrived; others count as zeros. */
   setPlanes(planes: readonly FieldPlane[]): void;
+  /** Whether no picture is being drawn. */
+  idle(): boolean;
   /** False: the picture before is still being drawn, try again later. */
   draw(view: PinholeCamera, target: FieldTarget): boolean;
   /** RGBA, 8 bits, top row first, drawn into a texture and read back. */

@@ -245,6 +245,11 @@ export class Stage {
     this.field?.add(planes);
   }
 
+  /** Milliseconds of a field's last picture; 0 where there is none. */
+  get fieldTime(): number {
+    return this.field?.milliseconds ?? 0;
+  }
+
   /** Whether the time for a picture does not depend on the canvas' size. */
   get steady(): boolean {
     return this.field !== null;

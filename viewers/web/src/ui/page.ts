@@ -1,5 +1,6 @@
 import type { Mode } from "../camera/rig";
 import type { V3 } from "../camera/vec";
+import { fidelity } from "../compare";
 import type { Failure, Player } from "../player";
 import { isHandheld } from "../quality";
 import { formatView, type Settings } from "../settings";
@@ -249,7 +250,7 @@ export class Page {
   private async showFidelity(): Promise<void> {
     this.toggleSettings(false);
     this.tell(strings.comparing, true);
-    const results = await this.player.fidelity();
+    const results = await fidelity(this.player);
     const values = results.map((r) => r.psnr);
     const [low, high] = [Math.min(...values), Math.max(...values)].map((v) => v.toFixed(1));
     this.tell(`${low} - ${high} dB (${values.length})`);

@@ -1,4 +1,4 @@
-import type { Player } from "../player";
+import type { Player, Statistics } from "../player";
 import { axisName, axisNamed } from "../settings";
 import { h, iconButton } from "./dom";
 import { helpRows, strings } from "./strings";
@@ -124,6 +124,16 @@ export function settingsPanel(player: Player, actions: SettingsActions): HTMLEle
 
 const MEGA = 1e6;
 
+/** What there is of splats, or how long a field takes. */
+function drawnRows(s: Statistics): [string, string][] {
+  if (s.fieldMs > 0) return [[strings.statField, `${s.fieldMs.toFixed(1)} ms`]];
+  const [shown, all] = [s.splats, s.splatsInFile].map((n) => n.toLocaleString("en"));
+  return [
+    [strings.statSplats, `${shown} / ${all}`],
+    [strings.statDegree, String(s.degree)],
+  ];
+}
+
 /** The figures, refreshed twice a second. */
 export class StatsPanel {
   readonly element = h("aside", { class: "panel", id: "stats", "aria-label": strings.statistics });
@@ -144,16 +154,13 @@ export class StatsPanel {
     const rows: [string, string][] = [
       [strings.statBackend, s.backend === "webgpu" ? "WebGPU" : "WebGL 2"],
       [strings.statFps, `${s.framesPerSecond.toFixed(0)} /s, ${s.frameMs.toFixed(1)} ms`],
-      [
-        strings.statSplats,
-        `${s.splats.toLocaleString("en")} / ${s.splatsInFile.toLocaleString("en")}`,
-      ],
-      [strings.statDegree, String(s.degree)],
+      ...drawnRows(s),
       [strings.statSize, `${s.width} x ${s.height}`],
       [strings.statMemory, `${(s.memory / MEGA).toFixed(1)} MB`],
       [strings.statFile, `${(s.downloaded / MEGA).toFixed(1)} / ${(s.size / MEGA).toFixed(1)} MB`],
     ];
-    if (s.backend === "webgl2") rows.push([strings.statSort, `${s.sortMs.toFixed(1)} ms`]);
+    if (s.backend === "webgl2" && s.fieldMs === 0)
+      rows.push([strings.statSort, `${s.sortMs.toFixed(1)} ms`]);
     if (s.loadMs > 0) rows.push([strings.statLoad, `${(s.loadMs / 1000).toFixed(2)} s`]);
     this.element.replaceChildren(
       h("dl", {}, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),

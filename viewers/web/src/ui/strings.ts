@@ -53,6 +53,7 @@ export const strings = {
   statFps: "Frames",
   statSort: "Sorting",
   statSplats: "Splats",
+  statField: "One picture",
   statDegree: "Harmonics",
   statSize: "Canvas",
   statMemory: "Scene memory",

@@ -69,7 +69,9 @@ export class WebGlField implements FieldRenderer {
   private readonly slabs: WebGLTexture;
   private readonly stages: Stages;
   private results: Results | null = null;
+  milliseconds = 0;
   private fence: WebGLSync | null = null;
+  private begun = 0;
 
   /** `precise`: 32 bits for what is between layers, for tests. */
   constructor(
@@ -284,13 +286,22 @@ export class WebGlField implements FieldRenderer {
     });
   }
 
+  /** Whether the picture before is done. */
+  idle(): boolean {
+    const { gl } = this.device;
+    if (!this.fence) return true;
+    if (gl.clientWaitSync(this.fence, 0, 0) === gl.TIMEOUT_EXPIRED) return false;
+    gl.deleteSync(this.fence);
+    this.fence = null;
+    this.milliseconds = performance.now() - this.begun;
+    return true;
+  }
+
   draw(view: PinholeCamera, target: FieldTarget): boolean {
     const { gl } = this.device;
     if (gl.isContextLost()) return false;
-    if (this.fence) {
-      if (gl.clientWaitSync(this.fence, 0, 0) === gl.TIMEOUT_EXPIRED) return false;
-      gl.deleteSync(this.fence);
-    }
+    if (!this.idle()) return false;
+    this.begun = performance.now();
     if (this.canvas.width !== target.width || this.canvas.height !== target.height) {
       this.canvas.width = target.width;
       this.canvas.height = target.height;

@@ -66,6 +66,7 @@ export class WebGpuField implements FieldRenderer {
   private readonly present: Map<GPUTextureFormat, GPURenderPipeline>;
   private readonly maxPixels: number;
   private results: Results | null = null;
+  milliseconds = 0;
   private busy = false;
 
   constructor(
@@ -242,17 +243,23 @@ export class WebGpuField implements FieldRenderer {
     return commands;
   }
 
+  idle(): boolean {
+    return !this.busy;
+  }
+
   draw(view: PinholeCamera, target: FieldTarget): boolean {
     if (this.busy) return false;
     if (this.canvas.width !== target.width || this.canvas.height !== target.height) {
       this.canvas.width = target.width;
       this.canvas.height = target.height;
     }
+    const begun = performance.now();
     const commands = this.encode(view, target, this.context.getCurrentTexture());
     this.device.queue.submit([commands.finish()]);
     this.busy = true;
     const done = () => {
       this.busy = false;
+      this.milliseconds = performance.now() - begun;
     };
     this.device.queue.onSubmittedWorkDone().then(done, done);
     return true;

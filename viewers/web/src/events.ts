@@ -1,0 +1,48 @@
+import type { PinholeCamera } from "./camera/projection";
+import type { Mode } from "./camera/rig";
+import type { V3 } from "./camera/vec";
+import type { FailureKind } from "./decode/errors";
+import type { SceneInfo } from "./decode/protocol";
+
+export interface Failure {
+  kind: FailureKind;
+  where: string;
+  detail: string;
+}
+
+export interface Statistics {
+  backend: string;
+  framesPerSecond: number;
+  frameMs: number;
+  /** Frames drawn since the start. */
+  frames: number;
+  sortMs: number;
+  /** From the start of a field's picture to its end; 0 for splats. */
+  fieldMs: number;
+  splats: number;
+  splatsInFile: number;
+  degree: number;
+  width: number;
+  height: number;
+  /** Bytes of textures and sorting data. */
+  memory: number;
+  downloaded: number;
+  size: number;
+  loadMs: number;
+}
+
+export interface PlayerEvents {
+  opening: () => void;
+  info: (info: SceneInfo) => void;
+  poster: (url: string | null) => void;
+  progress: (share: number, phase: "download" | "decode") => void;
+  firstFrame: () => void;
+  done: () => void;
+  failed: (failure: Failure) => void;
+  mode: (mode: Mode) => void;
+  view: () => void;
+  frame: (camera: PinholeCamera) => void;
+  focus: (point: V3) => void;
+  camera: (index: number | null) => void;
+  context: (lost: boolean) => void;
+}
