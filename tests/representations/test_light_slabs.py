@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import normalize
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
+from scene4d.data.scene import Frame, Scene
 from scene4d.errors import UsageError
 from scene4d.representations.light_slabs.decoder import Decoder, DecoderShape
 from scene4d.representations.light_slabs.light_slabs import (
@@ -17,7 +19,7 @@ from scene4d.representations.light_slabs.light_slabs import (
     sizes,
 )
 from scene4d.representations.light_slabs.method import LightSlabMethod
-from scene4d.representations.light_slabs.placement import Content, place_slabs
+from scene4d.representations.light_slabs.placement import Content, find_content, place_slabs
 from scene4d.representations.light_slabs.planes import PlanesShape, plane_codes, rounded
 from scene4d.representations.light_slabs.slabs import (
     FADE,
@@ -28,6 +30,7 @@ from scene4d.representations.light_slabs.slabs import (
     slab_weights,
 )
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
+from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import start
@@ -284,6 +287,39 @@ def test_one_camera_and_cameras_in_one_place_are_placed():
         rays = camera_rays(cameras[0])
         found = slabs(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
         assert torch.isfinite(found.coordinates).all() and found.coverage.min() > 1 - 1e-6
+
+
+def splats_at(centre, *, count=300, radius=0.7):
+    g = torch.Generator().manual_seed(0)
+    means = directions(count, seed=4) * radius + torch.tensor(centre)
+    values = {
+        "means": means, "quats": torch.randn(count, 4, generator=g),
+        "scales": torch.full((count, 3), -2.0), "opacities": torch.full((count,), 4.0),
+        "sh0": torch.rand(count, 1, 3, generator=g), "shN": torch.zeros(count, 0, 3),
+    }  # fmt: skip
+    return GaussianSplats(values)
+
+
+def scene_of(cameras):
+    nowhere = Path("nowhere")
+    frames = [Frame(name=f"{i}", camera=c, image_path=nowhere) for i, c in enumerate(cameras)]
+    return Scene(
+        root=nowhere, dataparser="test", frames=frames, train_indices=range(len(frames)),
+        test_indices=[], split_rule="none",
+    )  # fmt: skip
+
+
+def test_content_lies_where_the_teacher_shows_it():
+    content = find_content(scene_of(cameras_around()), splats_at((0.0, 0.0, 0.0)))
+    assert content.bounded  # the pictures' corners are empty
+    distance = content.points.norm(dim=1)
+    # A shell of radius 0.7 of Gaussians of size 0.14, whose blended depths lie within it.
+    assert 0.3 < float(distance.median()) < 0.9
+
+
+def test_a_teacher_that_shows_nothing_to_the_cameras_is_refused():
+    with pytest.raises(UsageError, match="shows nothing"):
+        find_content(scene_of(cameras_around()), splats_at((0.0, 500.0, 0.0)))
 
 
 # The decoder
