@@ -27,6 +27,7 @@ import numpy as np
 
 from scene4d.bundle.checks import bundle_faults
 from scene4d.bundle.container import BundleWriter, open_bundle
+from scene4d.bundle.kinds import DECODERS, SPLATS, decoded
 from scene4d.errors import DataError
 from scene4d.exporters.s4d import read_s4d
 
@@ -174,7 +175,8 @@ def outcome(path: Path) -> tuple[str, float, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            read_s4d(path)
+            bundle = open_bundle(path)
+            read_s4d(path) if bundle.manifest["kind"] in SPLATS else decoded(bundle)
         told = "read"
     except DataError as error:
         told = error.what
@@ -223,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kind", choices=("splats", "lpgs"))
+    parser.add_argument("--kind", choices=tuple(DECODERS))
     arguments = parser.parse_args()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

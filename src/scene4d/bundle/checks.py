@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scene4d.bundle.container import Bundle, open_bundle
-from scene4d.bundle.kinds import decoded_splats
+from scene4d.bundle.kinds import decoded
 from scene4d.bundle.manifest import faults, schema
 from scene4d.bundle.scene_info import image_extension
 from scene4d.errors import DataError
@@ -27,7 +27,7 @@ def bundle_faults(path: Path) -> list[str]:
     found += _scene_faults(bundle)
     if not found:
         try:
-            decoded_splats(bundle)
+            decoded(bundle)
         except DataError as error:
             found.append(error.what)
     return found
