@@ -17,6 +17,8 @@ from scene4d.splat_cloud import SplatCloud
 Matrix = tuple[tuple[float, float, float, float], ...]
 IDENTITY: Matrix = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0),
                     (0.0, 0.0, 0.0, 1.0))  # fmt: skip
+NEAR_SHARE = 0.02
+"""Cameras nearer to the content than this share of its size see artefacts."""
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
 
 
@@ -143,7 +145,9 @@ def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> Sc
     reach = np.minimum(positions.min(axis=0), centre - size)
     far = np.maximum(positions.max(axis=0), centre + size)
     limits = Limits(
-        content=_corners([low, high]), cameras=_corners([reach, far]), near=rounded(0.02 * size)
+        content=_corners([low, high]),
+        cameras=_corners([reach, far]),
+        near=rounded(NEAR_SHARE * size),
     )
     return SceneInfo(cameras=views, limits=limits, poster=dots_poster(cloud, views[0]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,16 +12,27 @@ import numpy as np
 import torch
 
 from scene4d.bundle.coding import Coded
+from scene4d.bundle.light_slab import KIND as LIGHT_SLAB
+from scene4d.bundle.light_slab import encode_light_slab
 from scene4d.bundle.lpgs import KIND as LPGS
 from scene4d.bundle.lpgs import LpgsParts, encode_lpgs, grid_of, uncontracted
-from scene4d.bundle.scene_info import CameraView, Matrix, SceneInfo, default_info
+from scene4d.bundle.scene_info import (
+    NEAR_SHARE,
+    CameraView,
+    Limits,
+    Matrix,
+    SceneInfo,
+    default_info,
+)
 from scene4d.bundle.splats import KIND as SPLATS
 from scene4d.bundle.splats import SplatQuantisation, bundle_writer, encode_splats, error_of
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
+from scene4d.exporters.light_slab import light_slab_parts
 from scene4d.exporters.options import BundleOptions
 from scene4d.exporters.source import ExportSource, cloud_of, splats_of
 from scene4d.representations.base import Representation
+from scene4d.representations.light_slabs.light_slabs import LightSlabs
 from scene4d.representations.lpgs.parent_child import CODED, ParentChildSplats
 from scene4d.representations.lpgs.seeds import KEPT_CAMERAS
 from scene4d.splat_cloud import SplatCloud
@@ -29,9 +40,27 @@ from scene4d.splat_cloud import SplatCloud
 POSTER_WIDTH = 480
 _NAMES = {"scales": "log_scales", "rotations": "rotation", "opacities": "opacity", "sh0": "dc",
           "shN": "sh"}  # fmt: skip
+_CONTENT_REACH = 2.0
+"""The box of a light field's content, in its radii, within which half of its points lie."""
 _SEARCH_STEPS = 14
 LANDING = 0.02
 """A size that was asked for is met when the file is within this share of it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bundled:
+    """A scene as bundles of its kind have it."""
+
+    kind: str
+    encode: Callable[[float], Coded]
+    """The members, with all steps so many times coarser."""
+    info: SceneInfo
+    what: str | None = None
+    """For people; None: that many Gaussians."""
+    trained_mb: float | None = None
+    """The size that it was trained for, MB."""
+    trains_sizes: bool = False
+    """Whether training towards another size is what reaches one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,24 +79,60 @@ def export(source: ExportSource, path: Path, options: BundleOptions | None = Non
     target_mb = None if options is None else options.target_mb
     if Path(path).suffix.lower() != ".s4d":
         raise UsageError("bundles are written as .s4d", where=path, fix="name it SOMETHING.s4d")
-    if isinstance(source.representation, ParentChildSplats):
-        kind, encode = LPGS, _lpgs_encoder(source.representation)
-        target_mb = target_mb or source.representation.target_mb
-        cloud = cloud_of(source.representation.as_splats())
-    else:
-        kind, cloud = SPLATS, _scene_cloud(source)
-        encode = _splats_encoder(cloud)
-    info = scene_info(source, cloud)
+    scene = bundled(source)
+    kind, info = scene.kind, scene.info
     landed = land(
-        lambda factor: _sized(kind, encode(factor), info, factor), target_mb, path,
-        trained=kind == LPGS,
+        lambda factor: _sized(kind, scene.encode(factor), info, factor),
+        target_mb or scene.trained_mb, path, trained=scene.trains_sizes,
     )  # fmt: skip
     bundle_writer(kind, landed.coded, info).write(Path(path))
-    each = landed.size / max(1, landed.coded.manifest["count"])
-    return (
-        f"{landed.coded.manifest['count']:,} Gaussians in {landed.size / 1e6:.3f} MB"
-        f" ({each:.2f} bytes each), kind {kind}"
+    count, size = landed.coded.manifest["count"], f"{landed.size / 1e6:.3f} MB"
+    if scene.what is not None:
+        return f"{scene.what} in {size}, kind {kind}"
+    each = landed.size / max(1, count)
+    return f"{count:,} Gaussians in {size} ({each:.2f} bytes each), kind {kind}"
+
+
+def bundled(source: ExportSource) -> Bundled:
+    """The scene by the first entry of :data:`ENCODERS` that knows it, or else as plain splats."""
+    for representation, encoder in ENCODERS.items():
+        if isinstance(source.representation, representation):
+            return encoder(source)
+    cloud = _scene_cloud(source)
+    return Bundled(kind=SPLATS, encode=_splats_encoder(cloud), info=scene_info(source, cloud))
+
+
+def _families(source: ExportSource) -> Bundled:
+    scene = source.representation
+    assert isinstance(scene, ParentChildSplats)
+    return Bundled(
+        kind=LPGS,
+        encode=lambda factor: encode_lpgs(lpgs_parts(scene, factor=factor)),
+        info=scene_info(source, cloud_of(scene.as_splats())),
+        trained_mb=scene.target_mb,
+        trains_sizes=True,
     )
+
+
+def _light_field(source: ExportSource) -> Bundled:
+    scene = source.representation
+    assert isinstance(scene, LightSlabs)
+    centre = scene.content_centre.cpu().double().numpy()
+    reach = _CONTENT_REACH * scene.settings.content_radius
+    slabs = f"{scene.planes.slabs} slab" + ("s" if scene.planes.slabs > 1 else "")
+    return Bundled(
+        kind=LIGHT_SLAB,
+        encode=lambda factor: encode_light_slab(light_slab_parts(scene, factor=factor)),
+        info=field_info(source, centre - reach, centre + reach),
+        what=f"a light field of {slabs} and {len(scene.plane_set.planes)} planes",
+    )
+
+
+ENCODERS: Mapping[type[Representation], Callable[[ExportSource], Bundled]] = {
+    ParentChildSplats: _families,
+    LightSlabs: _light_field,
+}
+"""Representations with a kind of their own."""
 
 
 def land(
@@ -128,10 +193,6 @@ def _splats_encoder(cloud: SplatCloud) -> Callable[[float], Coded]:
     return encode
 
 
-def _lpgs_encoder(scene: ParentChildSplats) -> Callable[[float], Coded]:
-    return lambda factor: encode_lpgs(lpgs_parts(scene, factor=factor))
-
-
 @torch.no_grad()
 def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
     """The scene's integers; ``factor`` coarsens the steps of all attributes of parents."""
@@ -175,9 +236,8 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     from the first camera."""
     views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
     info = default_info(cloud, cameras=views or (_upright_view(cloud),))
-    if source.rendered and len(views) > KEPT_CAMERAS:
-        kept = np.linspace(0, len(views) - 1, KEPT_CAMERAS).round().astype(int)
-        info = replace(info, cameras=tuple(views[i] for i in kept))
+    if views:
+        info = replace(info, cameras=_kept(source, views))
     home = _rows(source.source_from_scene) if source.splats is None else info.transform
     scene = source.representation
     if scene is None:
@@ -186,6 +246,38 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     return replace(
         info, transform=home, poster=poster(scene, camera), antialiased=source.antialiased
     )
+
+
+def field_info(source: ExportSource, low: np.ndarray, high: np.ndarray) -> SceneInfo:
+    """The same of a scene without points: its content's box is ``low`` to ``high``, and it looks
+    right from the box in which its training cameras stood."""
+    if source.representation is None or not source.cameras:
+        raise UsageError("has no cameras from which it was trained", where=source.path)
+    views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
+    positions = np.array([[row[3] for row in view.c2w[:3]] for view in views])
+    return SceneInfo(
+        cameras=_kept(source, views),
+        limits=Limits(
+            content=(_corner(low), _corner(high)),
+            cameras=(_corner(positions.min(axis=0)), _corner(positions.max(axis=0))),
+            near=NEAR_SHARE * float(np.linalg.norm(high - low)),
+        ),
+        poster=poster(source.representation, source.cameras[0]),
+        transform=_rows(source.source_from_scene),
+        antialiased=source.antialiased,
+    )
+
+
+def _kept(source: ExportSource, views: tuple[CameraView, ...]) -> tuple[CameraView, ...]:
+    """A few where nobody took a photograph, otherwise all."""
+    if not source.rendered or len(views) <= KEPT_CAMERAS:
+        return views
+    return tuple(views[i] for i in np.linspace(0, len(views) - 1, KEPT_CAMERAS).round().astype(int))
+
+
+def _corner(point: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in point)
+    return x, y, z
 
 
 def _upright_view(cloud: SplatCloud) -> CameraView:

@@ -51,24 +51,27 @@ class StoredPlanes(PlanesShape):
 
 
 @torch.no_grad()
-def light_slab_parts(scene: LightSlabs, *, weight_levels: int = WEIGHT_LEVELS) -> LightSlabParts:
+def light_slab_parts(
+    scene: LightSlabs, *, weight_levels: int = WEIGHT_LEVELS, factor: float = 1.0
+) -> LightSlabParts:
     """The scene's integers: planes at the bits they were trained for, one stage for each level.
 
-    Raises :class:`UsageError` for a scene that was never trained.
+    ``factor`` coarsens all steps. Raises :class:`UsageError` for a scene that was never trained.
     """
     if float(scene.focal) <= 0:
         raise UsageError("these light slabs were not trained, so that no scale is known")
     codes, steps = [], []
     for index in range(len(scene.plane_set.planes)):
-        plane, step = plane_codes(scene.plane_set.grid(scene.table, index), scene.settings.bits)
-        codes.append(plane.int().cpu().numpy())
+        grid = scene.plane_set.grid(scene.table, index)
+        step = plane_codes(grid, scene.settings.bits)[1] * factor
+        codes.append((grid / step).round().int().cpu().numpy())
         steps.append(step[:, 0, 0].cpu().numpy())
     return LightSlabParts(
         structure=structure_of(scene),
         codes=codes,
         steps=steps,
         weights=weights_of(scene),
-        weight_levels=weight_levels,
+        weight_levels=max(3, round((weight_levels - 1) / factor) + 1),
     )
 
 
