@@ -20,14 +20,18 @@ export function openCompressedPly(bytes: Uint8Array, elements: readonly PlyEleme
   const chunk = find("chunk");
   const sh = find("sh");
   const names = vertex.properties.map((p) => p.name).join(" ");
-  if (names !== "packed_position packed_rotation packed_scale packed_color" || !chunk) {
+  const known = names === "packed_position packed_rotation packed_scale packed_color";
+  if (!known || vertex.stride !== 16 || !chunk) {
     throw new SceneError("format", "compressed PLY", `unknown properties: ${names}`);
   }
   if (chunk.count * SHARED < vertex.count || (chunk.stride !== 72 && chunk.stride !== 48)) {
     throw new SceneError("damaged", "compressed PLY", "its table of ranges does not fit");
   }
   const degree = HIGHER[sh?.properties.length ?? 0];
-  if (degree === undefined || (sh && sh.count !== vertex.count)) {
+  if (
+    degree === undefined ||
+    (sh && (sh.count !== vertex.count || sh.stride !== sh.properties.length))
+  ) {
     throw new SceneError("format", "compressed PLY", "unknown layout of harmonics");
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -73,7 +73,8 @@ export function openGlb(bytes: Uint8Array): SplatSource {
   const { json, binary } = parseChunks(bytes);
   const parts: Part[] = [];
   const roots = json.scenes?.[json.scene ?? 0]?.nodes ?? (json.nodes ? [0] : []);
-  for (const root of roots) collect(json, binary, root, IDENTITY, parts, 0);
+  const met = new Set<number>();
+  for (const root of roots) collect({ json, binary, parts, met }, root, IDENTITY);
   if (parts.length === 0) throw bad("no Gaussian splats (KHR_gaussian_splatting) in it");
   const degree = Math.max(...parts.map((p) => p.degree));
   const starts = [0];
@@ -138,16 +139,19 @@ function nodeMatrix(node: Node): number[] {
   return rows.map((v, i) => (i % 4 < 3 ? v * (i < 12 ? s[i % 4]! : 1) : v));
 }
 
-function collect(
-  json: Gltf,
-  binary: DataView,
-  index: number,
-  above: number[],
-  parts: Part[],
-  depth: number,
-): void {
+interface Walk {
+  json: Gltf;
+  binary: DataView;
+  parts: Part[];
+  met: Set<number>;
+}
+
+function collect(walk: Walk, index: number, above: number[]): void {
+  const { json, binary, parts, met } = walk;
   const node = json.nodes?.[index];
-  if (!node || depth > 64) throw bad("its nodes cannot be followed");
+  // Nodes are trees: who follows others could be busy for ever.
+  if (!node || met.has(index)) throw bad("its nodes cannot be followed");
+  met.add(index);
   const matrix = product(above, nodeMatrix(node));
   for (const primitive of json.meshes?.[node.mesh ?? -1]?.primitives ?? []) {
     const extension = primitive.extensions?.[NAME];
@@ -157,12 +161,13 @@ function collect(
     }
     parts.push(openPart(json, binary, primitive, matrix));
   }
-  for (const child of node.children ?? []) collect(json, binary, child, matrix, parts, depth + 1);
+  for (const child of node.children ?? []) collect(walk, child, matrix);
 }
 
 function openPart(json: Gltf, binary: DataView, primitive: Primitive, matrix: number[]): Part {
-  const get = (name: string) => column(json, binary, primitive.attributes[name], name);
   const count = json.accessors?.[primitive.attributes.POSITION!]?.count ?? 0;
+  if (!natural(count)) throw new SceneError("damaged", "GLB", `${count} splats`);
+  const get = (name: string) => column(json, binary, primitive.attributes[name], name, count);
   const sh: Column[] = [];
   let degree = 0;
   for (let l = 0; l <= 3; l++) {
@@ -208,7 +213,18 @@ function determinant(m: number[]): number {
   return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g);
 }
 
-function column(json: Gltf, binary: DataView, index: number | undefined, name: string): Column {
+function natural(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
+}
+
+/** `rows`: how many the attribute must have. Throws `format` or `damaged`. */
+function column(
+  json: Gltf,
+  binary: DataView,
+  index: number | undefined,
+  name: string,
+  rows: number,
+): Column {
   const accessor = json.accessors?.[index ?? -1];
   const view = json.bufferViews?.[accessor?.bufferView ?? -1];
   if (!accessor || !view || accessor.sparse) throw bad(`attribute ${name} is missing or sparse`);
@@ -216,11 +232,14 @@ function column(json: Gltf, binary: DataView, index: number | undefined, name: s
   const width = WIDTHS[accessor.type];
   if (!type || !width) throw bad(`attribute ${name} has an unknown type`);
   const stride = view.byteStride ?? type.bytes * width;
-  const start = (view.byteOffset ?? 0) + (accessor.byteOffset ?? 0);
-  if (
-    accessor.count > 0 &&
-    start + stride * (accessor.count - 1) + type.bytes * width > binary.byteLength
-  ) {
+  const offsets = [view.byteOffset ?? 0, accessor.byteOffset ?? 0];
+  const start = offsets[0]! + offsets[1]!;
+  // A stride of nothing would make any number of splats of a few bytes.
+  if (!offsets.every(natural) || !natural(stride) || stride < type.bytes * width)
+    throw new SceneError("damaged", "GLB", `attribute ${name} lies nowhere`);
+  if (accessor.count !== rows)
+    throw new SceneError("damaged", "GLB", `attribute ${name}: ${accessor.count} of ${rows} rows`);
+  if (rows > 0 && start + stride * (rows - 1) + type.bytes * width > binary.byteLength) {
     throw new SceneError("damaged", "GLB", `attribute ${name} reaches beyond the file`);
   }
   const unit = accessor.normalized ? 1 / type.max : 1;

@@ -2,7 +2,7 @@ import { deliverBundle } from "./bundle";
 import { isBundle, openFile, openFolder } from "./bundle/container";
 import { SceneError } from "./errors";
 import { openGlb } from "./glb";
-import { byImportance, extentOf } from "./order";
+import { byImportance, extentOf, ORDER_BYTES } from "./order";
 import { packSplats } from "./pack";
 import { openPly } from "./ply";
 import type { OpenRequest } from "./protocol";
@@ -66,7 +66,7 @@ async function deliver(
 ): Promise<void> {
   const shown = Math.min(source.count, request.budget);
   const degree = Math.min(source.degree, request.degree);
-  guardTotal(bytes, shown, degree, name);
+  guardTotal(bytes + (source.unpacked ?? 0) + ORDER_BYTES * source.count, shown, degree, name);
   sink.info({ kind: "splats", count: source.count, shown, degree, bytes, up: UP });
   const order = byImportance(source);
   for (let first = 0; first < shown; first += CHUNK_SPLATS) {

@@ -6,6 +6,9 @@ const BINS = 4096;
 const LOWEST = -40;
 const HIGHEST = 24;
 
+/** What sorting takes for a splat of the file, shown or not. */
+export const ORDER_BYTES = 6;
+
 /** Rows from the most visible to the least: opacity times squared mean size, in bins. */
 export function byImportance(source: SplatSource): Uint32Array {
   const keys = new Uint16Array(source.count);

@@ -60,7 +60,10 @@ function parseLine(line: string, elements: PlyElement[]): void {
   }
 }
 
-/** The header's elements with where their rows start. Throws `format` or `damaged`. */
+/**
+ * The header's elements with where their rows start; without those behind rows of unknown length
+ * (lists). Throws `format` or `damaged`.
+ */
 export function parsePlyHeader(bytes: Uint8Array): PlyElement[] {
   const head = new TextDecoder("latin1").decode(bytes.subarray(0, LONGEST_HEADER));
   const end = /end_header\r?\n/.exec(head);
@@ -76,5 +79,5 @@ export function parsePlyHeader(bytes: Uint8Array): PlyElement[] {
       throw new SceneError("damaged", "PLY", `cut off: ${bytes.length} bytes, ${start} expected`);
     }
   }
-  return elements;
+  return elements.filter((element) => !Number.isNaN(element.start));
 }

@@ -1,5 +1,14 @@
 import { SceneError } from "./errors";
-import { allocateSplats, coefficients, type SplatData, type SplatSource, setQuat } from "./splats";
+import { pictureSize } from "./picture-size";
+import { MAX_TOTAL_BYTES } from "./sink";
+import {
+  allocateSplats,
+  coefficients,
+  MAX_BUFFER_BYTES,
+  type SplatData,
+  type SplatSource,
+  setQuat,
+} from "./splats";
 import { readZip } from "./zip";
 
 export interface Picture {
@@ -30,6 +39,10 @@ interface Meta {
 
 const ROW = 64;
 const FIRST_TAG = 252;
+/** Pixels of a picture for each splat: writers that take powers of two need less than 4. */
+const MOST_PIXELS = 4;
+/** Centroids have at most 960 x 1024 pixels, however few splats there are. */
+const ALWAYS_ALLOWED = 1 << 20;
 
 /** Splats of a SOG file (a ZIP) or of an unpacked one through `read`; version 2 only. */
 export async function openSog(
@@ -42,13 +55,18 @@ export async function openSog(
   const metaBytes = members ? members.get("meta.json") : bytes;
   if (!metaBytes) throw new SceneError("format", "SOG", "no meta.json in it");
   const meta = parseMeta(metaBytes);
-  const load = async (name: string): Promise<Picture> => {
+  let unpacked = 0;
+  const load = async (name: string): Promise<Uint8Array<ArrayBuffer>> => {
     const data = members ? members.get(name) : await read?.(name);
     if (!data) throw new SceneError("damaged", "SOG", `${name} is missing`);
-    return decode(data);
+    unpacked += checkedPixels(name, data, meta.count) * 4;
+    return data;
   };
   const parts = [meta.means, meta.scales, meta.quats, meta.sh0, meta.shN];
-  const pictures = await Promise.all(parts.map((p) => Promise.all((p?.files ?? []).map(load))));
+  const packed = await Promise.all(parts.map((p) => Promise.all((p?.files ?? []).map(load))));
+  // Before any is decoded: one colour on 16,383 x 16,383 pixels is a file of a few bytes.
+  if (unpacked > MAX_TOTAL_BYTES) throw tooBig(`pictures of ${unpacked} bytes`);
+  const pictures = await Promise.all(packed.map((files) => Promise.all(files.map(decode))));
   for (const picture of [...pictures.slice(0, 4).flat(), ...pictures[4]!.slice(1)]) {
     if (picture.width * picture.height < meta.count) {
       throw new SceneError("damaged", "SOG", "a picture is smaller than the scene");
@@ -58,8 +76,23 @@ export async function openSog(
   return {
     count: meta.count,
     degree,
+    unpacked,
     read: (rows, wanted) => readRows(meta, pictures, rows, degree, Math.min(degree, wanted)),
   };
+}
+
+function tooBig(detail: string): SceneError {
+  return new SceneError("too-big", "SOG", detail);
+}
+
+/** Pixels that the picture declares. Throws `too-big` for more than `count` splats can need. */
+function checkedPixels(name: string, data: Uint8Array, count: number): number {
+  const size = pictureSize(data);
+  if (!size) throw new SceneError("format", "SOG", `${name} is no WebP or PNG`);
+  const pixels = size.width * size.height;
+  if (pixels > Math.max(ALWAYS_ALLOWED, MOST_PIXELS * count) || 4 * pixels > MAX_BUFFER_BYTES)
+    throw tooBig(`${name} has ${size.width} x ${size.height} pixels for ${count} splats`);
+  return pixels;
 }
 
 function parseMeta(bytes: Uint8Array): Meta {
@@ -72,6 +105,8 @@ function parseMeta(bytes: Uint8Array): Meta {
   if (meta?.version !== 2 || !meta.means?.files) {
     throw new SceneError("version", "SOG", `version ${meta?.version}, 2 can be shown`);
   }
+  if (!Number.isSafeInteger(meta.count) || meta.count < 0)
+    throw new SceneError("damaged", "SOG", `${meta.count} splats`);
   return meta;
 }
 

@@ -75,6 +75,8 @@ export function setQuat(
 export interface SplatSource {
   readonly count: number;
   readonly degree: number;
+  /** Bytes that it keeps beside the file: what it has unpacked. */
+  readonly unpacked?: number;
   /** Splats of the given rows, with harmonics up to `degree` at most. */
   read(rows: Uint32Array, degree: number): SplatData;
 }

@@ -1,9 +1,21 @@
 import { decompress as zstd } from "fzstd";
 import { SceneError } from "./errors";
-import { allocateSplats, coefficients, type SplatData, type SplatSource, setQuat } from "./splats";
+import {
+  allocateSplats,
+  coefficients,
+  MAX_BUFFER_BYTES,
+  type SplatData,
+  type SplatSource,
+  setQuat,
+} from "./splats";
 
 const MAGIC = 0x5053474e;
+const HEADER_BYTES = 16;
 const EXTENSIONS = 2;
+/** What may stand beside the splats in a gzipped file; extensions take some hundred bytes. */
+const MAX_EXTENSION_BYTES = 1 << 20;
+/** Deflate unpacks no byte to more. */
+const MOST_DEFLATED = 1032;
 /** SPZ is right-up-back, the 3DGS PLY right-down-front: y and z change their signs. */
 const FLIP = [1, -1, -1];
 /** Signs of the harmonics under that half turn about x, without the constant one. */
@@ -26,6 +38,7 @@ export async function openSpz(bytes: Uint8Array<ArrayBuffer>): Promise<SplatSour
   const zipped = bytes[0] === 0x1f && bytes[1] === 0x8b;
   const body = zipped ? await gunzip(bytes) : bytes;
   const header = parseHeader(body);
+  const unpacked = unpackedBytes(header);
   if ((header.version === 4) === zipped) {
     throw new SceneError("version", "SPZ", `version ${header.version}`);
   }
@@ -34,21 +47,65 @@ export async function openSpz(bytes: Uint8Array<ArrayBuffer>): Promise<SplatSour
   return {
     count: header.count,
     degree,
+    unpacked,
     read: (rows, wanted) => readRows(header, streams, rows, Math.min(degree, wanted)),
   };
 }
 
+/**
+ * The unpacked file. Its header, which comes first, says how long it may become: a few MB of zeros
+ * would otherwise fill the memory. Throws `too-big` where it promises or holds more.
+ */
 async function gunzip(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const reader = stream.getReader();
+  let out = new Uint8Array(HEADER_BYTES);
+  let at = 0;
+  let sized = false;
   try {
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return out.subarray(0, at);
+      for (let part = value; part.length > 0; ) {
+        const taken = part.subarray(0, out.length - at);
+        if (taken.length === 0) throw tooBig(`over ${at} bytes unpacked`);
+        out.set(taken, at);
+        at += taken.length;
+        part = part.subarray(taken.length);
+        if (sized || at < HEADER_BYTES) continue;
+        sized = true;
+        const grown = new Uint8Array(roomFor(parseHeader(out), bytes.length));
+        grown.set(out);
+        out = grown;
+      }
+    }
   } catch (error) {
+    await reader.cancel().catch(() => {}); // a broken stream has ended already
+    if (error instanceof SceneError) throw error;
     throw damaged(`its gzip stream cannot be read (${error})`);
   }
 }
 
+/** Bytes to unpack into, for a header from a gzip stream of `packed` bytes. */
+function roomFor(header: Header, packed: number): number {
+  const room = HEADER_BYTES + unpackedBytes(header);
+  if (room > MOST_DEFLATED * packed) throw damaged("cut off");
+  return room + MAX_EXTENSION_BYTES;
+}
+
+function tooBig(detail: string): SceneError {
+  return new SceneError("too-big", "SPZ", detail);
+}
+
+/** Bytes of all splats. Throws `too-big` where one buffer may not hold them. */
+function unpackedBytes(header: Header): number {
+  const total = sizes(header).reduce((a, b) => a + b, 0);
+  if (total > MAX_BUFFER_BYTES) throw tooBig(`${header.count} splats, ${total} bytes unpacked`);
+  return total;
+}
+
 function parseHeader(bytes: Uint8Array): Header {
-  if (bytes.length < 16) throw damaged("the header is cut off");
+  if (bytes.length < HEADER_BYTES) throw damaged("the header is cut off");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) throw new SceneError("format", "SPZ", "not an SPZ file");
   const header = {
@@ -73,10 +130,10 @@ function sizes(h: Header): number[] {
 
 function splitStreams(body: Uint8Array, header: Header): Uint8Array[] {
   const wanted = sizes(header);
-  const total = wanted.reduce((a, b) => a + b, 0);
-  const extra = header.flags & EXTENSIONS ? body.length - 16 - total : 0;
-  if (extra < 0 || body.length < 16 + total) throw damaged("cut off");
-  let at = 16 + extra;
+  const total = unpackedBytes(header);
+  const extra = header.flags & EXTENSIONS ? body.length - HEADER_BYTES - total : 0;
+  if (extra < 0 || body.length < HEADER_BYTES + total) throw damaged("cut off");
+  let at = HEADER_BYTES + extra;
   return wanted.map((size) => {
     at += size;
     return body.subarray(at - size, at);

@@ -1,8 +1,10 @@
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { SceneError } from "../../src/decode/errors";
 import { openGlb } from "../../src/decode/glb";
 import { openPly } from "../../src/decode/ply";
+import { openSog } from "../../src/decode/sog";
 import { rowRange, type SplatData, type SplatSource } from "../../src/decode/splats";
 import { openSpz } from "../../src/decode/spz";
 import { readBytes } from "../browser/harness";
@@ -58,6 +60,17 @@ function turned(data: SplatData, rows: number[]): number {
   return most;
 }
 
+async function kindOf(open: () => unknown): Promise<string> {
+  try {
+    await open();
+  } catch (error) {
+    return error instanceof SceneError ? error.kind : `${error}`;
+  }
+  return "none";
+}
+
+const text = (s: string) => new TextEncoder().encode(s) as Uint8Array<ArrayBuffer>;
+
 describe("formats", () => {
   it("reads a PLY with unit quaternions and activated values", () => {
     expect(ply.count).toBe(600);
@@ -112,15 +125,6 @@ describe("formats", () => {
   });
 
   it("names what is wrong with broken files", async () => {
-    const kindOf = async (open: () => unknown): Promise<string> => {
-      try {
-        await open();
-      } catch (error) {
-        return error instanceof SceneError ? error.kind : `${error}`;
-      }
-      return "none";
-    };
-    const text = (s: string) => new TextEncoder().encode(s) as Uint8Array<ArrayBuffer>;
     expect(await kindOf(() => openPly(file("small.ply").slice(0, 9000)))).toBe("damaged");
     expect(await kindOf(() => openPly(text("ply\nformat ascii 1.0\nend_header\n")))).toBe("format");
     const mesh =
@@ -130,5 +134,111 @@ describe("formats", () => {
     expect(await kindOf(() => openSpz(file("small.spz").slice(0, 20)))).toBe("damaged");
     expect(await kindOf(() => openGlb(file("small.glb").slice(0, 4000)))).toBe("damaged");
     expect(await kindOf(() => openGlb(text("glTF")))).toBe("format");
+  });
+});
+
+/** A gzipped SPZ that declares `count` splats of degree 0 (20 bytes each) and holds `bytes`. */
+function zippedSpz(count: number, bytes: number, version = 3): Uint8Array<ArrayBuffer> {
+  const body = new Uint8Array(16 + bytes);
+  const view = new DataView(body.buffer);
+  view.setUint32(0, 0x5053474e, true);
+  view.setUint32(4, version, true);
+  view.setUint32(8, count, true);
+  return new Uint8Array(gzipSync(body));
+}
+
+/** A GLB whose `change` has been made to the JSON. */
+function changedGlb(change: (json: never) => void): Uint8Array {
+  const bytes = file("small.glb");
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(12, true);
+  const json = JSON.parse(new TextDecoder().decode(bytes.subarray(20, 20 + length)));
+  change(json as never);
+  const words = text(JSON.stringify(json));
+  const out = new Uint8Array(20 + words.length + bytes.length - 20 - length);
+  out.set(bytes.subarray(0, 20));
+  new DataView(out.buffer).setUint32(12, words.length, true);
+  out.set(words, 20);
+  out.set(bytes.subarray(20 + length), 20 + words.length);
+  return out;
+}
+interface Json {
+  accessors: { count: number; bufferView: number; byteOffset?: number }[];
+  bufferViews: { byteStride?: number; byteOffset?: number }[];
+  nodes: { children?: number[] }[];
+}
+
+describe("small files that would fill the memory", () => {
+  it("SPZ: what unpacks to more than its splats take is too big, and is not unpacked", async () => {
+    expect(await kindOf(() => openSpz(zippedSpz(100, 2000)))).toBe("none");
+    expect(await kindOf(() => openSpz(zippedSpz(100, 1999)))).toBe("damaged");
+    const bomb = zippedSpz(100, 3e8);
+    expect(bomb.length).toBeLessThan(4e5);
+    const before = process.memoryUsage().arrayBuffers;
+    expect(await kindOf(() => openSpz(bomb))).toBe("too-big");
+    // The bound is 1 MB above the splats; chunks of a stream wait to be collected.
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(5e7);
+  });
+
+  it("SPZ: what promises more than a buffer holds, or than its bytes can, is refused", async () => {
+    // 20 bytes a splat at degree 0, so 50 million of them fill 1 GB.
+    expect(await kindOf(() => openSpz(zippedSpz(50_000_001, 2000)))).toBe("too-big");
+    expect(await kindOf(() => openSpz(zippedSpz(50_000_000, 2000)))).toBe("damaged");
+    const unzipped = new Uint8Array(64);
+    const view = new DataView(unzipped.buffer);
+    [0x5053474e, 4, 4e9].forEach((word, i) => {
+      view.setUint32(4 * i, word, true);
+    });
+    expect(await kindOf(() => openSpz(unzipped))).toBe("too-big");
+  });
+
+  it("SOG: pictures far larger than the splats need are refused before they are decoded", async () => {
+    const part = { files: ["a.webp"], codebook: [0] };
+    const means = { files: ["a.webp", "a.webp"], mins: [0, 0, 0], maxs: [1, 1, 1] };
+    const open = (count: unknown, width: number, height: number) => {
+      const webp = new Uint8Array(40);
+      webp.set(text("RIFF\0\0\0\0WEBPVP8L"));
+      new DataView(webp.buffer).setUint32(21, (width - 1) | ((height - 1) << 14), true);
+      const meta = { version: 2, count, means, scales: part, quats: part, sh0: part };
+      let decoded = 0;
+      const decode = () => {
+        decoded++;
+        return Promise.resolve({ width, height, data: new Uint8Array(4) });
+      };
+      const source = () =>
+        openSog(text(JSON.stringify(meta)), decode, () => Promise.resolve(webp.slice()));
+      return kindOf(source).then((kind) => [kind, decoded]);
+    };
+    expect(await open(100, 12, 12)).toEqual(["none", 5]);
+    expect(await open(100, 16383, 16383)).toEqual(["too-big", 0]);
+    // Each below 1 GB, together above 1.5 GB.
+    expect(await open(1.4e8, 12000, 12000)).toEqual(["too-big", 0]);
+    for (const count of [-1, 1.5, null, "9"])
+      expect(await open(count, 12, 12)).toEqual(["damaged", 0]);
+  });
+
+  it("PLY and GLB: more rows than the file has are not believed", async () => {
+    const listed =
+      "ply\nformat binary_little_endian 1.0\nelement face 1\nproperty list uchar int a\n" +
+      "element vertex 4000000000\nproperty float x\nend_header\n";
+    expect(await kindOf(() => openPly(text(listed)))).toBe("format");
+    const glb = (change: (json: Json) => void) =>
+      kindOf(() => openGlb(changedGlb(change as never)));
+    expect(await glb(() => {})).toBe("none");
+    expect(
+      await glb((json) => {
+        for (const view of json.bufferViews) view.byteStride = 0;
+        for (const accessor of json.accessors) accessor.count = 4e9;
+      }),
+    ).toBe("damaged");
+    expect(await glb((json) => (json.accessors[1]!.count -= 1))).toBe("damaged");
+    expect(await glb((json) => (json.accessors[0]!.byteOffset = -8))).toBe("damaged");
+    // Two ways to each of 64 nodes are 2^64 ways to the last.
+    const ladder = (json: Json) => {
+      const last = json.nodes.length;
+      json.nodes[0]!.children = [last, last];
+      for (let i = 0; i < 64; i++) json.nodes.push({ children: [last + i + 1, last + i + 1] });
+      json.nodes.push({});
+    };
+    expect(await glb(ladder)).toBe("format");
   });
 });

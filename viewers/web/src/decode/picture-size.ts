@@ -1,0 +1,21 @@
+/** Width and height that a WebP or PNG file declares, before anyone decodes it; null for others. */
+export function pictureSize(bytes: Uint8Array): { width: number; height: number } | null {
+  if (bytes.length < 30) return null;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const text = (at: number) => String.fromCharCode(...bytes.subarray(at, at + 4));
+  if (view.getUint32(0) === 0x89504e47 && text(12) === "IHDR") {
+    return { width: view.getUint32(16), height: view.getUint32(20) };
+  }
+  if (text(0) !== "RIFF" || text(8) !== "WEBP") return null;
+  // WebP's container specification: lossy, lossless, and extended, whose canvas the frame fills.
+  if (text(12) === "VP8 ") {
+    return { width: view.getUint16(26, true) & 0x3fff, height: view.getUint16(28, true) & 0x3fff };
+  }
+  if (text(12) === "VP8L") {
+    const sizes = view.getUint32(21, true);
+    return { width: (sizes & 0x3fff) + 1, height: ((sizes >>> 14) & 0x3fff) + 1 };
+  }
+  if (text(12) !== "VP8X") return null;
+  const three = (at: number) => view.getUint16(at, true) + (bytes[at + 2]! << 16) + 1;
+  return { width: three(24), height: three(27) };
+}
