@@ -454,7 +454,8 @@ export class Player {
   }
 
   statistics(): Statistics {
-    const ms = this.frameMs;
+    // The page goes on at its own pace while a field's picture is being made.
+    const ms = Math.max(this.frameMs, this.stage.fieldTime);
     return {
       backend: this.stage.backend,
       framesPerSecond: ms > 0 ? 1000 / ms : 0,

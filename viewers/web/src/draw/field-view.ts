@@ -20,7 +20,7 @@ export class FieldView {
     private readonly make: MakeRenderer,
   ) {
     this.canvas.setAttribute("aria-hidden", "true");
-    this.canvas.style.pointerEvents = "none";
+    this.canvas.className = "field";
     this.renderer = make(this.canvas, field);
     under.after(this.canvas);
     this.canvas.addEventListener("webglcontextlost", (event) => {
