@@ -34,8 +34,8 @@ class LightSlabMethod(Method):
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
     placement: Literal["auto", "forward", "cube", "kmeans"] = "auto"
     """One slab along the cameras, the faces of a cube, or clusters of viewing directions."""
-    depths: int = 6
-    """Parallel planes of a slab, 2 or more; LightSpeed has 2."""
+    depths: int = 16
+    """Parallel planes of a slab, 2 to 16; LightSpeed has 2."""
     crossed: bool = False
     """Also planes over one coordinate of the first plane and one of the last, as in LightSpeed."""
     features: int = 4
@@ -47,7 +47,7 @@ class LightSlabMethod(Method):
     max_mb: float = 3.9
     """Planes and decoder at 8 bits a value, MB (10^6 bytes): planes that would not fit get fewer
     samples. 0.95 is the tiny tier."""
-    samples: int = 4
+    samples: int = 2
     """Along an axis, rays that are looked up for one of the decoder's: 1, 2 or 4."""
     encoded: int = 16
     """Channels of each of them."""
@@ -71,6 +71,7 @@ class LightSlabMethod(Method):
     def __post_init__(self) -> None:
         least = {"depths": 2, "features": 1, "width": 1, "blocks": 0, "encoded": 1}
         wrong = [f"{n} is {getattr(self, n)}" for n, v in least.items() if getattr(self, n) < v]
+        wrong += [f"depths is {self.depths}"] if self.depths > 16 else []  # bundles have no more
         wrong += [f"bits is {self.bits}"] if not 2 <= self.bits <= 8 else []
         wrong += [f"samples is {self.samples}"] if self.samples not in (1, 2, 4) else []
         if self.samples > 2 ** len(self.channels):

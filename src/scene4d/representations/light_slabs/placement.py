@@ -59,15 +59,14 @@ def place_slabs(
     rays = sampled_rays(cameras)
     axes = _axes(cameras, rays.directions, kind)
     rotations = torch.stack([_frame(axis, up_axis(cameras)) for axis in axes]).float()
-    positions = torch.stack([c.position.cpu().float() for c in cameras])
     overlap = math.radians(12.0)
     weights = slab_weights(rays.directions @ rotations[:, 2].T, overlap)
     viewpoints, disparities = [], []
     for slab in range(len(axes)):
-        mine = positions[(weights[:, slab].view(len(positions), -1) > 0).any(dim=1)]
-        viewpoint, near, far = _viewpoint(mine, content, rotations[slab, 2])
+        middle = (rays.origins * weights[:, slab : slab + 1]).sum(dim=0) / weights[:, slab].sum()
+        viewpoint, depths = _depths(middle, content, rotations[slab, 2])
         viewpoints.append(viewpoint)
-        disparities.append(torch.linspace(far, near, num_planes))
+        disparities.append(_spaced(depths, num_planes))
     frames = {
         "rotations": rotations,
         "viewpoints": torch.stack(viewpoints),
@@ -201,34 +200,46 @@ def _frame(axis: Float[Tensor, "3"], up: Tensor) -> Float[Tensor, "3 3"]:
     return torch.stack([right, torch.linalg.cross(forward, right), forward]).to(axis.dtype)
 
 
-def _viewpoint(
-    positions: Float[Tensor, "cameras 3"], content: Content, axis: Float[Tensor, "3"]
-) -> tuple[Tensor, float, float]:
-    """The slab's viewpoint, and its largest and smallest disparity.
+def _depths(
+    middle: Float[Tensor, "3"], content: Content, axis: Float[Tensor, "3"]
+) -> tuple[Float[Tensor, "3"], Float[Tensor, "m"]]:
+    """A slab's viewpoint, and the depths of its content from there along the axis, all above 0.
 
-    Content with nothing behind it lies between the two outer planes, seen from the cameras' mean
-    distance or, where they are nearer, from twice its depth. Otherwise the viewpoint is the middle
-    of the slab's cameras, and the planes reach from the nearest to the farthest content ahead.
+    ``middle`` is the mean origin of the slab's rays. Where nothing lies behind the content, the
+    viewpoint is as far from it as that or, where that is nearer, twice the content's depth.
+    Otherwise it is ``middle``, and the slab's content is what lies ahead of it.
     """
-    middle = (positions if len(positions) else content.points).mean(dim=0)
     if content.bounded:
         z = content.points @ axis
         low, high = float(z.quantile(_TRIM)), float(z.quantile(1 - _TRIM))
-        half = max((high - low) / 2, 1e-6)
-        centre = (low + high) / 2
+        half, centre = max((high - low) / 2, 1e-6), (low + high) / 2
         distance = max(centre - float(middle @ axis), 2 * half)
         viewpoint = middle + axis * (centre - distance - middle @ axis)
-        return viewpoint, 1 / (distance - half), 1 / (distance + half)
-    z = (content.points - middle) @ axis
-    ahead = z[z > 0.02 * z.abs().median()]
-    if len(ahead) == 0:
-        return middle, 1 / max(float(z.abs().median()), 1e-6), 0.0
-    near, far = float(ahead.quantile(_TRIM)), float(ahead.quantile(1 - _TRIM))
-    return middle, 1 / near, min(1 / far, 0.5 / near)
+        depths = (content.points - viewpoint) @ axis
+        return viewpoint, depths.clamp(distance - half, distance + half)
+    offsets = content.points - middle
+    z = offsets @ axis
+    ahead = z[(z > 0.02 * z.abs().median()) & (z > _AHEAD * offsets.norm(dim=1))]
+    if len(ahead) < 10:
+        ahead = z.abs().clamp_min(1e-6)
+    return middle, ahead.clamp(float(ahead.quantile(_TRIM)), float(ahead.quantile(1 - _TRIM)))
+
+
+def _spaced(depths: Float[Tensor, "m"], count: int) -> Float[Tensor, "count"]:
+    """Rising disparities from the farthest to the nearest depth: half way between even ones and
+    such that each has as much content, as parallax asks for the former and resolution for the
+    latter."""
+    s = (1 / depths).sort().values
+    share = torch.linspace(0, 1, count)
+    far, near = s[0], torch.maximum(s[-1], s[0] * 1.05)
+    even = far + (near - far) * share
+    return (even + s.quantile(share)) / 2
 
 
 _TRIM = 0.01
 """Share of the content's points left out at either end of its depths."""
+_AHEAD = 0.6
+"""Content of a slab is within the angle of this cosine from its axis."""
 
 
 def _ranges(

@@ -9,7 +9,7 @@ meets the plane of disparity s, in perspective:
 which for s = 0, the plane at infinity, is the direction's tangent, and for s = 1/near the near
 plane of normalised device coordinates. The first and the last plane are the light slab's (x, y) and
 (u, v) (Levoy and Hanrahan, "Light Field Rendering", 1996; LightSpeed, arXiv 2310.16832); the planes
-between them, evenly spaced in disparity, are linear in those four numbers.
+between them are linear in those four numbers.
 """
 
 from __future__ import annotations
