@@ -186,8 +186,9 @@ def test_the_last_parents_are_not_pruned():
 # Whole trainings
 
 METHOD = LpgsMethod(
-    steps=60, init="random", num_random_points=300, max_num_gaussians=400, sh_degree=1, num_children=1,
-    grid=True, grid_levels=2, grid_finest=16, warm_up=0.3, quantise_at=0.4, hidden=16,
+    steps=60, init="random", num_random_points=300, max_num_gaussians=400, sh_degree=1,
+    num_children=1, grid=True, grid_levels=2, grid_finest=16, hidden=16,
+    warm_up=0.3, quantise_at=0.4,
     tree=TreeOptions(tree_every=4, refine_every=5, grow_until=0.2, promote_gradient=1e-6),
 )  # fmt: skip
 
@@ -226,8 +227,8 @@ def test_without_a_teacher_splats_are_trained_first_and_kept(tiny_capture, tmp_p
 def test_the_size_that_is_asked_for_is_reached(tiny_capture, tmp_path):
     target = 0.012  # the start weighs 0.02, of which the container is 0.007
     method = LpgsMethod(
-        steps=120, init="random", num_random_points=3000, max_num_gaussians=3000, sh_degree=1, warm_up=0.0,
-        quantise_at=0.0, target_mb=target, tree=TreeOptions(tree_every=5),
+        steps=120, init="random", num_random_points=3000, max_num_gaussians=3000, sh_degree=1,
+        warm_up=0.0, quantise_at=0.0, target_mb=target, tree=TreeOptions(tree_every=5),
     )  # fmt: skip
     run = start(method, options(tiny_capture, tmp_path))
     loaded = load_run(run)

@@ -114,7 +114,8 @@ def structure_of(scene: LightSlabs) -> dict[str, Any]:
 
 def _stages(planes: tuple[Plane, ...]) -> list[int]:
     """A stage for each level: a pair of axes that comes again begins the next."""
-    stages, level, seen = [], 0, set()
+    stages, level = [], 0
+    seen: set[tuple[int, int]] = set()
     for plane in planes:
         if plane.axes in seen:
             level, seen = level + 1, set()
@@ -163,12 +164,12 @@ def light_slabs_of(arrays: LightSlabArrays) -> LightSlabs:
     )
     scene.focal.fill_(structure["focal"])
     width = structure["features"]
-    scene.table.copy_(
-        torch.cat([torch.from_numpy(p.copy()).reshape(-1, width) for p in arrays.planes])
-    )
+    texels = [torch.from_numpy(p.copy()).reshape(-1, width) for p in arrays.planes]
+    scene.table.copy_(torch.cat(texels))
     for name, layer in _layers(scene):
         weight, bias = arrays.layers[name]
         layer.weight.copy_(torch.from_numpy(weight.copy()))
+        assert layer.bias is not None
         layer.bias.copy_(torch.from_numpy(bias.copy()))
     if not all(bool(torch.isfinite(p).all()) for p in scene.parameters()):
         raise DataError("a value of the light field is not a finite number")
@@ -181,7 +182,7 @@ def _layers(scene: LightSlabs) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
     return list(zip(layer_shapes(structure_of(scene)), found, strict=True))
 
 
-def _slabs(structure: dict[str, Any]) -> Slabs:
+def _slabs(structure: Mapping[str, Any]) -> Slabs:
     def column(name: str) -> Tensor:
         return torch.tensor([slab[name] for slab in structure["slabs"]], dtype=torch.float32)
 

@@ -65,8 +65,10 @@ class DecoderShape:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> DecoderShape:
         """From :meth:`plain`."""
-        values: dict[str, Any] = dict(plain)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()
+        }
+        return cls(**values)
 
     def convolutions(self) -> list[tuple[int, int]]:
         """Channels in and out of the 3x3 convolutions; a quarter of those out after doubling."""

@@ -71,8 +71,10 @@ class PlanesShape:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> PlanesShape:
         """From :meth:`plain`."""
-        values: dict[str, Any] = dict(plain)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()
+        }
+        return cls(**values)
 
 
 def plane_codes(
