@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { psnr } from "../../src/compare";
 import { readField } from "../decode/read-field";
-import { bench, open } from "./pages";
+import { bench, open, until } from "./pages";
 
 const good = join(import.meta.dirname, "../../../../mobile_export/conformance/good");
 const NAMES = ["lightslab_one", "lightslab_three", "lightslab_four"];
@@ -19,6 +19,9 @@ interface Maps {
   a: number[];
   coverage: number[];
 }
+
+/** SwiftShader takes its time for a network: windows are small. */
+const viewport = { width: 320, height: 240 };
 
 /** RGBA of what the maps say, over a background. */
 function composed(maps: Maps, background: number[]): Uint8Array {
@@ -60,7 +63,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
     }
 
     it("draws a trained scene as the Python renderer does", async () => {
-      const page = await open(b, "content=/fixtures/slabs.s4d", { backend });
+      const page = await open(b, "content=/fixtures/slabs.s4d", { backend, viewport });
       const found = await page.evaluate(() => window.scene4d.fidelity());
       expect(found).toHaveLength(4);
       // Measured 69 to 71 dB, at training cameras and at one between them; the gate is 35.
@@ -69,7 +72,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
     });
 
     it("fades to the background where no camera looked, and scales to any size", async () => {
-      const page = await open(b, "content=/fixtures/slabs.s4d&bg=ff0000", { backend });
+      const page = await open(b, "content=/fixtures/slabs.s4d&bg=ff0000", { backend, viewport });
       const found = await page.evaluate(async () => {
         const api = window.scene4d;
         const mean = ({ data }: { data: Uint8Array }) =>
@@ -77,7 +80,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
             (c) => data.reduce((a, v, i) => a + (i % 4 === c ? v : 0), 0) / (data.length / 4),
           );
         const home = mean(await api.capture());
-        const large = mean(await api.capture({ width: 1280, height: 960 }));
+        const large = mean(await api.capture({ width: 640, height: 480 }));
         const small = mean(await api.capture({ width: 99, height: 74 }));
         const { position, target } = api.getView();
         // From far above the content, backwards: a ray that no slab knows.
@@ -102,24 +105,23 @@ for (const backend of ["webgl2", "webgpu"] as const) {
     });
 
     it("tells where a pixel's surface is, and draws only when something moves", async () => {
-      const page = await open(b, "content=/fixtures/slabs.s4d", { backend });
+      const page = await open(b, "content=/fixtures/slabs.s4d", { backend, viewport });
+      const frames = () => page.evaluate(() => window.scene4d.stats().frames);
+      // Done: the time of the picture is known, and for a second there was no other one.
+      await until(page, () => window.scene4d.stats().fieldMs > 0, 40_000);
+      await page.waitForTimeout(1000);
+      const before = await frames();
+      await page.waitForTimeout(1000);
+      expect(await frames()).toBe(before);
       const found = await page.evaluate(async () => {
         const api = window.scene4d;
         const point = await api.pick(window.innerWidth / 2, window.innerHeight / 2);
-        const wait = () => new Promise((resolve) => setTimeout(resolve, 1500));
-        await wait();
-        const before = api.stats().frames;
-        await wait();
-        const resting = api.stats().frames - before;
         const { position, target } = api.getView();
         api.setView({ position, target: [target[0] + 0.05, target[1], target[2]] }, true);
-        await wait();
-        const { frames, fieldMs, splats } = api.stats();
-        return { point, target, position, resting, moved: frames - before, fieldMs, splats };
+        return { point, target, position, splats: api.stats().splats };
       });
-      expect([found.resting, found.splats]).toEqual([0, 0]);
-      expect(found.moved).toBeGreaterThan(0);
-      expect(found.fieldMs).toBeGreaterThan(0);
+      expect(found.splats).toBe(0);
+      await expect.poll(frames, { timeout: 40_000 }).toBeGreaterThan(before);
       const distance = (a: number[]) => Math.hypot(...a.map((v, i) => v - found.position[i]!));
       // The first camera's target is at the content's centre; the chair is in the middle.
       const ratio = distance(found.point!) / distance(found.target);
@@ -133,7 +135,7 @@ describe("a lost graphics context", () => {
   const b = bench("webgl2");
 
   it("of a field comes back with the same picture", async () => {
-    const page = await open(b, "content=/fixtures/slabs.s4d");
+    const page = await open(b, "content=/fixtures/slabs.s4d", { viewport });
     const same = await page.evaluate(async () => {
       const before = (await window.scene4d.capture()).data;
       const gl = document.querySelector<HTMLCanvasElement>("canvas.field")!.getContext("webgl2")!;
@@ -143,6 +145,8 @@ describe("a lost graphics context", () => {
       const lost = once("webglcontextlost");
       context.loseContext();
       await lost;
+      // Not before the event's other listeners have been told.
+      await new Promise((resolve) => setTimeout(resolve, 50));
       const restored = once("webglcontextrestored");
       context.restoreContext();
       await restored;
@@ -154,7 +158,7 @@ describe("a lost graphics context", () => {
   });
 
   it("of another scene's field is given back", async () => {
-    const page = await open(b, "content=/fixtures/slabs.s4d");
+    const page = await open(b, "content=/fixtures/slabs.s4d", { viewport });
     const found = await page.evaluate(async () => {
       await window.scene4d.open("/fixtures/chair.s4d");
       const fields = document.querySelectorAll("canvas.field").length;

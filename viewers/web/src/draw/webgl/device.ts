@@ -22,7 +22,10 @@ export class FieldDevice {
   readonly targets: number;
   /** Bytes of weights that one pass reads at most. */
   readonly blockBytes: number;
+  /** Whether a CPU does the work of a graphics card. */
+  readonly onCpu: boolean;
   private readonly vertex: WebGLShader;
+  private readonly programs = new Map<string, WebGLProgram>();
   private readonly vao: WebGLVertexArrayObject;
 
   constructor(
@@ -44,6 +47,9 @@ export class FieldDevice {
     const most = (name: number) => gl.getParameter(name) as number;
     this.targets = Math.min(8, most(gl.MAX_DRAW_BUFFERS), most(gl.MAX_COLOR_ATTACHMENTS));
     this.blockBytes = most(gl.MAX_UNIFORM_BLOCK_SIZE);
+    const info = gl.getExtension("WEBGL_debug_renderer_info");
+    const name = gl.getParameter(info ? info.UNMASKED_RENDERER_WEBGL : gl.RENDERER) as string;
+    this.onCpu = /swiftshader|llvmpipe|software|basic render/i.test(name ?? "");
     this.vertex = this.compile(gl.VERTEX_SHADER, VERTEX);
     this.vao = gl.createVertexArray()!;
     gl.disable(gl.BLEND);
@@ -67,10 +73,13 @@ export class FieldDevice {
     return shader;
   }
 
-  /** Starts to compile; `finish` waits for it, so that many compile side by side. */
+  /** Starts to compile, once for the same text; `finish` waits for it, so that many compile side by side. */
   start(fragment: string): WebGLProgram {
     const { gl } = this;
+    const made = this.programs.get(fragment);
+    if (made) return made;
     const program = gl.createProgram()!;
+    this.programs.set(fragment, program);
     gl.attachShader(program, this.vertex);
     gl.attachShader(program, this.compile(gl.FRAGMENT_SHADER, fragment));
     gl.linkProgram(program);

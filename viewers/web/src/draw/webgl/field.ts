@@ -121,6 +121,7 @@ export class WebGlField implements FieldRenderer {
     const { device, layout, field, places } = this;
     const { shape } = field;
     const orders = layerOrders(shape, layout);
+    const flat = device.onCpu;
     // All programs are started before the first one is waited for.
     const compiled = (name: string, order: LayerOrder, source: (o: Outputs) => string) => {
       const parts = this.parts(order).map((part) => ({
@@ -132,16 +133,16 @@ export class WebGlField implements FieldRenderer {
     const of = (name: string, source: (o: Outputs) => string) =>
       compiled(name, orders[name]!, source);
     const samples = compiled("encode", withCoverage(orders.encode!), (o) =>
-      sampleShader(shape, layout, places, o),
+      sampleShader(shape, layout, places, o, flat),
     );
-    const first = of("first", (o) => firstShader(layout, o));
+    const first = of("first", (o) => firstShader(layout, o, flat));
     const blocks = Array.from({ length: layout.blocks }, (_, i) => [
-      of(`block_${i}_0`, (o) => trunkShader(layout, o, false)),
-      of(`block_${i}_1`, (o) => trunkShader(layout, o, true)),
+      of(`block_${i}_0`, (o) => trunkShader(layout, o, flat, false)),
+      of(`block_${i}_1`, (o) => trunkShader(layout, o, flat, true)),
     ]);
-    const last = of("last", (o) => trunkShader(layout, o, false));
+    const last = of("last", (o) => trunkShader(layout, o, flat, false));
     const sharpen = shape.decoder.channels.map((_, j) =>
-      of(`sharpen_${j}`, (o) => sharpenShader(layout, j, o)),
+      of(`sharpen_${j}`, (o) => sharpenShader(layout, o, flat, j)),
     );
     const finish = device.start(finishShader(layout));
     const present = device.start(PRESENT);
@@ -236,7 +237,10 @@ export class WebGlField implements FieldRenderer {
       const framebuffer = this.framebuffer(into.texture, first, () =>
         device.into(into, first, count),
       );
-      device.run(program, framebuffer, into.size, textures, set);
+      device.run(program, framebuffer, into.size, textures, (u) => {
+        if (u.first) device.gl.uniform1i(u.first, first);
+        set?.(u);
+      });
     }
   }
 

@@ -36,11 +36,37 @@ const sums = (count: number) =>
     .join("");
 
 /** Adds the product with a texel of inputs `v`, whose number is \`index\`. */
-const accumulate = (count: number, index: string, indent = "    ") =>
-  `${indent}int at = (${index}) * ${count};\n` +
-  range(count)
-    .map((n) => `${indent}sum${n} += weight[at + ${n}] * v;\n`)
+const accumulate = (count: number, index: string | number, indent = "    ") =>
+  typeof index === "number"
+    ? range(count)
+        .map((n) => `${indent}sum${n} += weight[${index * count + n}] * v;\n`)
+        .join("")
+    : `${indent}int at = (${index}) * ${count};\n` +
+      range(count)
+        .map((n) => `${indent}sum${n} += weight[at + ${n}] * v;\n`)
+        .join("");
+
+/**
+ * A loop over `name`, or its turns one after the other. Rasterisers on a CPU read weights at
+ * constant places many times faster; graphics cards do not care, and have small caches for code.
+ */
+function loop(
+  name: string,
+  count: number,
+  body: (index: string | number) => string,
+  unrolled: boolean,
+): string {
+  if (!unrolled) return `for (int ${name} = 0; ${name} < ${count}; ${name}++) {\n${body(name)}}\n`;
+  return range(count)
+    .map((i) => `{\n${body(i)}}\n`)
     .join("");
+}
+
+/** `a * of + b`: a number where both are. */
+function place(a: string | number, of: number, b: string | number): string | number {
+  if (typeof a === "number" && typeof b === "number") return a * of + b;
+  return `${a} * ${of} + ${b}`;
+}
 
 /**
  * Rays of samples, their slabs, features of all planes, and the network's layer `encode`. The
@@ -51,6 +77,7 @@ export function sampleShader(
   layout: FieldLayout,
   places: PlanePlaces,
   outputs: Outputs,
+  unrolled: boolean,
 ): string {
   const encoded = Math.min(outputs.count, layout.encoded - outputs.first);
   const inputs = shape.planes.length * layout.features;
@@ -63,15 +90,15 @@ export function sampleShader(
       const most = `ivec2(${Math.max(0, columns - 2)}, ${Math.max(0, rows - 2)})`;
       const right = columns > 1 ? texel : 0;
       const below = rows > 1 ? columns * texel : 0;
+      const turn = (g: string | number) =>
+        `vec4 v = share * mix(mix(texel(here + ${g}), texel(here + ${g} + ${right}), place.x),
+  mix(texel(here + ${g} + ${below}), texel(here + ${g} + ${below + right}), place.x), place.y);
+${accumulate(encoded, typeof g === "number" ? p * layout.features + g : `${p * layout.features} + ${g}`)}`;
       return `  place = clamp(0.5 * vec2(c[${axes[0]}], c[${axes[1]}]) + 0.5, 0.0, 1.0) * ${last};
   low = min(ivec2(place), ${most});
   place -= vec2(low);
   here = ${places.starts[p]} + ((low.y * ${columns} + low.x) * ${slabs} + slab) * ${layout.features};
-  for (int g = 0; g < ${layout.features}; g++) {
-    vec4 v = share * mix(mix(texel(here + g), texel(here + g + ${right}), place.x),
-      mix(texel(here + g + ${below}), texel(here + g + ${below + right}), place.x), place.y);
-${accumulate(encoded, `${p * layout.features} + g`)}  }
-`;
+${loop("g", layout.features, turn, unrolled)}`;
     })
     .join("");
   const written = range(outputs.count)
@@ -166,17 +193,16 @@ float shareOf(int slab, vec3 direction) {
 }
 
 /** The layer `first`: its inputs are the k x k samples of a ray. */
-export function firstShader(layout: FieldLayout, outputs: Outputs): string {
+export function firstShader(layout: FieldLayout, outputs: Outputs, unrolled: boolean): string {
   const { k, encoded } = layout;
+  const turn = (s: string | number) => (g: string | number) =>
+    `vec4 v = texelFetch(source, ivec3(p + ivec2(${s} % ${k}, ${s} / ${k}), ${g}), 0);
+${accumulate(outputs.count, place(s, encoded, g))}`;
   return `${HEAD}${targets(outputs.count)}${weightBlock(k * k * encoded, outputs.count)}
 uniform sampler2DArray source;
 void main() {
   ivec2 p = ivec2(gl_FragCoord.xy) * ${k};
-${sums(outputs.count)}  for (int s = 0; s < ${k * k}; s++) {
-    for (int g = 0; g < ${encoded}; g++) {
-      vec4 v = texelFetch(source, ivec3(p + ivec2(s % ${k}, s / ${k}), g), 0);
-${accumulate(outputs.count, `s * ${encoded} + g`, "      ")}    }
-  }
+${sums(outputs.count)}${loop("s", k * k, (s) => loop("g", encoded, turn(s), unrolled), unrolled)}
 ${plainOutputs(outputs.count)}}
 `;
 }
@@ -187,52 +213,55 @@ const plainOutputs = (count: number) =>
     .join("");
 
 /** A layer of the trunk, relu before it; with `residual` what came before is added. */
-export function trunkShader(layout: FieldLayout, outputs: Outputs, residual: boolean): string {
+export function trunkShader(
+  layout: FieldLayout,
+  { count }: Outputs,
+  unrolled: boolean,
+  residual: boolean,
+): string {
   const added = residual
-    ? range(outputs.count)
-        .map(
-          (n) =>
-            `  sum${n} += texelFetch(before, ivec3(gl_FragCoord.xy, ${outputs.first + n}), 0);\n`,
-        )
+    ? range(count)
+        .map((n) => `  sum${n} += texelFetch(before, ivec3(p, first + ${n}), 0);\n`)
         .join("")
     : "";
-  return `${HEAD}${targets(outputs.count)}${weightBlock(layout.width, outputs.count)}
+  const turn = (g: string | number) =>
+    `vec4 v = max(texelFetch(source, ivec3(p, ${g}), 0), 0.0);\n${accumulate(count, g)}`;
+  return `${HEAD}${targets(count)}${weightBlock(layout.width, count)}
 uniform sampler2DArray source;
-${residual ? "uniform sampler2DArray before;\n" : ""}
+${residual ? "uniform sampler2DArray before;\nuniform int first;\n" : ""}
 void main() {
   ivec2 p = ivec2(gl_FragCoord.xy);
-${sums(outputs.count)}  for (int g = 0; g < ${layout.width}; g++) {
-    vec4 v = max(texelFetch(source, ivec3(p, g), 0), 0.0);
-${accumulate(outputs.count, "g")}  }
-${added}${plainOutputs(outputs.count)}}
+${sums(count)}${loop("g", layout.width, turn, unrolled)}
+${added}${plainOutputs(count)}}
 `;
 }
 
 /** Convolution j: its inputs are shuffled pixels, four layers' worth of them in each texel. */
-export function sharpenShader(layout: FieldLayout, j: number, outputs: Outputs): string {
+export function sharpenShader(
+  layout: FieldLayout,
+  { count }: Outputs,
+  unrolled: boolean,
+  j: number,
+): string {
   const texels = layout.pixels[j]!;
   const beside = j === layout.skip ? layout.encoded : 0;
   const joined = texels + beside;
-  const skip =
-    beside > 0
-      ? `    for (int g = 0; g < ${beside}; g++) {
-      vec4 v = texelFetch(samples, ivec3(q + ${skipOffset(layout)}, g), 0);
-${accumulate(outputs.count, `tap * ${joined} + ${texels} + g`, "      ")}    }
-`
-      : "";
-  return `${HEAD}${targets(outputs.count)}${weightBlock(9 * joined, outputs.count)}
+  const own = (tap: string | number) => (g: string | number) =>
+    `vec4 v = max(texelFetch(source, ivec3(q >> 1, pixel + ${g}), 0), 0.0);
+${accumulate(count, place(tap, joined, g))}`;
+  const other = (tap: string | number) => (g: string | number) =>
+    `vec4 v = texelFetch(samples, ivec3(q + ${skipOffset(layout)}, ${g}), 0);
+${accumulate(count, place(tap, joined, typeof g === "number" ? texels + g : `${texels} + ${g}`))}`;
+  const turn = (tap: string | number) => `ivec2 q = p + ivec2(${tap} % 3, ${tap} / 3);
+int pixel = ((q.x & 1) + 2 * (q.y & 1)) * ${texels};
+${loop("g", texels, own(tap), unrolled)}${beside > 0 ? loop("g", beside, other(tap), unrolled) : ""}`;
+  return `${HEAD}${targets(count)}${weightBlock(9 * joined, count)}
 uniform sampler2DArray source;
 ${beside > 0 ? "uniform sampler2DArray samples;\n" : ""}
 void main() {
   ivec2 p = ivec2(gl_FragCoord.xy);
-${sums(outputs.count)}  for (int tap = 0; tap < 9; tap++) {
-    ivec2 q = p + ivec2(tap % 3, tap / 3);
-    int pixel = ((q.x & 1) + 2 * (q.y & 1)) * ${texels};
-    for (int g = 0; g < ${texels}; g++) {
-      vec4 v = max(texelFetch(source, ivec3(q >> 1, pixel + g), 0), 0.0);
-${accumulate(outputs.count, `tap * ${joined} + g`, "      ")}    }
-${skip}  }
-${plainOutputs(outputs.count)}}
+${sums(count)}${loop("tap", 9, turn, unrolled)}
+${plainOutputs(count)}}
 `;
 }
 
