@@ -45,4 +45,6 @@ export interface PlayerEvents {
   focus: (point: V3) => void;
   camera: (index: number | null) => void;
   context: (lost: boolean) => void;
+  /** A headset shows the scene, or no more. */
+  immersed: (on: boolean) => void;
 }

@@ -16,6 +16,7 @@ import type {
   ToWorker,
   View,
 } from "./decode/protocol";
+import type { Immersion } from "./engine/immersion";
 import { type CaptureOptions, type Pixels, Stage } from "./engine/stage";
 import type { PlayerEvents, Statistics } from "./events";
 import { type Quality, qualityLevel, ResolutionGovernor } from "./quality";
@@ -57,6 +58,10 @@ export class Player {
       settings.backend ? [settings.backend] : ["webgpu", "webgl2"],
       {
         update: (dt) => box.player?.update(dt),
+        immersed: (on) => {
+          if (!on) box.player?.resize();
+          box.player?.emit("immersed", on);
+        },
         lost: () => box.player?.emit("context", true),
         restored: () => box.player?.emit("context", false),
       },
@@ -275,6 +280,12 @@ export class Player {
     this.stage.limit(
       Math.ceil(this.quality.share * (this.info?.shown ?? Number.POSITIVE_INFINITY)),
     );
+  }
+
+  /** Shows the scene in a headset, from where the camera is; from a click. Rejects where it fails. */
+  immerse(kind: Immersion): Promise<void> {
+    const { position, forward, upAxis: up, speed } = this.rig;
+    return this.stage.immerse(kind, { position, forward, up, speed });
   }
 
   setQuality(level: number): void {

@@ -16,14 +16,17 @@ import {
   RenderTarget,
   Texture,
   Vec3,
+  XrManager,
 } from "playcanvas";
 import type { PinholeCamera } from "../camera/projection";
+import type { Stand } from "../camera/stand";
 import { SceneError } from "../decode/errors";
 import type { Field, FieldPlane } from "../decode/field/field";
 import { fromHalf, type PackedSplats, packedBytes } from "../decode/pack";
 import { FieldView } from "../draw/field-view";
 import { WebGlField } from "../draw/webgl/field";
 import { WebGpuField } from "../draw/webgpu/field";
+import { Headset, type Immersion } from "./immersion";
 import { projectionOf } from "./pinhole";
 import { SplatResource } from "./splat-resource";
 
@@ -46,6 +49,8 @@ export interface CaptureOptions {
 export interface StageEvents {
   /** Before every frame, drawn or not; seconds since the last. */
   update(dt: number): void;
+  /** A headset shows the scene instead of the canvas, or no more. */
+  immersed(on: boolean): void;
   lost(): void;
   restored(): void;
 }
@@ -76,6 +81,8 @@ export class Stage {
   private readonly app: AppBase;
   private readonly device: GraphicsDevice;
   private readonly camera: Entity;
+  /** None where the browser has no WebXR. */
+  private headset: Headset | null = null;
   private readonly pieces: Piece[] = [];
   private view: PinholeCamera | null = null;
   private pending = 0;
@@ -115,6 +122,7 @@ export class Stage {
     const options = new AppOptions();
     options.graphicsDevice = device;
     options.componentSystems = [CameraComponentSystem, GSplatComponentSystem];
+    if ("xr" in navigator) options.xr = XrManager;
     this.app.init(options);
     this.app.setCanvasFillMode(FILLMODE_NONE, canvas.clientWidth, canvas.clientHeight);
     this.app.autoRender = false;
@@ -127,12 +135,23 @@ export class Stage {
     };
     this.setBackground([0, 0, 0]);
     this.configureSplats();
+    if (this.app.xr) {
+      this.headset = new Headset(this.app, this.camera, (on) => {
+        if (!on) this.setBackground(this.background);
+        events.immersed(on);
+      });
+    }
     this.listen(events);
     this.app.start();
   }
 
   private listen(events: StageEvents): void {
     this.app.on("update", (dt: number) => {
+      if (this.immersed) {
+        this.headset?.update(dt);
+        this.app.renderNextFrame = true;
+        return;
+      }
       events.update(dt);
       if (this.field) {
         if (this.view && !this.paused && this.field.update(this.view, this.target())) this.frames++;
@@ -169,6 +188,21 @@ export class Stage {
     splats.colorUpdateAngle = 1;
   }
 
+  /** Whether a headset shows the scene: then its pose is the camera, and its screens the canvas. */
+  get immersed(): boolean {
+    return this.headset?.active === true;
+  }
+
+  /** Shows the scene in a headset. Rejects where that fails. */
+  immerse(kind: Immersion, stand: Stand): Promise<void> {
+    return this.headset?.start(kind, stand) ?? Promise.reject(new Error("no WebXR"));
+  }
+
+  /** Back to the canvas. */
+  surface(): void {
+    this.headset?.end();
+  }
+
   get backend(): Backend {
     return this.device.isWebGPU ? "webgpu" : "webgl2";
   }
@@ -197,6 +231,7 @@ export class Stage {
 
   /** Pixels of the canvas. */
   resize(width: number, height: number): void {
+    if (this.immersed) return;
     if (width === this.device.width && height === this.device.height) return;
     this.device.setResolution(Math.max(1, width), Math.max(1, height));
     this.redraw();
@@ -298,6 +333,7 @@ export class Stage {
   /** Draws this pinhole camera from now on. */
   setView(view: PinholeCamera): void {
     this.view = view;
+    if (this.immersed) return;
     const m = new Mat4();
     for (let r = 0; r < 4; r++) {
       for (let c = 0; c < 4; c++) m.data[4 * c + r] = view.c2w[4 * r + c]!;

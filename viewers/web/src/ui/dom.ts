@@ -48,6 +48,8 @@ export const icons = {
   settings:
     "M4 7h10M18 7h2M16 7m-2 0a2 2 0 1 0 4 0a2 2 0 1 0 -4 0M4 17h2M10 17h10M8 17m-2 0a2 2 0 1 0 4 0a2 2 0 1 0 -4 0",
   fullscreen: "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
+  immersion:
+    "M4 7h16a1 1 0 0 1 1 1v8a1 1 0 0 1 -1 1h-4l-2.500 -3h-3l-2.500 3H4a1 1 0 0 1 -1 -1V8a1 1 0 0 1 1 -1zM8 11.500h0.500M15.500 11.500h0.500",
   share: "M12 15V3M8 7l4 -4l4 4M5 12v8h14v-8",
   picture: "M4 8h3l2 -3h6l2 3h3v11H4zM12 16.500a3.500 3.500 0 1 0 0 -7a3.500 3.500 0 0 0 0 7",
   cameras: "M3 7h11v10H3zM14 11l7 -4v10l-7 -4",

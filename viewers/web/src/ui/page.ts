@@ -1,6 +1,7 @@
 import type { Mode } from "../camera/rig";
 import type { V3 } from "../camera/vec";
 import { fidelity } from "../compare";
+import { canImmerse, type Immersion, immersions } from "../engine/immersion";
 import type { Failure, Player } from "../player";
 import { isHandheld } from "../quality";
 import { formatView, type Settings } from "../settings";
@@ -116,6 +117,45 @@ export class Page {
       this.toolbar.append(
         iconButton("fullscreen", strings.fullscreen, () => void toggleFullscreen(), "Enter"),
       );
+    }
+    void immersions().then((kinds) => this.offerImmersion(kinds));
+  }
+
+  /** A button where a headset is there: phones show the room behind, others what they can. */
+  private offerImmersion(kinds: readonly Immersion[]): void {
+    const kind = kinds.includes("ar") && isHandheld() ? "ar" : kinds[0];
+    if (!kind) return;
+    const { player } = this;
+    const button = iconButton("immersion", strings[kind], () => void this.immerse(kind));
+    button.id = "immersion";
+    const offer = () => {
+      // Fields of light are drawn beside the engine, not by it.
+      button.hidden = !player.started || player.stage.steady;
+    };
+    player.on("firstFrame", offer);
+    player.on("opening", offer);
+    offer();
+    this.toolbar.append(button);
+  }
+
+  /** Begins, or ends what has begun. */
+  private async immerse(kind: Immersion): Promise<void> {
+    const { stage } = this.player;
+    if (stage.immersed) {
+      stage.surface();
+      return;
+    }
+    if (!canImmerse(stage.backend)) {
+      const url = new URL(this.link());
+      url.searchParams.set("backend", "webgl2");
+      location.assign(url);
+      return;
+    }
+    try {
+      await this.player.immerse(kind);
+    } catch (error) {
+      console.warn("scene4d: WebXR:", error);
+      this.tell(strings.immersionFailed);
     }
   }
 

@@ -52,9 +52,15 @@ export function bench(backend: "webgl2" | "webgpu" = "webgl2"): Bench {
 export async function open(
   b: Bench,
   query: string,
-  options: BrowserContextOptions & { wait?: boolean; backend?: string; path?: string } = {},
+  options: BrowserContextOptions & {
+    wait?: boolean;
+    backend?: string;
+    path?: string;
+    /** Before the page's own scripts. */
+    before?: (page: Page) => Promise<void>;
+  } = {},
 ): Promise<Page & { problems: string[] }> {
-  const { wait = true, backend = "webgl2", path = "/", ...context } = options;
+  const { wait = true, backend = "webgl2", path = "/", before, ...context } = options;
   const page = (await (
     await b.browser.newContext({ viewport: { width: 640, height: 480 }, ...context })
   ).newPage()) as Page & { problems: string[] };
@@ -64,6 +70,7 @@ export async function open(
     if (m.type() === "error" && /Content Security|violates/.test(m.text()))
       page.problems.push(m.text());
   });
+  await before?.(page);
   await page.goto(`${b.url}${path}?backend=${backend}&${query}`);
   await until(page, () => Boolean(window.scene4d));
   if (wait) await page.evaluate(() => window.scene4d.ready);
