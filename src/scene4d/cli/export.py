@@ -87,7 +87,9 @@ def open_source(path: Path, *, device: str = "auto") -> ExportSource:
     from scene4d.exporters.formats import is_splats, read_splats
 
     if is_splats(path):
-        return ExportSource(path=path, splats=read_splats(path))
+        from scene4d.exporters.budgets import field_of
+
+        return field_of(path) or ExportSource(path=path, splats=read_splats(path))
     from scene4d.training.device import choose_device
     from scene4d.training.run import load_run
 

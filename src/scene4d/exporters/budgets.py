@@ -9,15 +9,18 @@ import numpy as np
 import torch
 
 from scene4d.bundle.container import MANIFEST, Bundle, BundleWriter, open_bundle
+from scene4d.bundle.light_slab import KIND as LIGHT_SLAB
 from scene4d.bundle.splats import default_importance
 from scene4d.cameras.camera import Camera
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.edit import with_sh_degree
 from scene4d.exporters.formats import format_by_content
+from scene4d.exporters.light_slab import read_light_slabs
 from scene4d.exporters.options import TARGETS, BundleOptions, TargetBudget
 from scene4d.exporters.packing import taken
 from scene4d.exporters.source import ExportSource, cloud_of, splats_of
 from scene4d.files import atomic_path
+from scene4d.representations.light_slabs.light_slabs import LightSlabs
 from scene4d.splat_cloud import SplatCloud
 
 COARSEST = 1.5
@@ -37,10 +40,13 @@ class Fitted:
     sh_degree_before: int
     coarser: bool
     """Whether values were stored with coarser steps to reach the size."""
+    what: str | None = None
+    """For people, where it is not made of splats."""
 
     def told(self, target: str | None) -> str:
         """A line for people: what is in it, whether it fits the target, and what was cut."""
-        now = f"{self.splats:,} splats, harmonics of degree {self.sh_degree}, {self.size_mb:.2f} MB"
+        now = self.what or f"{self.splats:,} splats, harmonics of degree {self.sh_degree}"
+        now += f", {self.size_mb:.2f} MB"
         if target is None:
             return now
         budget = TARGETS[target]
@@ -53,6 +59,8 @@ class Fitted:
             cut.append("finer steps of all values")
         fits = "fits as it is, nothing cut" if not cut else f"fits; cut: {', '.join(cut)}"
         most = f"{budget.splats:,} splats, degree {budget.sh_degree}, {budget.size_mb:g} MB"
+        if self.what is not None:
+            most = f"{budget.size_mb:g} MB"
         return f"{now}\ntarget {target} (at most {most}): {fits}"
 
 
@@ -65,6 +73,8 @@ def write_within(
     Raises :class:`UsageError` where coarser steps do not reach the size.
     """
     budget = TARGETS[target] if target else TargetBudget()
+    if isinstance(source.representation, LightSlabs):
+        return _write_field(source, path, budget, target_mb)
     before = _counted(source)
     opened = open_bundle(source.path) if _is_bundle(source) else None
     if opened is not None:
@@ -90,8 +100,48 @@ def write_within(
     return _fitted(path, before, _counted(source), coarser=coarser and target_mb is None)
 
 
+def field_of(path: Path) -> ExportSource | None:
+    """The light field of a bundle, with its cameras; None for files of splats."""
+    form = format_by_content(path)
+    if form is None or form.name != "s4d":
+        return None
+    bundle = open_bundle(path)
+    if bundle.manifest["kind"] != LIGHT_SLAB:
+        return None
+    return ExportSource(
+        path=path,
+        representation=read_light_slabs(path),
+        cameras=_cameras(bundle),
+        source_from_scene=torch.tensor(bundle.manifest["transform"], dtype=torch.float32),
+    )
+
+
+def _write_field(
+    source: ExportSource, path: Path, budget: TargetBudget, target_mb: float | None
+) -> Fitted:
+    """A light field costs the same per picture whatever its size, so that only bytes are counted;
+    a bundle that fits is copied."""
+    form = format_by_content(source.path) if source.path.exists() else None
+    opened = open_bundle(source.path) if form is not None and form.name == "s4d" else None
+    if opened is not None and target_mb is None and opened.size <= budget.size_mb * 1e6:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(_file_of(opened))
+        return _fitted(path, (0, 0), (0, 0), coarser=False, what="a light field")
+    bundles.export(source, path, BundleOptions(target_mb=target_mb))
+    coarser = path.stat().st_size > budget.size_mb * 1e6
+    if coarser:
+        aimed = budget.size_mb * (1 - bundles.LANDING)
+        bundles.export(source, path, BundleOptions(target_mb=aimed))
+    return _fitted(path, (0, 0), (0, 0), coarser=coarser, what="a light field")
+
+
 def _fitted(
-    path: Path, before: tuple[int, int], after: tuple[int, int], *, coarser: bool
+    path: Path,
+    before: tuple[int, int],
+    after: tuple[int, int],
+    *,
+    coarser: bool,
+    what: str | None = None,
 ) -> Fitted:
     return Fitted(
         splats=after[0],
@@ -100,6 +150,7 @@ def _fitted(
         splats_before=before[0],
         sh_degree_before=before[1],
         coarser=coarser,
+        what=what,
     )
 
 
@@ -156,7 +207,17 @@ def _from_bundle(source: ExportSource, bundle: Bundle) -> ExportSource:
     home = np.array(manifest["transform"], dtype=np.float64)
     assert source.splats is not None, f"{MANIFEST} was read as splats"
     cloud = source.splats.transformed(np.linalg.inv(home))
-    cameras = [
+    return replace(
+        source,
+        splats=None,
+        representation=splats_of(cloud, antialiased=manifest["antialiased"]),
+        cameras=_cameras(bundle),
+        source_from_scene=torch.from_numpy(home).float(),
+    )
+
+
+def _cameras(bundle: Bundle) -> list[Camera]:
+    return [
         Camera(
             c2w=torch.tensor(view["c2w"], dtype=torch.float32),
             K=torch.tensor(
@@ -166,12 +227,5 @@ def _from_bundle(source: ExportSource, bundle: Bundle) -> ExportSource:
             width=view["width"],
             height=view["height"],
         )
-        for view in manifest["cameras"]
+        for view in bundle.manifest["cameras"]
     ]
-    return replace(
-        source,
-        splats=None,
-        representation=splats_of(cloud, antialiased=manifest["antialiased"]),
-        cameras=cameras,
-        source_from_scene=torch.from_numpy(home).float(),
-    )

@@ -1,0 +1,39 @@
+"""Light fields in the player: copied where they fit, coarser where they do not."""
+
+from pathlib import Path
+
+from scene4d.exporters.budgets import field_of, write_within
+from scene4d.exporters.formats import format_by_content
+from scene4d.exporters.light_slab import read_light_slabs
+
+GOOD = Path(__file__).parents[2] / "mobile_export" / "conformance" / "good"
+FIELD = GOOD / "lightslab_three.s4d"
+
+
+def test_a_bundle_that_fits_is_copied(tmp_path: Path) -> None:
+    source = field_of(FIELD)
+    assert source is not None
+    fitted = write_within(source, tmp_path / "a.s4d", target="phone")
+    assert (tmp_path / "a.s4d").read_bytes() == FIELD.read_bytes()
+    assert fitted.told("phone").startswith("a light field, 0.02 MB\ntarget phone (at most 20 MB)")
+    assert fitted.told("phone").endswith("nothing cut")
+
+
+def test_a_size_of_ones_own_coarsens_it(tmp_path: Path) -> None:
+    source = field_of(FIELD)
+    assert source is not None
+    # Most of this small file is the manifest, so that only a little can be saved.
+    size = FIELD.stat().st_size * 0.93
+    write_within(source, tmp_path / "a.s4d", target=None, target_mb=size / 1e6)
+    found = (tmp_path / "a.s4d").stat().st_size
+    assert abs(found / size - 1) < 0.021  # the search lands within 2%
+    again = read_light_slabs(tmp_path / "a.s4d")
+    assert again.plane_set.planes == read_light_slabs(FIELD).plane_set.planes
+
+
+def test_files_of_splats_are_no_fields(tmp_path: Path) -> None:
+    assert format_by_content(GOOD / "base.s4d") is not None
+    assert field_of(GOOD / "base.s4d") is None
+    path = tmp_path / "a.txt"
+    path.write_text("nothing")
+    assert field_of(path) is None
