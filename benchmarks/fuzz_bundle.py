@@ -1,6 +1,6 @@
 """Reads thousands of damaged bundles: each must be read or refused as DataError, in bounds.
 
-    python benchmarks/fuzz_bundle.py [--files 4000] [--seed 0] [--kind lpgs]
+    python benchmarks/fuzz_bundle.py [--files 4000] [--seed 0] [--kind lightslab]
 
 Starts from the conformance bundles of every kind, or of one. A mutation damages raw bytes (flips,
 cuts, repeats), or goes past the checksums on purpose: members get other bytes with a fitting hash,
@@ -96,7 +96,8 @@ def damaged_bytes(data: bytes, rng: np.random.Generator) -> bytes:
 def change_value(manifest: dict[str, Any], rng: np.random.Generator) -> None:
     """One entry somewhere in the manifest becomes another value, is removed or repeated."""
     target: Any = manifest
-    central = ("arrays", "stages", "positions", "lpgs")  # where most of a decoder's decisions are
+    # where most of a decoder's decisions are
+    central = ("arrays", "stages", "positions", "lpgs", "lightslab")
     found = {name: manifest[name] for name in central if name in manifest}
     if found and rng.random() < 0.7:
         target = found
@@ -127,6 +128,9 @@ def change_meaning(manifest: dict[str, Any], rng: np.random.Generator) -> None:
     """Numbers that the schema allows, so that decoding goes on to the Gaussians."""
     wide = float(np.float32(10.0 ** rng.uniform(-14, 14)))
     entry = manifest["arrays"][rng.integers(0, len(manifest["arrays"]))]
+    if "lightslab" in manifest and rng.random() < 0.6:
+        change_field(manifest["lightslab"], rng)
+        return
     shape = manifest.get("lpgs")
     choice = rng.integers(0, 10 if shape else 4)
     if choice <= 1 and entry.get("quantiser", {}).get("type") == "uniform":
@@ -154,6 +158,28 @@ def change_meaning(manifest: dict[str, Any], rng: np.random.Generator) -> None:
     elif shape:
         for name, most in (("num_children", 8), ("hidden", 256)):
             shape[name] = int(rng.integers(0, most + 1))
+
+
+def change_field(field: dict[str, Any], rng: np.random.Generator) -> None:
+    """Other sizes and places of a light field's slabs, planes and network."""
+    plane = field["planes"][rng.integers(0, len(field["planes"]))]
+    slab = field["slabs"][rng.integers(0, len(field["slabs"]))]
+    choice = rng.integers(0, 6)
+    if choice == 0:
+        name = ("samples", "encoded", "width", "blocks")[rng.integers(0, 4)]
+        field["decoder"][name] = int(rng.choice([0, 1, 2, 4, 8, 16, 64, 128, 512]))
+    elif choice == 1:
+        field["decoder"]["channels"] = rng.integers(1, 257, rng.integers(1, 5)).tolist()
+    elif choice == 2:  # also turned about, which keeps the size
+        plane["columns"], plane["rows"] = plane["rows"], plane["columns"]
+        plane[("columns", "rows", "stage")[rng.integers(0, 3)]] = int(rng.choice([0, 1, 2, 4096]))
+    elif choice == 3:
+        plane["axes"] = rng.integers(0, 8, 2).tolist()
+    elif choice == 4:
+        name = ("disparities", "low", "high")[rng.integers(0, 3)]
+        slab[name] = slab[name][: rng.integers(2, 5)]
+    else:
+        slab["low"], slab["high"] = slab["high"], slab["low"]
 
 
 def lying_members(data: bytes, rng: np.random.Generator) -> bytes:

@@ -462,7 +462,7 @@ def broken_lights() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, str
         "light_no_entry": (lambda m: m.pop("lightslab") and None, "the entry lightslab is missing",
                            "no entry 'lightslab'"),
         "light_width_lies": (setter("lightslab", "decoder", "width", 9),
-                             "a width that the arrays do not have", "should be 9 x"),
+                             "a width that the arrays do not have", "should be 180 x"),
         "light_plane_lies": (setter(*plane, "columns", 6), "a plane of another size",
                              "array 'plane_0' should be"),
         "light_axis": (setter(*plane, "axes", [0, 6]), "an axis beyond the slab's coordinates",

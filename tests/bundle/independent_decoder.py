@@ -1,4 +1,4 @@
-"""A decoder of .s4d bundles (kinds splats and lpgs) written from mobile_export/SPEC.md alone.
+"""A decoder of .s4d bundles of every kind, written from mobile_export/SPEC.md alone.
 
 Standard library and numpy; nothing from scene4d. Slow and plain on purpose: it shows that the
 text is enough, and catches what two halves of one implementation would agree on wrongly.
@@ -368,9 +368,166 @@ def rotate(v, x):
     return matrix @ x / (1 + a * a + b * b + c * c)
 
 
+def light_maps(manifest, codes, camera, stages=None):
+    """Section 8, in doubles: the maps r, g, b, a (after their sigmoids), z, coverage."""
+    spec = manifest["lightslab"]
+    field = LightField(manifest, codes, len(manifest["stages"]) if stages is None else stages)
+    k, n = spec["decoder"]["samples"], len(spec["decoder"]["channels"])
+    unit = 2 ** (n + 1)
+    width, height = camera["width"], camera["height"]
+    across, down = -(-width // unit) + 2, -(-height // unit) + 2
+    size = unit / k
+    features = np.zeros((down * k, across * k, len(spec["planes"]) * spec["features"]))
+    coverage = np.zeros((down * k, across * k))
+    c2w = np.array(camera["c2w"])
+    for row, column in np.ndindex(coverage.shape):
+        x, y = (column + 0.5) * size - unit, (row + 0.5) * size - unit
+        local = [(x - camera["cx"]) / camera["fx"], (camera["cy"] - y) / camera["fy"], -1.0]
+        direction = c2w[:3, :3] @ local
+        direction /= np.linalg.norm(direction)
+        features[row, column], coverage[row, column] = field.ray(c2w[:3, 3], direction)
+    raw = field.picture(features)[:, :height, :width]
+    covered = enlarged(coverage, unit // k)[unit : unit + height, unit : unit + width]
+    sigmoids = dict(zip("rgba", 1 / (1 + np.exp(-raw[:4])), strict=True))
+    return {**sigmoids, "z": raw[4], "coverage": covered}
+
+
+def enlarged(values, factor):
+    """Bilinear; samples lie at the middles of their squares, edges are clamped."""
+    for axis in (0, 1):
+        count = values.shape[axis]
+        at = np.clip((np.arange(count * factor) + 0.5) / factor - 0.5, 0, count - 1)
+        low = np.minimum(np.floor(at).astype(int), max(count - 2, 0))
+        share = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        above = np.minimum(low + 1, count - 1)
+        values = np.take(values, low, axis) * (1 - share) + np.take(values, above, axis) * share
+    return values
+
+
+class LightField:
+    """Section 8: slabs, planes and network."""
+
+    def __init__(self, manifest, codes, stages):
+        self.spec = spec = manifest["lightslab"]
+        self.layers, self.planes = {}, []
+        for number, plane in enumerate(spec["planes"]):
+            values = values_of(f"plane_{number}", manifest, codes).astype(np.float64)
+            shape = (plane["rows"], plane["columns"], len(spec["slabs"]), spec["features"])
+            self.planes.append(values.reshape(shape) * (plane["stage"] < stages))
+        for name in codes:
+            if name.startswith("net_") and name.endswith("_weight"):
+                bias = values_of(name[:-6] + "bias", manifest, codes)[:, 0].astype(np.float64)
+                weight = values_of(name, manifest, codes).astype(np.float64)
+                self.layers[name[4:-7]] = weight.reshape(len(bias), -1), bias
+
+    def weights(self, direction):
+        """Of every slab."""
+        axes = np.array([slab["rotation"][2] for slab in self.spec["slabs"]])
+        angles = np.arccos(np.clip(axes @ direction, -1, 1))
+        t = np.clip(1 - (angles - angles.min()) / self.spec["overlap"], 0, 1)
+        w = t * t * (3 - 2 * t)
+        if len(w) > 3:
+            w = np.maximum(w - np.sort(w)[-4], 0)
+            if w.sum() <= 1e-6:
+                w = (np.arange(len(w)) == angles.argmin()).astype(float)
+        return w / w.sum()
+
+    def ray(self, origin, direction):
+        """Features and coverage."""
+        features, coverage = 0, 0
+        for number, weight in enumerate(self.weights(direction)):
+            if weight > 0:
+                coordinates, inside = self.coordinates(number, origin, direction)
+                found = [
+                    read_plane(self.planes[i][:, :, number], *(coordinates[a] for a in p["axes"]))
+                    for i, p in enumerate(self.spec["planes"])
+                ]
+                features = features + weight * np.concatenate(found)
+                coverage += weight * inside
+        return features, coverage
+
+    def coordinates(self, number, origin, direction):
+        slab = self.spec["slabs"][number]
+        o = np.array(slab["rotation"]) @ (origin - np.array(slab["viewpoint"]))
+        d = np.array(slab["rotation"]) @ direction
+        parallel = d[2] <= 0.2
+        tangent = np.zeros(2) if parallel else d[:2] / d[2]
+        found = []
+        for s, low, high in zip(slab["disparities"], slab["low"], slab["high"], strict=True):
+            q = s * o[:2] + (1 - s * o[2]) * tangent
+            found += list((q - low) / (np.array(high) - low) * 2 - 1)
+        beyond = max(abs(c) for c in found) - 1
+        return found, 0.0 if parallel else float(np.clip(1 - beyond / 0.1, 0, 1))
+
+    def apply(self, layer, x):
+        weight, bias = self.layers[layer]
+        return x @ weight.T + bias
+
+    def picture(self, features):
+        """[5, height, width] raw, of the rays' blocks without the outermost."""
+        d = self.spec["decoder"]
+        k = d["samples"]
+        e = np.maximum(self.apply("encode", features), 0)
+        down, across = len(e) // k, e.shape[1] // k
+        x = np.array(
+            [
+                [e[k * i : k * i + k, k * j : k * j + k].reshape(-1) for j in range(across)]
+                for i in range(down)
+            ]
+        )
+        x = self.apply("first", x)
+        for i in range(d["blocks"]):
+            inside = np.maximum(self.apply(f"block_{i}_0", np.maximum(x, 0)), 0)
+            x = x + self.apply(f"block_{i}_1", inside)
+        x = shuffled(self.apply("last", np.maximum(x, 0)))
+        skip = {1: None, 2: 0, 4: 1, 8: 2, 16: 3}[k]
+        for j in range(len(d["channels"])):
+            x = np.maximum(x, 0)
+            if j == skip:
+                cut = (len(e) - len(x)) // 2
+                inner = e[cut : len(e) - cut, cut : e.shape[1] - cut]
+                x = np.concatenate([x, inner], axis=2)
+            x = shuffled(self.convolved(f"sharpen_{j}", x))
+        return x[2:-2, 2:-2].transpose(2, 0, 1)
+
+    def convolved(self, layer, x):
+        weight, bias = self.layers[layer]
+        weight = weight.reshape(len(bias), x.shape[2], 3, 3)
+        total = np.zeros((len(x) - 2, x.shape[1] - 2, len(bias))) + bias
+        for row, column in np.ndindex(3, 3):
+            part = x[row : row + len(x) - 2, column : column + x.shape[1] - 2]
+            total += part @ weight[:, :, row, column].T
+        return total
+
+
+def shuffled(x):
+    """Output channel 4 c + 2 y + x becomes channel c of the pixel (y, x) of 2 x 2."""
+    result = np.zeros((2 * len(x), 2 * x.shape[1], x.shape[2] // 4))
+    for row, column in np.ndindex(2, 2):
+        result[row::2, column::2] = x[:, :, 2 * row + column :: 4]
+    return result
+
+
+def read_plane(texels, a, b):
+    """Bilinear at a along columns and b along rows."""
+    rows, columns = texels.shape[:2]
+    x = np.clip((a + 1) / 2 * (columns - 1), 0, columns - 1)
+    y = np.clip((b + 1) / 2 * (rows - 1), 0, rows - 1)
+    i, j = int(x), int(y)
+    total = 0
+    for row, column in np.ndindex(2, 2):
+        weight = (1 - abs(y - j - row)) * (1 - abs(x - i - column))
+        total = total + weight * texels[min(j + row, rows - 1), min(i + column, columns - 1)]
+    return total
+
+
 if __name__ == "__main__":
     import sys
 
     for path in sys.argv[1:]:
-        found = splats(*decode(path))
+        manifest, points, codes = decode(path)
+        if manifest["kind"] == "lightslab":
+            found = light_maps(manifest, codes, manifest["cameras"][0])
+        else:
+            found = splats(manifest, points, codes)
         print(path, {name: value.shape for name, value in found.items()})

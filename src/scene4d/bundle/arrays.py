@@ -58,6 +58,8 @@ class CodedArray:
     """Arrays of one stream are coded one behind the other; streams decode in parallel."""
     hints: tuple[str, ...] = ()
     """Channels of earlier arrays that the encoder may try as contexts."""
+    own_contexts: bool = True
+    """Whether the encoder may also try the array's own components."""
     error: Mapping[str, float] | None = None
     """``max`` and ``rms`` of the error made, in the attribute's own unit; for `scene4d info`."""
     models: tuple[ChannelModel, ...] = field(default=())

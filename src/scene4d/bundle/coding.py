@@ -162,7 +162,7 @@ def _fit_arrays(
 
 def _candidates(array: CodedArray, component: int) -> list[Context]:
     """Contexts worth a try: the two components before, all of them by size, and the hints."""
-    earlier = [f"{array.name}.{i}" for i in range(component)]
+    earlier = [f"{array.name}.{i}" for i in range(component if array.own_contexts else 0)]
     groups: list[tuple[list[str], bool]] = [([name], False) for name in earlier[-2:]]
     if earlier:
         groups.append((earlier, True))

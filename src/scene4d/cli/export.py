@@ -26,6 +26,7 @@ FORMATS: dict[str, str] = {
     "glb": "scene4d.exporters.formats:export_glb",
     "bundle": "scene4d.exporters.bundle:export",
     "player": "scene4d.exporters.player:export",
+    "onnx": "scene4d.exporters.onnx:export",
 }
 """Format -> module:function, called with (ExportSource, output path, options). The options are the
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
@@ -41,11 +42,23 @@ class ExportArgs:
     source: tyro.conf.Positional[Path]
     """Run folder or its config.toml, or a splat file of any format."""
     format: tyro.conf.Positional[
-        Literal["ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb", "bundle", "player"]
+        Literal[
+            "ply",
+            "mesh",
+            "compressed-ply",
+            "splat",
+            "spz",
+            "sog",
+            "glb",
+            "bundle",
+            "player",
+            "onnx",
+        ]
     ]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
     (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; player: a folder with the web
-    player and the scene, for any static host, docs/phone.md; the others: splats for other
+    player and the scene, for any static host, docs/phone.md; onnx: a light field as models for
+    other runtimes; the others: splats for other
     programs, docs/formats.md."""
     output_path: Path
     """File to write, for player a folder; an earlier one is replaced once the new one is

@@ -49,7 +49,7 @@ def summarise(path: Path) -> dict[str, Any]:
     from scene4d.exporters.formats import is_splats
 
     if is_splats(path):
-        return summarise_splats(path)
+        return summarise_light_field(path) or summarise_splats(path)
     if path.is_dir():
         return summarise_capture(path)
     raise UsageError(
@@ -105,7 +105,36 @@ def summarise_splats(path: Path) -> dict[str, Any]:
     return summary
 
 
-def summarise_bundle(path: Path) -> dict[str, Any]:
+def summarise_light_field(path: Path) -> dict[str, Any] | None:
+    """Sizes of a bundle of light slabs; None for what is made of splats."""
+    from scene4d.bundle.container import open_bundle
+    from scene4d.bundle.light_slab import KIND
+    from scene4d.exporters.formats import format_by_content
+
+    form = format_by_content(path)
+    if form is None or form.name != "s4d":
+        return None
+    manifest = (bundle := open_bundle(path)).manifest
+    if manifest["kind"] != KIND:
+        return None
+    shape = manifest[KIND]
+    slabs, features = len(shape["slabs"]), shape["features"]
+    return {
+        "kind": "light field",
+        "path": str(path.resolve()),
+        "content": "a light field on slabs",
+        "bytes": bundle.size,
+        "slabs": slabs,
+        "depths": len(shape["slabs"][0]["disparities"]),
+        "planes": len(shape["planes"]),
+        "plane_values": slabs * features * sum(p["columns"] * p["rows"] for p in shape["planes"]),
+        "network": shape["decoder"],
+        "focal_length": shape["focal"],
+        **summarise_bundle(path, network=False),
+    }
+
+
+def summarise_bundle(path: Path, *, network: bool = True) -> dict[str, Any]:
     """A bundle's kind, parts, and what each attribute takes and lost; errors in its own unit."""
     from scene4d.bundle.container import open_bundle
     from scene4d.bundle.sizes import attribute_sizes, part_sizes
@@ -121,14 +150,18 @@ def summarise_bundle(path: Path) -> dict[str, Any]:
         for s in sizes
     ]
     shape = manifest.get("lpgs")
+    parts = bytes_table(part_sizes(bundle), count)
+    for row in (*parts, *rows):
+        if not count:
+            del row["bytes_each"]
     return {
         "bundle_kind": manifest["kind"],
         "generator": manifest["generator"],
         "parents": None if shape is None else sum(s["points"] for s in manifest["stages"]),
-        "network": shape,
+        **({"network": shape} if network else {}),
         "cameras": len(manifest["cameras"]),
         "antialiased": manifest["antialiased"],
-        "parts": bytes_table(part_sizes(bundle), count),
+        "parts": parts,
         "attributes": [row | error for row, error in zip(rows, errors, strict=True)],
     }
 

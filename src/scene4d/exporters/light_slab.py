@@ -159,7 +159,9 @@ def light_slabs_of(arrays: LightSlabArrays) -> LightSlabs:
         slabs=_slabs(structure),
         planes=planes,
         decoder=decoder,
-        settings=LightSlabsSettings(content_radius=structure["content"]["radius"], opaque=False),
+        settings=LightSlabsSettings(
+            content_radius=structure["content"]["radius"], opaque=False, bits=arrays.bits
+        ),
         content_centre=torch.tensor(structure["content"]["centre"], dtype=torch.float32),
     )
     scene.focal.fill_(structure["focal"])
@@ -204,7 +206,7 @@ def _number(value: float) -> float:
 def _numbers(tensor: Tensor) -> Any:
     """Nested lists of the shortest decimals."""
     array = tensor.detach().cpu().numpy().astype(np.float32)
-    return [_number(v) if np.ndim(v) == 0 else _numbers(torch.from_numpy(v)) for v in array]
+    return [_number(float(v)) if np.ndim(v) == 0 else _numbers(torch.from_numpy(v)) for v in array]
 
 
 @torch.no_grad()

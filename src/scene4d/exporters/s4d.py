@@ -32,7 +32,11 @@ def read_s4d(path: Path, *, stages: int | None = None) -> SplatCloud:
     try:
         decoder = importlib.import_module(_DECODERS[kind])
     except (KeyError, ModuleNotFoundError) as error:
-        raise DataError(f"holds no splats that can be read (kind {kind!r})", where=path) from error
+        raise DataError(
+            f"is of kind {kind!r}, which is not made of splats",
+            where=path,
+            fix=f"play it as it is: scene4d view {path}",
+        ) from error
     cloud: SplatCloud = decoder.decode_splats(bundle, stages=stages)
     with np.errstate(over="ignore", invalid="ignore"):
         moved = cloud.transformed(np.array(bundle.manifest["transform"], dtype=np.float64))
