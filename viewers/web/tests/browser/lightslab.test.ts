@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { psnr } from "../../src/compare";
 import { readField } from "../decode/read-field";
 import { bench, open, until } from "./pages";
@@ -20,7 +20,8 @@ interface Maps {
   coverage: number[];
 }
 
-/** SwiftShader takes its time for a network: windows are small. */
+/** SwiftShader takes its time for a network: windows are small, and tests may be slow. */
+vi.setConfig({ testTimeout: 180_000 });
 const viewport = { width: 320, height: 240 };
 
 /** RGBA of what the maps say, over a background. */
