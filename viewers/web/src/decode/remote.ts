@@ -38,6 +38,8 @@ export class MemorySource implements ByteSource {
  */
 export class RemoteFile implements ByteSource {
   size = 0;
+  /** Bytes that the server said it would send, where they may be compressed ones; else 0. */
+  private announced = 0;
   private buffer = new Uint8Array(0);
   private received = 0;
   private ranged = false;
@@ -65,22 +67,40 @@ export class RemoteFile implements ByteSource {
   }
 
   private async start(whole: boolean): Promise<void> {
-    const response = await this.request(whole ? null : [0, FIRST_BYTES - 1]);
-    const total = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "");
-    if (response.status === 206 && total) {
-      this.ranged = true;
-      this.setSize(Number(total[1]));
-      this.buffer = new Uint8Array(await this.body(response, [0, FIRST_BYTES - 1]));
-      this.received = this.buffer.length;
-      this.report(this.received);
-      return;
+    let response = await this.request(whole ? null : [0, FIRST_BYTES - 1]);
+    if (response.status === 206) {
+      if (await this.takeStart(response)) return;
+      response = await this.request(null);
     }
-    this.setSize(Number(response.headers.get("Content-Length") ?? 0));
+    const length = Number(response.headers.get("Content-Length") ?? 0);
+    this.setSize(length);
+    if (compressed(response) || response.type === "cors") {
+      // Of another host's answer a page may not see whether it was compressed.
+      this.announced = length;
+      this.size = 0;
+    }
     this.buffer = new Uint8Array(this.size || FIRST_BYTES);
     void this.stream(response).catch((error: unknown) => {
       this.failure = error;
       this.wake();
     });
+  }
+
+  /** Takes the first range; false where ranges are of no use and the whole must be asked for. */
+  private async takeStart(response: Response): Promise<boolean> {
+    const range = /(\d+)-(\d+)\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "");
+    // Another host hides the size unless it allows pages to see it; parts of what a host
+    // compressed cannot be unpacked.
+    if (!range || compressed(response)) return false;
+    const [first, last, total] = range.slice(1).map(Number) as [number, number, number];
+    this.setSize(total);
+    const start = new Uint8Array(await this.body(response, [0, FIRST_BYTES - 1]));
+    if (start.length !== last - first + 1) return false;
+    this.ranged = true;
+    this.buffer = start;
+    this.received = start.length;
+    this.report(this.received);
+    return true;
   }
 
   private setSize(size: number): void {
@@ -158,7 +178,7 @@ export class RemoteFile implements ByteSource {
         return;
       } catch (error) {
         await this.pauseOrThrow(error, attempt);
-        response = await this.request([this.received, Math.max(this.size, this.received + 1) - 1]);
+        response = await this.request(this.size > 0 ? [this.received, this.size - 1] : null);
         if (response.status === 200) {
           this.received = 0;
           this.loaded = 0;
@@ -224,12 +244,20 @@ export class RemoteFile implements ByteSource {
 
   private report(bytes: number): void {
     this.loaded += bytes;
-    this.progress(this.loaded, this.size);
+    this.progress(
+      this.loaded,
+      this.size || (this.announced && Math.max(this.announced, this.loaded)),
+    );
   }
 
   private wake(): void {
     for (const resolve of this.waiting.splice(0)) resolve();
   }
+}
+
+/** Whether lengths in the answer's head count other bytes than those that are read. */
+function compressed(response: Response): boolean {
+  return !/^(identity)?$/i.test(response.headers.get("Content-Encoding") ?? "");
 }
 
 function cutOff(url: string, size: number, end: number): SceneError {

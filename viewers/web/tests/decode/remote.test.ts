@@ -1,6 +1,7 @@
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { brotliCompressSync, gzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { RemoteFile } from "../../src/decode/remote";
 import { type ServerOptions, serve } from "../browser/harness";
@@ -88,6 +89,93 @@ describe("remote files", () => {
     await expect(RemoteFile.open("http://x/", { fetcher })).rejects.toMatchObject({
       kind: "network",
     });
+  });
+
+  const packed = gzipSync(bytes);
+  const lengths: [number, number][] = [];
+  /** Compressed whatever was asked for, as hosts do that keep files so; the length is of that. */
+  async function openPacked(
+    body: Buffer,
+    encoding: string,
+    part: { status: number; headers?: Record<string, string>; end?: number },
+    seen = (response: Response) => response,
+  ): Promise<RemoteFile> {
+    server = await serve(
+      { "/": folder },
+      {
+        intercept: (req, res) => {
+          const wanted = req.headers.range ? body.subarray(0, part.end) : body;
+          res.writeHead(req.headers.range ? part.status : 200, {
+            "Content-Encoding": encoding,
+            "Content-Length": wanted.length,
+            ...(req.headers.range ? part.headers : {}),
+          });
+          res.end(wanted);
+          return true;
+        },
+      },
+    );
+    lengths.length = 0;
+    return RemoteFile.open(`${server.url}/file.bin`, {
+      fetcher: async (url, init) => seen(await fetch(url, init)),
+      progress: (loaded, total) => lengths.push([loaded, total]),
+    });
+  }
+  /** As pages see answers of other hosts: without Content-Encoding. */
+  const fromAfar = (response: Response): Response => {
+    const headers = new Headers(response.headers);
+    headers.delete("Content-Encoding");
+    const { status, body } = response;
+    const far = new Response(body, { status, headers });
+    Object.defineProperty(far, "type", { value: "cors" });
+    return far;
+  };
+
+  for (const [name, body, encoding] of [
+    ["smaller", packed, "gzip"],
+    ["larger", gzipSync(bytes, { level: 0 }), "gzip"],
+    ["smaller", brotliCompressSync(bytes), "br"],
+  ] as const) {
+    for (const far of [false, true]) {
+      it(`are whole where a host made them ${name} by ${encoding}, ${far ? "unseen" : "and says so"}`, async () => {
+        expect(body.length < bytes.length).toBe(name === "smaller");
+        const seen = far ? fromAfar : undefined;
+        const file = await openPacked(body, encoding, { status: 200 }, seen);
+        same(await file.read(299_000, 1000), 299_000, 300_000);
+        same(await file.all(), 0, bytes.length);
+        expect(file.size).toBe(bytes.length);
+        await expect(file.read(299_000, 2000)).rejects.toThrow("cut off");
+        // The share of what has come is never more than all, nor less than before.
+        const shares = lengths.map(([loaded, total]) => loaded / total);
+        expect(Math.max(...shares)).toBeLessThanOrEqual(1);
+        expect(Math.min(...shares)).toBeGreaterThan(0);
+      });
+    }
+  }
+
+  for (const seen of [undefined, fromAfar]) {
+    it(`are asked for as a whole where ranges are those of the compressed file${seen ? ", unseen" : ""}`, async () => {
+      const part = {
+        status: 206,
+        headers: { "Content-Range": `bytes 0-65535/${packed.length}` },
+        end: 65536,
+      };
+      const file = await openPacked(packed, "gzip", part, seen);
+      same(await file.all(), 0, bytes.length);
+    });
+  }
+
+  it("are asked for as a whole where another host hides how large they are", async () => {
+    server = await serve({ "/": folder });
+    const file = await RemoteFile.open(`${server.url}/file.bin`, {
+      fetcher: async (url, init) => {
+        const response = await fetch(url, init);
+        const headers = new Headers(response.headers);
+        headers.delete("Content-Range");
+        return new Response(response.body, { status: response.status, headers });
+      },
+    });
+    same(await file.read(299_000, 1000), 299_000, 300_000);
   });
 
   it("refuse what no buffer may hold", async () => {
