@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class SplatCloud:
     """[N]"""
     sh: np.ndarray
     """[N, K, 3] spherical harmonics, K = (degree + 1)^2; see :func:`sh_basis`."""
+    antialiased: bool = False
+    """Trained with the mip-splatting filter: opacities are compensated when drawn."""
 
     def __post_init__(self) -> None:
         count = len(self.means)
@@ -62,11 +64,11 @@ class SplatCloud:
         if scale == 1.0 and np.array_equal(rotation, np.eye(3)) and not translation.any():
             return self
         means = self.means.astype(np.float64) @ (scale * rotation).T + translation
-        return SplatCloud(
+        return replace(
+            self,
             means=means.astype(np.float32),
             quats=_compose(_quat_of(rotation), self.quats.astype(np.float64)).astype(np.float32),
             log_scales=(self.log_scales + np.log(scale)).astype(np.float32),
-            logit_opacities=self.logit_opacities,
             sh=rotate_sh(self.sh, rotation),
         )
 

@@ -13,7 +13,7 @@ import torch
 from scene4d.cli import main as command
 from scene4d.cli.export import FORMATS, ExportArgs
 from scene4d.exporters.ply import read_ply
-from scene4d.exporters.source import ExportSource, cloud_of
+from scene4d.exporters.source import cloud_of
 from scene4d.files import read_json, write_json
 from scene4d.representations.splats.gaussians import GaussianSplats, gaussians_from_points
 from scene4d.training.run import load_run
@@ -77,9 +77,6 @@ def test_only_bands_in_use_are_written() -> None:
     cloud = cloud_of(splats)
     assert cloud.sh_degree == 1
     np.testing.assert_array_equal(cloud.sh[:, 1:], splats.gaussians["shN"].detach()[:, :3])
-    splats.antialiased = True
-    with pytest.warns(UserWarning, match="antialiasing"):
-        ExportSource(path=Path("run"), representation=splats).cloud()
 
 
 def test_a_runs_mesh_opens_in_trimesh(tiny_run: Path, tmp_path: Path, capsys) -> None:

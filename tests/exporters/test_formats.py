@@ -15,6 +15,7 @@ from exporters.splat_files import angles, benchmark, order_in_file, random_cloud
 
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters import formats, packing
+from scene4d.exporters.edit import with_sh_degree
 from scene4d.exporters.glb import read_glb, write_glb
 from scene4d.exporters.palette import codebook, nearest_level, palette
 from scene4d.exporters.sog import read_sog, write_sog
@@ -114,6 +115,25 @@ def written(name: str, cloud: SplatCloud, folder: Path) -> Path:
     path = folder / f"a{formats.format_named(name).suffixes[0]}"
     assert formats.write_splats(path, cloud) == name
     return path
+
+
+@pytest.mark.parametrize("form", formats.FORMATS, ids=lambda form: form.name)
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_a_file_says_how_it_was_trained_or_the_writer_warns(form, antialiased, tmp_path, caplog):
+    cloud = replace(random_cloud(10), antialiased=antialiased)
+    path = tmp_path / f"scene{form.suffixes[0]}"
+    formats.write_splats(path, cloud)
+    assert formats.read_splats(path).antialiased == (antialiased and form.keeps_antialiasing)
+    warned = "trained with antialiasing" in caplog.text
+    assert warned == (antialiased and not form.keeps_antialiasing)
+
+
+def test_no_edit_forgets_how_splats_were_trained() -> None:
+    cloud = replace(random_cloud(10), antialiased=True)
+    turn = np.diag([2.0, 2.0, 2.0, 1.0])
+    for changed in (cloud.transformed(turn), packing.taken(cloud, np.arange(3)),
+                    with_sh_degree(cloud, 0)):  # fmt: skip
+        assert changed.antialiased
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from scene4d.bundle.scene_info import default_info
 from scene4d.bundle.splats import write_splats_bundle
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Frame, Scene
@@ -217,8 +216,8 @@ def test_a_file_lines_up_with_a_capture_in_a_frame_of_its_own(antialiased):
     # In the source frame, so that the scene's camera sees it around the scene's origin.
     cloud = inside.transformed(similarity().double().numpy())
     if antialiased:  # thin, so that the filter matters
-        cloud = SplatCloud(**{**vars(cloud), "log_scales": cloud.log_scales - 1.5})
-    splats = splats_of(cloud, antialiased=antialiased)
+        cloud = replace(cloud, log_scales=cloud.log_scales - 1.5, antialiased=True)
+    splats = splats_of(cloud)
     camera = camera_at([0.3, -0.2, 5.0])
     scene = scene_with([camera], similarity())
     assert_lines_up(teacher_of(splats), scene, camera)
@@ -291,9 +290,8 @@ def test_splat_files_that_only_their_name_tells_teach_too(tmp_path):
 
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_a_bundle_teaches_with_or_without_antialiasing_as_it_says(antialiased, tmp_path):
-    cloud = random_cloud()
-    info = replace(default_info(cloud), antialiased=antialiased)
-    write_splats_bundle(tmp_path / "scene.s4d", cloud, None, info)
+    cloud = replace(random_cloud(), antialiased=antialiased)
+    write_splats_bundle(tmp_path / "scene.s4d", cloud)
     assert load_teacher(tmp_path / "scene.s4d").representation.antialiased is antialiased
 
 

@@ -36,5 +36,9 @@ def decoded_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
     """
     kind = bundle.manifest["kind"]
     if kind not in SPLATS:
-        raise DataError(f"is of kind {kind!r}, which holds no splats", where=bundle.path)
+        raise DataError(
+            f"is of kind {kind!r}, which is not made of splats",
+            where=bundle.path,
+            fix=f"play it as it is: scene4d view {bundle.path}",
+        )
     return SPLATS[kind](bundle, stages=stages)

@@ -163,7 +163,8 @@ def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
         decoded = decode_scene(bundle, stages=stages)
         whole = len(decoded.stage_points) == len(manifest["stages"])
         with np.errstate(all="ignore"):
-            return splats_from(decoded, structure, count=manifest["count"] if whole else None)
+            cloud = splats_from(decoded, structure, count=manifest["count"] if whole else None)
+        return replace(cloud, antialiased=manifest["antialiased"])
     except DataError as error:
         raise DataError(error.what, where=bundle.path, fix=error.fix) from error
 

@@ -149,7 +149,8 @@ def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> Sc
         cameras=_corners([reach, far]),
         near=rounded(NEAR_SHARE * size),
     )
-    return SceneInfo(cameras=views, limits=limits, poster=dots_poster(cloud, views[0]))
+    poster = dots_poster(cloud, views[0])
+    return SceneInfo(cameras=views, limits=limits, poster=poster, antialiased=cloud.antialiased)
 
 
 def content_box(cloud: SplatCloud) -> tuple[np.ndarray, np.ndarray]:

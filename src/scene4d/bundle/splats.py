@@ -140,7 +140,8 @@ def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
             where=bundle.path,
         )
     try:
-        return splats_from(decode_scene(bundle, stages=stages), bundle.manifest["sh_degree"])
+        cloud = splats_from(decode_scene(bundle, stages=stages), bundle.manifest["sh_degree"])
+        return replace(cloud, antialiased=bundle.manifest["antialiased"])
     except DataError as error:
         raise DataError(error.what, where=bundle.path, fix=error.fix) from error
 
@@ -345,9 +346,10 @@ def error_of(difference: np.ndarray) -> dict[str, float]:
 
 
 def _taken(cloud: SplatCloud, order: np.ndarray) -> SplatCloud:
-    return SplatCloud(
-        means=cloud.means[order], quats=cloud.quats[order], log_scales=cloud.log_scales[order],
-        logit_opacities=cloud.logit_opacities[order], sh=cloud.sh[order],
+    return replace(
+        cloud, means=cloud.means[order], quats=cloud.quats[order],
+        log_scales=cloud.log_scales[order], logit_opacities=cloud.logit_opacities[order],
+        sh=cloud.sh[order],
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scene4d.exporters.source import ExportSource
 
 FORMATS: dict[str, str] = {
-    "ply": "scene4d.exporters.ply:export",
+    "ply": "scene4d.exporters.formats:export_ply",
     "mesh": "scene4d.exporters.mesh:export",
     "compressed-ply": "scene4d.exporters.formats:export_compressed_ply",
     "splat": "scene4d.exporters.formats:export_splat",

@@ -180,8 +180,7 @@ def _cut(source: ExportSource, splats: int, sh_degree: int) -> ExportSource:
     cloud = with_sh_degree(cloud, min(sh_degree, cloud.sh_degree))
     if source.splats is not None:
         return replace(source, splats=cloud)
-    kept = splats_of(cloud, antialiased=source.antialiased)
-    return replace(source, representation=kept)
+    return replace(source, representation=splats_of(cloud))
 
 
 def _is_bundle(source: ExportSource) -> bool:
@@ -210,7 +209,7 @@ def _from_bundle(source: ExportSource, bundle: Bundle) -> ExportSource:
     return replace(
         source,
         splats=None,
-        representation=splats_of(cloud, antialiased=manifest["antialiased"]),
+        representation=splats_of(cloud),
         cameras=_cameras(bundle),
         source_from_scene=torch.from_numpy(home).float(),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +75,7 @@ def edited(cloud: SplatCloud, options: EditOptions) -> SplatCloud:
 
 def with_sh_degree(cloud: SplatCloud, degree: int) -> SplatCloud:
     """``cloud`` with the harmonics up to ``degree`` alone."""
-    return SplatCloud(
-        means=cloud.means,
-        quats=cloud.quats,
-        log_scales=cloud.log_scales,
-        logit_opacities=cloud.logit_opacities,
-        sh=np.ascontiguousarray(cloud.sh[:, : (degree + 1) ** 2]),
-    )
+    return replace(cloud, sh=np.ascontiguousarray(cloud.sh[:, : (degree + 1) ** 2]))
 
 
 def matrix_of(options: EditOptions) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -32,11 +33,14 @@ class SplatFormat:
     keeps_sh: bool = True
     axes: str = "as they are"
     """What happens to the axes of a 3DGS PLY on the way into the file, undone on the way out."""
+    keeps_antialiasing: bool = False
+    """Whether the file can say that its splats were trained with antialiasing."""
     sizes: str = ""
     """``sizes(path) -> dict[str, int]``: bytes of each attribute, where they can be told apart."""
 
 
 _HERE = "scene4d.exporters."
+_log = logging.getLogger("scene4d")
 FORMATS: tuple[SplatFormat, ...] = (
     SplatFormat(
         name="ply",
@@ -69,6 +73,7 @@ FORMATS: tuple[SplatFormat, ...] = (
         write=_HERE + "spz:write_spz",
         sizes=_HERE + "spz:sizes_spz",
         description="Niantic's, version 4",
+        keeps_antialiasing=True,
         axes="y and z change sign (right-up-back, by the specification)",
     ),
     SplatFormat(
@@ -78,6 +83,7 @@ FORMATS: tuple[SplatFormat, ...] = (
         write=_HERE + "sog:write_sog",
         sizes=_HERE + "sog:sizes_sog",
         description="PlayCanvas' pictures, version 2; also a folder with meta.json",
+        keeps_antialiasing=True,
     ),
     SplatFormat(
         name="glb",
@@ -94,6 +100,7 @@ FORMATS: tuple[SplatFormat, ...] = (
         read=_HERE + "s4d:read_s4d",
         write=_HERE + "s4d:write_s4d",
         description="our bundle, as plain splats; mobile_export/SPEC.md",
+        keeps_antialiasing=True,
     ),
 )
 
@@ -180,6 +187,11 @@ def write_splats(path: Path, cloud: SplatCloud, *, name: str | None = None, **op
             where=path,
             fix=f"end the name with one of {', '.join(s for f in FORMATS for s in f.suffixes)}",
         )
+    if cloud.antialiased and not form.keeps_antialiasing:
+        _log.warning(
+            "%s: trained with antialiasing, which %s cannot say: viewers without it show these"
+            " splats slightly thicker", path, form.name,
+        )  # fmt: skip
     _function(form.write)(path, cloud, **options)
     return form.name
 
@@ -215,6 +227,7 @@ def _export(source: ExportSource, path: Path, options: object = None, *, name: s
     return describe_written(path, cloud, form)
 
 
+export_ply = partial(_export, name="ply")
 export_compressed_ply = partial(_export, name="compressed-ply")
 export_splat = partial(_export, name="splat")
 export_spz = partial(_export, name="spz")

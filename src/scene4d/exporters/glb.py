@@ -189,7 +189,7 @@ def _joined(clouds: list[SplatCloud], path: Path) -> SplatCloud:
     def padded(sh: np.ndarray) -> np.ndarray:
         return np.pad(sh, ((0, 0), (0, most - sh.shape[1]), (0, 0)))
 
-    parts = {
+    parts: dict[str, Any] = {
         name: np.concatenate([getattr(cloud, name) for cloud in clouds])
         for name in ("means", "quats", "log_scales", "logit_opacities")
     }

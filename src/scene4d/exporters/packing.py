@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,7 @@ def _spread(bits: np.ndarray) -> np.ndarray:
 
 def taken(cloud: SplatCloud, which: np.ndarray) -> SplatCloud:
     """The splats that ``which`` (indices or a mask) names, in that order."""
-    return SplatCloud(**{name: getattr(cloud, name)[which] for name in _NAMES})
+    return replace(cloud, **{name: getattr(cloud, name)[which] for name in _NAMES})
 
 
 def bytes_table(sizes: dict[str, int], count: int) -> list[dict[str, object]]:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from scene4d.errors import DataError, UsageError
+from scene4d.errors import DataError
 from scene4d.files import atomic_path
 from scene4d.splat_cloud import SplatCloud
-
-if TYPE_CHECKING:
-    from scene4d.exporters.source import ExportSource
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
@@ -29,18 +26,6 @@ _ORDER = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _LONGEST_LINE, _MOST_LINES = 1024, 1024
 _CERTAIN = 20.0
 """An infinite logit (opacity exactly 0 or 1) becomes this: sigmoid(20) is 1 in float32."""
-
-
-def export(source: ExportSource, path: Path, options: object = None) -> str:
-    """Writes the splats of ``source`` in the input's frame; returns a line that describes them."""
-    del options  # there are none
-    if Path(path).suffix.lower() != ".ply":
-        raise UsageError(
-            "splats are written as .ply", where=path, fix="name the file SOMETHING.ply"
-        )
-    cloud = source.cloud()
-    write_ply(path, cloud)
-    return f"{len(cloud):,} Gaussians, spherical harmonics of degree {cloud.sh_degree}"
 
 
 def property_names(num_rest: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from scene4d.bundle.scene_info import SceneInfo
     from scene4d.bundle.splats import SplatQuantisation
 
-_DECODERS = {"splats": "scene4d.bundle.splats", "lpgs": "scene4d.bundle.lpgs"}
-"""Modules with ``decode_splats(bundle, *, stages) -> SplatCloud``, by kind."""
-
 
 def read_s4d(path: Path, *, stages: int | None = None) -> SplatCloud:
     """The Gaussians of a bundle (file or folder) in the capture's frame, whatever its kind.
@@ -26,18 +22,10 @@ def read_s4d(path: Path, *, stages: int | None = None) -> SplatCloud:
     ``stages``: only so many of the progressive stages. Raises :class:`DataError`.
     """
     from scene4d.bundle.container import open_bundle
+    from scene4d.bundle.kinds import decoded_splats
 
     bundle = open_bundle(path)
-    kind = bundle.manifest["kind"]
-    try:
-        decoder = importlib.import_module(_DECODERS[kind])
-    except (KeyError, ModuleNotFoundError) as error:
-        raise DataError(
-            f"is of kind {kind!r}, which is not made of splats",
-            where=path,
-            fix=f"play it as it is: scene4d view {path}",
-        ) from error
-    cloud: SplatCloud = decoder.decode_splats(bundle, stages=stages)
+    cloud = decoded_splats(bundle, stages=stages)
     with np.errstate(over="ignore", invalid="ignore"):
         moved = cloud.transformed(np.array(bundle.manifest["transform"], dtype=np.float64))
     if not all(np.isfinite(a).all() for a in (moved.means, moved.quats, moved.log_scales)):

@@ -95,6 +95,7 @@ def _encode(cloud: SplatCloud, iterations: int) -> tuple[Members, dict[str, Any]
         "version": 2,
         "asset": {"generator": "scene4d"},
         "count": count,
+        "antialias": cloud.antialiased,
         "means": {
             "mins": low.tolist(),
             "maxs": high.tolist(),
@@ -171,6 +172,7 @@ def read_sog(path: Path) -> SplatCloud:
                 [reader.through_codebook("sh0", colours[:, :3])[:, None], _harmonics(reader)],
                 axis=1,
             ),
+            antialiased=meta.get("antialias") is True,
         )
     return packing.checked(cloud, path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +37,8 @@ class ExportSource:
     @property
     def antialiased(self) -> bool:
         """Whether the splats were trained with antialiasing."""
-        return bool(getattr(self.representation, "antialiased", False))
+        splats = self.representation if self.splats is None else self.splats
+        return bool(getattr(splats, "antialiased", False))
 
     def cloud(self) -> SplatCloud:
         """The splats in the input's frame. Raises :class:`UsageError` when there are none."""
@@ -51,12 +51,6 @@ class ExportSource:
                 f"holds {kind}, which is not made of Gaussian splats",
                 where=self.path,
                 fix="export it as a mesh, or train the method 'splat'",
-            )
-        if splats.antialiased:
-            warnings.warn(
-                "these splats were trained with antialiasing, which splat files cannot say: viewers"
-                " without it show them slightly thicker",
-                stacklevel=2,
             )
         cloud = cloud_of(splats)
         return cloud.transformed(self.source_from_scene.numpy().astype(np.float64))
@@ -77,10 +71,11 @@ def cloud_of(splats: GaussianSplats) -> SplatCloud:
         log_scales=array(tensors["scales"]),
         logit_opacities=array(tensors["opacities"]),
         sh=array(sh),
+        antialiased=splats.antialiased,
     )
 
 
-def splats_of(cloud: SplatCloud, *, antialiased: bool = False) -> GaussianSplats:
+def splats_of(cloud: SplatCloud) -> GaussianSplats:
     """Gaussians that render, from plain arrays; the inverse of :func:`cloud_of`."""
     return GaussianSplats(
         {
@@ -91,5 +86,5 @@ def splats_of(cloud: SplatCloud, *, antialiased: bool = False) -> GaussianSplats
             "sh0": torch.from_numpy(cloud.sh[:, :1].copy()),
             "shN": torch.from_numpy(cloud.sh[:, 1:].copy()),
         },
-        antialiased=antialiased,
+        antialiased=cloud.antialiased,
     )

@@ -163,7 +163,7 @@ def _one(
     decoded = read_s4d(output)
     found = Teacher(
         path=output,
-        representation=splats_of(decoded, antialiased=source.antialiased),
+        representation=splats_of(decoded),
         cameras=(),
         source_from_scene=torch.eye(4),
     )

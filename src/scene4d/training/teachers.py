@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scene4d.bundle.container import open_bundle
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import DataError, UsageError
 from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
-from scene4d.exporters.formats import format_of, is_splats, read_splats
+from scene4d.exporters.formats import is_splats, read_splats
 from scene4d.exporters.source import cloud_of, splats_of
 from scene4d.representations.base import Representation
 from scene4d.representations.splats.gaussians import GaussianSplats
@@ -64,8 +63,7 @@ class Teacher:
                 "lies in other coordinates than the capture, and only splats can be moved",
                 where=self.path,
             )
-        moved = cloud_of(splats).transformed(move)
-        return splats_of(moved, antialiased=splats.antialiased)
+        return splats_of(cloud_of(splats).transformed(move))
 
 
 def load_teacher(path: Path) -> Teacher:
@@ -77,7 +75,7 @@ def load_teacher(path: Path) -> Teacher:
     if is_splats(path):
         return Teacher(
             path=path,
-            representation=splats_of(read_splats(path), antialiased=_antialiased(path)),
+            representation=splats_of(read_splats(path)),
             cameras=(),
             source_from_scene=torch.eye(4),
         )
@@ -154,8 +152,3 @@ def held_out_but_taught(teacher: Teacher, scene: Scene) -> list[str]:
         if frame.name in place and float((place[frame.name] - here).norm()) < near:
             found.append(frame.name)
     return found
-
-
-def _antialiased(path: Path) -> bool:
-    """Whether the splats of a file were trained with antialiasing; only bundles say so."""
-    return format_of(path).name == "s4d" and bool(open_bundle(path).manifest["antialiased"])
