@@ -23,6 +23,8 @@ export async function fidelity(
 ): Promise<{ camera: string; psnr: number }[]> {
   const results: { camera: string; psnr: number }[] = [];
   const count = player.info?.references ?? 0;
+  // Each view is drawn for the comparison alone, not once more on the canvas.
+  player.stage.setPaused(true);
   try {
     for (let index = 0; index < count; index++) {
       const reference = await player.reference(index);
@@ -34,6 +36,7 @@ export async function fidelity(
     }
   } finally {
     player.setCamera(null);
+    player.stage.setPaused(document.hidden);
   }
   return results;
 }

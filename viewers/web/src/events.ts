@@ -10,6 +10,16 @@ export interface Failure {
   detail: string;
 }
 
+export interface FieldStatistics {
+  /** Pixels of the last picture before it was scaled to the canvas; fewer while moving. */
+  width: number;
+  height: number;
+  slabs: number;
+  /** Planes that have arrived, and all. */
+  planes: number;
+  planesInFile: number;
+}
+
 export interface Statistics {
   backend: string;
   framesPerSecond: number;
@@ -19,6 +29,8 @@ export interface Statistics {
   sortMs: number;
   /** From the start of a field's picture to its end; 0 for splats. */
   fieldMs: number;
+  /** Where the scene is a field of light, which has no splats; its size is 0 before a picture. */
+  field: FieldStatistics | null;
   splats: number;
   splatsInFile: number;
   degree: number;

@@ -1,6 +1,6 @@
 import { HeldInput, PointerInput } from "./camera/input";
 import { fitted, intrinsics, type PinholeCamera, rayThrough } from "./camera/projection";
-import { type Mode, Rig } from "./camera/rig";
+import { type Mode, Rig, viewThrough } from "./camera/rig";
 import { add, scale, type V3 } from "./camera/vec";
 import type { Reference } from "./compare";
 import { SceneError } from "./decode/errors";
@@ -19,7 +19,7 @@ import type {
 import type { Immersion } from "./engine/immersion";
 import { type CaptureOptions, type Pixels, Stage } from "./engine/stage";
 import type { PlayerEvents, Statistics } from "./events";
-import { type Quality, qualityLevel, ResolutionGovernor } from "./quality";
+import { FieldGovernor, type Quality, qualityLevel, ResolutionGovernor } from "./quality";
 import type { Settings } from "./settings";
 
 export type { Failure, Statistics } from "./events";
@@ -37,6 +37,7 @@ export class Player {
   private readonly listeners = new Map<string, Set<(...args: never[]) => void>>();
   private readonly worker: Worker;
   private readonly governor = new ResolutionGovernor();
+  private fieldGovernor = new FieldGovernor();
   private opened = 0;
   private request: OpenRequest | null = null;
   private readonly answers = new Map<number, (message: FromWorker) => void>();
@@ -139,6 +140,7 @@ export class Player {
     this.post({ type: "close" });
     this.stage.clear();
     this.field = null;
+    this.fieldGovernor = new FieldGovernor();
     this.started = false;
     this.finished = false;
     this.info = null;
@@ -187,6 +189,7 @@ export class Player {
     if (info.background && !this.settings.background) this.stage.setBackground(info.background);
     this.stage.setAntialiased(info.antialiased === true);
     if (info.limits) this.rig.limits = info.limits;
+    this.rig.confined = info.drawable === "field";
     this.emit("info", info);
   }
 
@@ -214,19 +217,9 @@ export class Player {
     this.dirty = true;
   }
 
-  /** The first training camera, looking at what is in the middle of the scene. */
   private firstCamera(): View | null {
     const camera = this.captureCameras[0];
-    if (!camera) return null;
-    const m = camera.c2w;
-    const position: V3 = [m[3]!, m[7]!, m[11]!];
-    const forward: V3 = [-m[2]!, -m[6]!, -m[10]!];
-    const { center } = this.rig.extent;
-    const along = forward.reduce((sum, f, a) => sum + f * (center[a]! - position[a]!), 0);
-    return {
-      position,
-      target: add(position, scale(forward, Math.max(along, this.rig.extent.radius * 0.2))),
-    };
+    return camera ? viewThrough(camera.c2w, this.rig.extent) : null;
   }
 
   private oblique(): View {
@@ -390,8 +383,7 @@ export class Player {
       return;
     }
     this.frameMs = 0.9 * this.frameMs + 0.1 * dt * 1000;
-    if (this.settings.adaptive && moved && !this.stage.steady && this.governor.slow(dt))
-      this.resize();
+    if (this.settings.adaptive && moved) this.adapt(dt);
     this.dirty = false;
     const camera = this.camera();
     this.stage.setView(camera);
@@ -399,9 +391,19 @@ export class Player {
     if (moved) this.emit("view");
   }
 
+  /** Less resolution where movement is jerky: of the canvas, or of a field's own picture. */
+  private adapt(dt: number): void {
+    const { stage, fieldGovernor } = this;
+    const last = stage.fieldPicture;
+    if (!stage.hasField && this.governor.slow(dt)) this.resize();
+    if (last && fieldGovernor.move(last.milliseconds / 1000, last.share))
+      stage.setFieldShare(fieldGovernor.scale);
+  }
+
   /** Standing still: the full resolution comes back. */
   private idle(): void {
     if (this.governor.rest()) this.resize();
+    if (this.fieldGovernor.rest()) this.stage.setFieldShare(this.fieldGovernor.scale);
   }
 
   private resize(): void {
@@ -466,14 +468,16 @@ export class Player {
 
   statistics(): Statistics {
     // The page goes on at its own pace while a field's picture is being made.
-    const ms = Math.max(this.frameMs, this.stage.fieldTime);
+    const fieldMs = this.stage.fieldPicture?.milliseconds ?? 0;
+    const ms = Math.max(this.frameMs, fieldMs);
     return {
       backend: this.stage.backend,
       framesPerSecond: ms > 0 ? 1000 / ms : 0,
       frameMs: ms,
       frames: this.stage.frames,
       sortMs: this.stage.sortTime,
-      fieldMs: this.stage.fieldTime,
+      fieldMs,
+      field: this.info?.drawable === "field" ? this.stage.fieldStatistics : null,
       splats: this.stage.splatCount,
       splatsInFile: this.info?.count ?? 0,
       degree: this.info?.degree ?? 0,

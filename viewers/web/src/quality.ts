@@ -70,3 +70,44 @@ export class ResolutionGovernor {
     return true;
   }
 }
+
+/** Shares of a field's resolution, along an axis, while the camera moves. */
+const SHARES = [1, 0.8, 0.64, 0.5, SMALLEST];
+/** A picture that took less leaves time for the next larger one, whatever the frame rate adds. */
+const QUICK_FRAME_S = SLOW_FRAME_S / 2;
+
+/**
+ * The resolution at which a field is decoded in movement. Its cost is known from one picture, and
+ * grows with the area, so that no dozen of them is needed; a picture may take many frames.
+ */
+export class FieldGovernor {
+  /** For the next picture. */
+  scale = 1;
+  private moving = 0;
+  private resting = 0;
+
+  /** Takes how long the last picture took, drawn at a scale; whether `scale` has changed. */
+  move(seconds: number, drawnAt: number): boolean {
+    this.resting = 0;
+    const before = this.scale;
+    // Others say nothing of the present scale: they were begun before it was chosen.
+    if (drawnAt === SHARES[this.moving] && seconds > 0) this.judge(seconds);
+    this.scale = SHARES[this.moving]!;
+    return this.scale !== before;
+  }
+
+  private judge(seconds: number): void {
+    const now = SHARES[this.moving]!;
+    if (seconds > SLOW_FRAME_S) {
+      const fits = SHARES.findIndex((s) => seconds * (s / now) ** 2 <= SLOW_FRAME_S);
+      this.moving = fits < 0 ? SHARES.length - 1 : fits;
+    } else if (seconds < QUICK_FRAME_S && this.moving > 0) this.moving--;
+  }
+
+  /** Takes a frame at rest; whether `scale` has changed. What was learnt of movement stays. */
+  rest(): boolean {
+    if (this.scale === 1 || ++this.resting < REST_FRAMES) return false;
+    this.scale = 1;
+    return true;
+  }
+}

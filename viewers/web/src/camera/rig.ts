@@ -41,6 +41,8 @@ export class Rig {
   speed = 1;
   /** The box of positions from where the scene looks right, or none. */
   limits: { low: V3; high: V3 } | null = null;
+  /** Keeps nearer to the limits: beyond them a field of light shows nothing, or a blur. */
+  confined = false;
   extent: Extent = { center: [0, 0, 0], radius: 1 };
   private up: V3 = [0, 0, 1];
   private axes: [V3, V3] = frameOf([0, 0, 1]);
@@ -240,11 +242,17 @@ export class Rig {
     this.goal.anchor = sub(this.goal.anchor, scale(beyond, 1 - Math.exp(-dt * PULL_PER_S)));
   }
 
-  /** The nearest place to stand: within the limits' box and half its size around, or a ball. */
+  /**
+   * The nearest place to stand: within the limits' box and half its size around (a quarter where
+   * it is confined), or a ball.
+   */
   private allowed(eye: V3Like): V3 {
     if (this.limits) {
       const { low, high } = this.limits;
-      const margin = 0.5 * Math.max(length(sub(high, low)), this.extent.radius);
+      const [size, { radius }] = [length(sub(high, low)), this.extent];
+      const margin = this.confined
+        ? Math.max(0.25 * size, 0.02 * radius)
+        : 0.5 * Math.max(size, radius);
       return [0, 1, 2].map((a) =>
         Math.max(low[a]! - margin, Math.min(high[a]! + margin, eye[a]!)),
       ) as V3;
@@ -256,6 +264,14 @@ export class Rig {
       ? ([...eye] as V3)
       : add(center, scale(offset, (radius * LIMIT_RADII) / far));
   }
+}
+
+/** The view of a camera (row-major, OpenGL axes), looking at what is in the middle of the scene. */
+export function viewThrough(c2w: readonly number[], { center, radius }: Extent): View {
+  const position: V3 = [c2w[3]!, c2w[7]!, c2w[11]!];
+  const forward: V3 = [-c2w[2]!, -c2w[6]!, -c2w[10]!];
+  const along = dot(forward, sub(center, position));
+  return { position, target: add(position, scale(forward, Math.max(along, radius * 0.2))) };
 }
 
 function clampPitch(pitch: number): number {

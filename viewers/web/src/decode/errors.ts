@@ -7,6 +7,8 @@ export type FailureKind =
   | "version"
   | "kind"
   | "too-big"
+  /** As `too-big`, where the scene is a field of light and fewer splats would be no advice. */
+  | "field-too-big"
   | "no-graphics";
 
 /** A failure with a kind, the thing it happened to, and technical detail for the console. */

@@ -67,7 +67,15 @@ async function deliver(
   const shown = Math.min(source.count, request.budget);
   const degree = Math.min(source.degree, request.degree);
   guardTotal(bytes + (source.unpacked ?? 0) + ORDER_BYTES * source.count, shown, degree, name);
-  sink.info({ kind: "splats", count: source.count, shown, degree, bytes, up: UP });
+  sink.info({
+    kind: "splats",
+    drawable: "splats",
+    count: source.count,
+    shown,
+    degree,
+    bytes,
+    up: UP,
+  });
   const order = byImportance(source);
   for (let first = 0; first < shown; first += CHUNK_SPLATS) {
     const data = source.read(order.subarray(first, Math.min(shown, first + CHUNK_SPLATS)), degree);

@@ -30,6 +30,7 @@ export interface View {
 /** What is known about a scene before its splats arrive; everything optional may be missing. */
 export interface SceneInfo {
   kind: string;
+  drawable: "splats" | "field";
   title?: string;
   /** Splats in the file. */
   count: number;

@@ -62,7 +62,7 @@ async function open(request: OpenRequest): Promise<void> {
       error instanceof SceneError
         ? error
         : new SceneError(
-            error instanceof RangeError ? "too-big" : "damaged",
+            error instanceof RangeError ? (field ? "field-too-big" : "too-big") : "damaged",
             request.url ?? "",
             `${error}`,
           );

@@ -1,9 +1,18 @@
 import type { PinholeCamera } from "../camera/projection";
 import type { Field, FieldPlane } from "../decode/field/field";
+import type { FieldStatistics } from "../events";
 import type { FieldRenderer, FieldTarget } from "./renderer";
 
 /** Makes a renderer on a fresh canvas. Throws SceneError. */
 export type MakeRenderer = (canvas: HTMLCanvasElement, field: Field) => FieldRenderer;
+
+/** A picture that has been drawn: its pixels before they were scaled, and how long it took. */
+export interface DoneFieldPicture {
+  width: number;
+  height: number;
+  share: number;
+  milliseconds: number;
+}
 
 /**
  * A field on a canvas of its own, exactly over the engine's; input goes through it. A new picture
@@ -13,6 +22,10 @@ export class FieldView {
   private readonly canvas = document.createElement("canvas");
   private renderer: FieldRenderer | null;
   private dirty = true;
+  /** What is being drawn, if anything is; captures in between have sizes of their own. */
+  private begun: Omit<DoneFieldPicture, "milliseconds"> | null = null;
+  /** What the last picture was, once it was done. */
+  last: DoneFieldPicture | null = null;
 
   constructor(
     under: HTMLCanvasElement,
@@ -33,6 +46,7 @@ export class FieldView {
   /** The graphics device is another one now. */
   remake(): void {
     this.renderer = this.make(this.canvas, this.field);
+    this.begun = null;
     this.dirty = true;
   }
 
@@ -40,9 +54,15 @@ export class FieldView {
     return this.renderer?.bytes ?? 0;
   }
 
-  /** Of the last picture. */
-  get milliseconds(): number {
-    return this.renderer?.milliseconds ?? 0;
+  statistics(): FieldStatistics {
+    const { shape, planes } = this.field;
+    return {
+      width: this.last?.width ?? 0,
+      height: this.last?.height ?? 0,
+      slabs: shape.slabs.length,
+      planes: planes.filter(Boolean).length,
+      planesInFile: planes.length,
+    };
   }
 
   add(planes: readonly FieldPlane[]): void {
@@ -58,7 +78,14 @@ export class FieldView {
   /** Draws where something has changed and the picture before is done; whether it did. */
   update(view: PinholeCamera, target: FieldTarget): boolean {
     const { renderer } = this;
-    if (!renderer?.idle() || !this.dirty || !renderer.draw(view, target)) return false;
+    if (!renderer?.idle()) return false;
+    if (this.begun) {
+      this.last = { ...this.begun, milliseconds: renderer.milliseconds };
+      this.begun = null;
+    }
+    if (!this.dirty || !renderer.draw(view, target)) return false;
+    const { width, height } = renderer.decoded;
+    this.begun = { width, height, share: target.share };
     this.dirty = false;
     return true;
   }

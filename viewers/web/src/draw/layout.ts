@@ -9,15 +9,20 @@ const MAX_SHRINK = 4;
 /** Pixels that are decoded at most for one picture. */
 const MAX_PIXELS = 4e6;
 
-/** The camera at the only scale that the network knows; its picture is scaled to what is shown. */
+/**
+ * The camera at the only scale that the network knows; its picture is scaled to what is shown.
+ * With a share below 1 it has so much fewer pixels along each axis, and a coarser picture.
+ */
 export function decodedCamera(
   view: PinholeCamera,
   focal: number,
+  share = 1,
   most = MAX_PIXELS,
 ): PinholeCamera {
   let ratio = Math.min(focal / view.K[0]!, MAX_SHRINK);
   if (Math.abs(Math.log(ratio)) < Math.log(SAME_SCALE)) ratio = 1;
   ratio = Math.min(ratio, Math.sqrt(Math.min(most, MAX_PIXELS) / (view.width * view.height)));
+  ratio *= share;
   const width = Math.max(1, Math.round(view.width * ratio));
   const height = Math.max(1, Math.round(view.height * ratio));
   const [sx, sy] = [width / view.width, height / view.height];

@@ -6,6 +6,8 @@ export interface FieldTarget {
   width: number;
   height: number;
   background: readonly [number, number, number];
+  /** Of the resolution that the network knows, along each axis: 1, or less while moving. */
+  share: number;
 }
 
 /** Draws one field of light onto a canvas of its own. */
@@ -14,6 +16,8 @@ export interface FieldRenderer {
   readonly bytes: number;
   /** From the start of the last picture to the first time that it was seen to be done. */
   readonly milliseconds: number;
+  /** Pixels of what was drawn or read last, before it was scaled. */
+  readonly decoded: { readonly width: number; readonly height: number };
   /** Planes that have arrived; others count as zeros. */
   setPlanes(planes: readonly FieldPlane[]): void;
   /** Whether no picture is being drawn. */

@@ -23,9 +23,11 @@ import type { Stand } from "../camera/stand";
 import { SceneError } from "../decode/errors";
 import type { Field, FieldPlane } from "../decode/field/field";
 import { fromHalf, type PackedSplats, packedBytes } from "../decode/pack";
-import { FieldView } from "../draw/field-view";
+import { type DoneFieldPicture, FieldView } from "../draw/field-view";
+import type { FieldTarget } from "../draw/renderer";
 import { WebGlField } from "../draw/webgl/field";
 import { WebGpuField } from "../draw/webgpu/field";
+import type { FieldStatistics } from "../events";
 import { Headset, type Immersion } from "./immersion";
 import { projectionOf } from "./pinhole";
 import { SplatResource } from "./splat-resource";
@@ -89,6 +91,7 @@ export class Stage {
   private sorts = 0;
   private paused = false;
   private field: FieldView | null = null;
+  private fieldShare = 1;
   private background: [number, number, number] = [0, 0, 0];
 
   static async create(
@@ -280,18 +283,31 @@ export class Stage {
     this.field?.add(planes);
   }
 
-  /** Milliseconds of a field's last picture; 0 where there is none. */
-  get fieldTime(): number {
-    return this.field?.milliseconds ?? 0;
-  }
-
-  /** Whether the time for a picture does not depend on the canvas' size. */
-  get steady(): boolean {
+  /** Whether a field is drawn: how long its picture takes does not depend on the canvas' size. */
+  get hasField(): boolean {
     return this.field !== null;
   }
 
-  private target(width = this.device.width, height = this.device.height) {
-    return { width, height, background: this.background };
+  /** A field's last picture; null before the first one, and where there is no field. */
+  get fieldPicture(): DoneFieldPicture | null {
+    return this.field?.last ?? null;
+  }
+
+  /** Zeros before the first planes. */
+  get fieldStatistics(): FieldStatistics {
+    const none = { width: 0, height: 0, slabs: 0, planes: 0, planesInFile: 0 };
+    return this.field?.statistics() ?? none;
+  }
+
+  /** Decodes a field's pictures at this share of their resolution, along each axis, from now on. */
+  setFieldShare(share: number): void {
+    this.fieldShare = share;
+    this.redraw();
+  }
+
+  private target(): FieldTarget {
+    const { width, height } = this.device;
+    return { width, height, background: this.background, share: this.fieldShare };
   }
 
   /** Draws only the first stages that together have at most `count` splats, at least one. */
@@ -321,6 +337,7 @@ export class Stage {
     }
     this.field?.destroy();
     this.field = null;
+    this.fieldShare = 1;
     this.redraw();
   }
 
@@ -356,7 +373,8 @@ export class Stage {
     const width = options.width ?? view.width;
     const height = options.height ?? view.height;
     if (this.field) {
-      return { width, height, data: await this.field.read(view, this.target(width, height)) };
+      const target = { ...this.target(), width, height, share: 1 };
+      return { width, height, data: await this.field.read(view, target) };
     }
     const hdr = options.screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F]);
     const texture = new Texture(this.device, {

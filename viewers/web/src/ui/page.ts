@@ -130,7 +130,7 @@ export class Page {
     button.id = "immersion";
     const offer = () => {
       // Fields of light are drawn beside the engine, not by it.
-      button.hidden = !player.started || player.stage.steady;
+      button.hidden = !player.started || player.stage.hasField;
     };
     player.on("firstFrame", offer);
     player.on("opening", offer);

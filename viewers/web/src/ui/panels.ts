@@ -124,9 +124,16 @@ export function settingsPanel(player: Player, actions: SettingsActions): HTMLEle
 
 const MEGA = 1e6;
 
-/** What there is of splats, or how long a field takes. */
+/** What there is of splats; of a field, its picture before it is scaled, and what it is made of. */
 function drawnRows(s: Statistics): [string, string][] {
-  if (s.fieldMs > 0) return [[strings.statField, `${s.fieldMs.toFixed(1)} ms`]];
+  if (s.field) {
+    const { width, height, slabs, planes, planesInFile } = s.field;
+    return [
+      [strings.statPicture, width > 0 ? `${width} x ${height}, ${s.fieldMs.toFixed(1)} ms` : "-"],
+      [strings.statSlabs, String(slabs)],
+      [strings.statPlanes, `${planes} / ${planesInFile}`],
+    ];
+  }
   const [shown, all] = [s.splats, s.splatsInFile].map((n) => n.toLocaleString("en"));
   return [
     [strings.statSplats, `${shown} / ${all}`],
@@ -159,7 +166,7 @@ export class StatsPanel {
       [strings.statMemory, `${(s.memory / MEGA).toFixed(1)} MB`],
       [strings.statFile, `${(s.downloaded / MEGA).toFixed(1)} / ${(s.size / MEGA).toFixed(1)} MB`],
     ];
-    if (s.backend === "webgl2" && s.fieldMs === 0)
+    if (s.backend === "webgl2" && !s.field)
       rows.push([strings.statSort, `${s.sortMs.toFixed(1)} ms`]);
     if (s.loadMs > 0) rows.push([strings.statLoad, `${(s.loadMs / 1000).toFixed(2)} s`]);
     this.element.replaceChildren(

@@ -56,7 +56,9 @@ export const strings = {
   statFps: "Frames",
   statSort: "Sorting",
   statSplats: "Splats",
-  statField: "One picture",
+  statPicture: "One picture",
+  statSlabs: "Slabs",
+  statPlanes: "Planes",
   statDegree: "Harmonics",
   statSize: "Canvas",
   statMemory: "Scene memory",
@@ -90,6 +92,10 @@ export const failures = {
   "too-big": [
     "This scene is too big for this device",
     "Export it with fewer splats: scene4d export RUN bundle --target phone.",
+  ],
+  "field-too-big": [
+    "This scene is too big for this device",
+    "Train it with less: scene4d train lightslab, with --width 64 for the network, or --max-mb 0.95 for the planes.",
   ],
   "no-graphics": [
     "No 3D graphics here",

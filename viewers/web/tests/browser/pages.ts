@@ -16,8 +16,8 @@ export interface Bench {
   options: ServerOptions;
 }
 
-/** One browser and one server for a file of tests. */
-export function bench(backend: "webgl2" | "webgpu" = "webgl2"): Bench {
+/** One browser and one server for a file of tests; `keep`: pages stay open from test to test. */
+export function bench(backend: "webgl2" | "webgpu" = "webgl2", keep = false): Bench {
   const made = { options: {} } as Bench;
   let close = () => Promise.resolve();
   beforeAll(async () => {
@@ -39,7 +39,7 @@ export function bench(backend: "webgl2" | "webgpu" = "webgl2"): Bench {
   });
   // A page that stays open goes on drawing and slows the next one down.
   afterEach(async () => {
-    for (const context of made.browser.contexts()) await context.close();
+    if (!keep) for (const context of made.browser.contexts()) await context.close();
   });
   afterAll(async () => {
     await made.browser?.close();

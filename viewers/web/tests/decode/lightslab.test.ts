@@ -1,8 +1,14 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { openFile } from "../../src/decode/bundle/container";
+import { lightslabKind } from "../../src/decode/bundle/lightslab";
+import { fieldLayers } from "../../src/decode/field/field";
 import { fieldPicture } from "../../src/decode/field/picture";
+import { MemorySource } from "../../src/decode/remote";
 import { sigmoid } from "../../src/decode/splats";
+import { failures } from "../../src/ui/strings";
+import { readBytes } from "../browser/harness";
 import { readField } from "./read-field";
 
 const good = join(import.meta.dirname, "../../../../mobile_export/conformance/good");
@@ -42,4 +48,26 @@ describe("pictures of the conformance bundles", () => {
       }
     });
   }
+});
+
+describe("a network beyond what is drawn", () => {
+  it("is refused, with an advice that is not about splats", async () => {
+    const path = join(good, "lightslab_one.s4d");
+    const { manifest, size } = await openFile(new MemorySource(readBytes(path) as never));
+    const shape = structuredClone(manifest.lightslab!);
+    const check = (width: number) => {
+      shape.decoder.width = width;
+      const layers = new Map(Object.entries(fieldLayers(shape)));
+      const arrays = manifest.arrays.map((array) => {
+        const [, name, part] = /^net_(.*)_(weight|bias)$/.exec(array.name) ?? [];
+        const [outputs, inputs] = layers.get(name ?? "") ?? [0, 0];
+        if (!part) return array;
+        return { ...array, items: part === "bias" ? outputs : outputs * inputs };
+      });
+      lightslabKind.check({ ...manifest, lightslab: shape, arrays }, size);
+    };
+    check(shape.decoder.width);
+    expect(() => check(2 ** 24)).toThrow(expect.objectContaining({ kind: "field-too-big" }));
+    expect(failures["field-too-big"].join(" ")).not.toMatch(/splat/);
+  });
 });

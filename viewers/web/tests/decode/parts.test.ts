@@ -192,6 +192,20 @@ describe("rig", () => {
     settle(r);
     expect(r.position[0]).toBeLessThan(far / 2);
   });
+  it("is held nearer to the limits in a field of light", () => {
+    const held = (confined: boolean) => {
+      const r = rig();
+      r.limits = { low: [-4, -4, -1], high: [4, 4, 1] };
+      r.confined = confined;
+      r.setMode("fly");
+      r.setView({ position: [50, 0, 0], target: [0, 0, 0] });
+      for (let i = 0; i < 600; i++) r.update(1 / 60);
+      return r.position[0];
+    };
+    const size = Math.hypot(8, 8, 2);
+    expect(held(true)).toBeCloseTo(4 + size / 4, 3);
+    expect(held(false)).toBeCloseTo(4 + size / 2, 3);
+  });
   it("jumps when motion is reduced", () => {
     const r = rig();
     r.instant = true;

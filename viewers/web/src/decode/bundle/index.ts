@@ -27,7 +27,7 @@ export async function deliverBundle(
   const shown = Math.min(manifest.count, request.budget);
   const degree = Math.min(manifest.sh_degree, request.degree);
   guardTotal(bundle.size + decodedBytes(manifest), shown, degree, "bundle");
-  sink.info(infoOf(bundle, shown, degree));
+  sink.info({ ...infoOf(bundle, shown, degree), drawable: kind.drawable });
   sink.references(async (index) => {
     const reference = manifest.references[index];
     if (!reference) throw damaged(`there is no reference ${index}`);
@@ -109,7 +109,7 @@ function checkScene(manifest: Manifest): void {
   }
 }
 
-function infoOf(bundle: Bundle, shown: number, degree: number): SceneInfo {
+function infoOf(bundle: Bundle, shown: number, degree: number): Omit<SceneInfo, "drawable"> {
   const { manifest } = bundle;
   const cameras = manifest.cameras.map(
     (c): CaptureCamera => ({

@@ -121,17 +121,21 @@ function checkArrays({ arrays }: Manifest, shape: FieldShape): void {
   }
 }
 
-/** What a device could not draw. Throws `too-big`. */
+/** What a device could not draw. Throws `field-too-big`. */
 function checkSize(manifest: Manifest, shape: FieldShape, size: number): void {
   const values = shape.planes.reduce((sum, _, i) => sum + placesOf(shape, i) * widthOf(shape), 0);
   // The worker's numbers, the page's copy, half floats and their texture.
   const bytes = size + decodedBytes(manifest) + values * (4 + 4 + 2 + 2);
   if (bytes > MAX_TOTAL_BYTES || 2 * values > MAX_BUFFER_BYTES) {
-    throw new SceneError("too-big", "bundle", `planes need ${Math.round(bytes / 1e6)} MB`);
+    throw new SceneError("field-too-big", "bundle", `planes need ${Math.round(bytes / 1e6)} MB`);
   }
   const products = productsOf(shape);
   if (products > MAX_PRODUCTS) {
-    throw new SceneError("too-big", "bundle", `${Math.round(products / 1e9)} GMAC for a picture`);
+    throw new SceneError(
+      "field-too-big",
+      "bundle",
+      `${Math.round(products / 1e9)} GMAC for a picture`,
+    );
   }
 }
 

@@ -70,6 +70,7 @@ export class WebGlField implements FieldRenderer {
   private readonly stages: Stages;
   private results: Results | null = null;
   milliseconds = 0;
+  decoded = { width: 0, height: 0 };
   private fence: WebGLSync | null = null;
   private begun = 0;
 
@@ -85,7 +86,11 @@ export class WebGlField implements FieldRenderer {
     this.layout = layoutOf(shape);
     this.places = planePlaces(shape);
     if (this.places.rows > (gl.getParameter(gl.MAX_TEXTURE_SIZE) as number)) {
-      throw new SceneError("too-big", "WebGL2", `planes of ${this.places.rows} x ${ROW} texels`);
+      throw new SceneError(
+        "field-too-big",
+        "WebGL2",
+        `planes of ${this.places.rows} x ${ROW} texels`,
+      );
     }
     this.planes = this.device.texture(ROW, Math.max(1, this.places.rows), gl.RGBA16F);
     this.slabs = this.device.texture(slabTexels(shape), shape.slabs.length, gl.RGBA32F);
@@ -164,7 +169,7 @@ export class WebGlField implements FieldRenderer {
     const bytes = 16 + 64 * (inputs / 4);
     const most = Math.min(targets, Math.floor(blockBytes / bytes));
     if (most < 1) {
-      throw new SceneError("too-big", "WebGL2", `a layer of ${inputs} inputs`);
+      throw new SceneError("field-too-big", "WebGL2", `a layer of ${inputs} inputs`);
     }
     return partsOf(order, most);
   }
@@ -275,11 +280,13 @@ export class WebGlField implements FieldRenderer {
 
   private present(
     view: PinholeCamera,
-    { width, height, background }: FieldTarget,
+    { width, height, background, share }: FieldTarget,
     framebuffer: WebGLFramebuffer | null,
   ): void {
     const { gl } = this.device;
-    const { picture } = this.decode(decodedCamera(view, this.field.shape.focal));
+    const camera = decodedCamera(view, this.field.shape.focal, share);
+    this.decoded = camera;
+    const { picture } = this.decode(camera);
     const textures: Record<string, [number, WebGLTexture]> = {
       picture: [gl.TEXTURE_2D, picture],
     };

@@ -67,6 +67,7 @@ export class WebGpuField implements FieldRenderer {
   private readonly maxPixels: number;
   private results: Results | null = null;
   milliseconds = 0;
+  decoded = { width: 0, height: 0 };
   private busy = false;
 
   constructor(
@@ -84,7 +85,7 @@ export class WebGpuField implements FieldRenderer {
     context.configure({ device, format: this.format, alphaMode: "opaque" });
     const most = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
     const bytes = 8 * ROW * Math.max(1, this.places.rows);
-    if (bytes > most) throw new SceneError("too-big", "WebGPU", `planes of ${bytes} bytes`);
+    if (bytes > most) throw new SceneError("field-too-big", "WebGPU", `planes of ${bytes} bytes`);
     this.maxPixels = most / (TEXEL_BYTES * texelsPerPixel(this.layout)) / 1.2;
     const { STORAGE, UNIFORM, COPY_DST } = GPUBufferUsage;
     this.frame = device.createBuffer({ size: FRAME_BYTES, usage: UNIFORM | COPY_DST });
@@ -215,7 +216,8 @@ export class WebGpuField implements FieldRenderer {
   /** All passes of a picture, the last one into `into`. */
   private encode(view: PinholeCamera, target: FieldTarget, into: GPUTexture): GPUCommandEncoder {
     const { device, layout } = this;
-    const camera = decodedCamera(view, this.field.shape.focal, this.maxPixels);
+    const camera = decodedCamera(view, this.field.shape.focal, target.share, this.maxPixels);
+    this.decoded = camera;
     const results = this.resultsFor(camera.width, camera.height);
     device.queue.writeBuffer(this.frame, 0, frameNumbers(camera, target, layout));
     const commands = device.createCommandEncoder();
