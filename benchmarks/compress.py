@@ -50,7 +50,9 @@ def parse() -> argparse.Namespace:
 
 
 def name_of(source: Path) -> str:
-    """A run's experiment, or the file's name."""
+    """A run's experiment, the file's name, or the folder's of a SOG scene."""
+    if source.name == "meta.json":
+        return source.resolve().parent.name
     return source.resolve().parents[1].name if source.is_dir() else source.name
 
 

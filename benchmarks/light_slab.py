@@ -217,8 +217,10 @@ def network_of(model: object) -> tuple:
     import torch
 
     if hasattr(model, "decoder"):
+        from scene4d.representations.light_slabs.decoder import HALO
+
         shape = model.decoder.shape
-        rays = -(-SIDE // shape.upsampling) + 2 * shape.halo
+        rays = (-(-SIDE // shape.upsampling) + 2 * HALO) * shape.samples
         return model.decoder, torch.rand(1, rays, rays, shape.inputs)
     shape = model.network.shape
     rays = shape.bundle(SIDE, SIDE)[0] + 2
