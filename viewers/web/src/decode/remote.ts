@@ -67,7 +67,7 @@ export class RemoteFile implements ByteSource {
   }
 
   private async start(whole: boolean): Promise<void> {
-    let response = await this.request(whole ? null : [0, FIRST_BYTES - 1]);
+    let response = await this.request(whole ? null : [0, FIRST_BYTES - 1], true);
     if (response.status === 206) {
       if (await this.takeStart(response)) return;
       response = await this.request(null);
@@ -212,10 +212,15 @@ export class RemoteFile implements ByteSource {
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * 2 ** attempt));
   }
 
-  private async request(range: [number, number] | null): Promise<Response> {
-    const headers: Record<string, string> = range ? { Range: `bytes=${range[0]}-${range[1]}` } : {};
+  /**
+   * `orWhole`: without the range from the second attempt on. Browsers ask for ranges uncompressed,
+   * and fail where the host compresses all the same.
+   */
+  private async request(range: [number, number] | null, orWhole = false): Promise<Response> {
     for (let attempt = 0; ; attempt++) {
       try {
+        const headers: Record<string, string> = {};
+        if (range && !(orWhole && attempt > 0)) headers.Range = `bytes=${range[0]}-${range[1]}`;
         const init: RequestInit = { headers };
         if (this.signal) init.signal = this.signal;
         const response = await this.fetcher(this.url, init);
