@@ -27,6 +27,9 @@ FORMATS: dict[str, str] = {
     "bundle": "scene4d.exporters.bundle:export",
     "player": "scene4d.exporters.player:export",
     "onnx": "scene4d.exporters.onnx:export",
+    "coreml": "scene4d.exporters.coreml:export",
+    "litert": "scene4d.exporters.litert:export",
+    "executorch": "scene4d.exporters.executorch:export",
 }
 """Format -> module:function, called with (ExportSource, output path, options). The options are the
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
@@ -53,13 +56,16 @@ class ExportArgs:
             "bundle",
             "player",
             "onnx",
+            "coreml",
+            "litert",
+            "executorch",
         ]
     ]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
     (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; player: a folder with the web
-    player and the scene, for any static host, docs/phone.md; onnx: a light field as models for
-    other runtimes; the others: splats for other
-    programs, docs/formats.md."""
+    player and the scene, for any static host, docs/phone.md; onnx, coreml (.mlpackage),
+    litert (.tflite), executorch (.pte): a light field as models for other runtimes; the others:
+    splats for other programs, docs/formats.md."""
     output_path: Path
     """File to write, for player a folder; an earlier one is replaced once the new one is
     complete."""

@@ -12,28 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 import scene4d
-from scene4d.cameras.camera import Camera
-from scene4d.cameras.rays import rays_at
-from scene4d.errors import MissingExtraError, UsageError
-from scene4d.exporters.light_slab import structure_of, weights_of
+from scene4d.errors import MissingExtraError
+from scene4d.exporters.field_models import (
+    METADATA,
+    Convolution,
+    convolutions_of,
+    half_path,
+    light_field,
+    table_of,
+)
+from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
 from scene4d.files import atomic_path
 from scene4d.representations.light_slabs.decoder import HALO, OUTPUTS, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
-from scene4d.representations.light_slabs.planes import rounded
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET, IR_VERSION = 17, 8
-METADATA = "scene4d.lightslab"
-"""Key of the model's metadata with slabs, planes and sizes as JSON: SPEC.md's entry lightslab."""
-DECODER_SUFFIX = ".decoder.onnx"
 
 
 def export(source: ExportSource, path: Path, options: None = None) -> str:
@@ -41,17 +40,9 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
 
     Raises :class:`UsageError` for scenes that are no light field.
     """
-    scene, path = source.representation, Path(path)
-    if not isinstance(scene, LightSlabs):
-        raise UsageError(
-            "ONNX models are made of light fields alone",
-            where=source.path,
-            fix="train the method 'lightslab', or export a bundle",
-        )
-    if path.suffix.lower() != ".onnx":
-        raise UsageError("models are written as .onnx", where=path, fix="name it SOMETHING.onnx")
-    half = path.with_suffix(DECODER_SUFFIX)
-    sizes = []
+    path = Path(path)
+    scene = light_field(source, path, format="ONNX", suffix=".onnx")
+    half, sizes = half_path(path), []
     for target, model in ((path, whole_model(scene)), (half, decoder_model(scene))):
         with atomic_path(target) as temporary:
             temporary.write_bytes(model.SerializeToString())
@@ -83,9 +74,10 @@ class _Graph:
         self.nodes.append(helper.make_node(operation, list(inputs), [name], **attributes))
         return name
 
-    def conv(self, x: str, weight: np.ndarray, bias: np.ndarray, **attributes: Any) -> str:
-        w, b = self.constant(weight), self.constant(bias)
-        return self.add("Conv", x, w, b, kernel_shape=list(weight.shape[2:]), **attributes)
+    def conv(self, x: str, layer: Convolution) -> str:
+        weight, bias = self.constant(layer.weight), self.constant(layer.bias)
+        sides, strides = list(layer.weight.shape[2:]), [layer.stride] * 2
+        return self.add("Conv", x, weight, bias, kernel_shape=sides, strides=strides)
 
     def inner(self, x: str, ring: int) -> str:
         """Without the outermost ``ring`` rows and columns."""
@@ -117,17 +109,14 @@ def whole_model(scene: LightSlabs) -> ModelProto:
     """``coordinates`` [slabs, down, across, 2 depths] of the samples in every slab, and how much
     each slab counts, ``weights`` [slabs, 1, down, across], to the same outputs.
 
-    :func:`ray_inputs` makes both for a camera.
+    :func:`scene4d.exporters.field_models.ray_inputs` makes both for a camera.
     """
     _need_onnx()
     graph = _Graph()
     planes, slabs = scene.plane_set, scene.planes.slabs
-    table = scene.table.detach()
-    if scene.progress >= scene.settings.quantise_at:
-        table = rounded(table, planes, scene.settings.bits)
-    found = []
+    table, found = table_of(scene), []
     for index, plane in enumerate(planes.planes):
-        grid = planes.grid(table, index).permute(0, 3, 1, 2).cpu().numpy()
+        grid = planes.grid(table, index).permute(0, 3, 1, 2).numpy()
         axes = graph.constant(np.array(plane.axes, dtype=np.int64))
         where = graph.add("Gather", "coordinates", axes, axis=3)
         found.append(
@@ -153,17 +142,13 @@ def whole_model(scene: LightSlabs) -> ModelProto:
 
 def _decode(graph: _Graph, features: str, scene: LightSlabs) -> None:
     """Adds the decoder and its outputs."""
-    shape, weights = scene.decoder.shape, weights_of(scene)
-    k = shape.samples
+    shape, layers = scene.decoder.shape, convolutions_of(scene)
 
-    def layer(x: str, name: str, side: int = 1, **attributes: Any) -> str:
-        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        if weight.ndim == 2:  # the k x k samples of a ray are row by row, channels last
-            weight = weight.reshape(len(bias), side, side, -1).transpose(0, 3, 1, 2)
-        return graph.conv(x, weight, bias, **attributes)
+    def layer(x: str, name: str) -> str:
+        return graph.conv(x, layers[name])
 
     encoded = graph.add("Relu", layer(features, "encode"))
-    x = layer(encoded, "first", k, strides=[k, k])
+    x = layer(encoded, "first")
     for i in range(shape.blocks):
         inside = graph.add("Relu", layer(graph.add("Relu", x), f"block_{i}_0"))
         x = graph.add("Add", x, layer(inside, f"block_{i}_1"))
@@ -171,7 +156,7 @@ def _decode(graph: _Graph, features: str, scene: LightSlabs) -> None:
     for step in range(len(scene.decoder.sharpen)):
         x = graph.add("Relu", x)
         if step == shape.skip:
-            x = graph.add("Concat", x, graph.inner(encoded, k * HALO - RING), axis=1)
+            x = graph.add("Concat", x, graph.inner(encoded, shape.samples * HALO - RING), axis=1)
         x = graph.shuffle(layer(x, f"sharpen_{step}"))
     sizes = graph.constant(np.array([4, OUTPUTS - 4], dtype=np.int64))
     from onnx import helper
@@ -207,41 +192,6 @@ def _model(
     helper.set_model_props(model, {METADATA: json.dumps(structure_of(scene))})
     checker.check_model(model, full_check=True)
     return model
-
-
-@torch.no_grad()
-def ray_inputs(
-    scene: LightSlabs, camera: Camera
-) -> tuple[
-    Float[Tensor, "slabs down across axes"],
-    Float[Tensor, "slabs 1 down across"],
-    Float[Tensor, "down across"],
-]:
-    """``coordinates`` and ``weights`` of the samples of one picture, and their coverage.
-
-    The camera's focal length is the trained one; the maps reach beyond its width and height to the
-    next multiple of the upsampling and are to be cut.
-    """
-    shape = scene.decoder.shape
-    size, ring = shape.upsampling // shape.samples, HALO * shape.samples
-    down, across = (
-        -(-n // shape.upsampling) * shape.samples + 2 * ring for n in (camera.height, camera.width)
-    )
-    y = (torch.arange(down) - ring + 0.5) * size
-    x = (torch.arange(across) - ring + 0.5) * size
-    pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
-    rays = rays_at(camera, pixels)
-    found = scene.slabs(rays.origins, rays.directions)
-    slabs = scene.planes.slabs
-    coordinates = torch.zeros(slabs, len(pixels), 2 * scene.slabs.num_planes)
-    coordinates[found.slab, found.ray] = found.coordinates
-    weights = torch.zeros(slabs, len(pixels))
-    weights[found.slab, found.ray] = found.weight
-    return (
-        coordinates.view(slabs, down, across, -1),
-        weights.view(slabs, 1, down, across),
-        found.coverage.view(down, across),
-    )
 
 
 def _need_onnx() -> None:

@@ -1,0 +1,160 @@
+"""Light slabs as Core ML packages (ML Program, iOS 16 and newer). Converted on any system, run on
+Apple's alone: no test here has run one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import scene4d
+from scene4d.errors import MissingExtraError, Scene4dError, UsageError
+from scene4d.exporters.field_models import (
+    METADATA,
+    DecoderHalf,
+    Samples,
+    WholeField,
+    example_inputs,
+    half_path,
+    light_field,
+    samples_for,
+    training_size,
+)
+from scene4d.exporters.light_slab import structure_of
+from scene4d.exporters.source import ExportSource
+from scene4d.representations.light_slabs.light_slabs import LightSlabs
+
+SUFFIX = ".mlpackage"
+FLOAT32_OPERATIONS = frozenset({"gather", "resample"})
+"""Not in float16, which knows places on a plane of 128 texels to 1/16 texel only."""
+
+
+def export(source: ExportSource, path: Path, options: None = None) -> str:
+    """Writes the whole package, and beside it the decoder half; returns a line about them.
+
+    Pictures have one size, the training pictures' rounded up to whole rays of the bundle, as the
+    Neural Engine wants. Raises :class:`UsageError` for scenes that are no light field.
+    """
+    path = Path(path)
+    scene = light_field(source, path, format="Core ML", suffix=SUFFIX)
+    width, height = training_size(source)
+    samples, half = samples_for(scene, width=width, height=height), half_path(path)
+    for target in (path, half):
+        _refuse_other(target)
+    sizes = []
+    models = {path: whole_model(scene, samples), half: decoder_model(scene, samples)}
+    for target, model in models.items():
+        with _atomic_folder(target) as temporary:
+            model.save(str(temporary))
+        sizes.append(sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6)
+    step = scene.decoder.shape.upsampling
+    width, height = (-(-n // step) * step for n in (width, height))
+    return (
+        f"Core ML, ML Program, float16, {width} x {height}: coordinates to maps {sizes[0]:.2f} MB;"
+        f" features to maps {sizes[1]:.2f} MB, {half}\nconverted, not run: Core ML runs on Apple's"
+        " systems alone"
+    )
+
+
+def decoder_model(scene: LightSlabs, samples: Samples) -> Any:
+    """``features`` to ``rgba`` and ``z``, shapes as :class:`DecoderHalf` has them: coremltools'
+    MLModel."""
+    return _converted(DecoderHalf(scene), scene, samples, "half")
+
+
+def whole_model(scene: LightSlabs, samples: Samples) -> Any:
+    """``coordinates`` and ``weights`` to the same, shapes as :class:`WholeField` has them."""
+    return _converted(WholeField(scene), scene, samples, "whole")
+
+
+def _converted(module: nn.Module, scene: LightSlabs, samples: Samples, part: str) -> Any:
+    ct = _coremltools()
+    inputs = example_inputs(scene, samples)[part]
+    # Silent: torch's warnings of tracing's age, and coremltools' bars of progress
+    with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(module.eval(), tuple(inputs.values()), check_trace=False)
+        model = ct.convert(
+            traced,
+            inputs=[ct.TensorType(name, shape=tuple(t.shape)) for name, t in inputs.items()],
+            outputs=[ct.TensorType("rgba"), ct.TensorType("z")],
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target.iOS16,
+            compute_precision=ct.transform.FP16ComputePrecision(
+                op_selector=lambda operation: operation.op_type not in FLOAT32_OPERATIONS
+            ),
+            skip_model_load=True,
+        )
+    model.short_description = "Light slabs: " + ", ".join(inputs) + " to rgba and z"
+    model.version = scene4d.__version__
+    model.user_defined_metadata[METADATA] = json.dumps(structure_of(scene))
+    return model
+
+
+def _coremltools() -> Any:
+    try:
+        with _quiet("coremltools"):
+            import coremltools
+    except ModuleNotFoundError as error:
+        # coremltools 9.0 has no other wheels
+        if sys.platform == "win32" or sys.version_info >= (3, 14):
+            raise UsageError(
+                "Core ML packages are made by coremltools, which exists for Python 3.10 to 3.13 on"
+                " macOS and on Linux with x86-64",
+                fix="export there; the run folder can be copied",
+            ) from error
+        raise MissingExtraError(
+            "coremltools", extra="coreml", needed_for="writing Core ML packages"
+        ) from error
+    return coremltools
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without the warnings that a package logs when it is imported: that this is no Mac, and which
+    torch it was tested with."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _refuse_other(path: Path) -> None:
+    """A folder that is no package is never replaced."""
+    if path.exists() and not (path / "Manifest.json").is_file():
+        raise UsageError("exists and is no Core ML package", where=path, fix="choose another name")
+
+
+@contextlib.contextmanager
+def _atomic_folder(target: Path) -> Iterator[Path]:
+    """Yields a path beside ``target`` to save to; it takes the place of ``target`` on success."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.stem}.", dir=target.parent))
+    try:
+        yield beside / target.name
+        if target.exists():
+            os.replace(target, beside / f"earlier{target.suffix}")
+        os.replace(beside / target.name, target)
+    except OSError as error:
+        raise Scene4dError(
+            f"could not be written ({error.strerror or error})",
+            where=target,
+            fix="free some disk space or choose another output folder",
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
