@@ -75,6 +75,7 @@ async function deliver(
     degree,
     bytes,
     up: UP,
+    antialiased: source.antialiased === true,
   });
   const order = byImportance(source);
   for (let first = 0; first < shown; first += CHUNK_SPLATS) {

@@ -30,6 +30,7 @@ interface Part {
 interface Meta {
   version: number;
   count: number;
+  antialias?: boolean;
   means: Part & { mins: number[]; maxs: number[] };
   scales: Part;
   quats: Part;
@@ -77,6 +78,7 @@ export async function openSog(
     count: meta.count,
     degree,
     unpacked,
+    antialiased: meta.antialias === true,
     read: (rows, wanted) => readRows(meta, pictures, rows, degree, Math.min(degree, wanted)),
   };
 }

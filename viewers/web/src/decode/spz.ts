@@ -11,6 +11,7 @@ import {
 
 const MAGIC = 0x5053474e;
 const HEADER_BYTES = 16;
+const ANTIALIASED = 1;
 const EXTENSIONS = 2;
 /** What may stand beside the splats in a gzipped file; extensions take some hundred bytes. */
 const MAX_EXTENSION_BYTES = 1 << 20;
@@ -48,6 +49,7 @@ export async function openSpz(bytes: Uint8Array<ArrayBuffer>): Promise<SplatSour
     count: header.count,
     degree,
     unpacked,
+    antialiased: (header.flags & ANTIALIASED) !== 0,
     read: (rows, wanted) => readRows(header, streams, rows, Math.min(degree, wanted)),
   };
 }

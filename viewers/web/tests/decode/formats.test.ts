@@ -113,6 +113,13 @@ describe("formats", () => {
     expect(turned(spz, rows)).toBeLessThan(1e-4);
   });
 
+  it("knows from an SPZ's flags whether it was trained with antialiasing", async () => {
+    const bytes = file("small.spz").slice();
+    expect((await openSpz(bytes)).antialiased).toBe(false);
+    bytes[14]! |= 1;
+    expect((await openSpz(bytes)).antialiased).toBe(true);
+  });
+
   it("reads the same splats from a compressed PLY within its steps", () => {
     const compressed = all(openPly(file("small.compressed.ply")));
     const rows = matched(compressed);
