@@ -4,13 +4,16 @@
     python benchmarks/light_slab.py compare --minutes 5 --captures sample llff_fern@8
     python benchmarks/light_slab.py compare --minutes 5 --captures fox@4 --teachers RUN \\
         --write methods/lightslab/results.json
+    python benchmarks/light_slab.py flicker TEACHER RUN [RUN ...] --frames 48
 
 ``lookup`` times both in turn in one process; a figure is the median of --repeats. ``compare``
 trains a teacher where none is given, then each method for --minutes as a fresh ``scene4d train``
 process, with the same teacher, seed and distribution of pseudo-views, and prints one table. GMAC
 and ms are of a picture of 800x800: GMAC and ONNX Runtime's ms of the network alone (MobileR2L's,
 and light slabs' decoder), ``torch_ms`` of the whole picture. ONNX Runtime is left out where onnx or
-onnxruntime is absent.
+onnxruntime is absent. ``flicker`` flies smoothly through the training cameras and prints how much
+each scene's frames differ beyond what the motion explains (evaluation/consistency.py), by the
+teacher's depth; higher is steadier.
 """
 
 from __future__ import annotations
@@ -51,6 +54,10 @@ def main() -> None:
     compare.add_argument("--options", default="", help="further options of scene4d train")
     compare.add_argument("--write", type=Path, help="results.json to merge the rows into")
     compare.set_defaults(run=compare_methods)
+    flicker = commands.add_parser("flicker", help="how steady pictures are along a flight")
+    flicker.add_argument("runs", nargs="+", type=Path, help="the teacher first")
+    flicker.add_argument("--frames", type=int, default=48)
+    flicker.set_defaults(run=print_flicker)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
@@ -225,6 +232,27 @@ def network_of(model: object) -> tuple:
     shape = model.network.shape
     rays = shape.bundle(SIDE, SIDE)[0] + 2
     return model.network, torch.rand(1, shape.inputs, rays, rays)
+
+
+def print_flicker(arguments: argparse.Namespace) -> None:
+    """dB of each run along one flight; the first run's depth says what moved where."""
+    import torch
+
+    from scene4d.cameras.paths import interpolate
+    from scene4d.evaluation.consistency import consistency
+    from scene4d.training.run import load_run
+
+    runs = [load_run(run) for run in arguments.runs]
+    seen = runs[0].cameras.train
+    # 20 steps from camera to camera; the start of it, as the whole takes minutes.
+    flight = interpolate(seen, num_frames=20 * len(seen), order="nearest")[: arguments.frames]
+    black = torch.zeros(3)
+    with torch.no_grad():
+        depths = [runs[0].representation.render(c, depth=True).depth for c in flight]
+        for path, run in zip(arguments.runs, runs, strict=True):
+            scene = run.representation.eval()
+            frames = [scene.render(c, background=black).rgb.clamp(0, 1) for c in flight]
+            print(f"{consistency(frames, depths, flight):.2f} dB  {path}", flush=True)
 
 
 def write(path: Path, rows: list[dict]) -> None:
