@@ -8,7 +8,7 @@ import { openPly } from "./ply";
 import type { OpenRequest } from "./protocol";
 import { MemorySource, type Progress, RemoteFile } from "./remote";
 import { guardTotal, type Sink } from "./sink";
-import { openSog, type PictureDecoder } from "./sog";
+import { type MemberReader, openSog, type PictureDecoder } from "./sog";
 import { CHUNK_SPLATS, type SplatSource } from "./splats";
 import { openSpz } from "./spz";
 
@@ -29,14 +29,15 @@ export async function openScene(
   const start = await file.read(0, Math.min(64, file.size || 64));
   if (isBundle(start)) return deliverBundle(await openFile(file), request, sink);
   const bytes = file instanceof RemoteFile ? await file.all() : await file.read(0, file.size);
-  const source = await openSource(bytes, name, request.url, decodePicture);
-  await deliver(source, bytes.length, name, request, sink);
+  const source = await openSource(bytes, name, request.url, progress, decodePicture);
+  await deliver(source, bytes.length + (source.beside ?? 0), name, request, sink);
 }
 
 async function openSource(
   bytes: Uint8Array<ArrayBuffer>,
   name: string,
   url: string | undefined,
+  progress: Progress,
   decodePicture: PictureDecoder,
 ): Promise<SplatSource> {
   const start = String.fromCharCode(...bytes.subarray(0, 8));
@@ -45,13 +46,31 @@ async function openSource(
   if (start.startsWith("NGSP") || start.startsWith("\x1f\x8b")) return openSpz(bytes);
   if (start.startsWith("PK")) return openSog(bytes, decodePicture);
   if (start.trimStart().startsWith("{") && url) {
-    const read = async (member: string) => {
-      if (!/^[\w.-]+$/.test(member)) throw new SceneError("damaged", "SOG", `member ${member}`);
-      return (await RemoteFile.open(new URL(member, url).href, { whole: true })).all();
-    };
-    return openSog(bytes, decodePicture, read);
+    return openSog(bytes, decodePicture, filesBeside(url, bytes.length, progress));
   }
   throw new SceneError("format", name, "not PLY, SPZ, SOG, GLB or .s4d");
+}
+
+/** Files beside the one at `url`, which has `first` bytes; `progress` is told of all together. */
+function filesBeside(url: string, first: number, progress: Progress): MemberReader {
+  const counts = new Map<string, { loaded: number; total: number }>();
+  const tell = () => {
+    let [loaded, total] = [first, first];
+    for (const count of counts.values()) {
+      loaded += count.loaded;
+      total += Math.max(count.loaded, count.total);
+    }
+    progress(loaded, total);
+  };
+  return async (name) => {
+    if (!/^[\w.-]+$/.test(name)) throw new SceneError("damaged", "SOG", `member ${name}`);
+    const count = (loaded: number, total: number) => {
+      counts.set(name, { loaded, total });
+      tell();
+    };
+    const file = await RemoteFile.open(new URL(name, url).href, { whole: true, progress: count });
+    return file.all();
+  };
 }
 
 /** The 3DGS PLY's axes: y points down. */

@@ -57,9 +57,11 @@ export async function openSog(
   if (!metaBytes) throw new SceneError("format", "SOG", "no meta.json in it");
   const meta = parseMeta(metaBytes);
   let unpacked = 0;
+  let beside = 0;
   const load = async (name: string): Promise<Uint8Array<ArrayBuffer>> => {
     const data = members ? members.get(name) : await read?.(name);
     if (!data) throw new SceneError("damaged", "SOG", `${name} is missing`);
+    if (!members) beside += data.length;
     unpacked += checkedPixels(name, data, meta.count) * 4;
     return data;
   };
@@ -78,6 +80,7 @@ export async function openSog(
     count: meta.count,
     degree,
     unpacked,
+    beside,
     antialiased: meta.antialias === true,
     read: (rows, wanted) => readRows(meta, pictures, rows, degree, Math.min(degree, wanted)),
   };

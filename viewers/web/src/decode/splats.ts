@@ -77,6 +77,8 @@ export interface SplatSource {
   readonly degree: number;
   /** Bytes that it keeps beside the file: what it has unpacked. */
   readonly unpacked?: number;
+  /** Bytes of the files beside the first one that it was read from. */
+  readonly beside?: number;
   /** Trained with antialiasing, where the file can say so. */
   readonly antialiased?: boolean;
   /** Splats of the given rows, with harmonics up to `degree` at most. */

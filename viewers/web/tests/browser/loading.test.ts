@@ -5,6 +5,7 @@ import { gzipSync } from "node:zlib";
 import { afterEach, describe, expect, it } from "vitest";
 import { openFile } from "../../src/decode/bundle/container";
 import { MemorySource } from "../../src/decode/remote";
+import { readZip } from "../../src/decode/zip";
 import { DIST, ROOT, readBytes, serve } from "./harness";
 import { bench, open, picture, until } from "./pages";
 
@@ -36,6 +37,23 @@ describe("formats in the browser", () => {
       expect(page.problems).toEqual([]);
     });
   }
+
+  it("draws an unpacked SOG and counts the bytes of all its files", async () => {
+    const members = readZip(readBytes(join(ROOT, "tests/fixtures/small.sog")) as never);
+    b.options = {
+      intercept: (req, res) => {
+        const found = members.get(/^\/fixtures\/sog\/([\w.]+)$/.exec(req.url!)?.[1] ?? "");
+        if (found) res.writeHead(200, { "Content-Length": found.length }).end(found);
+        return found !== undefined;
+      },
+    };
+    ply ??= seen("small.ply");
+    const wanted = (await ply).mean;
+    const { stats, mean } = await seen("sog/meta.json");
+    const bytes = [...members.values()].reduce((sum, member) => sum + member.length, 0);
+    expect([stats.splats, stats.size, stats.downloaded]).toEqual([600, bytes, bytes]);
+    expect(Math.abs(mean - wanted)).toBeLessThan(0.03 * mean);
+  });
 
   it("draws a file that is dropped on the page", async () => {
     const page = await open(b, "", { wait: false });
