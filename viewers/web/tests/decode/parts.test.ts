@@ -3,12 +3,15 @@ import { describe, expect, it } from "vitest";
 import { applyPatches, patches } from "../../build/engine-patches";
 import { fitted, intrinsics, project, rayThrough } from "../../src/camera/projection";
 import { Rig } from "../../src/camera/rig";
+import { add, cross, dot, frameOf, normalize, scale, type V3 } from "../../src/camera/vec";
 import { psnr } from "../../src/compare";
 import { sha256, sha256Plain } from "../../src/decode/bundle/bytes";
+import { upOf } from "../../src/decode/bundle/up";
 import { rotateHarmonics, shBasis } from "../../src/decode/harmonics";
 import { byImportance, extentOf } from "../../src/decode/order";
 import { fromHalf, packSplats, toHalf } from "../../src/decode/pack";
 import { pickAlong, pickable } from "../../src/decode/pick";
+import type { CaptureCamera } from "../../src/decode/protocol";
 import { allocateSplats, type SplatData, setQuat } from "../../src/decode/splats";
 import { DEFAULTS, formatView, fromFile, fromParameters, parseView } from "../../src/settings";
 
@@ -23,6 +26,46 @@ function row(sizes: number[], opacities: number[]): SplatData {
   }
   return data;
 }
+
+describe("the direction upwards", () => {
+  /** Level cameras on a circle around `up`, at `turns` of it, pointed down by `pitch` radians. */
+  const level = (up: V3, turns: number[], pitch: number, roll = 0): CaptureCamera[] => {
+    const [first, second] = frameOf(up);
+    return turns.map((turn, i) => {
+      const [c, s] = [Math.cos(2 * Math.PI * turn), Math.sin(2 * Math.PI * turn)];
+      const outwards = add(scale(first, c), scale(second, s));
+      const back = add(scale(outwards, Math.cos(pitch)), scale(up, Math.sin(pitch)));
+      const [x, y] = [cross(up, outwards), cross(back, cross(up, outwards))];
+      const [p, q] = [Math.cos(roll * (-1) ** i), Math.sin(roll * (-1) ** i)];
+      const [right, upper] = [add(scale(x, p), scale(y, q)), add(scale(y, p), scale(x, -q))];
+      const c2w = [0, 1, 2].flatMap((a) => [right[a]!, upper[a]!, back[a]!, 0]);
+      return { name: "", c2w: [...c2w, 0, 0, 0, 1], K: [], width: 1, height: 1 };
+    });
+  };
+  const degrees = (a: V3, b: V3) => (Math.acos(Math.min(1, dot(a, b))) * 180) / Math.PI;
+  const tilted = normalize([0.1, -0.9, -0.4]);
+
+  it("is that of level cameras that look down, from one side of the scene only", () => {
+    const half = [0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5];
+    // The mean of their own upward directions is 32 degrees off.
+    expect(degrees(upOf(level(tilted, half, 0.9)), tilted)).toBeLessThan(0.5);
+    expect(degrees(upOf(level(tilted, half, 0.9, 0.05)), tilted)).toBeLessThan(3);
+  });
+
+  it("is an axis of the world only where it is as good as one", () => {
+    const ring = [0, 0.2, 0.4, 0.6, 0.8];
+    expect(upOf(level([0, 0, 1], ring, 0.5))).toEqual([0, 0, 1]);
+    expect(upOf(level(normalize([0.01, -1, 0]), ring, 0.5))).toEqual([0, -1, 0]);
+    expect(degrees(upOf(level(tilted, ring, 0.5)), tilted)).toBeLessThan(0.1);
+  });
+
+  it("is that of the cameras themselves where all look the same way, and z without any", () => {
+    const [one] = level(tilted, [0.3], 0.2) as [CaptureCamera];
+    const own: V3 = [one.c2w[1]!, one.c2w[5]!, one.c2w[9]!];
+    expect(degrees(upOf([one, one, one]), own)).toBeLessThan(0.1);
+    expect(upOf([])).toEqual([0, 0, 1]);
+  });
+});
 
 describe("hashes", () => {
   it("agree with Node's for lengths around the block size", async () => {

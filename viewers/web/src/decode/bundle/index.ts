@@ -9,6 +9,7 @@ import { chunks, type FieldKind, type Kind, type SplatKind } from "./kind";
 import { kinds } from "./kinds";
 import type { Manifest } from "./manifest.gen";
 import { checkDeclared, decodedBytes, StageDecoder } from "./stages";
+import { upOf } from "./up";
 
 type V3 = [number, number, number];
 
@@ -161,20 +162,6 @@ function determinant(m: number[][]): number {
     a[1]! * (b[0]! * c[2]! - b[2]! * c[0]!) +
     a[2]! * (b[0]! * c[1]! - b[1]! * c[0]!)
   );
-}
-
-/** Cameras this near to an axis of the world were meant to stand along it. */
-const AXIS_COSINE = 0.9;
-
-/** The mean of the cameras' upward directions, or the axis next to it. */
-export function upOf(cameras: readonly CaptureCamera[]): V3 {
-  const sum: V3 = [0, 0, 0];
-  for (const { c2w } of cameras) for (let a = 0; a < 3; a++) sum[a]! += c2w[4 * a + 1]!;
-  const norm = Math.hypot(...sum);
-  if (!(norm > 1e-6 * cameras.length)) return [0, 0, 1];
-  const up = sum.map((x) => x / norm) as V3;
-  const axis = up.findIndex((x) => Math.abs(x) > AXIS_COSINE);
-  return axis < 0 ? up : (up.map((x, a) => (a === axis ? Math.sign(x) : 0)) as V3);
 }
 
 /** PNG, JPEG or WebP by the first bytes. */
