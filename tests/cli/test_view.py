@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,20 @@ def test_an_unpacked_bundle_is_served_member_by_member(splats, tmp_path: Path) -
     site = scene_site(folder, title="x")
     served = {name for name in site.files if name.startswith("scene/")}
     assert served == {f"scene/{p.name}" for p in folder.iterdir()} - {"scene/private.txt"}
+
+
+def test_an_unpacked_bundle_may_have_any_name(splats, tmp_path: Path) -> None:
+    from scene4d.cli.view import playable
+
+    folder = tmp_path / "statue"
+    with zipfile.ZipFile(splats["s4d"]) as packed:
+        packed.extractall(folder)
+    for source in (folder, folder / "manifest.json"):
+        assert playable(source, tmp_path / "made.s4d", bundle=True) == folder
+    assert "scene/manifest.json" in scene_site(folder, title="").files
+    (folder / "manifest.json").write_text('{"name": "another program\'s"}')
+    with pytest.raises(DataError, match="format 's4d'"):
+        scene_site(folder, title="")
 
 
 def test_phone_prints_an_address_of_the_network_and_a_code(splats, tmp_path: Path) -> None:

@@ -71,9 +71,13 @@ def main(argv: list[str]) -> None:
 
 def playable(source: Path, temporary: Path, *, bundle: bool) -> Path:
     """``source``, or a bundle of it written to ``temporary`` where the player needs one."""
+    from scene4d.bundle.container import MANIFEST
     from scene4d.cli.export import open_source
     from scene4d.exporters.formats import format_of, is_splats
 
+    folder = source.parent if source.name == MANIFEST else source
+    if (folder / MANIFEST).is_file():
+        return folder  # an unpacked bundle, whatever the folder's name
     if source.exists() and is_splats(source):
         form = format_of(source).name
         if form == "s4d" or (form in PLAYED and not bundle):
