@@ -155,6 +155,13 @@ def test_phone_prints_an_address_of_the_network_and_a_code(splats, tmp_path: Pat
         assert b"content=scene.s4d" in fetched(url)
 
 
+def test_phone_tells_of_light_slabs_by_their_name(tmp_path: Path) -> None:
+    scene = Path(__file__).parents[2] / "viewers/web/tests/fixtures/slabs.s4d"
+    with viewing(tmp_path, str(scene), "--phone", "--host", "127.0.0.1") as (_, errors):
+        told = errors.read_text(encoding="utf-8")
+    assert "fine for a light field" in told
+
+
 def test_phone_over_https(splats, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     options = ["--phone", "--https", "always", "--host", "127.0.0.1"]

@@ -95,18 +95,20 @@ def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path |
     from scene4d.viewer import phone
 
     host = args.host or phone.lan_address()
-    count = int(open_bundle(scene).manifest["count"])
+    manifest = open_bundle(scene).manifest
+    count = int(manifest["count"])
+    what = "a light field" if manifest["kind"] == "lightslab" else f"{count:,} splats"
     large, possible = count > phone.HTTPS_FROM_SPLATS, phone.can_make_certificates()
     if args.https == "always" or (args.https == "auto" and large and possible):
         certificate = folder / "certificate.pem"
         fingerprint = phone.make_certificate(certificate, host)
         told = (
-            f"HTTPS, so that the phone has WebGPU for {count:,} splats; it warns once about the"
+            f"HTTPS, so that the phone has WebGPU for {what}; it warns once about the"
             f" certificate made just now (SHA-256 {fingerprint[:23]}...): go on to the page"
         )
     else:
         certificate = None
-        why = f"fine for {count:,} splats" if not large else "slower with so many splats"
+        why = f"fine for {what}" if not large else "slower with so many splats"
         hint = "" if possible or not large else "; pip install 'scene4d[viewer]' for HTTPS"
         told = f"plain HTTP, where phones have WebGL2 and no WebGPU: {why}{hint}"
     print(f"scene4d view: {told}", file=sys.stderr)
