@@ -22,8 +22,6 @@ export class FieldDevice {
   readonly targets: number;
   /** Bytes of weights that one pass reads at most. */
   readonly blockBytes: number;
-  /** Whether a CPU does the work of a graphics card. */
-  readonly onCpu: boolean;
   private readonly vertex: WebGLShader;
   private readonly programs = new Map<string, WebGLProgram>();
   private readonly vao: WebGLVertexArrayObject;
@@ -47,9 +45,6 @@ export class FieldDevice {
     const most = (name: number) => gl.getParameter(name) as number;
     this.targets = Math.min(8, most(gl.MAX_DRAW_BUFFERS), most(gl.MAX_COLOR_ATTACHMENTS));
     this.blockBytes = most(gl.MAX_UNIFORM_BLOCK_SIZE);
-    const info = gl.getExtension("WEBGL_debug_renderer_info");
-    const name = gl.getParameter(info ? info.UNMASKED_RENDERER_WEBGL : gl.RENDERER) as string;
-    this.onCpu = /swiftshader|llvmpipe|software|basic render/i.test(name ?? "");
     this.vertex = this.compile(gl.VERTEX_SHADER, VERTEX);
     this.vao = gl.createVertexArray()!;
     gl.disable(gl.BLEND);

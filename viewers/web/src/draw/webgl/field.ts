@@ -126,7 +126,6 @@ export class WebGlField implements FieldRenderer {
     const { device, layout, field, places } = this;
     const { shape } = field;
     const orders = layerOrders(shape, layout);
-    const flat = device.onCpu;
     // All programs are started before the first one is waited for.
     const compiled = (name: string, order: LayerOrder, source: (o: Outputs) => string) => {
       const parts = this.parts(order).map((part) => ({
@@ -138,16 +137,16 @@ export class WebGlField implements FieldRenderer {
     const of = (name: string, source: (o: Outputs) => string) =>
       compiled(name, orders[name]!, source);
     const samples = compiled("encode", withCoverage(orders.encode!), (o) =>
-      sampleShader(shape, layout, places, o, flat),
+      sampleShader(shape, layout, places, o),
     );
-    const first = of("first", (o) => firstShader(layout, o, flat));
+    const first = of("first", (o) => firstShader(layout, o));
     const blocks = Array.from({ length: layout.blocks }, (_, i) => [
-      of(`block_${i}_0`, (o) => trunkShader(layout, o, flat, false)),
-      of(`block_${i}_1`, (o) => trunkShader(layout, o, flat, true)),
+      of(`block_${i}_0`, (o) => trunkShader(layout, o, false)),
+      of(`block_${i}_1`, (o) => trunkShader(layout, o, true)),
     ]);
-    const last = of("last", (o) => trunkShader(layout, o, flat, false));
+    const last = of("last", (o) => trunkShader(layout, o, false));
     const sharpen = shape.decoder.channels.map((_, j) =>
-      of(`sharpen_${j}`, (o) => sharpenShader(layout, o, flat, j)),
+      of(`sharpen_${j}`, (o) => sharpenShader(layout, o, j)),
     );
     const finish = device.start(finishShader(layout));
     const present = device.start(PRESENT);

@@ -36,37 +36,18 @@ const sums = (count: number) =>
     .join("");
 
 /** Adds the product with a texel of inputs `v`, whose number is \`index\`. */
-const accumulate = (count: number, index: string | number, indent = "    ") =>
-  typeof index === "number"
-    ? range(count)
-        .map((n) => `${indent}sum${n} += weight[${index * count + n}] * v;\n`)
-        .join("")
-    : `${indent}int at = (${index}) * ${count};\n` +
-      range(count)
-        .map((n) => `${indent}sum${n} += weight[at + ${n}] * v;\n`)
-        .join("");
+const accumulate = (count: number, index: string, indent = "    ") =>
+  `${indent}int at = (${index}) * ${count};\n` +
+  range(count)
+    .map((n) => `${indent}sum${n} += weight[at + ${n}] * v;\n`)
+    .join("");
 
 /**
- * A loop over `name`, or its turns one after the other. Rasterisers on a CPU read weights at
- * constant places many times faster; graphics cards do not care, and have small caches for code.
+ * A loop over `name`. Written out with constant places of the weights, a rasteriser on a CPU draws
+ * twice as fast, but takes so long to compile that browsers take the context away.
  */
-function loop(
-  name: string,
-  count: number,
-  body: (index: string | number) => string,
-  unrolled: boolean,
-): string {
-  if (!unrolled) return `for (int ${name} = 0; ${name} < ${count}; ${name}++) {\n${body(name)}}\n`;
-  return range(count)
-    .map((i) => `{\n${body(i)}}\n`)
-    .join("");
-}
-
-/** `a * of + b`: a number where both are. */
-function place(a: string | number, of: number, b: string | number): string | number {
-  if (typeof a === "number" && typeof b === "number") return a * of + b;
-  return `${a} * ${of} + ${b}`;
-}
+const loop = (name: string, count: number, body: string) =>
+  `for (int ${name} = 0; ${name} < ${count}; ${name}++) {\n${body}}\n`;
 
 /**
  * Rays of samples, their slabs, features of all planes, and the network's layer `encode`. The
@@ -77,30 +58,26 @@ export function sampleShader(
   layout: FieldLayout,
   places: PlanePlaces,
   outputs: Outputs,
-  unrolled: boolean,
 ): string {
   const encoded = Math.min(outputs.count, layout.encoded - outputs.first);
   const inputs = shape.planes.length * layout.features;
   const slabs = shape.slabs.length;
   const depths = shape.slabs[0]!.disparities.length;
   const texel = slabs * layout.features;
-  const planes = shape.planes
-    .map(({ axes, columns, rows }, p) => {
-      const last = `vec2(${float(columns - 1)}, ${float(rows - 1)})`;
-      const most = `ivec2(${Math.max(0, columns - 2)}, ${Math.max(0, rows - 2)})`;
-      const right = columns > 1 ? texel : 0;
-      const below = rows > 1 ? columns * texel : 0;
-      const turn = (g: string | number) =>
-        `vec4 v = share * mix(mix(texel(here + ${g}), texel(here + ${g} + ${right}), place.x),
-  mix(texel(here + ${g} + ${below}), texel(here + ${g} + ${below + right}), place.x), place.y);
-${accumulate(encoded, typeof g === "number" ? p * layout.features + g : `${p * layout.features} + ${g}`)}`;
-      return `  place = clamp(0.5 * vec2(c[${axes[0]}], c[${axes[1]}]) + 0.5, 0.0, 1.0) * ${last};
-  low = min(ivec2(place), ${most});
+  const turn = `vec4 v = share * mix(mix(texel(here + g), texel(here + g + right), place.x),
+  mix(texel(here + g + below), texel(here + g + below + right), place.x), place.y);
+${accumulate(encoded, `p * ${layout.features} + g`)}`;
+  // A loop: written out for every plane, the shader of a trained field takes a minute to compile.
+  const planes = `  for (int p = 0; p < ${shape.planes.length}; p++) {
+  ivec4 plane = PLANES[p];
+  int right = plane.z > 1 ? ${texel} : 0;
+  int below = plane.w > 1 ? plane.z * ${texel} : 0;
+  place = clamp(0.5 * vec2(c[plane.x], c[plane.y]) + 0.5, 0.0, 1.0) * vec2(plane.zw - 1);
+  low = min(ivec2(place), max(plane.zw - 2, 0));
   place -= vec2(low);
-  here = ${places.starts[p]} + ((low.y * ${columns} + low.x) * ${slabs} + slab) * ${layout.features};
-${loop("g", layout.features, turn, unrolled)}`;
-    })
-    .join("");
+  here = STARTS[p] + ((low.y * plane.z + low.x) * ${slabs} + slab) * ${layout.features};
+${loop("g", layout.features, turn)}  }
+`;
   const written = range(outputs.count)
     .map((n) => (n < encoded ? `  out${n} = max(sum${n}, 0.0);\n` : `  out${n} = vec4(covered);\n`))
     .join("");
@@ -112,7 +89,7 @@ uniform vec3 origin;
 uniform vec4 lens;
 uniform float size;
 ${encoded > 0 ? `\nvec4 texel(int i) { return texelFetch(planes, ivec2(i & ${ROW - 1}, i / ${ROW}), 0); }\n` : ""}
-vec4 ofSlab(int slab, int i) { return texelFetch(slabs, ivec2(i, slab), 0); }
+${encoded > 0 ? planeTable(shape, places) : ""}vec4 ofSlab(int slab, int i) { return texelFetch(slabs, ivec2(i, slab), 0); }
 ${slabs > 1 ? routing(slabs, shape.overlap) : ""}
 void main() {
   vec2 pixel = (floor(gl_FragCoord.xy) - ${float(sampleRing(layout))} + 0.5) * size;
@@ -142,6 +119,15 @@ ${encoded > 0 ? `${sums(encoded)}  vec2 place;\n  ivec2 low;\n  int here;\n` : "
     if (crosses) covered += share * clamp(1.0 - (farthest - 1.0) / ${float(FADE)}, 0.0, 1.0);
 ${encoded > 0 ? planes : ""}  }
 ${written}}
+`;
+}
+
+/** Of each plane: its axes, columns and rows; and its first texel. */
+function planeTable({ planes }: FieldShape, { starts }: PlanePlaces): string {
+  const count = planes.length;
+  const rows = planes.map(({ axes, columns, rows }) => `ivec4(${[...axes, columns, rows].join()})`);
+  return `const ivec4 PLANES[${count}] = ivec4[${count}](${rows.join(", ")});
+const int STARTS[${count}] = int[${count}](${starts.join(", ")});
 `;
 }
 
@@ -193,16 +179,15 @@ float shareOf(int slab, vec3 direction) {
 }
 
 /** The layer `first`: its inputs are the k x k samples of a ray. */
-export function firstShader(layout: FieldLayout, outputs: Outputs, unrolled: boolean): string {
+export function firstShader(layout: FieldLayout, outputs: Outputs): string {
   const { k, encoded } = layout;
-  const turn = (s: string | number) => (g: string | number) =>
-    `vec4 v = texelFetch(source, ivec3(p + ivec2(${s} % ${k}, ${s} / ${k}), ${g}), 0);
-${accumulate(outputs.count, place(s, encoded, g))}`;
+  const turn = `vec4 v = texelFetch(source, ivec3(p + ivec2(s % ${k}, s / ${k}), g), 0);
+${accumulate(outputs.count, `s * ${encoded} + g`)}`;
   return `${HEAD}${targets(outputs.count)}${weightBlock(k * k * encoded, outputs.count)}
 uniform sampler2DArray source;
 void main() {
   ivec2 p = ivec2(gl_FragCoord.xy) * ${k};
-${sums(outputs.count)}${loop("s", k * k, (s) => loop("g", encoded, turn(s), unrolled), unrolled)}
+${sums(outputs.count)}${loop("s", k * k, loop("g", encoded, turn))}
 ${plainOutputs(outputs.count)}}
 `;
 }
@@ -213,54 +198,41 @@ const plainOutputs = (count: number) =>
     .join("");
 
 /** A layer of the trunk, relu before it; with `residual` what came before is added. */
-export function trunkShader(
-  layout: FieldLayout,
-  { count }: Outputs,
-  unrolled: boolean,
-  residual: boolean,
-): string {
+export function trunkShader(layout: FieldLayout, { count }: Outputs, residual: boolean): string {
   const added = residual
     ? range(count)
         .map((n) => `  sum${n} += texelFetch(before, ivec3(p, first + ${n}), 0);\n`)
         .join("")
     : "";
-  const turn = (g: string | number) =>
-    `vec4 v = max(texelFetch(source, ivec3(p, ${g}), 0), 0.0);\n${accumulate(count, g)}`;
+  const turn = `vec4 v = max(texelFetch(source, ivec3(p, g), 0), 0.0);\n${accumulate(count, "g")}`;
   return `${HEAD}${targets(count)}${weightBlock(layout.width, count)}
 uniform sampler2DArray source;
 ${residual ? "uniform sampler2DArray before;\nuniform int first;\n" : ""}
 void main() {
   ivec2 p = ivec2(gl_FragCoord.xy);
-${sums(count)}${loop("g", layout.width, turn, unrolled)}
+${sums(count)}${loop("g", layout.width, turn)}
 ${added}${plainOutputs(count)}}
 `;
 }
 
 /** Convolution j: its inputs are shuffled pixels, four layers' worth of them in each texel. */
-export function sharpenShader(
-  layout: FieldLayout,
-  { count }: Outputs,
-  unrolled: boolean,
-  j: number,
-): string {
+export function sharpenShader(layout: FieldLayout, { count }: Outputs, j: number): string {
   const texels = layout.pixels[j]!;
   const beside = j === layout.skip ? layout.encoded : 0;
   const joined = texels + beside;
-  const own = (tap: string | number) => (g: string | number) =>
-    `vec4 v = max(texelFetch(source, ivec3(q >> 1, pixel + ${g}), 0), 0.0);
-${accumulate(count, place(tap, joined, g))}`;
-  const other = (tap: string | number) => (g: string | number) =>
-    `vec4 v = texelFetch(samples, ivec3(q + ${skipOffset(layout)}, ${g}), 0);
-${accumulate(count, place(tap, joined, typeof g === "number" ? texels + g : `${texels} + ${g}`))}`;
-  const turn = (tap: string | number) => `ivec2 q = p + ivec2(${tap} % 3, ${tap} / 3);
+  const own = `vec4 v = max(texelFetch(source, ivec3(q >> 1, pixel + g), 0), 0.0);
+${accumulate(count, `tap * ${joined} + g`)}`;
+  const other = `vec4 v = texelFetch(samples, ivec3(q + ${skipOffset(layout)}, g), 0);
+${accumulate(count, `tap * ${joined} + ${texels} + g`)}`;
+  const turn = `ivec2 q = p + ivec2(tap % 3, tap / 3);
 int pixel = ((q.x & 1) + 2 * (q.y & 1)) * ${texels};
-${loop("g", texels, own(tap), unrolled)}${beside > 0 ? loop("g", beside, other(tap), unrolled) : ""}`;
+${loop("g", texels, own)}${beside > 0 ? loop("g", beside, other) : ""}`;
   return `${HEAD}${targets(count)}${weightBlock(9 * joined, count)}
 uniform sampler2DArray source;
 ${beside > 0 ? "uniform sampler2DArray samples;\n" : ""}
 void main() {
   ivec2 p = ivec2(gl_FragCoord.xy);
-${sums(count)}${loop("tap", 9, turn, unrolled)}
+${sums(count)}${loop("tap", 9, turn)}
 ${plainOutputs(count)}}
 `;
 }

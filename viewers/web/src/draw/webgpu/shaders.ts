@@ -81,25 +81,23 @@ export function sampleShader(
   const slabs = shape.slabs.length;
   const depths = shape.slabs[0]!.disparities.length;
   const texel = slabs * layout.features;
-  const planes = shape.planes
-    .map(({ axes, columns, rows }, p) => {
-      const right = columns > 1 ? texel : 0;
-      const below = rows > 1 ? columns * texel : 0;
-      return `    {
-      var place = clamp(0.5 * vec2f(c[${axes[0]}], c[${axes[1]}]) + 0.5, vec2f(0.0), vec2f(1.0));
-      place *= vec2f(${float(columns - 1)}, ${float(rows - 1)});
-      let low = min(vec2i(place), vec2i(${Math.max(0, columns - 2)}, ${Math.max(0, rows - 2)}));
+  // A loop: written out for every plane, the shader of a trained field takes long to compile.
+  const planes = `    for (var i = 0; i < ${shape.planes.length}; i++) {
+      let plane = PLANES[i];
+      let right = select(0, ${texel}, plane.z > 1);
+      let below = select(0, plane.z * ${texel}, plane.w > 1);
+      var place = clamp(0.5 * vec2f(c[plane.x], c[plane.y]) + 0.5, vec2f(0.0), vec2f(1.0));
+      place *= vec2f(plane.zw - 1);
+      let low = min(vec2i(place), max(plane.zw - 2, vec2i(0)));
       place -= vec2f(low);
-      let here = ${places.starts[p]} + ((low.y * ${columns} + low.x) * ${slabs} + slab) * ${layout.features};
+      let here = STARTS[i] + ((low.y * plane.z + low.x) * ${slabs} + slab) * ${layout.features};
       for (var g = 0; g < ${layout.features}; g++) {
-        let upper = mix(texel(here + g), texel(here + g + ${right}), place.x);
-        let lower = mix(texel(here + g + ${below}), texel(here + g + ${below + right}), place.x);
+        let upper = mix(texel(here + g), texel(here + g + right), place.x);
+        let lower = mix(texel(here + g + below), texel(here + g + below + right), place.x);
         let v = share * mix(upper, lower, place.y);
-${accumulate(encoded, `${p * layout.features} + g`, "        ")}      }
+${accumulate(encoded, `i * ${layout.features} + g`, "        ")}      }
     }
 `;
-    })
-    .join("");
   const body = `  let pixel = (vec2f(p) - ${float(sampleRing(layout))} + 0.5) * frame.size;
   let on = (pixel - frame.lens.zw) / frame.lens.xy;
   let direction = normalize(frame.axes * vec3f(on.x, -on.y, -1.0));
@@ -131,7 +129,17 @@ ${encoded > 0 ? planes : ""}  }
 ${written(outputs, (n) => (n < encoded ? `max(sum${n}, vec4f(0.0))` : "vec4f(covered)"))}`;
   const data = `@group(0) @binding(3) var<storage, read> slabs: array<vec4f>;
 ${encoded > 0 ? "@group(0) @binding(4) var<storage, read> planes: array<vec2u>;\nfn texel(i: i32) -> vec4f {\n  let two = planes[i];\n  return vec4f(unpack2x16float(two.x), unpack2x16float(two.y));\n}\n" : ""}`;
-  return `${FRAME}${encoded > 0 ? weights(outputs, encoded) : ""}${TARGET}${data}${slabs > 1 ? routing(shape) : ""}${main(`frame.rays * ${layout.k}`, body)}`;
+  const table = encoded > 0 ? planeTable(shape, places) : "";
+  return `${FRAME}${encoded > 0 ? weights(outputs, encoded) : ""}${TARGET}${table}${data}${slabs > 1 ? routing(shape) : ""}${main(`frame.rays * ${layout.k}`, body)}`;
+}
+
+/** Of each plane: its axes, columns and rows; and its first texel. */
+function planeTable({ planes }: FieldShape, { starts }: PlanePlaces): string {
+  const count = planes.length;
+  const rows = planes.map(({ axes, columns, rows }) => `vec4i(${[...axes, columns, rows].join()})`);
+  return `const PLANES = array<vec4i, ${count}>(${rows.join(", ")});
+const STARTS = array<i32, ${count}>(${starts.join(", ")});
+`;
 }
 
 function routing(shape: FieldShape): string {
