@@ -153,7 +153,11 @@ def test_few_of_the_cameras_that_we_placed_ourselves_are_kept(
     manifest = open_bundle(tmp_path / "scene.s4d").manifest
     names = [camera["name"] for camera in manifest["cameras"]]
     assert len(names) == (KEPT_CAMERAS if rendered else 40)
-    assert names[0] == "camera 0" and names[-1] == "camera 39"  # evenly among all
+    assert names[-1] == "camera 39" and (names[0] == "camera 0") != rendered  # evenly among all
+    if rendered:  # a player starts where the first one looks: at the middle of the content
+        c2w = np.array(manifest["cameras"][0]["c2w"])
+        middle = np.mean(manifest["limits"]["content"], axis=0) - c2w[:3, 3]
+        np.testing.assert_allclose(middle / np.linalg.norm(middle), -c2w[:3, 2], atol=1e-6)
     # It looks right from all of them, kept or not; 7 digits are stored.
     low, high = (np.array(corner) for corner in manifest["limits"]["cameras"])
     places = np.stack([camera.position.numpy() for camera in cameras])

@@ -236,16 +236,16 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     from the first camera."""
     views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
     info = default_info(cloud, cameras=views or (_upright_view(cloud),))
-    if views:
-        info = replace(info, cameras=_kept(source, views))
+    if source.rendered and views:  # from somewhere around the content; a player starts facing it
+        info = replace(info, cameras=(_upright_view(cloud), *_kept(source, views)[1:]))
+    elif views:
+        info = replace(info, cameras=views)
     home = _rows(source.source_from_scene) if source.splats is None else info.transform
     scene = source.representation
     if scene is None:
         scene = splats_of(cloud)
-    camera = source.cameras[0] if source.cameras else _camera(info.cameras[0])
-    return replace(
-        info, transform=home, poster=poster(scene, camera), antialiased=source.antialiased
-    )
+    shown = poster(scene, _camera(info.cameras[0]))
+    return replace(info, transform=home, poster=shown, antialiased=source.antialiased)
 
 
 def field_info(source: ExportSource, low: np.ndarray, high: np.ndarray) -> SceneInfo:
