@@ -405,8 +405,7 @@ from scene4d.viewer.server import SceneServer, stopped_by_signals
 from scene4d.viewer.site import Site
 with stopped_by_signals():
     server = SceneServer(Site(files={"": b"x"}, token="t"))
-    print(server.server_address[1], flush=True)
-    server.serve_until_stopped()
+    server.serve_until_stopped(lambda: print(server.server_address[1], flush=True))
 print("ended", flush=True)
 """
 

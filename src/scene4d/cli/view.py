@@ -61,12 +61,15 @@ def main(argv: list[str]) -> None:
         else:
             host, certificate = args.host or LOOPBACK, None
         server = SceneServer(site, host=host, port=args.port, certificate=certificate)
-        tell(server.url, phone=args.phone)
-        if args.open and not args.phone:
-            import webbrowser
 
-            webbrowser.open(server.url)
-        server.serve_until_stopped()
+        def announce() -> None:
+            tell(server.url, phone=args.phone)
+            if args.open and not args.phone:
+                import webbrowser
+
+                webbrowser.open(server.url)
+
+        server.serve_until_stopped(announce)
 
 
 def playable(source: Path, temporary: Path, *, bundle: bool) -> Path:

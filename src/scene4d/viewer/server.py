@@ -10,7 +10,7 @@ import signal
 import ssl
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -90,9 +90,13 @@ class SceneServer(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
-    def serve_until_stopped(self) -> None:
-        """Answers requests until Ctrl-C, or SIGTERM within :func:`stopped_by_signals`."""
+    def serve_until_stopped(self, announce: Callable[[], None] = lambda: None) -> None:
+        """Answers requests until Ctrl-C, or SIGTERM within :func:`stopped_by_signals`.
+
+        ``announce`` tells the address first: who reads it may already end the server.
+        """
         try:
+            announce()
             self.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             pass
