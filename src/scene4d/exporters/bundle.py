@@ -237,7 +237,8 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
     info = default_info(cloud, cameras=views or (_upright_view(cloud),))
     if source.rendered and views:  # from somewhere around the content; a player starts facing it
-        info = replace(info, cameras=(_upright_view(cloud), *_kept(source, views)[1:]))
+        facing = replace(views[0], name="facing", c2w=_upright_view(cloud).c2w)
+        info = replace(info, cameras=(facing, *_kept(source, views)[1:]))
     elif views:
         info = replace(info, cameras=views)
     home = _rows(source.source_from_scene) if source.splats is None else info.transform
