@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,40 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yields an empty folder of the same name beside ``target``; it takes its place on success.
+
+    Callers check first that ``target`` may be replaced. On any exception the new folder is removed
+    and ``target`` stays as it was. Running out of disk is a :class:`Scene4dError`.
+    """
+    target = Path(target)
+    work: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        fresh, old = work / target.name, work / "earlier"
+        fresh.mkdir()
+        yield fresh
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(fresh, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
+    except OSError as error:
+        raise Scene4dError(
+            f"could not be written ({error.strerror or error})",
+            where=target,
+            fix="free some disk space or choose another folder; what was there is intact",
+        ) from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -253,11 +253,11 @@ def test_a_failure_keeps_the_earlier_export(tmp_path: Path, monkeypatch) -> None
     replaced = os.replace
 
     def full(source: object, target: object) -> None:
-        if Path(str(source)).name == "new":
+        if Path(str(source)).name == "out" and Path(str(target)) == folder:
             raise OSError(28, "No space left on device")
         replaced(str(source), str(target))
 
-    monkeypatch.setattr(players.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(Scene4dError, match="No space left"):
         write_folder(folder, {"a": b"2", MARKER: b"{}"})
     assert (folder / "a").read_bytes() == b"1"

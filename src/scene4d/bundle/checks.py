@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scene4d.bundle import light_slab
 from scene4d.bundle.container import Bundle, open_bundle
-from scene4d.bundle.kinds import decoded
+from scene4d.bundle.kinds import content_of, decoded
 from scene4d.bundle.manifest import faults, schema
 from scene4d.bundle.scene_info import image_extension
 from scene4d.errors import DataError
@@ -38,12 +37,8 @@ def describe(path: Path) -> str:
     """One line about a sound bundle."""
     bundle = open_bundle(path)
     m = bundle.manifest
-    what = f"{m['count']:,} splats of SH degree {m['sh_degree']}"
-    if m["kind"] == light_slab.KIND:
-        shape = m[light_slab.KIND]
-        what = f"{len(shape['planes'])} planes on each of {len(shape['slabs'])} slabs"
     return (
-        f"{path}: a sound bundle of kind {m['kind']}, version {m['version']}: {what}"
+        f"{path}: a sound bundle of kind {m['kind']}, version {m['version']}: {content_of(m)}"
         f" in {len(m['stages'])} stages, {bundle.size:,} bytes"
     )
 

@@ -21,6 +21,13 @@ DECODERS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+def content_of(manifest: Mapping[str, Any]) -> str:
+    """What a bundle of any kind holds, for people."""
+    if manifest["kind"] in SPLATS:
+        return f"{manifest['count']:,} splats of SH degree {manifest['sh_degree']}"
+    return light_slab.content_of(manifest)
+
+
 def decoded(bundle: Bundle, *, stages: int | None = None) -> Any:
     """What a bundle of any kind holds, in bundle coordinates; its first ``stages``.
 

@@ -59,6 +59,12 @@ class LightSlabArrays:
     """Of the planes' codes, sign included."""
 
 
+def content_of(manifest: Mapping[str, Any]) -> str:
+    """What a bundle of this kind holds, for people."""
+    planes, slabs = (len(manifest[KIND][name]) for name in ("planes", "slabs"))
+    return f"a light field of {slabs} slab{'s' * (slabs > 1)} and {planes} planes"
+
+
 def encode_light_slab(parts: LightSlabParts) -> Coded:
     """Members, and the manifest's part, of a light field."""
     structure = parts.structure

@@ -95,12 +95,13 @@ def playable(source: Path, temporary: Path, *, bundle: bool) -> Path:
 def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path | None]:
     """The address to serve on, and the certificate for HTTPS; says in one line which and why."""
     from scene4d.bundle.container import open_bundle
+    from scene4d.bundle.kinds import content_of
     from scene4d.viewer import phone
 
     host = args.host or phone.lan_address()
     manifest = open_bundle(scene).manifest
     count = int(manifest["count"])
-    what = "a light field" if manifest["kind"] == "lightslab" else f"{count:,} splats"
+    what = content_of(manifest)
     large, possible = count > phone.HTTPS_FROM_SPLATS, phone.can_make_certificates()
     if args.https == "always" or (args.https == "auto" and large and possible):
         certificate = folder / "certificate.pem"

@@ -245,8 +245,7 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     scene = source.representation
     if scene is None:
         scene = splats_of(cloud)
-    shown = poster(scene, _camera(info.cameras[0]))
-    return replace(info, transform=home, poster=shown, antialiased=source.antialiased)
+    return replace(info, transform=home, poster=poster(scene, _camera(info.cameras[0])))
 
 
 def field_info(source: ExportSource, low: np.ndarray, high: np.ndarray) -> SceneInfo:
@@ -265,7 +264,6 @@ def field_info(source: ExportSource, low: np.ndarray, high: np.ndarray) -> Scene
         ),
         poster=poster(source.representation, source.cameras[0]),
         transform=_rows(source.source_from_scene),
-        antialiased=source.antialiased,
     )
 
 

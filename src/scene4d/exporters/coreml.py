@@ -7,10 +7,7 @@ import contextlib
 import io
 import json
 import logging
-import os
-import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +17,7 @@ import torch
 from torch import nn
 
 import scene4d
-from scene4d.errors import MissingExtraError, Scene4dError, UsageError
+from scene4d.errors import MissingExtraError, UsageError
 from scene4d.exporters.field_models import (
     METADATA,
     DecoderHalf,
@@ -34,6 +31,7 @@ from scene4d.exporters.field_models import (
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
+from scene4d.files import atomic_folder
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 
 SUFFIX = ".mlpackage"
@@ -56,8 +54,9 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
     sizes = []
     models = {path: whole_model(scene, samples), half: decoder_model(scene, samples)}
     for target, model in models.items():
-        with _atomic_folder(target) as temporary:
-            model.save(str(temporary))
+        with atomic_folder(target) as fresh:
+            fresh.rmdir()  # coremltools makes it
+            model.save(str(fresh))
         sizes.append(sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6)
     step = scene.decoder.shape.upsampling
     width, height = (-(-n // step) * step for n in (width, height))
@@ -138,23 +137,3 @@ def _refuse_other(path: Path) -> None:
     """A folder that is no package is never replaced."""
     if path.exists() and not (path / "Manifest.json").is_file():
         raise UsageError("exists and is no Core ML package", where=path, fix="choose another name")
-
-
-@contextlib.contextmanager
-def _atomic_folder(target: Path) -> Iterator[Path]:
-    """Yields a path beside ``target`` to save to; it takes the place of ``target`` on success."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.stem}.", dir=target.parent))
-    try:
-        yield beside / target.name
-        if target.exists():
-            os.replace(target, beside / f"earlier{target.suffix}")
-        os.replace(beside / target.name, target)
-    except OSError as error:
-        raise Scene4dError(
-            f"could not be written ({error.strerror or error})",
-            where=target,
-            fix="free some disk space or choose another output folder",
-        ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

@@ -6,8 +6,6 @@ import hashlib
 import html
 import io
 import json
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from scene4d.exporters.budgets import write_within
 from scene4d.exporters.options import PlayerOptions
 from scene4d.exporters.single_file import SCENE, single_page
 from scene4d.exporters.source import ExportSource
-from scene4d.files import atomic_path, read_json
+from scene4d.files import atomic_folder, atomic_path, read_json
 from scene4d.viewer.player_files import INDEX, page_with, player_files, player_folder
 from scene4d.viewer.site import title_of
 
@@ -185,43 +183,12 @@ def write_folder(path: Path, files: dict[str, bytes]) -> None:
     """Writes ``files`` to a new folder beside ``path`` and puts it in its place, whole or not at
     all; an earlier export goes when the new one stands."""
     path = path.resolve()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        new = beside / "new"
+    with atomic_folder(path) as new:
         for name, data in files.items():
             target = new / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         check_replaceable(path)  # again: somebody may have put something there meanwhile
-        _put_in_place(new, path, beside / "old")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _put_in_place(new: Path, path: Path, old: Path) -> None:
-    had_one = path.exists()
-    if had_one:
-        os.replace(path, old)
-    try:
-        os.replace(new, path)
-    except OSError:
-        if had_one:
-            os.replace(old, path)
-        raise
-
-
-def _unwritable(path: Path, error: OSError) -> Scene4dError:
-    return Scene4dError(
-        f"could not be written ({error.strerror or error})",
-        where=path,
-        fix="free some disk space or choose another folder; an earlier export is intact",
-    )
 
 
 def _json(value: object) -> bytes:

@@ -34,12 +34,6 @@ class ExportSource:
     source_from_scene: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
     """The similarity back to the input's frame, which every exporter applies."""
 
-    @property
-    def antialiased(self) -> bool:
-        """Whether the splats were trained with antialiasing."""
-        splats = self.representation if self.splats is None else self.splats
-        return bool(getattr(splats, "antialiased", False))
-
     def cloud(self) -> SplatCloud:
         """The splats in the input's frame. Raises :class:`UsageError` when there are none."""
         if self.splats is not None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from scene4d.errors import MissingExtraError, Scene4dError, UsageError
-from scene4d.files import atomic_path, path_inside
+from scene4d.files import atomic_folder, atomic_path, path_inside
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -82,7 +78,7 @@ def write_images(
     directory = Path(directory)
     check_replaceable(directory, overwrite=overwrite)
     count = 0
-    with _folder_beside(directory) as folder:
+    with atomic_folder(directory) as folder:
         for name, frame in zip(names, frames, strict=True):
             target = path_inside(folder, name)
             if target.suffix.lower() not in IMAGE_SUFFIXES:
@@ -120,33 +116,6 @@ def check_replaceable(directory: Path, *, overwrite: bool) -> None:
                 where=directory,
                 fix="choose another folder; only folders of images are replaced",
             )
-
-
-@contextmanager
-def _folder_beside(directory: Path) -> Iterator[Path]:
-    """A new folder beside ``directory`` that takes its place when the block succeeds."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    fresh, old = work / "new", work / "old"
-    fresh.mkdir()
-    try:
-        yield fresh
-        if directory.exists():
-            os.replace(directory, old)
-        try:
-            os.replace(fresh, directory)
-        except OSError:
-            if old.exists():
-                os.replace(old, directory)
-            raise
-    except OSError as error:
-        raise Scene4dError(
-            f"could not be written ({error.strerror or error})",
-            where=directory,
-            fix="free some disk space or choose another folder; what was there is intact",
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _import_av() -> Any:
