@@ -324,12 +324,11 @@ def forget_array(manifest: dict[str, Any]) -> None:
 
 def broken_manifests() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, str]]:
     """Manifests that lie; the hash of every member is right unless it is the lie."""
-    context = {"of": ["log_scales.2"], "edges": [0]}
-    none = [None, None]
+    return {**broken_entries(), **broken_coding()}
 
-    def on_dc(of: str, edges: list[int]) -> Callable[[dict[str, Any]], None]:
-        return on_array("dc", contexts=[{"of": [of], "edges": edges}, *none])
 
+def broken_entries() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, str]]:
+    """Lies about the format, the scene and the members."""
     return {
         "wrong_format": (setter("format", "s5d"), "format is not s4d", "format 's4d'"),
         "unknown_version": (setter("version", "2.0"), "version 2.0", "version '2.0'"),
@@ -366,6 +365,18 @@ def broken_manifests() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, 
                             "does not match"),
         "member_twice": (lambda m: m["members"][1].update(name=m["members"][0]["name"]),
                          "a name twice", "listed twice"),
+    }  # fmt: skip
+
+
+def broken_coding() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, str]]:
+    """Lies about stages, streams and arrays, and how they are coded."""
+    context = {"of": ["log_scales.2"], "edges": [0]}
+    none = [None, None]
+
+    def on_dc(of: str, edges: list[int]) -> Callable[[dict[str, Any]], None]:
+        return on_array("dc", contexts=[{"of": [of], "edges": edges}, *none])
+
+    return {
         "huge_count": (grow, "134 million points in a small file", "are believed"),
         "huge_items": (on_array("dc_basis", items=1 << 28), "268 million rows in a small file",
                        "are believed"),

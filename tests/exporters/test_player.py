@@ -23,7 +23,6 @@ from scene4d.bundle.container import open_bundle
 from scene4d.bundle.splats import default_importance
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.exporters import bundle as bundles
-from scene4d.exporters import player as players
 from scene4d.exporters.budgets import write_within
 from scene4d.exporters.options import TARGETS, PlayerOptions, TargetBudget
 from scene4d.exporters.player import MARKER, check_replaceable, export, service_worker, write_folder

@@ -19,12 +19,12 @@ from scene4d.exporters.field_models import (
     example_inputs,
     half_path,
     light_field,
+    megabytes_written,
     samples_for,
     training_size,
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
-from scene4d.files import atomic_path
 from scene4d.representations.light_slabs.decoder import HALO
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 
@@ -43,14 +43,9 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
     scene = light_field(source, path, format="ExecuTorch", suffix=SUFFIX)
     side = max(training_size(source))
     largest, half = samples_for(scene, width=side, height=side), half_path(path)
-    sizes = []
-    for target, program in (
-        (path, whole_program(scene, largest)),
-        (half, decoder_program(scene, largest)),
-    ):
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(program)
-        sizes.append(target.stat().st_size / 1e6)
+    sizes = megabytes_written(
+        {path: whole_program(scene, largest), half: decoder_program(scene, largest)}
+    )
     side = (largest.down // scene.decoder.shape.samples - 2 * HALO) * scene.decoder.shape.upsampling
     return (
         f"ExecuTorch with XNNPACK, float32, pictures up to {side} x {side}: coordinates to maps"

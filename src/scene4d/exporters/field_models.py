@@ -7,6 +7,7 @@ graphs are written node by node, so that they keep pictures of any size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from scene4d.cameras.rays import rays_at
 from scene4d.errors import UsageError
 from scene4d.exporters.light_slab import weights_of
 from scene4d.exporters.source import ExportSource
+from scene4d.files import atomic_path
 from scene4d.representations.light_slabs.decoder import HALO, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 from scene4d.representations.light_slabs.planes import rounded
@@ -49,6 +51,14 @@ def light_field(source: ExportSource, path: Path, *, format: str, suffix: str) -
 def half_path(path: Path) -> Path:
     """Where the decoder half is written: beside the whole, a.decoder.onnx for a.onnx."""
     return path.with_suffix(f".decoder{path.suffix}")
+
+
+def megabytes_written(models: Mapping[Path, bytes]) -> list[float]:
+    """Writes every file, atomically; their sizes in MB."""
+    for target, model in models.items():
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(model)
+    return [len(model) / 1e6 for model in models.values()]
 
 
 @torch.no_grad()

@@ -25,13 +25,13 @@ from scene4d.exporters.field_models import (
     convolutions_of,
     half_path,
     light_field,
+    megabytes_written,
     samples_for,
     table_of,
     training_size,
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
-from scene4d.files import atomic_path
 from scene4d.representations.light_slabs.decoder import HALO, OUTPUTS, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 
@@ -47,12 +47,9 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
     scene = light_field(source, path, format="LiteRT", suffix=SUFFIX)
     width, height = training_size(source)
     samples, half = samples_for(scene, width=width, height=height), half_path(path)
-    sizes = []
-    models = {path: whole_model(scene, samples), half: decoder_model(scene, samples)}
-    for target, model in models.items():
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(model)
-        sizes.append(target.stat().st_size / 1e6)
+    sizes = megabytes_written(
+        {path: whole_model(scene, samples), half: decoder_model(scene, samples)}
+    )
     return (
         f"LiteRT, float32, channels last: coordinates to maps {sizes[0]:.2f} MB; features to maps"
         f" {sizes[1]:.2f} MB, {half}"

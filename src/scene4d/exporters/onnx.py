@@ -21,11 +21,11 @@ from scene4d.exporters.field_models import (
     convolutions_of,
     half_path,
     light_field,
+    megabytes_written,
     table_of,
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
-from scene4d.files import atomic_path
 from scene4d.representations.light_slabs.decoder import HALO, OUTPUTS, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 
@@ -42,11 +42,9 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
     """
     path = Path(path)
     scene = light_field(source, path, format="ONNX", suffix=".onnx")
-    half, sizes = half_path(path), []
-    for target, model in ((path, whole_model(scene)), (half, decoder_model(scene))):
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(model.SerializeToString())
-        sizes.append(target.stat().st_size / 1e6)
+    half = half_path(path)
+    models = {path: whole_model(scene), half: decoder_model(scene)}
+    sizes = megabytes_written({p: model.SerializeToString() for p, model in models.items()})
     return (
         f"ONNX, opset {OPSET}, float32: coordinates to maps {sizes[0]:.2f} MB; features to maps"
         f" {sizes[1]:.2f} MB, {half}"
