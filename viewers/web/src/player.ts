@@ -166,8 +166,8 @@ export class Player {
     } else if (message.type === "extent") this.setExtent(message.extent);
     else if (message.type === "piece") this.addPiece(message.packed, message.stage);
     else if (message.type === "field") {
-      const { shape, layers } = message;
-      this.field = { shape, layers, planes: shape.planes.map(() => null) };
+      const { shape, layers, sheets } = message;
+      this.field = { shape, layers, planes: shape.planes.map(() => null), sheets };
     } else if (message.type === "planes") this.addPlanes(message.planes);
     else if (message.type === "progress") {
       if (message.phase === "download") {

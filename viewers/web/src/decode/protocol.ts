@@ -96,7 +96,13 @@ export type FromWorker =
   | { type: "poster"; id: number; bytes: Uint8Array<ArrayBuffer>; mime: string }
   | { type: "extent"; id: number; extent: Extent }
   | { type: "piece"; id: number; packed: PackedSplats; stage: number }
-  | { type: "field"; id: number; shape: FieldShape; layers: Field["layers"] }
+  | {
+      type: "field";
+      id: number;
+      shape: FieldShape;
+      layers: Field["layers"];
+      sheets: Field["sheets"];
+    }
   | { type: "planes"; id: number; planes: FieldPlane[]; stage: number }
   | { type: "progress"; id: number; loaded: number; total: number; phase: "download" | "decode" }
   | { type: "done"; id: number; milliseconds: number }

@@ -19,7 +19,7 @@ export interface Sink {
   extent(extent: Extent): void;
   piece(packed: PackedSplats, stage: number): void;
   /** A field of light, of which no plane is there yet. */
-  field(shape: FieldShape, layers: Field["layers"]): void;
+  field(shape: FieldShape, layers: Field["layers"], sheets: Field["sheets"]): void;
   /** Planes of a field; those of the first stage make the first picture. */
   planes(planes: FieldPlane[], stage: number): void;
   progress(loaded: number, total: number, phase: "download" | "decode"): void;

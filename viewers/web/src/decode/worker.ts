@@ -85,10 +85,10 @@ function sinkFor(id: number): Sink {
       pieces.push(pickable(packed));
       post({ type: "piece", id, packed, stage }, transferables(packed));
     },
-    field: (shape, layers) => {
+    field: (shape, layers, sheets) => {
       live();
-      field = { shape, layers, planes: shape.planes.map(() => null) };
-      post({ type: "field", id, shape, layers });
+      field = { shape, layers, planes: shape.planes.map(() => null), sheets };
+      post({ type: "field", id, shape, layers, sheets });
     },
     planes: (planes, stage) => {
       live();

@@ -1,6 +1,7 @@
 import type { PinholeCamera } from "../camera/projection";
 import { type FieldShape, skipOf, upsamplingOf } from "../decode/field/field";
 import { HALO, RING } from "../decode/field/picture";
+import { MAX_SLABS } from "../decode/field/rays";
 
 /** Scales that differ from the trained one by less are taken as they are. */
 const SAME_SCALE = 1.05;
@@ -112,27 +113,52 @@ export function sampleRing(layout: FieldLayout): number {
   return layout.k * HALO;
 }
 
+/** A number as GLSL and WGSL read it. */
+export const float = (x: number) => (Number.isInteger(x) ? `${x}.0` : `${x}`);
+
+/** Light that is left of a ray when planes behind are not looked at any more. */
+export const LEAST_LEFT = 1 / 1024;
+
+/** Slabs that one ray has at most. */
+export const slabsOfRay = ({ slabs }: FieldShape) => Math.min(MAX_SLABS, slabs.length);
+
+/** Places of tiles in a row of the texture that says where they are. */
+export const INDEX_ROW = 2048;
+
 /** A slab's numbers for the shaders: so many texels of four. */
 export function slabTexels(shape: FieldShape): number {
-  return 3 + 2 * shape.slabs[0]!.disparities.length;
+  return SLAB_ROWS + shape.slabs[0]!.disparities.length;
 }
 
+/** Texels of a slab before those of its planes. */
+export const SLAB_ROWS = 3;
+
 /**
- * For each slab three rows (axis, viewpoint's component), then for each plane the disparity, and
- * then what leads from a place q to its coordinate: q * (z, w) + (x, y).
+ * What rays of `camera` need of each slab. Three texels: a row of the matrix that turns the
+ * camera's directions into the slab's, and the camera's place in the slab, from its viewpoint, as
+ * far as it moves what the ray meets between the first and the last plane. Then one for each
+ * plane: tangent * (z, w) + (x, y) are the coordinates.
  */
-export function slabNumbers(shape: FieldShape): Float32Array {
-  const texels = slabTexels(shape);
-  const out = new Float32Array(4 * texels * shape.slabs.length);
-  for (const [s, slab] of shape.slabs.entries()) {
-    let at = 4 * texels * s;
-    for (let r = 0; r < 3; r++, at += 4) out.set([...slab.rotation[r]!, slab.viewpoint[r]!], at);
-    for (const [p, disparity] of slab.disparities.entries()) {
-      const [low, high] = [slab.low[p]!, slab.high[p]!];
-      const scales = low.map((l, a) => 2 / (high[a]! - l));
-      out[at] = disparity;
-      out.set([...low.map((l, a) => -l * scales[a]! - 1), ...scales], at + 4);
-      at += 8;
+export function slabNumbers(shape: FieldShape, { c2w }: PinholeCamera): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(4 * slabTexels(shape) * shape.slabs.length);
+  let at = 0;
+  for (const { rotation, viewpoint, disparities, low, high } of shape.slabs) {
+    const column = (c: number) => [c2w[c]!, c2w[4 + c]!, c2w[8 + c]!];
+    const turned = (v: number[]) =>
+      rotation.map((row) => row.reduce((sum, r, a) => sum + r * v[a]!, 0));
+    const axes = [0, 1, 2].map((c) => turned(column(c)));
+    const origin = turned(column(3).map((v, a) => v - viewpoint[a]!));
+    const spread = disparities.at(-1)! - disparities[0]!;
+    for (let r = 0; r < SLAB_ROWS; r++, at += 4) {
+      out.set([...axes.map((axis) => axis[r]!), spread * origin[r]!], at);
+    }
+    for (const [p, disparity] of disparities.entries()) {
+      for (let a = 0; a < 2; a++) {
+        const scale = 2 / (high[p]![a]! - low[p]![a]!);
+        out[at + a] = (disparity * origin[a]! - low[p]![a]!) * scale - 1;
+        out[at + 2 + a] = (1 - disparity * origin[2]!) * scale;
+      }
+      at += 4;
     }
   }
   return out;

@@ -1,9 +1,16 @@
 import { describe, expect, it } from "vitest";
 import { fieldLayers, productsOf, upsamplingOf } from "../../src/decode/field/field";
 import { pickInField } from "../../src/decode/field/pick";
-import { fieldDistance, fieldPicture } from "../../src/decode/field/picture";
-import { slabCoordinates, slabWeights } from "../../src/decode/field/rays";
-import { randomField, randomNumbers, smallShape } from "./random-field";
+import { fieldDistance, fieldPicture, pixelOf } from "../../src/decode/field/picture";
+import { slabRay, slabsOf, slabWeights } from "../../src/decode/field/rays";
+import { makeSheets, sheetAt } from "../../src/decode/field/sheets";
+import {
+  randomField,
+  randomFieldWithSheets,
+  randomNumbers,
+  randomSheets,
+  smallShape,
+} from "./random-field";
 
 /** Looks along +z of the world from the viewpoint of the small slabs, x to the right. */
 const LOOKING = [-1, 0, 0, 0.1, 0, 1, 0, -0.2, 0, 0, -1, -2, 0, 0, 0, 1];
@@ -18,7 +25,7 @@ describe("rays in slabs", () => {
   it("are their tangent at infinity and their place on a plane at its distance", () => {
     const shape = smallShape();
     const d = [0.3, -0.2, 1].map((v) => v / Math.hypot(0.3, -0.2, 1));
-    const { coordinates, inside } = slabCoordinates(shape, 0, [0.3, 0.1, -1.5], d);
+    const { coordinates, inside } = slabRay(shape, 0, [0.3, 0.1, -1.5], d);
     const scaled = (q: number) => ((q + 1.4) / 2.9) * 2 - 1;
     // In the slab's frame the origin is (0.2, 0.3, 0.5).
     const at = (s: number) => [s * 0.2 + (1 - s * 0.5) * 0.3, s * 0.3 + (1 - s * 0.5) * -0.2];
@@ -28,7 +35,7 @@ describe("rays in slabs", () => {
   });
 
   it("parallel to the planes have no tangent and lie outside", () => {
-    const { coordinates, inside } = slabCoordinates(smallShape(), 0, [0.1, -0.2, -2], [1, 0, 0]);
+    const { coordinates, inside } = slabRay(smallShape(), 0, [0.1, -0.2, -2], [1, 0, 0]);
     expect(inside).toBe(0);
     for (const c of coordinates) expect(c).toBeCloseTo((1.4 / 2.9) * 2 - 1, 12);
   });
@@ -38,37 +45,160 @@ describe("rays in slabs", () => {
     const edge = (c: number) => ((c + 1) / 2) * 2.9 - 1.4;
     const insideAt = (c: number) => {
       const n = Math.hypot(edge(c), 1);
-      return slabCoordinates(shape, 0, [0.1, -0.2, -2], [edge(c) / n, 0, 1 / n]).inside;
+      return slabRay(shape, 0, [0.1, -0.2, -2], [edge(c) / n, 0, 1 / n]).inside;
     };
     expect(insideAt(0.99)).toBe(1);
     expect(insideAt(1.05)).toBeCloseTo(0.5, 9);
     expect(insideAt(1.11)).toBe(0);
   });
 
+  it("cost their parallax and obliqueness, and more where they are hardly inside", () => {
+    const shape = smallShape();
+    const unit = (v: number[]) => v.map((x) => x / Math.hypot(...v));
+    // Through the viewpoint, along the axis: the least that there is.
+    expect(slabRay(shape, 0, [0.1, -0.2, -2], [0, 0, 1]).cost).toBeCloseTo(0.001, 12);
+    const askew = slabRay(shape, 0, [0.1, -0.2, -2], unit([0.3, 0.4, 1]));
+    expect(askew.cost).toBeCloseTo(0.05 * 0.5 + 0.001, 12);
+    // Past the viewpoint at (0.3, -0.4): 0.5 units, and disparities from 0 to 0.5.
+    const beside = slabRay(shape, 0, [0.4, -0.6, -1], [0, 0, 1]);
+    expect(beside.cost).toBeCloseTo(0.5 * 0.5 + 0.001, 12);
+    const edge = ((1.05 + 1) / 2) * 2.9 - 1.4;
+    const half = slabRay(shape, 0, [0.1, -0.2, -2], unit([edge, 0, 1]));
+    expect(half.inside).toBeCloseTo(0.5, 9);
+    expect(half.cost).toBeCloseTo((0.05 * edge + 0.001) / 0.5, 9);
+    const parallel = slabRay(shape, 0, [0.1, -0.2, -2], [1, 0, 0]);
+    expect(parallel.cost).toBeCloseTo(1000, 9);
+  });
+
   it("have weights that sum to 1, change continuously and leave all but three slabs", () => {
-    const shape = smallShape(["x", "y", "z", "x", "y"]);
-    shape.slabs[3]!.rotation = [
-      [0, 1, 0],
-      [0, 0, 1],
-      [0.8, 0.6, 0],
-    ];
-    shape.slabs[4]!.rotation = [
-      [0, 1, 0],
-      [0, 0, 1],
-      [0.6, 0, 0.8],
-    ];
-    shape.overlap = 2;
     const random = randomNumbers(3);
     for (let i = 0; i < 200; i++) {
-      const d = [random(), random(), random()];
-      const unit = (v: number[]) => v.map((x) => x / Math.hypot(...v));
-      const weights = slabWeights(shape, unit(d));
+      const costs = Array.from({ length: 5 }, () => 1 + random());
+      const weights = slabWeights(costs, 2);
       expect(weights.reduce((a, b) => a + b)).toBeCloseTo(1, 12);
       expect(weights.filter((w) => w > 0).length).toBeLessThanOrEqual(3);
-      const near = slabWeights(shape, unit([d[0]! + 1e-6, d[1]!, d[2]!]));
+      // The cheapest counts most.
+      const cheapest = costs.indexOf(Math.min(...costs));
+      expect(weights[cheapest]).toBe(Math.max(...weights));
+      const near = slabWeights([costs[0]! + 1e-6, ...costs.slice(1)], 2);
       const change = Math.max(...weights.map((w, s) => Math.abs(w - near[s]!)));
-      // 1e-6 of direction; the smallest sum of three weights seen here makes it a thousandfold.
-      expect(change / Math.hypot(...d)).toBeLessThan(1e-2);
+      // 1e-6 of cost; the smallest sum of three weights seen here makes it a thousandfold.
+      expect(change).toBeLessThan(1e-2);
+    }
+    expect(slabWeights([1, 1, 1, 1], 2)).toEqual([1, 0, 0, 0]);
+    expect(slabWeights([1, 5], 2)).toEqual([1, 0]);
+    expect(slabWeights([1, 2], 2)).toEqual([2 / 3, 1 / 3]);
+  });
+});
+
+describe("sheets", () => {
+  const { shape, stored, texels } = randomSheets(smallShape(["z", "x"]));
+  const { columns, rows } = shape.sheets!;
+  const sheets = makeSheets(shape, stored, texels);
+
+  /** SPEC.md word by word, from the tiles as they are stored. */
+  function direct(slab: number, plane: number, x: number, y: number): number[] {
+    const number = (column: number, row: number) => {
+      const place = ((slab * 3 + plane) * (rows / 8) + (row >> 3)) * (columns / 8) + (column >> 3);
+      return stored[place] ? stored.slice(0, place).reduce((a, b) => a + b, 0) : -1;
+    };
+    const texel = (column: number, row: number, c: number) => {
+      const tile = column < columns && row < rows ? number(column, row) : -1;
+      return tile < 0 ? 0 : texels[((tile * 8 + (row & 7)) * 8 + (column & 7)) * 4 + c]!;
+    };
+    const x0 = Math.min(Math.floor(x), columns - 2);
+    const y0 = Math.min(Math.floor(y), rows - 2);
+    if (number(x0, y0) < 0) return [0, 0, 0, 0];
+    const [fx, fy] = [x - x0, y - y0];
+    return [0, 1, 2, 3].map(
+      (c) =>
+        (1 - fy) * ((1 - fx) * texel(x0, y0, c) + fx * texel(x0 + 1, y0, c)) +
+        fy * ((1 - fx) * texel(x0, y0 + 1, c) + fx * texel(x0 + 1, y0 + 1, c)),
+    );
+  }
+
+  it("read from the atlas what their tiles hold, also between tiles and at the edges", () => {
+    const random = randomNumbers(5);
+    const places: [number, number][] = [
+      [0, 0],
+      [columns - 1, rows - 1],
+      [columns - 1, 3.5],
+      [7.5, 7.5],
+      [8, 7.25],
+      [15.999, 8],
+    ];
+    for (let i = 0; i < 300; i++) {
+      places.push([((random() + 1) / 2) * (columns - 1), ((random() + 1) / 2) * (rows - 1)]);
+    }
+    let empty = 0;
+    for (const [x, y] of places) {
+      for (let slab = 0; slab < 2; slab++) {
+        for (let plane = 0; plane < 3; plane++) {
+          const found = sheetAt(shape, sheets, slab, plane, x, y);
+          if (!found) empty++;
+          // Values are of n / 255, in float32.
+          const wanted = direct(slab, plane, x, y);
+          for (const [c, v] of (found ?? [0, 0, 0, 0]).entries()) {
+            expect(v).toBeCloseTo(wanted[c]!, 6);
+          }
+        }
+      }
+    }
+    const share = empty / (6 * places.length);
+    expect(share).toBeGreaterThan(0.3);
+    expect(share).toBeLessThan(0.7);
+  });
+
+  it("hide each other, the nearest first, and say how far away they are", () => {
+    const one = randomSheets(smallShape(), { columns: 8, rows: 8, share: 2 });
+    const { shape } = one;
+    // Half transparent: the farthest red, the middle one green, the nearest blue.
+    const colours = [
+      [0.4, 0, 0, 0.4],
+      [0, 0.4, 0, 0.4],
+      [0, 0, 0.4, 0.4],
+    ];
+    const values = colours.flatMap((rgba) => Array.from({ length: 64 }, () => rgba).flat());
+    const field = randomField(shape);
+    for (const { weight, bias } of Object.values(field.layers)) {
+      weight.fill(0);
+      bias.fill(0);
+    }
+    // The network adds to red, and to alpha so much that it is more than 1.
+    field.layers.sharpen_1!.bias.fill(0.125, 0, 4);
+    field.layers.sharpen_1!.bias.fill(0.5, 12, 16);
+    const laid = { ...field, sheets: makeSheets(shape, one.stored, values) };
+    const picture = fieldPicture(laid, camera(6, 4));
+    const [r, g, b, a] = [0.36 * 0.4 + 0.125, 0.6 * 0.4, 0.4, 1];
+    for (const [c, v] of [r, g, b, a].entries()) {
+      expect(pixelOf(picture, 9)[c]).toBeCloseTo(v, 6);
+    }
+    // Distances of planes: 20, 4 and 2 along the axis; here the camera stands at the viewpoint.
+    const [first, second, third] = [0.4, 0.24, 0.144];
+    const mean = (first * 2 + second * 4 + third * 20) / (first + second + third);
+    const slant = Math.hypot(0.5 / 60, 0.5 / 60, 1);
+    const n = fieldDistance(laid, camera(6, 4), picture, 3, 2);
+    expect(n).toBeCloseTo(mean * slant, 5);
+    const size = upsamplingOf(shape);
+    const K = [60, 0, 50, 0, 60, 40, 0, 0, 1];
+    expect(pickInField(laid, { c2w: LOOKING, K, x: 50.5, y: 40.5 })).toBeCloseTo(mean * slant, 5);
+    expect(size).toBe(8);
+  });
+
+  it("count by their slabs' weights, with the rays' own coverage", () => {
+    const field = randomFieldWithSheets(smallShape(["z", "x"]));
+    const turned = [-0.6, 0, -0.8, 0.3, 0, 1, 0, -0.2, 0.8, 0, -0.6, -2, 0, 0, 0, 1];
+    const c = camera(7, 5, turned);
+    const picture = fieldPicture(field, c);
+    for (let n = 0; n < 35; n++) {
+      const [u, v] = [(n % 7) + 0.5, Math.floor(n / 7) + 0.5];
+      const [x, y] = [(u - 3.5) / 60, -(v - 2.5) / 60];
+      const d = [0, 4, 8].map(
+        (r) => (turned[r]! * x + turned[r + 1]! * y - turned[r + 2]!) / Math.hypot(x, y, 1),
+      );
+      const rays = slabsOf(field.shape, [0.3, -0.2, -2], d);
+      const covered = rays.reduce((sum, { weight, ray }) => sum + weight * ray.inside, 0);
+      expect(picture.coverage[n]).toBeCloseTo(covered, 12);
     }
   });
 });

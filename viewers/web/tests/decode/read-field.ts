@@ -29,5 +29,6 @@ export async function readField(path: string, stages = 64): Promise<ReadField> {
     width: c.width,
     height: c.height,
   }));
-  return { field: { shape, layers: lightslabKind.layers(decoder), planes }, cameras };
+  const [layers, sheets] = [lightslabKind.layers(decoder), lightslabKind.sheets(decoder)];
+  return { field: { shape, layers, planes, sheets }, cameras };
 }

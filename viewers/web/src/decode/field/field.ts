@@ -1,4 +1,5 @@
 import type { Lightslab } from "../bundle/manifest.gen";
+import type { FieldSheets } from "./sheets";
 
 /** Sizes, slabs and planes of a light field, as the manifest has them (SPEC.md, section 8). */
 export type FieldShape = Lightslab;
@@ -24,6 +25,8 @@ export interface Field {
   readonly layers: Readonly<Record<string, FieldLayer>>;
   /** Those that have not arrived are null and count as zeros. */
   readonly planes: (Float32Array | null)[];
+  /** Null where the picture is the network's alone. */
+  readonly sheets: FieldSheets | null;
 }
 
 /** Features of a ray: those of all planes. */

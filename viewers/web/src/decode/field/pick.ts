@@ -1,5 +1,5 @@
 import { type Field, upsamplingOf } from "./field";
-import { fieldDistance, fieldPicture } from "./picture";
+import { fieldDistance, fieldPicture, pixelOf } from "./picture";
 
 /** A pixel with less coverage than this has nothing to focus on. */
 const LEAST_COVERAGE = 0.2;
@@ -20,8 +20,7 @@ export function pickInField(
   const part = { c2w: camera.c2w, K: [fx, 0, cx, 0, fy, cy, 0, 0, 1], width: size, height: size };
   const picture = fieldPicture(field, part);
   const at = middle * size + middle;
-  const alpha = picture.coverage[at]! / (1 + Math.exp(-picture.maps[3]![at]!));
-  if (!(alpha >= LEAST_COVERAGE)) return null;
+  if (!(pixelOf(picture, at)[3]! >= LEAST_COVERAGE)) return null;
   const distance = fieldDistance(field, part, picture, middle, middle);
   return distance > 0 ? distance : null;
 }

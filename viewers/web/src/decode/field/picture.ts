@@ -1,5 +1,6 @@
 import { type Field, type FieldLayer, inputsOf, MAPS, skipOf, upsamplingOf } from "./field";
-import { slabCoordinates, slabWeights } from "./rays";
+import { slabsOf } from "./rays";
+import { sheetAt } from "./sheets";
 
 /** A pinhole camera, OpenGL axes, rows first; pixels from the top left corner. */
 export interface FieldCamera {
@@ -9,14 +10,23 @@ export interface FieldCamera {
   height: number;
 }
 
-/** What the network says of a picture, before sigmoids. */
+/** What a field says of a picture; all maps are [height, width]. */
 export interface FieldPicture {
   width: number;
   height: number;
-  /** r, g, b, a, z, each [height, width]. */
+  /** The network's r, g, b, a, z, before sigmoids. */
   maps: Float64Array[];
-  /** [height, width] */
   coverage: Float64Array;
+  /** What the sheets add. */
+  sheets: SheetPicture | null;
+}
+
+/** Sheets laid over each other; all maps are [height, width]. */
+export interface SheetPicture {
+  /** r, g, b (times alpha), a. */
+  maps: Float64Array[];
+  /** Sums of distances along the rays times alpha. */
+  distance: Float64Array;
 }
 
 /** [height, width, channels] */
@@ -60,7 +70,73 @@ export function fieldPicture(field: Field, camera: FieldCamera): FieldPicture {
   const maps = Array.from({ length: MAPS }, (_, c) =>
     filled(width, height, (u, v) => x.data[((v + RING) * x.width + u + RING) * MAPS + c]!),
   );
-  return { width, height, maps, coverage: enlarged(coverage, camera, step / k, step * HALO) };
+  const own = field.sheets && sheetPicture(field, camera);
+  return {
+    width,
+    height,
+    maps,
+    coverage: own?.coverage ?? enlarged(coverage, camera, step / k, step * HALO),
+    sheets: own,
+  };
+}
+
+/** Colour times alpha, and alpha, of pixel `n` of a picture. */
+export function pixelOf({ maps, coverage, sheets }: FieldPicture, n: number): number[] {
+  const covered = coverage[n]!;
+  const raw = [0, 1, 2, 3].map((c) => maps[c]![n]!);
+  if (sheets) {
+    return raw.map((v, c) => covered * Math.max(0, Math.min(1, sheets.maps[c]![n]! + v)));
+  }
+  const [r, g, b, a] = raw.map((v) => 1 / (1 + Math.exp(-v))) as [number, number, number, number];
+  return [...[r, g, b].map((v) => v * a * covered), a * covered];
+}
+
+/** The sheets of every pixel's ray, and how far the ray itself is covered. */
+function sheetPicture(
+  field: Field,
+  camera: FieldCamera,
+): SheetPicture & { coverage: Float64Array } {
+  const count = camera.width * camera.height;
+  const empty = () => new Float64Array(count);
+  const maps = Array.from({ length: 4 }, empty);
+  const [distance, coverage] = [empty(), empty()];
+  const origin = [camera.c2w[3]!, camera.c2w[7]!, camera.c2w[11]!];
+  for (let n = 0; n < count; n++) {
+    const u = (n % camera.width) + 0.5;
+    const direction = directionOf(camera, u, Math.floor(n / camera.width) + 0.5);
+    for (const { slab, weight, ray } of slabsOf(field.shape, origin, direction)) {
+      const { colour, inverse } = composite(field, slab, ray.coordinates);
+      for (const [c, map] of maps.entries()) map[n]! += weight * colour[c]!;
+      distance[n]! += (weight * (inverse - colour[3]! * ray.originZ)) / ray.directionZ;
+      coverage[n]! += weight * ray.inside;
+    }
+  }
+  return { maps, distance, coverage };
+}
+
+/** A slab's sheets laid over each other along a ray, and the sum of alphas over disparities. */
+function composite(
+  { shape, sheets }: Field,
+  slab: number,
+  coordinates: readonly number[],
+): { colour: number[]; inverse: number } {
+  const { columns, rows } = shape.sheets!;
+  const { disparities } = shape.slabs[slab]!;
+  const colour = [0, 0, 0, 0];
+  let inverse = 0;
+  let through = 1;
+  for (let p = disparities.length - 1; p >= 0; p--) {
+    const place = (c: number, size: number) =>
+      Math.max(0, Math.min(size - 1, ((c + 1) / 2) * (size - 1)));
+    const x = place(coordinates[2 * p]!, columns);
+    const y = place(coordinates[2 * p + 1]!, rows);
+    const texel = sheetAt(shape, sheets!, slab, p, x, y);
+    if (!texel) continue;
+    for (const [c, v] of texel.entries()) colour[c]! += through * v;
+    inverse += (through * texel[3]!) / disparities[p]!;
+    through *= 1 - texel[3]!;
+  }
+  return { colour, inverse };
 }
 
 /** The direction through a pixel, of length 1. */
@@ -87,11 +163,9 @@ function sampled(
     const u = ((n % width) - ring + 0.5) * size;
     const v = (Math.floor(n / width) - ring + 0.5) * size;
     const direction = directionOf(camera, u, v);
-    for (const [s, weight] of slabWeights(field.shape, direction).entries()) {
-      if (weight === 0) continue;
-      const { coordinates, inside } = slabCoordinates(field.shape, s, origin, direction);
-      coverage.data[n]! += weight * inside;
-      addFeatures(field, s, coordinates, weight, features.data, n * channels);
+    for (const { slab, weight, ray } of slabsOf(field.shape, origin, direction)) {
+      coverage.data[n]! += weight * ray.inside;
+      addFeatures(field, slab, ray.coordinates, weight, features.data, n * channels);
     }
   }
   return { features, coverage };
@@ -243,7 +317,8 @@ function enlarged(x: Grid, camera: FieldCamera, times: number, ring: number): Fl
 
 const MAX_SINH = 6;
 
-/** Distance from the camera along the ray through a pixel of what the picture shows there. */
+/** Distance from the camera along the ray through a pixel of what the picture shows there. Not a
+ * number where the sheets, if there are any, show nothing. */
 export function fieldDistance(
   { shape }: Field,
   camera: FieldCamera,
@@ -251,6 +326,10 @@ export function fieldDistance(
   u: number,
   v: number,
 ): number {
+  if (picture.sheets) {
+    const n = v * picture.width + u;
+    return picture.sheets.distance[n]! / picture.sheets.maps[3]![n]!;
+  }
   const direction = directionOf(camera, u + 0.5, v + 0.5);
   const { centre, radius } = shape.content;
   const z = picture.maps[4]![v * picture.width + u]!;

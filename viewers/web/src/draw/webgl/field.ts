@@ -1,9 +1,11 @@
 import type { PinholeCamera } from "../../camera/projection";
 import { SceneError } from "../../decode/errors";
 import type { Field, FieldPlane } from "../../decode/field/field";
+import { type FieldSheets, sheetBytes } from "../../decode/field/sheets";
 import {
   decodedCamera,
   type FieldLayout,
+  INDEX_ROW,
   layoutOf,
   type PictureSizes,
   sizesOf,
@@ -23,6 +25,7 @@ import {
 import { FieldDevice, type Layers, type Program } from "./device";
 import {
   finishShader,
+  finishSheetsShader,
   firstShader,
   PRESENT,
   sampleShader,
@@ -67,6 +70,8 @@ export class WebGlField implements FieldRenderer {
   private readonly places: PlanePlaces;
   private readonly planes: WebGLTexture;
   private readonly slabs: WebGLTexture;
+  /** Where the sheets' tiles are, and what they hold. */
+  private readonly sheets: { tiles: WebGLTexture; atlas: WebGLTexture } | null;
   private readonly stages: Stages;
   private results: Results | null = null;
   milliseconds = 0;
@@ -94,8 +99,7 @@ export class WebGlField implements FieldRenderer {
     }
     this.planes = this.device.texture(ROW, Math.max(1, this.places.rows), gl.RGBA16F);
     this.slabs = this.device.texture(slabTexels(shape), shape.slabs.length, gl.RGBA32F);
-    const size = [slabTexels(shape), shape.slabs.length] as const;
-    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ...size, gl.RGBA, gl.FLOAT, slabNumbers(shape));
+    this.sheets = field.sheets && this.sheetTextures(field.sheets);
     this.stages = this.makeStages();
     this.setPlanes(field.planes.flatMap((values, index) => (values ? [{ index, values }] : [])));
   }
@@ -108,7 +112,32 @@ export class WebGlField implements FieldRenderer {
         texels += width * height * layers;
       }
     }
-    return 8 * ROW * this.places.rows + texels * this.device.bytesPerTexel;
+    const { sheets } = this.field;
+    const fixed = 8 * ROW * this.places.rows + (sheets ? sheetBytes(sheets) : 0);
+    return fixed + texels * this.device.bytesPerTexel;
+  }
+
+  private sheetTextures({ index, atlas, width, height }: FieldSheets): {
+    tiles: WebGLTexture;
+    atlas: WebGLTexture;
+  } {
+    const { device } = this;
+    const { gl } = device;
+    const rows = Math.ceil(index.length / INDEX_ROW);
+    const most = gl.getParameter(gl.MAX_TEXTURE_SIZE) as number;
+    if (Math.max(rows, width, height) > most) {
+      throw new SceneError("field-too-big", "WebGL2", `sheets of ${width} x ${height} texels`);
+    }
+    const tiles = device.texture(INDEX_ROW, rows, gl.R16UI);
+    const places = new Uint16Array(INDEX_ROW * rows);
+    places.set(index);
+    const type = [gl.RED_INTEGER, gl.UNSIGNED_SHORT] as const;
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, INDEX_ROW, rows, ...type, places);
+    const texture = device.texture(width, height, gl.RGBA8);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, atlas);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.LINEAR);
+    return { tiles, atlas: texture };
   }
 
   setPlanes(planes: readonly FieldPlane[]): void {
@@ -148,7 +177,9 @@ export class WebGlField implements FieldRenderer {
     const sharpen = shape.decoder.channels.map((_, j) =>
       of(`sharpen_${j}`, (o) => sharpenShader(layout, o, j)),
     );
-    const finish = device.start(finishShader(layout));
+    const finish = device.start(
+      field.sheets ? finishSheetsShader(shape, field.sheets) : finishShader(layout),
+    );
     const present = device.start(PRESENT);
     return {
       samples: samples(),
@@ -254,9 +285,16 @@ export class WebGlField implements FieldRenderer {
     const { gl } = device;
     const results = this.resultsFor(camera.width, camera.height);
     const { samples, trunk, inner, shuffled, picture } = results;
-    this.layer(stages.samples, samples, {}, (u) => setCamera(gl, u, camera, layout), {
+    const slabs: [number, WebGLTexture] = [gl.TEXTURE_2D, this.slabs];
+    this.setSlabs(camera);
+    const setCamera = (u: Program["uniforms"]) => {
+      const { K } = camera;
+      if (u.lens) gl.uniform4f(u.lens, K[0]!, K[4]!, K[2]!, K[5]!);
+      if (u.size) gl.uniform1f(u.size, layout.step / layout.k);
+    };
+    this.layer(stages.samples, samples, {}, setCamera, {
       planes: [gl.TEXTURE_2D, this.planes],
-      slabs: [gl.TEXTURE_2D, this.slabs],
+      slabs,
     });
     let [now, other] = trunk;
     this.layer(stages.first, now, { source: samples });
@@ -270,11 +308,34 @@ export class WebGlField implements FieldRenderer {
       this.layer(passes, shuffled[j + 1]!, { source: shuffled[j]!, samples });
     }
     const into = this.framebuffer(picture, 0, () => device.intoTexture(picture));
-    device.run(stages.finish, into, camera, {
+    const textures: Record<string, [number, WebGLTexture]> = {
       source: [gl.TEXTURE_2D_ARRAY, shuffled.at(-1)!.texture],
       samples: [gl.TEXTURE_2D_ARRAY, samples.texture],
-    });
+      slabs,
+    };
+    if (this.sheets) {
+      textures.tiles = [gl.TEXTURE_2D, this.sheets.tiles];
+      textures.atlas = [gl.TEXTURE_2D, this.sheets.atlas];
+    }
+    device.run(stages.finish, into, camera, textures, setCamera);
     return results;
+  }
+
+  private setSlabs(camera: PinholeCamera): void {
+    const { gl } = this.device;
+    const { shape } = this.field;
+    const size = [slabTexels(shape), shape.slabs.length] as const;
+    gl.bindTexture(gl.TEXTURE_2D, this.slabs);
+    gl.texSubImage2D(
+      gl.TEXTURE_2D,
+      0,
+      0,
+      0,
+      ...size,
+      gl.RGBA,
+      gl.FLOAT,
+      slabNumbers(shape, camera),
+    );
   }
 
   private present(
@@ -342,20 +403,4 @@ export class WebGlField implements FieldRenderer {
   destroy(): void {
     this.device.gl.getExtension("WEBGL_lose_context")?.loseContext();
   }
-}
-
-function setCamera(
-  gl: WebGL2RenderingContext,
-  u: Program["uniforms"],
-  { c2w, K }: PinholeCamera,
-  { step, k }: FieldLayout,
-): void {
-  const columns = [0, 1, 2].flatMap((c) => [c2w[c]!, c2w[4 + c]!, c2w[8 + c]!]);
-  const set = (name: string, run: (place: WebGLUniformLocation) => void) => {
-    if (u[name]) run(u[name]);
-  };
-  set("axes", (place) => gl.uniformMatrix3fv(place, false, columns));
-  set("origin", (place) => gl.uniform3f(place, c2w[3]!, c2w[7]!, c2w[11]!));
-  set("lens", (place) => gl.uniform4f(place, K[0]!, K[4]!, K[2]!, K[5]!));
-  set("size", (place) => gl.uniform1f(place, step / k));
 }

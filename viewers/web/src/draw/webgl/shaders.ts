@@ -1,11 +1,11 @@
 import type { FieldShape } from "../../decode/field/field";
-import { FADE, MAX_SLABS, MIN_COSINE } from "../../decode/field/rays";
-import { type FieldLayout, MARGIN, sampleRing, skipOffset } from "../layout";
+import type { FieldSheets } from "../../decode/field/sheets";
+import { type FieldLayout, float, MARGIN, sampleRing, skipOffset, slabsOfRay } from "../layout";
 import { type PlanePlaces, ROW } from "../planes";
 import type { Outputs } from "../weights";
+import { sheetSource, slabSource } from "./slabs";
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
-const float = (x: number) => (Number.isInteger(x) ? `${x}.0` : `${x}`);
 
 export const VERTEX = `#version 300 es
 void main() {
@@ -18,6 +18,7 @@ precision highp float;
 precision highp int;
 precision highp sampler2D;
 precision highp sampler2DArray;
+precision highp usampler2D;
 `;
 
 function targets(count: number): string {
@@ -62,7 +63,6 @@ export function sampleShader(
   const encoded = Math.min(outputs.count, layout.encoded - outputs.first);
   const inputs = shape.planes.length * layout.features;
   const slabs = shape.slabs.length;
-  const depths = shape.slabs[0]!.disparities.length;
   const texel = slabs * layout.features;
   const turn = `vec4 v = share * mix(mix(texel(here + g), texel(here + g + right), place.x),
   mix(texel(here + g + below), texel(here + g + below + right), place.x), place.y);
@@ -72,53 +72,36 @@ ${accumulate(encoded, `p * ${layout.features} + g`)}`;
   ivec4 plane = PLANES[p];
   int right = plane.z > 1 ? ${texel} : 0;
   int below = plane.w > 1 ? plane.z * ${texel} : 0;
-  place = clamp(0.5 * vec2(c[plane.x], c[plane.y]) + 0.5, 0.0, 1.0) * vec2(plane.zw - 1);
+  place = vec2(coordinate(slab, plane.x, tangent), coordinate(slab, plane.y, tangent));
+  place = clamp(0.5 * place + 0.5, 0.0, 1.0) * vec2(plane.zw - 1);
   low = min(ivec2(place), max(plane.zw - 2, 0));
   place -= vec2(low);
   here = STARTS[p] + ((low.y * plane.z + low.x) * ${slabs} + slab) * ${layout.features};
 ${loop("g", layout.features, turn)}  }
 `;
+  const features = `  vec3 direction = through((floor(gl_FragCoord.xy) - ${float(sampleRing(layout))} + 0.5) * size);
+  vec2 place;
+  ivec2 low;
+  int here;
+  for (int i = 0; i < ${slabsOfRay(shape)}; i++) {
+    float share = shares[i];
+    if (share <= 0.0) continue;
+    int slab = chosen[i];
+    vec2 tangent = tangentIn(slab, direction);
+${planes}  }
+`;
   const written = range(outputs.count)
     .map((n) => (n < encoded ? `  out${n} = max(sum${n}, 0.0);\n` : `  out${n} = vec4(covered);\n`))
     .join("");
   return `${HEAD}${targets(outputs.count)}${encoded > 0 ? weightBlock(inputs, encoded) : ""}
-uniform sampler2D planes;
-uniform sampler2D slabs;
-uniform mat3 axes;
-uniform vec3 origin;
-uniform vec4 lens;
-uniform float size;
-${encoded > 0 ? `\nvec4 texel(int i) { return texelFetch(planes, ivec2(i & ${ROW - 1}, i / ${ROW}), 0); }\n` : ""}
-${encoded > 0 ? planeTable(shape, places) : ""}vec4 ofSlab(int slab, int i) { return texelFetch(slabs, ivec2(i, slab), 0); }
-${slabs > 1 ? routing(slabs, shape.overlap) : ""}
+${encoded > 0 ? "uniform sampler2D planes;\n" : ""}uniform float size;
+${slabSource(shape)}
+${encoded > 0 ? `vec4 texel(int i) { return texelFetch(planes, ivec2(i & ${ROW - 1}, i / ${ROW}), 0); }\n` : ""}
+${encoded > 0 ? planeTable(shape, places) : ""}
 void main() {
-  vec2 pixel = (floor(gl_FragCoord.xy) - ${float(sampleRing(layout))} + 0.5) * size;
-  vec2 on = (pixel - lens.zw) / lens.xy;
-  vec3 direction = normalize(axes * vec3(on.x, -on.y, -1.0));
-  float covered = 0.0;
-${encoded > 0 ? `${sums(encoded)}  vec2 place;\n  ivec2 low;\n  int here;\n` : ""}${slabs > 1 ? "  route(direction);\n" : ""}
-  for (int slab = 0; slab < ${slabs}; slab++) {
-    float share = ${slabs > 1 ? "shareOf(slab, direction)" : "1.0"};
-    if (share <= 0.0) continue;
-    vec3 from = origin - vec3(ofSlab(slab, 0).w, ofSlab(slab, 1).w, ofSlab(slab, 2).w);
-    mat3 rows = mat3(ofSlab(slab, 0).xyz, ofSlab(slab, 1).xyz, ofSlab(slab, 2).xyz);
-    vec3 o = from * rows;
-    vec3 d = direction * rows;
-    bool crosses = d.z > ${float(MIN_COSINE)};
-    vec2 tangent = crosses ? d.xy / d.z : vec2(0.0);
-    float c[${2 * depths}];
-    float farthest = 0.0;
-    for (int p = 0; p < ${depths}; p++) {
-      float s = ofSlab(slab, 3 + 2 * p).x;
-      vec4 scale = ofSlab(slab, 4 + 2 * p);
-      vec2 at = (s * o.xy + (1.0 - s * o.z) * tangent) * scale.zw + scale.xy;
-      c[2 * p] = at.x;
-      c[2 * p + 1] = at.y;
-      farthest = max(farthest, max(abs(at.x), abs(at.y)));
-    }
-    if (crosses) covered += share * clamp(1.0 - (farthest - 1.0) / ${float(FADE)}, 0.0, 1.0);
-${encoded > 0 ? planes : ""}  }
-${written}}
+  route(through((floor(gl_FragCoord.xy) - ${float(sampleRing(layout))} + 0.5) * size));
+  float covered = dot(shares, covers.xyz);
+${encoded > 0 ? `${sums(encoded)}${features}` : ""}${written}}
 `;
 }
 
@@ -128,53 +111,6 @@ function planeTable({ planes }: FieldShape, { starts }: PlanePlaces): string {
   const rows = planes.map(({ axes, columns, rows }) => `ivec4(${[...axes, columns, rows].join()})`);
   return `const ivec4 PLANES[${count}] = ivec4[${count}](${rows.join(", ")});
 const int STARTS[${count}] = int[${count}](${starts.join(", ")});
-`;
-}
-
-/** Weights of slabs: the fourth largest one is taken from all. */
-function routing(slabs: number, overlap: number): string {
-  const subtract =
-    slabs > MAX_SLABS
-      ? `  for (int s = 0; s < ${slabs}; s++) {
-    float w = rawOf(s, direction);
-    vec4 m = most;
-    if (w > m.x) most = vec4(w, m.xyz);
-    else if (w > m.y) most = vec4(m.x, w, m.yz);
-    else if (w > m.z) most = vec4(m.xy, w, m.z);
-    else if (w > m.w) most.w = w;
-  }
-  next = most.w;
-  float sum = dot(most.xyz - next, vec3(1.0));
-  alone = !(sum > 1e-6);
-  total = alone ? 1.0 : sum;`
-      : `  for (int s = 0; s < ${slabs}; s++) total += rawOf(s, direction);`;
-  return `
-float nearest = 100.0;
-int only = 0;
-bool alone = false;
-float next = 0.0;
-float total = 0.0;
-float angleOf(int slab, vec3 direction) {
-  vec3 axis = ofSlab(slab, 2).xyz;
-  // Exact where acos is not: next to the axis.
-  return atan(length(cross(axis, direction)), dot(axis, direction));
-}
-float rawOf(int slab, vec3 direction) {
-  float t = clamp(1.0 - (angleOf(slab, direction) - nearest) / ${float(overlap)}, 0.0, 1.0);
-  return t * t * (3.0 - 2.0 * t);
-}
-void route(vec3 direction) {
-  for (int s = 0; s < ${slabs}; s++) {
-    float angle = angleOf(s, direction);
-    if (angle < nearest) { nearest = angle; only = s; }
-  }
-  vec4 most = vec4(0.0);
-${subtract}
-}
-float shareOf(int slab, vec3 direction) {
-  if (alone) return slab == only ? 1.0 : 0.0;
-  return max(0.0, rawOf(slab, direction) - next) / total;
-}
 `;
 }
 
@@ -245,9 +181,7 @@ uniform sampler2DArray source;
 uniform sampler2DArray samples;
 float covered(ivec2 p) { return texelFetch(samples, ivec3(p, ${layout.encoded}), 0).x; }
 void main() {
-  ivec2 q = ivec2(gl_FragCoord.xy) + ${MARGIN};
-  vec4 raw = texelFetch(source, ivec3(q >> 1, (q.x & 1) + 2 * (q.y & 1)), 0);
-  vec4 shown = 1.0 / (1.0 + exp(-raw));
+${RAW}  vec4 shown = 1.0 / (1.0 + exp(-raw));
   vec2 place = floor(gl_FragCoord.xy) + 0.5 + ${float(sampleRing(layout) * times)};
   place = place / ${float(times)} - 0.5;
   ivec2 low = ivec2(place);
@@ -256,6 +190,26 @@ void main() {
     mix(covered(low + ivec2(0, 1)), covered(low + 1), place.x), place.y);
   float alpha = shown.w * seen;
   out0 = vec4(shown.xyz * alpha, alpha);
+}
+`;
+}
+
+const RAW = `  ivec2 q = ivec2(gl_FragCoord.xy) + ${MARGIN};
+  vec4 raw = texelFetch(source, ivec3(q >> 1, (q.x & 1) + 2 * (q.y & 1)), 0);
+`;
+
+/** The same where there are sheets: they and the network's picture are added up. */
+export function finishSheetsShader(shape: FieldShape, sheets: FieldSheets): string {
+  return `${HEAD}${targets(1)}
+uniform sampler2DArray source;
+${slabSource(shape)}${sheetSource(shape, sheets)}
+void main() {
+${RAW}  vec3 direction = through(floor(gl_FragCoord.xy) + 0.5);
+  route(direction);
+  for (int i = 0; i < ${slabsOfRay(shape)}; i++) {
+    if (shares[i] > 0.0) raw += shares[i] * sheetsAlong(chosen[i], tangentIn(chosen[i], direction));
+  }
+  out0 = clamp(raw, 0.0, 1.0) * dot(shares, covers.xyz);
 }
 `;
 }

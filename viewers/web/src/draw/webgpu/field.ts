@@ -1,6 +1,7 @@
 import type { PinholeCamera } from "../../camera/projection";
 import { SceneError } from "../../decode/errors";
 import type { Field, FieldPlane } from "../../decode/field/field";
+import { type FieldSheets, sheetBytes } from "../../decode/field/sheets";
 import { toHalf } from "../../decode/pack";
 import {
   decodedCamera,
@@ -9,6 +10,7 @@ import {
   layoutOf,
   sizesOf,
   slabNumbers,
+  slabTexels,
 } from "../layout";
 import { type PlanePlaces, paddedPlane, planePlaces, ROW } from "../planes";
 import type { FieldRenderer, FieldTarget } from "../renderer";
@@ -23,6 +25,7 @@ import {
 import {
   FRAME_BYTES,
   finishShader,
+  finishSheetsShader,
   firstShader,
   GROUP,
   PRESENT,
@@ -41,6 +44,14 @@ interface Pass {
 }
 
 type Stages = Record<string, Pass[]>;
+type Bound = GPUBuffer | GPUTextureView | GPUSampler;
+
+/** Where the sheets' tiles are (two places to a number), and what they hold. */
+interface SheetBindings {
+  tiles: GPUBuffer;
+  atlas: GPUTexture;
+  sampler: GPUSampler;
+}
 
 /** Intermediate results for pictures of one size. */
 interface Results {
@@ -62,6 +73,7 @@ export class WebGpuField implements FieldRenderer {
   private readonly frame: GPUBuffer;
   private readonly slabs: GPUBuffer;
   private readonly planes: GPUBuffer;
+  private readonly sheets: SheetBindings | null;
   private readonly stages: Stages;
   private readonly present: Map<GPUTextureFormat, GPURenderPipeline>;
   private readonly maxPixels: number;
@@ -89,7 +101,9 @@ export class WebGpuField implements FieldRenderer {
     this.maxPixels = most / (TEXEL_BYTES * texelsPerPixel(this.layout)) / 1.2;
     const { STORAGE, UNIFORM, COPY_DST } = GPUBufferUsage;
     this.frame = device.createBuffer({ size: FRAME_BYTES, usage: UNIFORM | COPY_DST });
-    this.slabs = this.filled(slabNumbers(shape));
+    const numbers = 16 * slabTexels(shape) * shape.slabs.length;
+    this.slabs = device.createBuffer({ size: numbers, usage: STORAGE | COPY_DST });
+    this.sheets = field.sheets && this.sheetBindings(field.sheets);
     this.planes = device.createBuffer({ size: bytes, usage: STORAGE | COPY_DST });
     this.stages = this.makeStages();
     this.present = new Map(
@@ -99,7 +113,28 @@ export class WebGpuField implements FieldRenderer {
   }
 
   get bytes(): number {
-    return this.planes.size + (this.results?.bytes ?? 0);
+    const { sheets } = this.field;
+    return this.planes.size + (sheets ? sheetBytes(sheets) : 0) + (this.results?.bytes ?? 0);
+  }
+
+  private sheetBindings({ index, atlas, width, height }: FieldSheets): SheetBindings {
+    const { device } = this;
+    if (Math.max(width, height) > device.limits.maxTextureDimension2D) {
+      throw new SceneError("field-too-big", "WebGPU", `sheets of ${width} x ${height} texels`);
+    }
+    const { STORAGE, COPY_DST } = GPUBufferUsage;
+    const places = new Uint16Array(2 * Math.ceil(index.length / 2));
+    places.set(index);
+    const tiles = device.createBuffer({ size: places.byteLength, usage: STORAGE | COPY_DST });
+    device.queue.writeBuffer(tiles, 0, places);
+    const texture = device.createTexture({
+      size: [width, height],
+      format: "rgba8unorm",
+      usage: GPUTextureUsage.TEXTURE_BINDING | GPUTextureUsage.COPY_DST,
+    });
+    device.queue.writeTexture({ texture }, atlas, { bytesPerRow: 4 * width }, [width, height]);
+    const sampler = device.createSampler({ magFilter: "linear", minFilter: "linear" });
+    return { tiles, atlas: texture, sampler };
   }
 
   private filled(data: Float32Array): GPUBuffer {
@@ -137,7 +172,10 @@ export class WebGpuField implements FieldRenderer {
     for (const j of shape.decoder.channels.keys()) {
       add(`sharpen_${j}`, orders[`sharpen_${j}`]!, (o) => sharpenShader(layout, j, o));
     }
-    stages.finish = [{ pipeline: this.pipeline(finishShader(layout)), weights: null }];
+    const finish = field.sheets
+      ? finishSheetsShader(shape, layout, field.sheets)
+      : finishShader(layout);
+    stages.finish = [{ pipeline: this.pipeline(finish), weights: null }];
     return stages;
   }
 
@@ -167,9 +205,9 @@ export class WebGpuField implements FieldRenderer {
       return buffer;
     };
     const steps: Results["steps"] = [];
-    const add = (name: string, result: GPUBuffer, size: GridSize, sources: GPUBuffer[]) => {
+    const add = (name: string, result: GPUBuffer, size: GridSize, sources: Bound[]) => {
       for (const { pipeline, weights } of this.stages[name]!) {
-        const bound: [number, GPUBuffer][] = [
+        const bound: [number, Bound][] = [
           [0, this.frame],
           [2, result],
         ];
@@ -199,7 +237,9 @@ export class WebGpuField implements FieldRenderer {
     }
     const size = { width, height, layers: 1 };
     const picture = make(size);
-    add("finish", picture, size, [before, encoded]);
+    const { sheets, slabs } = this;
+    const bindings = sheets && [slabs, sheets.tiles, sheets.atlas.createView(), sheets.sampler];
+    add("finish", picture, size, [before, ...(bindings ?? [encoded])]);
     const bytes = buffers.reduce((sum, b) => sum + b.size, 0);
     this.results = { width, height, bytes, buffers, steps, picture };
     return this.results;
@@ -207,9 +247,11 @@ export class WebGpuField implements FieldRenderer {
 
   private group(
     pipeline: GPUComputePipeline | GPURenderPipeline,
-    bound: readonly (readonly [number, GPUBuffer])[],
+    bound: readonly (readonly [number, Bound])[],
   ): GPUBindGroup {
-    const entries = bound.map(([binding, buffer]) => ({ binding, resource: { buffer } }));
+    const entries = bound.map(([binding, one]) => {
+      return { binding, resource: one instanceof GPUBuffer ? { buffer: one } : one };
+    });
     return this.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
   }
 
@@ -220,6 +262,7 @@ export class WebGpuField implements FieldRenderer {
     this.decoded = camera;
     const results = this.resultsFor(camera.width, camera.height);
     device.queue.writeBuffer(this.frame, 0, frameNumbers(camera, target, layout));
+    device.queue.writeBuffer(this.slabs, 0, slabNumbers(this.field.shape, camera));
     const commands = device.createCommandEncoder();
     const compute = commands.beginComputePass();
     for (const { pipeline, group, size } of results.steps) {
@@ -302,7 +345,9 @@ export class WebGpuField implements FieldRenderer {
     for (const passes of Object.values(this.stages)) {
       for (const { weights } of passes) if (weights) all.push(weights);
     }
+    if (this.sheets) all.push(this.sheets.tiles);
     for (const buffer of all) buffer.destroy();
+    this.sheets?.atlas.destroy();
     this.context.unconfigure();
   }
 }
@@ -317,20 +362,16 @@ function texelsPerPixel(layout: FieldLayout): number {
 
 /** `Frame` as the shaders have it. */
 function frameNumbers(
-  { c2w, K, width, height }: PinholeCamera,
+  { K, width, height }: PinholeCamera,
   target: FieldTarget,
   layout: FieldLayout,
 ): ArrayBuffer {
   const { trunk } = sizesOf(layout, width, height);
   const buffer = new ArrayBuffer(FRAME_BYTES);
   const numbers = new Float32Array(buffer);
-  for (let c = 0; c < 3; c++) {
-    for (let r = 0; r < 3; r++) numbers[4 * c + r] = c2w[4 * r + c]!;
-    numbers[12 + c] = c2w[4 * c + 3]!;
-  }
-  numbers[15] = layout.step / layout.k;
-  numbers.set([K[0]!, K[4]!, K[2]!, K[5]!, ...target.background, 0], 16);
-  numbers.set([target.width, target.height], 24);
-  new Int32Array(buffer).set([trunk.width, trunk.height, width, height], 26);
+  numbers.set([K[0]!, K[4]!, K[2]!, K[5]!, ...target.background, 0], 0);
+  numbers.set([target.width, target.height], 8);
+  new Int32Array(buffer).set([trunk.width, trunk.height, width, height], 10);
+  numbers[14] = layout.step / layout.k;
   return buffer;
 }

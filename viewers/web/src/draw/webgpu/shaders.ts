@@ -1,30 +1,28 @@
 import type { FieldShape } from "../../decode/field/field";
-import { FADE, MAX_SLABS, MIN_COSINE } from "../../decode/field/rays";
-import { type FieldLayout, MARGIN, sampleRing, skipOffset, slabTexels } from "../layout";
+import type { FieldSheets } from "../../decode/field/sheets";
+import { type FieldLayout, float, MARGIN, sampleRing, skipOffset, slabsOfRay } from "../layout";
 import type { PlanePlaces } from "../planes";
 import type { Outputs } from "../weights";
+import { sheetSource, slabSource } from "./slabs";
 
 /** Pixels along an axis of one workgroup. */
 export const GROUP = 8;
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
-const float = (x: number) => (Number.isInteger(x) ? `${x}.0` : `${x}`);
 
 /** Numbers of a picture, in the order of `frameNumbers`. */
 export const FRAME = `struct Frame {
-  axes: mat3x3f,
-  origin: vec3f,
-  size: f32,
   lens: vec4f,
   background: vec4f,
   shown: vec2f,
   rays: vec2i,
   picture: vec2i,
+  size: f32,
 }
 @group(0) @binding(0) var<uniform> frame: Frame;
 `;
 /** Bytes of it. */
-export const FRAME_BYTES = 128;
+export const FRAME_BYTES = 64;
 
 /** The size of what stands before convolution j, as an expression of the rays' number. */
 const sizeOf = (j: number) => `(${2 ** j} * frame.rays - ${2 ** (j + 1) - 2})`;
@@ -79,14 +77,14 @@ export function sampleShader(
 ): string {
   const encoded = Math.min(outputs.count, layout.encoded - outputs.first);
   const slabs = shape.slabs.length;
-  const depths = shape.slabs[0]!.disparities.length;
   const texel = slabs * layout.features;
   // A loop: written out for every plane, the shader of a trained field takes long to compile.
   const planes = `    for (var i = 0; i < ${shape.planes.length}; i++) {
       let plane = PLANES[i];
       let right = select(0, ${texel}, plane.z > 1);
       let below = select(0, plane.z * ${texel}, plane.w > 1);
-      var place = clamp(0.5 * vec2f(c[plane.x], c[plane.y]) + 0.5, vec2f(0.0), vec2f(1.0));
+      var place = vec2f(coordinate(slab, plane.x, tangent), coordinate(slab, plane.y, tangent));
+      place = clamp(0.5 * place + 0.5, vec2f(0.0), vec2f(1.0));
       place *= vec2f(plane.zw - 1);
       let low = min(vec2i(place), max(plane.zw - 2, vec2i(0)));
       place -= vec2f(low);
@@ -98,39 +96,28 @@ export function sampleShader(
 ${accumulate(encoded, `i * ${layout.features} + g`, "        ")}      }
     }
 `;
-  const body = `  let pixel = (vec2f(p) - ${float(sampleRing(layout))} + 0.5) * frame.size;
-  let on = (pixel - frame.lens.zw) / frame.lens.xy;
-  let direction = normalize(frame.axes * vec3f(on.x, -on.y, -1.0));
-  var covered = 0.0;
-${encoded > 0 ? sums(encoded) : ""}${slabs > 1 ? "  route(direction);\n" : ""}  for (var slab = 0; slab < ${slabs}; slab++) {
-    let share = ${slabs > 1 ? "shareOf(slab, direction)" : "1.0"};
+  const features = `${sums(encoded)}  for (var n = 0; n < ${slabsOfRay(shape)}; n++) {
+    let share = shares[n];
     if (share <= 0.0) { continue; }
-    let start = slab * ${slabTexels(shape)};
-    let row0 = slabs[start];
-    let row1 = slabs[start + 1];
-    let row2 = slabs[start + 2];
-    let rows = mat3x3f(row0.xyz, row1.xyz, row2.xyz);
-    let o = (frame.origin - vec3f(row0.w, row1.w, row2.w)) * rows;
-    let d = direction * rows;
-    let crosses = d.z > ${float(MIN_COSINE)};
-    let tangent = select(vec2f(0.0), d.xy / max(d.z, ${float(MIN_COSINE)}), crosses);
-    var c: array<f32, ${2 * depths}>;
-    var farthest = 0.0;
-    for (var i = 0; i < ${depths}; i++) {
-      let s = slabs[start + 3 + 2 * i].x;
-      let scale = slabs[start + 4 + 2 * i];
-      let q = (s * o.xy + (1.0 - s * o.z) * tangent) * scale.zw + scale.xy;
-      c[2 * i] = q.x;
-      c[2 * i + 1] = q.y;
-      farthest = max(farthest, max(abs(q.x), abs(q.y)));
-    }
-    if (crosses) { covered += share * clamp(1.0 - (farthest - 1.0) / ${float(FADE)}, 0.0, 1.0); }
-${encoded > 0 ? planes : ""}  }
-${written(outputs, (n) => (n < encoded ? `max(sum${n}, vec4f(0.0))` : "vec4f(covered)"))}`;
-  const data = `@group(0) @binding(3) var<storage, read> slabs: array<vec4f>;
-${encoded > 0 ? "@group(0) @binding(4) var<storage, read> planes: array<vec2u>;\nfn texel(i: i32) -> vec4f {\n  let two = planes[i];\n  return vec4f(unpack2x16float(two.x), unpack2x16float(two.y));\n}\n" : ""}`;
-  const table = encoded > 0 ? planeTable(shape, places) : "";
-  return `${FRAME}${encoded > 0 ? weights(outputs, encoded) : ""}${TARGET}${table}${data}${slabs > 1 ? routing(shape) : ""}${main(`frame.rays * ${layout.k}`, body)}`;
+    let slab = chosen[n];
+    let tangent = rayIn(slab, direction).tangent;
+${planes}  }
+`;
+  const body = `  let direction = through((vec2f(p) - ${float(sampleRing(layout))} + 0.5) * frame.size);
+  route(direction);
+  let covered = dot(shares, covers.xyz);
+${encoded > 0 ? features : ""}${written(outputs, (n) => (n < encoded ? `max(sum${n}, vec4f(0.0))` : "vec4f(covered)"))}`;
+  const data =
+    encoded > 0
+      ? `@group(0) @binding(4) var<storage, read> planes: array<vec2u>;
+fn texel(i: i32) -> vec4f {
+  let two = planes[i];
+  return vec4f(unpack2x16float(two.x), unpack2x16float(two.y));
+}
+${weights(outputs, encoded)}${planeTable(shape, places)}`
+      : "";
+  const source = `${FRAME}${TARGET}${data}${slabSource(shape, 3)}`;
+  return `${source}${main(`frame.rays * ${layout.k}`, body)}`;
 }
 
 /** Of each plane: its axes, columns and rows; and its first texel. */
@@ -139,57 +126,6 @@ function planeTable({ planes }: FieldShape, { starts }: PlanePlaces): string {
   const rows = planes.map(({ axes, columns, rows }) => `vec4i(${[...axes, columns, rows].join()})`);
   return `const PLANES = array<vec4i, ${count}>(${rows.join(", ")});
 const STARTS = array<i32, ${count}>(${starts.join(", ")});
-`;
-}
-
-function routing(shape: FieldShape): string {
-  const count = shape.slabs.length;
-  const some =
-    count > MAX_SLABS
-      ? `  var most = vec4f(0.0);
-  for (var s = 0; s < ${count}; s++) {
-    let w = rawOf(s, direction);
-    let m = most;
-    if (w > m.x) { most = vec4f(w, m.xyz); }
-    else if (w > m.y) { most = vec4f(m.x, w, m.yz); }
-    else if (w > m.z) { most = vec4f(m.xy, w, m.z); }
-    else if (w > m.w) { most.w = w; }
-  }
-  next = most.w;
-  let sum = dot(most.xyz - next, vec3f(1.0));
-  alone = !(sum > 1e-6);
-  total = select(sum, 1.0, alone);`
-      : `  total = 0.0;
-  for (var s = 0; s < ${count}; s++) { total += rawOf(s, direction); }`;
-  return `
-var<private> nearest: f32;
-var<private> only: i32;
-var<private> alone: bool;
-var<private> next: f32;
-var<private> total: f32;
-fn angleOf(slab: i32, direction: vec3f) -> f32 {
-  let axis = slabs[slab * ${slabTexels(shape)} + 2].xyz;
-  return atan2(length(cross(axis, direction)), dot(axis, direction));
-}
-fn rawOf(slab: i32, direction: vec3f) -> f32 {
-  let t = clamp(1.0 - (angleOf(slab, direction) - nearest) / ${float(shape.overlap)}, 0.0, 1.0);
-  return t * t * (3.0 - 2.0 * t);
-}
-fn route(direction: vec3f) {
-  nearest = 100.0;
-  for (var s = 0; s < ${count}; s++) {
-    let angle = angleOf(s, direction);
-    if (angle < nearest) {
-      nearest = angle;
-      only = s;
-    }
-  }
-${some}
-}
-fn shareOf(slab: i32, direction: vec3f) -> f32 {
-  if (alone) { return select(0.0, 1.0, slab == only); }
-  return max(0.0, rawOf(slab, direction) - next) / total;
-}
 `;
 }
 
@@ -243,10 +179,7 @@ ${written(outputs)}`;
 
 export function finishShader(layout: FieldLayout): string {
   const times = layout.step / layout.k;
-  const last = layout.pixels.length - 1;
-  const body = `  let q = p + ${MARGIN};
-  let raw = source[at(q / 2, ${sizeOf(last)}, (q.x & 1) + 2 * (q.y & 1))];
-  let shown = 1.0 / (1.0 + exp(-raw));
+  const body = `${raw(layout)}  let shown = 1.0 / (1.0 + exp(-raw));
   var place = (vec2f(p) + 0.5 + ${float(sampleRing(layout) * times)}) / ${float(times)} - 0.5;
   let low = vec2i(place);
   place -= vec2f(low);
@@ -260,6 +193,30 @@ export function finishShader(layout: FieldLayout): string {
 }
 `;
   return `${FRAME}${TARGET}${buffers("source", "samples")}${covered}${main("frame.picture", body)}`;
+}
+
+const raw = ({ pixels }: FieldLayout) => `  let q = p + ${MARGIN};
+  let raw = source[at(q / 2, ${sizeOf(pixels.length - 1)}, (q.x & 1) + 2 * (q.y & 1))];
+`;
+
+/** The same where there are sheets: they and the network's picture are added up. */
+export function finishSheetsShader(
+  shape: FieldShape,
+  layout: FieldLayout,
+  sheets: FieldSheets,
+): string {
+  const body = `${raw(layout)}  let direction = through(vec2f(p) + 0.5);
+  route(direction);
+  var sum = raw;
+  for (var i = 0; i < ${slabsOfRay(shape)}; i++) {
+    let slab = chosen[i];
+    if (shares[i] > 0.0) { sum += shares[i] * sheetsAlong(slab, rayIn(slab, direction).tangent); }
+  }
+  let seen = dot(shares, covers.xyz);
+  result[at(p, size, 0)] = clamp(sum, vec4f(0.0), vec4f(1.0)) * seen;
+`;
+  const source = `${slabSource(shape, 4)}${sheetSource(shape, sheets, 5)}`;
+  return `${FRAME}${TARGET}${buffers("source")}${source}${main("frame.picture", body)}`;
 }
 
 /** Scales the picture with a triangle as wide as the coarser of both grids' pixels. */
