@@ -116,9 +116,6 @@ export function sampleRing(layout: FieldLayout): number {
 /** A number as GLSL and WGSL read it. */
 export const float = (x: number) => (Number.isInteger(x) ? `${x}.0` : `${x}`);
 
-/** Light that is left of a ray when planes behind are not looked at any more. */
-export const LEAST_LEFT = 1 / 1024;
-
 /** Slabs that one ray has at most. */
 export const slabsOfRay = ({ slabs }: FieldShape) => Math.min(MAX_SLABS, slabs.length);
 

@@ -6,7 +6,13 @@ import { readField } from "../decode/read-field";
 import { bench, open, until, view } from "./pages";
 
 const good = join(import.meta.dirname, "../../../../mobile_export/conformance/good");
-const NAMES = ["lightslab_one", "lightslab_three", "lightslab_four"];
+const NAMES = [
+  "lightslab_one",
+  "lightslab_three",
+  "lightslab_four",
+  "lightslab_sheets",
+  "lightslab_sheets_five",
+];
 
 interface Maps {
   camera: number;
@@ -18,6 +24,8 @@ interface Maps {
   b: number[];
   a: number[];
   coverage: number[];
+  /** Alpha of the sheets alone. */
+  seen?: number[];
 }
 
 /**
@@ -27,13 +35,14 @@ interface Maps {
 vi.setConfig({ testTimeout: 180_000 });
 const viewport = { width: 160, height: 120 };
 
-/** RGBA of what the maps say, over a background. */
+/** RGBA of what the maps say, over a background. With sheets they hold what is shown on black. */
 function composed(maps: Maps, background: number[]): Uint8Array {
   const out = new Uint8Array(4 * maps.r.length).fill(255);
   for (let n = 0; n < maps.r.length; n++) {
-    const alpha = maps.a[n]! * maps.coverage[n]!;
+    const alpha = maps.seen ? maps.a[n]! : maps.a[n]! * maps.coverage[n]!;
     for (const [c, map] of [maps.r, maps.g, maps.b].entries()) {
-      out[4 * n + c] = Math.round(255 * (map[n]! * alpha + (1 - alpha) * background[c]!));
+      const own = maps.seen ? map[n]! : map[n]! * alpha;
+      out[4 * n + c] = Math.round(255 * (own + (1 - alpha) * background[c]!));
     }
   }
   return out;

@@ -78,32 +78,30 @@ export function randomField(shape: FieldShape, seed = 1): Field {
   return { shape, layers, planes, sheets: null };
 }
 
-/** Tiles of sheets, of which about a `share` is stored, and the shape that goes with them. */
+/** Sheets of which about a `share` of the tiles is stored, and the shape that goes with them. */
 export function randomSheets(
   plain: FieldShape,
   { columns = 24, rows = 16, share = 0.5, seed = 2 } = {},
-): { shape: FieldShape; stored: number[]; texels: Float32Array } {
+): { shape: FieldShape; index: Uint16Array<ArrayBuffer>; texels: Uint8Array<ArrayBuffer> } {
   const random = randomNumbers(seed);
+  const below = (most: number) => Math.floor((most * (random() + 1)) / 2);
   const slabs = plain.slabs.map((slab) => ({ ...slab, disparities: [0.05, 0.25, 0.5] }));
-  const shape = { ...plain, slabs, sheets: { columns, rows, tiles: 0, step: 2 } };
-  const stored = Array.from({ length: tilePlaces(shape) }, () =>
-    random() < 2 * share - 1 ? 1 : 0,
-  );
-  shape.sheets.tiles = stored.reduce((a: number, b) => a + b, 0);
-  const texels = new Float32Array(4 * TILE * TILE * shape.sheets.tiles);
+  const shape = { ...plain, slabs, sheets: { columns, rows, tiles: 0, step: 1 } };
+  const index = new Uint16Array(tilePlaces(shape));
+  for (const i of index.keys()) if (random() < 2 * share - 1) index[i] = ++shape.sheets.tiles;
+  const texels = new Uint8Array(4 * TILE * TILE * shape.sheets.tiles);
   for (let i = 0; i < texels.length; i += 4) {
-    const alpha = Math.round(127 * Math.abs(random())) * 2;
-    const below = () => (Math.round((alpha / 2) * Math.abs(random())) * 2) / 255;
-    texels.set([below(), below(), below(), alpha / 255], i);
+    const alpha = below(256);
+    texels.set([below(alpha + 1), below(alpha + 1), below(alpha + 1), alpha], i);
   }
-  return { shape, stored, texels };
+  return { shape, index, texels };
 }
 
 /** A random field with such sheets; its network adds a little to them. */
 export function randomFieldWithSheets(plain: FieldShape, options = {}): Field {
-  const { shape, stored, texels } = randomSheets(plain, options);
+  const { shape, index, texels } = randomSheets(plain, options);
   const field = randomField(shape);
   const last = field.layers[`sharpen_${shape.decoder.channels.length - 1}`]!;
   for (let i = 0; i < last.weight.length; i++) last.weight[i]! *= 0.02;
-  return { ...field, sheets: makeSheets(shape, stored, texels) };
+  return { ...field, sheets: makeSheets(shape, index, texels) };
 }

@@ -7,12 +7,18 @@ import {
   fieldLayers,
   productsOf,
 } from "../field/field";
-import { atlasCells, CELL, type FieldSheets, makeSheets, TILE, tilePlaces } from "../field/sheets";
 import { MAX_TOTAL_BYTES } from "../sink";
 import { MAX_BUFFER_BYTES } from "../splats";
 import { damaged } from "./bytes";
 import type { FieldKind } from "./kind";
 import type { Manifest } from "./manifest.gen";
+import {
+  checkSheetArrays,
+  checkSheets,
+  readSheets,
+  sheetArrays,
+  sheetMemory,
+} from "./sheet-texels";
 import { decodedBytes, type StageDecoder } from "./stages";
 
 /** A picture of 800 x 800 that takes more products than this would hold up a graphics card. */
@@ -27,6 +33,7 @@ export const lightslabKind: FieldKind = {
   check(manifest, size) {
     const shape = checkedShape(manifest);
     checkArrays(manifest, shape);
+    checkSheetArrays(manifest, shape);
     checkSize(manifest, shape, size);
   },
   shape: (manifest) => checkedShape(manifest),
@@ -49,11 +56,14 @@ export function checkedShape(manifest: Manifest): FieldShape {
     if (disparities.length !== number || low.length !== number || high.length !== number) {
       throw damaged("slabs have different numbers of planes");
     }
+    if (disparities[0]! < 0 || disparities.some((d, p) => p > 0 && !(d > disparities[p - 1]!))) {
+      throw damaged("a slab's disparities do not rise");
+    }
     if (low.some((l, p) => l.some((v, a) => !(Math.fround(high[p]![a]!) > Math.fround(v))))) {
       throw damaged("a slab has a range that is empty");
     }
   }
-  checkDisparities(shape);
+  checkSheets(shape);
   let last = 0;
   for (const { axes, stage } of shape.planes) {
     if (axes.some((a) => a >= 2 * number)) throw damaged("a plane has axes that do not exist");
@@ -67,19 +77,6 @@ export function checkedShape(manifest: Manifest): FieldShape {
     throw damaged(`${samples} samples do not fit ${channels.length} doublings`);
   }
   return shape;
-}
-
-/** They rise; the sheets' ones are of planes at some distance. */
-function checkDisparities({ slabs, sheets }: FieldShape): void {
-  for (const { disparities } of slabs) {
-    if (disparities[0]! < 0 || disparities.some((d, p) => p > 0 && !(d > disparities[p - 1]!))) {
-      throw damaged("a slab's disparities do not rise");
-    }
-    if (sheets && !(disparities[0]! > 0)) throw damaged("a slab has a sheet at infinity");
-  }
-  if (sheets && (sheets.columns % TILE !== 0 || sheets.rows % TILE !== 0)) {
-    throw damaged("sheets are not made of whole tiles");
-  }
 }
 
 /** Rows of length 1, at right angles, not mirrored. */
@@ -117,10 +114,7 @@ function expectedArrays(shape: FieldShape): Map<string, [number, number, number]
     expected.set(`net_${name}_weight`, [outputs * inputs, 1, 0]);
     expected.set(`net_${name}_bias`, [outputs, 1, 0]);
   }
-  if (shape.sheets) {
-    expected.set("sheet_tiles", [tilePlaces(shape), 1, 0]);
-    expected.set("sheet_texels", [TILE * TILE * shape.sheets.tiles, 4, 0]);
-  }
+  for (const [name, sizes] of sheetArrays(shape)) expected.set(name, sizes);
   return expected;
 }
 
@@ -145,7 +139,7 @@ function checkArrays({ arrays }: Manifest, shape: FieldShape): void {
 function checkSize(manifest: Manifest, shape: FieldShape, size: number): void {
   const values = shape.planes.reduce((sum, _, i) => sum + placesOf(shape, i) * widthOf(shape), 0);
   // The worker's numbers, the page's copy, half floats and their texture.
-  const bytes = size + decodedBytes(manifest) + values * (4 + 4 + 2 + 2) + sheetBytes(shape);
+  const bytes = size + decodedBytes(manifest) + values * (4 + 4 + 2 + 2) + sheetMemory(shape);
   if (bytes > MAX_TOTAL_BYTES || 2 * values > MAX_BUFFER_BYTES) {
     throw new SceneError("field-too-big", "bundle", `planes need ${Math.round(bytes / 1e6)} MB`);
   }
@@ -157,28 +151,6 @@ function checkSize(manifest: Manifest, shape: FieldShape, size: number): void {
       `${Math.round(products / 1e9)} GMAC for a picture`,
     );
   }
-}
-
-/** Of sheets: their numbers; and the atlas and index of worker, page and texture. */
-function sheetBytes(shape: FieldShape): number {
-  if (!shape.sheets) return 0;
-  const { tiles } = shape.sheets;
-  const { across, down } = atlasCells(tiles);
-  const atlas = 4 * CELL * CELL * across * down;
-  return 16 * TILE * TILE * tiles + 4 * tilePlaces(shape) + 3 * (atlas + 2 * tilePlaces(shape));
-}
-
-function readSheets(decoder: StageDecoder, shape: FieldShape): FieldSheets | null {
-  if (!shape.sheets) return null;
-  const { tiles } = shape.sheets;
-  const stored = column(decoder, "sheet_tiles", tilePlaces(shape));
-  let found = 0;
-  for (const v of stored) {
-    if (v !== 0 && v !== 1) throw damaged("a tile is neither stored nor not");
-    found += v;
-  }
-  if (found !== tiles) throw damaged(`${found} tiles are stored, not ${tiles}`);
-  return makeSheets(shape, stored, values(decoder, "sheet_texels", TILE * TILE * tiles, 4));
 }
 
 function readLayers(decoder: StageDecoder, shape: FieldShape): Field["layers"] {

@@ -135,6 +135,7 @@ function composite(
     for (const [c, v] of texel.entries()) colour[c]! += through * v;
     inverse += (through * texel[3]!) / disparities[p]!;
     through *= 1 - texel[3]!;
+    if (through < LEAST_LEFT) break;
   }
   return { colour, inverse };
 }
@@ -315,6 +316,8 @@ function enlarged(x: Grid, camera: FieldCamera, times: number, ring: number): Fl
   });
 }
 
+/** What is left of a ray when sheets behind are not looked at any more. */
+export const LEAST_LEFT = 1 / 1024;
 const MAX_SINH = 6;
 
 /** Distance from the camera along the ray through a pixel of what the picture shows there. Not a

@@ -39,18 +39,18 @@ export function sheetBytes({ index, atlas }: FieldSheets): number {
   return index.byteLength + atlas.byteLength;
 }
 
-/** An atlas of `texels` [tiles, 8, 8, 4] of the places that are `stored`. */
+/**
+ * An atlas of `texels` [tiles, 8, 8, 4], in 1 / 255; `index`: for each place 0, or 1 + the number
+ * of its tile.
+ */
 export function makeSheets(
   shape: FieldShape,
-  stored: ArrayLike<number>,
-  texels: ArrayLike<number>,
+  index: Uint16Array<ArrayBuffer>,
+  texels: Uint8Array,
 ): FieldSheets {
   const across = shape.sheets!.columns / TILE;
   const down = shape.sheets!.rows / TILE;
-  const index = new Uint16Array(stored.length);
-  let tiles = 0;
-  for (let i = 0; i < index.length; i++) if (stored[i]) index[i] = ++tiles;
-  const cells = atlasCells(tiles);
+  const cells = atlasCells(shape.sheets!.tiles);
   const [width, height] = [CELL * cells.across, CELL * cells.down];
   const atlas = new Uint8Array(4 * width * height);
   /** Copies `columns` x `rows` first texels of a tile to (x, y) of a cell. */
@@ -66,9 +66,8 @@ export function makeSheets(
     const left = CELL * (cell % cells.across) + x;
     const top = CELL * Math.floor(cell / cells.across) + y;
     for (let v = 0; v < rows; v++) {
-      let from = 4 * TILE * (TILE * (tile - 1) + v);
-      let to = 4 * ((top + v) * width + left);
-      for (let n = 0; n < 4 * columns; n++) atlas[to++] = eightBits(texels[from++]!);
+      const from = 4 * TILE * (TILE * (tile - 1) + v);
+      atlas.set(texels.subarray(from, from + 4 * columns), 4 * ((top + v) * width + left));
     }
   };
   for (let i = 0; i < index.length; i++) {
@@ -83,8 +82,6 @@ export function makeSheets(
   }
   return { index, atlas, width, height };
 }
-
-const eightBits = (value: number) => Math.max(0, Math.min(255, Math.round(255 * value)));
 
 /** Place and offset of the texel that holds (x, y) of a sheet, x and y in texels. */
 export function cellOf(

@@ -1,4 +1,5 @@
 import type { FieldShape } from "../../decode/field/field";
+import { LEAST_LEFT } from "../../decode/field/picture";
 import {
   FADE,
   LEAST_COST,
@@ -8,7 +9,7 @@ import {
   OBLIQUE_COST,
 } from "../../decode/field/rays";
 import { CELL, type FieldSheets, TILE } from "../../decode/field/sheets";
-import { float, INDEX_ROW, LEAST_LEFT, SLAB_ROWS } from "../layout";
+import { float, INDEX_ROW, SLAB_ROWS } from "../layout";
 
 /**
  * `through`: the direction of a place in the picture, in the camera's frame. `tangentIn`: its

@@ -1,4 +1,5 @@
 import type { FieldShape } from "../../decode/field/field";
+import { LEAST_LEFT } from "../../decode/field/picture";
 import {
   FADE,
   LEAST_COST,
@@ -8,7 +9,7 @@ import {
   OBLIQUE_COST,
 } from "../../decode/field/rays";
 import { CELL, type FieldSheets, TILE } from "../../decode/field/sheets";
-import { float, LEAST_LEFT, SLAB_ROWS, slabTexels } from "../layout";
+import { float, SLAB_ROWS, slabTexels } from "../layout";
 
 /** See the GLSL one: rays in slabs, and the slabs that count for a ray. Slabs are at `binding`. */
 export function slabSource(shape: FieldShape, binding: number): string {
