@@ -42,7 +42,8 @@ function composed(maps: Maps, background: number[]): Uint8Array {
     const alpha = maps.seen ? maps.a[n]! : maps.a[n]! * maps.coverage[n]!;
     for (const [c, map] of [maps.r, maps.g, maps.b].entries()) {
       const own = maps.seen ? map[n]! : map[n]! * alpha;
-      out[4 * n + c] = Math.round(255 * (own + (1 - alpha) * background[c]!));
+      // Colour may be more than alpha, where the network says so.
+      out[4 * n + c] = Math.min(255, Math.round(255 * (own + (1 - alpha) * background[c]!)));
     }
   }
   return out;
