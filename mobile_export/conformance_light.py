@@ -12,6 +12,7 @@ from conformance_scenes import numbers
 
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.light_slab import LightSlabParts, layer_shapes
+from scene4d.bundle.sheets import CHANNELS, TEXELS, TILE, SheetParts
 from scene4d.bundle.scene_info import CameraView, SceneInfo
 from scene4d.cameras.camera import Camera
 from scene4d.exporters.light_slab import decoded_maps, read_light_slabs
@@ -20,7 +21,7 @@ FOCAL = 36.0
 
 
 def light_fields() -> dict[str, LightSlabParts]:
-    """Every number of samples, one to four slabs, planes that are not square."""
+    """Every number of samples, one to five slabs, planes that are not square, sheets."""
     return {
         # The least: one slab of two planes, no skip, no block.
         "lightslab_one": field(21, slabs=1, depths=2, samples=1, blocks=0, channels=[5]),
@@ -28,7 +29,17 @@ def light_fields() -> dict[str, LightSlabParts]:
         "lightslab_three": field(22, slabs=3, depths=3, samples=2, blocks=2, channels=[6, 4]),
         # The skip is at the last convolution; the fourth slab takes from the others' weights.
         "lightslab_four": field(23, slabs=4, depths=3, samples=4, blocks=1, channels=[4, 3]),
-    }
+        # Sheets of one slab, of which one tile in three is not stored.
+        "lightslab_sheets": with_sheets(
+            field(24, slabs=1, depths=5, samples=2, blocks=1, channels=[5]),
+            columns=24, rows=16, step=2.0, seed=31,
+        ),
+        # Of five, coarser, with more rows than columns, and no tile at the last plane.
+        "lightslab_sheets_five": with_sheets(
+            field(25, slabs=5, depths=4, samples=4, blocks=0, channels=[4, 3]),
+            columns=8, rows=24, step=2.625, seed=32,
+        ),
+    }  # fmt: skip
 
 
 def field(
@@ -47,7 +58,7 @@ def field(
     ]
     structure = {
         "slabs": [slab(i, depths, seed) for i in range(slabs)],
-        "overlap": 0.375,
+        "overlap": 0.125,
         "features": features,
         "planes": planes,
         "decoder": {"samples": samples, "encoded": 5, "width": 8, "blocks": blocks,
@@ -72,7 +83,7 @@ def field(
 def slab(number: int, depths: int, seed: int) -> dict[str, Any]:
     """Its axis is turned by its number; x is right, y down, z forward."""
     u = numbers(8, 1, seed + 100 * number)[:, 0] - 0.5
-    lean = [(0.0, 0.0), (0.5, 0.0), (-0.25, 0.375), (-0.25, -0.5)][number]
+    lean = [(0.0, 0.0), (0.5, 0.0), (-0.25, 0.375), (-0.25, -0.5), (0.125, 0.25)][number]
     forward = np.array([*lean, -1.0])
     forward /= np.sqrt((forward**2).sum())
     right = np.array([-forward[2], 0.0, forward[0]])
@@ -91,6 +102,35 @@ def slab(number: int, depths: int, seed: int) -> dict[str, Any]:
         "low": [[float(v) for v in pair] for pair in low],
         "high": [[float(v) for v in pair] for pair in high],
     }
+
+
+def with_sheets(
+    parts: LightSlabParts, *, columns: int, rows: int, step: float, seed: int
+) -> LightSlabParts:
+    """``parts`` with sheets that wave, and a network that adds little to them."""
+    slabs = parts.structure["slabs"]
+    depths = len(slabs[0]["disparities"])
+    shape = (len(slabs), depths, rows // TILE, columns // TILE)
+    stored = numbers(int(np.prod(shape)), 1, seed).reshape(shape) > 0.35
+    if len(slabs) > 1:
+        stored[:, -1] = False
+    count = int(stored.sum())
+    texel = np.arange(TEXELS * count * CHANNELS).reshape(count, TILE, TILE, CHANNELS)
+    noise = numbers(texel.size, 1, seed + 1).reshape(texel.shape)
+    phase = texel // (TEXELS * CHANNELS) + 0.11 * (texel // CHANNELS % TEXELS) + texel % CHANNELS
+    wave = 4 * np.abs(phase / 4 % 1 - 0.5) * 0.45  # of a triangle: exact everywhere
+    alpha = np.clip(wave[..., 3:] + 0.1 * noise[..., 3:] - 0.05, 0, 1)
+    values = np.concatenate([wave[..., :3] * alpha + 0.02 * noise[..., :3], alpha], axis=3)
+    codes = np.floor(values * 255 / step + 0.5).astype(np.int32)
+    codes[0, 0, 0] = 255  # more than 1 once it is multiplied by the step
+    entry = {"columns": columns, "rows": rows, "tiles": count, "step": step}
+    last = f"sharpen_{len(parts.structure['decoder']['channels']) - 1}.weight"
+    return replace(
+        parts,
+        structure={**parts.structure, "sheets": entry},
+        weights={**parts.weights, last: parts.weights[last] * np.float32(0.05)},
+        sheets=SheetParts(stored=stored, codes=codes, step=step),
+    )
 
 
 def weights(structure: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
@@ -119,8 +159,8 @@ def light_info(info: SceneInfo) -> SceneInfo:
 
 
 def expected_maps(path: Path, views: tuple[CameraView, ...]) -> list[dict[str, Any]]:
-    """SPEC.md's maps at the bundle's cameras, row by row, with 5 decimals: of all stages, and where
-    there are several, of the first alone."""
+    """SPEC.md's maps at the bundle's cameras (those of ``decoded_maps``), row by row, with 5
+    decimals: of all stages, and where there are several, of the first alone."""
     found = []
     several = len(open_bundle(path).manifest["stages"]) > 1
     for number, stages in ((0, None), (1, None), *([(1, 1)] if several else [])):

@@ -42,6 +42,8 @@ from scene4d.bundle.splats import (
 from scene4d.splat_cloud import SplatCloud
 
 HERE = Path(__file__).resolve().parent / "conformance"
+KINDS = ("lpgs_family", "lightslab_three", "lightslab_sheets")
+"""Sound bundles that bad ones of other kinds than splats are made of."""
 
 
 def good(folder: Path) -> None:
@@ -202,9 +204,9 @@ class Altered(BundleWriter):
         return super().to_bytes()
 
 
-def bad(folder: Path, source: Path, family: Path, light: Path) -> None:
+def bad(folder: Path, source: Path, family: Path, light: Path, sheets: Path) -> None:
     """Writes the bad bundles and errors.json; ``family`` is a sound bundle of kind lpgs, ``light``
-    of kind lightslab."""
+    of kind lightslab, ``sheets`` one with sheets."""
     folder.mkdir(parents=True)
     errors: dict[str, dict[str, str]] = {}
 
@@ -221,6 +223,10 @@ def bad(folder: Path, source: Path, family: Path, light: Path) -> None:
         save(name, Altered(family, alter).to_bytes(), reason, error)
     for name, (alter, reason, error) in broken_lights().items():
         save(name, Altered(light, alter).to_bytes(), reason, error)
+    for name, (alter, reason, error) in broken_sheets().items():
+        save(name, Altered(sheets, alter).to_bytes(), reason, error)
+    told = ("a tile less than is counted", "tiles of sheets are stored, not")
+    save("sheets_one_less", one_tile_less(sheets), *told)
     for name, (member, data, reason, error) in broken_members(source).items():
         writer = Altered(source, lambda m: None)
         writer.replace_member(member, data)
@@ -493,6 +499,70 @@ def broken_lights() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, str
     }  # fmt: skip
 
 
+def broken_sheets() -> dict[str, tuple[Callable[[dict[str, Any]], Any], str, str]]:
+    """Manifests of light fields with sheets that lie about these."""
+    entry = ("lightslab", "sheets")
+    plain = {"type": "uniform", "step": [1.0], "offset": [0.0]}
+
+    def one_more_tile(manifest: dict[str, Any]) -> None:
+        manifest["lightslab"]["sheets"]["tiles"] += 1
+
+    def at_infinity(manifest: dict[str, Any]) -> None:
+        manifest["lightslab"]["slabs"][0]["disparities"][0] = 0.0
+
+    def turned(manifest: dict[str, Any]) -> None:
+        """As many places, of which other ones are stored than are counted."""
+        array(manifest, "sheet_tiles")["low"] = [1]
+
+    def brighter(manifest: dict[str, Any]) -> None:
+        array(manifest, "sheet_texels")["low"][0] += 100
+
+    def wider(manifest: dict[str, Any]) -> None:
+        manifest["lightslab"]["sheets"].update(columns=4096, rows=4096)
+        slab = manifest["lightslab"]["slabs"][0]
+        slab["disparities"] += range(1, 13)
+        slab["low"] += [[0, 0]] * 12
+        slab["high"] += [[1, 1]] * 12
+
+    return {
+        "sheets_count_lies": (one_more_tile, "a tile more than the arrays have",
+                              "array 'sheet_texels' should be"),
+        "sheets_not_whole": (setter(*entry, "rows", 20), "rows that are no multiple of 8",
+                             "no whole tiles"),
+        "sheets_other_size": (setter(*entry, "columns", 32), "columns that the tiles do not have",
+                              "array 'sheet_tiles' should be"),
+        "sheets_no_tiles": (rename_array("sheet_tiles", "sheet_tides"), "no array sheet_tiles",
+                            "'sheet_tiles' is missing"),
+        "sheets_no_texels": (rename_array("sheet_texels", "sheet_taxes"), "no array sheet_texels",
+                             "'sheet_texels' is missing"),
+        "sheets_at_infinity": (at_infinity, "a sheet at disparity 0", "at infinity"),
+        "sheets_tiles_two": (turned, "tiles that are stored twice", "neither stored nor not"),
+        "sheets_out_of_range": (brighter, "texels above 255", "outside 0 to 255"),
+        "sheets_fine_step": (setter(*entry, "step", 0.5), "a step below 1", "out of range"),
+        "sheets_no_step": (lambda m: m["lightslab"]["sheets"].pop("step") and None, "no step",
+                           "step is missing"),
+        "sheets_quantiser": (on_array("sheet_tiles", quantiser=plain), "a quantiser of tiles",
+                             "must not have"),
+        "sheets_huge": (wider, "places for 285 million texels", "places of tiles"),
+        "sheets_falling": (setter("lightslab", "slabs", 0, "disparities",
+                                  [0.5, 0.4, 0.3, 0.2, 0.1]),
+                           "disparities that fall", "do not rise"),
+    }  # fmt: skip
+
+
+def one_tile_less(path: Path) -> bytes:
+    """The bundle, with the place of its first tile marked as empty."""
+    bundle = open_bundle(path)
+    arrays = decode_scene(bundle).arrays
+    tiles = arrays["sheet_tiles"].codes.copy()
+    tiles[int(np.argmax(tiles))] = 0
+    arrays["sheet_tiles"] = replace(arrays["sheet_tiles"], codes=tiles)
+    coded = encode_scene(None, list(arrays.values()))
+    entries = {name: bundle.manifest[name] for name in ("count", "sh_degree", "lightslab")}
+    coded = replace(coded, manifest={**entries, **coded.manifest})
+    return bundle_writer("lightslab", coded, scene_of(bundle)).to_bytes()
+
+
 def broken_members(source: Path) -> dict[str, tuple[str, bytes, str, str]]:
     """Members with other content under a hash that fits."""
     bundle = open_bundle(source)
@@ -522,7 +592,7 @@ def main() -> None:
     shutil.rmtree(HERE / "bad", ignore_errors=True)
     shutil.rmtree(HERE / "good" / "unpacked", ignore_errors=True)
     good(HERE / "good")
-    sound = [HERE / "good" / f"{name}.s4d" for name in ("lpgs_family", "lightslab_three")]
+    sound = [HERE / "good" / f"{name}.s4d" for name in KINDS]
     bad(HERE / "bad", _base(), *sound)
     size = sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file())
     print(f"{len(list(HERE.rglob('*')))} files, {size:,} bytes")

@@ -369,7 +369,11 @@ def rotate(v, x):
 
 
 def light_maps(manifest, codes, camera, stages=None):
-    """Section 8, in doubles: the maps r, g, b, a (after their sigmoids), z, coverage."""
+    """Section 8, in doubles: the maps r, g, b, a (after their sigmoids), z, coverage.
+
+    With sheets: r, g, b, a as shown before black, coverage, and what the sheets alone give:
+    ``seen`` (their alpha) and ``distance`` along the ray (0 where nothing is seen).
+    """
     spec = manifest["lightslab"]
     field = LightField(manifest, codes, len(manifest["stages"]) if stages is None else stages)
     k, n = spec["decoder"]["samples"], len(spec["decoder"]["channels"])
@@ -380,13 +384,28 @@ def light_maps(manifest, codes, camera, stages=None):
     features = np.zeros((down * k, across * k, len(spec["planes"]) * spec["features"]))
     coverage = np.zeros((down * k, across * k))
     c2w = np.array(camera["c2w"])
-    for row, column in np.ndindex(coverage.shape):
-        x, y = (column + 0.5) * size - unit, (row + 0.5) * size - unit
+
+    def direction(x, y):
         local = [(x - camera["cx"]) / camera["fx"], (camera["cy"] - y) / camera["fy"], -1.0]
-        direction = c2w[:3, :3] @ local
-        direction /= np.linalg.norm(direction)
-        features[row, column], coverage[row, column] = field.ray(c2w[:3, 3], direction)
+        return c2w[:3, :3] @ local / np.linalg.norm(c2w[:3, :3] @ local)
+
+    for row, column in np.ndindex(coverage.shape):
+        found = field.ray(
+            c2w[:3, 3], direction((column + 0.5) * size - unit, (row + 0.5) * size - unit)
+        )
+        features[row, column], coverage[row, column] = found
     raw = field.picture(features)[:, :height, :width]
+    if "sheets" in spec:
+        seen = np.array(
+            [
+                [field.on_sheets(c2w[:3, 3], direction(x + 0.5, y + 0.5)) for x in range(width)]
+                for y in range(height)
+            ]
+        ).transpose(2, 0, 1)
+        shown = np.clip(seen[:4] + raw[:4], 0, 1) * seen[5]
+        distance = np.maximum(0, seen[4] / np.where(seen[3] > 0, seen[3], 1))
+        maps = {**dict(zip("rgba", shown, strict=True)), "coverage": seen[5]}
+        return {**maps, "seen": seen[3], "distance": distance}
     covered = enlarged(coverage, unit // k)[unit : unit + height, unit : unit + width]
     sigmoids = dict(zip("rgba", 1 / (1 + np.exp(-raw[:4])), strict=True))
     return {**sigmoids, "z": raw[4], "coverage": covered}
@@ -419,23 +438,32 @@ class LightField:
                 bias = values_of(name[:-6] + "bias", manifest, codes)[:, 0].astype(np.float64)
                 weight = values_of(name, manifest, codes).astype(np.float64)
                 self.layers[name[4:-7]] = weight.reshape(len(bias), -1), bias
+        if "sheets" in spec:
+            self.numbers, self.texels = sheet_texels(manifest, codes)
 
-    def weights(self, direction):
+    def weights(self, origin, direction):
         """Of every slab."""
-        axes = np.array([slab["rotation"][2] for slab in self.spec["slabs"]])
-        angles = np.arccos(np.clip(axes @ direction, -1, 1))
-        t = np.clip(1 - (angles - angles.min()) / self.spec["overlap"], 0, 1)
+        costs = []
+        for number, slab in enumerate(self.spec["slabs"]):
+            o, d, parallel = self.local(number, origin, direction)
+            tangent = np.zeros(2) if parallel else d[:2] / d[2]
+            reach = slab["disparities"][-1] - slab["disparities"][0]
+            cost = np.linalg.norm(o[:2] - o[2] * tangent) * reach
+            cost += 0.05 * np.linalg.norm(tangent) + 0.001
+            costs.append(cost / max(self.coordinates(number, origin, direction)[1], 1e-6))
+        costs = np.array(costs)
+        t = np.clip(1 - (costs - costs.min()) / self.spec["overlap"], 0, 1)
         w = t * t * (3 - 2 * t)
         if len(w) > 3:
             w = np.maximum(w - np.sort(w)[-4], 0)
             if w.sum() <= 1e-6:
-                w = (np.arange(len(w)) == angles.argmin()).astype(float)
+                w = (np.arange(len(w)) == costs.argmin()).astype(float)
         return w / w.sum()
 
     def ray(self, origin, direction):
         """Features and coverage."""
         features, coverage = 0, 0
-        for number, weight in enumerate(self.weights(direction)):
+        for number, weight in enumerate(self.weights(origin, direction)):
             if weight > 0:
                 coordinates, inside = self.coordinates(number, origin, direction)
                 found = [
@@ -446,11 +474,50 @@ class LightField:
                 coverage += weight * inside
         return features, coverage
 
-    def coordinates(self, number, origin, direction):
+    def on_sheets(self, origin, direction):
+        """Red, green, blue, alpha, depth, coverage of one pixel's ray."""
+        total = np.zeros(6)
+        for number, weight in enumerate(self.weights(origin, direction)):
+            if weight > 0:
+                coordinates, inside = self.coordinates(number, origin, direction)
+                o, d, parallel = self.local(number, origin, direction)
+                disparities = self.spec["slabs"][number]["disparities"]
+                left, found, far = 1.0, np.zeros(4), 0.0
+                for p in reversed(range(len(disparities))):
+                    value = self.on_sheet(number, p, *coordinates[2 * p : 2 * p + 2])
+                    found = found + left * value
+                    far += left * value[3] / disparities[p]
+                    left *= 1 - value[3]
+                depth = (far - found[3] * o[2]) / (1.0 if parallel else d[2])
+                total += weight * np.array([*found, depth, inside])
+        return total
+
+    def on_sheet(self, slab, plane, a, b):
+        """Red, green, blue, alpha of one sheet at coordinates a, b."""
+        rows, columns = self.spec["sheets"]["rows"], self.spec["sheets"]["columns"]
+        x = np.clip((a + 1) / 2 * (columns - 1), 0, columns - 1)
+        y = np.clip((b + 1) / 2 * (rows - 1), 0, rows - 1)
+        i, j = min(int(x), columns - 2), min(int(y), rows - 2)
+        numbers, total = self.numbers[slab, plane], np.zeros(4)
+        if numbers[j // 8, i // 8] < 0:
+            return total
+        for row, column in np.ndindex(2, 2):
+            tile = numbers[(j + row) // 8, (i + column) // 8]
+            if tile >= 0:
+                weight = (1 - abs(y - j - row)) * (1 - abs(x - i - column))
+                total += weight * self.texels[tile, (j + row) % 8, (i + column) % 8]
+        return total
+
+    def local(self, number, origin, direction):
+        """Origin and direction in the slab's frame, and whether the ray is parallel to it."""
         slab = self.spec["slabs"][number]
         o = np.array(slab["rotation"]) @ (origin - np.array(slab["viewpoint"]))
         d = np.array(slab["rotation"]) @ direction
-        parallel = d[2] <= 0.2
+        return o, d, d[2] <= 0.2
+
+    def coordinates(self, number, origin, direction):
+        slab = self.spec["slabs"][number]
+        o, d, parallel = self.local(number, origin, direction)
         tangent = np.zeros(2) if parallel else d[:2] / d[2]
         found = []
         for s, low, high in zip(slab["disparities"], slab["low"], slab["high"], strict=True):
@@ -498,6 +565,40 @@ class LightField:
             part = x[row : row + len(x) - 2, column : column + x.shape[1] - 2]
             total += part @ weight[:, :, row, column].T
         return total
+
+
+def sheet_texels(manifest, codes):
+    """Numbers of tiles [slabs, planes, down, across], -1 where there is none, and their texels."""
+    spec, slabs = manifest["lightslab"]["sheets"], manifest["lightslab"]["slabs"]
+    stored = codes["sheet_tiles"][:, 0]
+    assert set(stored) <= {0, 1} and stored.sum() == spec["tiles"]
+    planes, down, across = len(slabs[0]["disparities"]), spec["rows"] // 8, spec["columns"] // 8
+    numbers = np.where(stored, np.cumsum(stored) - 1, -1)
+    numbers = numbers.reshape(len(slabs), planes, down, across)
+    found = np.zeros((spec["tiles"], 8, 8, 4), dtype=np.int64)
+    for slab, plane, row, column in np.argwhere(numbers >= 0):
+        tiles = numbers[slab, plane]
+
+        def code(x, y, tiles=tiles):
+            """r, g, b, a of a texel of this sheet, counted from its corner."""
+            if x < 0 or y < 0 or tiles[y // 8, x // 8] < 0:
+                return np.zeros(4, dtype=np.int64)
+            return found[tiles[y // 8, x // 8], y % 8, x % 8]
+
+        tile = tiles[row, column]
+        for i, j in np.ndindex(8, 8):
+            x, y = 8 * column + j, 8 * row + i
+            w, n, nw = code(x - 1, y), code(x, y - 1), code(x - 1, y - 1)
+            e = codes["sheet_texels"][64 * tile + 8 * i + (7 - j if i % 2 else j)]
+            low, high = min(w[3], n[3]), max(w[3], n[3])
+            m = low if nw[3] >= high else high if nw[3] <= low else w[3] + n[3] - nw[3]
+            a, both = m + e[0], w[3] + n[3]
+            p = [a // 2 if not both else (2 * a * (w[c] + n[c]) + both) // (2 * both)
+                 for c in range(3)]  # fmt: skip
+            rgb = [p[0] + e[1] + e[2], p[1] + e[1], p[2] + e[1] + e[3]]
+            assert min(*rgb, a) >= 0 and max(*rgb, a) <= 255
+            found[tile, i, j] = [*rgb, a]
+    return numbers, np.minimum(255, np.floor(spec["step"] * found + 0.5)) / 255
 
 
 def shuffled(x):

@@ -95,10 +95,17 @@ def test_two_decoders_get_the_stored_maps_of_light_fields(path):
         number, stages = wanted["camera"], wanted["stages"]
         theirs = independent.light_maps(manifest, codes, manifest["cameras"][number], stages)
         ours = decoded_maps(read_light_slabs(path, stages=stages), views[number])
-        for name in ("r", "g", "b", "a", "z", "coverage"):
+        own = ("seen", "distance") if "sheets" in manifest["lightslab"] else ("z",)
+        for name in ("r", "g", "b", "a", "coverage", *own):
             stored = np.array(wanted[name]).reshape(wanted["height"], wanted["width"])
-            np.testing.assert_allclose(theirs[name], stored, rtol=0, atol=3e-5)
-            np.testing.assert_allclose(ours[name], stored, rtol=0, atol=3e-5)
+            # A quotient of two sums, which means nothing where the sheets show next to nothing.
+            known = (
+                np.array(wanted["seen"]).reshape(stored.shape) > 1 / 16
+                if name == "distance"
+                else np.ones(stored.shape, dtype=bool)
+            )
+            for found in (theirs[name], np.asarray(ours[name])):
+                np.testing.assert_allclose(found[known], stored[known], rtol=0, atol=3e-5)
 
 
 def view_camera(entry):
@@ -132,7 +139,7 @@ def test_the_conformance_files_are_what_their_script_makes(tmp_path, monkeypatch
     monkeypatch.setattr(maker, "HERE", tmp_path)
     maker.main()
     made = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
-    assert len(made) > 80
+    assert len(made) > 100
     for path in made:
         stored = CONFORMANCE / path.relative_to(tmp_path)
         assert stored.is_file(), path
@@ -147,7 +154,7 @@ def test_the_conformance_files_are_what_their_script_makes(tmp_path, monkeypatch
             # float32 through some five layers, summed in another order on another machine
             np.testing.assert_allclose(new, old, rtol=1e-5, atol=2e-5)
     size = sum(p.stat().st_size for p in CONFORMANCE.rglob("*") if p.is_file())
-    assert size < 2_000_000
+    assert size < 2_500_000
 
 
 def numbers_of(document):

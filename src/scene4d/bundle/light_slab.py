@@ -1,6 +1,6 @@
-"""Bundles of kind ``lightslab``: feature planes of light slabs, and the network that reads them.
+"""Bundles of kind ``lightslab``: feature planes of light slabs, the network that reads them, sheets.
 
-Decoding needs numpy alone and gives planes and layers; a picture is made from them by a player, or
+Decoding needs no torch and gives planes, layers and texels; a picture is made from them by a player, or
 by ``scene4d.exporters.light_slab``. SPEC.md, section 8. Source of the method: LightSpeed, arXiv
 2310.16832.
 """
@@ -17,6 +17,14 @@ from scene4d.bundle.arrays import MAX_COMPONENTS, CodedArray, dequantise, unifor
 from scene4d.bundle.coding import Coded, Decoded, decode_scene, encode_scene
 from scene4d.bundle.container import Bundle
 from scene4d.bundle.quantise import rounded
+from scene4d.bundle.sheets import (
+    SheetArrays,
+    SheetParts,
+    array_sizes,
+    check_sheets,
+    sheet_arrays,
+    sheets_of,
+)
 from scene4d.bundle.splats import error_of
 from scene4d.errors import DataError
 
@@ -44,6 +52,7 @@ class LightSlabParts:
     weights: Mapping[str, np.ndarray]
     """``LAYER.weight`` and ``LAYER.bias`` of every layer of :func:`layer_shapes`, float32."""
     weight_levels: int = WEIGHT_LEVELS
+    sheets: SheetParts | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,12 +66,19 @@ class LightSlabArrays:
     """Weight, shaped as :func:`layer_shapes` says, and bias of each layer, float32."""
     bits: int
     """Of the planes' codes, sign included."""
+    sheets: SheetArrays | None = None
 
 
 def content_of(manifest: Mapping[str, Any]) -> str:
     """What a bundle of this kind holds, for people."""
     planes, slabs = (len(manifest[KIND][name]) for name in ("planes", "slabs"))
-    return f"a light field of {slabs} slab{'s' * (slabs > 1)} and {planes} planes"
+    told = f"a light field of {slabs} slab{'s' * (slabs > 1)} and {planes} planes"
+    sheets = manifest[KIND].get("sheets")
+    if sheets is None:
+        return told
+    size, tiles = f"{sheets['columns']} x {sheets['rows']}", sheets["tiles"]
+    number = slabs * len(manifest[KIND]["slabs"][0]["disparities"])
+    return f"{told}, with {number} sheets of {size} texels, {tiles:,} of their tiles stored"
 
 
 def encode_light_slab(parts: LightSlabParts) -> Coded:
@@ -96,6 +112,10 @@ def encode_light_slab(parts: LightSlabParts) -> Coded:
                 own_contexts=False,
             )
         )
+    if (parts.sheets is None) != ("sheets" not in structure):
+        raise ValueError("sheets without their entry, or an entry without sheets")
+    if parts.sheets is not None:
+        arrays += sheet_arrays(parts.sheets, structure)
     coded = encode_scene(None, arrays)
     manifest = {"count": 0, "sh_degree": 0, KIND: dict(structure), **coded.manifest}
     return replace(coded, manifest=manifest)
@@ -163,6 +183,10 @@ def checked_structure(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, shape in layer_shapes(structure).items():
         _check_array(arrays, f"net_{name}_weight", (int(np.prod(shape)), 1, 0))
         _check_array(arrays, f"net_{name}_bias", (shape[0], 1, 0))
+    for name, size in array_sizes(structure).items():
+        _check_array(arrays, name, size)
+        if "quantiser" in arrays[name]:
+            raise DataError(f"array {name!r} has a quantiser, which it must not have")
     return structure
 
 
@@ -200,6 +224,8 @@ def _check_structure(structure: Mapping[str, Any]) -> None:
         turn = np.array(slab["rotation"], dtype=np.float64)
         if np.abs(turn @ turn.T - np.eye(3)).max() > MAX_TURN or np.linalg.det(turn) < 0:
             raise DataError(f"{KIND}.slabs[{number}].rotation is no rotation")
+        if (np.diff(np.float32(slab["disparities"])) <= 0).any():
+            raise DataError(f"the disparities of {KIND}.slabs[{number}] do not rise")
     stages = [plane["stage"] for plane in structure["planes"]]
     if stages[0] != 0 or stages != sorted(stages):
         raise DataError(f"the stages of {KIND}.planes do not rise from 0")
@@ -207,6 +233,7 @@ def _check_structure(structure: Mapping[str, Any]) -> None:
         raise DataError(f"a plane of {KIND} has an axis beyond the {2 * count} coordinates")
     if len(structure["slabs"]) * structure["features"] > MAX_COMPONENTS:
         raise DataError(f"slabs times features of {KIND} are above {MAX_COMPONENTS}")
+    check_sheets(structure)
     decoder = structure["decoder"]
     if decoder["samples"] not in [1 << i for i in range(len(decoder["channels"]) + 1)]:
         raise DataError(
@@ -232,5 +259,6 @@ def _arrays_of(structure: Mapping[str, Any], decoded: Decoded) -> LightSlabArray
         weight = dequantise(f"net_{name}_weight", decoded.arrays).reshape(shape)
         layers[name] = weight, dequantise(f"net_{name}_bias", decoded.arrays)[:, 0]
     return LightSlabArrays(
-        structure=structure, planes=planes, layers=layers, bits=largest.bit_length() + 1
-    )
+        structure=structure, planes=planes, layers=layers, bits=largest.bit_length() + 1,
+        sheets=sheets_of(structure, decoded.arrays),
+    )  # fmt: skip

@@ -119,6 +119,7 @@ def summarise_light_field(path: Path) -> dict[str, Any] | None:
         return None
     shape = manifest[KIND]
     slabs, features = len(shape["slabs"]), shape["features"]
+    sheets = shape.get("sheets")
     return {
         "kind": "light field",
         "path": str(path.resolve()),
@@ -128,6 +129,7 @@ def summarise_light_field(path: Path) -> dict[str, Any] | None:
         "depths": len(shape["slabs"][0]["disparities"]),
         "planes": len(shape["planes"]),
         "plane_values": slabs * features * sum(p["columns"] * p["rows"] for p in shape["planes"]),
+        "sheets": sheets and f"{sheets['columns']} x {sheets['rows']}, {sheets['tiles']:,} tiles",
         "network": shape["decoder"],
         "focal_length": shape["focal"],
         **summarise_bundle(path, network=False),

@@ -124,7 +124,8 @@ def _light_field(source: ExportSource) -> Bundled:
         kind=LIGHT_SLAB,
         encode=lambda factor: encode_light_slab(light_slab_parts(scene, factor=factor)),
         info=field_info(source, centre - reach, centre + reach),
-        what=f"a light field of {slabs} and {len(scene.plane_set.planes)} planes",
+        what=f"a light field of {slabs} and {len(scene.plane_set.planes)} planes"
+        + (f", with {scene.sheets.num_tiles:,} tiles of sheets" if scene.sheets else ""),
     )
 
 

@@ -19,7 +19,10 @@ from scene4d.bundle.light_slab import (
     decode_light_slab,
     layer_shapes,
 )
+from scene4d.bundle.quantise import rounded
+from scene4d.bundle.sheets import MAX_CODE, SheetArrays, SheetParts
 from scene4d.cameras.camera import Camera
+from scene4d.cameras.rays import camera_rays
 from scene4d.errors import DataError, UsageError
 from scene4d.representations.light_slabs.decoder import DecoderShape
 from scene4d.representations.light_slabs.light_slabs import (
@@ -28,6 +31,7 @@ from scene4d.representations.light_slabs.light_slabs import (
     LightSlabsSettings,
 )
 from scene4d.representations.light_slabs.planes import PlanesShape, plane_codes
+from scene4d.representations.light_slabs.sheets import Sheets
 from scene4d.representations.light_slabs.slabs import Slabs
 from scene4d.representations.plane_lookup import Plane, PlaneSet
 
@@ -66,13 +70,35 @@ def light_slab_parts(
         step = plane_codes(grid, scene.settings.bits)[1] * factor
         codes.append((grid / step).round().int().cpu().numpy())
         steps.append(step[:, 0, 0].cpu().numpy())
+    structure, sheets = structure_of(scene), sheet_parts(scene, factor=factor)
+    if sheets is not None:
+        structure["sheets"]["step"] = sheets.step
     return LightSlabParts(
-        structure=structure_of(scene),
+        structure=structure,
         codes=codes,
         steps=steps,
         weights=weights_of(scene),
         weight_levels=max(3, round((weight_levels - 1) / factor) + 1),
+        sheets=sheets,
     )
+
+
+@torch.no_grad()
+def sheet_parts(scene: LightSlabs, *, factor: float = 1.0) -> SheetParts | None:
+    """The sheets' integers at the step they were trained for, ``factor`` times coarser."""
+    sheets = scene.sheets
+    if sheets is None:
+        return None
+    step = _sheet_step(scene, factor)
+    codes = (255 / step * sheets.texels.double()).round().clamp(0, MAX_CODE)
+    return SheetParts(
+        stored=sheets.stored.cpu().numpy(), codes=codes.int().cpu().numpy(), step=step
+    )
+
+
+def _sheet_step(scene: LightSlabs, factor: float = 1.0) -> float:
+    """In 1/255. Finer than that is nothing to a player, which keeps 8 bits."""
+    return min(255.0, max(1.0, rounded(255 * scene.settings.sheet_step * factor)))
 
 
 def structure_of(scene: LightSlabs) -> dict[str, Any]:
@@ -88,7 +114,14 @@ def structure_of(scene: LightSlabs) -> dict[str, Any]:
         }
         for i in range(slabs.num_slabs)
     ]
-    planes = scene.plane_set.planes
+    planes, sheets = scene.plane_set.planes, {}
+    if scene.sheets is not None:
+        sheets["sheets"] = {
+            "columns": scene.sheets.columns,
+            "rows": scene.sheets.rows,
+            "tiles": scene.sheets.num_tiles,
+            "step": _sheet_step(scene),
+        }
     return {
         "slabs": frames,
         "overlap": _number(slabs.overlap),
@@ -109,6 +142,7 @@ def structure_of(scene: LightSlabs) -> dict[str, Any]:
             "radius": _number(scene.settings.content_radius),
         },
         "focal": _number(float(scene.focal)),
+        **sheets,
     }
 
 
@@ -155,13 +189,17 @@ def light_slabs_of(arrays: LightSlabArrays) -> LightSlabs:
         slabs=len(structure["slabs"]), features=structure["features"], stored=stored
     )
     decoder = DecoderShape.from_plain({"inputs": planes.plane_set().width, **structure["decoder"]})
+    settings = LightSlabsSettings(
+        content_radius=structure["content"]["radius"], opaque=False, bits=arrays.bits
+    )
+    if "sheets" in structure:
+        settings = replace(settings, sheet_step=structure["sheets"]["step"] / 255)
     scene = LightSlabs(
         slabs=_slabs(structure),
         planes=planes,
         decoder=decoder,
-        settings=LightSlabsSettings(
-            content_radius=structure["content"]["radius"], opaque=False, bits=arrays.bits
-        ),
+        settings=settings,
+        sheets=_sheets(arrays.sheets),
         content_centre=torch.tensor(structure["content"]["centre"], dtype=torch.float32),
     )
     scene.focal.fill_(structure["focal"])
@@ -176,6 +214,14 @@ def light_slabs_of(arrays: LightSlabArrays) -> LightSlabs:
     if not all(bool(torch.isfinite(p).all()) for p in scene.parameters()):
         raise DataError("a value of the light field is not a finite number")
     return scene.eval()
+
+
+def _sheets(sheets: SheetArrays | None) -> Sheets | None:
+    if sheets is None:
+        return None
+    return Sheets(
+        stored=torch.from_numpy(sheets.stored.copy()), texels=torch.from_numpy(sheets.texels)
+    )
 
 
 def _layers(scene: LightSlabs) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
@@ -212,8 +258,19 @@ def _numbers(tensor: Tensor) -> Any:
 @torch.no_grad()
 def decoded_maps(scene: LightSlabs, camera: Camera) -> dict[str, Float[Tensor, "height width"]]:
     """SPEC.md's maps at one camera of the trained scale: ``r g b a`` after their sigmoids, ``z``
-    as it is, and ``coverage``, which is in none of them."""
+    as it is, and ``coverage``, which is in none of them.
+
+    With sheets: ``r g b a`` as they are shown on black, ``coverage``, and of the sheets alone
+    their alpha ``seen`` and the ``distance`` along the ray, 0 where nothing is seen.
+    """
     batch = replace(camera, c2w=camera.c2w[None], K=camera.K[None])
     raw, coverage = scene._decoded(batch)  # what render() makes its picture of
-    maps = dict(zip("rgba", torch.sigmoid(raw[0, :4]), strict=True))
-    return {**maps, "z": raw[0, 4], "coverage": coverage[0]}
+    if scene.sheets is None:
+        maps = dict(zip("rgba", torch.sigmoid(raw[0, :4]), strict=True))
+        return {**maps, "z": raw[0, 4], "coverage": coverage[0]}
+    shown, alpha, coverage = (m[0] for m in scene._shown(batch, depth=False))
+    seen, _, depth = scene._on_sheets(batch)
+    rays = camera_rays(camera)
+    distance = depth[0] / (rays.directions @ -camera.c2w[:3, 2])
+    maps = dict(zip("rgba", (*shown, alpha[0]), strict=True))
+    return {**maps, "coverage": coverage[0], "seen": seen[0, 3], "distance": distance}
