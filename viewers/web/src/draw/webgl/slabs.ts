@@ -13,9 +13,8 @@ import { float, INDEX_ROW, SLAB_ROWS } from "../layout";
 
 /**
  * `through`: the direction of a place in the picture, in the camera's frame. `tangentIn`: its
- * tangent in a slab, and whether it crosses the slab's planes. `placeOn`: its coordinates on a
- * plane; `coordinate`: one of them. `route`: fills `chosen`, `shares` and `covers` (how much of the ray is inside) with the
- * slabs that count for it.
+ * tangent in a slab. `placeOn`: its coordinates on a plane; `coordinate`: one of them. `route`
+ * fills `chosen`, `shares` and `covers` (how much of the ray is inside) with the slabs that count.
  */
 export function slabSource(shape: FieldShape): string {
   const depths = shape.slabs[0]!.disparities.length;
@@ -117,7 +116,7 @@ void route(vec3 direction) {
 `;
 }
 
-/** \`sheetsAlong\`: colour times alpha, and alpha, of one slab's sheets laid over each other. */
+/** `sheetsAlong`: colour times alpha, and alpha, of one slab's sheets laid over each other. */
 export function sheetSource(shape: FieldShape, sheets: FieldSheets): string {
   const { columns, rows } = shape.sheets!;
   const depths = shape.slabs[0]!.disparities.length;
