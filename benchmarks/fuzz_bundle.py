@@ -164,8 +164,11 @@ def change_field(field: dict[str, Any], rng: np.random.Generator) -> None:
     """Other sizes and places of a light field's slabs, planes and network."""
     plane = field["planes"][rng.integers(0, len(field["planes"]))]
     slab = field["slabs"][rng.integers(0, len(field["slabs"]))]
-    choice = rng.integers(0, 6)
-    if choice == 0:
+    choice = rng.integers(0, 8 if "sheets" in field else 6)
+    if choice >= 6:
+        name = ("columns", "rows", "tiles", "step")[rng.integers(0, 4)]
+        field["sheets"][name] = int(rng.choice([0, 1, 2, 8, 12, 16, 24, 255, 4096, 65535]))
+    elif choice == 0:
         name = ("samples", "encoded", "width", "blocks")[rng.integers(0, 4)]
         field["decoder"][name] = int(rng.choice([0, 1, 2, 4, 8, 16, 64, 128, 512]))
     elif choice == 1:
@@ -225,6 +228,8 @@ def fuzz(files: int, seed: int, folder: Path, kind: str | None = None) -> Counte
     """Outcomes of ``files`` mutations. Raises AssertionError when one breaks a bound."""
     sources = sources_of(kind)
     told: Counter[str] = Counter()
+    for path in sources:
+        decoded(open_bundle(path))  # so that compiling is in no one's time
     for number in range(files):
         rng = np.random.default_rng((seed, number))
         data = mutated(sources[number % len(sources)], rng)

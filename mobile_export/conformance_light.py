@@ -12,8 +12,8 @@ from conformance_scenes import numbers
 
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.light_slab import LightSlabParts, layer_shapes
-from scene4d.bundle.sheets import CHANNELS, TEXELS, TILE, SheetParts
 from scene4d.bundle.scene_info import CameraView, SceneInfo
+from scene4d.bundle.sheets import CHANNELS, TEXELS, TILE, SheetParts
 from scene4d.cameras.camera import Camera
 from scene4d.exporters.light_slab import decoded_maps, read_light_slabs
 

@@ -31,6 +31,19 @@ def test_a_size_of_ones_own_coarsens_it(tmp_path: Path) -> None:
     assert again.plane_set.planes == read_light_slabs(FIELD).plane_set.planes
 
 
+def test_a_field_with_sheets_lands_on_a_size(tmp_path: Path) -> None:
+    path = GOOD / "lightslab_sheets_five.s4d"
+    source = field_of(path)
+    assert source is not None
+    size = path.stat().st_size * 0.93
+    fitted = write_within(source, tmp_path / "a.s4d", target=None, target_mb=size / 1e6)
+    assert abs(fitted.size_mb * 1e6 / size - 1) < 0.021  # the search lands within 2%
+    before, after = read_light_slabs(path).sheets, read_light_slabs(tmp_path / "a.s4d").sheets
+    assert before is not None and after is not None
+    assert after.num_tiles == before.num_tiles and bool((after.stored == before.stored).all())
+    assert 0 < float((after.texels - before.texels).abs().mean()) < 0.05
+
+
 def test_files_of_splats_are_no_fields(tmp_path: Path) -> None:
     assert format_by_content(GOOD / "base.s4d") is not None
     assert field_of(GOOD / "base.s4d") is None

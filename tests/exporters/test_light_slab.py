@@ -22,13 +22,19 @@ from scene4d.exporters.source import ExportSource
 from scene4d.representations.light_slabs.decoder import DecoderShape
 from scene4d.representations.light_slabs.light_slabs import LightSlabs, LightSlabsSettings
 from scene4d.representations.light_slabs.planes import PlanesShape
+from scene4d.representations.light_slabs.sheets import Sheets
 from scene4d.representations.light_slabs.slabs import Slabs
 
 FOCAL = 40.0
 
 
 def random_slabs(
-    *, slabs: int = 2, samples: int = 2, opaque: bool = True, bits: int = 8
+    *,
+    slabs: int = 2,
+    samples: int = 2,
+    opaque: bool = True,
+    bits: int = 8,
+    sheets: Sheets | None = None,
 ) -> LightSlabs:
     """A field of contrast whose slabs are turned about the vertical, half a radian apart."""
     g = torch.Generator().manual_seed(3)
@@ -57,6 +63,7 @@ def random_slabs(
         settings=LightSlabsSettings(
             content_radius=1.25, opaque=opaque, bits=bits, quantise_at=0.5
         ),
+        sheets=sheets,
     )  # fmt: skip
     with torch.no_grad():
         scene.table.mul_(10)
@@ -66,6 +73,37 @@ def random_slabs(
         scene.focal.fill_(FOCAL)
     scene.on_progress(1.0)
     return scene.eval()
+
+
+def random_sheets(slabs: int = 2, step: float = 2.0) -> Sheets:
+    """On three planes, 32 x 24 texels, three tiles of four; values are multiples of a step."""
+    g = torch.Generator().manual_seed(4)
+    stored = torch.rand(slabs, 3, 3, 4, generator=g) < 0.75
+    tiles = int(stored.sum())
+    coarse = torch.rand(tiles, 4, 3, 3, generator=g)
+    texels = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear", align_corners=True)
+    texels = texels.permute(0, 2, 3, 1)
+    texels = torch.cat([texels[..., :3] * texels[..., 3:], texels[..., 3:]], dim=-1)
+    return Sheets(stored=stored, texels=(texels * 255 / step).round() * step / 255)
+
+
+def field_with_sheets(slabs: int = 2, samples: int = 2) -> LightSlabs:
+    """Its network adds about a tenth to what the sheets show."""
+    scene = random_slabs(slabs=slabs, samples=samples, opaque=False, sheets=random_sheets(slabs))
+    g = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        last = scene.decoder.sharpen[-1]
+        last.weight.copy_(0.02 * torch.randn(last.weight.shape, generator=g))
+    return scene
+
+
+@torch.no_grad()
+def keep_levels(scene: LightSlabs) -> None:
+    """The bundle keeps weights in 255 levels; gives the scene such weights."""
+    for name, parameter in scene.decoder.named_parameters():
+        levels = 254 if name.endswith("weight") else 65534
+        step = 2 * parameter.abs().max() / levels
+        parameter.copy_((parameter / step).round() * step)
 
 
 def camera(width: int = 45, height: int = 30, x: float = 0.2) -> Camera:
@@ -89,12 +127,7 @@ def test_what_is_read_back_renders_what_was_written(
     samples: int, opaque: bool, tmp_path: Path
 ) -> None:
     scene = random_slabs(samples=samples, opaque=opaque)
-    with torch.no_grad():
-        for name, parameter in scene.decoder.named_parameters():
-            # The bundle keeps weights in 255 levels; give the scene such weights.
-            levels = 254 if name.endswith("weight") else 65534
-            step = 2 * parameter.abs().max() / levels
-            parameter.copy_((parameter / step).round() * step)
+    keep_levels(scene)
     export(source(scene), tmp_path / "a.s4d")
     again = read_light_slabs(tmp_path / "a.s4d")
     for ours, theirs in zip(
@@ -192,3 +225,90 @@ def test_parts_of_other_sizes_are_an_error() -> None:
     cut = replace(parts, codes=[parts.codes[0][:, :-1], *parts.codes[1:]])
     with pytest.raises(ValueError, match="plane 0"):
         encode_light_slab(cut)
+
+
+@pytest.mark.parametrize("slabs", [1, 3, 4])
+def test_sheets_that_are_read_back_render_what_was_written(slabs: int, tmp_path: Path) -> None:
+    scene = field_with_sheets(slabs)
+    keep_levels(scene)
+    told = export(source(scene), tmp_path / "a.s4d")
+    assert scene.sheets is not None and f"{scene.sheets.num_tiles} tiles of sheets" in told
+    again = read_light_slabs(tmp_path / "a.s4d")
+    assert again.sheets is not None
+    assert torch.equal(again.sheets.stored, scene.sheets.stored)
+    # n / 255 by one division in double, and by two roundings in float32
+    torch.testing.assert_close(again.sheets.texels, scene.sheets.texels, rtol=0, atol=2e-7)
+    ours, theirs = (decoded_maps(s, camera()) for s in (again, scene))
+    assert float(theirs["r"].std()) > 0.05 and float(theirs["seen"].max()) > 0.5
+    # Steps have 7 digits, and the frames the same float32 numbers.
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-4)
+    assert bundle_faults(tmp_path / "a.s4d") == []
+
+
+def test_the_maps_of_sheets_are_what_is_rendered() -> None:
+    scene, seen_by = field_with_sheets(), camera()
+    maps = decoded_maps(scene, seen_by)
+    with torch.no_grad():
+        render = scene.render(seen_by, background=torch.tensor([0.5, 0.25, 1.0]), depth=True)
+    shown = torch.stack([maps[c] for c in "rgb"], dim=-1)
+    over = shown + (1 - maps["a"])[..., None] * torch.tensor([0.5, 0.25, 1.0])
+    torch.testing.assert_close(render.rgb, over, rtol=0, atol=1e-5)
+    torch.testing.assert_close(render.alpha, maps["a"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [2.0, 4.0])
+def test_a_bundle_of_a_bundle_with_sheets_is_the_same(step: float, tmp_path: Path) -> None:
+    scene = field_with_sheets()
+    scene.settings = replace(scene.settings, sheet_step=step / 255)
+    first = light_slab_parts(scene)
+    export(source(scene), tmp_path / "a.s4d")
+    second = light_slab_parts(read_light_slabs(tmp_path / "a.s4d"))
+    assert first.structure == second.structure and first.structure["sheets"]["step"] == step
+    assert first.sheets is not None and second.sheets is not None
+    np.testing.assert_array_equal(first.sheets.codes, second.sheets.codes)
+    np.testing.assert_array_equal(first.sheets.stored, second.sheets.stored)
+
+
+def test_a_smaller_bundle_has_coarser_sheets() -> None:
+    scene = field_with_sheets()
+    fine, coarse = (light_slab_parts(scene, factor=f) for f in (1.0, 3.0))
+    assert fine.sheets is not None and coarse.sheets is not None
+    assert (fine.sheets.step, coarse.sheets.step) == (2.0, 6.0)
+    assert coarse.structure["sheets"]["step"] == 6.0
+    bits = [encode_light_slab(p).bits["sheet_texels"] for p in (fine, coarse)]
+    # log2(3) = 1.6 bits fewer for each of four values, where the differences are not 0
+    assert bits[1] < 0.8 * bits[0]
+    finest = light_slab_parts(scene, factor=1 / 16)
+    assert finest.sheets is not None and finest.sheets.step == 1.0
+    # all values are codes of this step, and codes stay in a byte
+    assert finest.sheets.codes.max() <= 255 and (finest.sheets.codes % 2 == 0).all()
+
+
+def test_values_beyond_the_range_are_cut() -> None:
+    scene = field_with_sheets()
+    assert scene.sheets is not None
+    with torch.no_grad():
+        scene.sheets.texels[0, 0, 0] = torch.tensor([-0.2, 1.0, 1.5, 9.0])
+    parts = light_slab_parts(scene).sheets
+    assert parts is not None
+    assert parts.codes[0, 0, 0].tolist() == [0, 128, 191, 255]  # 127.5 to the even one, 1.5 * 127.5
+    assert parts.codes.max() <= 255
+
+
+def test_info_tells_of_sheets(tmp_path: Path) -> None:
+    scene = field_with_sheets()
+    assert scene.sheets is not None
+    export(source(scene), tmp_path / "a.s4d")
+    summary = summarise(tmp_path / "a.s4d")
+    assert summary["sheets"] == f"32 x 24, {scene.sheets.num_tiles} tiles"
+    assert {"sheet_tiles", "sheet_texels"} <= {row["name"] for row in summary["attributes"]}
+
+
+def test_sheets_without_an_entry_are_an_error() -> None:
+    parts = light_slab_parts(field_with_sheets())
+    with pytest.raises(ValueError, match="sheets"):
+        encode_light_slab(replace(parts, sheets=None))
+    bare = {k: v for k, v in parts.structure.items() if k != "sheets"}
+    with pytest.raises(ValueError, match="sheets"):
+        encode_light_slab(replace(parts, structure=bare))

@@ -1,8 +1,8 @@
-"""Bundles of kind ``lightslab``: feature planes of light slabs, the network that reads them, sheets.
+"""Bundles of kind ``lightslab``: feature planes of light slabs, their network, and their sheets.
 
-Decoding needs no torch and gives planes, layers and texels; a picture is made from them by a player, or
-by ``scene4d.exporters.light_slab``. SPEC.md, section 8. Source of the method: LightSpeed, arXiv
-2310.16832.
+Decoding needs no torch and gives planes, layers and texels; a picture is made from them by a
+player, or by ``scene4d.exporters.light_slab``. SPEC.md, section 8. Source of the method:
+LightSpeed, arXiv 2310.16832.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def _numbers(stored: np.ndarray) -> np.ndarray:
     return numbers.reshape(-1, *stored.shape[2:])
 
 
-@njit(inline="always", **_OPTIONS)
+@njit(**_OPTIONS)
 @no_type_check
 def _neighbour(numbers, codes, s, y, x, c):
     """Code of channel c at texel (x, y) of sheet s; 0 beyond it and where nothing is stored."""
@@ -148,7 +148,7 @@ def _neighbour(numbers, codes, s, y, x, c):
     return np.int64(codes[tile, y & 7, x & 7, c]) if tile >= 0 else 0
 
 
-@njit(inline="always", **_OPTIONS)
+@njit(**_OPTIONS)
 @no_type_check
 def _expected_alpha(numbers, codes, s, y, x):
     """The median, and the sum of the left and the upper neighbour."""
@@ -162,7 +162,7 @@ def _expected_alpha(numbers, codes, s, y, x):
     return w + n - nw, w + n
 
 
-@njit(inline="always", **_OPTIONS)
+@njit(**_OPTIONS)
 @no_type_check
 def _expected_colour(numbers, codes, s, y, x, c, alpha, total):
     """The neighbours' colour at this texel's alpha."""
@@ -172,7 +172,7 @@ def _expected_colour(numbers, codes, s, y, x, c, alpha, total):
     return (2 * alpha * both + total) // (2 * total)
 
 
-@njit(inline="always", **_OPTIONS)
+@njit(**_OPTIONS)
 @no_type_check
 def _item(tile, y, x):
     """Where a texel's item is; odd rows go back."""
