@@ -25,6 +25,7 @@ TEXELS = TILE * TILE
 CHANNELS = 4
 """Premultiplied red, green, blue, and alpha."""
 MAX_CODE = 255
+LEAST_DISPARITY = 1e-15
 MAX_PLACES = 1 << 22
 """Of tiles, stored or not."""
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
@@ -77,8 +78,8 @@ def check_sheets(structure: Mapping[str, Any]) -> None:
         return
     if sheets["columns"] % TILE or sheets["rows"] % TILE:
         raise DataError(f"sheets of {sheets['columns']} x {sheets['rows']} have no whole tiles")
-    if any(slab["disparities"][0] <= 0 for slab in structure["slabs"]):
-        raise DataError("a slab has a sheet at infinity: its first disparity is 0")
+    if any(slab["disparities"][0] < LEAST_DISPARITY for slab in structure["slabs"]):
+        raise DataError("a slab has a sheet at infinity: its first disparity is too small")
     places = int(np.prod(places_of(structure)))
     if places > MAX_PLACES:
         raise DataError(f"sheets have {places} places of tiles; at most {MAX_PLACES} are allowed")
@@ -112,7 +113,7 @@ def sheets_of(structure: Mapping[str, Any], arrays: Mapping[str, CodedArray]) ->
     if "sheets" not in structure:
         return None
     tiles = arrays["sheet_tiles"].codes[:, 0]
-    if not np.isin(tiles, (0, 1)).all():
+    if tiles.min() < 0 or tiles.max() > 1:
         raise DataError("a tile of a sheet is neither stored nor not")
     count, step = structure["sheets"]["tiles"], float(structure["sheets"]["step"])
     if int(tiles.sum()) != count:
