@@ -429,6 +429,7 @@ class LightField:
     def __init__(self, manifest, codes, stages):
         self.spec = spec = manifest["lightslab"]
         self.layers, self.planes = {}, []
+        self.frames = [{name: np.array(v) for name, v in slab.items()} for slab in spec["slabs"]]
         for number, plane in enumerate(spec["planes"]):
             values = values_of(f"plane_{number}", manifest, codes).astype(np.float64)
             shape = (plane["rows"], plane["columns"], len(spec["slabs"]), spec["features"])
@@ -444,7 +445,7 @@ class LightField:
     def weights(self, origin, direction):
         """Of every slab."""
         costs = []
-        for number, slab in enumerate(self.spec["slabs"]):
+        for number, slab in enumerate(self.frames):
             o, d, parallel = self.local(number, origin, direction)
             tangent = np.zeros(2) if parallel else d[:2] / d[2]
             reach = slab["disparities"][-1] - slab["disparities"][0]
@@ -510,21 +511,20 @@ class LightField:
 
     def local(self, number, origin, direction):
         """Origin and direction in the slab's frame, and whether the ray is parallel to it."""
-        slab = self.spec["slabs"][number]
-        o = np.array(slab["rotation"]) @ (origin - np.array(slab["viewpoint"]))
-        d = np.array(slab["rotation"]) @ direction
+        slab = self.frames[number]
+        o = slab["rotation"] @ (origin - slab["viewpoint"])
+        d = slab["rotation"] @ direction
         return o, d, d[2] <= 0.2
 
     def coordinates(self, number, origin, direction):
-        slab = self.spec["slabs"][number]
+        slab = self.frames[number]
         o, d, parallel = self.local(number, origin, direction)
         tangent = np.zeros(2) if parallel else d[:2] / d[2]
-        found = []
-        for s, low, high in zip(slab["disparities"], slab["low"], slab["high"], strict=True):
-            q = s * o[:2] + (1 - s * o[2]) * tangent
-            found += list((q - low) / (np.array(high) - low) * 2 - 1)
-        beyond = max(abs(c) for c in found) - 1
-        return found, 0.0 if parallel else float(np.clip(1 - beyond / 0.1, 0, 1))
+        s = slab["disparities"][:, None]
+        q = s * o[:2] + (1 - s * o[2]) * tangent
+        found = ((q - slab["low"]) / (slab["high"] - slab["low"]) * 2 - 1).reshape(-1)
+        beyond = np.abs(found).max() - 1
+        return found, 0.0 if parallel else min(max(1 - beyond / 0.1, 0.0), 1.0)
 
     def apply(self, layer, x):
         weight, bias = self.layers[layer]
