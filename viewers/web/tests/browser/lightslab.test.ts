@@ -95,7 +95,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
       const page = await slabs();
       const found = await page.evaluate(() => window.scene4d.fidelity());
       expect(found).toHaveLength(4);
-      // Measured 69 to 71 dB, at training cameras and at one between them; the gate is 35.
+      // Measured 68 to 71 dB on WebGL 2, 74 to 82 on WebGPU, at training cameras and at one between them; the gate is 35.
       for (const { psnr } of found) expect(psnr).toBeGreaterThan(55);
       expect(page.problems).toEqual([]);
     });
@@ -112,7 +112,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
       await expect.poll(width, { timeout: 40_000 }).toBe(whole);
       const panel = () => page.textContent("#stats");
       await expect.poll(panel, { timeout: 5000 }).toContain(`${whole} x `);
-      expect(await panel()).toMatch(/Slabs6Planes8 \/ 8/);
+      expect(await panel()).toMatch(/Slabs4Planes8 \/ 8/);
       expect(await panel()).not.toMatch(/Splats|Sorting/);
       await page.evaluate((v) => window.scene4d.setView(v, true), home);
       expect(page.problems).toEqual([]);
