@@ -95,7 +95,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
       const page = await slabs();
       const found = await page.evaluate(() => window.scene4d.fidelity());
       expect(found).toHaveLength(4);
-      // Measured 68 to 71 dB on WebGL 2, 74 to 82 on WebGPU, at training cameras and at one between them; the gate is 35.
+      // Sheets without a trained network. Measured 68 to 71 dB on WebGL 2, 74 to 82 on WebGPU, at cameras and at one between them; the gate is 35.
       for (const { psnr } of found) expect(psnr).toBeGreaterThan(55);
       expect(page.problems).toEqual([]);
     });
