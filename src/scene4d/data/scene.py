@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -102,3 +102,9 @@ class Scene:
         positions = torch.stack([camera.position for camera in self.train_cameras()])
         radius = (positions - positions.mean(dim=0)).norm(dim=-1).max().item() * 1.1
         return radius if radius > 1e-6 else 1.0
+
+
+def at_size_of(scene: Scene, images: ViewSource) -> Scene:
+    """The scene with the cameras of the pictures that are trained on: undistorted, downscaled."""
+    frames = [replace(f, camera=images.camera(i)) for i, f in enumerate(scene.frames)]
+    return replace(scene, frames=frames)

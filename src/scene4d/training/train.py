@@ -17,7 +17,7 @@ from scene4d.data.images import ImageCache
 from scene4d.data.load import load_scene
 from scene4d.data.options import SceneOptions
 from scene4d.data.sample import sample_scene_path
-from scene4d.data.scene import Scene, ViewSource
+from scene4d.data.scene import Scene, ViewSource, at_size_of
 from scene4d.errors import DataError, UsageError
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method
@@ -95,12 +95,13 @@ def start(
         task = replace(task, scene=scene)
     generator = torch.Generator().manual_seed(options.seed)
     placed = None if teacher is None else teacher.in_frame_of(scene)
+    seen = at_size_of(scene, images)
     if teacher is None or placed is None:
-        representation = method.build(scene, generator=generator)
+        representation = method.build(seen, generator=generator)
     else:
         if scene.dataparser != "rendered":
             check_teaches(teacher, placed, scene, images)
-        representation = method.build_from(placed, scene, generator=generator)
+        representation = method.build_from(placed, seen, generator=generator)
     task = replace(task, teacher=placed)
     name = options.experiment_name or experiment_name(options)
     run = create_run(method, options, experiment_name=name)

@@ -17,8 +17,10 @@ from scene4d.cameras.rays import Rays, rays_at
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
+from scene4d.representations.light_slabs.first_sheets import SheetLimits, first_sheets
 from scene4d.representations.light_slabs.placement import find_content, place_slabs
-from scene4d.representations.light_slabs.planes import PlanesShape, rounded
+from scene4d.representations.light_slabs.planes import PlanesShape, rounded, rounded_to
+from scene4d.representations.light_slabs.sheets import Sheets
 from scene4d.representations.light_slabs.slabs import Slabs
 from scene4d.representations.plane_lookup import lookup_planes
 
@@ -32,6 +34,10 @@ MAX_SHRINK = 4.0
 """Pictures are decoded at most this many times larger than they are asked for."""
 OPAQUE = 3.0
 """Added to alpha before its sigmoid where nothing is transparent."""
+BYTES_PER_TILE = 72.0
+"""Of a stored tile of 64 texels in a bundle, about: 66 were measured of an object, 73 of a room."""
+PLANES_SHARE = 0.2
+"""Of ``max_mb`` for planes of features, where there are sheets."""
 MAX_SINH = 6.0
 """Bound of the depth head before sinh: 200 times the content's size."""
 
@@ -49,6 +55,9 @@ class LightSlabsSettings:
     """Unit of depths, scene units."""
     opaque: bool = True
     """Training starts from an opaque picture."""
+    sheets_lr: float = 3e-3
+    sheet_step: float = 2 / 255
+    """Of what sheets hold, as it is stored."""
 
 
 class LightSlabs(Representation):
@@ -66,8 +75,10 @@ class LightSlabs(Representation):
         decoder: DecoderShape,
         settings: LightSlabsSettings,
         content_centre: Float[Tensor, "3"],
+        sheets: Sheets | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
+        """With ``sheets``, the decoder adds to what is seen of them, at first nothing."""
         super().__init__()
         self.slabs = slabs
         self.planes = planes
@@ -79,6 +90,9 @@ class LightSlabs(Representation):
         start = torch.rand(texels, features, generator=generator) * 0.2 - 0.1
         self.table = nn.Parameter(start)
         self.decoder = Decoder(decoder, generator=generator)
+        self.sheets = sheets
+        if sheets is not None:
+            nn.init.zeros_(self.decoder.sharpen[-1].weight)
         self.progress = 0.0
 
     def render(
@@ -93,12 +107,7 @@ class LightSlabs(Representation):
         flat = replace(
             seen, c2w=seen.c2w.reshape(-1, 4, 4), K=seen.K.expand(*batch, 3, 3).reshape(-1, 3, 3)
         )
-        raw, coverage = self._decoded(flat)
-        alpha = torch.sigmoid(raw[:, 3]) * coverage
-        rgb = torch.sigmoid(raw[:, :3]) * alpha[:, None]
-        maps = [rgb, alpha[:, None], coverage[:, None]]
-        if depth:
-            maps.append(self._depth(flat, raw[:, 4], alpha)[:, None])
+        maps = self._shown(flat, depth=depth)
         picture = _resized(torch.cat(maps, dim=1), camera.width, camera.height)
         picture = picture.permute(0, 2, 3, 1).reshape(*batch, camera.height, camera.width, -1)
         rgb, alpha = picture[..., :3], picture[..., 3]
@@ -110,6 +119,42 @@ class LightSlabs(Representation):
             depth=picture[..., 5] if depth else None,
             features=picture[..., 4:5],
         )
+
+    def _shown(self, camera: Camera, *, depth: bool) -> list[Tensor]:
+        """Premultiplied colour, alpha, coverage and, if asked for, depth: [n, _, height, width]."""
+        raw, coverage = self._decoded(camera)
+        if self.sheets is None:
+            alpha = torch.sigmoid(raw[:, 3]) * coverage
+            maps = [torch.sigmoid(raw[:, :3]) * alpha[:, None], alpha[:, None], coverage[:, None]]
+            return [*maps, self._depth(camera, raw[:, 4], alpha)[:, None]] if depth else maps
+        seen, coverage, distance = self._on_sheets(camera)
+        added = seen + raw[:, :4]
+        # Training sees what is beyond the range, or nothing could bring it back.
+        shown = (added if torch.is_grad_enabled() else added.clamp(0, 1)) * coverage[:, None]
+        maps = [shown[:, :3], shown[:, 3:], coverage[:, None]]
+        return [*maps, distance[:, None]] if depth else maps
+
+    def _on_sheets(self, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
+        """Colour and alpha [n, 4, height, width], coverage and depth [n, height, width]."""
+        assert self.sheets is not None
+        rays = _bundle(camera, 1.0, camera.height, camera.width, 0)
+        found = self.slabs(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
+        texels = self.sheets.texels
+        if self.progress >= self.settings.quantise_at:
+            texels = rounded_to(texels, self.settings.sheet_step)
+        depths = 1 / self.slabs.disparities
+        seen = self.sheets(found.coordinates, found.slab, depths, texels=texels)
+        along = (seen[:, 4] - seen[:, 3] * found.start) / found.climb
+        values = torch.cat([seen[:, :4], along[:, None]], dim=1)
+        if self.planes.slabs > 1:
+            empty = values.new_zeros(len(found.coverage), 5)
+            values = empty.index_add(0, found.ray, values * found.weight[:, None])
+        forward = -camera.c2w[:, :3, 2]
+        cosine = (rays.directions * forward[:, None]).sum(dim=-1).reshape(-1)
+        distance = values[:, 4] * cosine / values[:, 3].clamp_min(1e-6)
+        size = (camera.c2w.shape[0], camera.height, camera.width)
+        colours = values[:, :4].view(*size, 4).permute(0, 3, 1, 2)
+        return colours, found.coverage.view(size), distance.clamp_min(0).view(size)
 
     def _at_trained_scale(self, camera: Camera) -> Camera:
         """The camera at the resolution that the decoder knows: it makes blocks of pixels, and how
@@ -182,8 +227,19 @@ class LightSlabs(Representation):
         """Untrained, placed by the scene's training cameras and what is known of its surfaces."""
         cameras = scene.train_cameras()
         content = find_content(scene, teacher)
-        slabs = place_slabs(cameras, content, kind=options.placement, num_planes=options.depths)
+        slabs = place_slabs(
+            cameras,
+            content,
+            kind=options.placement,
+            num_planes=options.depths,
+            max_slabs=options.max_slabs,
+        )
         planes, decoder = sizes(options, slabs.num_slabs)
+        sheets = None
+        if teacher is not None and options.sheets:
+            left = int(options.max_mb * 1e6) - decoder.values - planes.values
+            limits = SheetLimits(tiles=int(left / BYTES_PER_TILE), scale=options.sheet_scale)
+            sheets = first_sheets(teacher, slabs, cameras, limits)
         centre = content.points.median(dim=0).values
         radius = float((content.points - centre).norm(dim=-1).median())
         settings = LightSlabsSettings(
@@ -192,7 +248,9 @@ class LightSlabs(Representation):
             quantise_at=options.quantise_at,
             bits=options.bits,
             content_radius=max(radius, 1e-6),
-            opaque=not content.bounded,
+            opaque=sheets is None and not content.bounded,
+            sheets_lr=options.sheets_lr,
+            sheet_step=2.0 ** (8 - options.sheet_bits) / 255,
         )
         return cls(
             slabs=slabs,
@@ -200,12 +258,25 @@ class LightSlabs(Representation):
             decoder=decoder,
             settings=settings,
             content_centre=centre,
+            sheets=sheets,
             generator=generator,
         )
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Planes and decoder."""
+        """Planes, decoder and sheets."""
+        sheets = (
+            []
+            if self.sheets is None
+            else [
+                ParameterGroup(
+                    name="sheets",
+                    parameters=[self.sheets.texels],
+                    learning_rate=self.settings.sheets_lr,
+                )
+            ]
+        )
         return [
+            *sheets,
             ParameterGroup(
                 name="planes", parameters=[self.table], learning_rate=self.settings.planes_lr
             ),
@@ -237,14 +308,18 @@ class LightSlabs(Representation):
             decoder=DecoderShape.from_plain(plain["decoder"]),
             settings=LightSlabsSettings(**plain["settings"]),
             content_centre=tensors["content_centre"],
+            sheets=_saved_sheets(tensors),
         )
         scene.load_state_dict(dict(tensors))
         scene.progress = plain["progress"]
         return scene
 
     def on_progress(self, progress: float) -> None:
-        """Planes are rounded late in training."""
+        """Planes are rounded late in training; sheets are kept between 0 and 1."""
         self.progress = progress
+        if self.sheets is not None:
+            with torch.no_grad():
+                self.sheets.texels.clamp_(0, 1)
 
     def macs(self, width: int, height: int) -> int:
         """Multiply-accumulates of the decoder for a picture; look-ups not counted."""
@@ -259,6 +334,7 @@ class LightSlabs(Representation):
         """Slabs, megabytes at 8 bits, and GMAC of a frame of 800 x 800."""
         return {
             "slabs": float(self.planes.slabs),
+            "sheet_tiles": 0.0 if self.sheets is None else float(self.sheets.num_tiles),
             "mb_at_8_bits": self.num_bytes() / 1e6,
             "gmac_800": self.macs(800, 800) / 1e9,
         }
@@ -284,11 +360,18 @@ def _resized(
     )
 
 
+def _saved_sheets(tensors: Mapping[str, Tensor]) -> Sheets | None:
+    if "sheets.stored" not in tensors:
+        return None
+    return Sheets(stored=tensors["sheets.stored"], texels=tensors["sheets.texels"])
+
+
 def sizes(options: LightSlabMethod, slabs: int) -> tuple[PlanesShape, DecoderShape]:
     """Of planes and decoder, within the method's ``max_mb``."""
     planes = PlanesShape(
         slabs=slabs,
         depths=options.depths,
+        featured=options.featured,
         crossed=options.crossed,
         features=options.features,
         resolutions=options.resolutions,
@@ -302,4 +385,5 @@ def sizes(options: LightSlabMethod, slabs: int) -> tuple[PlanesShape, DecoderSha
         blocks=options.blocks,
         channels=options.channels,
     )
-    return planes.fitting(int(options.max_mb * 1e6) - decoder.values), decoder
+    share = PLANES_SHARE if options.sheets else 1.0
+    return planes.fitting(int(share * (options.max_mb * 1e6 - decoder.values))), decoder

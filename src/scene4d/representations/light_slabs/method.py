@@ -32,10 +32,22 @@ class LightSlabMethod(Method):
 
     coarsest_downscale: int = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
-    placement: Literal["auto", "forward", "cube", "kmeans"] = "auto"
-    """One slab along the cameras, the faces of a cube, or clusters of viewing directions."""
+    placement: Literal["auto", "forward", "cube", "kmeans", "cameras"] = "auto"
+    """Slabs at clusters of cameras (auto, cameras), one along the cameras, the faces of a cube, or
+    clusters of viewing directions."""
+    max_slabs: int = 16
+    """At clusters of cameras, at most."""
     depths: int = 16
-    """Parallel planes of a slab, 2 to 16; LightSpeed has 2."""
+    """Parallel planes of a slab, 2 to 64; LightSpeed has 2."""
+    sheets: bool = True
+    """A multiplane image on each slab's planes, started from the teacher; the decoder adds to it."""
+    sheet_scale: float = 1.0
+    """Its texels for a pixel of the photographs, along an axis, at most."""
+    sheet_bits: int = 7
+    """Of its values, 4 to 8."""
+    sheets_lr: float = 3e-3
+    featured: int = 8
+    """How many of a slab's planes have features for the decoder."""
     crossed: bool = False
     """Also planes over one coordinate of the first plane and one of the last, as in LightSpeed."""
     features: int = 4
@@ -51,9 +63,9 @@ class LightSlabMethod(Method):
     """Along an axis, rays that are looked up for one of the decoder's: 1, 2 or 4."""
     encoded: int = 16
     """Channels of each of them."""
-    width: int = 128
+    width: int = 64
     """Channels of the decoder."""
-    blocks: int = 4
+    blocks: int = 3
     """Residual blocks of two layers."""
     channels: tuple[int, ...] = (32, 16)
     """After each doubling but the last: two for a bundle 8 times coarser than the picture."""
@@ -69,9 +81,18 @@ class LightSlabMethod(Method):
     photometric: PhotometricOptions = field(default_factory=lambda: PhotometricOptions(start=0.8))
 
     def __post_init__(self) -> None:
-        least = {"depths": 2, "features": 1, "width": 1, "blocks": 0, "encoded": 1}
+        least = {
+            "depths": 2,
+            "featured": 1,
+            "max_slabs": 1,
+            "features": 1,
+            "width": 1,
+            "blocks": 0,
+            "encoded": 1,
+        }
         wrong = [f"{n} is {getattr(self, n)}" for n, v in least.items() if getattr(self, n) < v]
-        wrong += [f"depths is {self.depths}"] if self.depths > 16 else []  # bundles have no more
+        wrong += [f"depths is {self.depths}"] if self.depths > 64 else []  # bundles have no more
+        wrong += [f"sheet_bits is {self.sheet_bits}"] if not 4 <= self.sheet_bits <= 8 else []
         wrong += [f"bits is {self.bits}"] if not 2 <= self.bits <= 8 else []
         wrong += [f"samples is {self.samples}"] if self.samples not in (1, 2, 4) else []
         if self.samples > 2 ** len(self.channels):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -18,15 +18,28 @@ from scene4d.cameras.rays import Rays, camera_rays, rays_at
 from scene4d.data.scene import Scene
 from scene4d.errors import DataError, UsageError
 from scene4d.representations.base import Representation
-from scene4d.representations.light_slabs.slabs import Slabs, plane_points, slab_weights
+from scene4d.representations.light_slabs.slabs import (
+    Slabs,
+    local_rays,
+    plane_points,
+    slab_weights,
+)
 
-Kind = Literal["auto", "forward", "cube", "kmeans"]
+Kind = Literal["auto", "forward", "cube", "kmeans", "cameras"]
 
-FORWARD_ANGLE = math.radians(55.0)
-"""A capture none of whose rays is farther from their mean is forward-facing: one slab."""
 CLUSTER_ANGLE = math.radians(42.0)
 """k-means adds slabs until 98% of the rays are within this angle of an axis."""
 MAX_CLUSTERS = 8
+MAX_AUTO = 16
+"""Slabs at clusters of cameras."""
+_COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 14)
+TOLERANCE = 0.5
+"""Pixels that content half way between two planes may be away from its place, in 95% of rays."""
+OVERLAP = 0.5
+"""Blending, in units of what the median ray costs in its cheapest slab."""
+_NEIGHBOURING = math.radians(12.0)
+"""Slabs along directions are placed by the rays that are not farther from their axes than this
+from the nearest one's."""
 MARGIN = 0.08
 """Added to the cameras' range on either side, as a share of it."""
 _RAYS_ACROSS = 24
@@ -44,36 +57,98 @@ class Content:
 
 
 def place_slabs(
-    cameras: Sequence[Camera], content: Content, *, kind: Kind = "auto", num_planes: int = 2
+    cameras: Sequence[Camera],
+    content: Content,
+    *,
+    kind: Kind = "auto",
+    num_planes: int = 2,
+    max_slabs: int = MAX_AUTO,
 ) -> Slabs:
     """Slabs that cover the rays of ``cameras``.
 
-    ``forward``: one slab, along the mean of the cameras. ``cube``: the faces of a cube around the
-    content that any ray goes to. ``kmeans``: as few clusters of the rays' directions as are close
-    to their axes. ``auto``: forward where that covers the rays, otherwise kmeans.
+    ``cameras``: one where each cluster of cameras stands, as few as keep the content between
+    planes in its place (TOLERANCE), or ``max_slabs``. ``forward``: one slab, along the mean of the
+    cameras. ``cube``: the faces of a cube around the content that any ray goes to. ``kmeans``: as
+    few clusters of the rays' directions as are close to their axes. ``auto``: cameras.
 
     Raises :class:`DataError` where no camera is given.
     """
     if not cameras:
         raise DataError("there is no training camera to place light slabs by")
     rays = sampled_rays(cameras)
+    if kind in ("auto", "cameras"):
+        slabs = _at_cameras(cameras, rays, content, num_planes, max_slabs)
+    else:
+        slabs = _along_directions(cameras, rays, content, num_planes, kind)
+    costs = slabs.costs(rays.origins, rays.directions)
+    slabs.overlap = OVERLAP * float(costs.amin(dim=1).median())
+    slabs.low, slabs.high = _ranges(rays, slab_weights(costs, slabs.overlap), content, slabs)
+    return slabs
+
+
+def _along_directions(
+    cameras: Sequence[Camera], rays: Rays, content: Content, num_planes: int, kind: Kind
+) -> Slabs:
+    """Slabs whose axes are directions of rays, without ranges."""
     axes = _axes(cameras, rays.directions, kind)
     rotations = torch.stack([_frame(axis, up_axis(cameras)) for axis in axes]).float()
-    overlap = math.radians(12.0)
-    weights = slab_weights(rays.directions @ rotations[:, 2].T, overlap)
+    angles = (rays.directions @ rotations[:, 2].T).clamp(-1, 1).acos()
+    weights = slab_weights(angles, _NEIGHBOURING)
     viewpoints, disparities = [], []
     for slab in range(len(axes)):
         middle = (rays.origins * weights[:, slab : slab + 1]).sum(dim=0) / weights[:, slab].sum()
         viewpoint, depths = _depths(middle, content, rotations[slab, 2])
         viewpoints.append(viewpoint)
         disparities.append(_spaced(depths, num_planes))
-    frames = {
-        "rotations": rotations,
-        "viewpoints": torch.stack(viewpoints),
-        "disparities": torch.stack(disparities),
-    }
-    low, high = _ranges(rays, weights, content, frames)
-    return Slabs(**frames, low=low, high=high, overlap=overlap)
+    return _without_ranges(rotations, viewpoints, disparities)
+
+
+def _at_cameras(
+    cameras: Sequence[Camera], rays: Rays, content: Content, num_planes: int, max_slabs: int
+) -> Slabs:
+    """Slabs where clusters of cameras stand, without ranges; as many as are needed."""
+    focal = torch.stack([camera.K[0, 0] for camera in cameras]).median()
+    most = max(1, min(max_slabs, len(cameras)))
+    for count in sorted({*(n for n in _COUNTS if n < most), most}):
+        slabs = _at_clusters(cameras, rays, content, num_planes, count)
+        worst = slabs.costs(rays.origins, rays.directions).amin(dim=1).quantile(0.95)
+        if float(worst * focal) / (2 * num_planes) <= TOLERANCE:
+            break
+    return slabs
+
+
+def _at_clusters(
+    cameras: Sequence[Camera], rays: Rays, content: Content, num_planes: int, count: int
+) -> Slabs:
+    """``count`` slabs: k-means of the cameras' positions, in units of their distance from the
+    content, and of their axes."""
+    positions = torch.stack([camera.c2w[:3, 3].cpu().float() for camera in cameras])
+    axes = torch.stack([-camera.c2w[:3, 2].cpu().float() for camera in cameras])
+    distance = (positions - content.points.median(dim=0).values).norm(dim=1).median()
+    own = clusters(torch.cat([positions / distance, axes], dim=1), count)
+    rays_own = own.repeat_interleave(len(rays.origins) // len(cameras))
+    rotations, viewpoints, disparities = [], [], []
+    for slab in own.unique():
+        axis = normalize(rays.directions[rays_own == slab].mean(dim=0), dim=0)
+        viewpoint = positions[own == slab].mean(dim=0)
+        depths = _ahead(viewpoint, content, axis)
+        rotations.append(_frame(axis, up_axis(cameras)).float())
+        viewpoints.append(viewpoint)
+        disparities.append(_spaced(depths, num_planes))
+    return _without_ranges(torch.stack(rotations), viewpoints, disparities)
+
+
+def _without_ranges(
+    rotations: Tensor, viewpoints: list[Tensor], disparities: list[Tensor]
+) -> Slabs:
+    wide = torch.full((len(rotations), len(disparities[0]), 2), 1e6)
+    return Slabs(
+        rotations=rotations,
+        viewpoints=torch.stack(viewpoints),
+        disparities=torch.stack(disparities),
+        low=-wide,
+        high=wide,
+    )
 
 
 def sampled_rays(cameras: Sequence[Camera]) -> Rays:
@@ -155,8 +230,7 @@ def _axes(
     cameras: Sequence[Camera], directions: Float[Tensor, "n 3"], kind: Kind
 ) -> Float[Tensor, "slabs 3"]:
     mean = normalize(directions.mean(dim=0), dim=0)
-    spread = (directions @ mean).clamp(-1, 1).acos()
-    if kind == "forward" or (kind == "auto" and float(spread.max()) <= FORWARD_ANGLE):
+    if kind == "forward":
         return mean[None]
     if kind == "cube":
         # Upright, one face towards the first camera: a mean of directions all around is no axis.
@@ -164,7 +238,9 @@ def _axes(
         ahead = ahead - (ahead @ up) * up
         frame = _frame(ahead if float(ahead.norm()) > 0.1 else mean, up)
         faces = torch.cat([frame, -frame])
-        used = slab_weights(directions @ faces.T, math.radians(12.0)).sum(dim=0) > 0
+        used = (
+            slab_weights((directions @ faces.T).clamp(-1, 1).acos(), _NEIGHBOURING).sum(dim=0) > 0
+        )
         return faces[used]
     for count in range(2, MAX_CLUSTERS + 1):
         axes = _kmeans(directions, count)
@@ -188,6 +264,20 @@ def _kmeans(directions: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "coun
         centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, centres)
         centres = normalize(centres, dim=1)
     return centres
+
+
+def clusters(points: Float[Tensor, "n dims"], count: int) -> Int[Tensor, "n"]:
+    """The cluster of each point by k-means, started with the farthest ones: the same every time."""
+    chosen = [int((points - points.mean(dim=0)).norm(dim=1).argmin())]
+    while len(chosen) < count:
+        chosen.append(int(torch.cdist(points, points[chosen]).amin(dim=1).argmax()))
+    centres = points[chosen]
+    for _ in range(30):
+        own = torch.cdist(points, centres).argmin(dim=1)
+        sums = torch.zeros_like(centres).index_add(0, own, points)
+        sizes = own.bincount(minlength=count)[:, None]
+        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
+    return torch.cdist(points, centres).argmin(dim=1)
 
 
 def _frame(axis: Float[Tensor, "3"], up: Tensor) -> Float[Tensor, "3 3"]:
@@ -217,12 +307,19 @@ def _depths(
         viewpoint = middle + axis * (centre - distance - middle @ axis)
         depths = (content.points - viewpoint) @ axis
         return viewpoint, depths.clamp(distance - half, distance + half)
-    offsets = content.points - middle
+    return middle, _ahead(middle, content, axis)
+
+
+def _ahead(
+    viewpoint: Float[Tensor, "3"], content: Content, axis: Float[Tensor, "3"]
+) -> Float[Tensor, "m"]:
+    """Depths along the axis of the content ahead of a viewpoint, all above 0."""
+    offsets = content.points - viewpoint
     z = offsets @ axis
     ahead = z[(z > 0.02 * z.abs().median()) & (z > _AHEAD * offsets.norm(dim=1))]
     if len(ahead) < 10:
         ahead = z.abs().clamp_min(1e-6)
-    return middle, ahead.clamp(float(ahead.quantile(_TRIM)), float(ahead.quantile(1 - _TRIM)))
+    return ahead.clamp(float(ahead.quantile(_TRIM)), float(ahead.quantile(1 - _TRIM)))
 
 
 def _spaced(depths: Float[Tensor, "m"], count: int) -> Float[Tensor, "count"]:
@@ -243,26 +340,22 @@ _AHEAD = 0.6
 
 
 def _ranges(
-    rays: Rays, weights: Float[Tensor, "n slabs"], content: Content, frames: dict[str, Tensor]
+    rays: Rays, weights: Float[Tensor, "n slabs"], content: Content, slabs: Slabs
 ) -> tuple[Tensor, Tensor]:
     """Lowest and highest position on each slab's planes, of its rays that meet the content."""
     meets = _meets(rays, content)
     low, high = [], []
-    for slab in range(weights.shape[1]):
+    for slab in range(slabs.num_slabs):
         chosen = ((weights[:, slab] > 0) & meets).nonzero()[:, 0]
-        q, parallel = plane_points(
+        way = local_rays(
             rays.origins[chosen],
             rays.directions[chosen],
-            **{
-                name: value[slab].expand(len(chosen), *value[slab].shape)
-                for name, value in frames.items()
-            },
+            slabs.rotations[slab],
+            slabs.viewpoints[slab],
         )
-        q = q[~parallel]
+        q = plane_points(way, slabs.disparities[slab].expand(len(chosen), -1))[~way.parallel]
         if len(q) == 0:
-            q = q.new_tensor([-1.0, 1.0])[:, None, None].expand(
-                2, *frames["disparities"].shape[1:], 2
-            )
+            q = q.new_tensor([-1.0, 1.0])[:, None, None].expand(2, slabs.num_planes, 2)
         least, most = q.amin(dim=0), q.amax(dim=0)
         slack = ((most - least) * MARGIN).clamp_min(1e-4)
         low.append(least - slack)

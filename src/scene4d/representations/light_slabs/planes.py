@@ -18,7 +18,9 @@ class PlanesShape:
 
     slabs: int
     depths: int = 2
-    """Parallel planes of a slab, 2 or more."""
+    """Planes of a slab, 2 or more."""
+    featured: int | None = None
+    """How many of them have features, evenly chosen; None: all."""
     crossed: bool = True
     """Also the pairs of one coordinate on the first plane and one on the last (xu, xv, yu, yv)."""
     features: int = 4
@@ -31,7 +33,9 @@ class PlanesShape:
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """The coordinates (column's, row's) of each plane."""
-        parallel = [(2 * k, 2 * k + 1) for k in range(self.depths)]
+        count = self.depths if self.featured is None else min(self.featured, self.depths)
+        chosen = [round(k * (self.depths - 1) / max(1, count - 1)) for k in range(count)]
+        parallel = [(2 * k, 2 * k + 1) for k in chosen]
         last = 2 * self.depths - 2
         crossed = [(0, last), (0, last + 1), (1, last), (1, last + 1)] if self.crossed else []
         return (*parallel, *crossed)
@@ -84,6 +88,12 @@ def plane_codes(
     and feature, such that the largest value is the largest code. Code times step is the value."""
     step = grid.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-8) / (2 ** (bits - 1) - 1)
     return (grid / step).round(), step
+
+
+def rounded_to(values: Float[Tensor, "*shape"], step: float) -> Float[Tensor, "*shape"]:
+    """The nearest multiples of ``step``, with the gradient of the values themselves."""
+    fixed = values.detach()
+    return values + ((fixed / step).round() * step - fixed)
 
 
 def rounded(

@@ -14,7 +14,6 @@ between them are linear in those four numbers.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +27,11 @@ MIN_COSINE = 0.2
 """Between a ray and a slab's axis; below it, the ray counts as parallel to the planes."""
 FADE = 0.1
 """Beyond the range, in units of half of it, over which coverage falls from 1 to 0."""
+ASKEW = 0.05
+"""What a ray's tangent to a slab's axis costs, beside its parallax."""
+LEAST_COST = 1e-3
+LEAST_INSIDE = 1e-6
+"""Costs are divided by how far a ray is inside a slab's ranges, or by this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +46,10 @@ class SlabRays:
     """On the slab's planes in turn, x before y, each -1 to 1 within the range of the cameras."""
     coverage: Float[Tensor, "rays"]
     """1: the kind of ray that the cameras saw; 0: nobody knows."""
+    start: Float[Tensor, "pairs"]
+    """Depth of the ray's origin along the slab's axis, from its viewpoint."""
+    climb: Float[Tensor, "pairs"]
+    """Depth along the slab's axis that the ray gains on its unit length; 1 if it is parallel."""
 
 
 class Slabs(nn.Module):
@@ -61,11 +69,11 @@ class Slabs(nn.Module):
         disparities: Float[Tensor, "slabs planes"],
         low: Float[Tensor, "slabs planes 2"],
         high: Float[Tensor, "slabs planes 2"],
-        overlap: float = math.radians(12.0),
+        overlap: float = 0.1,
     ) -> None:
         """``rotations``: rows are the slab's axes in the world, the last one into the scene.
         ``disparities``: in 1 / scene units. ``low``, ``high``: what becomes -1 and 1.
-        ``overlap``: angle over which neighbouring slabs are blended, radians."""
+        ``overlap``: how much more than the cheapest a slab may cost and count, as tangents."""
         super().__init__()
         if disparities.shape[1] < 2:
             raise ValueError("a light slab has at least two planes")
@@ -92,88 +100,136 @@ class Slabs(nn.Module):
         """Every ray in its slabs; ``directions`` of length 1. Differentiable in the rays but for
         which slabs they go to."""
         if self.num_slabs == 1:
-            return self._in_only_slab(origins, directions)
-        cosines = directions @ self.rotations[:, 2].T
-        weights = slab_weights(cosines, self.overlap)
-        ray, slab = weights.nonzero(as_tuple=True)
-        q, parallel = plane_points(
-            origins[ray],
-            directions[ray],
-            rotations=self.rotations[slab],
-            viewpoints=self.viewpoints[slab],
-            disparities=self.disparities[slab],
-        )
-        coordinates, inside = _in_range(q, parallel, self.low[slab], self.high[slab])
-        weight = weights[ray, slab]
-        coverage = torch.zeros_like(weights[:, 0]).index_add(0, ray, weight * inside)
-        return SlabRays(
-            ray=ray, slab=slab, weight=weight, coordinates=coordinates, coverage=coverage
-        )
-
-    def _in_only_slab(
-        self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
-    ) -> SlabRays:
-        n = len(origins)
-        q, parallel = plane_points(
-            origins,
-            directions,
-            rotations=self.rotations.expand(n, 3, 3),
-            viewpoints=self.viewpoints.expand(n, 3),
-            disparities=self.disparities.expand(n, -1),
-        )
-        coordinates, inside = _in_range(q, parallel, self.low, self.high)
-        ray = torch.arange(n, device=origins.device)
+            ray = torch.arange(len(origins), device=origins.device)
+            slab, weight = torch.zeros_like(ray), torch.ones_like(origins[:, 0])
+        else:
+            weights = self._weights(origins.detach(), directions.detach())
+            ray, slab = weights.nonzero(as_tuple=True)
+            weight = weights[ray, slab]
+        found = self._in(slab, origins[ray], directions[ray])
+        inside = torch.zeros_like(origins[:, 0]).index_add(0, ray, weight * found.inside)
         return SlabRays(
             ray=ray,
-            slab=torch.zeros_like(ray),
-            weight=torch.ones_like(inside),
-            coordinates=coordinates,
+            slab=slab,
+            weight=weight,
+            coordinates=found.coordinates,
             coverage=inside,
+            start=found.way.start,
+            climb=found.way.climb,
         )
 
+    def costs(
+        self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
+    ) -> Float[Tensor, "rays slabs"]:
+        """What every ray costs in every slab, as tangents, wherever on its planes it is; without a
+        gradient."""
+        columns = []
+        for i in range(self.num_slabs):
+            way = local_rays(
+                origins.detach(), directions.detach(), self.rotations[i], self.viewpoints[i]
+            )
+            cost = way.misses() * (self.disparities[i, -1] - self.disparities[i, 0]) + way.skew()
+            columns.append(torch.where(way.parallel, cost / LEAST_INSIDE, cost))
+        return torch.stack(columns, dim=1)
 
-def _in_range(q: Tensor, parallel: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates, and 1 for those within the range, falling to 0 beyond it."""
-    coordinates = ((q - low) / (high - low) * 2 - 1).flatten(1)
-    beyond = coordinates.detach().abs().amax(dim=1) - 1
-    return coordinates, (1 - beyond / FADE).clamp(0, 1) * ~parallel
+    def _weights(self, origins: Tensor, directions: Tensor) -> Float[Tensor, "rays slabs"]:
+        """By costs divided by how far rays are inside, which only makes them dearer: a slab whose
+        cost alone is above what counts is not looked at, and most are not."""
+        costs = self.costs(origins, directions)
+        cheapest = costs.min(dim=1)
+        inside = self._in(cheapest.indices, origins, directions).inside
+        bound = cheapest.values / inside.clamp_min(LEAST_INSIDE) + self.overlap
+        ray, slab = (costs <= bound[:, None]).nonzero(as_tuple=True)
+        inside = self._in(slab, origins[ray], directions[ray]).inside
+        costs[ray, slab] /= inside.clamp_min(LEAST_INSIDE)
+        return slab_weights(costs, self.overlap)
+
+    def _in(self, slab: Tensor, origins: Tensor, directions: Tensor) -> _InSlab:
+        """Each ray in one slab."""
+        way = local_rays(origins, directions, self.rotations[slab], self.viewpoints[slab])
+        q = plane_points(way, self.disparities[slab])
+        low, high = self.low[slab], self.high[slab]
+        coordinates = ((q - low) / (high - low) * 2 - 1).flatten(1)
+        beyond = coordinates.detach().abs().amax(dim=1) - 1
+        inside = (1 - beyond / FADE).clamp(0, 1) * ~way.parallel
+        return _InSlab(coordinates=coordinates, inside=inside, way=way)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LocalRays:
+    """Rays in their slab's frame."""
+
+    at: Float[Tensor, "n 2"]
+    """Right and down of the origin from the viewpoint."""
+    start: Float[Tensor, "n"]
+    """Depth of the origin along the axis, from the viewpoint."""
+    climb: Float[Tensor, "n"]
+    """Depth gained along the ray's unit length; 1 where it is parallel."""
+    tangent: Float[Tensor, "n 2"]
+    """To the axis; 0 where the ray is parallel."""
+    parallel: Bool[Tensor, "n"]
+    """Rays along the planes, or against the axis: they meet nothing."""
+
+    def misses(self) -> Float[Tensor, "n"]:
+        """How far from the viewpoint the ray passes, in the plane through it."""
+        return (self.at - self.start[:, None] * self.tangent).norm(dim=1)
+
+    def skew(self) -> Float[Tensor, "n"]:
+        """What it costs that the ray is askew, and the least cost."""
+        return ASKEW * self.tangent.norm(dim=1) + LEAST_COST
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _InSlab:
+    coordinates: Float[Tensor, "n axes"]
+    inside: Float[Tensor, "n"]
+    way: LocalRays
+
+
+def local_rays(
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    rotations: Float[Tensor, "*n 3 3"],
+    viewpoints: Float[Tensor, "*n 3"],
+) -> LocalRays:
+    """Rays in the frame of one slab, or each in that of its own.
+
+    Where a ray is parallel its tangent is that of the axis, finite and without a gradient.
+    """
+    o = torch.einsum("...ij,...j->...i", rotations, origins - viewpoints)
+    d = torch.einsum("...ij,...j->...i", rotations, directions)
+    parallel = ~(d[:, 2] > MIN_COSINE * directions.detach().norm(dim=-1))
+    # Masked before the division: a NaN made here would come back in the gradient.
+    climb = torch.where(parallel, torch.ones_like(d[:, 2]), d[:, 2])
+    tangent = torch.where(parallel[:, None], torch.zeros_like(d[:, :2]), d[:, :2])
+    return LocalRays(
+        at=o[:, :2],
+        start=o[:, 2],
+        climb=climb,
+        tangent=tangent / climb[:, None],
+        parallel=parallel,
+    )
 
 
 def plane_points(
-    origins: Float[Tensor, "n 3"],
-    directions: Float[Tensor, "n 3"],
-    *,
-    rotations: Float[Tensor, "n 3 3"],
-    viewpoints: Float[Tensor, "n 3"],
-    disparities: Float[Tensor, "n planes"],
-) -> tuple[Float[Tensor, "n planes 2"], Bool[Tensor, "n"]]:
-    """Where each line meets its slab's planes, in perspective, and which are parallel to them.
-
-    A line parallel to its slab, or one that goes against its axis, meets nothing: its positions
-    are those of the direction along the axis, finite and without a gradient.
-    """
-    o = torch.einsum("nij,nj->ni", rotations, origins - viewpoints)
-    d = torch.einsum("nij,nj->ni", rotations, directions)
-    parallel = ~(d[:, 2] > MIN_COSINE * directions.detach().norm(dim=-1))
-    # Masked before the division: a NaN made here would come back in the gradient.
-    z = torch.where(parallel, torch.ones_like(d[:, 2]), d[:, 2])
-    tangent = torch.where(parallel[:, None], torch.zeros_like(d[:, :2]), d[:, :2]) / z[:, None]
+    rays: LocalRays, disparities: Float[Tensor, "n planes"]
+) -> Float[Tensor, "n planes 2"]:
+    """Where each ray meets its slab's planes, in perspective."""
     s = disparities[..., None]
-    return s * o[:, None, :2] + (1 - s * o[:, None, 2:]) * tangent[:, None], parallel
+    return s * rays.at[:, None] + (1 - s * rays.start[:, None, None]) * rays.tangent[:, None]
 
 
-def slab_weights(cosines: Float[Tensor, "n slabs"], overlap: float) -> Float[Tensor, "n slabs"]:
-    """How much each slab counts for directions at these cosines to the slabs' axes.
+def slab_weights(costs: Float[Tensor, "n slabs"], overlap: float) -> Float[Tensor, "n slabs"]:
+    """How much each slab counts for a ray that it costs so much.
 
-    The nearest slab counts 1, one farther by ``overlap`` (radians) counts 0, smoothly between; at
-    most MAX_SLABS are above 0; then they are scaled to sum to 1. Without a gradient.
+    The cheapest counts 1, one dearer by ``overlap`` counts 0, smoothly between; at most MAX_SLABS
+    are above 0; then they are scaled to sum to 1.
     """
-    angle = cosines.detach().clamp(-1, 1).acos()
-    t = (1 - (angle - angle.amin(dim=1, keepdim=True)) / overlap).clamp(0, 1)
+    t = (1 - (costs - costs.amin(dim=1, keepdim=True)) / overlap).clamp(0, 1)
     raw = t * t * (3 - 2 * t)
     if raw.shape[1] > MAX_SLABS:
         # Less the next one's weight: continuous as slabs change places in the order.
         raw = (raw - raw.topk(MAX_SLABS + 1, dim=1).values[:, -1:]).clamp_min(0)
-        only = torch.nn.functional.one_hot(angle.argmin(dim=1), raw.shape[1]).to(raw)
+        only = torch.nn.functional.one_hot(costs.argmin(dim=1), raw.shape[1]).to(raw)
         raw = torch.where(raw.sum(dim=1, keepdim=True) > 1e-6, raw, only)
     return raw / raw.sum(dim=1, keepdim=True)

@@ -1,0 +1,182 @@
+"""Sheets before training: the teacher's Gaussians, cut into slices by depth and drawn.
+
+From a slab's viewpoint all its planes show one picture, so each plane's sheet is what the Gaussians
+nearest to it look like from there: composited, the sheets are the teacher's picture, and beside
+the viewpoint they move as their planes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from scene4d.cameras.between import CamerasBetween, Spread
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.rays import camera_rays
+from scene4d.representations.base import Representation
+from scene4d.representations.light_slabs.sheets import TILE, Sheets
+from scene4d.representations.light_slabs.slabs import Slabs
+from scene4d.representations.splats.gaussians import (
+    NAMES,
+    GaussianSplats,
+    gaussians_from_points,
+    render_gaussians,
+)
+
+LEAST_ALPHA = 0.03
+"""A tile none of whose texels has more is left out."""
+LEAST_SHARE = 0.05
+"""As is one that has no larger share in any ray of the cameras and of some between them."""
+_MOST_VIEWS = 60
+_POINTS = 200_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetLimits:
+    """How fine and how many."""
+
+    tiles: int
+    """Stored at most."""
+    scale: float = 1.0
+    """Texels for a pixel of the training pictures, along an axis, at most."""
+    most_across: int = 1024
+
+
+@torch.no_grad()
+def first_sheets(
+    teacher: Representation, slabs: Slabs, cameras: Sequence[Camera], limits: SheetLimits
+) -> Sheets:
+    """Sheets that show the teacher, as fine as the cameras' pictures or as fine as the tiles that
+    these see something of are within the limit."""
+    gaussians = _gaussians(teacher, cameras)
+    scale, visitors = limits.scale, _visitors(cameras)
+    while True:
+        sheets = _drawn(gaussians, slabs, _size(slabs, cameras, scale, limits.most_across))
+        share = _most_seen(sheets, slabs, visitors)
+        needed = int((share > LEAST_SHARE).sum())
+        if needed <= limits.tiles * 1.1 or min(sheets.rows, sheets.columns) <= 2 * TILE:
+            break
+        scale *= min(0.95, (limits.tiles / needed) ** 0.5)
+    least = LEAST_SHARE
+    if needed > limits.tiles:
+        least = max(least, float(share.sort(descending=True).values[limits.tiles]))
+    return _only(sheets, share > least)
+
+
+def _gaussians(teacher: Representation, cameras: Sequence[Camera]) -> GaussianSplats:
+    """The teacher's own, or one for each of many pixels of its pictures."""
+    found = teacher.as_splats()
+    if isinstance(found, GaussianSplats):
+        return found
+    chosen = cameras[:: max(1, len(cameras) // _MOST_VIEWS)]
+    pixels = sum(c.width * c.height for c in chosen)
+    xyz, rgb = [], []
+    for camera in chosen:
+        small = replace(camera.to("cpu"), distortion=None)
+        small = small.downscaled(max(1, round((pixels / _POINTS) ** 0.5)))
+        render = teacher.render(small, depth=True)
+        assert render.depth is not None
+        rays = camera_rays(small)
+        along = -(rays.directions @ small.c2w[:3, 2])
+        solid = render.alpha > 0.5
+        xyz.append((rays.origins + rays.directions * (render.depth / along)[..., None])[solid])
+        rgb.append((render.rgb / render.alpha.clamp_min(1e-3)[..., None])[solid].clamp(0, 1))
+    colours = (torch.cat(rgb) * 255).round().byte()
+    return GaussianSplats(gaussians_from_points(torch.cat(xyz), colours, sh_degree=0, opacity=0.9))
+
+
+def _size(slabs: Slabs, cameras: Sequence[Camera], scale: float, most: int) -> tuple[int, int]:
+    """Columns and rows of every sheet: of the slabs' median range, in pixels times ``scale``."""
+    focal = torch.stack([torch.stack([c.K[0, 0], c.K[1, 1]]) for c in cameras]).median(dim=0).values
+    wide = (slabs.high - slabs.low).mean(dim=1).median(dim=0).values * focal.to(slabs.low) * scale
+    columns, rows = (min(most, max(2 * TILE, -(-int(n) // TILE) * TILE)) for n in wide)
+    return columns, rows
+
+
+def _drawn(gaussians: GaussianSplats, slabs: Slabs, size: tuple[int, int]) -> Sheets:
+    """Tiles with anything on them."""
+    stored, texels = [], []
+    for slab in range(slabs.num_slabs):
+        for plane, chosen in enumerate(_slices(gaussians, slabs, slab)):
+            tiles = _tiles(_picture(gaussians, chosen, slabs, slab, plane, size))
+            full = tiles[..., 3].amax(dim=(2, 3)) > LEAST_ALPHA
+            stored.append(full)
+            texels.append(tiles[full])
+    places = torch.stack(stored).unflatten(0, (slabs.num_slabs, slabs.num_planes))
+    return Sheets(stored=places, texels=torch.cat(texels))
+
+
+def _slices(gaussians: GaussianSplats, slabs: Slabs, slab: int) -> list[Bool[Tensor, "n"]]:
+    """Which Gaussians are nearest to each plane of a slab, in disparity."""
+    depth = (gaussians.gaussians["means"] - slabs.viewpoints[slab]) @ slabs.rotations[slab, 2]
+    disparity = 1 / depth.clamp_min(1e-9)
+    nearest = (disparity[:, None] - slabs.disparities[slab]).abs().argmin(dim=1)
+    nearest = torch.where(depth > 0, nearest, -1)
+    return [nearest == plane for plane in range(slabs.num_planes)]
+
+
+def _picture(
+    gaussians: GaussianSplats,
+    chosen: Bool[Tensor, "n"],
+    slabs: Slabs,
+    slab: int,
+    plane: int,
+    size: tuple[int, int],
+) -> Float[Tensor, "rows columns 4"]:
+    """A slice as it is seen from the slab's viewpoint, over the range of the plane."""
+    columns, rows = size
+    low, high = slabs.low[slab, plane], slabs.high[slab, plane]
+    fx, fy = (float(n - 1) / float(h - l) for n, l, h in zip(size, low, high, strict=True))
+    K = torch.tensor(
+        [[fx, 0, 0.5 - fx * float(low[0])], [0, fy, 0.5 - fy * float(low[1])], [0, 0, 1]]
+    )
+    right, down, ahead = slabs.rotations[slab]
+    c2w = torch.eye(4, device=right.device)
+    c2w[:3] = torch.stack([right, -down, -ahead, slabs.viewpoints[slab]], dim=1)
+    if not bool(chosen.any()):
+        return torch.zeros(rows, columns, 4)
+    tensors = {name: gaussians.gaussians[name][chosen] for name in NAMES}
+    render = render_gaussians(
+        {**tensors, "alphas": gaussians.alphas[chosen]},
+        Camera(c2w=c2w, K=K.to(c2w), width=columns, height=rows),
+        background=None,
+        depth=False,
+        sh_degree=gaussians.active_sh_degree,
+        antialiased=gaussians.antialiased,
+    )
+    return torch.cat([render.rgb, render.alpha[..., None]], dim=-1).clamp(0, 1).cpu()
+
+
+def _tiles(sheet: Float[Tensor, "rows columns 4"]) -> Float[Tensor, "down across 8 8 4"]:
+    rows, columns, _ = sheet.shape
+    return sheet.view(rows // TILE, TILE, columns // TILE, TILE, 4).transpose(1, 2)
+
+
+def _most_seen(sheets: Sheets, slabs: Slabs, cameras: Sequence[Camera]) -> Float[Tensor, "tiles"]:
+    """The largest share of each tile in any ray of the cameras, every other pixel's."""
+    most = torch.zeros(sheets.num_tiles)
+    for camera in cameras:
+        rays = camera_rays(replace(camera.to("cpu"), distortion=None))
+        origins, directions = (r[::2, ::2].reshape(-1, 3) for r in (rays.origins, rays.directions))
+        found = slabs(origins, directions)
+        most = torch.maximum(most, sheets.most_seen(found.coordinates, found.slab))
+    return most
+
+
+def _visitors(cameras: Sequence[Camera]) -> list[Camera]:
+    """Training cameras and others between and around them, as the teacher's pictures are taken:
+    rays between two clusters of cameras see what those of neither do."""
+    between = CamerasBetween(cameras, Spread(between=0.7, jitter=0.25, turn=3.0))
+    generator = torch.Generator().manual_seed(0)
+    own = list(cameras[:: max(1, len(cameras) // _MOST_VIEWS)])
+    return own + [between.draw(generator) for _ in range(_MOST_VIEWS)]
+
+
+def _only(sheets: Sheets, kept: Bool[Tensor, "tiles"]) -> Sheets:
+    stored = sheets.stored.clone()
+    stored[sheets.stored] = kept
+    return Sheets(stored=stored, texels=sheets.texels.detach()[kept])
