@@ -3,6 +3,10 @@
 Every format gets two models: the whole, from the coordinates of rays to maps, and the decoder half,
 from features to maps. The modules here are traced for Core ML and ExecuTorch; ONNX and LiteRT
 graphs are written node by node, so that they keep pictures of any size.
+
+Where a field has sheets, the decoder's colours and alpha are added to the sheets' composite: the
+decoder half gives them without sigmoids, and the whole takes the pixels' rays as well, and looks
+them up, plane by plane, in an atlas of the stored tiles.
 """
 
 from __future__ import annotations
@@ -26,10 +30,16 @@ from scene4d.exporters.source import ExportSource
 from scene4d.files import atomic_path
 from scene4d.representations.light_slabs.decoder import HALO, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
-from scene4d.representations.light_slabs.planes import rounded
+from scene4d.representations.light_slabs.planes import rounded, rounded_to
+from scene4d.representations.light_slabs.sheets import TILE
+from scene4d.representations.light_slabs.slabs import MAX_SLABS, local_rays
 
 METADATA = "scene4d.lightslab"
 """Key of a model's metadata with slabs, planes and sizes as JSON: SPEC.md's entry lightslab."""
+CELL = TILE + 1
+"""Texels of a tile's cell in the atlas: its own, and its right, lower and corner neighbours' next
+ones, so that one bilinear look-up needs no other cell."""
+CELLS_ACROSS = 256
 
 
 def light_field(source: ExportSource, path: Path, *, format: str, suffix: str) -> LightSlabs:
@@ -150,9 +160,132 @@ def ray_inputs(
     )
 
 
+@torch.no_grad()
+def pixel_rays(scene: LightSlabs, camera: Camera) -> Float[Tensor, "layers values height width"]:
+    """``rays`` of a field with sheets: every pixel's in its slabs, at most MAX_SLABS of them.
+
+    Six values: right and down of the ray's tangent in the slab; right and down of where it passes
+    the slab's viewpoint, in the plane through that; the depth of its origin along the slab's axis;
+    how much the slab counts. With MAX_SLABS slabs or fewer each has a layer of its own; with more,
+    a seventh value is the slab's number. The pixels reach as far as the decoder's maps do.
+    """
+    step, slabs = scene.decoder.shape.upsampling, scene.planes.slabs
+    height, width = (-(-n // step) * step for n in (camera.height, camera.width))
+    y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
+    rays = rays_at(camera, pixels)
+    found, layers = scene.slabs(rays.origins, rays.directions), sheet_layers(scene)
+    layer = found.slab
+    if slabs > layers:  # the pairs of a ray follow one another
+        first = torch.searchsorted(found.ray, torch.arange(len(pixels)))
+        layer = torch.arange(len(found.ray)) - first[found.ray]
+    way = local_rays(
+        rays.origins[found.ray],
+        rays.directions[found.ray],
+        scene.slabs.rotations[found.slab],
+        scene.slabs.viewpoints[found.slab],
+    )
+    passing = way.at - way.start[:, None] * way.tangent
+    told = [way.tangent, passing, way.start[:, None], found.weight[:, None], found.slab[:, None]]
+    values = torch.zeros(layers, len(pixels), ray_values(scene))
+    values[layer, found.ray] = torch.cat(told, dim=1)[:, : ray_values(scene)]
+    return values.view(layers, height, width, -1).permute(0, 3, 1, 2).contiguous()
+
+
+def sheet_layers(scene: LightSlabs) -> int:
+    """Slabs of one pixel's ray, at most."""
+    return min(MAX_SLABS, scene.planes.slabs)
+
+
+def ray_values(scene: LightSlabs) -> int:
+    """Values of a ray in a slab that the whole model takes for a field with sheets."""
+    return 6 if scene.planes.slabs <= MAX_SLABS else 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetTables:
+    """The sheets of all slabs as look-ups. Cell 0 of the atlas is empty."""
+
+    cells: np.ndarray
+    """[cells, 9, 9, 4] uint8, in 1/255."""
+    index: np.ndarray
+    """[places] int32: the cell of every place of a tile, in the order slab, plane, row, column."""
+    down: int
+    """Tiles of a sheet from top to bottom."""
+    across: int
+    disparities: np.ndarray
+    """[slabs, planes] float32, farthest first."""
+    low: np.ndarray
+    """[slabs, planes, 2]: where a sheet starts, as points on its plane in perspective."""
+    tiles: np.ndarray
+    """[slabs, planes, 2]: tiles for a unit of those."""
+
+    def start(self, slab: int, plane: int) -> int:
+        """The first place of a sheet."""
+        return (slab * self.disparities.shape[1] + plane) * self.down * self.across
+
+    @property
+    def last(self) -> tuple[float, float]:
+        """A sheet's last texel to the right and downwards, in tiles."""
+        return self.across - 1 / TILE, self.down - 1 / TILE
+
+    def atlas(self) -> np.ndarray:
+        """[1, 4, rows, columns] uint8: cells row by row, CELLS_ACROSS of them in each."""
+        rows = -(-len(self.cells) // CELLS_ACROSS)
+        padded = np.zeros((rows * CELLS_ACROSS, CELL, CELL, 4), dtype=np.uint8)
+        padded[: len(self.cells)] = self.cells
+        grid = padded.reshape(rows, CELLS_ACROSS, CELL, CELL, 4).transpose(4, 0, 2, 1, 3)
+        return np.ascontiguousarray(grid.reshape(1, 4, rows * CELL, CELLS_ACROSS * CELL))
+
+    def corners(self) -> np.ndarray:
+        """[cells, 2] float32: each one's first texel in the atlas, -1 to 1 from first to last."""
+        number = np.arange(len(self.cells))
+        place = np.stack([number % CELLS_ACROSS, number // CELLS_ACROSS], axis=1) * CELL
+        return (place * self.steps() - 1).astype(np.float32)
+
+    def steps(self) -> np.ndarray:
+        """[2] float64: a texel of the atlas, across and down, in those units."""
+        rows = -(-len(self.cells) // CELLS_ACROSS)
+        return 2 / (np.array([CELLS_ACROSS, rows]) * CELL - 1)
+
+
+@torch.no_grad()
+def sheet_tables(scene: LightSlabs) -> SheetTables:
+    """The tables of a scene that has sheets, whose values are kept in 8 bits."""
+    sheets = scene.sheets
+    assert sheets is not None
+    texels = sheets.texels.detach().cpu()
+    if scene.progress >= scene.settings.quantise_at:
+        texels = rounded_to(texels, scene.settings.sheet_step)
+    values = torch.zeros(1 + len(texels), TILE, TILE, 4, dtype=torch.uint8)
+    values[1:] = (texels * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
+    index = (sheets.place.cpu() + 1).long()
+    right, below = torch.zeros_like(index), torch.zeros_like(index)
+    corner = torch.zeros_like(index)
+    right[..., :-1], below[..., :-1, :] = index[..., 1:], index[..., 1:, :]
+    corner[..., :-1, :-1] = index[..., 1:, 1:]
+    stored = index > 0
+    cells = torch.zeros(1 + len(texels), CELL, CELL, 4, dtype=torch.uint8)
+    cells[:, :TILE, :TILE] = values
+    cells[1:, :TILE, TILE] = values[right[stored]][:, :, 0]
+    cells[1:, TILE, :TILE] = values[below[stored]][:, 0]
+    cells[1:, TILE, TILE] = values[corner[stored]][:, 0, 0]
+    slabs = scene.slabs
+    size = torch.tensor([sheets.columns - 1, sheets.rows - 1]) / TILE
+    return SheetTables(
+        cells=cells.numpy(),
+        index=index.flatten().int().numpy(),
+        down=index.shape[2],
+        across=index.shape[3],
+        disparities=slabs.disparities.cpu().numpy(),
+        low=slabs.low.cpu().numpy(),
+        tiles=(size / (slabs.high - slabs.low).cpu()).numpy(),
+    )
+
+
 class DecoderHalf(nn.Module):
-    """``features`` [1, inputs, down, across] to ``rgba`` [1, 4, height, width] after sigmoids and
-    ``z`` [1, 1, height, width].
+    """``features`` [1, inputs, down, across] to ``rgba`` [1, 4, height, width] after sigmoids, or
+    without them where the field has sheets, and ``z`` [1, 1, height, width].
 
     Convolutions and slices alone, so that tracing finds no size but the layers'. Shapes are told
     here and not in annotations, which would compare symbolic sizes while a model is traced.
@@ -161,6 +294,7 @@ class DecoderHalf(nn.Module):
     def __init__(self, scene: LightSlabs) -> None:
         super().__init__()
         self.shape = scene.decoder.shape
+        self.raw = scene.sheets is not None
         self.strides: dict[str, int] = {}
         for name, layer in convolutions_of(scene).items():
             self.register_buffer(f"{name}_weight", torch.tensor(layer.weight))
@@ -182,7 +316,8 @@ class DecoderHalf(nn.Module):
                 x = torch.cat([x, _inner(encoded, shape.samples * HALO - RING)], dim=1)
             x = pixel_shuffle(self._layer(f"sharpen_{step}", x), 2)
         x = _inner(x, RING)
-        return torch.sigmoid(x[:, :4]), x[:, 4:]
+        rgba = x[:, :4]
+        return rgba if self.raw else torch.sigmoid(rgba), x[:, 4:]
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
         weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
@@ -219,16 +354,113 @@ class WholeField(nn.Module):
         return self.decoder(features.sum(dim=0, keepdim=True))
 
 
+class SheetComposite(nn.Module):
+    """``rays`` [layers, values, height, width], see :func:`pixel_rays`, to what is seen of the
+    sheets: premultiplied colour and alpha [1, 4, height, width], and the distance along the ray
+    [1, 1, height, width], 0 where nothing is seen."""
+
+    def __init__(self, scene: LightSlabs) -> None:
+        super().__init__()
+        self.tables = sheet_tables(scene)
+        self.layers, self.slabs = sheet_layers(scene), scene.planes.slabs
+        tables = self.tables
+        self.register_buffer("atlas", torch.from_numpy(tables.atlas()))
+        self.register_buffer("index", torch.from_numpy(tables.index))
+        self.register_buffer("corners", torch.from_numpy(tables.corners()))
+        for name in ("disparities", "low", "tiles"):
+            value = torch.from_numpy(getattr(tables, name))
+            self.register_buffer(name, value.view(len(value), -1))
+        starts = [float(tables.start(slab, 0)) for slab in range(self.slabs)]
+        self.register_buffer("starts", torch.tensor(starts))
+
+    def forward(self, rays: Tensor) -> tuple[Tensor, Tensor]:
+        """What is seen."""
+        right, down, pass_right, pass_down, start, weight = (rays[:, i] for i in range(6))
+        slab = rays[:, 6].int() if self.slabs > self.layers else None
+        planes = self.tables.disparities.shape[1]
+        atlas = self.atlas.to(rays.dtype) / 255
+        left, seen, far = None, [], []
+        for plane in range(planes - 1, -1, -1):
+            s = self._of("disparities", plane, slab)
+            x = self._tile(right + s * pass_right, 0, plane, slab)
+            y = self._tile(down + s * pass_down, 1, plane, slab)
+            value = self._read(atlas, x, y, self._of("starts", 0, slab), plane)
+            part = value if left is None else value * left
+            left = 1 - part[:, 3:] if left is None else left - part[:, 3:]
+            seen.append(part)
+            far.append(part[:, 3] / s)
+        total, depth = sum(seen), sum(far)
+        along = (depth - total[:, 3] * start) * torch.sqrt(1 + right * right + down * down)
+        total = (total * weight[:, None]).sum(dim=0, keepdim=True)
+        along = (along * weight).sum(dim=0, keepdim=True)
+        distance = torch.relu(along[:, None] / total[:, 3:].clamp(min=1e-6))
+        return total, distance
+
+    def _of(self, name: str, column: int, slab: Tensor | None) -> Tensor:
+        """A number of each slab: for each layer, or for each of its pixels."""
+        values = getattr(self, name).view(self.slabs, -1)[:, column]
+        return values[:, None, None] if slab is None else values[slab]
+
+    def _tile(self, q: Tensor, axis: int, plane: int, slab: Tensor | None) -> Tensor:
+        """Where on the sheet, in tiles."""
+        low, tiles = (self._of(name, 2 * plane + axis, slab) for name in ("low", "tiles"))
+        return ((q - low) * tiles).clamp(0, self.tables.last[axis])
+
+    def _read(self, atlas: Tensor, x: Tensor, y: Tensor, start: Tensor, plane: int) -> Tensor:
+        """The sheet at (x, y): [layers, 4, height, width]. Places are whole numbers below 2^23,
+        which float32 holds."""
+        column, row = torch.floor(x), torch.floor(y)
+        place = start + row * self.tables.across + column + float(self.tables.start(0, plane))
+        corner = self.corners[self.index[place.int()]]
+        step = TILE * self.tables.steps()
+        within = torch.stack([(x - column) * float(step[0]), (y - row) * float(step[1])], dim=-1)
+        grid = (corner + within).flatten(0, 1)[None]
+        value = grid_sample(
+            atlas, grid, mode="bilinear", padding_mode="border", align_corners=True
+        )
+        return value.unflatten(2, (self.layers, -1))[0].transpose(0, 1)
+
+
+class WholeWithSheets(nn.Module):
+    """Inputs of :class:`WholeField` and ``rays`` [layers, values, height, width] to ``rgba``
+    [1, 4, height, width], colour multiplied by alpha, and ``distance`` [1, 1, height, width]."""
+
+    def __init__(self, scene: LightSlabs) -> None:
+        super().__init__()
+        self.field, self.sheets = WholeField(scene), SheetComposite(scene)
+
+    def forward(self, coordinates: Tensor, weights: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture, and how far away what it shows is."""
+        raw, _ = self.field(coordinates, weights)
+        seen, distance = self.sheets(rays)
+        return (seen + raw).clamp(0, 1), distance
+
+
+def whole_module(scene: LightSlabs) -> nn.Module:
+    """The whole, as torch has it."""
+    return WholeField(scene) if scene.sheets is None else WholeWithSheets(scene)
+
+
 def example_inputs(scene: LightSlabs, samples: Samples) -> dict[str, dict[str, Any]]:
-    """Zeros of the shapes that :class:`WholeField` and :class:`DecoderHalf` take, by name."""
+    """Zeros of the shapes that :func:`whole_module` and :class:`DecoderHalf` take, by name."""
     slabs, size = scene.planes.slabs, (samples.down, samples.across)
+    whole = {
+        "coordinates": torch.zeros(slabs, *size, 2 * scene.slabs.num_planes),
+        "weights": torch.zeros(slabs, 1, *size),
+    }
+    if scene.sheets is not None:
+        whole["rays"] = torch.zeros(sheet_layers(scene), ray_values(scene), *_decoded(scene, size))
     return {
-        "whole": {
-            "coordinates": torch.zeros(slabs, *size, 2 * scene.slabs.num_planes),
-            "weights": torch.zeros(slabs, 1, *size),
-        },
+        "whole": whole,
         "half": {"features": torch.zeros(1, scene.decoder.shape.inputs, *size)},
     }
+
+
+def _decoded(scene: LightSlabs, samples: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the maps of so many samples."""
+    shape = scene.decoder.shape
+    down, across = ((n // shape.samples - 2 * HALO) * shape.upsampling for n in samples)
+    return down, across
 
 
 def _inner(x: Tensor, ring: int) -> Tensor:

@@ -136,6 +136,13 @@ class Decoder(nn.Module):
         return inner(x, RING)
 
     @torch.no_grad()
+    def start_from_nothing(self) -> None:
+        """The last layer gives 0, whatever comes in."""
+        last = self.sharpen[-1] if self.sharpen else self.last
+        assert isinstance(last, nn.Conv2d | nn.Linear)
+        last.weight.zero_()
+
+    @torch.no_grad()
     def _start(self, generator: torch.Generator | None) -> None:
         """He's variance; the blocks' second layers small, so that they start near the identity."""
         for name, layer in self.named_modules():

@@ -7,7 +7,8 @@ the viewpoint they move as their planes do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from scene4d.cameras.between import CamerasBetween, Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
+from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
 from scene4d.representations.light_slabs.sheets import TILE, Sheets
 from scene4d.representations.light_slabs.slabs import Slabs
@@ -33,6 +35,7 @@ LEAST_SHARE = 0.05
 """As is one that has no larger share in any ray of the cameras and of some between them."""
 _MOST_VIEWS = 60
 _POINTS = 200_000
+_PICTURES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +50,45 @@ class SheetLimits:
 
 
 @torch.no_grad()
+def most_alike(
+    teacher: Representation,
+    cameras: Sequence[Camera],
+    limits: SheetLimits,
+    choices: Iterable[Slabs],
+) -> tuple[Slabs, Sheets]:
+    """The slabs, of rising numbers, whose first sheets within the limit look most like the teacher
+    from between the cameras: more of them leave fewer tiles to each."""
+    gaussians = gaussians_of(teacher, cameras)
+    pictures = [(camera, gaussians.render(camera)) for camera in _between(cameras, _PICTURES, 1)]
+    best, least, worse = None, math.inf, 0
+    for slabs in choices:
+        sheets = first_sheets(gaussians, slabs, cameras, limits)
+        error = sum(_error(sheets, slabs, *picture) for picture in pictures)
+        if best is None or error < least:
+            best, least, worse = (slabs, sheets), error, 0
+        else:
+            worse += 1
+        if worse == 3:
+            break
+    assert best is not None
+    return best
+
+
+def _error(sheets: Sheets, slabs: Slabs, camera: Camera, picture: Render) -> float:
+    rays = camera_rays(camera)
+    found = slabs(*(r[::2, ::2].reshape(-1, 3) for r in (rays.origins, rays.directions)))
+    seen = sheets(found.coordinates, found.slab, 1 / slabs.disparities) * found.weight[:, None]
+    shown = torch.zeros(len(found.coverage), 5).index_add(0, found.ray, seen)
+    wanted = torch.cat([picture.rgb, picture.alpha[..., None]], dim=-1)[::2, ::2].reshape(-1, 4)
+    return float((shown[:, :4] - wanted).square().mean())
+
+
+@torch.no_grad()
 def first_sheets(
-    teacher: Representation, slabs: Slabs, cameras: Sequence[Camera], limits: SheetLimits
+    gaussians: GaussianSplats, slabs: Slabs, cameras: Sequence[Camera], limits: SheetLimits
 ) -> Sheets:
-    """Sheets that show the teacher, as fine as the cameras' pictures or as fine as the tiles that
+    """Sheets that show the Gaussians, as fine as the cameras' pictures or as fine as the tiles that
     these see something of are within the limit."""
-    gaussians = _gaussians(teacher, cameras)
     scale, visitors = limits.scale, _visitors(cameras)
     while True:
         sheets = _drawn(gaussians, slabs, _size(slabs, cameras, scale, limits.most_across))
@@ -67,7 +103,7 @@ def first_sheets(
     return _only(sheets, share > least)
 
 
-def _gaussians(teacher: Representation, cameras: Sequence[Camera]) -> GaussianSplats:
+def gaussians_of(teacher: Representation, cameras: Sequence[Camera]) -> GaussianSplats:
     """The teacher's own, or one for each of many pixels of its pictures."""
     found = teacher.as_splats()
     if isinstance(found, GaussianSplats):
@@ -99,15 +135,22 @@ def _size(slabs: Slabs, cameras: Sequence[Camera], scale: float, most: int) -> t
 
 def _drawn(gaussians: GaussianSplats, slabs: Slabs, size: tuple[int, int]) -> Sheets:
     """Tiles with anything on them."""
-    stored, texels = [], []
-    for slab in range(slabs.num_slabs):
-        for plane, chosen in enumerate(_slices(gaussians, slabs, slab)):
-            tiles = _tiles(_picture(gaussians, chosen, slabs, slab, plane, size))
+    drawn = list(_drawn_slabs(gaussians, slabs, size, range(slabs.num_slabs)))
+    stored = torch.stack([full for full, _ in drawn])
+    return Sheets(stored=stored, texels=torch.cat([texels for _, texels in drawn]))
+
+
+def _drawn_slabs(
+    gaussians: GaussianSplats, slabs: Slabs, size: tuple[int, int], chosen: Iterable[int]
+) -> Iterator[tuple[Bool[Tensor, "planes down across"], Float[Tensor, "tiles 8 8 4"]]]:
+    for slab in chosen:
+        stored, texels = [], []
+        for plane, near in enumerate(_slices(gaussians, slabs, slab)):
+            tiles = _tiles(_picture(gaussians, near, slabs, slab, plane, size))
             full = tiles[..., 3].amax(dim=(2, 3)) > LEAST_ALPHA
             stored.append(full)
             texels.append(tiles[full])
-    places = torch.stack(stored).unflatten(0, (slabs.num_slabs, slabs.num_planes))
-    return Sheets(stored=places, texels=torch.cat(texels))
+        yield torch.stack(stored), torch.cat(texels)
 
 
 def _slices(gaussians: GaussianSplats, slabs: Slabs, slab: int) -> list[Bool[Tensor, "n"]]:
@@ -130,7 +173,7 @@ def _picture(
     """A slice as it is seen from the slab's viewpoint, over the range of the plane."""
     columns, rows = size
     low, high = slabs.low[slab, plane], slabs.high[slab, plane]
-    fx, fy = (float(n - 1) / float(h - l) for n, l, h in zip(size, low, high, strict=True))
+    fx, fy = ((n - 1) / float(b - a) for n, a, b in zip(size, low, high, strict=True))
     K = torch.tensor(
         [[fx, 0, 0.5 - fx * float(low[0])], [0, fy, 0.5 - fy * float(low[1])], [0, 0, 1]]
     )
@@ -157,11 +200,11 @@ def _tiles(sheet: Float[Tensor, "rows columns 4"]) -> Float[Tensor, "down across
 
 
 def _most_seen(sheets: Sheets, slabs: Slabs, cameras: Sequence[Camera]) -> Float[Tensor, "tiles"]:
-    """The largest share of each tile in any ray of the cameras, every other pixel's."""
+    """The largest share of each tile in any ray of the cameras, every fourth pixel's."""
     most = torch.zeros(sheets.num_tiles)
     for camera in cameras:
         rays = camera_rays(replace(camera.to("cpu"), distortion=None))
-        origins, directions = (r[::2, ::2].reshape(-1, 3) for r in (rays.origins, rays.directions))
+        origins, directions = (r[::4, ::4].reshape(-1, 3) for r in (rays.origins, rays.directions))
         found = slabs(origins, directions)
         most = torch.maximum(most, sheets.most_seen(found.coordinates, found.slab))
     return most
@@ -170,10 +213,14 @@ def _most_seen(sheets: Sheets, slabs: Slabs, cameras: Sequence[Camera]) -> Float
 def _visitors(cameras: Sequence[Camera]) -> list[Camera]:
     """Training cameras and others between and around them, as the teacher's pictures are taken:
     rays between two clusters of cameras see what those of neither do."""
-    between = CamerasBetween(cameras, Spread(between=0.7, jitter=0.25, turn=3.0))
-    generator = torch.Generator().manual_seed(0)
     own = list(cameras[:: max(1, len(cameras) // _MOST_VIEWS)])
-    return own + [between.draw(generator) for _ in range(_MOST_VIEWS)]
+    return own + _between(cameras, _MOST_VIEWS, 0)
+
+
+def _between(cameras: Sequence[Camera], count: int, seed: int) -> list[Camera]:
+    between = CamerasBetween(cameras, Spread(between=0.7, jitter=0.25, turn=3.0))
+    generator = torch.Generator().manual_seed(seed)
+    return [replace(between.draw(generator), distortion=None) for _ in range(count)]
 
 
 def _only(sheets: Sheets, kept: Bool[Tensor, "tiles"]) -> Sheets:

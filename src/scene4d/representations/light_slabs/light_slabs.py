@@ -17,8 +17,12 @@ from scene4d.cameras.rays import Rays, rays_at
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
-from scene4d.representations.light_slabs.first_sheets import SheetLimits, first_sheets
-from scene4d.representations.light_slabs.placement import find_content, place_slabs
+from scene4d.representations.light_slabs.first_sheets import SheetLimits, most_alike
+from scene4d.representations.light_slabs.placement import (
+    find_content,
+    numbers_of_slabs,
+    place_slabs,
+)
 from scene4d.representations.light_slabs.planes import PlanesShape, rounded, rounded_to
 from scene4d.representations.light_slabs.sheets import Sheets
 from scene4d.representations.light_slabs.slabs import Slabs
@@ -36,8 +40,8 @@ OPAQUE = 3.0
 """Added to alpha before its sigmoid where nothing is transparent."""
 BYTES_PER_TILE = 72.0
 """Of a stored tile of 64 texels in a bundle, about: 66 were measured of an object, 73 of a room."""
-PLANES_SHARE = 0.2
-"""Of ``max_mb`` for planes of features, where there are sheets."""
+SHEETS_SHARE = 0.8
+"""Of ``max_mb`` for sheets, where there are any; the rest is for planes of features."""
 MAX_SINH = 6.0
 """Bound of the depth head before sinh: 200 times the content's size."""
 
@@ -92,7 +96,7 @@ class LightSlabs(Representation):
         self.decoder = Decoder(decoder, generator=generator)
         self.sheets = sheets
         if sheets is not None:
-            nn.init.zeros_(self.decoder.sharpen[-1].weight)
+            self.decoder.start_from_nothing()
         self.progress = 0.0
 
     def render(
@@ -139,7 +143,7 @@ class LightSlabs(Representation):
         assert self.sheets is not None
         rays = _bundle(camera, 1.0, camera.height, camera.width, 0)
         found = self.slabs(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
-        texels = self.sheets.texels
+        texels: Tensor = self.sheets.texels
         if self.progress >= self.settings.quantise_at:
             texels = rounded_to(texels, self.settings.sheet_step)
         depths = 1 / self.slabs.disparities
@@ -227,19 +231,21 @@ class LightSlabs(Representation):
         """Untrained, placed by the scene's training cameras and what is known of its surfaces."""
         cameras = scene.train_cameras()
         content = find_content(scene, teacher)
-        slabs = place_slabs(
-            cameras,
-            content,
-            kind=options.placement,
-            num_planes=options.depths,
-            max_slabs=options.max_slabs,
-        )
-        planes, decoder = sizes(options, slabs.num_slabs)
-        sheets = None
-        if teacher is not None and options.sheets:
-            left = int(options.max_mb * 1e6) - decoder.values - planes.values
-            limits = SheetLimits(tiles=int(left / BYTES_PER_TILE), scale=options.sheet_scale)
-            sheets = first_sheets(teacher, slabs, cameras, limits)
+        kind, planes = options.placement, options.depths
+
+        def placed(count: int) -> Slabs:
+            way = "cameras" if kind == "auto" and options.sheets else kind
+            return place_slabs(cameras, content, kind=way, num_planes=planes, count=count)
+
+        if teacher is None or not options.sheets:
+            slabs, sheets = placed(options.max_slabs), None
+        else:
+            by_cameras = kind in ("auto", "cameras")
+            numbers = numbers_of_slabs(cameras, options.max_slabs) if by_cameras else [1]
+            tiles = int(options.max_mb * 1e6 * SHEETS_SHARE / BYTES_PER_TILE)
+            limits = SheetLimits(tiles=tiles, scale=options.sheet_scale)
+            slabs, sheets = most_alike(teacher, cameras, limits, map(placed, numbers))
+        shape, decoder = sizes(options, slabs)
         centre = content.points.median(dim=0).values
         radius = float((content.points - centre).norm(dim=-1).median())
         settings = LightSlabsSettings(
@@ -254,7 +260,7 @@ class LightSlabs(Representation):
         )
         return cls(
             slabs=slabs,
-            planes=planes,
+            planes=shape,
             decoder=decoder,
             settings=settings,
             content_centre=centre,
@@ -366,11 +372,11 @@ def _saved_sheets(tensors: Mapping[str, Tensor]) -> Sheets | None:
     return Sheets(stored=tensors["sheets.stored"], texels=tensors["sheets.texels"])
 
 
-def sizes(options: LightSlabMethod, slabs: int) -> tuple[PlanesShape, DecoderShape]:
+def sizes(options: LightSlabMethod, slabs: Slabs) -> tuple[PlanesShape, DecoderShape]:
     """Of planes and decoder, within the method's ``max_mb``."""
     planes = PlanesShape(
-        slabs=slabs,
-        depths=options.depths,
+        slabs=slabs.num_slabs,
+        depths=slabs.num_planes,
         featured=options.featured,
         crossed=options.crossed,
         features=options.features,
@@ -385,5 +391,5 @@ def sizes(options: LightSlabMethod, slabs: int) -> tuple[PlanesShape, DecoderSha
         blocks=options.blocks,
         channels=options.channels,
     )
-    share = PLANES_SHARE if options.sheets else 1.0
-    return planes.fitting(int(share * (options.max_mb * 1e6 - decoder.values))), decoder
+    share = 1 - SHEETS_SHARE if options.sheets else 1.0
+    return planes.fitting(int(share * options.max_mb * 1e6) - decoder.values), decoder

@@ -35,12 +35,13 @@ class LightSlabMethod(Method):
     placement: Literal["auto", "forward", "cube", "kmeans", "cameras"] = "auto"
     """Slabs at clusters of cameras (auto, cameras), one along the cameras, the faces of a cube, or
     clusters of viewing directions."""
-    max_slabs: int = 16
+    max_slabs: int = 24
     """At clusters of cameras, at most."""
-    depths: int = 16
-    """Parallel planes of a slab, 2 to 64; LightSpeed has 2."""
+    depths: int | None = None
+    """Parallel planes of a slab, 2 to 64, by default as many as parallax asks for; LightSpeed has
+    2."""
     sheets: bool = True
-    """A multiplane image on each slab's planes, started from the teacher; the decoder adds to it."""
+    """A multiplane image for each slab, started from the teacher; the decoder adds to it."""
     sheet_scale: float = 1.0
     """Its texels for a pixel of the photographs, along an axis, at most."""
     sheet_bits: int = 7
@@ -81,17 +82,11 @@ class LightSlabMethod(Method):
     photometric: PhotometricOptions = field(default_factory=lambda: PhotometricOptions(start=0.8))
 
     def __post_init__(self) -> None:
-        least = {
-            "depths": 2,
-            "featured": 1,
-            "max_slabs": 1,
-            "features": 1,
-            "width": 1,
-            "blocks": 0,
-            "encoded": 1,
-        }
+        positive = ("featured", "max_slabs", "features", "width", "encoded")
+        least = {**dict.fromkeys(positive, 1), "blocks": 0}
         wrong = [f"{n} is {getattr(self, n)}" for n, v in least.items() if getattr(self, n) < v]
-        wrong += [f"depths is {self.depths}"] if self.depths > 64 else []  # bundles have no more
+        if self.depths is not None and not 2 <= self.depths <= 64:  # bundles have no more
+            wrong.append(f"depths is {self.depths}")
         wrong += [f"sheet_bits is {self.sheet_bits}"] if not 4 <= self.sheet_bits <= 8 else []
         wrong += [f"bits is {self.bits}"] if not 2 <= self.bits <= 8 else []
         wrong += [f"samples is {self.samples}"] if self.samples not in (1, 2, 4) else []

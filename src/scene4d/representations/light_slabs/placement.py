@@ -30,12 +30,13 @@ Kind = Literal["auto", "forward", "cube", "kmeans", "cameras"]
 CLUSTER_ANGLE = math.radians(42.0)
 """k-means adds slabs until 98% of the rays are within this angle of an axis."""
 MAX_CLUSTERS = 8
-MAX_AUTO = 16
-"""Slabs at clusters of cameras."""
-_COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 14)
-TOLERANCE = 0.5
+FORWARD_ANGLE = math.radians(55.0)
+"""A capture none of whose rays is farther from their mean is forward-facing: one slab."""
+TOLERANCE = 1.0
 """Pixels that content half way between two planes may be away from its place, in 95% of rays."""
-OVERLAP = 0.5
+LEAST_PLANES, MOST_PLANES = 8, 32
+"""Of a slab, where their number is not given."""
+OVERLAP = 0.4
 """Blending, in units of what the median ray costs in its cheapest slab."""
 _NEIGHBOURING = math.radians(12.0)
 """Slabs along directions are placed by the rays that are not farther from their axes than this
@@ -61,65 +62,87 @@ def place_slabs(
     content: Content,
     *,
     kind: Kind = "auto",
-    num_planes: int = 2,
-    max_slabs: int = MAX_AUTO,
+    num_planes: int | None = None,
+    count: int = 1,
 ) -> Slabs:
     """Slabs that cover the rays of ``cameras``.
 
-    ``cameras``: one where each cluster of cameras stands, as few as keep the content between
-    planes in its place (TOLERANCE), or ``max_slabs``. ``forward``: one slab, along the mean of the
-    cameras. ``cube``: the faces of a cube around the content that any ray goes to. ``kmeans``: as
-    few clusters of the rays' directions as are close to their axes. ``auto``: cameras.
+    ``cameras``: where ``count`` clusters of cameras stand. ``forward``: one slab, along the mean of
+    the cameras. ``cube``: the faces of a cube around the content that any ray goes to. ``kmeans``:
+    as few clusters of the rays' directions as are close to their axes. ``auto``: forward where that
+    covers the rays, otherwise kmeans. Without ``num_planes``, as many planes as keep the content
+    between two of them in its place (TOLERANCE).
 
     Raises :class:`DataError` where no camera is given.
     """
     if not cameras:
         raise DataError("there is no training camera to place light slabs by")
     rays = sampled_rays(cameras)
-    if kind in ("auto", "cameras"):
-        slabs = _at_cameras(cameras, rays, content, num_planes, max_slabs)
+    if kind == "cameras":
+        placed = _at_clusters(cameras, rays, content, min(count, len(cameras)))
     else:
-        slabs = _along_directions(cameras, rays, content, num_planes, kind)
+        placed = _along_directions(cameras, rays, content, kind)
+    slabs = placed.slabs(num_planes or _planes_for(placed, rays, cameras))
     costs = slabs.costs(rays.origins, rays.directions)
     slabs.overlap = OVERLAP * float(costs.amin(dim=1).median())
     slabs.low, slabs.high = _ranges(rays, slab_weights(costs, slabs.overlap), content, slabs)
     return slabs
 
 
+def numbers_of_slabs(cameras: Sequence[Camera], most: int) -> list[int]:
+    """Of clusters of cameras, to choose from; the last is ``most`` or that of the cameras."""
+    most = max(1, min(most, len(cameras)))
+    return [*(n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48) if n < most), most]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """Slabs without their planes."""
+
+    rotations: Float[Tensor, "slabs 3 3"]
+    viewpoints: Float[Tensor, "slabs 3"]
+    depths: Sequence[Tensor]
+    """Of each slab's content along its axis."""
+
+    def slabs(self, planes: int) -> Slabs:
+        """With planes, and without ranges."""
+        wide = torch.full((len(self.depths), planes, 2), 1e6)
+        return Slabs(
+            rotations=self.rotations,
+            viewpoints=self.viewpoints,
+            disparities=torch.stack([_spaced(depths, planes) for depths in self.depths]),
+            low=-wide,
+            high=wide,
+        )
+
+
+def _planes_for(placed: _Placed, rays: Rays, cameras: Sequence[Camera]) -> int:
+    """Such that in 95% of the rays what lies half way between two is at most TOLERANCE pixels from
+    where it should be."""
+    focal = float(torch.stack([camera.K[0, 0] for camera in cameras]).median())
+    parallax = placed.slabs(2).least_parallax(rays.origins, rays.directions)
+    worst = float(parallax[parallax.isfinite()].quantile(0.95))
+    return min(MOST_PLANES, max(LEAST_PLANES, math.ceil(worst * focal / (2 * TOLERANCE))))
+
+
 def _along_directions(
-    cameras: Sequence[Camera], rays: Rays, content: Content, num_planes: int, kind: Kind
-) -> Slabs:
-    """Slabs whose axes are directions of rays, without ranges."""
+    cameras: Sequence[Camera], rays: Rays, content: Content, kind: Kind
+) -> _Placed:
+    """Slabs whose axes are directions of rays."""
     axes = _axes(cameras, rays.directions, kind)
     rotations = torch.stack([_frame(axis, up_axis(cameras)) for axis in axes]).float()
     angles = (rays.directions @ rotations[:, 2].T).clamp(-1, 1).acos()
     weights = slab_weights(angles, _NEIGHBOURING)
-    viewpoints, disparities = [], []
+    viewpoints, depths = [], []
     for slab in range(len(axes)):
         middle = (rays.origins * weights[:, slab : slab + 1]).sum(dim=0) / weights[:, slab].sum()
-        viewpoint, depths = _depths(middle, content, rotations[slab, 2])
+        viewpoint, found = _depths(middle, content, rotations[slab, 2])
         viewpoints.append(viewpoint)
-        disparities.append(_spaced(depths, num_planes))
-    return _without_ranges(rotations, viewpoints, disparities)
+        depths.append(found)
+    return _Placed(rotations=rotations, viewpoints=torch.stack(viewpoints), depths=depths)
 
 
-def _at_cameras(
-    cameras: Sequence[Camera], rays: Rays, content: Content, num_planes: int, max_slabs: int
-) -> Slabs:
-    """Slabs where clusters of cameras stand, without ranges; as many as are needed."""
-    focal = torch.stack([camera.K[0, 0] for camera in cameras]).median()
-    most = max(1, min(max_slabs, len(cameras)))
-    for count in sorted({*(n for n in _COUNTS if n < most), most}):
-        slabs = _at_clusters(cameras, rays, content, num_planes, count)
-        worst = slabs.costs(rays.origins, rays.directions).amin(dim=1).quantile(0.95)
-        if float(worst * focal) / (2 * num_planes) <= TOLERANCE:
-            break
-    return slabs
-
-
-def _at_clusters(
-    cameras: Sequence[Camera], rays: Rays, content: Content, num_planes: int, count: int
-) -> Slabs:
+def _at_clusters(cameras: Sequence[Camera], rays: Rays, content: Content, count: int) -> _Placed:
     """``count`` slabs: k-means of the cameras' positions, in units of their distance from the
     content, and of their axes."""
     positions = torch.stack([camera.c2w[:3, 3].cpu().float() for camera in cameras])
@@ -127,27 +150,14 @@ def _at_clusters(
     distance = (positions - content.points.median(dim=0).values).norm(dim=1).median()
     own = clusters(torch.cat([positions / distance, axes], dim=1), count)
     rays_own = own.repeat_interleave(len(rays.origins) // len(cameras))
-    rotations, viewpoints, disparities = [], [], []
+    rotations, viewpoints, depths = [], [], []
     for slab in own.unique():
         axis = normalize(rays.directions[rays_own == slab].mean(dim=0), dim=0)
-        viewpoint = positions[own == slab].mean(dim=0)
-        depths = _ahead(viewpoint, content, axis)
+        viewpoints.append(positions[own == slab].mean(dim=0))
         rotations.append(_frame(axis, up_axis(cameras)).float())
-        viewpoints.append(viewpoint)
-        disparities.append(_spaced(depths, num_planes))
-    return _without_ranges(torch.stack(rotations), viewpoints, disparities)
-
-
-def _without_ranges(
-    rotations: Tensor, viewpoints: list[Tensor], disparities: list[Tensor]
-) -> Slabs:
-    wide = torch.full((len(rotations), len(disparities[0]), 2), 1e6)
-    return Slabs(
-        rotations=rotations,
-        viewpoints=torch.stack(viewpoints),
-        disparities=torch.stack(disparities),
-        low=-wide,
-        high=wide,
+        depths.append(_ahead(viewpoints[-1], content, axis))
+    return _Placed(
+        rotations=torch.stack(rotations), viewpoints=torch.stack(viewpoints), depths=depths
     )
 
 
@@ -230,7 +240,8 @@ def _axes(
     cameras: Sequence[Camera], directions: Float[Tensor, "n 3"], kind: Kind
 ) -> Float[Tensor, "slabs 3"]:
     mean = normalize(directions.mean(dim=0), dim=0)
-    if kind == "forward":
+    spread = (directions @ mean).clamp(-1, 1).acos()
+    if kind == "forward" or (kind == "auto" and float(spread.max()) <= FORWARD_ANGLE):
         return mean[None]
     if kind == "cube":
         # Upright, one face towards the first camera: a mean of directions all around is no axis.

@@ -124,13 +124,29 @@ class Slabs(nn.Module):
         """What every ray costs in every slab, as tangents, wherever on its planes it is; without a
         gradient."""
         columns = []
-        for i in range(self.num_slabs):
-            way = local_rays(
-                origins.detach(), directions.detach(), self.rotations[i], self.viewpoints[i]
-            )
-            cost = way.misses() * (self.disparities[i, -1] - self.disparities[i, 0]) + way.skew()
+        for slab in range(self.num_slabs):
+            way = self._local(slab, origins, directions)
+            cost = self._parallax(slab, way) + way.skew()
             columns.append(torch.where(way.parallel, cost / LEAST_INSIDE, cost))
         return torch.stack(columns, dim=1)
+
+    def least_parallax(
+        self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
+    ) -> Float[Tensor, "rays"]:
+        """How far apart a ray's positions on the first and the last plane are, as tangents, in the
+        slab where that is least; infinite for rays that are parallel to all."""
+        columns = []
+        for slab in range(self.num_slabs):
+            way = self._local(slab, origins, directions)
+            columns.append(self._parallax(slab, way).masked_fill(way.parallel, torch.inf))
+        return torch.stack(columns, dim=1).amin(dim=1)
+
+    def _local(self, slab: int, origins: Tensor, directions: Tensor) -> LocalRays:
+        rotation, viewpoint = self.rotations[slab], self.viewpoints[slab]
+        return local_rays(origins.detach(), directions.detach(), rotation, viewpoint)
+
+    def _parallax(self, slab: int, way: LocalRays) -> Float[Tensor, "rays"]:
+        return way.misses() * (self.disparities[slab, -1] - self.disparities[slab, 0])
 
     def _weights(self, origins: Tensor, directions: Tensor) -> Float[Tensor, "rays slabs"]:
         """By costs divided by how far rays are inside, which only makes them dearer: a slab whose
