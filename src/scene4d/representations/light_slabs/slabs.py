@@ -16,9 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from scene4d.representations.light_slabs.routing import routed
 
 MAX_SLABS = 3
 """Slabs of one ray. Two do not suffice: where three of them meet (a cube's corner), no weights of
@@ -99,6 +102,15 @@ class Slabs(nn.Module):
     ) -> SlabRays:
         """Every ray in its slabs; ``directions`` of length 1. Differentiable in the rays but for
         which slabs they go to."""
+        wanted = torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad)
+        if wanted or origins.device.type != "cpu" or origins.dtype != torch.float32:
+            return self.reference(origins, directions)
+        return self._routed(origins, directions)
+
+    def reference(
+        self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
+    ) -> SlabRays:
+        """The same in torch, on any device, with gradients."""
         if self.num_slabs == 1:
             ray = torch.arange(len(origins), device=origins.device)
             slab, weight = torch.zeros_like(ray), torch.ones_like(origins[:, 0])
@@ -116,6 +128,27 @@ class Slabs(nn.Module):
             coverage=inside,
             start=found.way.start,
             climb=found.way.climb,
+        )
+
+    def _routed(self, origins: Tensor, directions: Tensor) -> SlabRays:
+        ray, slab, weight, coordinates, inside, start, climb = map(
+            torch.from_numpy,
+            routed(
+                (_array(origins), _array(directions)),
+                (_array(self.rotations), _array(self.viewpoints)),
+                (_array(self.disparities), _array(self.low), _array(self.high)),
+                (self.overlap, MIN_COSINE, FADE, ASKEW, LEAST_COST, LEAST_INSIDE),
+            ),
+        )
+        coverage = torch.zeros(len(origins)).index_add(0, ray, weight * inside)
+        return SlabRays(
+            ray=ray,
+            slab=slab,
+            weight=weight,
+            coordinates=coordinates,
+            coverage=coverage,
+            start=start,
+            climb=climb,
         )
 
     def costs(
@@ -169,6 +202,10 @@ class Slabs(nn.Module):
         beyond = coordinates.detach().abs().amax(dim=1) - 1
         inside = (1 - beyond / FADE).clamp(0, 1) * ~way.parallel
         return _InSlab(coordinates=coordinates, inside=inside, way=way)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
