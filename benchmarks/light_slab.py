@@ -139,7 +139,7 @@ def compare_methods(arguments: argparse.Namespace) -> None:
             named = argparse.Namespace(method=method, options=arguments.options)
             rows.append({
                 "capture": capture, "method": method, "minutes": arguments.minutes, **found,
-                "teacher_psnr": taught, **costs[method], **provenance(named),
+                "teacher_psnr": taught, **costs[method], **bundle_size(run), **provenance(named),
                 "command": " ".join(["python benchmarks/light_slab.py", *sys.argv[1:]]),
             })  # fmt: skip
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
@@ -174,6 +174,17 @@ def train(
     return Path(done.stdout.strip().splitlines()[-1])
 
 
+def bundle_size(run: Path) -> dict[str, float]:
+    """MB of the bundle that the run exports to, if it does."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "scene.s4d"
+        done = subprocess.run(
+            [sys.executable, "-m", "scene4d.cli.main", "export", str(run), "bundle",
+             "--output-path", str(target)], capture_output=True,
+        )  # fmt: skip
+        return {} if done.returncode else {"bundle_mb": round(target.stat().st_size / 1e6, 3)}
+
+
 def frame_costs(runs: dict[str, Path]) -> dict[str, dict]:
     """MB, GMAC and milliseconds of each method's picture, timed in turn."""
     import torch
@@ -188,7 +199,6 @@ def frame_costs(runs: dict[str, Path]) -> dict[str, dict]:
     costs = {}
     for (method, model), spent in zip(models.items(), seconds, strict=True):
         costs[method] = {
-            "mb_at_8_bits": round(model.num_bytes() / 1e6, 3),
             "gmac_800": round(model.macs(SIDE, SIDE) / 1e9, 2),
             "torch_ms": round(spent * 1e3, 1),
         }
@@ -270,7 +280,7 @@ def write(path: Path, rows: list[dict]) -> None:
 
 def table(rows: list[dict]) -> str:
     keys = ["capture", "method", "minutes", "size", "steps", "psnr", "ssim", "lpips",
-            "teacher_psnr", "mb_at_8_bits", "gmac_800", "torch_ms", "onnxruntime_ms"]  # fmt: skip
+            "teacher_psnr", "bundle_mb", "gmac_800", "torch_ms", "onnxruntime_ms"]  # fmt: skip
     lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
     lines += ["| " + " | ".join(str(row.get(key, "-")) for key in keys) + " |" for row in rows]
     return "\n".join(lines)

@@ -13,10 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exporters.test_light_slab import FOCAL, camera, random_slabs, source
+from exporters.test_light_slab import (
+    FOCAL,
+    camera,
+    field_with_sheets,
+    random_sheets,
+    random_slabs,
+    source,
+)
 from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, pixel_shuffle
 
+from scene4d.bundle.container import open_bundle
+from scene4d.cameras.camera import Camera
 from scene4d.errors import MissingExtraError, UsageError
 from scene4d.exporters import coreml, executorch, litert, onnx
 from scene4d.exporters.field_models import (
@@ -24,20 +33,27 @@ from scene4d.exporters.field_models import (
     DecoderHalf,
     WholeField,
     half_path,
+    pixel_rays,
     ray_inputs,
     samples_for,
+    sheet_tables,
+    whole_module,
 )
-from scene4d.exporters.light_slab import decoded_maps
+from scene4d.exporters.light_slab import decoded_maps, read_light_slabs
 from scene4d.exporters.source import ExportSource
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
+from scene4d.representations.light_slabs.sheets import Sheets
 from scene4d.representations.splats.gaussians import GaussianSplats
 
 Maps = tuple[Tensor, Tensor]
 Model = Callable[[dict[str, Tensor]], Maps]
-"""Inputs by name, channels first, to rgba and z without the leading axis."""
+"""Inputs by name, channels first, to rgba and z, or distance, without the leading axis."""
 
 # float32 through about ten layers whose sums are taken in other orders
 TOLERANCE = 1e-4
+# Torch stops at a sheet where so little is left of the ray; the models go on.
+STOPPED = 1 / 1024
+CHAIR = Path(__file__).parents[2] / "viewers/web/tests/fixtures/slabs.s4d"
 FORMATS: dict[str, tuple[ModuleType, str]] = {
     "onnx": (onnx, ".onnx"),
     "coreml": (coreml, ".mlpackage"),
@@ -57,7 +73,7 @@ def in_torch(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
 
         return run
 
-    return model(WholeField(scene)), model(DecoderHalf(scene))
+    return model(whole_module(scene)), model(DecoderHalf(scene))
 
 
 def in_onnx_runtime(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
@@ -69,7 +85,7 @@ def in_onnx_runtime(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
         def run(inputs: dict[str, Tensor]) -> Maps:
-            found = session.run(["rgba", "z"], {name: t.numpy() for name, t in inputs.items()})
+            found = session.run(None, {name: t.numpy() for name, t in inputs.items()})
             rgba, z = (torch.from_numpy(v)[0] for v in found)
             return rgba, z
 
@@ -107,8 +123,10 @@ def in_litert(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
                 d["name"]: torch.from_numpy(interpreter.get_tensor(d["index"]))
                 for d in interpreter.get_output_details()
             }
-            rgba, z = (found[name][0].permute(2, 0, 1) for name in ("rgba", "z"))
-            return rgba, z
+            rgba = found.pop("rgba")
+            ((name, z),) = found.items()
+            assert name == ("distance" if "rays" in inputs else "z")
+            return rgba[0].permute(2, 0, 1), z[0].permute(2, 0, 1)
 
         return run
 
@@ -136,9 +154,12 @@ def in_executorch(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
     return model(folder / "a.pte"), model(half_path(folder / "a.pte"))
 
 
-@pytest.mark.parametrize(
+every_runtime = pytest.mark.parametrize(
     "runtime", [in_torch, in_onnx_runtime, in_litert, in_executorch], ids=lambda f: f.__name__
 )
+
+
+@every_runtime
 @pytest.mark.parametrize(("slabs", "samples"), [(1, 1), (3, 2), (2, 4)])
 def test_both_models_give_what_torch_gives(
     runtime: Callable[[LightSlabs, Path], tuple[Model, Model]],
@@ -166,6 +187,98 @@ def test_both_models_give_what_torch_gives(
     assert rgba.shape == (4, 24, 16)  # 5 x 4 rays of 8 x 8 pixels, the outermost cut
     torch.testing.assert_close(rgba, torch.sigmoid(raw[:4]), rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(z, raw[4:], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def inputs_at(scene: LightSlabs, view: Camera) -> dict[str, Tensor]:
+    coordinates, weights, _ = ray_inputs(scene, view)
+    return {"coordinates": coordinates, "weights": weights, "rays": pixel_rays(scene, view)}
+
+
+@every_runtime
+@pytest.mark.parametrize(("slabs", "samples"), [(1, 1), (3, 2), (5, 4)])
+def test_with_sheets_both_models_give_what_torch_gives(
+    runtime: Callable[[LightSlabs, Path], tuple[Model, Model]],
+    slabs: int,
+    samples: int,
+    tmp_path: Path,
+) -> None:
+    """One slab, each with a layer of its own, and more slabs than layers."""
+    scene = field_with_sheets(slabs=slabs, samples=samples)
+    whole, half = runtime(scene, tmp_path)
+    for view in (camera(), camera(17, 9)):
+        rgba, distance = whole(inputs_at(scene, view))
+        maps = decoded_maps(scene, view)
+        expected = torch.stack([maps[name] for name in "rgba"])
+        assert expected[:3].std() > 0.1
+        assert float((maps["seen"] > 0.9).float().mean()) > 0.1  # several sheets deep
+        cut = (..., slice(view.height), slice(view.width))
+        shown = rgba[cut] * maps["coverage"]
+        torch.testing.assert_close(shown, expected, rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(distance[cut][0], maps["distance"], rtol=1e-3, atol=1e-3)
+
+    features = torch.randn(1, scene.decoder.shape.inputs, 5 * samples, 4 * samples)
+    with torch.no_grad():
+        raw = scene.decoder(features.permute(0, 2, 3, 1))[0]
+    assert float(raw.min()) < -0.02  # what a sigmoid would not give
+    rgba, z = half({"features": features})
+    torch.testing.assert_close(rgba, raw[:4], rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(z, raw[4:], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@every_runtime
+def test_a_real_scene_with_sheets(
+    runtime: Callable[[LightSlabs, Path], tuple[Model, Model]], tmp_path: Path
+) -> None:
+    """The player's chair: four slabs with twelve sheets each, 3.6% of whose tiles are stored."""
+    if not CHAIR.is_file():
+        pytest.skip("the player's tests are not in this copy")
+    scene = read_light_slabs(CHAIR)
+    entry = open_bundle(CHAIR).manifest["cameras"][0]
+    focal, size = entry["fx"], (87, 101)
+    intrinsics = [[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]]
+    c2w, K = torch.tensor(entry["c2w"]), torch.tensor(intrinsics)
+    view = Camera(c2w=c2w, K=K, width=size[0], height=size[1])
+    whole, _ = runtime(scene, tmp_path)
+    rgba, _ = whole(inputs_at(scene, view))
+    maps = decoded_maps(scene, view)
+    expected = torch.stack([maps[name] for name in "rgba"])
+    error = (rgba[..., : size[1], : size[0]] * maps["coverage"] - expected).abs().amax(dim=0)
+    assert expected[3].mean() > 0.3 and expected[:3].std() > 0.1
+    # Tiles begin and end abruptly: a ray that meets an edge to the last bit may take either side.
+    assert float(error.flatten().sort().values[-6]) < STOPPED + TOLERANCE
+
+
+def test_no_stored_tile_is_an_empty_atlas() -> None:
+    stored = torch.zeros(1, 3, 3, 4, dtype=torch.bool)
+    empty = Sheets(stored=stored, texels=torch.zeros(0, 8, 8, 4))
+    scene = random_slabs(slabs=1, opaque=False, sheets=empty)
+    tables = sheet_tables(scene)
+    assert tables.cells.shape == (1, 9, 9, 4) and not tables.cells.any()
+    assert len(tables.index) == 36 and not tables.index.any()
+    with torch.no_grad():
+        view = camera()
+        rgba, distance = whole_module(scene)(**inputs_at(scene, view))
+        raw, _ = WholeField(scene)(*ray_inputs(scene, view)[:2])
+    torch.testing.assert_close(rgba, raw.clamp(0, 1), rtol=0, atol=0)
+    assert not distance.any()
+
+
+def test_a_cell_holds_its_neighbours_first_texels() -> None:
+    sheets = random_sheets(1)
+    tables = sheet_tables(random_slabs(slabs=1, sheets=sheets))
+    full = torch.zeros(3, 3 * 8 + 1, 4 * 8 + 1, 4)
+    for number, (_, plane, row, column) in enumerate(sheets.stored.nonzero().tolist()):
+        full[plane, 8 * row :, 8 * column :][:8, :8] = sheets.texels[number].detach()
+    expected = (full * 255).round().to(torch.uint8).numpy()
+    index, atlas = tables.index.reshape(3, 3, 4), tables.atlas()
+    corners = (tables.corners() + 1) / tables.steps()
+    for plane, row, column in np.argwhere(index > 0):
+        number = index[plane, row, column]
+        theirs = expected[plane, 8 * row :, 8 * column :][:9, :9]
+        np.testing.assert_array_equal(tables.cells[number], theirs)
+        x, y = np.rint(corners[number]).astype(int)
+        cell = atlas[0, :, y : y + 9, x : x + 9].transpose(1, 2, 0)
+        np.testing.assert_array_equal(cell, theirs)
 
 
 def test_beyond_its_range_a_plane_has_its_border() -> None:

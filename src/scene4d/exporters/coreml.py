@@ -22,12 +22,12 @@ from scene4d.exporters.field_models import (
     METADATA,
     DecoderHalf,
     Samples,
-    WholeField,
     example_inputs,
     half_path,
     light_field,
     samples_for,
     training_size,
+    whole_module,
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
@@ -37,6 +37,9 @@ from scene4d.representations.light_slabs.light_slabs import LightSlabs
 SUFFIX = ".mlpackage"
 FLOAT32_OPERATIONS = frozenset({"gather", "resample"})
 """Not in float16, which knows places on a plane of 128 texels to 1/16 texel only."""
+FLOAT16_OPERATIONS = frozenset({"conv", "relu", "pixel_shuffle"})
+"""The decoder's alone: where there are sheets, nothing else is in float16, as their rays, places
+and depths need more."""
 
 
 def export(source: ExportSource, path: Path, options: None = None) -> str:
@@ -74,13 +77,15 @@ def decoder_model(scene: LightSlabs, samples: Samples) -> Any:
 
 
 def whole_model(scene: LightSlabs, samples: Samples) -> Any:
-    """``coordinates`` and ``weights`` to the same, shapes as :class:`WholeField` has them."""
-    return _converted(WholeField(scene), scene, samples, "whole")
+    """``coordinates`` and ``weights`` to the same, shapes as :class:`WholeField` has them; with
+    sheets also ``rays``, and ``distance`` in place of ``z``: :class:`WholeWithSheets`."""
+    return _converted(whole_module(scene), scene, samples, "whole")
 
 
 def _converted(module: nn.Module, scene: LightSlabs, samples: Samples, part: str) -> Any:
     ct = _coremltools()
     inputs = example_inputs(scene, samples)[part]
+    outputs = ("rgba", "distance" if "rays" in inputs else "z")
     # Silent: torch's warnings of tracing's age, and coremltools' bars of progress
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -88,18 +93,31 @@ def _converted(module: nn.Module, scene: LightSlabs, samples: Samples, part: str
         model = ct.convert(
             traced,
             inputs=[ct.TensorType(name, shape=tuple(t.shape)) for name, t in inputs.items()],
-            outputs=[ct.TensorType("rgba"), ct.TensorType("z")],
+            outputs=[ct.TensorType(name) for name in outputs],
             convert_to="mlprogram",
             minimum_deployment_target=ct.target.iOS16,
             compute_precision=ct.transform.FP16ComputePrecision(
-                op_selector=lambda operation: operation.op_type not in FLOAT32_OPERATIONS
+                op_selector=_in_decoder if "rays" in inputs else _but_look_ups
             ),
             skip_model_load=True,
         )
-    model.short_description = "Light slabs: " + ", ".join(inputs) + " to rgba and z"
+    model.short_description = "Light slabs: " + ", ".join(inputs) + " to " + " and ".join(outputs)
     model.version = scene4d.__version__
     model.user_defined_metadata[METADATA] = json.dumps(structure_of(scene))
     return model
+
+
+def _but_look_ups(operation: Any) -> bool:
+    return operation.op_type not in FLOAT32_OPERATIONS
+
+
+def _in_decoder(operation: Any) -> bool:
+    """Its own operations, and the sums of what its convolutions give."""
+    if operation.op_type != "add":
+        return operation.op_type in FLOAT16_OPERATIONS
+    makers = [operation.inputs[name].op for name in ("x", "y")]
+    makers = [m.inputs["x"].op if m is not None and m.op_type == "cast" else m for m in makers]
+    return any(m is not None and m.op_type == "conv" for m in makers)
 
 
 def _coremltools() -> Any:

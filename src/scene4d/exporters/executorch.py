@@ -15,13 +15,13 @@ from scene4d.exporters.field_models import (
     METADATA,
     DecoderHalf,
     Samples,
-    WholeField,
     example_inputs,
     half_path,
     light_field,
     megabytes_written,
     samples_for,
     training_size,
+    whole_module,
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
@@ -60,8 +60,9 @@ def decoder_program(scene: LightSlabs, largest: Samples) -> bytes:
 
 
 def whole_program(scene: LightSlabs, largest: Samples) -> bytes:
-    """``coordinates`` and ``weights`` to the same, shapes as :class:`WholeField` has them."""
-    return _program(WholeField(scene), scene, largest, "whole")
+    """``coordinates`` and ``weights`` to the same, shapes as :class:`WholeField` has them; with
+    sheets also ``rays``, and ``distance`` in place of ``z``: :class:`WholeWithSheets`."""
+    return _program(whole_module(scene), scene, largest, "whole")
 
 
 def _program(module: nn.Module, scene: LightSlabs, largest: Samples, part: str) -> bytes:
@@ -73,16 +74,19 @@ def _program(module: nn.Module, scene: LightSlabs, largest: Samples, part: str) 
             "executorch", extra="executorch", needed_for="writing ExecuTorch programs"
         ) from error
     inputs: dict[str, Tensor] = example_inputs(scene, largest)[part]
-    per = scene.decoder.shape.samples
+    per, step = scene.decoder.shape.samples, scene.decoder.shape.upsampling
     # Rays of the bundle, of which samples are multiples; a picture needs the halo and one more.
-    down, across = (
-        per * Dim(name, min=1 + 2 * HALO, max=size // per)
+    bundle = [
+        Dim(name, min=1 + 2 * HALO, max=size // per)
         for name, size in (("rays_down", largest.down), ("rays_across", largest.across))
-    )
+    ]
+    down, across = (per * rays for rays in bundle)
+    height, width = (step * rays - 2 * HALO * step for rays in bundle)
     free: dict[str, dict[int, Any]] = {
         "features": {2: down, 3: across},
         "coordinates": {1: down, 2: across},
         "weights": {2: down, 3: across},
+        "rays": {2: height, 3: width},
     }
     with torch.no_grad():
         exported = torch.export.export(

@@ -177,7 +177,7 @@ def pixel_rays(scene: LightSlabs, camera: Camera) -> Float[Tensor, "layers value
     found, layers = scene.slabs(rays.origins, rays.directions), sheet_layers(scene)
     layer = found.slab
     if slabs > layers:  # the pairs of a ray follow one another
-        first = torch.searchsorted(found.ray, torch.arange(len(pixels)))
+        first = torch.searchsorted(found.ray.contiguous(), torch.arange(len(pixels)))
         layer = torch.arange(len(found.ray)) - first[found.ray]
     way = local_rays(
         rays.origins[found.ray],
@@ -359,6 +359,10 @@ class SheetComposite(nn.Module):
     sheets: premultiplied colour and alpha [1, 4, height, width], and the distance along the ray
     [1, 1, height, width], 0 where nothing is seen."""
 
+    atlas: Tensor
+    index: Tensor
+    corners: Tensor
+
     def __init__(self, scene: LightSlabs) -> None:
         super().__init__()
         self.tables = sheet_tables(scene)
@@ -366,7 +370,7 @@ class SheetComposite(nn.Module):
         tables = self.tables
         self.register_buffer("atlas", torch.from_numpy(tables.atlas()))
         self.register_buffer("index", torch.from_numpy(tables.index))
-        self.register_buffer("corners", torch.from_numpy(tables.corners()))
+        self.register_buffer("corners", torch.from_numpy(tables.corners().T.copy()))
         for name in ("disparities", "low", "tiles"):
             value = torch.from_numpy(getattr(tables, name))
             self.register_buffer(name, value.view(len(value), -1))
@@ -374,51 +378,52 @@ class SheetComposite(nn.Module):
         self.register_buffer("starts", torch.tensor(starts))
 
     def forward(self, rays: Tensor) -> tuple[Tensor, Tensor]:
-        """What is seen."""
-        right, down, pass_right, pass_down, start, weight = (rays[:, i] for i in range(6))
-        slab = rays[:, 6].int() if self.slabs > self.layers else None
-        planes = self.tables.disparities.shape[1]
+        """What is seen. All of it has four axes, as XNNPACK adds and takes none away where both
+        height and width are free."""
+        right, down, pass_right, pass_down, start, weight = (rays[:, i : i + 1] for i in range(6))
+        slab = rays[:, 6:7].int() if self.slabs > self.layers else None
+        starts = self._of("starts", 0, slab)
         atlas = self.atlas.to(rays.dtype) / 255
-        left, seen, far = None, [], []
-        for plane in range(planes - 1, -1, -1):
+        left = torch.ones_like(right)
+        total = torch.zeros_like(rays[:, :4])
+        depth = torch.zeros_like(right)
+        for plane in reversed(range(self.tables.disparities.shape[1])):
             s = self._of("disparities", plane, slab)
             x = self._tile(right + s * pass_right, 0, plane, slab)
             y = self._tile(down + s * pass_down, 1, plane, slab)
-            value = self._read(atlas, x, y, self._of("starts", 0, slab), plane)
-            part = value if left is None else value * left
-            left = 1 - part[:, 3:] if left is None else left - part[:, 3:]
-            seen.append(part)
-            far.append(part[:, 3] / s)
-        total, depth = sum(seen), sum(far)
-        along = (depth - total[:, 3] * start) * torch.sqrt(1 + right * right + down * down)
-        total = (total * weight[:, None]).sum(dim=0, keepdim=True)
+            part = self._read(atlas, x, y, starts + float(self.tables.start(0, plane))) * left
+            left = left - part[:, 3:]
+            total = total + part
+            depth = depth + part[:, 3:] / s
+        along = (depth - total[:, 3:] * start) * torch.sqrt(1 + right * right + down * down)
+        total = (total * weight).sum(dim=0, keepdim=True)
         along = (along * weight).sum(dim=0, keepdim=True)
-        distance = torch.relu(along[:, None] / total[:, 3:].clamp(min=1e-6))
-        return total, distance
+        return total, (along / total[:, 3:].clamp(min=1e-6)).clamp(min=0)
 
     def _of(self, name: str, column: int, slab: Tensor | None) -> Tensor:
         """A number of each slab: for each layer, or for each of its pixels."""
-        values = getattr(self, name).view(self.slabs, -1)[:, column]
-        return values[:, None, None] if slab is None else values[slab]
+        values: Tensor = getattr(self, name).view(self.slabs, -1)[:, column]
+        return values.view(-1, 1, 1, 1) if slab is None else values[slab]
 
     def _tile(self, q: Tensor, axis: int, plane: int, slab: Tensor | None) -> Tensor:
         """Where on the sheet, in tiles."""
         low, tiles = (self._of(name, 2 * plane + axis, slab) for name in ("low", "tiles"))
         return ((q - low) * tiles).clamp(0, self.tables.last[axis])
 
-    def _read(self, atlas: Tensor, x: Tensor, y: Tensor, start: Tensor, plane: int) -> Tensor:
-        """The sheet at (x, y): [layers, 4, height, width]. Places are whole numbers below 2^23,
-        which float32 holds."""
+    def _read(self, atlas: Tensor, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+        """The sheet that starts at a place at (x, y): [layers, 4, height, width]. Places are whole
+        numbers of at most 2^22, which float32 holds."""
         column, row = torch.floor(x), torch.floor(y)
-        place = start + row * self.tables.across + column + float(self.tables.start(0, plane))
-        corner = self.corners[self.index[place.int()]]
-        step = TILE * self.tables.steps()
-        within = torch.stack([(x - column) * float(step[0]), (y - row) * float(step[1])], dim=-1)
-        grid = (corner + within).flatten(0, 1)[None]
-        value = grid_sample(
-            atlas, grid, mode="bilinear", padding_mode="border", align_corners=True
-        )
-        return value.unflatten(2, (self.layers, -1))[0].transpose(0, 1)
+        cell = self.index[(start + row * self.tables.across + column).int()]
+        across, down = (TILE * float(step) for step in self.tables.steps())
+        at_x = self.corners[0][cell] + (x - column) * across
+        at_y = self.corners[1][cell] + (y - row) * down
+        grid = torch.cat([at_x, at_y], dim=1).permute(0, 2, 3, 1)
+        found = [
+            grid_sample(atlas, part, mode="bilinear", padding_mode="border", align_corners=True)
+            for part in grid.split(1)
+        ]
+        return torch.cat(found)
 
 
 class WholeWithSheets(nn.Module):

@@ -3,14 +3,14 @@
 The converter from torch (litert-torch 0.10) cannot be installed beside the versions scene4d is
 tested with: its xdsl wants typing-extensions below 4.13. Only the runtime's own package is needed
 here, whose schema packs the file. Channels come last, and pictures are of any size: resize the
-inputs before allocating. LiteRT has no grid sample, so that planes are read by GATHER of four
-texels, and blended.
+inputs before allocating. LiteRT has no grid sample, so that planes and sheets are read by GATHER of
+four texels, and blended.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ import numpy as np
 
 from scene4d.errors import MissingExtraError
 from scene4d.exporters.field_models import (
+    CELL,
     METADATA,
     Convolution,
     Samples,
     convolutions_of,
+    example_inputs,
     half_path,
     light_field,
     megabytes_written,
     samples_for,
+    sheet_tables,
     table_of,
     training_size,
 )
@@ -34,6 +37,7 @@ from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
 from scene4d.representations.light_slabs.decoder import HALO, OUTPUTS, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
+from scene4d.representations.light_slabs.sheets import TILE
 
 SUFFIX, FILE_IDENTIFIER, SCHEMA_VERSION = ".tflite", b"TFL3", 3
 
@@ -57,29 +61,37 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
 
 
 def decoder_model(scene: LightSlabs, samples: Samples) -> bytes:
-    """``features`` [1, down, across, inputs] to ``rgba`` [1, height, width, 4] after sigmoids and
-    ``z`` [1, height, width, 1]; ``samples`` is the size before the inputs are resized."""
+    """``features`` [1, down, across, inputs] to ``rgba`` [1, height, width, 4] after sigmoids, or
+    without them where the field has sheets, and ``z`` [1, height, width, 1]; ``samples`` is the
+    size before the inputs are resized."""
     graph = _Graph()
     size = (samples.down, samples.across)
     features = graph.input("features", (1, *size, scene.decoder.shape.inputs))
-    return graph.packed(_decode(graph, features, scene), scene)
+    rgba, z = _decode(graph, features, scene)
+    if scene.sheets is None:
+        rgba = graph.unary("LOGISTIC", rgba)
+    return graph.packed({"rgba": rgba, "z": z}, scene)
 
 
 def whole_model(scene: LightSlabs, samples: Samples) -> bytes:
     """``coordinates`` [slabs, down, across, 2 depths] and ``weights`` [slabs, down, across, 1] to
-    the same outputs. Coordinates must be finite."""
+    the same outputs. Coordinates must be finite.
+
+    With sheets, also ``rays`` [layers, height, width, values] of the pixels, and the outputs are
+    ``rgba`` (colour multiplied by alpha) and ``distance`` [1, height, width, 1]."""
     graph = _Graph()
     leading = (scene.planes.slabs, samples.down, samples.across)
     coordinates = graph.input("coordinates", (*leading, 2 * scene.slabs.num_planes))
     weights = graph.input("weights", (*leading, 1))
     features = graph.binary("MUL", _looked_up(graph, coordinates, scene), weights)
-    summed = graph.add(
-        "SUM",
-        [features, graph.constant(np.array([0], np.int32))],
-        (1, *graph.shapes[features][1:]),
-        options=("ReducerOptions", {"keepDims": True}),
-    )
-    return graph.packed(_decode(graph, summed, scene), scene)
+    summed = graph.total(features)
+    rgba, z = _decode(graph, summed, scene)
+    if scene.sheets is None:
+        return graph.packed({"rgba": graph.unary("LOGISTIC", rgba), "z": z}, scene)
+    layers, values, *size = example_inputs(scene, samples)["whole"]["rays"].shape
+    seen, distance = _Sheets(graph, graph.input("rays", (layers, *size, values)), scene).seen()
+    shown = graph.between(graph.binary("ADD", seen, rgba), 0.0, 1.0)
+    return graph.packed({"rgba": shown, "distance": distance}, scene)
 
 
 class _Graph:
@@ -135,10 +147,22 @@ class _Graph:
         return self.add(operation, [x], self.shapes[x], **more)
 
     def binary(self, operation: str, a: int, b: int, dtype: Any = np.float32) -> int:
-        """ADD, SUB, MUL, MINIMUM or MAXIMUM with broadcasting onto ``a``."""
+        """ADD, SUB, MUL, DIV, MINIMUM or MAXIMUM with broadcasting onto ``a``."""
         extreme = operation in ("MINIMUM", "MAXIMUM")
         options = "MaximumMinimumOptions" if extreme else f"{operation.capitalize()}Options"
         return self.add(operation, [a, b], self.shapes[a], options=(options, {}), dtype=dtype)
+
+    def number(self, value: float, dtype: Any = np.float32) -> int:
+        return self.constant(np.array([value], dtype))
+
+    def between(self, x: int, low: float, high: float) -> int:
+        x = self.binary("MAXIMUM", x, self.number(low))
+        return self.binary("MINIMUM", x, self.number(high))
+
+    def cast(self, x: int, before: Any, after: Any) -> int:
+        types = (getattr(self.schema.TensorType, np.dtype(t).name.upper()) for t in (before, after))
+        kinds = dict(zip(("inDataType", "outDataType"), types, strict=True))
+        return self.unary("CAST", x, dtype=after, options=("CastOptions", kinds))
 
     def conv(self, x: int, layer: Convolution, *, relu: bool = False) -> int:
         side, stride = layer.weight.shape[2], layer.stride
@@ -190,17 +214,35 @@ class _Graph:
         options = ("ConcatenationOptions", {"axis": 3})
         return self.add("CONCATENATION", parts, shape, options=options)
 
-    def gather(self, x: int, indices: int, axis: int) -> int:
+    def gather(self, x: int, indices: int, axis: int, dtype: Any = np.float32) -> int:
         before, after = self.shapes[x][:axis], self.shapes[x][axis + 1 :]
         shape = (*before, *self.shapes[indices], *after)
-        return self.add("GATHER", [x, indices], shape, options=("GatherOptions", {"axis": axis}))
+        options = ("GatherOptions", {"axis": axis})
+        return self.add("GATHER", [x, indices], shape, options=options, dtype=dtype)
 
-    def packed(self, outputs: Sequence[int], scene: LightSlabs) -> bytes:
+    def unpack(self, x: int, dtype: Any = np.float32) -> range:
+        """The last axis' parts, each without that axis."""
+        *shape, count = self.shapes[x]
+        first = self.add(
+            "UNPACK", [x], tuple(shape), dtype=dtype, outputs=count,
+            options=("UnpackOptions", {"num": count, "axis": len(shape)}),
+        )  # fmt: skip
+        return range(first, first + count)
+
+    def total(self, x: int) -> int:
+        """Summed over the first axis, which is kept."""
+        options = ("ReducerOptions", {"keepDims": True})
+        shape = (1, *self.shapes[x][1:])
+        return self.add("SUM", [x, self.number(0, np.int32)], shape, options=options)
+
+    def packed(self, outputs: Mapping[str, int], scene: LightSlabs) -> bytes:
         """The file."""
+        for name, tensor in outputs.items():
+            self.tensors[tensor].name = name
         schema = self.schema
         subgraph, model, metadata = schema.SubGraphT(), schema.ModelT(), schema.MetadataT()
         subgraph.tensors, subgraph.operators = self.tensors, self.operators
-        subgraph.inputs, subgraph.outputs = self.inputs, list(outputs)
+        subgraph.inputs, subgraph.outputs = self.inputs, list(outputs.values())
         metadata.name = METADATA
         metadata.buffer = self._buffer(json.dumps(structure_of(scene)).encode())
         model.version, model.description = SCHEMA_VERSION, "scene4d light slabs"
@@ -282,29 +324,118 @@ def _corner(
     place = graph.binary("MINIMUM", graph.binary("MAXIMUM", place, low), high)
     before = graph.binary("MINIMUM", graph.unary("FLOOR", place), last)
     within = graph.binary("SUB", place, before)
-    kinds = {
-        "inDataType": graph.schema.TensorType.FLOAT32, "outDataType": graph.schema.TensorType.INT32,
-    }  # fmt: skip
-    return graph.unary("CAST", before, dtype=np.int32, options=("CastOptions", kinds)), within
+    return graph.cast(before, np.float32, np.int32), within
 
 
 def _texels(graph: _Graph, table: int, index: int) -> int:
     """The texels [slabs, down, across, inputs] at ``index`` [slabs, down, across, planes]."""
-    shape, count = graph.shapes[index][:3], graph.shapes[index][3]
-    first = graph.add(
-        "UNPACK", [index], shape, dtype=np.int32, outputs=count,
-        options=("UnpackOptions", {"num": count, "axis": 3}),
-    )  # fmt: skip
-    found = [graph.gather(table, first + k, 0) for k in range(count)]
-    return graph.concat(found) if count > 1 else found[0]
+    found = [graph.gather(table, part, 0) for part in graph.unpack(index, np.int32)]
+    return graph.concat(found) if len(found) > 1 else found[0]
 
 
 def _between(graph: _Graph, a: int, b: int, share: int) -> int:
     return graph.binary("ADD", a, graph.binary("MUL", graph.binary("SUB", b, a), share))
 
 
+class _Sheets:
+    """The sheets' composite, plane by plane; tensors are [layers, height, width, 1], colours'
+    [layers, height, width, 4]."""
+
+    def __init__(self, graph: _Graph, rays: int, scene: LightSlabs) -> None:
+        self.graph, self.tables = graph, sheet_tables(scene)
+        self.slabs, values = scene.planes.slabs, graph.shapes[rays][3]
+        self.rays = [graph.cut(rays, 0, (i, i + 1)) for i in range(values)]
+        # With more slabs than layers the last value is the slab's number
+        self.slab = graph.cast(self.rays[6], np.float32, np.int32) if values > 6 else None
+        self.index = graph.constant(self.tables.index)
+        self.texels = graph.constant(self.tables.cells.reshape(-1, 4))
+
+    def seen(self) -> tuple[int, int]:
+        """Premultiplied colour and alpha [1, height, width, 4], and the distance along the ray."""
+        graph, (right, down, pass_right, pass_down) = self.graph, self.rays[:4]
+        left = colours = depth = -1  # nothing yet
+        for plane in reversed(range(self.tables.disparities.shape[1])):
+            disparity = self._of(self.tables.disparities[:, plane])
+            x = self._tile(right, pass_right, disparity, plane, 0)
+            y = self._tile(down, pass_down, disparity, plane, 1)
+            part = self._read(x, y, plane)
+            part = part if left < 0 else graph.binary("MUL", part, left)
+            alpha = graph.cut(part, 0, (3, 4))
+            one = self._like(alpha) if left < 0 else left
+            left = graph.binary("SUB", one, alpha)
+            far = graph.binary("DIV", alpha, disparity)
+            colours = part if colours < 0 else graph.binary("ADD", colours, part)
+            depth = far if depth < 0 else graph.binary("ADD", depth, far)
+        total = graph.total(graph.binary("MUL", colours, self.rays[5]))
+        return total, self._distance(depth, graph.cut(colours, 0, (3, 4)), total)
+
+    def _like(self, alpha: int) -> int:
+        """Ones."""
+        nothing = self.graph.binary("MUL", alpha, self.graph.number(0))
+        return self.graph.binary("ADD", nothing, self.graph.number(1))
+
+    def _distance(self, depth: int, alpha: int, total: int) -> int:
+        """From depths along the slabs' axes to the distance along the ray."""
+        graph, (right, down, _, _, start, weight) = self.graph, self.rays[:6]
+        square = graph.binary(
+            "ADD", graph.binary("MUL", right, right), graph.binary("MUL", down, down)
+        )
+        slope = graph.unary("SQRT", graph.binary("ADD", square, graph.number(1)))
+        along = graph.binary("SUB", depth, graph.binary("MUL", alpha, start))
+        along = graph.binary("MUL", graph.binary("MUL", along, slope), weight)
+        seen = graph.binary("MAXIMUM", graph.cut(total, 0, (3, 4)), graph.number(1e-6))
+        return graph.unary("RELU", graph.binary("DIV", graph.total(along), seen))
+
+    def _of(self, values: np.ndarray) -> int:
+        """A number of each slab: for each layer, or for each of its pixels."""
+        values = values.astype(np.float32)
+        if self.slab is None:
+            return self.graph.constant(values[:, None, None, None])
+        return self.graph.gather(self.graph.constant(values), self.slab, 0)
+
+    def _tile(self, tangent: int, passing: int, disparity: int, plane: int, axis: int) -> int:
+        """Where on the sheet, in tiles."""
+        graph, tables = self.graph, self.tables
+        q = graph.binary("ADD", tangent, graph.binary("MUL", passing, disparity))
+        q = graph.binary("SUB", q, self._of(tables.low[:, plane, axis]))
+        place = graph.binary("MUL", q, self._of(tables.tiles[:, plane, axis]))
+        return graph.between(place, 0.0, tables.last[axis])
+
+    def _read(self, x: int, y: int, plane: int) -> int:
+        """The sheet at (x, y). Places are whole numbers of at most 2^22, which float32 holds."""
+        graph, tables = self.graph, self.tables
+        (column, u, in_x), (row, v, in_y) = self._parts(x), self._parts(y)
+        place = graph.binary("MUL", row, graph.number(tables.across))
+        starts = np.array([tables.start(slab, plane) for slab in range(self.slabs)])
+        place = graph.binary("ADD", graph.binary("ADD", place, column), self._of(starts))
+        (place,) = graph.unpack(graph.cast(place, np.float32, np.int32), np.int32)
+        cell = graph.gather(self.index, place, 0, np.int32)
+        within = graph.binary("ADD", graph.binary("MUL", v, graph.number(CELL)), u)
+        (within,) = graph.unpack(graph.cast(within, np.float32, np.int32), np.int32)
+        first = graph.binary("MUL", cell, graph.number(CELL * CELL, np.int32), np.int32)
+        first = graph.binary("ADD", first, within, np.int32)
+        corners = [self._texel(first, offset) for offset in (0, 1, CELL, CELL + 1)]
+        upper, lower = (_between(graph, corners[k], corners[k + 1], in_x) for k in (0, 2))
+        mixed = _between(graph, upper, lower, in_y)
+        return graph.binary("MUL", mixed, graph.number(1 / 255))
+
+    def _parts(self, x: int) -> tuple[int, int, int]:
+        """The tile, the texel in it, and how far beyond that."""
+        graph = self.graph
+        tile = graph.unary("FLOOR", x)
+        within = graph.binary("MUL", graph.binary("SUB", x, tile), graph.number(TILE))
+        texel = graph.unary("FLOOR", within)
+        return tile, texel, graph.binary("SUB", within, texel)
+
+    def _texel(self, first: int, offset: int) -> int:
+        """[layers, height, width, 4], 0 to 255."""
+        place = self.graph.binary("ADD", first, self.graph.number(offset, np.int32), np.int32)
+        found = self.graph.gather(self.texels, place, 0, np.uint8)
+        return self.graph.cast(found, np.uint8, np.float32)
+
+
 def _decode(graph: _Graph, features: int, scene: LightSlabs) -> tuple[int, int]:
-    """The decoder; ``rgba`` and ``z``."""
+    """The decoder: its red, green, blue and alpha, without sigmoids, and z."""
     shape, layers = scene.decoder.shape, convolutions_of(scene)
     encoded = graph.conv(features, layers["encode"], relu=True)
     x = graph.conv(encoded, layers["first"])
@@ -318,8 +449,4 @@ def _decode(graph: _Graph, features: int, scene: LightSlabs) -> tuple[int, int]:
             ring = shape.samples * HALO - RING
             x = graph.concat([x, graph.cut(encoded, ring) if ring else encoded])
         x = graph.shuffled(x, layers[f"sharpen_{step}"])
-    colours = graph.cut(x, RING, (0, 4))
-    rgba = graph.unary("LOGISTIC", colours, name="rgba")
-    z = graph.cut(x, RING, (4, OUTPUTS))
-    graph.tensors[z].name = "z"
-    return rgba, z
+    return graph.cut(x, RING, (0, 4)), graph.cut(x, RING, (4, OUTPUTS))

@@ -30,6 +30,8 @@ OUTPUTS = 5
 MAX_PLANES = 64
 LEAST_TRANSMITTANCE = 1 / 1024
 """Sheets behind are left out where less than this is left of a ray."""
+_AT_ONCE = 1 << 17
+"""Rays whose gradients on all sheets are held at a time: 64 MB with 32 sheets."""
 _OPTIONS: dict[str, Any] = {
     "cache": True,
     "nogil": True,
@@ -160,18 +162,20 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        coordinates, texels, slab, place, depths = ctx.saved_tensors
-        inputs = tuple(map(_array, (coordinates, slab, place, texels, depths)))
-        groups = numba.get_num_threads()
-        moves = ctx.needs_input_grad[0]
+        coordinates, texels, slab, place, depths = map(_array, ctx.saved_tensors)
+        groups, moves = numba.get_num_threads(), ctx.needs_input_grad[0]
         d_coordinates = np.zeros(coordinates.shape if moves else (0, 0), dtype=np.float32)
-        d_values = np.zeros((*depths.shape[1:], len(slab), CHANNELS), dtype=np.float32)
-        _backward(*inputs, _array(grad), groups, d_values, d_coordinates)
         d_texels = np.zeros(texels.shape, dtype=np.float32)
-        if ctx.needs_input_grad[1]:
-            _scatter(*inputs[:3], d_values, groups, d_texels)
-        d_places = torch.from_numpy(d_coordinates) if moves else None
-        return d_places, torch.from_numpy(d_texels), None, None, None
+        for start in range(0, len(slab), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            rays = (coordinates[part], slab[part], place)
+            d_values = np.zeros((depths.shape[1], len(rays[1]), CHANNELS), dtype=np.float32)
+            d_places = d_coordinates[part]
+            _backward(*rays, texels, depths, _array(grad)[part], groups, d_values, d_places)
+            if ctx.needs_input_grad[1]:
+                _scatter(*rays, d_values, groups, d_texels)
+        moved = torch.from_numpy(d_coordinates) if moves else None
+        return moved, torch.from_numpy(d_texels), None, None, None
 
 
 def _array(tensor: Tensor) -> np.ndarray:
