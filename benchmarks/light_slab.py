@@ -4,16 +4,17 @@
     python benchmarks/light_slab.py compare --minutes 5 --captures sample llff_fern@8
     python benchmarks/light_slab.py compare --minutes 5 --captures fox@4 --teachers RUN \\
         --write methods/lightslab/results.json
+    python benchmarks/light_slab.py sheets RUN
     python benchmarks/light_slab.py flicker TEACHER RUN [RUN ...] --frames 48
 
-``lookup`` times both in turn in one process; a figure is the median of --repeats. ``compare``
-trains a teacher where none is given, then each method for --minutes as a fresh ``scene4d train``
-process, with the same teacher, seed and distribution of pseudo-views, and prints one table. GMAC
-and ms are of a picture of 800x800: GMAC and ONNX Runtime's ms of the network alone (MobileR2L's,
-and light slabs' decoder), ``torch_ms`` of the whole picture. ONNX Runtime is left out where onnx or
-onnxruntime is absent. ``flicker`` flies smoothly through the training cameras and prints how much
-each scene's frames differ beyond what the motion explains (evaluation/consistency.py), by the
-teacher's depth; higher is steadier.
+``lookup`` and ``sheets`` time kernel and torch in turn in one process; a figure is the median of
+--repeats. ``compare`` trains a teacher where none is given, then each method for --minutes as a
+fresh ``scene4d train`` process, with the same teacher, seed and distribution of pseudo-views, and
+prints one table. GMAC and ms are of a picture of 800x800: ONNX Runtime's ms of the network alone
+(MobileR2L's, and light slabs' decoder), ``torch_ms`` of the whole picture. ONNX Runtime is left out
+where onnx or onnxruntime is absent. ``bundle_mb`` is the exported file. ``flicker`` flies smoothly
+through the training cameras and prints how much each scene's frames differ beyond what the motion
+explains (evaluation/consistency.py), by the teacher's depth; higher is steadier.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ def main() -> None:
     lookup.add_argument("--sizes", nargs="+", type=int, default=[16, 43, 116])
     lookup.add_argument("--features", nargs="+", type=int, default=[4])
     lookup.add_argument("--repeats", type=int, default=3)
-    lookup.set_defaults(run=time_lookups)
+    lookup.set_defaults(run_command=time_lookups)
+    sheets = commands.add_parser("sheets", help="slabs of rays and sheets against plain torch")
+    sheets.add_argument("run", type=Path, help="a trained run of the method lightslab")
+    sheets.add_argument("--side", type=int, default=256, help="of the square picture, pixels")
+    sheets.add_argument("--repeats", type=int, default=3)
+    sheets.set_defaults(run_command=time_sheets)
     compare = commands.add_parser("compare", help="light slabs against MobileR2L")
     compare.add_argument("--captures", nargs="+", default=["sample"], help="as in quality.py")
     compare.add_argument("--teachers", nargs="+", type=Path, help="a run for each capture")
@@ -53,13 +59,13 @@ def main() -> None:
     compare.add_argument("--output-dir", type=Path, help="keep the runs here")
     compare.add_argument("--options", default="", help="further options of scene4d train")
     compare.add_argument("--write", type=Path, help="results.json to merge the rows into")
-    compare.set_defaults(run=compare_methods)
+    compare.set_defaults(run_command=compare_methods)
     flicker = commands.add_parser("flicker", help="how steady pictures are along a flight")
     flicker.add_argument("runs", nargs="+", type=Path, help="the teacher first")
     flicker.add_argument("--frames", type=int, default=48)
-    flicker.set_defaults(run=print_flicker)
+    flicker.set_defaults(run_command=print_flicker)
     arguments = parser.parse_args()
-    arguments.run(arguments)
+    arguments.run_command(arguments)
 
 
 def time_lookups(arguments: argparse.Namespace) -> None:
@@ -94,6 +100,40 @@ def time_lookups(arguments: argparse.Namespace) -> None:
                 ours, theirs = alternately([kernel, grid_sample], arguments.repeats)
                 figures = f"{ours:.3f} | {theirs:.3f} | {theirs / ours:.1f}"
                 print(f"| {count} | {features} | {name} | {figures} |", flush=True)
+
+
+def time_sheets(arguments: argparse.Namespace) -> None:
+    """One picture of a trained run: its rays' slabs, and sheets forward and backward."""
+    import torch
+
+    from scene4d.cameras.rays import camera_rays
+    from scene4d.representations.light_slabs.sheets import reference_composite
+    from scene4d.training.run import load_run
+
+    run = load_run(arguments.run)
+    scene, camera = run.representation, run.cameras.test[0].resized(arguments.side, arguments.side)
+    rays = camera_rays(camera)
+    origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
+    slabs, sheets, depths = scene.slabs, scene.sheets, 1 / scene.slabs.disparities
+    found = slabs(origins, directions)
+    grad = torch.randn(len(found.ray), 5, generator=torch.Generator().manual_seed(0))
+
+    def backward(composite) -> None:
+        seen = composite(found.coordinates, sheets.texels, found.slab, sheets.place, depths)
+        torch.autograd.grad(seen, [sheets.texels], grad)
+
+    def kernel(coordinates, texels, slab, _place, depths):
+        return sheets(coordinates, slab, depths, texels=texels)
+
+    calls = [
+        lambda: slabs(origins, directions), lambda: slabs.reference(origins, directions),
+        lambda: backward(kernel), lambda: backward(reference_composite),
+    ]  # fmt: skip
+    a, b, c, d = alternately(calls, arguments.repeats)
+    print(f"{len(origins)} rays, {slabs.num_slabs} slabs of {slabs.num_planes} planes")
+    print("| part | kernel s | torch s | ratio |\n| --- | --- | --- | --- |")
+    print(f"| slabs of rays | {a:.3f} | {b:.3f} | {b / a:.1f} |")
+    print(f"| sheets, forward and backward | {c:.3f} | {d:.3f} | {d / c:.1f} |")
 
 
 def sampled(rays, grids: list, planes):

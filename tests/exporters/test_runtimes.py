@@ -102,7 +102,7 @@ def in_litert(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
     schema = importlib.import_module("ai_edge_litert.schema_py_generated")
     model = schema.ModelT.InitFromPackedBuf((folder / "a.tflite").read_bytes())
     metadata = {m.name.decode(): bytes(model.buffers[m.buffer].data) for m in model.metadata}
-    assert json.loads(metadata[METADATA])["focal"] == FOCAL
+    assert json.loads(metadata[METADATA])["focal"] == pytest.approx(float(scene.focal))
 
     def loaded(path: Path) -> Model:
         interpreter = runtime.Interpreter(str(path))
@@ -140,7 +140,7 @@ def in_executorch(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
     executorch.export(source(scene), folder / "a.pte")
     method = runtime.load_program(str(folder / "a.pte")).load_method(executorch.METADATA_METHOD)
     structure = json.loads(bytes(method.execute([])[0].tolist()))
-    assert structure["focal"] == FOCAL
+    assert structure["focal"] == pytest.approx(float(scene.focal))
 
     def model(path: Path) -> Model:
         method = runtime.load_program(str(path)).load_method("forward")
@@ -210,7 +210,7 @@ def test_with_sheets_both_models_give_what_torch_gives(
         maps = decoded_maps(scene, view)
         expected = torch.stack([maps[name] for name in "rgba"])
         assert expected[:3].std() > 0.1
-        assert float((maps["seen"] > 0.9).float().mean()) > 0.1  # several sheets deep
+        assert maps["seen"].mean() > 0.5  # most of it is the sheets'
         cut = (..., slice(view.height), slice(view.width))
         shown = rgba[cut] * maps["coverage"]
         torch.testing.assert_close(shown, expected, rtol=0, atol=TOLERANCE)
@@ -347,6 +347,10 @@ def evaluated(program: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
             for a, b, z, e in zip(from_start, begin, to_end, end, strict=True)
         )]  # fmt: skip
 
+    def gathered(x: Tensor, indices: Tensor, axis: int, **_: Any) -> Tensor:
+        found = x.index_select(int(axis), indices.long().flatten())
+        return found.unflatten(int(axis), tuple(indices.shape))
+
     def resampled(x: Tensor, coordinates: Tensor, **how: Any) -> Tensor:
         assert how["coordinates_mode"] == "normalized_minus_one_to_one"
         return grid_sample(
@@ -358,14 +362,27 @@ def evaluated(program: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         assert how["pad_type"] == "valid" and int(how["groups"]) == 1
         return conv2d(x, weight.float(), bias.float(), stride=[int(n) for n in how["strides"]])
 
-    known: dict[str, Callable[..., Tensor]] = {
-        "cast": lambda x, dtype: x.half().float() if dtype == "fp16" else x.float(),
+    def cast(x: Tensor, dtype: str) -> Tensor:
+        if dtype in ("int32", "bool"):
+            return x.to(torch.int32)
+        return x.half().float() if dtype == "fp16" else x.float()
+
+    known: dict[str, Callable[..., Any]] = {
+        "cast": cast,
+        "sub": lambda x, y: x - y,
+        "real_div": lambda x, y: x / y,
+        "sqrt": lambda x: torch.sqrt(x),
+        "floor": lambda x: torch.floor(x),
+        "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),
+        "transpose": lambda x, perm: x.permute(perm.tolist()),
+        "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, float(value)),
+        "split": lambda x, num_splits, axis: list(x.chunk(int(num_splits), dim=int(axis))),
         "relu": lambda x: torch.relu(x),
         "sigmoid": lambda x: torch.sigmoid(x),
         "add": lambda x, y: x + y,
         "mul": lambda x, y: x * y,
         "concat": lambda values, axis, interleave: torch.cat(values, dim=int(axis)),
-        "gather": lambda x, indices, axis, **_: x.index_select(int(axis), indices.long()),
+        "gather": gathered,
         "pixel_shuffle": lambda x, upscale_factor: pixel_shuffle(x, int(upscale_factor)),
         "reduce_sum": lambda x, axes, keep_dims: x.sum(axes.tolist(), keepdim=bool(keep_dims)),
         "slice_by_index": sliced, "resample": resampled, "conv": convolved,
@@ -375,28 +392,39 @@ def evaluated(program: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if operation.op_type == "const":
             continue
         arguments = {name: value(a) for name, a in operation.inputs.items() if a is not None}
-        (output,) = operation.outputs
-        values[output.name] = known[operation.op_type](**arguments)
+        found = known[operation.op_type](**arguments)
+        found = found if isinstance(found, list) else [found]
+        for output, tensor in zip(operation.outputs, found, strict=True):
+            values[output.name] = tensor
     return {output.name: values[output.name] for output in block.outputs}
 
 
-@pytest.mark.parametrize(("slabs", "samples"), [(1, 1), (3, 2), (2, 4)])
-def test_the_converted_core_ml_program_reads_as_the_field(slabs: int, samples: int) -> None:
+@pytest.mark.parametrize("sheets", [False, True])
+@pytest.mark.parametrize(("slabs", "samples"), [(1, 1), (3, 2), (5, 4)])
+def test_the_converted_core_ml_program_reads_as_the_field(
+    slabs: int, samples: int, sheets: bool
+) -> None:
     pytest.importorskip("coremltools", reason="the extra 'coreml' is not installed")
-    scene, view = random_slabs(slabs=slabs, samples=samples), camera()
+    make, view = field_with_sheets if sheets else random_slabs, camera()
+    scene = make(slabs=slabs, samples=samples)
     size = samples_for(scene, width=view.width, height=view.height)
-    coordinates, weights, _ = ray_inputs(scene, view)
+    inputs = inputs_at(scene, view) if sheets else dict(
+        zip(("coordinates", "weights"), ray_inputs(scene, view)[:2], strict=True)
+    )  # fmt: skip
     features = torch.randn(1, scene.decoder.shape.inputs, size.down, size.across)
-    for model, module, inputs in (
-        (coreml.whole_model, WholeField, {"coordinates": coordinates, "weights": weights}),
+    for model, module, given in (
+        (coreml.whole_model, whole_module, inputs),
         (coreml.decoder_model, DecoderHalf, {"features": features}),
     ):
-        found = evaluated(model(scene, size)._mil_program, inputs)
+        converted = model(scene, size)
+        found = evaluated(converted._mil_program, given)
         with torch.no_grad():
-            expected = module(scene)(**inputs)
+            expected = module(scene)(**given)
+        names = ("rgba", "distance") if "rays" in given else ("rgba", "z")
+        assert set(found) == set(names)
         # Weights have 11 bits in float16, and what is added through ten layers of random ones
         # differs by some of these steps.
-        for name, ours in zip(("rgba", "z"), expected, strict=True):
+        for name, ours in zip(names, expected, strict=True):
             torch.testing.assert_close(found[name], ours, rtol=0.01, atol=0.01)
 
 

@@ -1,41 +1,34 @@
-"""Light slabs: coordinates as geometry, weights, coverage, the crop invariant, and a training."""
+"""Light slabs without sheets: placement, the decoder, the crop invariant, and a training."""
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from representations.light_slab_scenes import (
+    BALL,
+    WALL,
+    camera,
+    cameras_around,
+    facing_cameras,
+    scene_of,
+    splats_at,
+    untrained,
+)
 from torch.nn.functional import normalize
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
-from scene4d.data.scene import Frame, Scene
 from scene4d.errors import UsageError
 from scene4d.representations.light_slabs.decoder import Decoder, DecoderShape
-from scene4d.representations.light_slabs.light_slabs import (
-    LightSlabs,
-    LightSlabsSettings,
-    sizes,
-)
+from scene4d.representations.light_slabs.light_slabs import LightSlabs, sizes
 from scene4d.representations.light_slabs.method import LightSlabMethod
-from scene4d.representations.light_slabs.placement import Content, find_content, place_slabs
+from scene4d.representations.light_slabs.placement import find_content, place_slabs
 from scene4d.representations.light_slabs.planes import PlanesShape, plane_codes, rounded
-from scene4d.representations.light_slabs.slabs import (
-    FADE,
-    MAX_SLABS,
-    MIN_COSINE,
-    Slabs,
-    plane_points,
-    slab_weights,
-)
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
-from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import start
-
-OVERLAP = math.radians(12.0)
 
 # Placement and coverage
 
