@@ -376,7 +376,7 @@ def evaluated(program: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),
         "transpose": lambda x, perm: x.permute(perm.tolist()),
         "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, float(value)),
-        "split": lambda x, num_splits, axis: list(x.chunk(int(num_splits), dim=int(axis))),
+        "split": lambda x, split_sizes, axis: list(x.split(split_sizes.tolist(), dim=int(axis))),
         "relu": lambda x: torch.relu(x),
         "sigmoid": lambda x: torch.sigmoid(x),
         "add": lambda x, y: x + y,
