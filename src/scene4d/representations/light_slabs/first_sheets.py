@@ -7,6 +7,7 @@ the viewpoint they move as their planes do.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from scene4d.representations.splats.gaussians import (
     render_gaussians,
 )
 
+_log = logging.getLogger("scene4d")
 LEAST_ALPHA = 0.03
 """A tile none of whose texels has more is left out."""
 LEAST_SHARE = 0.05
@@ -71,6 +73,9 @@ def most_alike(
         if worse == 3:
             break
     assert best is not None
+    slabs, sheets = best
+    sizes = f"{slabs.num_planes} sheets of {sheets.columns} x {sheets.rows}"
+    _log.info("%d slabs of %s, %d tiles", slabs.num_slabs, sizes, sheets.num_tiles)
     return best
 
 
