@@ -21,7 +21,11 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.errors import UsageError
 from scene4d.representations.light_slabs.decoder import Decoder, DecoderShape
-from scene4d.representations.light_slabs.light_slabs import LightSlabs, sizes
+from scene4d.representations.light_slabs.light_slabs import (
+    SHEETS_SHARE,
+    LightSlabs,
+    sizes,
+)
 from scene4d.representations.light_slabs.method import LightSlabMethod
 from scene4d.representations.light_slabs.placement import find_content, place_slabs
 from scene4d.representations.light_slabs.planes import PlanesShape, plane_codes, rounded
@@ -104,15 +108,19 @@ def test_multiply_accumulates_are_those_of_the_layers():
 
 
 @pytest.mark.parametrize("megabytes", [4.0, 1.0])
-@pytest.mark.parametrize("slabs", [1, 5])
-def test_sizes_keep_to_the_budget(slabs, megabytes):
-    planes, decoder = sizes(LightSlabMethod(max_mb=megabytes), slabs)
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("sheets", [True, False])
+def test_sizes_keep_to_the_budget(count, megabytes, sheets):
+    slabs = place_slabs(cameras_around(), BALL, kind="cameras", num_planes=8, count=count)
+    planes, decoder = sizes(LightSlabMethod(max_mb=megabytes, sheets=sheets), slabs)
+    assert (planes.slabs, planes.depths) == (count, 8)
     assert decoder.macs(800, 800) <= 4e9
     assert decoder.values == sum(p.numel() for p in Decoder(decoder).parameters())
-    assert planes.values + decoder.values <= megabytes * 1e6
-    roomy, _ = sizes(LightSlabMethod(max_mb=100.0), slabs)
+    budget = megabytes * 1e6 * (1 - SHEETS_SHARE if sheets else 1)
+    assert planes.values + decoder.values <= budget
+    roomy, _ = sizes(LightSlabMethod(max_mb=100.0, sheets=sheets), slabs)
     if planes != roomy:  # what did not fit was not shrunk more than it had to be
-        assert planes.values + decoder.values > 0.9 * megabytes * 1e6
+        assert planes.values + decoder.values > 0.9 * budget
 
 
 def test_impossible_sizes_are_refused():
