@@ -322,7 +322,8 @@ def arc(tmp_path_factory):
 
 METHOD = LightSlabMethod(
     steps=30, max_slabs=2, sheet_scale=0.5, **{**SMALL, "depths": 3},
-    photometric=PhotometricOptions(weight=0.0), teaching=TeacherOptions(crop_size=48, crops=4, first_views=8),
+    photometric=PhotometricOptions(weight=0.0),
+    teaching=TeacherOptions(crop_size=48, crops=4, first_views=8),
 )  # fmt: skip
 """The teacher alone."""
 

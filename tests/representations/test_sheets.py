@@ -165,6 +165,17 @@ def test_the_kernels_agree_with_the_reference(share, opacity):
     assert torch.allclose(moves, moves_r, atol=1e-3)
 
 
+def test_gradients_of_many_rays_are_those_of_their_parts(monkeypatch):
+    sheets = random_sheets()
+    coordinates, slab = random_rays(500)
+    weights = torch.randn(500, 5, generator=torch.Generator().manual_seed(9))
+    (_, texels, moves), _ = both(sheets, coordinates, slab, weights)
+    monkeypatch.setattr("scene4d.representations.light_slabs.sheets._AT_ONCE", 64)
+    (_, texels_parts, moves_parts), _ = both(sheets, coordinates, slab, weights)
+    # Every texel's sum is taken in the order of the rays, in parts or not.
+    assert torch.equal(texels, texels_parts) and torch.equal(moves, moves_parts)
+
+
 def test_the_references_gradients_are_those_of_its_values():
     sheets = random_sheets(down=1, across=2, share=0.7)
     coordinates, slab = random_rays(6, reach=0.9)
