@@ -36,20 +36,26 @@ METADATA_METHOD = METADATA.replace(".", "_")
 def export(source: ExportSource, path: Path, options: None = None) -> str:
     """Writes the whole program, and beside it the decoder half; returns a line about them.
 
-    Memory is planned for pictures up to the largest training picture's longer side, both ways.
+    Memory is planned for pictures up to the largest training picture's longer side, both ways; the
+    whole of a field with sheets is for pictures of the training pictures' size alone.
     Raises :class:`UsageError` for scenes that are no light field.
     """
     path = Path(path)
     scene = light_field(source, path, format="ExecuTorch", suffix=SUFFIX)
-    side = max(training_size(source))
+    size = training_size(source)
+    side = max(size)
     largest, half = samples_for(scene, width=side, height=side), half_path(path)
+    width, height = (side, side) if scene.sheets is None else size
+    whole = samples_for(scene, width=width, height=height)
     sizes = megabytes_written(
-        {path: whole_program(scene, largest), half: decoder_program(scene, largest)}
+        {path: whole_program(scene, whole), half: decoder_program(scene, largest)}
     )
-    side = (largest.down // scene.decoder.shape.samples - 2 * HALO) * scene.decoder.shape.upsampling
+    step = scene.decoder.shape.upsampling
+    side, width, height = (-(-n // step) * step for n in (side, width, height))
+    only = "" if scene.sheets is None else f", {width} x {height} alone"
     return (
         f"ExecuTorch with XNNPACK, float32, pictures up to {side} x {side}: coordinates to maps"
-        f" {sizes[0]:.2f} MB; features to maps {sizes[1]:.2f} MB, {half}"
+        f" {sizes[0]:.2f} MB{only}; features to maps {sizes[1]:.2f} MB, {half}"
     )
 
 
@@ -61,7 +67,8 @@ def decoder_program(scene: LightSlabs, largest: Samples) -> bytes:
 
 def whole_program(scene: LightSlabs, largest: Samples) -> bytes:
     """``coordinates`` and ``weights`` to the same, shapes as :class:`WholeField` has them; with
-    sheets also ``rays``, and ``distance`` in place of ``z``: :class:`WholeWithSheets`."""
+    sheets also ``rays``, and ``distance`` in place of ``z``: :class:`WholeWithSheets`, of pictures
+    of that size alone."""
     return _program(whole_module(scene), scene, largest, "whole")
 
 
@@ -74,26 +81,25 @@ def _program(module: nn.Module, scene: LightSlabs, largest: Samples, part: str) 
             "executorch", extra="executorch", needed_for="writing ExecuTorch programs"
         ) from error
     inputs: dict[str, Tensor] = example_inputs(scene, largest)[part]
-    per, step = scene.decoder.shape.samples, scene.decoder.shape.upsampling
+    per = scene.decoder.shape.samples
     # Rays of the bundle, of which samples are multiples; a picture needs the halo and one more.
-    bundle = [
-        Dim(name, min=1 + 2 * HALO, max=size // per)
+    down, across = (
+        per * Dim(name, min=1 + 2 * HALO, max=size // per)
         for name, size in (("rays_down", largest.down), ("rays_across", largest.across))
-    ]
-    down, across = (per * rays for rays in bundle)
-    height, width = (step * rays - 2 * HALO * step for rays in bundle)
+    )
     free: dict[str, dict[int, Any]] = {
         "features": {2: down, 3: across},
         "coordinates": {1: down, 2: across},
         "weights": {2: down, 3: across},
-        "rays": {2: height, 3: width},
     }
+    # With free sizes, three sheets take longer to lower than 36 do with fixed ones
+    fixed = "rays" in inputs
     with torch.no_grad():
         exported = torch.export.export(
             module.eval(),
             (),
             kwargs=inputs,
-            dynamic_shapes={name: free[name] for name in inputs},
+            dynamic_shapes=None if fixed else {name: free[name] for name in inputs},
         )
     structure = torch.tensor(list(json.dumps(structure_of(scene)).encode()), dtype=torch.uint8)
     lowered = to_edge_transform_and_lower(
