@@ -28,6 +28,7 @@ from scene4d.representations.light_slabs.light_slabs import (
     BYTES_PER_TILE,
     SHEETS_SHARE,
     LightSlabs,
+    sizes,
 )
 from scene4d.representations.light_slabs.method import LightSlabMethod
 from scene4d.representations.light_slabs.placement import place_slabs
@@ -282,6 +283,11 @@ def test_sizes_that_cannot_be_are_refused(name, values):
     for value in values:
         with pytest.raises(UsageError, match=f"{name} is {value}"):
             LightSlabMethod(**{name: value})
+
+
+def test_a_size_that_the_decoder_alone_exceeds_is_refused():
+    with pytest.raises(UsageError, match="--max-mb 0.1 leaves nothing beside the decoder"):
+        sizes(LightSlabMethod(max_mb=0.1), front_slabs((4.0, 2.0)))
 
 
 def test_sizes_at_their_limits_are_accepted():

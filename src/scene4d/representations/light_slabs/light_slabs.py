@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
+from scene4d.errors import UsageError
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
@@ -138,7 +139,7 @@ class LightSlabs(Representation):
         # Training sees what is beyond the range, or nothing could bring it back.
         shown = (added if torch.is_grad_enabled() else added.clamp(0, 1)) * coverage[:, None]
         maps = [shown[:, :3], shown[:, 3:], coverage[:, None]]
-        return [*maps, distance[:, None]] if depth else maps
+        return [*maps, (distance * (coverage > 0))[:, None]] if depth else maps
 
     def _on_sheets(self, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
         """Colour and alpha [n, 4, height, width], coverage and depth [n, height, width]."""
@@ -396,4 +397,11 @@ def sizes(options: LightSlabMethod, slabs: Slabs) -> tuple[PlanesShape, DecoderS
         channels=options.channels,
     )
     share = 1 - SHEETS_SHARE if options.sheets else 1.0
-    return planes.fitting(int(share * options.max_mb * 1e6) - decoder.values), decoder
+    left = int(share * options.max_mb * 1e6) - decoder.values
+    if left <= 0:
+        raise UsageError(
+            f"--max-mb {options.max_mb} leaves nothing beside the decoder's"
+            f" {decoder.values / 1e6:.2f} MB",
+            fix="give more, or make the decoder smaller (--width, --blocks)",
+        )
+    return planes.fitting(left), decoder

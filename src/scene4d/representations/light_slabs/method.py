@@ -58,8 +58,8 @@ class LightSlabMethod(Method):
     crossed_resolutions: tuple[int, ...] = (16, 64)
     """Samples along an axis of the crossed planes."""
     max_mb: float = 3.9
-    """Planes and decoder at 8 bits a value, MB (10^6 bytes): planes that would not fit get fewer
-    samples. 0.95 is the tiny tier."""
+    """Of the exported bundle, about, MB (10^6 bytes): sheets get coarser and planes fewer samples
+    until they fit. 0.9 is the tiny tier."""
     samples: int = 2
     """Along an axis, rays that are looked up for one of the decoder's: 1, 2 or 4."""
     encoded: int = 16

@@ -91,9 +91,9 @@ def plane_codes(
 
 
 def rounded_to(values: Float[Tensor, "*shape"], step: float) -> Float[Tensor, "*shape"]:
-    """The nearest multiples of ``step``, with the gradient of the values themselves."""
+    """The nearest multiples of ``step``, at most 1, with the gradient of the values themselves."""
     fixed = values.detach()
-    return values + ((fixed / step).round() * step - fixed)
+    return values + (((fixed / step).round() * step).clamp_max(1) - fixed)
 
 
 def rounded(

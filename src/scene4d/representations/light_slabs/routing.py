@@ -102,6 +102,7 @@ def _choose(
     for q in prange(groups):
         cost = np.empty(slabs, dtype=np.float32)
         way = np.empty((slabs, 5), dtype=np.float32)
+        lost = np.empty(slabs, dtype=np.bool_)  # parallel, and divided by how far it is inside
         for n in range(rays * q // groups, rays * (q + 1) // groups):
             first = 0
             for s in range(slabs):
@@ -112,21 +113,21 @@ def _choose(
                 c = miss * (disparities[s, -1] - disparities[s, 0]) + least_cost
                 c += askew * np.sqrt(tx * tx + ty * ty)
                 way[s, 0], way[s, 1], way[s, 2], way[s, 3], way[s, 4] = ox, oy, oz, tx, ty
-                cost[s] = c / least_inside if parallel else c
+                cost[s], lost[s] = c / least_inside if parallel else c, parallel
                 if cost[s] < cost[first]:
                     first = s
             w, f = way[first], first
             inside = _inside(w[0], w[1], w[2], w[3], w[4], disparities[f], low[f], high[f], fade)
-            bound = cost[first] / max(inside, least_inside) + overlap
+            bound = cost[f] / (np.float32(1.0) if lost[f] else max(inside, least_inside)) + overlap
             least = bound
             for s in range(slabs):
-                if cost[s] <= bound:
+                if cost[s] <= bound and not lost[s]:
                     w = way[s]
                     inside = _inside(
                         w[0], w[1], w[2], w[3], w[4], disparities[s], low[s], high[s], fade
                     )
                     cost[s] /= max(inside, least_inside)
-                    least = min(least, cost[s])
+                least = min(least, cost[s])
             _weigh(cost, least, overlap, slab_of[n], weight_of[n])
 
 

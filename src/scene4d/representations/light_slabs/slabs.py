@@ -186,11 +186,10 @@ class Slabs(nn.Module):
         cost alone is above what counts is not looked at, and most are not."""
         costs = self.costs(origins, directions)
         cheapest = costs.min(dim=1)
-        inside = self._in(cheapest.indices, origins, directions).inside
-        bound = cheapest.values / inside.clamp_min(LEAST_INSIDE) + self.overlap
+        found = self._in(cheapest.indices, origins, directions)
+        bound = cheapest.values / found.share() + self.overlap
         ray, slab = (costs <= bound[:, None]).nonzero(as_tuple=True)
-        inside = self._in(slab, origins[ray], directions[ray]).inside
-        costs[ray, slab] /= inside.clamp_min(LEAST_INSIDE)
+        costs[ray, slab] /= self._in(slab, origins[ray], directions[ray]).share()
         return slab_weights(costs, self.overlap)
 
     def _in(self, slab: Tensor, origins: Tensor, directions: Tensor) -> _InSlab:
@@ -237,6 +236,10 @@ class _InSlab:
     coordinates: Float[Tensor, "n axes"]
     inside: Float[Tensor, "n"]
     way: LocalRays
+
+    def share(self) -> Float[Tensor, "n"]:
+        """What costs are still to be divided by: those of parallel rays are already."""
+        return torch.where(self.way.parallel, 1.0, self.inside.clamp_min(LEAST_INSIDE))
 
 
 def local_rays(
