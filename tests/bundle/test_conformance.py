@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundle import independent_decoder as independent
+from bundle import independent_light_field
 
 from scene4d.bundle.checks import bundle_faults
 from scene4d.bundle.coding import decode_scene
@@ -33,9 +35,6 @@ def load_module(path: Path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-independent = load_module(Path(__file__).with_name("independent_decoder.py"))
 
 
 @pytest.fixture(scope="module", params=WITH_SPLATS, ids=lambda p: p.name)
@@ -93,7 +92,9 @@ def test_two_decoders_get_the_stored_maps_of_light_fields(path):
     views = [view_camera(entry) for entry in manifest["cameras"]]
     for wanted in expected["maps"]:
         number, stages = wanted["camera"], wanted["stages"]
-        theirs = independent.light_maps(manifest, codes, manifest["cameras"][number], stages)
+        theirs = independent_light_field.light_maps(
+            manifest, codes, manifest["cameras"][number], stages
+        )
         ours = decoded_maps(read_light_slabs(path, stages=stages), views[number])
         own = ("seen", "distance") if "sheets" in manifest["lightslab"] else ("z",)
         for name in ("r", "g", "b", "a", "coverage", *own):
