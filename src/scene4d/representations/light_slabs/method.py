@@ -78,7 +78,9 @@ class LightSlabMethod(Method):
     decoder_lr: float = 2e-3
     settle: float = 0.05
     """Learning rates end at this share of their start."""
-    teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(end=0.8))
+    teaching: TeacherOptions = field(
+        default_factory=lambda: TeacherOptions(end=0.8, between=0.6, jitter=0.5, turn=6.0)
+    )
     photometric: PhotometricOptions = field(default_factory=lambda: PhotometricOptions(start=0.8))
 
     def __post_init__(self) -> None:
