@@ -245,6 +245,7 @@ class LightSlabs(Representation):
         else:
             by_cameras = kind in ("auto", "cameras")
             numbers = numbers_of_slabs(cameras, options.max_slabs) if by_cameras else [1]
+            sizes(options, placed(1))  # refuses what cannot be, before the search takes its time
             tiles = int(options.max_mb * 1e6 * SHEETS_SHARE / BYTES_PER_TILE)
             limits = SheetLimits(tiles=tiles, scale=options.sheet_scale)
             slabs, sheets = most_alike(teacher, cameras, limits, map(placed, numbers))
