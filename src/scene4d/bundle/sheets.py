@@ -100,7 +100,7 @@ def sheet_arrays(parts: SheetParts, structure: Mapping[str, Any]) -> list[CodedA
         raise ValueError(f"codes of sheets are 0 to {MAX_CODE}")
     codes = np.ascontiguousarray(parts.codes, dtype=np.int32)
     items = np.empty((CHANNELS, TEXELS * count), dtype=np.int32)
-    _to_differences(_numbers(parts.stored), codes, items)
+    _to_differences(*_order(parts.stored), codes, items)
     tiles = parts.stored.reshape(-1, 1).astype(np.int32)
     return [
         CodedArray(name="sheet_tiles", codes=tiles, stage=0, stream="sheet_tiles"),
@@ -121,7 +121,7 @@ def sheets_of(structure: Mapping[str, Any], arrays: Mapping[str, CodedArray]) ->
     stored = tiles.astype(bool).reshape(places_of(structure))
     codes = np.zeros((count, TILE, TILE, CHANNELS), dtype=np.int32)
     items = np.ascontiguousarray(arrays["sheet_texels"].codes.T)
-    if not _from_differences(_numbers(stored), items, codes):
+    if not _from_differences(*_order(stored), items, codes):
         raise DataError(f"a texel of a sheet has a code outside 0 to {MAX_CODE}")
     return SheetArrays(stored=stored, texels=values_of_codes(step)[codes])
 
@@ -132,11 +132,13 @@ def values_of_codes(step: float) -> np.ndarray:
     return (levels / 255).astype(np.float32)
 
 
-def _numbers(stored: np.ndarray) -> np.ndarray:
-    """[sheets, down, across] int32: the number of each stored tile, -1 for the others."""
-    flat = stored.reshape(-1)
-    numbers = np.where(flat, np.cumsum(flat) - 1, -1).astype(np.int32)
-    return numbers.reshape(-1, *stored.shape[2:])
+def _order(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sheet, row and column of each stored tile, [tiles, 3]; and [sheets, down, across] int32: the
+    number of the tile of each place, -1 where none is stored."""
+    places = np.argwhere(stored.reshape(-1, *stored.shape[2:]))
+    numbers = np.full((stored.shape[0] * stored.shape[1], *stored.shape[2:]), -1, dtype=np.int32)
+    numbers[tuple(places.T)] = np.arange(len(places), dtype=np.int32)
+    return places, numbers
 
 
 @njit(**_OPTIONS)
@@ -182,49 +184,41 @@ def _item(tile, y, x):
 
 @njit(**_OPTIONS)
 @no_type_check
-def _to_differences(numbers, codes, items):  # pragma: no cover
-    for s in range(numbers.shape[0]):
-        for down in range(numbers.shape[1]):
-            for across in range(numbers.shape[2]):
-                tile = numbers[s, down, across]
-                if tile < 0:
-                    continue
-                for i in range(64):
-                    y, x = 8 * down + (i >> 3), 8 * across + (i & 7)
-                    r, g, b, a = codes[tile, i >> 3, i & 7]
-                    m, total = _expected_alpha(numbers, codes, s, y, x)
-                    at = _item(tile, i >> 3, i & 7)
-                    items[0, at] = a - m
-                    green = g - _expected_colour(numbers, codes, s, y, x, 1, a, total)
-                    red = r - _expected_colour(numbers, codes, s, y, x, 0, a, total)
-                    blue = b - _expected_colour(numbers, codes, s, y, x, 2, a, total)
-                    items[1, at], items[2, at], items[3, at] = green, red - green, blue - green
+def _to_differences(places, numbers, codes, items):  # pragma: no cover
+    for tile in range(len(places)):
+        s, down, across = places[tile]
+        for i in range(64):
+            y, x = 8 * down + (i >> 3), 8 * across + (i & 7)
+            r, g, b, a = codes[tile, i >> 3, i & 7]
+            m, total = _expected_alpha(numbers, codes, s, y, x)
+            at = _item(tile, i >> 3, i & 7)
+            items[0, at] = a - m
+            green = g - _expected_colour(numbers, codes, s, y, x, 1, a, total)
+            red = r - _expected_colour(numbers, codes, s, y, x, 0, a, total)
+            blue = b - _expected_colour(numbers, codes, s, y, x, 2, a, total)
+            items[1, at], items[2, at], items[3, at] = green, red - green, blue - green
 
 
 @njit(**_OPTIONS)
 @no_type_check
-def _from_differences(numbers, items, codes):  # pragma: no cover
+def _from_differences(places, numbers, items, codes):  # pragma: no cover
     """Fills ``codes``; whether all of them are in range."""
-    for s in range(numbers.shape[0]):
-        for down in range(numbers.shape[1]):
-            for across in range(numbers.shape[2]):
-                tile = numbers[s, down, across]
-                if tile < 0:
-                    continue
-                for i in range(64):
-                    y, x = 8 * down + (i >> 3), 8 * across + (i & 7)
-                    m, total = _expected_alpha(numbers, codes, s, y, x)
-                    at = _item(tile, i >> 3, i & 7)
-                    a, green = m + np.int64(items[0, at]), np.int64(items[1, at])
-                    if a < 0 or a > 255:
-                        return False
-                    g = green + _expected_colour(numbers, codes, s, y, x, 1, a, total)
-                    r = _expected_colour(numbers, codes, s, y, x, 0, a, total)
-                    b = _expected_colour(numbers, codes, s, y, x, 2, a, total)
-                    r += green + items[2, at]
-                    b += green + items[3, at]
-                    if min(r, g, b) < 0 or max(r, g, b) > 255:
-                        return False
-                    here = codes[tile, i >> 3, i & 7]
-                    here[0], here[1], here[2], here[3] = r, g, b, a
+    for tile in range(len(places)):
+        s, down, across = places[tile]
+        for i in range(64):
+            y, x = 8 * down + (i >> 3), 8 * across + (i & 7)
+            m, total = _expected_alpha(numbers, codes, s, y, x)
+            at = _item(tile, i >> 3, i & 7)
+            a, green = m + np.int64(items[0, at]), np.int64(items[1, at])
+            if a < 0 or a > 255:
+                return False
+            g = green + _expected_colour(numbers, codes, s, y, x, 1, a, total)
+            r = _expected_colour(numbers, codes, s, y, x, 0, a, total)
+            b = _expected_colour(numbers, codes, s, y, x, 2, a, total)
+            r += green + items[2, at]
+            b += green + items[3, at]
+            if min(r, g, b) < 0 or max(r, g, b) > 255:
+                return False
+            here = codes[tile, i >> 3, i & 7]
+            here[0], here[1], here[2], here[3] = r, g, b, a
     return True

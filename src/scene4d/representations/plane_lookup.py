@@ -219,7 +219,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 @njit(**_OPTIONS)
 @no_type_check
-def _cell(value, size):
+def cell(value, size):
     """Lower texel, fraction, and the fraction's derivative: 0 on and beyond the border."""
     last = np.float32(size - 1)
     scale = np.float32(0.5) * last
@@ -274,8 +274,8 @@ def _kernels(features: int) -> tuple[Any, Any, Any]:
         for n in prange(coordinates.shape[0]):
             for p in range(count):
                 a, b, columns, rows, start = layout[p]
-                x, fx, _ = _cell(coordinates[n, a], columns)
-                y, fy, _ = _cell(coordinates[n, b], rows)
+                x, fx, _ = cell(coordinates[n, a], columns)
+                y, fy, _ = cell(coordinates[n, b], rows)
                 r00, r01, r10, r11 = _corners(x, y, slab[n], columns, rows, start)
                 i00, i01 = np.uint64(r00 * features), np.uint64(r01 * features)
                 i10, i11 = np.uint64(r10 * features), np.uint64(r11 * features)
@@ -309,8 +309,8 @@ def _kernels(features: int) -> tuple[Any, Any, Any]:
             for n in range(coordinates.shape[0]):
                 for p in range(count * q // groups, count * (q + 1) // groups):
                     a, b, columns, rows, start = layout[p]
-                    x, fx, _ = _cell(coordinates[n, a], columns)
-                    y, fy, _ = _cell(coordinates[n, b], rows)
+                    x, fx, _ = cell(coordinates[n, a], columns)
+                    y, fy, _ = cell(coordinates[n, b], rows)
                     r00, r01, r10, r11 = _corners(x, y, slab[n], columns, rows, start)
                     i00, i01 = np.uint64(r00 * features), np.uint64(r01 * features)
                     i10, i11 = np.uint64(r10 * features), np.uint64(r11 * features)
@@ -338,8 +338,8 @@ def _kernels(features: int) -> tuple[Any, Any, Any]:
         for n in prange(coordinates.shape[0]):
             for p in range(layout.shape[0]):
                 a, b, columns, rows, start = layout[p]
-                x, fx, sx = _cell(coordinates[n, a], columns)
-                y, fy, sy = _cell(coordinates[n, b], rows)
+                x, fx, sx = cell(coordinates[n, a], columns)
+                y, fy, sy = cell(coordinates[n, b], rows)
                 r00, r01, r10, r11 = _corners(x, y, slab[n], columns, rows, start)
                 d00 = d01 = d10 = d11 = np.float32(0.0)
                 for f in range(features):

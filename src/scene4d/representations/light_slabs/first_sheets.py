@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,7 +21,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
-from scene4d.representations.light_slabs.sheets import TILE, Sheets
+from scene4d.representations.light_slabs.sheets import TILE, Sheets, seen_by
 from scene4d.representations.light_slabs.slabs import Slabs
 from scene4d.representations.splats.gaussians import (
     NAMES,
@@ -35,9 +35,8 @@ LEAST_ALPHA = 0.03
 """A tile none of whose texels has more is left out."""
 LEAST_SHARE = 0.05
 """As is one that has no larger share in any ray of the cameras and of some between them."""
-SPREAD = Spread(between=0.6, jitter=0.5, turn=6.0)
-"""Of the cameras that sheets are kept for. With half the jitter and turn, first sheets of fox lose
-1.7 dB in the held-out views, and a room's pictures end in black at the end of the cameras' path."""
+MOST_ACROSS = 1024
+"""Texels of a sheet along an axis."""
 _MOST_VIEWS = 60
 _POINTS = 200_000
 _PICTURES = 10
@@ -45,13 +44,14 @@ _PICTURES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class SheetLimits:
-    """How fine and how many."""
+    """How fine, how many, and for whom."""
 
     tiles: int
     """Stored at most."""
+    spread: Spread = field(default_factory=Spread)
+    """Where cameras may stand between and around those of the capture: tiles are kept for them."""
     scale: float = 1.0
     """Texels for a pixel of the training pictures, along an axis, at most."""
-    most_across: int = 1024
 
 
 @torch.no_grad()
@@ -64,7 +64,10 @@ def most_alike(
     """The slabs, of rising numbers, whose first sheets within the limit look most like the teacher
     from between the cameras: more of them leave fewer tiles to each."""
     gaussians = gaussians_of(teacher, cameras)
-    pictures = [(camera, gaussians.render(camera)) for camera in _between(cameras, _PICTURES, 1)]
+    pictures = [
+        (camera, gaussians.render(camera))
+        for camera in between(cameras, limits.spread, _PICTURES, 1)
+    ]
     best, least, worse = None, math.inf, 0
     for slabs in choices:
         sheets = first_sheets(gaussians, slabs, cameras, limits)
@@ -85,8 +88,7 @@ def most_alike(
 def _error(sheets: Sheets, slabs: Slabs, camera: Camera, picture: Render) -> float:
     rays = camera_rays(camera)
     found = slabs(*(r[::2, ::2].reshape(-1, 3) for r in (rays.origins, rays.directions)))
-    seen = sheets(found.coordinates, found.slab, 1 / slabs.disparities) * found.weight[:, None]
-    shown = torch.zeros(len(found.coverage), 5).index_add(0, found.ray, seen)
+    shown = seen_by(sheets, found, slabs) * found.coverage[:, None]
     wanted = torch.cat([picture.rgb, picture.alpha[..., None]], dim=-1)[::2, ::2].reshape(-1, 4)
     return float((shown[:, :4] - wanted).square().mean())
 
@@ -97,9 +99,9 @@ def first_sheets(
 ) -> Sheets:
     """Sheets that show the Gaussians, as fine as the cameras' pictures or as fine as the tiles that
     these see something of are within the limit."""
-    scale, visitors = limits.scale, _visitors(cameras)
+    scale, visitors = limits.scale, _visitors(cameras, limits.spread)
     while True:
-        sheets = _drawn(gaussians, slabs, _size(slabs, cameras, scale, limits.most_across))
+        sheets = _drawn(gaussians, slabs, _size(slabs, cameras, scale))
         share = _most_seen(sheets, slabs, visitors)
         needed = int((share > LEAST_SHARE).sum())
         if needed <= limits.tiles * 1.1 or min(sheets.rows, sheets.columns) <= 2 * TILE:
@@ -133,11 +135,11 @@ def gaussians_of(teacher: Representation, cameras: Sequence[Camera]) -> Gaussian
     return GaussianSplats(gaussians_from_points(torch.cat(xyz), colours, sh_degree=0, opacity=0.9))
 
 
-def _size(slabs: Slabs, cameras: Sequence[Camera], scale: float, most: int) -> tuple[int, int]:
+def _size(slabs: Slabs, cameras: Sequence[Camera], scale: float) -> tuple[int, int]:
     """Columns and rows of every sheet: of the slabs' median range, in pixels times ``scale``."""
     focal = torch.stack([torch.stack([c.K[0, 0], c.K[1, 1]]) for c in cameras]).median(dim=0).values
     wide = (slabs.high - slabs.low).mean(dim=1).median(dim=0).values * focal.to(slabs.low) * scale
-    columns, rows = (min(most, max(2 * TILE, -(-int(n) // TILE) * TILE)) for n in wide)
+    columns, rows = (min(MOST_ACROSS, max(2 * TILE, -(-int(n) // TILE) * TILE)) for n in wide)
     return columns, rows
 
 
@@ -218,17 +220,17 @@ def _most_seen(sheets: Sheets, slabs: Slabs, cameras: Sequence[Camera]) -> Float
     return most
 
 
-def _visitors(cameras: Sequence[Camera]) -> list[Camera]:
+def _visitors(cameras: Sequence[Camera], spread: Spread) -> list[Camera]:
     """Training cameras and others between and around them: rays between two clusters of cameras see
     what those of neither do, and who plays the scene stands nowhere precisely."""
     own = list(cameras[:: max(1, len(cameras) // _MOST_VIEWS)])
-    return own + _between(cameras, 2 * _MOST_VIEWS, 0)
+    return own + between(cameras, spread, 2 * _MOST_VIEWS, 0)
 
 
-def _between(cameras: Sequence[Camera], count: int, seed: int) -> list[Camera]:
-    between = CamerasBetween(cameras, SPREAD)
-    generator = torch.Generator().manual_seed(seed)
-    return [replace(between.draw(generator), distortion=None) for _ in range(count)]
+def between(cameras: Sequence[Camera], spread: Spread, count: int, seed: int) -> list[Camera]:
+    """Undistorted cameras that nobody stood at, the same for the same seed."""
+    drawn, generator = CamerasBetween(cameras, spread), torch.Generator().manual_seed(seed)
+    return [replace(drawn.draw(generator), distortion=None) for _ in range(count)]
 
 
 def _only(sheets: Sheets, kept: Bool[Tensor, "tiles"]) -> Sheets:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
 from scene4d.errors import UsageError
@@ -20,12 +22,13 @@ from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
 from scene4d.representations.light_slabs.first_sheets import SheetLimits, most_alike
 from scene4d.representations.light_slabs.placement import (
+    Content,
     find_content,
     numbers_of_slabs,
     place_slabs,
 )
 from scene4d.representations.light_slabs.planes import PlanesShape, rounded, rounded_to
-from scene4d.representations.light_slabs.sheets import Sheets
+from scene4d.representations.light_slabs.sheets import Sheets, seen_by
 from scene4d.representations.light_slabs.slabs import Slabs
 from scene4d.representations.plane_lookup import lookup_planes
 
@@ -149,13 +152,7 @@ class LightSlabs(Representation):
         texels: Tensor = self.sheets.texels
         if self.progress >= self.settings.quantise_at:
             texels = rounded_to(texels, self.settings.sheet_step)
-        depths = 1 / self.slabs.disparities
-        seen = self.sheets(found.coordinates, found.slab, depths, texels=texels)
-        along = (seen[:, 4] - seen[:, 3] * found.start) / found.climb
-        values = torch.cat([seen[:, :4], along[:, None]], dim=1)
-        if self.planes.slabs > 1:
-            empty = values.new_zeros(len(found.coverage), 5)
-            values = empty.index_add(0, found.ray, values * found.weight[:, None])
+        values = seen_by(self.sheets, found, self.slabs, texels=texels)
         forward = -camera.c2w[:, :3, 2]
         cosine = (rays.directions * forward[:, None]).sum(dim=-1).reshape(-1)
         distance = values[:, 4] * cosine / values[:, 3].clamp_min(1e-6)
@@ -234,21 +231,7 @@ class LightSlabs(Representation):
         """Untrained, placed by the scene's training cameras and what is known of its surfaces."""
         cameras = scene.train_cameras()
         content = find_content(scene, teacher)
-        kind, planes = options.placement, options.depths
-
-        def placed(count: int) -> Slabs:
-            way = "cameras" if kind == "auto" and options.sheets else kind
-            return place_slabs(cameras, content, kind=way, num_planes=planes, count=count)
-
-        if teacher is None or not options.sheets:
-            slabs, sheets = placed(options.max_slabs), None
-        else:
-            by_cameras = kind in ("auto", "cameras")
-            numbers = numbers_of_slabs(cameras, options.max_slabs) if by_cameras else [1]
-            sizes(options, placed(1))  # refuses what cannot be, before the search takes its time
-            tiles = int(options.max_mb * 1e6 * SHEETS_SHARE / BYTES_PER_TILE)
-            limits = SheetLimits(tiles=tiles, scale=options.sheet_scale)
-            slabs, sheets = most_alike(teacher, cameras, limits, map(placed, numbers))
+        slabs, sheets = _placed(cameras, content, options, teacher)
         shape, decoder = sizes(options, slabs)
         centre = content.points.median(dim=0).values
         radius = float((content.points - centre).norm(dim=-1).median())
@@ -370,6 +353,28 @@ def _resized(
     return interpolate(
         maps, size=(height, width), mode="bilinear", align_corners=False, antialias=True
     )
+
+
+def _placed(
+    cameras: Sequence[Camera],
+    content: Content,
+    options: LightSlabMethod,
+    teacher: Representation | None,
+) -> tuple[Slabs, Sheets | None]:
+    """Slabs, and their first sheets where there is a teacher to make them of."""
+    make = partial(place_slabs, cameras, content, num_planes=options.depths)
+    if teacher is None or not options.sheets:
+        return make(kind=options.placement, count=options.max_slabs), None
+    taught = options.teaching
+    limits = SheetLimits(
+        tiles=int(options.max_mb * 1e6 * SHEETS_SHARE / BYTES_PER_TILE),
+        scale=options.sheet_scale,
+        spread=Spread(between=taught.between, jitter=taught.jitter, turn=taught.turn),
+    )
+    kind = "cameras" if options.placement == "auto" else options.placement
+    numbers = numbers_of_slabs(cameras, options.max_slabs) if kind == "cameras" else [1]
+    sizes(options, make(kind=kind))  # refuses what cannot be, before the search takes its time
+    return most_alike(teacher, cameras, limits, (make(kind=kind, count=n) for n in numbers))
 
 
 def _saved_sheets(tensors: Mapping[str, Tensor]) -> Sheets | None:

@@ -33,8 +33,8 @@ class LightSlabMethod(Method):
     coarsest_downscale: int = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
     placement: Literal["auto", "forward", "cube", "kmeans", "cameras"] = "auto"
-    """Slabs at clusters of cameras (auto, cameras), one along the cameras, the faces of a cube, or
-    clusters of viewing directions."""
+    """Slabs at clusters of cameras (auto, with sheets), one along the cameras or clusters of
+    viewing directions (auto, without), or the faces of a cube."""
     max_slabs: int = 24
     """At clusters of cameras, at most."""
     depths: int | None = None

@@ -20,6 +20,9 @@ from numba import njit, prange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from scene4d.representations.light_slabs.slabs import SlabRays, Slabs
+from scene4d.representations.plane_lookup import cell
+
 TILE = 8
 """Texels of a tile along an axis."""
 TEXELS = TILE * TILE
@@ -109,6 +112,21 @@ class Sheets(nn.Module):
         return torch.from_numpy(most.max(axis=0))
 
 
+def seen_by(
+    sheets: Sheets,
+    rays: SlabRays,
+    slabs: Slabs,
+    *,
+    texels: Float[Tensor, "tiles 8 8 4"] | None = None,
+) -> Float[Tensor, "rays 5"]:
+    """Colour, alpha, and alpha-weighted distance along the ray, of the ray's slabs together."""
+    seen = sheets(rays.coordinates, rays.slab, 1 / slabs.disparities, texels=texels)
+    along = (seen[:, 4] - seen[:, 3] * rays.start) / rays.climb
+    values = torch.cat([seen[:, :4], along[:, None]], dim=1)
+    empty = values.new_zeros(len(rays.coverage), OUTPUTS)
+    return empty.index_add(0, rays.ray, values * rays.weight[:, None])
+
+
 def _numbered(stored: Bool[Tensor, "*places"]) -> Int[Tensor, "*places"]:
     flat = stored.flatten()
     number = flat.cumsum(0, dtype=torch.int32) - 1
@@ -184,20 +202,6 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 @njit(inline="always", **_OPTIONS)
 @no_type_check
-def _cell(value, size):
-    """Lower texel, fraction, and the fraction's derivative: 0 on and beyond the border."""
-    scale = np.float32(0.5) * np.float32(size - 1)
-    at = (value + np.float32(1.0)) * scale
-    if not at > np.float32(0.0):  # also NaN, which has no texel
-        return np.int64(0), np.float32(0.0), np.float32(0.0)
-    if at >= np.float32(size - 1):
-        return np.int64(size - 2), np.float32(1.0), np.float32(0.0)
-    low = np.int64(at)
-    return low, at - np.float32(low), scale
-
-
-@njit(inline="always", **_OPTIONS)
-@no_type_check
 def _row(place, s, k, x, y):
     """Which texel of the table is (x, y) of a sheet; -1: none."""
     tile = place[s, k, y >> 3, x >> 3]
@@ -254,8 +258,8 @@ def _forward(coordinates, slab, place, texels, depths, out):
         left = np.float32(1.0)
         red = green = blue = depth = np.float32(0.0)
         for k in range(planes - 1, -1, -1):
-            x, fx, _ = _cell(coordinates[n, 2 * k], columns)
-            y, fy, _ = _cell(coordinates[n, 2 * k + 1], rows)
+            x, fx, _ = cell(coordinates[n, 2 * k], columns)
+            y, fy, _ = cell(coordinates[n, 2 * k + 1], rows)
             if place[s, k, y >> 3, x >> 3] < 0:
                 continue
             r, g, b, a = _mixed(flat, _corners(place, s, k, x, y), fx, fy)
@@ -284,8 +288,8 @@ def _backward(coordinates, slab, place, texels, depths, grad, groups, d_values, 
             left = np.float32(1.0)
             last = planes
             for k in range(planes - 1, -1, -1):
-                x, fx, _ = _cell(coordinates[n, 2 * k], columns)
-                y, fy, _ = _cell(coordinates[n, 2 * k + 1], rows)
+                x, fx, _ = cell(coordinates[n, 2 * k], columns)
+                y, fy, _ = cell(coordinates[n, 2 * k + 1], rows)
                 last = k
                 met[k, 4] = np.float32(-1.0)
                 if place[s, k, y >> 3, x >> 3] < 0:
@@ -309,8 +313,8 @@ def _backward(coordinates, slab, place, texels, depths, grad, groups, d_values, 
                 d_values[k, n, 0], d_values[k, n, 1] = d0, d1
                 d_values[k, n, 2], d_values[k, n, 3] = d2, d3
                 if len(d_coordinates) > 0:
-                    x, fx, sx = _cell(coordinates[n, 2 * k], columns)
-                    y, fy, sy = _cell(coordinates[n, 2 * k + 1], rows)
+                    x, fx, sx = cell(coordinates[n, 2 * k], columns)
+                    y, fy, sy = cell(coordinates[n, 2 * k + 1], rows)
                     corners = _corners(place, s, k, x, y)
                     one, no = np.float32(1.0), np.float32(0.0)
                     e0, e1, e2, e3 = _mixed(flat, corners, one, fy)
@@ -347,8 +351,8 @@ def _scatter(coordinates, slab, place, d_values, groups, d_texels):
                 )  # fmt: skip
                 if d0 == 0 and d1 == 0 and d2 == 0 and d3 == 0:
                     continue
-                x, fx, _ = _cell(coordinates[n, 2 * k], columns)
-                y, fy, _ = _cell(coordinates[n, 2 * k + 1], rows)
+                x, fx, _ = cell(coordinates[n, 2 * k], columns)
+                y, fy, _ = cell(coordinates[n, 2 * k + 1], rows)
                 corners = _corners(place, slab[n], k, x, y)
                 gx, gy = np.float32(1.0) - fx, np.float32(1.0) - fy
                 weights = (gx * gy, fx * gy, gx * fy, fx * fy)
@@ -373,8 +377,8 @@ def _seen(coordinates, slab, place, texels, most):
             s = slab[n]
             left = np.float32(1.0)
             for k in range(planes - 1, -1, -1):
-                x, fx, _ = _cell(coordinates[n, 2 * k], columns)
-                y, fy, _ = _cell(coordinates[n, 2 * k + 1], rows)
+                x, fx, _ = cell(coordinates[n, 2 * k], columns)
+                y, fy, _ = cell(coordinates[n, 2 * k + 1], rows)
                 if place[s, k, y >> 3, x >> 3] < 0:
                     continue
                 corners = _corners(place, s, k, x, y)
