@@ -11,12 +11,14 @@ from representations.light_slab_scenes import (
     BALL,
     camera,
     cameras_around,
+    facing_cameras,
     front_slabs,
     scene_of,
     splats_at,
     untrained,
 )
 
+from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.errors import UsageError
@@ -245,10 +247,20 @@ def test_from_a_scene_the_sheets_are_those_of_the_teacher():
         scene_of(cameras), method, generator=torch.Generator().manual_seed(0), teacher=SPLATS
     )
     assert made.planes.slabs == made.slabs.num_slabs <= 2
-    tiles = first_sheets(SPLATS, made.slabs, cameras, SheetLimits(tiles=10**6))
+    taught = method.teaching
+    spread = Spread(between=taught.between, jitter=taught.jitter, turn=taught.turn)
+    tiles = first_sheets(SPLATS, made.slabs, cameras, SheetLimits(tiles=10**6, spread=spread))
     assert torch.equal(made.sheets.texels, tiles.texels)
     assert not made.settings.opaque and made.settings.sheet_step == 2 / 255
     assert made.describe()["sheet_tiles"] == made.sheets.num_tiles > 0
+
+
+def test_without_a_teacher_a_forward_facing_capture_has_one_slab_and_no_sheets():
+    made = LightSlabs.from_scene(
+        scene_of(facing_cameras()), LightSlabMethod(**SMALL),
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert made.sheets is None and made.slabs.num_slabs == 1
 
 
 def test_one_slab_or_no_sheets_as_the_method_says():
