@@ -165,9 +165,11 @@ def change_field(field: dict[str, Any], rng: np.random.Generator) -> None:
     plane = field["planes"][rng.integers(0, len(field["planes"]))]
     slab = field["slabs"][rng.integers(0, len(field["slabs"]))]
     choice = rng.integers(0, 8 if "sheets" in field else 6)
-    if choice >= 6:
-        name = ("columns", "rows", "tiles", "step")[rng.integers(0, 4)]
-        field["sheets"][name] = int(rng.choice([0, 1, 2, 8, 12, 16, 24, 255, 4096, 65535]))
+    if choice == 6:
+        name = ("columns", "rows", "tiles")[rng.integers(0, 3)]
+        field["sheets"][name] = int(rng.choice([0, 1, 2, 8, 12, 16, 24, 255, 4096, 200_000]))
+    elif choice == 7:
+        change_steps(field["sheets"]["steps"], rng)
     elif choice == 0:
         name = ("samples", "encoded", "width", "blocks")[rng.integers(0, 4)]
         field["decoder"][name] = int(rng.choice([0, 1, 2, 4, 8, 16, 64, 128, 512]))
@@ -183,6 +185,17 @@ def change_field(field: dict[str, Any], rng: np.random.Generator) -> None:
         slab[name] = slab[name][: rng.integers(2, 5)]
     else:
         slab["low"], slab["high"] = slab["high"], slab["low"]
+
+
+def change_steps(steps: list[list[int]], rng: np.random.Generator) -> None:
+    """Other steps of sheets' frequencies, or another number of them."""
+    most = int(rng.choice([2, 256, 1 << 15]))
+    if rng.random() < 0.7:
+        channel = steps[rng.integers(0, len(steps))]
+        channel[rng.integers(0, len(channel))] = int(rng.integers(1, most))
+    else:
+        count = int(rng.integers(1, 65))
+        steps[:] = rng.integers(1, most, (len(steps), count)).tolist()
 
 
 def lying_members(data: bytes, rng: np.random.Generator) -> bytes:

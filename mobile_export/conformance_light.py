@@ -13,7 +13,8 @@ from conformance_scenes import numbers
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.light_slab import LightSlabParts, layer_shapes
 from scene4d.bundle.scene_info import CameraView, SceneInfo
-from scene4d.bundle.sheets import CHANNELS, TEXELS, TILE, SheetParts
+from scene4d.bundle.sheets import TILE, SheetParts
+from scene4d.bundle.tile_transform import ORDER
 from scene4d.cameras.camera import Camera
 from scene4d.exporters.light_slab import decoded_maps, read_light_slabs
 
@@ -29,15 +30,20 @@ def light_fields() -> dict[str, LightSlabParts]:
         "lightslab_three": field(22, slabs=3, depths=3, samples=2, blocks=2, channels=[6, 4]),
         # The skip is at the last convolution; the fourth slab takes from the others' weights.
         "lightslab_four": field(23, slabs=4, depths=3, samples=4, blocks=1, channels=[4, 3]),
-        # Sheets of one slab, of which one tile in three is not stored.
+        # Sheets of one slab, of which one tile in three is not stored, with ten frequencies.
         "lightslab_sheets": with_sheets(
             field(24, slabs=1, depths=5, samples=2, blocks=1, channels=[5]),
-            columns=24, rows=16, step=2.0, seed=31,
+            columns=24, rows=16, frequencies=10, seed=31,
         ),
-        # Of five, coarser, with more rows than columns, and no tile at the last plane.
+        # The least of sheets: two with the lowest frequencies, no skip, no block.
+        "lightslab_sheets_least": with_sheets(
+            field(26, slabs=1, depths=2, samples=1, blocks=0, channels=[5]),
+            columns=16, rows=16, frequencies=3, seed=33,
+        ),
+        # Of five, with all frequencies, more rows than columns, and no tile at the last plane.
         "lightslab_sheets_five": with_sheets(
             field(25, slabs=5, depths=4, samples=4, blocks=0, channels=[4, 3]),
-            columns=8, rows=24, step=2.625, seed=32,
+            columns=8, rows=24, frequencies=64, seed=32,
         ),
     }  # fmt: skip
 
@@ -105,9 +111,9 @@ def slab(number: int, depths: int, seed: int) -> dict[str, Any]:
 
 
 def with_sheets(
-    parts: LightSlabParts, *, columns: int, rows: int, step: float, seed: int
+    parts: LightSlabParts, *, columns: int, rows: int, frequencies: int, seed: int
 ) -> LightSlabParts:
-    """``parts`` with sheets that wave, and a network that adds little to them."""
+    """``parts`` with sheets, and a network that adds little to them."""
     slabs = parts.structure["slabs"]
     depths = len(slabs[0]["disparities"])
     shape = (len(slabs), depths, rows // TILE, columns // TILE)
@@ -115,22 +121,39 @@ def with_sheets(
     if len(slabs) > 1:
         stored[:, -1] = False
     count = int(stored.sum())
-    texel = np.arange(TEXELS * count * CHANNELS).reshape(count, TILE, TILE, CHANNELS)
-    noise = numbers(texel.size, 1, seed + 1).reshape(texel.shape)
-    phase = texel // (TEXELS * CHANNELS) + 0.11 * (texel // CHANNELS % TEXELS) + texel % CHANNELS
-    wave = 4 * np.abs(phase / 4 % 1 - 0.5) * 0.45  # of a triangle: exact everywhere
-    alpha = np.clip(wave[..., 3:] + 0.1 * noise[..., 3:] - 0.05, 0, 1)
-    values = np.concatenate([wave[..., :3] * alpha + 0.02 * noise[..., :3], alpha], axis=3)
-    codes = np.floor(values * 255 / step + 0.5).astype(np.int32)
-    codes[0, 0, 0] = 255  # more than 1 once it is multiplied by the step
-    entry = {"columns": columns, "rows": rows, "tiles": count, "step": step}
+    rising = np.array([u + v for u, v in ORDER[:frequencies]])
+    steps = np.array([6, 5, 12, 10])[:, None] * (5 + rising) // 5
+    levels = np.floor(4 * numbers(count, 1, seed + 1)[:, 0]).astype(np.int32)
+    entry = {"columns": columns, "rows": rows, "tiles": count, "steps": steps.tolist()}
     last = f"sharpen_{len(parts.structure['decoder']['channels']) - 1}.weight"
     return replace(
         parts,
         structure={**parts.structure, "sheets": entry},
         weights={**parts.weights, last: parts.weights[last] * np.float32(0.05)},
-        sheets=SheetParts(stored=stored, codes=codes, step=step),
+        sheets=SheetParts(
+            stored=stored, levels=levels, codes=tile_codes(levels, steps, seed + 2), steps=steps
+        ),
     )
+
+
+def tile_codes(levels: np.ndarray, steps: np.ndarray, seed: int) -> np.ndarray:
+    """[tiles, 4, frequencies] int32: a colour for each tile, with a few frequencies that fade.
+
+    Every fourth tile is opaque; the second is in part brighter than 1, the third darker than 0.
+    """
+    count, stored = len(levels), steps.shape[1]
+    u = numbers(count, 4 + 8 * stored, seed)
+    wanted = np.zeros((count, 4, stored))
+    alpha = np.where(np.arange(count) % 4 == 0, 255.0, 40 + 180 * u[:, 0])
+    luma = alpha * (0.2 + 0.7 * u[:, 1])
+    wanted[:, :, 0] = 64 * np.stack([alpha, luma, 120 * u[:, 2] - 60, 90 * u[:, 3] - 45], axis=1)
+    wanted[1, :2, 0], wanted[2, :2, 0] = 64 * 250, 64 * 6
+    wave, there = u[:, 4:].reshape(count, 2, 4, stored).swapaxes(0, 1)
+    fading = 6000.0 / np.array([(1 + a + b) ** 2 for a, b in ORDER[1:stored]])
+    share = np.array([1.0, 1.0, 0.5, 0.5])[:, None]
+    wanted[:, :, 1:] = np.where(there < 0.4, (2 * wave - 1), 0)[:, :, 1:] * fading * share
+    scale = steps * 2 ** levels.astype(np.int64)[:, None, None]
+    return np.floor(wanted / scale + 0.5).astype(np.int32)
 
 
 def weights(structure: dict[str, Any], seed: int) -> dict[str, np.ndarray]:

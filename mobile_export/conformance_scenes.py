@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from scene4d.bundle.container import Bundle
 from scene4d.bundle.lpgs import ATTRIBUTES, LpgsParts
+from scene4d.bundle.scene_info import SceneInfo, info_from
 from scene4d.splat_cloud import SplatCloud
 
 
@@ -19,6 +21,11 @@ def numbers(rows: int, columns: int, seed: int) -> np.ndarray:
     state *= np.uint64(0xBF58476D1CE4E5B9)
     state ^= state >> np.uint64(32)
     return (state >> np.uint64(40)).astype(np.float64) / 2**24
+
+
+def scene_of(bundle: Bundle) -> SceneInfo:
+    """The description in the manifest."""
+    return info_from(bundle.manifest, {name: bundle.read(name) for name in bundle.names()})
 
 
 def cloud(count: int, degree: int, seed: int) -> SplatCloud:

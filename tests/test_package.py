@@ -36,8 +36,9 @@ MAY_IMPORT = {
 }
 """DESIGN.md's table of rooms, direct imports; what these may import comes with them."""
 BEYOND_THE_TABLE = {
-    # DESIGN.md's first idea: a representation "can be built from a Scene".
-    "representations": {"data"},
+    # DESIGN.md's first idea: a representation "can be built from a Scene". Light slabs are trained
+    # with the rounding of the file that they end in: the format's own, not a copy of it.
+    "representations": {"data", "bundle"},
     # The live viewer turns the browser's view into a Camera, and shows a Render.
     "viewer": {"cameras", "rendering"},
     # A teacher may be a splat file, which exporters read.

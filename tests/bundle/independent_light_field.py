@@ -7,11 +7,12 @@ import numpy as np
 from bundle.independent_decoder import values_of
 
 
-def light_maps(manifest, codes, camera, stages=None):
+def light_maps(manifest, codes, camera, stages=None, least=0.0):
     """Section 8, in doubles: the maps r, g, b, a (after their sigmoids), z, coverage.
 
     With sheets: r, g, b, a as shown before black, coverage, and what the sheets alone give:
-    ``seen`` (their alpha) and ``distance`` along the ray (0 where nothing is seen).
+    ``seen`` (their alpha) and ``distance`` along the ray (0 where nothing is seen). Sheets of which
+    less than ``least`` is seen are not looked at.
     """
     spec = manifest["lightslab"]
     field = LightField(manifest, codes, len(manifest["stages"]) if stages is None else stages)
@@ -37,7 +38,10 @@ def light_maps(manifest, codes, camera, stages=None):
     if "sheets" in spec:
         seen = np.array(
             [
-                [field.on_sheets(c2w[:3, 3], direction(x + 0.5, y + 0.5)) for x in range(width)]
+                [
+                    field.on_sheets(c2w[:3, 3], direction(x + 0.5, y + 0.5), least)
+                    for x in range(width)
+                ]
                 for y in range(height)
             ]
         ).transpose(2, 0, 1)
@@ -114,7 +118,7 @@ class LightField:
                 coverage += weight * inside
         return features, coverage
 
-    def on_sheets(self, origin, direction):
+    def on_sheets(self, origin, direction, least):
         """Red, green, blue, alpha, depth, coverage of one pixel's ray."""
         total = np.zeros(6)
         for number, weight in enumerate(self.weights(origin, direction)):
@@ -124,6 +128,8 @@ class LightField:
                 disparities = self.spec["slabs"][number]["disparities"]
                 left, found, far = 1.0, np.zeros(4), 0.0
                 for p in reversed(range(len(disparities))):
+                    if left < least:
+                        break
                     value = self.on_sheet(number, p, *coordinates[2 * p : 2 * p + 2])
                     found = found + left * value
                     far += left * value[3] / disparities[p]
@@ -206,38 +212,45 @@ class LightField:
         return total
 
 
+COSINES = np.array(
+    [
+        [64, 64, 64, 64, 64, 64, 64, 64],
+        [89, 75, 50, 18, -18, -50, -75, -89],
+        [83, 36, -36, -83, -83, -36, 36, 83],
+        [75, -18, -89, -50, 50, 89, 18, -75],
+        [64, -64, -64, 64, 64, -64, -64, 64],
+        [50, -89, 18, 75, -75, -18, 89, -50],
+        [36, -83, 83, -36, -36, 83, -83, 36],
+        [18, -50, 75, -89, 89, -75, 50, -18],
+    ],
+    dtype=np.int64,
+)
+"""Section 8's matrix D: row u, column x."""
+
+
 def sheet_texels(manifest, codes):
     """Numbers of tiles [slabs, planes, down, across], -1 where there is none, and their texels."""
     spec, slabs = manifest["lightslab"]["sheets"], manifest["lightslab"]["slabs"]
-    stored = codes["sheet_tiles"][:, 0]
-    assert set(stored) <= {0, 1} and stored.sum() == spec["tiles"]
+    stored, levels = codes["sheet_tiles"][:, 0], codes["sheet_levels"][:, 0].astype(np.int64)
+    assert set(stored) <= {0, 1} and stored.sum() == spec["tiles"] == len(levels)
+    assert set(levels) <= set(range(8))
     planes, down, across = len(slabs[0]["disparities"]), spec["rows"] // 8, spec["columns"] // 8
     numbers = np.where(stored, np.cumsum(stored) - 1, -1)
     numbers = numbers.reshape(len(slabs), planes, down, across)
-    found = np.zeros((spec["tiles"], 8, 8, 4), dtype=np.int64)
-    for slab, plane, row, column in np.argwhere(numbers >= 0):
-        tiles = numbers[slab, plane]
-
-        def code(x, y, tiles=tiles):
-            """r, g, b, a of a texel of this sheet, counted from its corner."""
-            if x < 0 or y < 0 or tiles[y // 8, x // 8] < 0:
-                return np.zeros(4, dtype=np.int64)
-            return found[tiles[y // 8, x // 8], y % 8, x % 8]
-
-        tile = tiles[row, column]
-        for i, j in np.ndindex(8, 8):
-            x, y = 8 * column + j, 8 * row + i
-            w, n, nw = code(x - 1, y), code(x, y - 1), code(x - 1, y - 1)
-            e = codes["sheet_texels"][64 * tile + 8 * i + (7 - j if i % 2 else j)]
-            low, high = min(w[3], n[3]), max(w[3], n[3])
-            m = low if nw[3] >= high else high if nw[3] <= low else w[3] + n[3] - nw[3]
-            a, both = m + e[0], w[3] + n[3]
-            p = [a // 2 if not both else (2 * a * (w[c] + n[c]) + both) // (2 * both)
-                 for c in range(3)]  # fmt: skip
-            rgb = [p[0] + e[1] + e[2], p[1] + e[1], p[2] + e[1] + e[3]]
-            assert min(*rgb, a) >= 0 and max(*rgb, a) <= 255
-            found[tile, i, j] = [*rgb, a]
-    return numbers, np.minimum(255, np.floor(spec["step"] * found + 0.5)) / 255
+    places = [(u, total - u) for total in range(15) for u in range(8) if 0 <= total - u < 8]
+    channels = []
+    for j, steps in enumerate(spec["steps"]):
+        frequencies = np.zeros((spec["tiles"], 8, 8), dtype=np.int64)
+        for k, step in enumerate(steps):
+            value = codes["sheet_frequencies"][:, 4 * k + j].astype(np.int64)
+            frequencies[:, places[k][0], places[k][1]] = value * step * 2**levels
+        assert np.abs(frequencies).max(initial=0) <= 2**20
+        sums = np.matmul(np.matmul(COSINES.T, frequencies), COSINES)
+        channels.append((sums + 2**17) // 2**18)
+    a, luma, p, q = channels
+    m = luma - q // 2
+    b = m - p // 2
+    return numbers, np.clip(np.stack([b + p, m + q, b, a], axis=3), 0, 255) / 255
 
 
 def shuffled(x):

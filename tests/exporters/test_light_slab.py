@@ -12,6 +12,7 @@ import torch
 from scene4d.bundle.checks import bundle_faults
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.light_slab import encode_light_slab, layer_shapes
+from scene4d.bundle.tile_transform import MOST_STEP, steps_for
 from scene4d.cameras.camera import Camera
 from scene4d.cli import convert
 from scene4d.cli.info import summarise
@@ -24,8 +25,13 @@ from scene4d.representations.light_slabs.light_slabs import LightSlabs, LightSla
 from scene4d.representations.light_slabs.planes import PlanesShape
 from scene4d.representations.light_slabs.sheets import Sheets
 from scene4d.representations.light_slabs.slabs import Slabs
+from scene4d.representations.light_slabs.stored_sheets import as_stored
 
 FOCAL = 40.0
+
+
+STEPS = steps_for(4.0)
+"""Of sheets' frequencies."""
 
 
 def random_slabs(
@@ -75,21 +81,24 @@ def random_slabs(
     return scene.eval()
 
 
-def random_sheets(slabs: int = 2, step: float = 2.0) -> Sheets:
-    """On three planes, 32 x 24 texels, three tiles of four; values are multiples of a step."""
+def random_sheets(slabs: int = 2) -> Sheets:
+    """On three planes, 32 x 24 texels, three tiles of four, of all levels; as they are stored in
+    STEPS."""
     g = torch.Generator().manual_seed(4)
     stored = torch.rand(slabs, 3, 3, 4, generator=g) < 0.75
     tiles = int(stored.sum())
-    coarse = torch.rand(tiles, 4, 3, 3, generator=g)
+    coarse = 0.1 + 0.8 * torch.rand(tiles, 4, 3, 3, generator=g)
     texels = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear", align_corners=True)
     texels = texels.permute(0, 2, 3, 1)
     texels = torch.cat([texels[..., :3] * texels[..., 3:], texels[..., 3:]], dim=-1)
-    return Sheets(stored=stored, texels=(texels * 255 / step).round() * step / 255)
+    levels = torch.arange(tiles) % 4
+    return Sheets(stored=stored, texels=as_stored(texels, levels, STEPS), levels=levels)
 
 
 def field_with_sheets(slabs: int = 2, samples: int = 2) -> LightSlabs:
     """Its network adds about a tenth to what the sheets show."""
     scene = random_slabs(slabs=slabs, samples=samples, opaque=False, sheets=random_sheets(slabs))
+    scene.settings = replace(scene.settings, sheet_steps=STEPS.tolist())
     g = torch.Generator().manual_seed(5)
     with torch.no_grad():
         last = scene.decoder.sharpen[-1]
@@ -236,8 +245,8 @@ def test_sheets_that_are_read_back_render_what_was_written(slabs: int, tmp_path:
     again = read_light_slabs(tmp_path / "a.s4d")
     assert again.sheets is not None
     assert torch.equal(again.sheets.stored, scene.sheets.stored)
-    # n / 255 by one division in double, and by two roundings in float32
-    torch.testing.assert_close(again.sheets.texels, scene.sheets.texels, rtol=0, atol=2e-7)
+    stored = as_stored(scene.sheets.texels, scene.sheets.levels, STEPS)
+    assert torch.equal(again.sheets.texels, stored)
     ours, theirs = (decoded_maps(s, camera()) for s in (again, scene))
     assert float(theirs["r"].std()) > 0.05 and float(theirs["seen"].max()) > 0.5
     # Steps have 7 digits, and the frames the same float32 numbers.
@@ -257,43 +266,49 @@ def test_the_maps_of_sheets_are_what_is_rendered() -> None:
     torch.testing.assert_close(render.alpha, maps["a"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("step", [2.0, 4.0])
-def test_a_bundle_of_a_bundle_with_sheets_is_the_same(step: float, tmp_path: Path) -> None:
+def test_a_bundle_of_a_bundle_with_sheets_is_the_same(tmp_path: Path) -> None:
     scene = field_with_sheets()
-    scene.settings = replace(scene.settings, sheet_step=step / 255)
     first = light_slab_parts(scene)
     export(source(scene), tmp_path / "a.s4d")
     second = light_slab_parts(read_light_slabs(tmp_path / "a.s4d"))
-    assert first.structure == second.structure and first.structure["sheets"]["step"] == step
+    assert first.structure == second.structure
+    assert first.structure["sheets"]["steps"] == STEPS.tolist()
     assert first.sheets is not None and second.sheets is not None
-    np.testing.assert_array_equal(first.sheets.codes, second.sheets.codes)
+    # Texels are rounded to 1/255, which may add half of 64 / 8 of that to a tile's mean: a step.
+    off = np.abs(first.sheets.codes - second.sheets.codes)
+    assert off.max() <= 1 and off.mean() < 0.01
     np.testing.assert_array_equal(first.sheets.stored, second.sheets.stored)
+    np.testing.assert_array_equal(first.sheets.levels, second.sheets.levels)
 
 
 def test_a_smaller_bundle_has_coarser_sheets() -> None:
     scene = field_with_sheets()
     fine, coarse = (light_slab_parts(scene, factor=f) for f in (1.0, 3.0))
     assert fine.sheets is not None and coarse.sheets is not None
-    assert (fine.sheets.step, coarse.sheets.step) == (2.0, 6.0)
-    assert coarse.structure["sheets"]["step"] == 6.0
-    bits = [encode_light_slab(p).bits["sheet_texels"] for p in (fine, coarse)]
-    # log2(3) = 1.6 bits fewer for each of four values, where the differences are not 0
+    np.testing.assert_array_equal(coarse.sheets.steps, 3 * STEPS)
+    assert coarse.structure["sheets"]["steps"] == (3 * STEPS).tolist()
+    bits = [encode_light_slab(p).bits["sheet_frequencies"] for p in (fine, coarse)]
+    # log2(3) = 1.6 bits fewer for each value that is not 0
     assert bits[1] < 0.8 * bits[0]
-    finest = light_slab_parts(scene, factor=1 / 16)
-    assert finest.sheets is not None and finest.sheets.step == 1.0
-    # all values are codes of this step, and codes stay in a byte
-    assert finest.sheets.codes.max() <= 255 and (finest.sheets.codes % 2 == 0).all()
+    finest = light_slab_parts(scene, factor=1e-6)
+    assert finest.sheets is not None and (finest.sheets.steps == 1).all()
+    coarsest = light_slab_parts(scene, factor=1e6)
+    assert coarsest.sheets is not None and (coarsest.sheets.steps == MOST_STEP).all()
+    assert (coarsest.sheets.codes == 0).all()
 
 
-def test_values_beyond_the_range_are_cut() -> None:
+def test_values_beyond_the_range_are_cut(tmp_path: Path) -> None:
     scene = field_with_sheets()
     assert scene.sheets is not None
     with torch.no_grad():
-        scene.sheets.texels[0, 0, 0] = torch.tensor([-0.2, 1.0, 1.5, 9.0])
-    parts = light_slab_parts(scene).sheets
-    assert parts is not None
-    assert parts.codes[0, 0, 0].tolist() == [0, 128, 191, 255]  # 127.5 to the even one, 1.5 * 127.5
-    assert parts.codes.max() <= 255
+        scene.sheets.texels[0] = torch.tensor([-0.2, 1.0, 1.5, 9.0])
+    export(source(scene), tmp_path / "a.s4d")
+    found = read_light_slabs(tmp_path / "a.s4d").sheets
+    assert found is not None
+    # A tile of one colour has one frequency for each channel, of an error of half a step of
+    # STEPS (1/510 to 1/73 for the texel) at most.
+    expected = torch.tensor([0.0, 1.0, 1.0, 1.0]).expand(8, 8, 4)
+    torch.testing.assert_close(found.texels[0], expected, rtol=0, atol=0.02)
 
 
 def test_info_tells_of_sheets(tmp_path: Path) -> None:
@@ -302,7 +317,8 @@ def test_info_tells_of_sheets(tmp_path: Path) -> None:
     export(source(scene), tmp_path / "a.s4d")
     summary = summarise(tmp_path / "a.s4d")
     assert summary["sheets"] == f"32 x 24, {scene.sheets.num_tiles} tiles"
-    assert {"sheet_tiles", "sheet_texels"} <= {row["name"] for row in summary["attributes"]}
+    names = {row["name"] for row in summary["attributes"]}
+    assert {"sheet_tiles", "sheet_levels", "sheet_frequencies"} <= names
 
 
 def test_sheets_without_an_entry_are_an_error() -> None:

@@ -15,11 +15,13 @@ from representations.light_slab_scenes import (
     splats_at,
 )
 
+from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.rays import camera_rays
 from scene4d.errors import DataError
 from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
 from scene4d.representations.light_slabs.first_sheets import (
+    COARSER,
     SheetLimits,
     first_sheets,
     gaussians_of,
@@ -32,11 +34,23 @@ from scene4d.representations.light_slabs.placement import (
     place_slabs,
 )
 from scene4d.representations.light_slabs.sheets import TILE
+from scene4d.representations.light_slabs.stored_sheets import (
+    FINEST,
+    FREQUENCIES,
+    estimated_bytes,
+    finest_step,
+)
+from scene4d.representations.splats.gaussians import NAMES, GaussianSplats
 
 SIZE = 64
 DEPTHS = [5.3, 4.6, 4.0, 3.5, 3.1, 2.8]
 SPLATS = splats_at((0.0, 0.0, -4.0), radius=1.3, size=0.12)
-ROOMY = SheetLimits(tiles=100_000)
+ROOMY = SheetLimits(bytes=1e9, tiles=100_000)
+
+
+def within(tiles, scale=1.0):
+    """Room for as many tiles, however many bytes they take."""
+    return SheetLimits(bytes=1e9, tiles=tiles, scale=scale)
 
 
 def aligned():
@@ -77,10 +91,10 @@ def test_from_its_viewpoint_sheets_show_what_the_rasteriser_does():
     assert render.alpha.mean() > 0.2  # the ball fills much of the picture
     values = seen_on(sheets, slabs, one)
     wanted = torch.cat([render.rgb, render.alpha[..., None]], dim=-1)
-    # Tiles that no ray sees more than LEAST_SHARE (0.05) of are left out: a pixel lacks that of a
-    # sheet or two at most, and most lack nothing (measured: 0.052, 0.0003 and 55 dB).
+    # Tiles with no more than LEAST_ALPHA (0.05) are left out: a pixel lacks that of a sheet or two
+    # at most, and most lack nothing.
     off = (values[..., :4] - wanted).abs()
-    assert off.max() < 0.1
+    assert off.max() < 0.15
     assert off.mean() < 0.001
     assert psnr_of(values, render) > 50
     # Depths are those of the planes: half the widest gap (0.7) away at most; less, blended.
@@ -122,7 +136,7 @@ def test_what_lies_behind_a_slab_is_on_none_of_its_sheets():
 @pytest.mark.parametrize("tiles", [100, 60, 12])
 def test_there_are_no_more_tiles_than_the_limit(tiles):
     slabs, one = aligned()
-    sheets = first_sheets(SPLATS, slabs, [one], SheetLimits(tiles=tiles))
+    sheets = first_sheets(SPLATS, slabs, [one], within(tiles))
     assert 0.4 * tiles <= sheets.num_tiles <= tiles  # the coarser steps do not waste most of it
     assert int(sheets.stored.sum()) == sheets.num_tiles
     assert sheets.columns % TILE == sheets.rows % TILE == 0
@@ -135,8 +149,8 @@ def test_there_are_no_more_tiles_than_the_limit(tiles):
 def test_sheets_are_as_fine_as_the_pictures_times_the_scale_and_not_finer_than_asked():
     slabs, one = aligned()
     for limits, columns in (
-        (SheetLimits(tiles=100_000, scale=0.5), SIZE // 2),
-        (SheetLimits(tiles=100_000, scale=1e-3), 2 * TILE),  # the least
+        (within(100_000, scale=0.5), SIZE // 2),
+        (within(100_000, scale=1e-3), 2 * TILE),  # the least
     ):
         sheets = first_sheets(SPLATS, slabs, [one], limits)
         assert (sheets.columns, sheets.rows) == (columns, columns)
@@ -147,33 +161,80 @@ def test_more_tiles_look_more_like_the_teacher():
     with torch.no_grad():
         render = SPLATS.render(one)
     errors = [
-        error_of(seen_on(first_sheets(SPLATS, slabs, [one], SheetLimits(tiles=n)), slabs, one),
+        error_of(seen_on(first_sheets(SPLATS, slabs, [one], within(n)), slabs, one),
                  render)
         for n in (12, 60, 200)
     ]  # fmt: skip
-    # Measured: 0.017, 0.0022 and 3e-6, the last with every tile that is seen.
-    assert errors[0] > 3 * errors[1] > 100 * errors[2]
+    # The last with every tile.
+    assert errors[0] > 3 * errors[1] > 9 * errors[2]
+
+
+def test_finer_sheets_are_as_sharp_as_the_pictures_and_not_sharper():
+    """Gaussians are at least as wide as a pixel in any picture; drawn finer without that, thin ones
+    are lost."""
+    slabs, one = aligned()
+    thin = splats_at((0.0, 0.0, -4.0), radius=1.3, size=0.01)  # a fifth of a pixel
+    with torch.no_grad():
+        render = thin.render(one)
+    fine = first_sheets(thin, slabs, [one], within(100_000, scale=2.0))
+    assert fine.columns == 2 * SIZE
+    assert psnr_of(seen_on(fine, slabs, one), render) > 35
+
+
+def test_what_is_seen_less_is_coarser_and_what_no_camera_sees_is_kept():
+    slabs, one = aligned()
+    hidden = splats_at((0.0, 0.0, -5.3), radius=0.05, size=0.05)
+    both = {n: torch.cat([SPLATS.gaussians[n], hidden.gaussians[n]]) for n in NAMES}
+    sheets = first_sheets(GaussianSplats(both), slabs, [one], ROOMY)
+    last = sheets.levels[sheets.place[0, 0][sheets.stored[0, 0]].long()]
+    assert last.max() >= 2  # behind the ball
+    front = sheets.place[0, -1][sheets.stored[0, -1]].long()
+    assert (sheets.levels[front] == 0).any()
+    share = sheets.most_seen(*at_pixels(slabs, one))
+    for level in range(1, len(COARSER)):  # of rays between those that the levels were told by
+        assert share[sheets.levels == level].max() <= 1.5 * COARSER[level - 1]
+
+
+def at_pixels(slabs, one):
+    """Where a camera's rays are in its slabs, and in which."""
+    rays = camera_rays(one)
+    found = slabs(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
+    return found.coordinates, found.slab
+
+
+def test_the_step_is_such_that_the_tiles_fit():
+    slabs, one = aligned()
+    sheets = first_sheets(SPLATS, slabs, [one], ROOMY)
+    sizes = [estimated_bytes(sheets, steps_for(step)) for step in (3.0, 12.0, 48.0)]
+    assert sizes[0] > 1.5 * sizes[1] > 2 * sizes[2] > 0
+    assert finest_step(sheets, 1e9) == FINEST
+    step = finest_step(sheets, sizes[1])
+    assert estimated_bytes(sheets, steps_for(step, FREQUENCIES)) <= sizes[1]
+    assert estimated_bytes(sheets, steps_for(step / 1.1, FREQUENCIES)) > sizes[1]
+    few = most_alike(SPLATS, [one], SheetLimits(bytes=sizes[1], tiles=100_000), [slabs])
+    assert few.step == pytest.approx(step)
 
 
 # Choosing, and teachers of other kinds
 
 
 def test_the_most_alike_of_the_choices_is_taken():
-    one, limits = aligned()[1], SheetLimits(tiles=100_000)
+    one, limits = aligned()[1], ROOMY
     cameras = [camera(size=SIZE, position=(x, 0.0, 0.0)) for x in (-0.3, 0.0, 0.3)]
     good = front_slabs(DEPTHS)
     wrong_depths = front_slabs([80.0, 40.0, 20.0])  # shows no parallax
     behind = front_slabs(DEPTHS, position=(0.0, 0.0, -9.0))  # sees nothing
     for choices in ([wrong_depths, good, behind], [good, behind], [behind, wrong_depths, good]):
-        slabs, sheets = most_alike(SPLATS, cameras, limits, choices)
-        assert slabs is good
+        found = most_alike(SPLATS, cameras, limits, choices)
+        sheets = found.sheets
+        assert found.slabs is good
         assert torch.equal(
             sheets.texels, first_sheets(SPLATS, good, cameras, limits).texels
         )  # those of the choice, not of the last one tried
     assert psnr_of(seen_on(sheets, good, one), SPLATS.render(one)) > 30
 
 
-def test_choosing_ends_after_three_that_are_worse():
+def test_choosing_ends_after_two_that_are_worse():
     cameras = [camera(size=32)]
     tried = []
 
@@ -183,7 +244,7 @@ def test_choosing_ends_after_three_that_are_worse():
             yield front_slabs(DEPTHS if i == 0 else [80.0, 40.0], half=0.6 if i == 0 else 0.1)
 
     most_alike(SPLATS, cameras, ROOMY, choices())
-    assert tried == [0, 1, 2, 3]
+    assert tried == [0, 1, 2]
 
 
 class Disc(Representation):
@@ -246,7 +307,7 @@ def test_sheets_start_from_a_teacher_that_is_no_splats():
     cameras = facing_cameras()
     content = Content(points=disc.centre + 0.8 * directions(500), bounded=True)
     slabs = place_slabs(cameras, content, kind="cameras", num_planes=12)
-    slabs, sheets = most_alike(disc, cameras, ROOMY, [slabs])
+    sheets = most_alike(disc, cameras, ROOMY, [slabs]).sheets
     values, wanted = seen_on(sheets, slabs, cameras[2]), disc.render(cameras[2])
     with torch.no_grad():
         made = gaussians_of(disc, cameras).render(cameras[2])
@@ -296,9 +357,9 @@ def test_clusters_of_as_many_points_and_of_equal_points():
 def test_numbers_of_slabs_rise_to_the_most():
     cameras = [camera()] * 100
     assert numbers_of_slabs(cameras, 1) == [1]
-    assert numbers_of_slabs(cameras, 6) == [1, 2, 3, 4, 6]
-    assert numbers_of_slabs(cameras, 7) == [1, 2, 3, 4, 6, 7]
-    assert numbers_of_slabs(cameras[:5], 24) == [1, 2, 3, 4, 5]  # no more than cameras
+    assert numbers_of_slabs(cameras, 8) == [1, 2, 4, 8]
+    assert numbers_of_slabs(cameras, 9) == [1, 2, 4, 8, 9]
+    assert numbers_of_slabs(cameras[:5], 24) == [1, 2, 4, 5]  # no more than cameras
     assert numbers_of_slabs(cameras, 100)[-2:] == [48, 100]
 
 

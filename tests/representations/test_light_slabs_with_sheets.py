@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_capture
@@ -18,6 +19,7 @@ from representations.light_slab_scenes import (
     untrained,
 )
 
+from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
@@ -27,7 +29,6 @@ from scene4d.exporters.ply import write_ply
 from scene4d.exporters.source import cloud_of
 from scene4d.representations.light_slabs.first_sheets import SheetLimits, first_sheets
 from scene4d.representations.light_slabs.light_slabs import (
-    BYTES_PER_TILE,
     SHEETS_SHARE,
     LightSlabs,
     sizes,
@@ -35,6 +36,13 @@ from scene4d.representations.light_slabs.light_slabs import (
 from scene4d.representations.light_slabs.method import LightSlabMethod
 from scene4d.representations.light_slabs.placement import place_slabs
 from scene4d.representations.light_slabs.sheets import TILE, Sheets
+from scene4d.representations.light_slabs.stored_sheets import (
+    FINEST,
+    FREQUENCIES,
+    RoundedTexels,
+    as_stored,
+    estimated_bytes,
+)
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
 from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.training.options import TrainOptions
@@ -65,7 +73,8 @@ def slabs(request):
 
 def field(slabs, *, decoding=True, **settings):
     """With random sheets, and a decoder that adds to them or not yet."""
-    made = untrained(slabs, sheets=random_sheets(slabs), opaque=False, **settings)
+    settings = {"sheet_steps": steps_for(2.0).tolist(), "opaque": False, **settings}
+    made = untrained(slabs, sheets=random_sheets(slabs), **settings)
     if decoding:
         with torch.no_grad():
             last = made.decoder.sharpen[-1]
@@ -219,22 +228,49 @@ def test_saved_and_built_again(slabs):
     assert saved.sheets is None
 
 
-def test_late_in_training_sheets_are_rounded_to_what_is_stored():
-    step = 2 / 255
-    scene = field(front_slabs([5.0, 4.0, 3.0]), decoding=False, quantise_at=0.5, sheet_step=step)
+def test_late_in_training_sheets_are_as_stored():
+    steps = steps_for(2.0)
+    scene = field(
+        front_slabs([5.0, 4.0, 3.0]), decoding=False, quantise_at=0.5, sheet_steps=steps.tolist()
+    )
+    texels = scene.sheets.texels
     with torch.no_grad():
-        texels = scene.sheets.texels
         early = scene.render(camera()).rgb
         scene.on_progress(0.6)
         late = scene.render(camera()).rgb
         kept = texels.clone()
-        texels.copy_((texels / step).round() * step)
+        stored = as_stored(texels, scene.sheets.levels, steps)
+        texels.copy_(stored)
+        scene.on_progress(0.4)
         exact = scene.render(camera()).rgb
     assert not torch.equal(early, late)
     assert torch.allclose(late, exact, atol=1e-5)  # float32
-    # Half a step in each of three sheets, in colour and in what is in front of it.
-    assert (late - early).abs().max() < 3 * step
+    # Of the error of each of three sheets, in colour and in what is in front of it.
+    assert (late - early).abs().max() < 6 * (stored - kept).abs().max()
     assert not torch.equal(kept, texels)  # rounding is in the rendering, not in what is trained
+
+
+def test_rounding_is_exact_when_shown_and_follows_in_training():
+    sheets, steps, rounded = random_sheets(front_slabs([5.0, 4.0])), steps_for(8.0), RoundedTexels()
+
+    def stored():
+        return as_stored(sheets.texels, sheets.levels, steps)
+
+    first = rounded.of(sheets, steps)
+    assert torch.allclose(first, stored(), atol=1e-6)  # float32
+    (slope,) = torch.autograd.grad(first.sum(), sheets.texels)
+    assert torch.equal(slope, torch.ones_like(slope))  # straight through
+    for _ in range(40):
+        with torch.no_grad():
+            sheets.texels.add_(0.002)
+    late = rounded.of(sheets, steps)
+    assert torch.allclose(late, stored(), atol=1e-6)
+    with torch.no_grad():
+        sheets.texels.add_(0.002)
+    lagging = rounded.of(sheets, steps)
+    assert torch.allclose(lagging, late + 0.002, atol=1e-6)  # the error is as it was
+    with torch.no_grad():
+        assert torch.allclose(rounded.of(sheets, steps), stored(), atol=1e-6)
 
 
 # From a scene
@@ -249,9 +285,12 @@ def test_from_a_scene_the_sheets_are_those_of_the_teacher():
     assert made.planes.slabs == made.slabs.num_slabs <= 2
     taught = method.teaching
     spread = Spread(between=taught.between, jitter=taught.jitter, turn=taught.turn)
-    tiles = first_sheets(SPLATS, made.slabs, cameras, SheetLimits(tiles=10**6, spread=spread))
+    limits = SheetLimits(bytes=1e9, tiles=10**6, scale=method.sheet_scale, spread=spread)
+    tiles = first_sheets(SPLATS, made.slabs, cameras, limits)
     assert torch.equal(made.sheets.texels, tiles.texels)
-    assert not made.settings.opaque and made.settings.sheet_step == 2 / 255
+    assert torch.equal(made.sheets.levels, tiles.levels)
+    assert not made.settings.opaque
+    assert made.settings.sheet_steps == steps_for(FINEST, FREQUENCIES).tolist()  # there is room
     assert made.describe()["sheet_tiles"] == made.sheets.num_tiles > 0
 
 
@@ -272,21 +311,20 @@ def test_one_slab_or_no_sheets_as_the_method_says():
 
     assert made(sheets=False).sheets is None
     fine = made(max_slabs=1)
-    coarse = made(placement="forward", max_slabs=2, sheet_scale=0.5, sheet_bits=8)
+    coarse = made(placement="forward", max_slabs=2, sheet_scale=0.5)
     assert fine.slabs.num_slabs == coarse.slabs.num_slabs == 1
     assert coarse.sheets.columns < fine.sheets.columns
-    assert coarse.settings.sheet_step == 1 / 255
     tiny = {"width": 4, "encoded": 2, "blocks": 0, "resolutions": (4,), "features": 1}
     few = made(max_slabs=1, max_mb=0.006, samples=1, channels=(2, 2), **tiny)
-    limit = 0.006e6 * SHEETS_SHARE / BYTES_PER_TILE
-    assert 0 < few.sheets.num_tiles <= limit
-    assert few.sheets.num_tiles < fine.sheets.num_tiles
+    steps = np.array(few.settings.sheet_steps)
+    assert estimated_bytes(few.sheets, steps) <= 0.006e6 * SHEETS_SHARE
+    assert 0 < made(max_slabs=1, max_tiles=30).sheets.num_tiles <= 30
 
 
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("depths", (1, 65)), ("sheet_bits", (3, 9)), ("bits", (1, 9)), ("samples", (3, 0)),
+        ("depths", (1, 65)), ("max_tiles", (0, 200_001)), ("bits", (1, 9)), ("samples", (3, 0)),
         ("featured", (0,)), ("max_slabs", (0, -1)), ("features", (0,)), ("blocks", (-1,)),
         ("width", (0,)), ("encoded", (0,)),
     ],
@@ -303,7 +341,10 @@ def test_a_size_that_the_decoder_alone_exceeds_is_refused():
 
 
 def test_sizes_at_their_limits_are_accepted():
-    for options in ({"depths": 64, "sheet_bits": 8}, {"depths": 2, "sheet_bits": 4, "blocks": 0}):
+    for options in (
+        {"depths": 64, "max_tiles": 200_000},
+        {"depths": 2, "max_tiles": 1, "blocks": 0},
+    ):
         assert LightSlabMethod(**options).depths == options["depths"]
 
 
@@ -339,7 +380,7 @@ def arc(tmp_path_factory):
 
 
 METHOD = LightSlabMethod(
-    steps=30, max_slabs=2, sheet_scale=0.5, **{**SMALL, "depths": 3},
+    steps=30, max_slabs=2, sheet_scale=0.5, quantise_at=2.0, **{**SMALL, "depths": 3},
     photometric=PhotometricOptions(weight=0.0),
     teaching=TeacherOptions(crop_size=48, crops=4, first_views=8),
 )  # fmt: skip
@@ -370,8 +411,8 @@ def test_a_short_training_brings_it_nearer_to_its_teacher(arc, teacher, tmp_path
     assert isinstance(later, LightSlabs) and later.sheets.num_tiles == first.sheets.num_tiles
     assert not torch.equal(later.sheets.texels, first.sheets.texels)
     before, after = likeness(first, splats, cameras), likeness(later, splats, cameras)
-    # Three sheets at half the pictures' size leave much to add (measured: 28.1 and 33.3 dB).
-    assert after > before + 3.0
+    # Three sheets at half the pictures' size leave something to add.
+    assert after > before + 1.0
 
 
 def test_the_same_seed_gives_the_same_field(arc, teacher, tmp_path):

@@ -1,34 +1,28 @@
-"""Sheets of a light field as arrays: which tiles are stored, and their texels.
+"""Sheets of a light field as arrays: which tiles are stored, and their frequencies.
 
-A texel's codes are stored as differences: alpha from the median of its left, upper and combined
-neighbours (as in JPEG-LS: Weinberger et al., "The LOCO-I lossless image compression algorithm",
-2000), colours from the neighbours' share of alpha, red and blue less green's difference. Of a
-photographed room's sheets that takes 9.0 bits a texel in place of 18.5, of a chair's on white 8.2
-in place of 11.0. SPEC.md, section 8.
+A tile's texels are stored as rounded frequencies (:mod:`scene4d.bundle.tile_transform`), its level
+says how coarsely: what is seldom seen costs little. SPEC.md, section 8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, no_type_check
+from typing import Any
 
 import numpy as np
-from numba import njit
 
 from scene4d.bundle.arrays import CodedArray
+from scene4d.bundle.tile_transform import CHANNELS, MOST_LEVEL, MOST_STEP, SIDE, texel_codes
 from scene4d.errors import DataError
 
-TILE = 8
+TILE = SIDE
 """Texels of a tile along an axis."""
-TEXELS = TILE * TILE
-CHANNELS = 4
-"""Premultiplied red, green, blue, and alpha."""
-MAX_CODE = 255
 LEAST_DISPARITY = 1e-15
 MAX_PLACES = 1 << 22
 """Of tiles, stored or not."""
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+MAX_TILES = 200_000
+"""As many as a player has room for in a texture of 4096 x 4096, with cells of 9 x 9 texels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,10 +31,12 @@ class SheetParts:
 
     stored: np.ndarray
     """[slabs, planes, down, across] bool: which tiles there are."""
+    levels: np.ndarray
+    """[tiles] int32, 0 to 7, in the order of ``stored``."""
     codes: np.ndarray
-    """[tiles, 8, 8, 4] int32, 0 to 255, tile by tile in the order of ``stored``."""
-    step: float
-    """Of the codes, in 1/255: 1 to 255."""
+    """[tiles, 4, frequencies] int32, as of ``frequency_codes``."""
+    steps: np.ndarray
+    """[4, frequencies] integers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +45,8 @@ class SheetArrays:
 
     stored: np.ndarray
     """[slabs, planes, down, across] bool."""
+    levels: np.ndarray
+    """[tiles] int32."""
     texels: np.ndarray
     """[tiles, 8, 8, 4] float32, multiples of 1/255 from 0 to 1."""
 
@@ -64,10 +62,11 @@ def array_sizes(structure: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]
     """Items, components and stage of the sheets' arrays; none without sheets."""
     if "sheets" not in structure:
         return {}
-    tiles = structure["sheets"]["tiles"]
+    sheets = structure["sheets"]
     return {
         "sheet_tiles": (int(np.prod(places_of(structure))), 1, 0),
-        "sheet_texels": (TEXELS * tiles, CHANNELS, 0),
+        "sheet_levels": (sheets["tiles"], 1, 0),
+        "sheet_frequencies": (sheets["tiles"], CHANNELS * len(sheets["steps"][0]), 0),
     }
 
 
@@ -76,6 +75,8 @@ def check_sheets(structure: Mapping[str, Any]) -> None:
     sheets = structure.get("sheets")
     if sheets is None:
         return
+    if len({len(steps) for steps in sheets["steps"]}) > 1:
+        raise DataError("the channels of sheets have different numbers of frequencies")
     if sheets["columns"] % TILE or sheets["rows"] % TILE:
         raise DataError(f"sheets of {sheets['columns']} x {sheets['rows']} have no whole tiles")
     if any(slab["disparities"][0] < LEAST_DISPARITY for slab in structure["slabs"]):
@@ -90,135 +91,53 @@ def check_sheets(structure: Mapping[str, Any]) -> None:
 def sheet_arrays(parts: SheetParts, structure: Mapping[str, Any]) -> list[CodedArray]:
     """The arrays of ``parts``, which must be as ``structure`` says."""
     count, shape = structure["sheets"]["tiles"], places_of(structure)
-    if parts.step != structure["sheets"]["step"]:
-        raise ValueError(f"codes are in {parts.step}, the entry says {structure['sheets']['step']}")
+    if parts.steps.tolist() != structure["sheets"]["steps"]:
+        raise ValueError("the steps are not those of the entry")
+    if not 1 <= parts.steps.min() <= parts.steps.max() <= MOST_STEP:
+        raise ValueError(f"steps are 1 to {MOST_STEP}")
     if parts.stored.shape != shape or int(parts.stored.sum()) != count:
         raise ValueError(f"stored tiles are {parts.stored.shape}, the entry says {shape}, {count}")
-    if parts.codes.shape != (count, TILE, TILE, CHANNELS):
+    if parts.codes.shape != (count, *parts.steps.shape):
         raise ValueError(f"codes of {count} tiles are {parts.codes.shape}")
-    if parts.codes.size and not 0 <= parts.codes.min() <= parts.codes.max() <= MAX_CODE:
-        raise ValueError(f"codes of sheets are 0 to {MAX_CODE}")
-    codes = np.ascontiguousarray(parts.codes, dtype=np.int32)
-    items = np.empty((CHANNELS, TEXELS * count), dtype=np.int32)
-    _to_differences(*_order(parts.stored), codes, items)
-    tiles = parts.stored.reshape(-1, 1).astype(np.int32)
+    if parts.levels.shape != (count,) or (count and not _are_levels(parts.levels)):
+        raise ValueError(f"levels of {count} tiles are {parts.levels.shape}, 0 to {MOST_LEVEL}")
+    frequencies = parts.codes.swapaxes(1, 2).reshape(count, parts.steps.size)
+    columns = {
+        "sheet_tiles": parts.stored.reshape(-1, 1),
+        "sheet_levels": parts.levels[:, None],
+        "sheet_frequencies": frequencies,
+    }
     return [
-        CodedArray(name="sheet_tiles", codes=tiles, stage=0, stream="sheet_tiles"),
-        CodedArray(name="sheet_texels", codes=items.T, stage=0, stream="sheet_texels"),
-    ]
+        CodedArray(
+            name=name, codes=np.asfortranarray(codes, dtype=np.int32), stage=0, stream=name,
+            hints=("sheet_levels.0",) if name == "sheet_frequencies" else (),
+        )
+        for name, codes in columns.items()
+    ]  # fmt: skip
+
+
+def _are_levels(levels: np.ndarray) -> bool:
+    return bool(levels.min() >= 0 and levels.max() <= MOST_LEVEL)
 
 
 def sheets_of(structure: Mapping[str, Any], arrays: Mapping[str, CodedArray]) -> SheetArrays | None:
     """The decoded sheets; None where there are none. Raises :class:`DataError`."""
     if "sheets" not in structure:
         return None
-    tiles = arrays["sheet_tiles"].codes[:, 0]
+    tiles, levels = (arrays[f"sheet_{name}"].codes[:, 0] for name in ("tiles", "levels"))
     if tiles.min() < 0 or tiles.max() > 1:
         raise DataError("a tile of a sheet is neither stored nor not")
-    count, step = structure["sheets"]["tiles"], float(structure["sheets"]["step"])
+    count, steps = structure["sheets"]["tiles"], np.array(structure["sheets"]["steps"])
     if int(tiles.sum()) != count:
         raise DataError(f"{int(tiles.sum())} tiles of sheets are stored, not {count}")
+    if count and not _are_levels(levels):
+        raise DataError(f"a tile of a sheet has a level outside 0 to {MOST_LEVEL}")
     stored = tiles.astype(bool).reshape(places_of(structure))
-    codes = np.zeros((count, TILE, TILE, CHANNELS), dtype=np.int32)
-    items = np.ascontiguousarray(arrays["sheet_texels"].codes.T)
-    if not _from_differences(*_order(stored), items, codes):
-        raise DataError(f"a texel of a sheet has a code outside 0 to {MAX_CODE}")
-    return SheetArrays(stored=stored, texels=values_of_codes(step)[codes])
-
-
-def values_of_codes(step: float) -> np.ndarray:
-    """[256] float32: what each code means."""
-    levels = np.minimum(255, np.floor(step * np.arange(MAX_CODE + 1) + 0.5))
-    return (levels / 255).astype(np.float32)
-
-
-def _order(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sheet, row and column of each stored tile, [tiles, 3]; and [sheets, down, across] int32: the
-    number of the tile of each place, -1 where none is stored."""
-    places = np.argwhere(stored.reshape(-1, *stored.shape[2:]))
-    numbers = np.full((stored.shape[0] * stored.shape[1], *stored.shape[2:]), -1, dtype=np.int32)
-    numbers[tuple(places.T)] = np.arange(len(places), dtype=np.int32)
-    return places, numbers
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def _neighbour(numbers, codes, s, y, x, c):
-    """Code of channel c at texel (x, y) of sheet s; 0 beyond it and where nothing is stored."""
-    if x < 0 or y < 0:
-        return 0
-    tile = numbers[s, y >> 3, x >> 3]
-    return np.int64(codes[tile, y & 7, x & 7, c]) if tile >= 0 else 0
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def _expected_alpha(numbers, codes, s, y, x):
-    """The median, and the sum of the left and the upper neighbour."""
-    w = _neighbour(numbers, codes, s, y, x - 1, 3)
-    n = _neighbour(numbers, codes, s, y - 1, x, 3)
-    nw = _neighbour(numbers, codes, s, y - 1, x - 1, 3)
-    if nw >= max(w, n):
-        return min(w, n), w + n
-    if nw <= min(w, n):
-        return max(w, n), w + n
-    return w + n - nw, w + n
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def _expected_colour(numbers, codes, s, y, x, c, alpha, total):
-    """The neighbours' colour at this texel's alpha."""
-    if total == 0:
-        return alpha >> 1
-    both = _neighbour(numbers, codes, s, y, x - 1, c) + _neighbour(numbers, codes, s, y - 1, x, c)
-    return (2 * alpha * both + total) // (2 * total)
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def _item(tile, y, x):
-    """Where a texel's item is; odd rows go back."""
-    return tile * 64 + 8 * y + (x if y % 2 == 0 else 7 - x)
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def _to_differences(places, numbers, codes, items):  # pragma: no cover
-    for tile in range(len(places)):
-        s, down, across = places[tile]
-        for i in range(64):
-            y, x = 8 * down + (i >> 3), 8 * across + (i & 7)
-            r, g, b, a = codes[tile, i >> 3, i & 7]
-            m, total = _expected_alpha(numbers, codes, s, y, x)
-            at = _item(tile, i >> 3, i & 7)
-            items[0, at] = a - m
-            green = g - _expected_colour(numbers, codes, s, y, x, 1, a, total)
-            red = r - _expected_colour(numbers, codes, s, y, x, 0, a, total)
-            blue = b - _expected_colour(numbers, codes, s, y, x, 2, a, total)
-            items[1, at], items[2, at], items[3, at] = green, red - green, blue - green
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def _from_differences(places, numbers, items, codes):  # pragma: no cover
-    """Fills ``codes``; whether all of them are in range."""
-    for tile in range(len(places)):
-        s, down, across = places[tile]
-        for i in range(64):
-            y, x = 8 * down + (i >> 3), 8 * across + (i & 7)
-            m, total = _expected_alpha(numbers, codes, s, y, x)
-            at = _item(tile, i >> 3, i & 7)
-            a, green = m + np.int64(items[0, at]), np.int64(items[1, at])
-            if a < 0 or a > 255:
-                return False
-            g = green + _expected_colour(numbers, codes, s, y, x, 1, a, total)
-            r = _expected_colour(numbers, codes, s, y, x, 0, a, total)
-            b = _expected_colour(numbers, codes, s, y, x, 2, a, total)
-            r += green + items[2, at]
-            b += green + items[3, at]
-            if min(r, g, b) < 0 or max(r, g, b) > 255:
-                return False
-            here = codes[tile, i >> 3, i & 7]
-            here[0], here[1], here[2], here[3] = r, g, b, a
-    return True
+    codes = arrays["sheet_frequencies"].codes.reshape(count, *steps.T.shape).swapaxes(1, 2)
+    try:
+        texels = texel_codes(codes, levels, steps)
+    except OverflowError as error:
+        raise DataError(str(error)) from error
+    return SheetArrays(
+        stored=stored, levels=levels.astype(np.int32), texels=texels.astype(np.float32) / 255
+    )

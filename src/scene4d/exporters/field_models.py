@@ -30,7 +30,7 @@ from scene4d.exporters.source import ExportSource
 from scene4d.files import atomic_path
 from scene4d.representations.light_slabs.decoder import HALO, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
-from scene4d.representations.light_slabs.planes import rounded, rounded_to
+from scene4d.representations.light_slabs.planes import rounded
 from scene4d.representations.light_slabs.sheets import TILE
 from scene4d.representations.light_slabs.slabs import MAX_SLABS, local_rays
 
@@ -254,9 +254,7 @@ def sheet_tables(scene: LightSlabs) -> SheetTables:
     """The tables of a scene that has sheets, whose values are kept in 8 bits."""
     sheets = scene.sheets
     assert sheets is not None
-    texels = sheets.texels.detach().cpu()
-    if scene.progress >= scene.settings.quantise_at:
-        texels = rounded_to(texels, scene.settings.sheet_step)
+    texels = scene.shown_texels().detach().cpu()
     values = torch.zeros(1 + len(texels), TILE, TILE, 4, dtype=torch.uint8)
     values[1:] = (texels * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
     index = (sheets.place.cpu() + 1).long()

@@ -19,8 +19,8 @@ from scene4d.bundle.light_slab import (
     decode_light_slab,
     layer_shapes,
 )
-from scene4d.bundle.quantise import rounded
-from scene4d.bundle.sheets import MAX_CODE, SheetArrays, SheetParts
+from scene4d.bundle.sheets import SheetArrays, SheetParts
+from scene4d.bundle.tile_transform import MOST_STEP, frequency_codes
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.errors import DataError, UsageError
@@ -72,7 +72,7 @@ def light_slab_parts(
         steps.append(step[:, 0, 0].cpu().numpy())
     structure, sheets = structure_of(scene), sheet_parts(scene, factor=factor)
     if sheets is not None:
-        structure["sheets"]["step"] = sheets.step
+        structure["sheets"]["steps"] = sheets.steps.tolist()
     return LightSlabParts(
         structure=structure,
         codes=codes,
@@ -85,20 +85,24 @@ def light_slab_parts(
 
 @torch.no_grad()
 def sheet_parts(scene: LightSlabs, *, factor: float = 1.0) -> SheetParts | None:
-    """The sheets' integers at the step they were trained for, ``factor`` times coarser."""
+    """The sheets' integers at the steps they were trained for, ``factor`` times coarser."""
     sheets = scene.sheets
     if sheets is None:
         return None
-    step = _sheet_step(scene, factor)
-    codes = (255 / step * sheets.texels.double()).round().clamp(0, MAX_CODE)
+    steps = _sheet_steps(scene, factor)
+    texels, levels = sheets.texels.cpu().numpy(), sheets.levels.cpu().numpy()
     return SheetParts(
-        stored=sheets.stored.cpu().numpy(), codes=codes.int().cpu().numpy(), step=step
+        stored=sheets.stored.cpu().numpy(),
+        levels=levels,
+        codes=frequency_codes(texels, levels, steps),
+        steps=steps,
     )
 
 
-def _sheet_step(scene: LightSlabs, factor: float = 1.0) -> float:
-    """In 1/255. Finer than that is nothing to a player, which keeps 8 bits."""
-    return min(255.0, max(1.0, rounded(255 * scene.settings.sheet_step * factor)))
+def _sheet_steps(scene: LightSlabs, factor: float = 1.0) -> np.ndarray:
+    """[4, frequencies] integers."""
+    steps = np.array(scene.settings.sheet_steps, dtype=np.float64)
+    return np.clip(np.rint(steps * factor), 1, MOST_STEP).astype(np.int64)
 
 
 def structure_of(scene: LightSlabs) -> dict[str, Any]:
@@ -120,7 +124,7 @@ def structure_of(scene: LightSlabs) -> dict[str, Any]:
             "columns": scene.sheets.columns,
             "rows": scene.sheets.rows,
             "tiles": scene.sheets.num_tiles,
-            "step": _sheet_step(scene),
+            "steps": _sheet_steps(scene).tolist(),
         }
     return {
         "slabs": frames,
@@ -193,7 +197,7 @@ def light_slabs_of(arrays: LightSlabArrays) -> LightSlabs:
         content_radius=structure["content"]["radius"], opaque=False, bits=arrays.bits
     )
     if "sheets" in structure:
-        settings = replace(settings, sheet_step=structure["sheets"]["step"] / 255)
+        settings = replace(settings, sheet_steps=structure["sheets"]["steps"])
     scene = LightSlabs(
         slabs=_slabs(structure),
         planes=planes,
@@ -220,7 +224,9 @@ def _sheets(sheets: SheetArrays | None) -> Sheets | None:
     if sheets is None:
         return None
     return Sheets(
-        stored=torch.from_numpy(sheets.stored.copy()), texels=torch.from_numpy(sheets.texels)
+        stored=torch.from_numpy(sheets.stored.copy()),
+        levels=torch.from_numpy(sheets.levels),
+        texels=torch.from_numpy(sheets.texels),
     )
 
 

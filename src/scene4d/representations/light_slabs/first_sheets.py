@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import CamerasBetween, Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
@@ -23,29 +24,38 @@ from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
 from scene4d.representations.light_slabs.sheets import TILE, Sheets, seen_by
 from scene4d.representations.light_slabs.slabs import Slabs
+from scene4d.representations.light_slabs.stored_sheets import (
+    FREQUENCIES,
+    as_stored,
+    finest_step,
+)
 from scene4d.representations.splats.gaussians import (
     NAMES,
+    PIXEL_BLUR,
     GaussianSplats,
     gaussians_from_points,
     render_gaussians,
 )
 
 _log = logging.getLogger("scene4d")
-LEAST_ALPHA = 0.03
+LEAST_ALPHA = 0.05
 """A tile none of whose texels has more is left out."""
-LEAST_SHARE = 0.05
-"""As is one that has no larger share in any ray of the cameras and of some between them."""
+COARSER = (0.3, 0.05, 0.0)
+"""Largest shares at and below which a tile is one level coarser: less of its error is seen."""
 MOST_ACROSS = 1024
 """Texels of a sheet along an axis."""
 _MOST_VIEWS = 60
 _POINTS = 200_000
 _PICTURES = 10
+_DRAFT = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetLimits:
     """How fine, how many, and for whom."""
 
+    bytes: float
+    """Of a bundle, at most, about."""
     tiles: int
     """Stored at most."""
     spread: Spread = field(default_factory=Spread)
@@ -54,15 +64,25 @@ class SheetLimits:
     """Texels for a pixel of the training pictures, along an axis, at most."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FirstSheets:
+    """What training starts from."""
+
+    slabs: Slabs
+    sheets: Sheets
+    step: float
+    """At which the sheets fit into the bundle, in 1/255."""
+
+
 @torch.no_grad()
 def most_alike(
     teacher: Representation,
     cameras: Sequence[Camera],
     limits: SheetLimits,
     choices: Iterable[Slabs],
-) -> tuple[Slabs, Sheets]:
-    """The slabs, of rising numbers, whose first sheets within the limit look most like the teacher
-    from between the cameras: more of them leave fewer tiles to each."""
+) -> FirstSheets:
+    """The slabs, of rising numbers, whose first sheets within the limits look most like the teacher
+    from between the cameras: more of them leave less to each."""
     gaussians = gaussians_of(teacher, cameras)
     pictures = [
         (camera, gaussians.render(camera))
@@ -71,17 +91,24 @@ def most_alike(
     best, least, worse = None, math.inf, 0
     for slabs in choices:
         sheets = first_sheets(gaussians, slabs, cameras, limits)
-        error = sum(_error(sheets, slabs, *picture) for picture in pictures)
+        step = finest_step(sheets, limits.bytes)
+        stored = as_stored(sheets.texels, sheets.levels, steps_for(step, FREQUENCIES))
+        shown = Sheets(stored=sheets.stored, texels=stored)
+        error = sum(_error(shown, slabs, *picture) for picture in pictures) / len(pictures)
+        _log.debug("%d slabs: mean square error %.5f", slabs.num_slabs, error)
         if best is None or error < least:
-            best, least, worse = (slabs, sheets), error, 0
+            best, least = FirstSheets(slabs=slabs, sheets=sheets, step=step), error
+            worse = 0
         else:
             worse += 1
-        if worse == 3:
+        if worse == 2:
             break
     assert best is not None
-    slabs, sheets = best
+    slabs, sheets = best.slabs, best.sheets
     sizes = f"{slabs.num_planes} sheets of {sheets.columns} x {sheets.rows}"
-    _log.info("%d slabs of %s, %d tiles", slabs.num_slabs, sizes, sheets.num_tiles)
+    _log.info(
+        "%d slabs of %s, %d tiles, %.1f / 255", slabs.num_slabs, sizes, sheets.num_tiles, best.step
+    )
     return best
 
 
@@ -97,20 +124,38 @@ def _error(sheets: Sheets, slabs: Slabs, camera: Camera, picture: Render) -> flo
 def first_sheets(
     gaussians: GaussianSplats, slabs: Slabs, cameras: Sequence[Camera], limits: SheetLimits
 ) -> Sheets:
-    """Sheets that show the Gaussians, as fine as the cameras' pictures or as fine as the tiles that
-    these see something of are within the limit."""
-    scale, visitors = limits.scale, _visitors(cameras, limits.spread)
+    """Sheets that show the Gaussians, as fine as the limits' scale or as fine as all tiles with
+    anything on them are within the limit: what is left out is a hole beside the capture's path."""
+    scale = limits.scale
+    # Coarse ones tell about how many tiles there will be, without the memory for them.
+    expected = _DRAFT**2 * first_draft(gaussians, slabs, cameras, scale / _DRAFT).num_tiles
+    scale *= min(1.0, (2 * limits.tiles / max(1, expected)) ** 0.5)
     while True:
-        sheets = _drawn(gaussians, slabs, _size(slabs, cameras, scale))
-        share = _most_seen(sheets, slabs, visitors)
-        needed = int((share > LEAST_SHARE).sum())
-        if needed <= limits.tiles * 1.1 or min(sheets.rows, sheets.columns) <= 2 * TILE:
+        sheets = first_draft(gaussians, slabs, cameras, scale)
+        count = sheets.num_tiles
+        if count <= limits.tiles * 1.1 or min(sheets.rows, sheets.columns) <= 2 * TILE:
             break
-        scale *= min(0.95, (limits.tiles / needed) ** 0.5)
-    least = LEAST_SHARE
-    if needed > limits.tiles:
-        least = max(least, float(share.sort(descending=True).values[limits.tiles]))
-    return _only(sheets, share > least)
+        scale *= min(0.95, (limits.tiles / count) ** 0.5)
+    share = _most_seen(sheets, slabs, visitors(cameras, limits.spread))
+    sheets.levels.copy_(torch.stack([share <= least for least in COARSER]).sum(dim=0))
+    return _only(sheets, _foremost(share, sheets, limits.tiles))
+
+
+def first_draft(
+    gaussians: GaussianSplats, slabs: Slabs, cameras: Sequence[Camera], scale: float
+) -> Sheets:
+    """All tiles with anything on them, at ``scale`` texels for a pixel."""
+    return _drawn(gaussians, slabs, _size(slabs, cameras, scale), _focal(cameras))
+
+
+def _foremost(share: Float[Tensor, "tiles"], sheets: Sheets, most: int) -> Bool[Tensor, "tiles"]:
+    """At most ``most`` tiles: those that are seen most of, then those that are fullest."""
+    if len(share) <= most:
+        return torch.ones_like(share, dtype=torch.bool)
+    rank = share + 1e-4 * sheets.texels[..., 3].mean(dim=(1, 2))
+    kept = torch.zeros_like(share, dtype=torch.bool)
+    kept[rank.topk(most).indices] = True
+    return kept
 
 
 def gaussians_of(teacher: Representation, cameras: Sequence[Camera]) -> GaussianSplats:
@@ -137,26 +182,39 @@ def gaussians_of(teacher: Representation, cameras: Sequence[Camera]) -> Gaussian
 
 def _size(slabs: Slabs, cameras: Sequence[Camera], scale: float) -> tuple[int, int]:
     """Columns and rows of every sheet: of the slabs' median range, in pixels times ``scale``."""
-    focal = torch.stack([torch.stack([c.K[0, 0], c.K[1, 1]]) for c in cameras]).median(dim=0).values
-    wide = (slabs.high - slabs.low).mean(dim=1).median(dim=0).values * focal.to(slabs.low) * scale
+    focal = _focal(cameras).to(slabs.low)
+    wide = (slabs.high - slabs.low).mean(dim=1).median(dim=0).values * focal * scale
     columns, rows = (min(MOST_ACROSS, max(2 * TILE, -(-int(n) // TILE) * TILE)) for n in wide)
     return columns, rows
 
 
-def _drawn(gaussians: GaussianSplats, slabs: Slabs, size: tuple[int, int]) -> Sheets:
-    """Tiles with anything on them."""
-    drawn = list(_drawn_slabs(gaussians, slabs, size, range(slabs.num_slabs)))
+def _focal(cameras: Sequence[Camera]) -> Float[Tensor, "2"]:
+    """Of the cameras, the median, in pixels across and down."""
+    return torch.stack([torch.stack([c.K[0, 0], c.K[1, 1]]) for c in cameras]).median(dim=0).values
+
+
+def _drawn(
+    gaussians: GaussianSplats, slabs: Slabs, size: tuple[int, int], focal: Float[Tensor, "2"]
+) -> Sheets:
+    """Tiles with anything on them, as sharp as pictures of this focal length."""
+    drawn = list(_drawn_slabs(gaussians, slabs, size, float(focal[0]), range(slabs.num_slabs)))
     stored = torch.stack([full for full, _ in drawn])
     return Sheets(stored=stored, texels=torch.cat([texels for _, texels in drawn]))
 
 
 def _drawn_slabs(
-    gaussians: GaussianSplats, slabs: Slabs, size: tuple[int, int], chosen: Iterable[int]
+    gaussians: GaussianSplats,
+    slabs: Slabs,
+    size: tuple[int, int],
+    focal: float,
+    chosen: Iterable[int],
 ) -> Iterator[tuple[Bool[Tensor, "planes down across"], Float[Tensor, "tiles 8 8 4"]]]:
     for slab in chosen:
         stored, texels = [], []
         for plane, near in enumerate(_slices(gaussians, slabs, slab)):
-            tiles = _tiles(_picture(gaussians, near, slabs, slab, plane, size))
+            tiles = _tiles(
+                _picture(gaussians, near, _plane_camera(slabs, slab, plane, size), focal)
+            )
             full = tiles[..., 3].amax(dim=(2, 3)) > LEAST_ALPHA
             stored.append(full)
             texels.append(tiles[full])
@@ -172,15 +230,8 @@ def _slices(gaussians: GaussianSplats, slabs: Slabs, slab: int) -> list[Bool[Ten
     return [nearest == plane for plane in range(slabs.num_planes)]
 
 
-def _picture(
-    gaussians: GaussianSplats,
-    chosen: Bool[Tensor, "n"],
-    slabs: Slabs,
-    slab: int,
-    plane: int,
-    size: tuple[int, int],
-) -> Float[Tensor, "rows columns 4"]:
-    """A slice as it is seen from the slab's viewpoint, over the range of the plane."""
+def _plane_camera(slabs: Slabs, slab: int, plane: int, size: tuple[int, int]) -> Camera:
+    """At a slab's viewpoint, with a plane's range for its picture."""
     columns, rows = size
     low, high = slabs.low[slab, plane], slabs.high[slab, plane]
     fx, fy = ((n - 1) / float(b - a) for n, a, b in zip(size, low, high, strict=True))
@@ -190,16 +241,25 @@ def _picture(
     right, down, ahead = slabs.rotations[slab]
     c2w = torch.eye(4, device=right.device)
     c2w[:3] = torch.stack([right, -down, -ahead, slabs.viewpoints[slab]], dim=1)
+    return Camera(c2w=c2w, K=K.to(c2w), width=columns, height=rows)
+
+
+def _picture(
+    gaussians: GaussianSplats, chosen: Bool[Tensor, "n"], camera: Camera, focal: float
+) -> Float[Tensor, "rows columns 4"]:
+    """A slice, blurred by as much as a pixel of a picture of this focal length blurs it: by less
+    Gaussians get thinner than they are in the pictures that they were fitted to."""
     if not bool(chosen.any()):
-        return torch.zeros(rows, columns, 4)
+        return torch.zeros(camera.height, camera.width, 4)
     tensors = {name: gaussians.gaussians[name][chosen] for name in NAMES}
     render = render_gaussians(
         {**tensors, "alphas": gaussians.alphas[chosen]},
-        Camera(c2w=c2w, K=K.to(c2w), width=columns, height=rows),
+        camera,
         background=None,
         depth=False,
         sh_degree=gaussians.active_sh_degree,
         antialiased=gaussians.antialiased,
+        blur=PIXEL_BLUR * (float(camera.K[0, 0]) / focal) ** 2,
     )
     return torch.cat([render.rgb, render.alpha[..., None]], dim=-1).clamp(0, 1).cpu()
 
@@ -220,11 +280,11 @@ def _most_seen(sheets: Sheets, slabs: Slabs, cameras: Sequence[Camera]) -> Float
     return most
 
 
-def _visitors(cameras: Sequence[Camera], spread: Spread) -> list[Camera]:
+def visitors(cameras: Sequence[Camera], spread: Spread) -> list[Camera]:
     """Training cameras and others between and around them: rays between two clusters of cameras see
     what those of neither do, and who plays the scene stands nowhere precisely."""
     own = list(cameras[:: max(1, len(cameras) // _MOST_VIEWS)])
-    return own + between(cameras, spread, 2 * _MOST_VIEWS, 0)
+    return own + between(cameras, spread, 4 * _MOST_VIEWS, 0)
 
 
 def between(cameras: Sequence[Camera], spread: Spread, count: int, seed: int) -> list[Camera]:
@@ -236,4 +296,4 @@ def between(cameras: Sequence[Camera], spread: Spread, count: int, seed: int) ->
 def _only(sheets: Sheets, kept: Bool[Tensor, "tiles"]) -> Sheets:
     stored = sheets.stored.clone()
     stored[sheets.stored] = kept
-    return Sheets(stored=stored, texels=sheets.texels.detach()[kept])
+    return Sheets(stored=stored, texels=sheets.texels.detach()[kept], levels=sheets.levels[kept])

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
@@ -20,16 +22,21 @@ from scene4d.errors import UsageError
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
-from scene4d.representations.light_slabs.first_sheets import SheetLimits, most_alike
+from scene4d.representations.light_slabs.first_sheets import (
+    SheetLimits,
+    most_alike,
+    visitors,
+)
 from scene4d.representations.light_slabs.placement import (
     Content,
     find_content,
     numbers_of_slabs,
     place_slabs,
 )
-from scene4d.representations.light_slabs.planes import PlanesShape, rounded, rounded_to
+from scene4d.representations.light_slabs.planes import PlanesShape, rounded
 from scene4d.representations.light_slabs.sheets import Sheets, seen_by
 from scene4d.representations.light_slabs.slabs import Slabs
+from scene4d.representations.light_slabs.stored_sheets import FREQUENCIES, RoundedTexels
 from scene4d.representations.plane_lookup import lookup_planes
 
 if TYPE_CHECKING:
@@ -42,8 +49,6 @@ MAX_SHRINK = 4.0
 """Pictures are decoded at most this many times larger than they are asked for."""
 OPAQUE = 3.0
 """Added to alpha before its sigmoid where nothing is transparent."""
-BYTES_PER_TILE = 90.0
-"""Of a stored tile of 64 texels in a bundle, about: 88 were measured of a trained scene (fern)."""
 SHEET_MACS = 18
 """Of a ray on a sheet: bilinear, then over, of four channels, and the transmittance and depth."""
 SHEETS_SHARE = 0.8
@@ -66,8 +71,8 @@ class LightSlabsSettings:
     opaque: bool = True
     """Training starts from an opaque picture."""
     sheets_lr: float = 3e-3
-    sheet_step: float = 2 / 255
-    """Of what sheets hold, as it is stored."""
+    sheet_steps: Sequence[Sequence[int]] = ()
+    """[4, frequencies]: of what sheets hold, as it is stored."""
 
 
 class LightSlabs(Representation):
@@ -101,6 +106,7 @@ class LightSlabs(Representation):
         self.table = nn.Parameter(start)
         self.decoder = Decoder(decoder, generator=generator)
         self.sheets = sheets
+        self._rounded = RoundedTexels()
         if sheets is not None:
             self.decoder.start_from_nothing()
         self.progress = 0.0
@@ -149,16 +155,21 @@ class LightSlabs(Representation):
         assert self.sheets is not None
         rays = _bundle(camera, 1.0, camera.height, camera.width, 0)
         found = self.slabs(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
-        texels: Tensor = self.sheets.texels
-        if self.progress >= self.settings.quantise_at:
-            texels = rounded_to(texels, self.settings.sheet_step)
-        values = seen_by(self.sheets, found, self.slabs, texels=texels)
+        values = seen_by(self.sheets, found, self.slabs, texels=self.shown_texels())
         forward = -camera.c2w[:, :3, 2]
         cosine = (rays.directions * forward[:, None]).sum(dim=-1).reshape(-1)
         distance = values[:, 4] * cosine / values[:, 3].clamp_min(1e-6)
         size = (camera.c2w.shape[0], camera.height, camera.width)
         colours = values[:, :4].view(*size, 4).permute(0, 3, 1, 2)
         return colours, found.coverage.view(size), distance.clamp_min(0).view(size)
+
+    def shown_texels(self) -> Float[Tensor, "tiles 8 8 4"]:
+        """Of the sheets: as they are, and late in training and after it as they are stored."""
+        assert self.sheets is not None
+        if self.progress < self.settings.quantise_at:
+            texels: Tensor = self.sheets.texels
+            return texels
+        return self._rounded.of(self.sheets, np.array(self.settings.sheet_steps))
 
     def _at_trained_scale(self, camera: Camera) -> Camera:
         """The camera at the resolution that the decoder knows: it makes blocks of pixels, and how
@@ -231,7 +242,7 @@ class LightSlabs(Representation):
         """Untrained, placed by the scene's training cameras and what is known of its surfaces."""
         cameras = scene.train_cameras()
         content = find_content(scene, teacher)
-        slabs, sheets = _placed(cameras, content, options, teacher)
+        slabs, sheets, steps = _placed(cameras, content, options, teacher)
         shape, decoder = sizes(options, slabs)
         centre = content.points.median(dim=0).values
         radius = float((content.points - centre).norm(dim=-1).median())
@@ -243,7 +254,7 @@ class LightSlabs(Representation):
             content_radius=max(radius, 1e-6),
             opaque=sheets is None and not content.bounded,
             sheets_lr=options.sheets_lr,
-            sheet_step=2.0 ** (8 - options.sheet_bits) / 255,
+            sheet_steps=steps,
         )
         return cls(
             slabs=slabs,
@@ -360,27 +371,33 @@ def _placed(
     content: Content,
     options: LightSlabMethod,
     teacher: Representation | None,
-) -> tuple[Slabs, Sheets | None]:
-    """Slabs, and their first sheets where there is a teacher to make them of."""
+) -> tuple[Slabs, Sheets | None, Sequence[Sequence[int]]]:
+    """Slabs, and where there is a teacher to make them of, their first sheets and the steps of
+    their frequencies."""
     make = partial(place_slabs, cameras, content, num_planes=options.depths)
     if teacher is None or not options.sheets:
-        return make(kind=options.placement, count=options.max_slabs), None
+        return make(kind=options.placement, count=options.max_slabs), None, ()
     taught = options.teaching
     limits = SheetLimits(
-        tiles=int(options.max_mb * 1e6 * SHEETS_SHARE / BYTES_PER_TILE),
+        bytes=options.max_mb * 1e6 * SHEETS_SHARE,
+        tiles=options.max_tiles,
         scale=options.sheet_scale,
         spread=Spread(between=taught.between, jitter=taught.jitter, turn=taught.turn),
     )
     kind = "cameras" if options.placement == "auto" else options.placement
     numbers = numbers_of_slabs(cameras, options.max_slabs) if kind == "cameras" else [1]
     sizes(options, make(kind=kind))  # refuses what cannot be, before the search takes its time
-    return most_alike(teacher, cameras, limits, (make(kind=kind, count=n) for n in numbers))
+    around = visitors(cameras, limits.spread)
+    choices = (make(kind=kind, count=count, around=around) for count in numbers)
+    found = most_alike(teacher, cameras, limits, choices)
+    return found.slabs, found.sheets, steps_for(found.step, FREQUENCIES).tolist()
 
 
 def _saved_sheets(tensors: Mapping[str, Tensor]) -> Sheets | None:
     if "sheets.stored" not in tensors:
         return None
-    return Sheets(stored=tensors["sheets.stored"], texels=tensors["sheets.texels"])
+    names = ("stored", "texels", "levels")
+    return Sheets(**{name: tensors[f"sheets.{name}"] for name in names})
 
 
 def sizes(options: LightSlabMethod, slabs: Slabs) -> tuple[PlanesShape, DecoderShape]:

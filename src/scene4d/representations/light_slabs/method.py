@@ -35,17 +35,18 @@ class LightSlabMethod(Method):
     placement: Literal["auto", "forward", "cube", "kmeans", "cameras"] = "auto"
     """Slabs at clusters of cameras (auto, with sheets), one along the cameras or clusters of
     viewing directions (auto, without), or the faces of a cube."""
-    max_slabs: int = 24
+    max_slabs: int = 48
     """At clusters of cameras, at most."""
     depths: int | None = None
     """Parallel planes of a slab, 2 to 64, by default as many as parallax asks for; LightSpeed has
     2."""
     sheets: bool = True
     """A multiplane image for each slab, started from the teacher; the decoder adds to it."""
-    sheet_scale: float = 1.0
+    sheet_scale: float = 1.5
     """Its texels for a pixel of the photographs, along an axis, at most."""
-    sheet_bits: int = 7
-    """Of its values, 4 to 8."""
+    max_tiles: int = 196_608
+    """Of 8 x 8 texels that are stored, at most, 200,000 or fewer: 256 bytes each while it is shown,
+    and ten times that in training."""
     sheets_lr: float = 3e-3
     featured: int = 8
     """How many of a slab's planes have features for the decoder."""
@@ -89,7 +90,8 @@ class LightSlabMethod(Method):
         wrong = [f"{n} is {getattr(self, n)}" for n, v in least.items() if getattr(self, n) < v]
         if self.depths is not None and not 2 <= self.depths <= 64:  # bundles have no more
             wrong.append(f"depths is {self.depths}")
-        wrong += [f"sheet_bits is {self.sheet_bits}"] if not 4 <= self.sheet_bits <= 8 else []
+        if not 1 <= self.max_tiles <= 200_000:  # as above
+            wrong.append(f"max_tiles is {self.max_tiles}")
         wrong += [f"bits is {self.bits}"] if not 2 <= self.bits <= 8 else []
         wrong += [f"samples is {self.samples}"] if self.samples not in (1, 2, 4) else []
         if self.samples > 2 ** len(self.channels):

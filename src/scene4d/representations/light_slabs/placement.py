@@ -32,7 +32,7 @@ CLUSTER_ANGLE = math.radians(42.0)
 MAX_CLUSTERS = 8
 FORWARD_ANGLE = math.radians(55.0)
 """A capture none of whose rays is farther from their mean is forward-facing: one slab."""
-TOLERANCE = 1.0
+TOLERANCE = 0.5
 """Pixels that content half way between two planes may be away from its place, in 95% of rays."""
 LEAST_PLANES, MOST_PLANES = 8, 32
 """Of a slab, where their number is not given."""
@@ -64,8 +64,9 @@ def place_slabs(
     kind: Kind = "auto",
     num_planes: int | None = None,
     count: int = 1,
+    around: Sequence[Camera] = (),
 ) -> Slabs:
-    """Slabs that cover the rays of ``cameras``.
+    """Slabs that cover the rays of ``cameras``, and of those ``around`` them.
 
     ``cameras``: where ``count`` clusters of cameras stand. ``forward``: one slab, along the mean of
     the cameras. ``cube``: the faces of a cube around the content that any ray goes to. ``kmeans``:
@@ -85,6 +86,9 @@ def place_slabs(
     slabs = placed.slabs(num_planes or _planes_for(placed, rays, cameras))
     costs = slabs.costs(rays.origins, rays.directions)
     slabs.overlap = OVERLAP * float(costs.amin(dim=1).median())
+    if around:
+        rays = sampled_rays([*cameras, *around])
+        costs = slabs.costs(rays.origins, rays.directions)
     slabs.low, slabs.high = _ranges(rays, slab_weights(costs, slabs.overlap), content, slabs)
     return slabs
 
@@ -92,7 +96,7 @@ def place_slabs(
 def numbers_of_slabs(cameras: Sequence[Camera], most: int) -> list[int]:
     """Of clusters of cameras, to choose from; the last is ``most`` or that of the cameras."""
     most = max(1, min(most, len(cameras)))
-    return [*(n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48) if n < most), most]
+    return [*(n for n in (1, 2, 4, 8, 16, 24, 32, 48) if n < most), most]
 
 
 @dataclass(frozen=True, kw_only=True)

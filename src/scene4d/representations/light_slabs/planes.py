@@ -90,12 +90,6 @@ def plane_codes(
     return (grid / step).round(), step
 
 
-def rounded_to(values: Float[Tensor, "*shape"], step: float) -> Float[Tensor, "*shape"]:
-    """The nearest multiples of ``step``, at most 1, with the gradient of the values themselves."""
-    fixed = values.detach()
-    return values + (((fixed / step).round() * step).clamp_max(1) - fixed)
-
-
 def rounded(
     table: Float[Tensor, "texels features"], planes: PlaneSet, bits: int
 ) -> Float[Tensor, "texels features"]:

@@ -15,7 +15,7 @@ from typing import Any, no_type_check
 import numba
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from numba import njit, prange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -47,6 +47,8 @@ class Sheets(nn.Module):
     """The stored tiles of all slabs' sheets."""
 
     stored: Tensor
+    levels: Tensor
+    """[tiles] uint8: tiles of level n are stored in steps 2^n times as large."""
     place: Tensor
     """[slabs, planes, down, across] int32: the number of each stored tile, -1 for the others."""
 
@@ -55,14 +57,19 @@ class Sheets(nn.Module):
         *,
         stored: Bool[Tensor, "slabs planes down across"],
         texels: Float[Tensor, "tiles 8 8 4"],
+        levels: Shaped[Tensor, "tiles"] | None = None,
     ) -> None:
-        """``texels``: tile by tile in the order of ``stored``, 0 to 1."""
+        """``texels``, 0 to 1, and ``levels``, by default 0: tile by tile in the order of
+        ``stored``."""
         super().__init__()
         if int(stored.sum()) != len(texels):
             raise ValueError(f"{int(stored.sum())} tiles are stored, {len(texels)} are given")
         if stored.shape[1] > MAX_PLANES:
             raise ValueError(f"a slab has at most {MAX_PLANES} sheets, not {stored.shape[1]}")
+        if levels is None:
+            levels = torch.zeros(len(texels), dtype=torch.uint8)
         self.register_buffer("stored", stored)
+        self.register_buffer("levels", levels.to(torch.uint8))
         self.register_buffer("place", _numbered(stored), persistent=False)
         self.texels = nn.Parameter(texels.contiguous())
 

@@ -29,6 +29,8 @@ SH_C0 = 0.28209479177387814
 """The constant spherical harmonic, 1 / (2 sqrt(pi))."""
 
 NAMES = ("means", "quats", "scales", "opacities", "sh0", "shN")
+PIXEL_BLUR = 0.3
+"""Variance that 3DGS adds to what is projected, px^2."""
 
 
 def sh_degree_of(num_coefficients: int) -> int:
@@ -219,9 +221,10 @@ def render_gaussians(
     depth: bool,
     sh_degree: int,
     antialiased: bool,
+    blur: float = PIXEL_BLUR,
 ) -> Render:
     """The picture of Gaussians given as plain tensors: as named in the module's docstring, with
-    ``alphas`` (0..1) in place of logits."""
+    ``alphas`` (0..1) in place of logits; ``blur`` is added to their variances, px^2."""
     batched = camera.c2w.ndim == 3
     viewmats = camera.viewmat if batched else camera.viewmat[None]
     colors, alphas, meta = rasterization(
@@ -239,6 +242,7 @@ def render_gaussians(
         backgrounds=None if background is None else background.expand(viewmats.shape[0], 3),
         rasterize_mode="antialiased" if antialiased else "classic",
         packed=False,
+        eps2d=blur,
     )
     if not batched:
         colors, alphas = colors[0], alphas[0]

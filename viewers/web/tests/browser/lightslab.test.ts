@@ -11,6 +11,7 @@ const NAMES = [
   "lightslab_three",
   "lightslab_four",
   "lightslab_sheets",
+  "lightslab_sheets_least",
   "lightslab_sheets_five",
 ];
 
@@ -176,6 +177,30 @@ for (const backend of ["webgl2", "webgpu"] as const) {
     });
   });
 }
+
+describe("a device with small textures", () => {
+  const b = bench("webgl2");
+
+  it("is told that sheets are too big for it", async () => {
+    const page = await open(b, "content=/bundles/good/lightslab_sheets_five.s4d", {
+      viewport,
+      wait: false,
+      before: async (page) => {
+        await page.addInitScript(() => {
+          const { getParameter, MAX_TEXTURE_SIZE } = WebGL2RenderingContext.prototype;
+          WebGL2RenderingContext.prototype.getParameter = function (name) {
+            return name === MAX_TEXTURE_SIZE ? 256 : getParameter.call(this, name);
+          };
+        });
+      },
+    });
+    const failed = () => document.querySelector("#message")?.getAttribute("data-kind");
+    await expect.poll(() => page.evaluate(failed)).toBe("field-too-big");
+    // A row of 33 cells of 9 texels.
+    expect(await page.textContent("#message")).toContain("sheets of 297 x 9 texels");
+    expect(page.problems).toEqual([]);
+  });
+});
 
 describe("a lost graphics context", () => {
   const b = bench("webgl2");

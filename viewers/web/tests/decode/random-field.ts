@@ -82,12 +82,16 @@ export function randomField(shape: FieldShape, seed = 1): Field {
 export function randomSheets(
   plain: FieldShape,
   { columns = 24, rows = 16, share = 0.5, seed = 2 } = {},
-): { shape: FieldShape; index: Uint16Array<ArrayBuffer>; texels: Uint8Array<ArrayBuffer> } {
+): { shape: FieldShape; index: Uint32Array<ArrayBuffer>; texels: Uint8Array<ArrayBuffer> } {
   const random = randomNumbers(seed);
   const below = (most: number) => Math.floor((most * (random() + 1)) / 2);
   const slabs = plain.slabs.map((slab) => ({ ...slab, disparities: [0.05, 0.25, 0.5] }));
-  const shape = { ...plain, slabs, sheets: { columns, rows, tiles: 0, step: 1 } };
-  const index = new Uint16Array(tilePlaces(shape));
+  const shape = {
+    ...plain,
+    slabs,
+    sheets: { columns, rows, tiles: 0, steps: [[1], [1], [1], [1]] },
+  };
+  const index = new Uint32Array(tilePlaces(shape));
   for (const i of index.keys()) if (random() < 2 * share - 1) index[i] = ++shape.sheets.tiles;
   const texels = new Uint8Array(4 * TILE * TILE * shape.sheets.tiles);
   for (let i = 0; i < texels.length; i += 4) {

@@ -101,6 +101,14 @@ export class StageDecoder {
     return this.values.of(name, this.whole, { from: 0, to: items, stride: 1 });
   }
 
+  /** Codes of such an array as they are, column by column, which are forgotten then. */
+  take(name: string): Int32Array[] {
+    const columns = this.whole.get(name);
+    if (!columns) throw damaged(`array ${name} is missing`);
+    this.whole.delete(name);
+    return columns;
+  }
+
   /** Writes float32 positions of the items in `range` to `out`, [n, 3]. */
   positions(stage: DecodedStage, { from, to, stride }: Range, out: Float32Array): void {
     if (!stage.grid) throw damaged("a scene of points has no positions");

@@ -26,7 +26,7 @@ export function atlasCells(tiles: number): { across: number; down: number } {
  */
 export interface FieldSheets {
   /** For each place, in the order slab, plane, row, column: 0, or 1 + the number of its tile. */
-  readonly index: Uint16Array<ArrayBuffer>;
+  readonly index: Uint32Array<ArrayBuffer>;
   /** Cells row by row: RGBA, 8 bits. */
   readonly atlas: Uint8Array<ArrayBuffer>;
   /** Texels. */
@@ -45,14 +45,16 @@ export function sheetBytes({ index, atlas }: FieldSheets): number {
  */
 export function makeSheets(
   shape: FieldShape,
-  index: Uint16Array<ArrayBuffer>,
-  texels: Uint8Array,
+  index: Uint32Array<ArrayBuffer>,
+  texels: Uint8Array<ArrayBuffer>,
 ): FieldSheets {
   const across = shape.sheets!.columns / TILE;
   const down = shape.sheets!.rows / TILE;
   const cells = atlasCells(shape.sheets!.tiles);
   const [width, height] = [CELL * cells.across, CELL * cells.down];
-  const atlas = new Uint8Array(4 * width * height);
+  // Whole texels, four bytes each.
+  const cellTexels = new Uint32Array(width * height);
+  const tileTexels = new Uint32Array(texels.buffer, texels.byteOffset, texels.length / 4);
   /** Copies `columns` x `rows` first texels of a tile to (x, y) of a cell. */
   const copy = (
     tile: number,
@@ -66,8 +68,9 @@ export function makeSheets(
     const left = CELL * (cell % cells.across) + x;
     const top = CELL * Math.floor(cell / cells.across) + y;
     for (let v = 0; v < rows; v++) {
-      const from = 4 * TILE * (TILE * (tile - 1) + v);
-      atlas.set(texels.subarray(from, from + 4 * columns), 4 * ((top + v) * width + left));
+      const from = TILE * (TILE * (tile - 1) + v);
+      const to = (top + v) * width + left;
+      for (let u = 0; u < columns; u++) cellTexels[to + u] = tileTexels[from + u]!;
     }
   };
   for (let i = 0; i < index.length; i++) {
@@ -80,7 +83,7 @@ export function makeSheets(
     if (below) copy(index[i + across]!, cell, 0, TILE, TILE, 1);
     if (right && below) copy(index[i + across + 1]!, cell, TILE, TILE, 1, 1);
   }
-  return { index, atlas, width, height };
+  return { index, atlas: new Uint8Array(cellTexels.buffer), width, height };
 }
 
 /** Place and offset of the texel that holds (x, y) of a sheet, x and y in texels. */

@@ -128,10 +128,10 @@ export class WebGlField implements FieldRenderer {
     if (Math.max(rows, width, height) > most) {
       throw new SceneError("field-too-big", "WebGL2", `sheets of ${width} x ${height} texels`);
     }
-    const tiles = device.texture(INDEX_ROW, rows, gl.R16UI);
-    const places = new Uint16Array(INDEX_ROW * rows);
+    const tiles = device.texture(INDEX_ROW, rows, gl.R32UI);
+    const places = new Uint32Array(INDEX_ROW * rows);
     places.set(index);
-    const type = [gl.RED_INTEGER, gl.UNSIGNED_SHORT] as const;
+    const type = [gl.RED_INTEGER, gl.UNSIGNED_INT] as const;
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, INDEX_ROW, rows, ...type, places);
     const texture = device.texture(width, height, gl.RGBA8);
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, atlas);

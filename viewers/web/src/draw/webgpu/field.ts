@@ -46,7 +46,7 @@ interface Pass {
 type Stages = Record<string, Pass[]>;
 type Bound = GPUBuffer | GPUTextureView | GPUSampler;
 
-/** Where the sheets' tiles are (two places to a number), and what they hold. */
+/** Where the sheets' tiles are, and what they hold. */
 interface SheetBindings {
   tiles: GPUBuffer;
   atlas: GPUTexture;
@@ -123,10 +123,8 @@ export class WebGpuField implements FieldRenderer {
       throw new SceneError("field-too-big", "WebGPU", `sheets of ${width} x ${height} texels`);
     }
     const { STORAGE, COPY_DST } = GPUBufferUsage;
-    const places = new Uint16Array(2 * Math.ceil(index.length / 2));
-    places.set(index);
-    const tiles = device.createBuffer({ size: places.byteLength, usage: STORAGE | COPY_DST });
-    device.queue.writeBuffer(tiles, 0, places);
+    const tiles = device.createBuffer({ size: index.byteLength, usage: STORAGE | COPY_DST });
+    device.queue.writeBuffer(tiles, 0, index);
     const texture = device.createTexture({
       size: [width, height],
       format: "rgba8unorm",

@@ -131,7 +131,7 @@ fn sheetsAlong(slab: i32, tangent: vec2f) -> vec4f {
     let spot = clamp(0.5 * placeOn(slab, p, tangent) + 0.5, vec2f(0.0), vec2f(1.0)) * vec2f(last);
     let tile = min(vec2i(spot), last - 1) / ${TILE};
     let place = ((slab * ${depths} + p) * ${rows / TILE} + tile.y) * ${columns / TILE} + tile.x;
-    let n = i32((tiles[place / 2] >> u32(16 * (place & 1))) & 0xffff);
+    let n = i32(tiles[place]);
     if (n == 0) { continue; }
     let cell = vec2i((n - 1) % ${across}, (n - 1) / ${across}) * ${CELL};
     let uv = (vec2f(cell) + spot - vec2f(${TILE} * tile) + 0.5) / vec2f(${sheets.width}, ${sheets.height});
