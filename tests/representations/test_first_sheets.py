@@ -3,6 +3,7 @@ cameras."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from representations.light_slab_scenes import (
@@ -38,7 +39,7 @@ from scene4d.representations.light_slabs.stored_sheets import (
     FINEST,
     FREQUENCIES,
     estimated_bytes,
-    finest_step,
+    fitting_steps,
 )
 from scene4d.representations.splats.gaussians import NAMES, GaussianSplats
 
@@ -207,12 +208,13 @@ def test_the_step_is_such_that_the_tiles_fit():
     sheets = first_sheets(SPLATS, slabs, [one], ROOMY)
     sizes = [estimated_bytes(sheets, steps_for(step)) for step in (3.0, 12.0, 48.0)]
     assert sizes[0] > 1.5 * sizes[1] > 2 * sizes[2] > 0
-    assert finest_step(sheets, 1e9) == FINEST
-    step = finest_step(sheets, sizes[1])
-    assert estimated_bytes(sheets, steps_for(step, FREQUENCIES)) <= sizes[1]
-    assert estimated_bytes(sheets, steps_for(step / 1.1, FREQUENCIES)) > sizes[1]
+    finest = steps_for(FINEST, FREQUENCIES)
+    assert (fitting_steps(sheets, 1e9) == finest).all()
+    steps = fitting_steps(sheets, sizes[1])
+    assert estimated_bytes(sheets, steps) <= sizes[1]
+    assert estimated_bytes(sheets, (0.9 * steps).astype(np.int64)) > sizes[1]
     few = most_alike(SPLATS, [one], SheetLimits(bytes=sizes[1], tiles=100_000), [slabs])
-    assert few.step == pytest.approx(step)
+    assert (few.steps == steps).all() and (steps > finest).all()
 
 
 # Choosing, and teachers of other kinds

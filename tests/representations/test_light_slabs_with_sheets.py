@@ -273,6 +273,21 @@ def test_rounding_is_exact_when_shown_and_follows_in_training():
         assert torch.allclose(rounded.of(sheets, steps), stored(), atol=1e-6)
 
 
+def test_when_rounding_starts_the_steps_are_such_that_what_was_learned_fits():
+    scene = field(front_slabs([5.0, 4.0, 3.0]), quantise_at=0.5, sheet_bytes=1000.0)
+    first = np.array(scene.settings.sheet_steps)
+    scene.on_progress(0.4)
+    assert (np.array(scene.settings.sheet_steps) == first).all()
+    assert estimated_bytes(scene.sheets, first) > 1500
+    scene.on_progress(0.5)
+    late = np.array(scene.settings.sheet_steps)
+    assert 800 < estimated_bytes(scene.sheets, late) <= 1000
+    with torch.no_grad():
+        scene.sheets.texels.mul_(0.5)
+    scene.on_progress(0.6)
+    assert (np.array(scene.settings.sheet_steps) == late).all()  # once
+
+
 # From a scene
 
 

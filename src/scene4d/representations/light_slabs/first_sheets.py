@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import CamerasBetween, Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
@@ -24,11 +24,7 @@ from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
 from scene4d.representations.light_slabs.sheets import TILE, Sheets, seen_by
 from scene4d.representations.light_slabs.slabs import Slabs
-from scene4d.representations.light_slabs.stored_sheets import (
-    FREQUENCIES,
-    as_stored,
-    finest_step,
-)
+from scene4d.representations.light_slabs.stored_sheets import as_stored, fitting_steps
 from scene4d.representations.splats.gaussians import (
     NAMES,
     PIXEL_BLUR,
@@ -70,8 +66,8 @@ class FirstSheets:
 
     slabs: Slabs
     sheets: Sheets
-    step: float
-    """At which the sheets fit into the bundle, in 1/255."""
+    steps: np.ndarray
+    """[4, frequencies] integers, at which the sheets fit into the bundle."""
 
 
 @torch.no_grad()
@@ -91,13 +87,13 @@ def most_alike(
     best, least, worse = None, math.inf, 0
     for slabs in choices:
         sheets = first_sheets(gaussians, slabs, cameras, limits)
-        step = finest_step(sheets, limits.bytes)
-        stored = as_stored(sheets.texels, sheets.levels, steps_for(step, FREQUENCIES))
+        steps = fitting_steps(sheets, limits.bytes)
+        stored = as_stored(sheets.texels, sheets.levels, steps)
         shown = Sheets(stored=sheets.stored, texels=stored)
         error = sum(_error(shown, slabs, *picture) for picture in pictures) / len(pictures)
         _log.debug("%d slabs: mean square error %.5f", slabs.num_slabs, error)
         if best is None or error < least:
-            best, least = FirstSheets(slabs=slabs, sheets=sheets, step=step), error
+            best, least = FirstSheets(slabs=slabs, sheets=sheets, steps=steps), error
             worse = 0
         else:
             worse += 1
@@ -106,9 +102,7 @@ def most_alike(
     assert best is not None
     slabs, sheets = best.slabs, best.sheets
     sizes = f"{slabs.num_planes} sheets of {sheets.columns} x {sheets.rows}"
-    _log.info(
-        "%d slabs of %s, %d tiles, %.1f / 255", slabs.num_slabs, sizes, sheets.num_tiles, best.step
-    )
+    _log.info("%d slabs of %s, %d tiles", slabs.num_slabs, sizes, sheets.num_tiles)
     return best
 
 

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
@@ -36,7 +35,7 @@ from scene4d.representations.light_slabs.placement import (
 from scene4d.representations.light_slabs.planes import PlanesShape, rounded
 from scene4d.representations.light_slabs.sheets import Sheets, seen_by
 from scene4d.representations.light_slabs.slabs import Slabs
-from scene4d.representations.light_slabs.stored_sheets import FREQUENCIES, RoundedTexels
+from scene4d.representations.light_slabs.stored_sheets import RoundedTexels, fitting_steps
 from scene4d.representations.plane_lookup import lookup_planes
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ class LightSlabsSettings:
     sheets_lr: float = 3e-3
     sheet_steps: Sequence[Sequence[int]] = ()
     """[4, frequencies]: of what sheets hold, as it is stored."""
+    sheet_bytes: float = 0.0
+    """Of a bundle for sheets, about: when rounding starts, the steps become such; 0: they stay."""
 
 
 class LightSlabs(Representation):
@@ -255,6 +256,7 @@ class LightSlabs(Representation):
             opaque=sheets is None and not content.bounded,
             sheets_lr=options.sheets_lr,
             sheet_steps=steps,
+            sheet_bytes=options.max_mb * 1e6 * SHEETS_SHARE,
         )
         return cls(
             slabs=slabs,
@@ -319,11 +321,17 @@ class LightSlabs(Representation):
         return scene
 
     def on_progress(self, progress: float) -> None:
-        """Planes are rounded late in training; sheets are kept between 0 and 1."""
+        """Planes and sheets are rounded late in training; sheets are kept between 0 and 1."""
+        begins = self.progress < self.settings.quantise_at <= progress
         self.progress = progress
-        if self.sheets is not None:
-            with torch.no_grad():
-                self.sheets.texels.clamp_(0, 1)
+        if self.sheets is None:
+            return
+        with torch.no_grad():
+            self.sheets.texels.clamp_(0, 1)
+        if begins and self.settings.sheet_bytes:
+            # What was learned takes more of a file than what training started from.
+            steps = fitting_steps(self.sheets, self.settings.sheet_bytes)
+            self.settings = replace(self.settings, sheet_steps=steps.tolist())
 
     def macs(self, width: int, height: int) -> int:
         """Multiply-accumulates for a picture whose rays are in one slab: of the decoder, and of
@@ -390,7 +398,7 @@ def _placed(
     around = visitors(cameras, limits.spread)
     choices = (make(kind=kind, count=count, around=around) for count in numbers)
     found = most_alike(teacher, cameras, limits, choices)
-    return found.slabs, found.sheets, steps_for(found.step, FREQUENCIES).tolist()
+    return found.slabs, found.sheets, found.steps.tolist()
 
 
 def _saved_sheets(tensors: Mapping[str, Tensor]) -> Sheets | None:
