@@ -43,7 +43,8 @@ MOST_ACROSS = 1024
 _MOST_VIEWS = 60
 _POINTS = 200_000
 _PICTURES = 10
-_DRAFT = 3.0
+_COARSE = 3.0
+"""How many times coarser sheets are whose tiles are counted first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,8 @@ def most_alike(
         error = sum(_error(shown, slabs, *picture) for picture in pictures) / len(pictures)
         _log.debug("%d slabs: mean square error %.5f", slabs.num_slabs, error)
         if best is None or error < least:
-            best, least = FirstSheets(slabs=slabs, sheets=sheets, steps=steps), error
-            worse = 0
+            best = FirstSheets(slabs=slabs, sheets=sheets, steps=steps)
+            least, worse = error, 0
         else:
             worse += 1
         if worse == 2:
@@ -122,10 +123,10 @@ def first_sheets(
     anything on them are within the limit: what is left out is a hole beside the capture's path."""
     scale = limits.scale
     # Coarse ones tell about how many tiles there will be, without the memory for them.
-    expected = _DRAFT**2 * first_draft(gaussians, slabs, cameras, scale / _DRAFT).num_tiles
+    expected = _COARSE**2 * _at_scale(gaussians, slabs, cameras, scale / _COARSE).num_tiles
     scale *= min(1.0, (2 * limits.tiles / max(1, expected)) ** 0.5)
     while True:
-        sheets = first_draft(gaussians, slabs, cameras, scale)
+        sheets = _at_scale(gaussians, slabs, cameras, scale)
         count = sheets.num_tiles
         if count <= limits.tiles * 1.1 or min(sheets.rows, sheets.columns) <= 2 * TILE:
             break
@@ -135,7 +136,7 @@ def first_sheets(
     return _only(sheets, _foremost(share, sheets, limits.tiles))
 
 
-def first_draft(
+def _at_scale(
     gaussians: GaussianSplats, slabs: Slabs, cameras: Sequence[Camera], scale: float
 ) -> Sheets:
     """All tiles with anything on them, at ``scale`` texels for a pixel."""

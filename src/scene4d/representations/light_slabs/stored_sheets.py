@@ -43,16 +43,18 @@ class RoundedTexels:
 
     def __init__(self) -> None:
         self._version = -1
+        self._steps = np.zeros((0, 0), dtype=np.int64)
         self._error: Tensor | None = None
 
     def of(self, sheets: Sheets, steps: np.ndarray) -> Float[Tensor, "tiles 8 8 4"]:
         """``sheets``' texels, rounded."""
         texels = sheets.texels
         kept_for = _KEPT_FOR if torch.is_grad_enabled() and texels.requires_grad else 0
-        if self._error is None or not 0 <= texels._version - self._version <= kept_for:
+        recent = 0 <= texels._version - self._version <= kept_for
+        if self._error is None or not recent or not np.array_equal(steps, self._steps):
             with torch.no_grad():
                 self._error = as_stored(texels, sheets.levels, steps) - texels
-            self._version = texels._version
+            self._version, self._steps = texels._version, steps
         found: Tensor = texels + self._error
         return found
 
