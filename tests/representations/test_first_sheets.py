@@ -249,6 +249,14 @@ def test_choosing_ends_after_two_that_are_worse():
     assert tried == [0, 1, 2]
 
 
+def test_of_slabs_that_are_about_as_alike_the_fewest_are_taken():
+    cameras = [camera(size=SIZE, position=(x, 0.0, 0.0)) for x in (-0.3, 0.0, 0.3)]
+    rough, good = front_slabs([80.0, 40.0, 20.0]), front_slabs(DEPTHS)
+    same = front_slabs([d * 1.0001 for d in DEPTHS])
+    assert most_alike(SPLATS, cameras, ROOMY, [rough, good, same]).slabs is good
+    assert most_alike(SPLATS, cameras, ROOMY, [rough, same, good]).slabs is same
+
+
 class Disc(Representation):
     """A sphere of one colour, traced: a scene that is not made of splats."""
 

@@ -38,6 +38,8 @@ LEAST_ALPHA = 0.05
 """A tile none of whose texels has more is left out."""
 COARSER = (0.3, 0.05, 0.0)
 """Largest shares at and below which a tile is one level coarser: less of its error is seen."""
+ABOUT_AS_ALIKE = 1.26
+"""Mean square errors within this factor: 1 dB."""
 MOST_ACROSS = 1024
 """Texels of a sheet along an axis."""
 _MOST_VIEWS = 60
@@ -78,14 +80,19 @@ def most_alike(
     limits: SheetLimits,
     choices: Iterable[Slabs],
 ) -> FirstSheets:
-    """The slabs, of rising numbers, whose first sheets within the limits look most like the teacher
-    from between the cameras: more of them leave less to each."""
+    """Of slabs of rising numbers, the first ones whose first sheets within the limits look, from
+    between the cameras, about as much like the teacher as those of any others do.
+
+    More slabs leave less to each, also of what training shows: fern's two begin 0.9 dB below eight
+    and end 0.5 dB above.
+    """
     gaussians = gaussians_of(teacher, cameras)
     pictures = [
         (camera, gaussians.render(camera))
         for camera in between(cameras, limits.spread, _PICTURES, 1)
     ]
-    best, least, worse = None, math.inf, 0
+    found: list[tuple[float, FirstSheets]] = []
+    least, worse = math.inf, 0
     for slabs in choices:
         sheets = first_sheets(gaussians, slabs, cameras, limits)
         steps = fitting_steps(sheets, limits.bytes)
@@ -93,14 +100,13 @@ def most_alike(
         shown = Sheets(stored=sheets.stored, texels=stored)
         error = sum(_error(shown, slabs, *picture) for picture in pictures) / len(pictures)
         _log.debug("%d slabs: mean square error %.5f", slabs.num_slabs, error)
-        if best is None or error < least:
-            best = FirstSheets(slabs=slabs, sheets=sheets, steps=steps)
-            least, worse = error, 0
-        else:
-            worse += 1
+        worse = 0 if error < least else worse + 1
+        least = min(least, error)
+        found.append((error, FirstSheets(slabs=slabs, sheets=sheets, steps=steps)))
+        found = [one for one in found if one[0] <= ABOUT_AS_ALIKE * least]
         if worse == 2:
             break
-    assert best is not None
+    best = found[0][1]
     slabs, sheets = best.slabs, best.sheets
     sizes = f"{slabs.num_planes} sheets of {sheets.columns} x {sheets.rows}"
     _log.info("%d slabs of %s, %d tiles", slabs.num_slabs, sizes, sheets.num_tiles)
