@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
@@ -22,6 +23,7 @@ from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
 from scene4d.representations.light_slabs.first_sheets import (
+    FirstSheets,
     SheetLimits,
     most_alike,
     visitors,
@@ -35,7 +37,12 @@ from scene4d.representations.light_slabs.placement import (
 from scene4d.representations.light_slabs.planes import PlanesShape, rounded
 from scene4d.representations.light_slabs.sheets import Sheets, seen_by
 from scene4d.representations.light_slabs.slabs import Slabs
-from scene4d.representations.light_slabs.stored_sheets import RoundedTexels, fitting_steps
+from scene4d.representations.light_slabs.stored_sheets import (
+    FINEST,
+    FREQUENCIES,
+    RoundedTexels,
+    fitting_steps,
+)
 from scene4d.representations.plane_lookup import lookup_planes
 
 if TYPE_CHECKING:
@@ -70,7 +77,9 @@ class LightSlabsSettings:
     opaque: bool = True
     """Training starts from an opaque picture."""
     sheets_lr: float = 3e-3
-    sheet_steps: Sequence[Sequence[int]] = ()
+    sheet_steps: Sequence[Sequence[int]] = field(
+        default_factory=lambda: steps_for(FINEST, FREQUENCIES).tolist()
+    )
     """[4, frequencies]: of what sheets hold, as it is stored."""
     sheet_bytes: float = 0.0
     """Of a bundle for sheets, about: when rounding starts, the steps become such; 0: they stay."""
@@ -243,7 +252,7 @@ class LightSlabs(Representation):
         """Untrained, placed by the scene's training cameras and what is known of its surfaces."""
         cameras = scene.train_cameras()
         content = find_content(scene, teacher)
-        slabs, sheets, steps = _placed(cameras, content, options, teacher)
+        slabs, first = _placed(cameras, content, options, teacher)
         shape, decoder = sizes(options, slabs)
         centre = content.points.median(dim=0).values
         radius = float((content.points - centre).norm(dim=-1).median())
@@ -253,18 +262,19 @@ class LightSlabs(Representation):
             quantise_at=options.quantise_at,
             bits=options.bits,
             content_radius=max(radius, 1e-6),
-            opaque=sheets is None and not content.bounded,
+            opaque=first is None and not content.bounded,
             sheets_lr=options.sheets_lr,
-            sheet_steps=steps,
             sheet_bytes=options.max_mb * 1e6 * SHEETS_SHARE,
         )
+        if first is not None:
+            settings = replace(settings, sheet_steps=first.steps.tolist())
         return cls(
             slabs=slabs,
             planes=shape,
             decoder=decoder,
             settings=settings,
             content_centre=centre,
-            sheets=sheets,
+            sheets=None if first is None else first.sheets,
             generator=generator,
         )
 
@@ -379,12 +389,11 @@ def _placed(
     content: Content,
     options: LightSlabMethod,
     teacher: Representation | None,
-) -> tuple[Slabs, Sheets | None, Sequence[Sequence[int]]]:
-    """Slabs, and where there is a teacher to make them of, their first sheets and the steps of
-    their frequencies."""
+) -> tuple[Slabs, FirstSheets | None]:
+    """Slabs, and their first sheets where there is a teacher to make them of."""
     make = partial(place_slabs, cameras, content, num_planes=options.depths)
     if teacher is None or not options.sheets:
-        return make(kind=options.placement, count=options.max_slabs), None, ()
+        return make(kind=options.placement, count=options.max_slabs), None
     taught = options.teaching
     limits = SheetLimits(
         bytes=options.max_mb * 1e6 * SHEETS_SHARE,
@@ -398,7 +407,7 @@ def _placed(
     around = visitors(cameras, limits.spread)
     choices = (make(kind=kind, count=count, around=around) for count in numbers)
     found = most_alike(teacher, cameras, limits, choices)
-    return found.slabs, found.sheets, found.steps.tolist()
+    return found.slabs, found
 
 
 def _saved_sheets(tensors: Mapping[str, Tensor]) -> Sheets | None:
