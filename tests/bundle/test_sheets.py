@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from scene4d.bundle import coding
 from scene4d.bundle.arrays import CodedArray
 from scene4d.bundle.coding import decode_scene, encode_scene
 from scene4d.bundle.container import open_bundle
@@ -24,6 +25,7 @@ from scene4d.bundle.sheets import (
     sheets_of,
 )
 from scene4d.bundle.splats import bundle_writer
+from scene4d.bundle.tables import MAX_TABLES, Tables
 from scene4d.bundle.tile_transform import frequency_codes, steps_for, texel_codes
 from scene4d.errors import DataError
 from scene4d.splat_cloud import SplatCloud
@@ -245,3 +247,20 @@ def test_people_are_told_of_sheets():
         f" {len(sheets.texels)} of their tiles stored"
     )
     assert decode_light_slab(open_bundle(GOOD / "lightslab_one.s4d")).sheets is None
+
+
+def test_tables_stay_within_what_a_file_may_have(monkeypatch):
+    """196 channels whose contexts all pay."""
+    count, rng = 6000, np.random.default_rng(0)
+    spread = np.exp(np.sin(np.arange(count) / 500)[:, None] + rng.normal(size=(count, 1)))
+    codes = np.rint(rng.normal(size=(count, 196)) * spread).clip(-300, 300).astype(np.int32)
+    array = CodedArray(name="many", codes=np.asfortranarray(codes), stage=0, stream="many")
+
+    def number() -> int:
+        coded = encode_scene(None, [array])
+        return len(Tables.from_bytes(coded.members[coded.manifest["tables"]]))
+
+    wanted = number()
+    assert 500 < wanted <= MAX_TABLES
+    monkeypatch.setattr(coding, "MAX_TABLES", 300)
+    assert 196 < number() <= 300

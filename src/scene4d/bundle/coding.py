@@ -36,7 +36,7 @@ from scene4d.bundle.positions import (
     plan_positions,
 )
 from scene4d.bundle.rans import RansDecoder, RansEncoder
-from scene4d.bundle.tables import Tables
+from scene4d.bundle.tables import MAX_TABLES, Tables
 from scene4d.errors import DataError
 
 TABLES_MEMBER = "tables.bin"
@@ -142,6 +142,7 @@ def _fit_arrays(
 ) -> tuple[list[CodedArray], dict[str, float]]:
     known: dict[str, np.ndarray] = {}
     fitted, sizes = [], {}
+    left = sum(array.codes.shape[1] for array in arrays)
     for array in arrays:
         columns = array.columns()
         known |= columns
@@ -152,7 +153,9 @@ def _fit_arrays(
             model, cost = fit_channel(
                 name, known, candidates, builder,
                 starts if array.stage is None else (0,), running,
+                most=max(1, (MAX_TABLES - len(builder)) // left),  # a file has no more
             )  # fmt: skip
+            left -= 1
             models.append(model)
             total += cost
         fitted.append(replace(array, models=tuple(models)))

@@ -8,6 +8,7 @@ on integers, so that every machine decodes the same codes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -122,6 +123,9 @@ class TableBuilder:
             self._tables.extend(made)
         return self._known[key]
 
+    def __len__(self) -> int:
+        return len(self._tables)
+
     def build(self) -> Tables:
         """All tables so far."""
         return Tables(self._tables)
@@ -175,8 +179,11 @@ def fit_channel(
     builder: TableBuilder,
     starts: Sequence[int] = (0,),
     running: RunningSum | None = None,
+    *,
+    most: int = _JOINT**2,
 ) -> tuple[ChannelModel, float]:
-    """The cheapest model among no context, ``candidates`` and the previous symbol; size in bits.
+    """The cheapest model among no context, ``candidates`` and the previous symbol, of at most
+    ``most`` tables; size in bits.
 
     Edges are put at quantiles of the context's value; neighbouring tables are merged while that
     saves more in tables than it costs in codes. The best candidate and the previous symbol are
@@ -190,7 +197,7 @@ def fit_channel(
     size = int(symbols.max()) + 1 if len(codes) else 1
     model = ChannelModel(low=low, low_bits=low_bits)
     if len(codes):
-        model = _choose_context(model, symbols, columns, candidates, starts)
+        model = _choose_context(model, symbols, columns, candidates, starts, most)
     context = None
     if model.context is not None:
         context = (running or RunningSum()).rows(model.context, columns)
@@ -207,9 +214,11 @@ def _choose_context(
     columns: Mapping[str, np.ndarray],
     candidates: Sequence[Context],
     starts: Sequence[int],
+    most: int,
 ) -> ChannelModel:
     """``model`` with the context and edges of the previous symbol that pay most."""
     size = int(symbols.max()) + 1
+    alone, jointly = min(MAX_CONTEXTS, most), min(_JOINT, math.isqrt(most))
     stride = max(1, len(symbols) // _FIT_ITEMS)
     sample = symbols[::stride].astype(np.int64)
     before = _before(symbols, starts)[::stride].astype(np.int64)
@@ -218,18 +227,18 @@ def _choose_context(
     for candidate in candidates:
         thinned = {channel: columns[channel][::stride] for channel in candidate.channels}
         value = candidate.value(thinned)
-        edges, cost = _fit_edges(value, sample, size, stride)
+        edges, cost = _fit_edges(value, sample, size, stride, most=alone)
         if edges and cost < context_cost:
             context_cost, best_context = cost, (replace(candidate, edges=edges), value)
     if best_context is not None and context_cost < best_cost:
         best_cost, best = context_cost, replace(model, context=best_context[0])
-    edges, cost = _fit_edges(before, sample, size, stride)
+    edges, cost = _fit_edges(before, sample, size, stride, most=alone)
     if edges and cost < best_cost:
         best_cost, best = cost, replace(model, previous=edges)
     if edges and best_context is not None:
         context, value = best_context
-        coarse, _ = _fit_edges(value, sample, size, stride, most=_JOINT)
-        edges, _ = _fit_edges(before, sample, size, stride, most=_JOINT)
+        coarse, _ = _fit_edges(value, sample, size, stride, most=jointly)
+        edges, _ = _fit_edges(before, sample, size, stride, most=jointly)
         joint = replace(model, context=replace(context, edges=coarse), previous=edges)
         rows = bins(value, np.asarray(coarse, dtype=np.int64)).astype(np.int64)
         rows = rows * (len(edges) + 1) + bins(before, np.asarray(edges, dtype=np.int64))
@@ -240,7 +249,7 @@ def _choose_context(
 
 
 def _fit_edges(
-    values: np.ndarray, symbols: np.ndarray, size: int, stride: int, most: int = MAX_CONTEXTS
+    values: np.ndarray, symbols: np.ndarray, size: int, stride: int, *, most: int
 ) -> tuple[tuple[int, ...], float]:
     """Edges of at most ``most`` bins of a context, and the size in bits that they give."""
     edges = _candidate_edges(values)
