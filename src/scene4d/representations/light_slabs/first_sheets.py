@@ -40,13 +40,17 @@ COARSER = (0.3, 0.05, 0.0)
 """Largest shares at and below which a tile is one level coarser: less of its error is seen."""
 ABOUT_AS_ALIKE = 1.26
 """Mean square errors within this factor: 1 dB."""
+WORTH_ANOTHER = 1.12
+"""The search ends after two numbers that are not better by this factor: 0.5 dB."""
 MOST_ACROSS = 1024
 """Texels of a sheet along an axis."""
 _MOST_VIEWS = 60
 _POINTS = 200_000
 _PICTURES = 10
-_COARSE = 3.0
-"""How many times coarser sheets are whose tiles are counted first."""
+_TOLD_BY = 3
+"""Slabs by which tiles are counted before all are drawn."""
+_EVERY = 8
+"""Pixel by which it is told how much of tiles is seen: about one in each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,7 @@ def most_alike(
         shown = Sheets(stored=sheets.stored, texels=stored)
         error = sum(_error(shown, slabs, *picture) for picture in pictures) / len(pictures)
         _log.debug("%d slabs: mean square error %.5f", slabs.num_slabs, error)
-        worse = 0 if error < least else worse + 1
+        worse = 0 if error < least / WORTH_ANOTHER else worse + 1
         least = min(least, error)
         found.append((error, FirstSheets(slabs=slabs, sheets=sheets, steps=steps)))
         found = [one for one in found if one[0] <= ABOUT_AS_ALIKE * least]
@@ -127,26 +131,40 @@ def first_sheets(
 ) -> Sheets:
     """Sheets that show the Gaussians, as fine as the limits' scale or as fine as all tiles with
     anything on them are within the limit: what is left out is a hole beside the capture's path."""
-    scale = limits.scale
-    # Coarse ones tell about how many tiles there will be, without the memory for them.
-    expected = _COARSE**2 * _at_scale(gaussians, slabs, cameras, scale / _COARSE).num_tiles
-    scale *= min(1.0, (2 * limits.tiles / max(1, expected)) ** 0.5)
-    while True:
-        sheets = _at_scale(gaussians, slabs, cameras, scale)
-        count = sheets.num_tiles
-        if count <= limits.tiles * 1.1 or min(sheets.rows, sheets.columns) <= 2 * TILE:
-            break
-        scale *= min(0.95, (limits.tiles / count) ** 0.5)
+    scale = _fitting_scale(gaussians, slabs, cameras, limits)
+    sheets = _at_scale(gaussians, slabs, cameras, scale, range(slabs.num_slabs))
     share = _most_seen(sheets, slabs, visitors(cameras, limits.spread))
     sheets.levels.copy_(torch.stack([share <= least for least in COARSER]).sum(dim=0))
     return _only(sheets, _foremost(share, sheets, limits.tiles))
 
 
+def _fitting_scale(
+    gaussians: GaussianSplats, slabs: Slabs, cameras: Sequence[Camera], limits: SheetLimits
+) -> float:
+    """At which there are about as many tiles as are allowed, told by some of the slabs."""
+    some = range(0, slabs.num_slabs, max(1, slabs.num_slabs // _TOLD_BY))
+    scale = limits.scale
+    while True:
+        drawn = _at_scale(gaussians, slabs, cameras, scale, some)
+        count = drawn.num_tiles * slabs.num_slabs / len(some)
+        if count <= limits.tiles * 1.05 or min(drawn.rows, drawn.columns) <= 2 * TILE:
+            return scale
+        scale *= min(0.95, (limits.tiles / count) ** 0.5)
+
+
 def _at_scale(
-    gaussians: GaussianSplats, slabs: Slabs, cameras: Sequence[Camera], scale: float
+    gaussians: GaussianSplats,
+    slabs: Slabs,
+    cameras: Sequence[Camera],
+    scale: float,
+    chosen: Sequence[int],
 ) -> Sheets:
-    """All tiles with anything on them, at ``scale`` texels for a pixel."""
-    return _drawn(gaussians, slabs, _size(slabs, cameras, scale), _focal(cameras))
+    """All tiles of some slabs with anything on them, at ``scale`` texels for a pixel, as sharp as
+    the cameras' pictures."""
+    size, focal = _size(slabs, cameras, scale), float(_focal(cameras)[0])
+    drawn = list(_drawn_slabs(gaussians, slabs, size, focal, chosen))
+    stored = torch.stack([full for full, _ in drawn])
+    return Sheets(stored=stored, texels=torch.cat([texels for _, texels in drawn]))
 
 
 def _foremost(share: Float[Tensor, "tiles"], sheets: Sheets, most: int) -> Bool[Tensor, "tiles"]:
@@ -192,15 +210,6 @@ def _size(slabs: Slabs, cameras: Sequence[Camera], scale: float) -> tuple[int, i
 def _focal(cameras: Sequence[Camera]) -> Float[Tensor, "2"]:
     """Of the cameras, the median, in pixels across and down."""
     return torch.stack([torch.stack([c.K[0, 0], c.K[1, 1]]) for c in cameras]).median(dim=0).values
-
-
-def _drawn(
-    gaussians: GaussianSplats, slabs: Slabs, size: tuple[int, int], focal: Float[Tensor, "2"]
-) -> Sheets:
-    """Tiles with anything on them, as sharp as pictures of this focal length."""
-    drawn = list(_drawn_slabs(gaussians, slabs, size, float(focal[0]), range(slabs.num_slabs)))
-    stored = torch.stack([full for full, _ in drawn])
-    return Sheets(stored=stored, texels=torch.cat([texels for _, texels in drawn]))
 
 
 def _drawn_slabs(
@@ -271,11 +280,13 @@ def _tiles(sheet: Float[Tensor, "rows columns 4"]) -> Float[Tensor, "down across
 
 
 def _most_seen(sheets: Sheets, slabs: Slabs, cameras: Sequence[Camera]) -> Float[Tensor, "tiles"]:
-    """The largest share of each tile in any ray of the cameras, every fourth pixel's."""
+    """The largest share of each tile in any ray of the cameras, of some pixels."""
     most = torch.zeros(sheets.num_tiles)
     for camera in cameras:
         rays = camera_rays(replace(camera.to("cpu"), distortion=None))
-        origins, directions = (r[::4, ::4].reshape(-1, 3) for r in (rays.origins, rays.directions))
+        origins, directions = (
+            r[::_EVERY, ::_EVERY].reshape(-1, 3) for r in (rays.origins, rays.directions)
+        )
         found = slabs(origins, directions)
         most = torch.maximum(most, sheets.most_seen(found.coordinates, found.slab))
     return most
