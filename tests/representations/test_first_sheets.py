@@ -157,6 +157,17 @@ def test_sheets_are_as_fine_as_the_pictures_times_the_scale_and_not_finer_than_a
         assert (sheets.columns, sheets.rows) == (columns, columns)
 
 
+def test_there_are_no_more_places_than_a_bundle_may_have(monkeypatch):
+    """However few of them have a tile."""
+    slabs, one = aligned()
+    few = splats_at((0.0, 0.0, -4.0), size=0.05, radius=0.02)
+    assert first_sheets(few, slabs, [one], ROOMY).stored.numel() == 6 * 64
+    monkeypatch.setattr("scene4d.representations.light_slabs.first_sheets.MAX_PLACES", 200)
+    sheets = first_sheets(few, slabs, [one], ROOMY)
+    assert 6 * 16 <= sheets.stored.numel() <= 200
+    assert sheets.num_tiles > 0
+
+
 def test_more_tiles_look_more_like_the_teacher():
     slabs, one = aligned()
     with torch.no_grad():

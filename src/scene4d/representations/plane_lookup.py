@@ -122,7 +122,7 @@ def lookup_planes(
     coordinates: Float[Tensor, "rays axes"],
     table: Float[Tensor, "texels features"],
     planes: PlaneSet,
-    slab: Int[Tensor, "rays"] | None = None,
+    slab: Int[Tensor, " rays"] | None = None,
 ) -> Float[Tensor, "rays width"]:
     """Features at ``coordinates`` in [-1, 1], whose ends are the centres of the outermost texels;
     beyond them, the border's. Plane after plane, bilinear within each.
@@ -145,7 +145,7 @@ def reference_lookup(
     coordinates: Float[Tensor, "rays axes"],
     table: Float[Tensor, "texels features"],
     planes: PlaneSet,
-    slab: Int[Tensor, "rays"] | None = None,
+    slab: Int[Tensor, " rays"] | None = None,
 ) -> Float[Tensor, "rays width"]:
     """The definition of :func:`lookup_planes`: grid_sample, plane by plane, slab by slab."""
     _check(coordinates, table, planes, slab)
@@ -190,7 +190,7 @@ class _Lookup(torch.autograd.Function):
         ctx.planes = planes
         ctx.save_for_backward(coordinates, table, slab)
         out = np.empty((len(coordinates), planes.width), dtype=np.float32)
-        forward, _, _ = _kernels(planes.features)
+        forward = _forward_kernel(planes.features)
         flat = out.reshape(-1)
         forward(_array(coordinates), _array(table).reshape(-1), _array(slab), planes.layout(), flat)
         return torch.from_numpy(out)
@@ -201,14 +201,16 @@ class _Lookup(torch.autograd.Function):
         coordinates, table, slab = ctx.saved_tensors
         layout, grad = ctx.planes.layout(), _array(grad)
         places, slabs = _array(coordinates), _array(slab)
-        _, backward, backward_coordinates = _kernels(ctx.planes.features)
+        features = ctx.planes.features
         d_coordinates = d_table = None
         if ctx.needs_input_grad[0]:
             d_coordinates = torch.zeros(coordinates.shape)
-            backward_coordinates(places, _array(table), slabs, layout, grad, d_coordinates.numpy())
+            into = d_coordinates.numpy()
+            _coordinates_kernel(features)(places, _array(table), slabs, layout, grad, into)
         if ctx.needs_input_grad[1]:
             d_table = torch.zeros(table.shape)
             flat = d_table.numpy().reshape(-1)
+            backward = _backward_kernel(features)
             backward(places, slabs, layout, grad.reshape(-1), numba.get_num_threads(), flat)
         return d_coordinates, d_table, None, None
 
@@ -257,14 +259,14 @@ def _add_four(values, i, weight, g0, g1, g2, g3):
     values[i], values[i + _U1], values[i + _U2], values[i + _U3] = v0, v1, v2, v3
 
 
-@cache
-def _kernels(features: int) -> tuple[Any, Any, Any]:
-    """The look-up, its backward in the table, and in the coordinates.
+# Each kernel is compiled for one number of features, a constant that the compiler unrolls. Features
+# are read four at a time before any is written: otherwise the compiler, which cannot know that
+# arrays do not overlap, would make no vectors of them.
 
-    Compiled for one number of features, a constant that the compiler unrolls. Features are read
-    four at a time before any is written: otherwise the compiler, which cannot know that arrays do
-    not overlap, would make no vectors of them.
-    """
+
+@cache
+def _forward_kernel(features: int) -> Any:
+    """The look-up."""
     in_fours = features // 4 * 4
 
     @njit(parallel=True, **_OPTIONS)
@@ -299,6 +301,14 @@ def _kernels(features: int) -> tuple[Any, Any, Any]:
                     upper = w00 * table[i00 + f] + w01 * table[i01 + f]
                     out[first + f] = upper + w10 * table[i10 + f] + w11 * table[i11 + f]
 
+    return forward
+
+
+@cache
+def _backward_kernel(features: int) -> Any:
+    """The look-up's gradient in the table."""
+    in_fours = features // 4 * 4
+
     @njit(parallel=True, **_OPTIONS)
     @no_type_check
     def backward(coordinates, slab, layout, grad, groups, d_table):
@@ -332,6 +342,13 @@ def _kernels(features: int) -> tuple[Any, Any, Any]:
                         d_table[i10 + f] += w10 * g
                         d_table[i11 + f] += w11 * g
 
+    return backward
+
+
+@cache
+def _coordinates_kernel(features: int) -> Any:
+    """The look-up's gradient in the coordinates."""
+
     @njit(parallel=True, **_OPTIONS)
     @no_type_check
     def backward_coordinates(coordinates, table, slab, layout, grad, d_coordinates):
@@ -352,4 +369,4 @@ def _kernels(features: int) -> tuple[Any, Any, Any]:
                 d_coordinates[n, a] += sx * ((d01 - d00) * gy + (d11 - d10) * fy)
                 d_coordinates[n, b] += sy * ((d10 - d00) * gx + (d11 - d01) * fx)
 
-    return forward, backward, backward_coordinates
+    return backward_coordinates

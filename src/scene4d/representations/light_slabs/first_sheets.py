@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from scene4d.bundle.sheets import MAX_PLACES
 from scene4d.cameras.between import CamerasBetween, Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
@@ -141,15 +142,18 @@ def first_sheets(
 def _fitting_scale(
     gaussians: GaussianSplats, slabs: Slabs, cameras: Sequence[Camera], limits: SheetLimits
 ) -> float:
-    """At which there are about as many tiles as are allowed, told by some of the slabs."""
+    """At which there are about as many tiles as are allowed, told by some of the slabs, and no more
+    places of tiles than a bundle may have."""
     some = range(0, slabs.num_slabs, max(1, slabs.num_slabs // _TOLD_BY))
     scale = limits.scale
     while True:
         drawn = _at_scale(gaussians, slabs, cameras, scale, some)
-        count = drawn.num_tiles * slabs.num_slabs / len(some)
-        if count <= limits.tiles * 1.05 or min(drawn.rows, drawn.columns) <= 2 * TILE:
+        share = slabs.num_slabs / len(some)
+        tiles, places = share * drawn.num_tiles, share * drawn.stored.numel()
+        over = max(tiles / (1.05 * limits.tiles), places / MAX_PLACES)
+        if over <= 1 or min(drawn.rows, drawn.columns) <= 2 * TILE:
             return scale
-        scale *= min(0.95, (limits.tiles / count) ** 0.5)
+        scale *= min(0.95, over**-0.5)
 
 
 def _at_scale(
@@ -167,7 +171,7 @@ def _at_scale(
     return Sheets(stored=stored, texels=torch.cat([texels for _, texels in drawn]))
 
 
-def _foremost(share: Float[Tensor, "tiles"], sheets: Sheets, most: int) -> Bool[Tensor, "tiles"]:
+def _foremost(share: Float[Tensor, " tiles"], sheets: Sheets, most: int) -> Bool[Tensor, " tiles"]:
     """At most ``most`` tiles: those that are seen most of, then those that are fullest."""
     if len(share) <= most:
         return torch.ones_like(share, dtype=torch.bool)
@@ -207,7 +211,7 @@ def _size(slabs: Slabs, cameras: Sequence[Camera], scale: float) -> tuple[int, i
     return columns, rows
 
 
-def _focal(cameras: Sequence[Camera]) -> Float[Tensor, "2"]:
+def _focal(cameras: Sequence[Camera]) -> Float[Tensor, " 2"]:
     """Of the cameras, the median, in pixels across and down."""
     return torch.stack([torch.stack([c.K[0, 0], c.K[1, 1]]) for c in cameras]).median(dim=0).values
 
@@ -231,7 +235,7 @@ def _drawn_slabs(
         yield torch.stack(stored), torch.cat(texels)
 
 
-def _slices(gaussians: GaussianSplats, slabs: Slabs, slab: int) -> list[Bool[Tensor, "n"]]:
+def _slices(gaussians: GaussianSplats, slabs: Slabs, slab: int) -> list[Bool[Tensor, " n"]]:
     """Which Gaussians are nearest to each plane of a slab, in disparity."""
     depth = (gaussians.gaussians["means"] - slabs.viewpoints[slab]) @ slabs.rotations[slab, 2]
     disparity = 1 / depth.clamp_min(1e-9)
@@ -255,7 +259,7 @@ def _plane_camera(slabs: Slabs, slab: int, plane: int, size: tuple[int, int]) ->
 
 
 def _picture(
-    gaussians: GaussianSplats, chosen: Bool[Tensor, "n"], camera: Camera, focal: float
+    gaussians: GaussianSplats, chosen: Bool[Tensor, " n"], camera: Camera, focal: float
 ) -> Float[Tensor, "rows columns 4"]:
     """A slice, blurred by as much as a pixel of a picture of this focal length blurs it: by less
     Gaussians get thinner than they are in the pictures that they were fitted to."""
@@ -279,7 +283,7 @@ def _tiles(sheet: Float[Tensor, "rows columns 4"]) -> Float[Tensor, "down across
     return sheet.view(rows // TILE, TILE, columns // TILE, TILE, 4).transpose(1, 2)
 
 
-def _most_seen(sheets: Sheets, slabs: Slabs, cameras: Sequence[Camera]) -> Float[Tensor, "tiles"]:
+def _most_seen(sheets: Sheets, slabs: Slabs, cameras: Sequence[Camera]) -> Float[Tensor, " tiles"]:
     """The largest share of each tile in any ray of the cameras, of some pixels."""
     most = torch.zeros(sheets.num_tiles)
     for camera in cameras:
@@ -305,7 +309,7 @@ def between(cameras: Sequence[Camera], spread: Spread, count: int, seed: int) ->
     return [replace(drawn.draw(generator), distortion=None) for _ in range(count)]
 
 
-def _only(sheets: Sheets, kept: Bool[Tensor, "tiles"]) -> Sheets:
+def _only(sheets: Sheets, kept: Bool[Tensor, " tiles"]) -> Sheets:
     stored = sheets.stored.clone()
     stored[sheets.stored] = kept
     return Sheets(stored=stored, texels=sheets.texels.detach()[kept], levels=sheets.levels[kept])

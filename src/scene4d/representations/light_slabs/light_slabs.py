@@ -99,7 +99,7 @@ class LightSlabs(Representation):
         planes: PlanesShape,
         decoder: DecoderShape,
         settings: LightSlabsSettings,
-        content_centre: Float[Tensor, "3"],
+        content_centre: Float[Tensor, " 3"],
         sheets: Sheets | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -122,7 +122,7 @@ class LightSlabs(Representation):
         self.progress = 0.0
 
     def render(
-        self, camera: Camera, *, background: Float[Tensor, "3"] | None = None, depth: bool = False
+        self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, depth: bool = False
     ) -> Render:
         """The picture at ``camera``; where no training camera saw such rays, the background.
 

@@ -36,7 +36,7 @@ class LightSlabMethod(Method):
     """Slabs at clusters of cameras (auto, with sheets), one along the cameras or clusters of
     viewing directions (auto, without), or the faces of a cube."""
     max_slabs: int = 48
-    """At clusters of cameras, at most."""
+    """At clusters of cameras, at most: 1 to 64."""
     depths: int | None = None
     """Parallel planes of a slab, 2 to 64, by default as many as parallax asks for; LightSpeed has
     2."""
@@ -45,8 +45,8 @@ class LightSlabMethod(Method):
     sheet_scale: float = 1.5
     """Its texels for a pixel of the photographs, along an axis, at most."""
     max_tiles: int = 196_608
-    """Of 8 x 8 texels that are stored, at most, 200,000 or fewer: 256 bytes each while it is shown,
-    and ten times that in training."""
+    """Of 8 x 8 texels that are stored, at most, 200,000 or fewer: about 0.3 kB each while it is
+    shown, 6 kB in training."""
     sheets_lr: float = 3e-3
     featured: int = 8
     """How many of a slab's planes have features for the decoder."""
@@ -90,8 +90,9 @@ class LightSlabMethod(Method):
         wrong = [f"{n} is {getattr(self, n)}" for n, v in least.items() if getattr(self, n) < v]
         if self.depths is not None and not 2 <= self.depths <= 64:  # bundles have no more
             wrong.append(f"depths is {self.depths}")
-        if not 1 <= self.max_tiles <= 200_000:  # as above
-            wrong.append(f"max_tiles is {self.max_tiles}")
+        # Bundles have no more of either.
+        wrong += [f"max_slabs is {self.max_slabs}"] if self.max_slabs > 64 else []
+        wrong += [] if 1 <= self.max_tiles <= 200_000 else [f"max_tiles is {self.max_tiles}"]
         wrong += [f"bits is {self.bits}"] if not 2 <= self.bits <= 8 else []
         wrong += [f"samples is {self.samples}"] if self.samples not in (1, 2, 4) else []
         if self.samples > 2 ** len(self.channels):

@@ -281,7 +281,7 @@ def _kmeans(directions: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "coun
     return centres
 
 
-def clusters(points: Float[Tensor, "n dims"], count: int) -> Int[Tensor, "n"]:
+def clusters(points: Float[Tensor, "n dims"], count: int) -> Int[Tensor, " n"]:
     """The cluster of each point by k-means, started with the farthest ones: the same every time."""
     chosen = [int((points - points.mean(dim=0)).norm(dim=1).argmin())]
     while len(chosen) < count:
@@ -295,7 +295,7 @@ def clusters(points: Float[Tensor, "n dims"], count: int) -> Int[Tensor, "n"]:
     return torch.cdist(points, centres).argmin(dim=1)
 
 
-def _frame(axis: Float[Tensor, "3"], up: Tensor) -> Float[Tensor, "3 3"]:
+def _frame(axis: Float[Tensor, " 3"], up: Tensor) -> Float[Tensor, "3 3"]:
     """Rows right, down, and ``axis``; upright unless the axis is vertical."""
     forward = normalize(axis.double(), dim=0)
     up = up.double()
@@ -306,8 +306,8 @@ def _frame(axis: Float[Tensor, "3"], up: Tensor) -> Float[Tensor, "3 3"]:
 
 
 def _depths(
-    middle: Float[Tensor, "3"], content: Content, axis: Float[Tensor, "3"]
-) -> tuple[Float[Tensor, "3"], Float[Tensor, "m"]]:
+    middle: Float[Tensor, " 3"], content: Content, axis: Float[Tensor, " 3"]
+) -> tuple[Float[Tensor, " 3"], Float[Tensor, " m"]]:
     """A slab's viewpoint, and the depths of its content from there along the axis, all above 0.
 
     ``middle`` is the mean origin of the slab's rays. Where nothing lies behind the content, the
@@ -326,8 +326,8 @@ def _depths(
 
 
 def _ahead(
-    viewpoint: Float[Tensor, "3"], content: Content, axis: Float[Tensor, "3"]
-) -> Float[Tensor, "m"]:
+    viewpoint: Float[Tensor, " 3"], content: Content, axis: Float[Tensor, " 3"]
+) -> Float[Tensor, " m"]:
     """Depths along the axis of the content ahead of a viewpoint, all above 0."""
     offsets = content.points - viewpoint
     z = offsets @ axis
@@ -337,7 +337,7 @@ def _ahead(
     return ahead.clamp(float(ahead.quantile(_TRIM)), float(ahead.quantile(1 - _TRIM)))
 
 
-def _spaced(depths: Float[Tensor, "m"], count: int) -> Float[Tensor, "count"]:
+def _spaced(depths: Float[Tensor, " m"], count: int) -> Float[Tensor, " count"]:
     """Rising disparities from the farthest to the nearest depth: half way between even ones and
     such that each has as much content, as parallax asks for the former and resolution for the
     latter."""

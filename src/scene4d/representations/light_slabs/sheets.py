@@ -57,7 +57,7 @@ class Sheets(nn.Module):
         *,
         stored: Bool[Tensor, "slabs planes down across"],
         texels: Float[Tensor, "tiles 8 8 4"],
-        levels: Shaped[Tensor, "tiles"] | None = None,
+        levels: Shaped[Tensor, " tiles"] | None = None,
     ) -> None:
         """``texels``, 0 to 1, and ``levels``, by default 0: tile by tile in the order of
         ``stored``."""
@@ -91,7 +91,7 @@ class Sheets(nn.Module):
     def forward(
         self,
         coordinates: Float[Tensor, "pairs axes"],
-        slab: Int[Tensor, "pairs"],
+        slab: Int[Tensor, " pairs"],
         depths: Float[Tensor, "slabs planes"],
         *,
         texels: Float[Tensor, "tiles 8 8 4"] | None = None,
@@ -110,8 +110,8 @@ class Sheets(nn.Module):
 
     @torch.no_grad()
     def most_seen(
-        self, coordinates: Float[Tensor, "pairs axes"], slab: Int[Tensor, "pairs"]
-    ) -> Float[Tensor, "tiles"]:
+        self, coordinates: Float[Tensor, "pairs axes"], slab: Int[Tensor, " pairs"]
+    ) -> Float[Tensor, " tiles"]:
         """The largest share that any texel of each tile has in one of these rays."""
         groups = numba.get_num_threads()
         most = np.zeros((groups, self.num_tiles), dtype=np.float32)
@@ -134,7 +134,7 @@ def seen_by(
     return empty.index_add(0, rays.ray, values * rays.weight[:, None])
 
 
-def _numbered(stored: Bool[Tensor, "*places"]) -> Int[Tensor, "*places"]:
+def _numbered(stored: Bool[Tensor, " *places"]) -> Int[Tensor, " *places"]:
     flat = stored.flatten()
     number = flat.cumsum(0, dtype=torch.int32) - 1
     return torch.where(flat, number, -1).to(torch.int32).view(stored.shape)
@@ -143,7 +143,7 @@ def _numbered(stored: Bool[Tensor, "*places"]) -> Int[Tensor, "*places"]:
 def reference_composite(
     coordinates: Float[Tensor, "pairs axes"],
     texels: Float[Tensor, "tiles 8 8 4"],
-    slab: Int[Tensor, "pairs"],
+    slab: Int[Tensor, " pairs"],
     place: Int[Tensor, "slabs planes down across"],
     depths: Float[Tensor, "slabs planes"],
 ) -> Float[Tensor, "pairs 5"]:

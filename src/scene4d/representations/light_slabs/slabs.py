@@ -41,17 +41,17 @@ LEAST_INSIDE = 1e-6
 class SlabRays:
     """Pairs of a ray and a slab that has a say in it; each ray has at least one pair."""
 
-    ray: Int[Tensor, "pairs"]
-    slab: Int[Tensor, "pairs"]
-    weight: Float[Tensor, "pairs"]
+    ray: Int[Tensor, " pairs"]
+    slab: Int[Tensor, " pairs"]
+    weight: Float[Tensor, " pairs"]
     """The pairs of one ray sum to 1."""
     coordinates: Float[Tensor, "pairs axes"]
     """On the slab's planes in turn, x before y, each -1 to 1 within the range of the cameras."""
-    coverage: Float[Tensor, "rays"]
+    coverage: Float[Tensor, " rays"]
     """1: the kind of ray that the cameras saw; 0: nobody knows."""
-    start: Float[Tensor, "pairs"]
+    start: Float[Tensor, " pairs"]
     """Depth of the ray's origin along the slab's axis, from its viewpoint."""
-    climb: Float[Tensor, "pairs"]
+    climb: Float[Tensor, " pairs"]
     """Depth along the slab's axis that the ray gains on its unit length; 1 if it is parallel."""
 
 
@@ -165,7 +165,7 @@ class Slabs(nn.Module):
 
     def least_parallax(
         self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
-    ) -> Float[Tensor, "rays"]:
+    ) -> Float[Tensor, " rays"]:
         """How far apart a ray's positions on the first and the last plane are, as tangents, in the
         slab where that is least; infinite for rays that are parallel to all."""
         columns = []
@@ -178,7 +178,7 @@ class Slabs(nn.Module):
         rotation, viewpoint = self.rotations[slab], self.viewpoints[slab]
         return local_rays(origins.detach(), directions.detach(), rotation, viewpoint)
 
-    def _parallax(self, slab: int, way: LocalRays) -> Float[Tensor, "rays"]:
+    def _parallax(self, slab: int, way: LocalRays) -> Float[Tensor, " rays"]:
         return way.misses() * (self.disparities[slab, -1] - self.disparities[slab, 0])
 
     def _weights(self, origins: Tensor, directions: Tensor) -> Float[Tensor, "rays slabs"]:
@@ -213,20 +213,20 @@ class LocalRays:
 
     at: Float[Tensor, "n 2"]
     """Right and down of the origin from the viewpoint."""
-    start: Float[Tensor, "n"]
+    start: Float[Tensor, " n"]
     """Depth of the origin along the axis, from the viewpoint."""
-    climb: Float[Tensor, "n"]
+    climb: Float[Tensor, " n"]
     """Depth gained along the ray's unit length; 1 where it is parallel."""
     tangent: Float[Tensor, "n 2"]
     """To the axis; 0 where the ray is parallel."""
-    parallel: Bool[Tensor, "n"]
+    parallel: Bool[Tensor, " n"]
     """Rays along the planes, or against the axis: they meet nothing."""
 
-    def misses(self) -> Float[Tensor, "n"]:
+    def misses(self) -> Float[Tensor, " n"]:
         """How far from the viewpoint the ray passes, in the plane through it."""
         return (self.at - self.start[:, None] * self.tangent).norm(dim=1)
 
-    def skew(self) -> Float[Tensor, "n"]:
+    def skew(self) -> Float[Tensor, " n"]:
         """What it costs that the ray is askew, and the least cost."""
         return ASKEW * self.tangent.norm(dim=1) + LEAST_COST
 
@@ -234,10 +234,10 @@ class LocalRays:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _InSlab:
     coordinates: Float[Tensor, "n axes"]
-    inside: Float[Tensor, "n"]
+    inside: Float[Tensor, " n"]
     way: LocalRays
 
-    def share(self) -> Float[Tensor, "n"]:
+    def share(self) -> Float[Tensor, " n"]:
         """What costs are still to be divided by: those of parallel rays are already."""
         return torch.where(self.way.parallel, 1.0, self.inside.clamp_min(LEAST_INSIDE))
 

@@ -25,7 +25,7 @@ _ESCAPE_BITS = 6.0
 
 
 def as_stored(
-    texels: Float[Tensor, "tiles 8 8 4"], levels: Shaped[Tensor, "tiles"], steps: np.ndarray
+    texels: Float[Tensor, "tiles 8 8 4"], levels: Shaped[Tensor, " tiles"], steps: np.ndarray
 ) -> Float[Tensor, "tiles 8 8 4"]:
     """What a reader finds of ``texels``, 0 to 1, whose frequencies are in ``steps`` (as of
     ``steps_for``) times 2^``levels``."""
