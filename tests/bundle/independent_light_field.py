@@ -4,7 +4,7 @@ Numpy and the rest of the independent decoder; nothing from scene4d.
 """
 
 import numpy as np
-from bundle.independent_decoder import values_of
+from bundle.independent_decoder import decode, splats, values_of
 
 
 def light_maps(manifest, codes, camera, stages=None, least=0.0):

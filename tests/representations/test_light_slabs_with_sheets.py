@@ -19,6 +19,7 @@ from representations.light_slab_scenes import (
     untrained,
 )
 
+from scene4d.bundle.sheets import MAX_TILES
 from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
@@ -339,9 +340,9 @@ def test_one_slab_or_no_sheets_as_the_method_says():
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("depths", (1, 65)), ("max_tiles", (0, 200_001)), ("bits", (1, 9)), ("samples", (3, 0)),
-        ("featured", (0,)), ("max_slabs", (0, -1)), ("features", (0,)), ("blocks", (-1,)),
-        ("width", (0,)), ("encoded", (0,)),
+        ("depths", (1, 65)), ("max_tiles", (0, MAX_TILES + 1)), ("bits", (1, 9)),
+        ("samples", (3, 0)), ("max_slabs", (0, -1, 65)), ("featured", (0,)), ("features", (0,)),
+        ("blocks", (-1,)), ("width", (0,)), ("encoded", (0,)),
     ],
 )  # fmt: skip
 def test_sizes_that_cannot_be_are_refused(name, values):
@@ -357,7 +358,7 @@ def test_a_size_that_the_decoder_alone_exceeds_is_refused():
 
 def test_sizes_at_their_limits_are_accepted():
     for options in (
-        {"depths": 64, "max_tiles": 200_000},
+        {"depths": 64, "max_tiles": MAX_TILES, "max_slabs": 64},
         {"depths": 2, "max_tiles": 1, "blocks": 0},
     ):
         assert LightSlabMethod(**options).depths == options["depths"]

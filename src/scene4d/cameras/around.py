@@ -89,7 +89,7 @@ def _quantiles(points: Float[Tensor, "n 3"], shares: tuple[float, ...]) -> list[
 
 
 def _looking(
-    eye: Float[Tensor, "3"], at: Float[Tensor, "3"], view_angle: float, size: int
+    eye: Float[Tensor, " 3"], at: Float[Tensor, " 3"], view_angle: float, size: int
 ) -> Camera:
     """A square camera at ``eye``, upright but for a view along the vertical."""
     back = torch.nn.functional.normalize(eye - at, dim=0)

@@ -112,8 +112,8 @@ def neighbours_of(
 
 
 def slerp(
-    first: Float[Tensor, "4"], second: Float[Tensor, "4"], share: float
-) -> Float[Tensor, "4"]:
+    first: Float[Tensor, " 4"], second: Float[Tensor, " 4"], share: float
+) -> Float[Tensor, " 4"]:
     """The unit quaternion ``share`` of the short way round from ``first`` to ``second``
     (Shoemake 1985)."""
     cosine = float((first * second).sum())
@@ -126,7 +126,7 @@ def slerp(
     return (before * first + after * second) / math.sin(angle)
 
 
-def _in_ball(u: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
+def _in_ball(u: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
     """A point evenly in the unit ball, from three numbers evenly in 0..1."""
     z, turn, radius = 2 * float(u[0]) - 1, 2 * math.pi * float(u[1]), float(u[2]) ** (1 / 3)
     flat = math.sqrt(max(0.0, 1 - z * z))

@@ -31,7 +31,7 @@ class Camera:
     height: int
     distortion: Distortion | None = None
     """None once the images are undistorted; renderers take only undistorted cameras."""
-    time: Float[Tensor, "*batch"] | None = None
+    time: Float[Tensor, " *batch"] | None = None
     """Seconds; None in a static scene."""
 
     @property
@@ -65,8 +65,8 @@ class Camera:
 
     def cropped(
         self,
-        x: int | Int[Tensor, "*batch"],
-        y: int | Int[Tensor, "*batch"],
+        x: int | Int[Tensor, " *batch"],
+        y: int | Int[Tensor, " *batch"],
         width: int,
         height: int,
     ) -> Camera:

@@ -117,7 +117,7 @@ def interpolate(
     return _with_intrinsics(cameras, frames, knots=knots, at=at, period=period)
 
 
-def focus_point(cameras: Sequence[Camera]) -> tuple[Float[Tensor, "3"], float]:
+def focus_point(cameras: Sequence[Camera]) -> tuple[Float[Tensor, " 3"], float]:
     """The point nearest to all optical axes and its mean distance to the cameras.
 
     Cameras that look in parallel, or away from each other, give a point straight ahead of their
@@ -126,7 +126,7 @@ def focus_point(cameras: Sequence[Camera]) -> tuple[Float[Tensor, "3"], float]:
     return _focus(_poses(cameras, 1))
 
 
-def up_axis(cameras: Sequence[Camera]) -> Float[Tensor, "3"]:
+def up_axis(cameras: Sequence[Camera]) -> Float[Tensor, " 3"]:
     """The mean up axis of the cameras, unit length; the first camera's where they cancel out."""
     return _up(_poses(cameras, 1))
 
@@ -160,7 +160,7 @@ def _poses(cameras: Sequence[Camera], num_frames: int) -> Float[Tensor, "num_cam
 def _look_at(
     positions: Float[Tensor, "num_frames 3"],
     targets: Float[Tensor, "num_frames 3"],
-    up: Float[Tensor, "3"],
+    up: Float[Tensor, " 3"],
 ) -> Float[Tensor, "num_frames 4 4"]:
     """Camera-to-world (OpenGL) at ``positions`` looking at ``targets``, as upright as possible."""
     back = normalize(positions - targets, dim=-1)
@@ -174,19 +174,19 @@ def _look_at(
     return frames
 
 
-def _perpendicular(axis: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
+def _perpendicular(axis: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
     """Some unit vector at a right angle to ``axis``."""
     smallest = torch.eye(3, dtype=axis.dtype)[axis.abs().argmin()]
     return normalize(torch.linalg.cross(axis, smallest), dim=0)
 
 
-def _mean_axis(poses: Float[Tensor, "num_cameras 4 4"], column: int) -> Float[Tensor, "3"]:
+def _mean_axis(poses: Float[Tensor, "num_cameras 4 4"], column: int) -> Float[Tensor, " 3"]:
     """The mean direction of one camera axis; the first camera's where they cancel out."""
     mean = poses[:, :3, column].mean(0)
     return normalize(mean if float(mean.norm()) > 1e-3 else poses[0, :3, column], dim=0)
 
 
-def _up(poses: Float[Tensor, "num_cameras 4 4"]) -> Float[Tensor, "3"]:
+def _up(poses: Float[Tensor, "num_cameras 4 4"]) -> Float[Tensor, " 3"]:
     """The mean up axis of the cameras, unit length."""
     return _mean_axis(poses, 1)
 
@@ -197,7 +197,7 @@ def _average_pose(poses: Float[Tensor, "num_cameras 4 4"]) -> Float[Tensor, "4 4
     return _look_at(position[None], (position - _mean_axis(poses, 2))[None], _up(poses))[0]
 
 
-def _focus(poses: Float[Tensor, "num_cameras 4 4"]) -> tuple[Float[Tensor, "3"], float]:
+def _focus(poses: Float[Tensor, "num_cameras 4 4"]) -> tuple[Float[Tensor, " 3"], float]:
     """The point nearest to all optical axes (least squares) and its mean distance to the cameras.
 
     Where the axes are parallel or meet behind the cameras: a point straight ahead of their centre,
@@ -261,7 +261,7 @@ def _cameras(
     frames: Float[Tensor, "num_frames 4 4"],
     intrinsics: Float[Tensor, "num_frames 3 3"],
     size: tuple[int, int],
-    times: Float[Tensor, "num_frames"] | None,
+    times: Float[Tensor, " num_frames"] | None,
 ) -> list[Camera]:
     """Single cameras with the number type and device of ``like``."""
     frames, intrinsics = frames.to(like.c2w), intrinsics.to(like.K)
@@ -272,7 +272,7 @@ def _cameras(
     return [replace(c, time=t) for c, t in zip(path, times.to(like.c2w), strict=True)]
 
 
-def _times(cameras: Sequence[Camera]) -> Float[Tensor, "num_cameras"] | None:
+def _times(cameras: Sequence[Camera]) -> Float[Tensor, " num_cameras"] | None:
     """The cameras' times, or None unless every camera has one."""
     times = [camera.time for camera in cameras if camera.time is not None]
     if len(times) < len(cameras):
@@ -282,13 +282,13 @@ def _times(cameras: Sequence[Camera]) -> Float[Tensor, "num_cameras"] | None:
 
 def _turns(
     before: Float[Tensor, "num_pairs 3 3"], after: Float[Tensor, "num_pairs 3 3"]
-) -> Float[Tensor, "num_pairs"]:
+) -> Float[Tensor, " num_pairs"]:
     """Angles between pairs of rotations, radians."""
     cosine = (quaternion_from_rotation(before) * quaternion_from_rotation(after)).sum(-1)
     return 2 * cosine.abs().clamp(max=1).acos()
 
 
-def _steps(frames: Float[Tensor, "num_frames 4 4"]) -> Float[Tensor, "num_steps"]:
+def _steps(frames: Float[Tensor, "num_frames 4 4"]) -> Float[Tensor, " num_steps"]:
     """How far apart successive poses are: the way travelled, plus a fifth of the whole for turning.
 
     The turning part keeps a camera that pans on the spot from doing so in no time.
@@ -305,7 +305,7 @@ def _steps(frames: Float[Tensor, "num_frames 4 4"]) -> Float[Tensor, "num_steps"
 
 def _knots(
     poses: Float[Tensor, "num_cameras 4 4"], *, loop: bool
-) -> tuple[Float[Tensor, "num_keys"], list[int], float | None]:
+) -> tuple[Float[Tensor, " num_keys"], list[int], float | None]:
     """Where along the path each camera lies, which cameras to keep, and the length of the loop.
 
     In units of the mean step, so that smoothing does not depend on the scene's scale. A camera in
@@ -333,7 +333,7 @@ def _even_arc(
     end: float,
     num_frames: int,
     closed: bool,
-) -> Float[Tensor, "num_frames"]:
+) -> Float[Tensor, " num_frames"]:
     """Parameters at which the path has gone equal shares of its way (by :func:`_steps`)."""
     fine = torch.linspace(0, end, max(2000, 40 * len(positions.ends)) + 1, dtype=torch.float64)
     frames = torch.eye(4, dtype=torch.float64).repeat(len(fine), 1, 1)
@@ -346,8 +346,8 @@ def _even_arc(
 
 
 def _interp(
-    at: Float[Tensor, "num_samples"], x: Float[Tensor, "num_keys"], y: Float[Tensor, "num_keys"]
-) -> Float[Tensor, "num_samples"]:
+    at: Float[Tensor, " num_samples"], x: Float[Tensor, " num_keys"], y: Float[Tensor, " num_keys"]
+) -> Float[Tensor, " num_samples"]:
     """``y`` at ``at``, linear between the ascending ``x``, constant outside."""
     if len(x) == 1:
         return y.expand(len(at))
@@ -361,8 +361,8 @@ def _with_intrinsics(
     cameras: Sequence[Camera],
     frames: Float[Tensor, "num_frames 4 4"],
     *,
-    knots: Float[Tensor, "num_keys"],
-    at: Float[Tensor, "num_frames"],
+    knots: Float[Tensor, " num_keys"],
+    at: Float[Tensor, " num_frames"],
     period: float | None,
 ) -> list[Camera]:
     """Cameras at ``frames`` whose intrinsics and times run linearly between those of the keys."""

@@ -48,7 +48,9 @@ def se3_exp(tangent: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 4 4"]:
     return torch.cat([top, bottom], dim=-2)
 
 
-def _series(square: Float[Tensor, "*batch"], divisors: tuple[int, ...]) -> Float[Tensor, "*batch"]:
+def _series(
+    square: Float[Tensor, " *batch"], divisors: tuple[int, ...]
+) -> Float[Tensor, " *batch"]:
     """The power series in ``square`` with coefficients one over ``divisors``."""
     total = torch.zeros_like(square)
     for divisor in reversed(divisors):
@@ -56,12 +58,12 @@ def _series(square: Float[Tensor, "*batch"], divisors: tuple[int, ...]) -> Float
     return total
 
 
-def _versine(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def _versine(angle: Float[Tensor, " *batch"]) -> Float[Tensor, " *batch"]:
     """1 - cos(angle), without cancellation."""
     return 2 * (angle / 2).sin() ** 2
 
 
-def rotation_error(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+def rotation_error(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, " *batch"]:
     """How far a matrix is from a rotation: the largest entry of |M^T M - 1|.
 
     A reflection (determinant below 0) gives infinity; NaN stays NaN.

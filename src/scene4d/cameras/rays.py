@@ -19,7 +19,7 @@ class Rays:
     origins: Float[Tensor, "*rays 3"]
     directions: Float[Tensor, "*rays 3"]
     """Of length 1."""
-    pixel_area: Float[Tensor, "*rays"] | None = None
+    pixel_area: Float[Tensor, " *rays"] | None = None
     """Solid angle of the ray's pixel in steradian."""
 
 

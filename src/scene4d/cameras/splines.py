@@ -20,7 +20,7 @@ class CubicSpline:
 
     def __init__(
         self,
-        knots: Float[Tensor, "num_keys"],
+        knots: Float[Tensor, " num_keys"],
         values: Float[Tensor, "num_keys dim"],
         *,
         smoothing: float = 0.0,
@@ -37,7 +37,7 @@ class CubicSpline:
         self.values, self.bend = _fit(self.steps, values, smoothing, closed=period is not None)
         """Values and second derivatives at the ends of the segments."""
 
-    def __call__(self, at: Float[Tensor, "num_samples"]) -> Float[Tensor, "num_samples dim"]:
+    def __call__(self, at: Float[Tensor, " num_samples"]) -> Float[Tensor, "num_samples dim"]:
         """The spline at ``at``; open splines stop at their ends, closed ones wrap around."""
         if len(self.ends) == 1:
             return self.values.expand(len(at), -1)
@@ -54,7 +54,7 @@ class CubicSpline:
 
 
 def _fit(
-    steps: Float[Tensor, "num_steps"],
+    steps: Float[Tensor, " num_steps"],
     values: Float[Tensor, "num_keys dim"],
     smoothing: float,
     *,
@@ -125,7 +125,7 @@ class RotationSpline:
 
     def __init__(
         self,
-        knots: Float[Tensor, "num_keys"],
+        knots: Float[Tensor, " num_keys"],
         rotations: Float[Tensor, "num_keys 3 3"],
         *,
         smoothing: float = 0.0,
@@ -139,6 +139,6 @@ class RotationSpline:
             period = 2 * period
         self.spline = CubicSpline(knots, keys, smoothing=smoothing, period=period)
 
-    def __call__(self, at: Float[Tensor, "num_samples"]) -> Float[Tensor, "num_samples 3 3"]:
+    def __call__(self, at: Float[Tensor, " num_samples"]) -> Float[Tensor, "num_samples 3 3"]:
         """The rotations at ``at``."""
         return rotation_from_quat(self.spline(at))

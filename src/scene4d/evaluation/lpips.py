@@ -34,7 +34,7 @@ def lpips(
     target: Float[Tensor, "*batch height width 3"],
     *,
     weights: Weights | None = None,
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, " *batch"]:
     """LPIPS, one value per image; 0 is identical, lower is better. Images in 0..1.
 
     Differentiable in both images. ``weights``: another set with the same names, float32; by

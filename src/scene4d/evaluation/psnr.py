@@ -13,7 +13,7 @@ def psnr(
     pred: Float[Tensor, "*batch height width 3"],
     target: Float[Tensor, "*batch height width 3"],
     mask: Bool[Tensor, "*batch height width"] | None = None,
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, " *batch"]:
     """``-10 log10(MSE)`` in decibels, one value per image; images in 0..1, differentiable.
 
     Pixels where ``mask`` is False are left out of the mean exactly. Never above 100 dB (see

@@ -73,7 +73,7 @@ def ssim(
     mask: Bool[Tensor, "*batch height width"] | None = None,
     *,
     padding: Padding = "zero",
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, " *batch"]:
     """The mean SSIM, one value per image; see :func:`ssim_map` for the two kinds of ``padding``.
 
     With a ``mask``, the map is averaged over valid pixels only, and ``pred`` takes the target's

@@ -90,7 +90,7 @@ def compare_formats(
     score: Score,
     *,
     photos: Sequence[Photo] = (),
-    background: Float[Tensor, "3"] | None = None,
+    background: Float[Tensor, " 3"] | None = None,
     names: Sequence[str] | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[FormatCost]:

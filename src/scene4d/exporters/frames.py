@@ -78,7 +78,7 @@ def render_frames(
     cameras: Sequence[Camera],
     *,
     outputs: Sequence[Output] = ("rgb",),
-    background: Float[Tensor, "3"] | None = None,
+    background: Float[Tensor, " 3"] | None = None,
 ) -> Iterator[dict[Output, UInt8[np.ndarray, "height width 3"]]]:
     """Renders camera by camera and yields each one's pictures, by output."""
     depth = "depth" in outputs

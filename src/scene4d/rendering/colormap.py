@@ -14,7 +14,7 @@ _TURBO = (
 """Powers 0 to 5 for red, green and blue: the polynomial form of Turbo by Mikhailov, 2019."""
 
 
-def turbo(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape 3"]:
+def turbo(values: Float[Tensor, " *shape"]) -> Float[Tensor, "*shape 3"]:
     """The Turbo colours (0..1) of values 0 (blue) to 1 (red); values outside are clamped."""
     x = values.clamp(0, 1)[..., None]
     coefficients = x.new_tensor(_TURBO)
@@ -25,8 +25,8 @@ def turbo(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape 3"]:
 
 
 def depth_range(
-    depth: Float[Tensor, "*shape"],
-    alpha: Float[Tensor, "*shape"],
+    depth: Float[Tensor, " *shape"],
+    alpha: Float[Tensor, " *shape"],
     *,
     low: float = 0.02,
     high: float = 0.98,
@@ -42,8 +42,8 @@ def depth_range(
 
 
 def colour_depth(
-    depth: Float[Tensor, "*shape"],
-    alpha: Float[Tensor, "*shape"],
+    depth: Float[Tensor, " *shape"],
+    alpha: Float[Tensor, " *shape"],
     limits: tuple[float, float],
 ) -> Float[Tensor, "*shape 3"]:
     """Turbo colours of depth between ``limits`` (near blue, far red), fading to black with alpha.

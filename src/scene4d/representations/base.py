@@ -36,7 +36,7 @@ class Representation(nn.Module, ABC):
         self,
         camera: Camera,
         *,
-        background: Float[Tensor, "3"] | None = None,
+        background: Float[Tensor, " 3"] | None = None,
         depth: bool = False,
     ) -> Render:
         """The picture at ``camera`` (one or a batch), differentiable in the representation's

@@ -204,7 +204,7 @@ def _backward(points, table, layout, grad, want_points, d_table, d_points):
 
 
 def contracted(
-    points: Float[Tensor, "n 3"], centre: Float[Tensor, "3"], radius: float
+    points: Float[Tensor, "n 3"], centre: Float[Tensor, " 3"], radius: float
 ) -> Float[Tensor, "n 3"]:
     """Points of all space in the unit cube: a ball of ``radius`` fills its middle half, and the
     rest is squeezed into the shell around it (Mip-NeRF 360, Barron et al. 2022, eq. 10)."""

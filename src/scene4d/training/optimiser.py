@@ -86,7 +86,7 @@ class RowEditor:
         )
 
     @torch.no_grad()
-    def overwrite(self, rows: Int[Tensor, "m"], values: Mapping[str, Tensor]) -> None:
+    def overwrite(self, rows: Int[Tensor, " m"], values: Mapping[str, Tensor]) -> None:
         """Sets rows to new values and forgets their moments."""
         for name, value in values.items():
             parameter = self.parameters[name]

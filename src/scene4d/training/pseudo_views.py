@@ -25,9 +25,9 @@ _LARGEST_HALF = 65504.0
 class Places:
     """Where crops lie: slots, and columns and rows of their top-left pixels."""
 
-    slots: Int[Tensor, "n"]
-    x: Int[Tensor, "n"]
-    y: Int[Tensor, "n"]
+    slots: Int[Tensor, " n"]
+    x: Int[Tensor, " n"]
+    y: Int[Tensor, " n"]
     size: tuple[int, int]
     """Width and height of every crop."""
 
@@ -52,7 +52,7 @@ class Crops:
         """0..1."""
         return self.rgba[..., 3]
 
-    def on(self, background: Float[Tensor, "3"]) -> Float[Tensor, "n height width 3"]:
+    def on(self, background: Float[Tensor, " 3"]) -> Float[Tensor, "n height width 3"]:
         """Colours on a background: rgb + (1 - alpha) background, in one product of matrices."""
         matrix = torch.cat([torch.eye(3, device=background.device), -background[None]])
         return torch.addmm(background, self.rgba.flatten(0, 2), matrix).view(self.rgb.shape)
@@ -262,8 +262,8 @@ class PseudoViews:
         return found
 
     def _membership(
-        self, first: Int[Tensor, "n"], length: int
-    ) -> tuple[Float[Tensor, "n tiles length"], Int[Tensor, "n"]]:
+        self, first: Int[Tensor, " n"], length: int
+    ) -> tuple[Float[Tensor, "n tiles length"], Int[Tensor, " n"]]:
         """Which tile, counted from the first one under a crop, holds each of its rows (or
         columns); and which is that first one."""
         tiles = (first[:, None] + torch.arange(length)) // self.tile
@@ -274,7 +274,7 @@ class PseudoViews:
 
 def draw_tiles(
     errors: Float[Tensor, "slots rows columns"], count: int, generator: torch.Generator
-) -> tuple[Int[Tensor, "count"], Int[Tensor, "count 2"]]:
+) -> tuple[Int[Tensor, " count"], Int[Tensor, "count 2"]]:
     """``count`` tiles, each drawn in proportion to its error: slots, and (column, row) in them.
 
     At least one error is above 0. In two stages, so that a draw costs little among many tiles.
@@ -285,7 +285,7 @@ def draw_tiles(
     return slots, torch.stack([tiles % columns, tiles // columns], dim=-1)
 
 
-def _sides(length: int, tile: int) -> Float[Tensor, "tiles"]:
+def _sides(length: int, tile: int) -> Float[Tensor, " tiles"]:
     """Pixels along each tile of a picture; the last one may be cut off."""
     count = -(-length // tile)
     sides = torch.full((count,), float(tile))

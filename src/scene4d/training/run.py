@@ -43,7 +43,7 @@ class RunCameras:
     test: list[Camera]
     train_names: list[str]
     test_names: list[str]
-    background: Float[Tensor, "3"] | None
+    background: Float[Tensor, " 3"] | None
     source_from_scene: Float[Tensor, "4 4"]
     bounds: tuple[float, float] | None
     split_rule: str

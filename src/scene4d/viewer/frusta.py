@@ -54,7 +54,7 @@ class Frusta:
         indices: Sequence[int],
         photos: Photos | None,
         *,
-        background: Float[Tensor, "3"],
+        background: Float[Tensor, " 3"],
     ) -> None:
         """``cameras``: one for each frame index in ``indices``. Thumbnails appear one by one, on
         ``background`` where they are transparent.
@@ -129,7 +129,7 @@ def viser_scale(fov: float, aspect: float) -> float:
     return (math.tan(fov / 2) ** 2 * aspect / 3) ** (1 / 3)
 
 
-def thumbnail(photo: Photo, background: Float[Tensor, "3"]) -> UInt8[np.ndarray, "h w 3"]:
+def thumbnail(photo: Photo, background: Float[Tensor, " 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """A small version of a picture, by leaving pixels out."""
     step = max(1, math.ceil(max(photo.rgb.shape[:2]) / _THUMBNAIL))
     small = photo.rgb[::step, ::step].clamp(0, 1)

@@ -49,7 +49,7 @@ class Renderable(Protocol):
         self,
         camera: Camera,
         *,
-        background: Float[Tensor, "3"] | None = None,
+        background: Float[Tensor, " 3"] | None = None,
         depth: bool = False,
     ) -> Render:
         """The picture at a camera."""

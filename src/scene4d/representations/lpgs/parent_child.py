@@ -50,8 +50,8 @@ class Unpacked:
 
     tensors: Mapping[str, Tensor]
     """As :class:`GaussianSplats` names them."""
-    parent: Int[Tensor, "n"]
-    child: Int[Tensor, "n"]
+    parent: Int[Tensor, " n"]
+    child: Int[Tensor, " n"]
     """-1 for the parent itself."""
 
 
@@ -266,14 +266,14 @@ class ParentChildSplats(Representation):
         return self.gaussians["scales"].exp()
 
     @property
-    def alphas(self) -> Float[Tensor, "p"]:
+    def alphas(self) -> Float[Tensor, " p"]:
         """Opacities of the parents, 0..1."""
         return self.gaussians["opacities"].sigmoid()
 
     # Unpacking
 
     @property
-    def kept(self) -> Bool[Tensor, "p"]:
+    def kept(self) -> Bool[Tensor, " p"]:
         """Parents whose mask is on."""
         return self.gaussians["keep"].detach() > 0
 
@@ -394,7 +394,7 @@ class ParentChildSplats(Representation):
         self,
         camera: Camera,
         *,
-        background: Float[Tensor, "3"] | None = None,
+        background: Float[Tensor, " 3"] | None = None,
         depth: bool = False,
     ) -> Render:
         """Unpacks and rasterises."""
@@ -452,7 +452,7 @@ class ParentChildSplats(Representation):
 
     # Parts
 
-    def values_and_step(self, name: str) -> tuple[Float[Tensor, "p c"], Float[Tensor, "c"]]:
+    def values_and_step(self, name: str) -> tuple[Float[Tensor, "p c"], Float[Tensor, " c"]]:
         """A coded attribute of the parents before rounding, and its learned steps."""
         return self._flat(name).detach(), self._quantiser(name).step.detach()
 

@@ -28,7 +28,7 @@ class Quantiser(nn.Module):
         """Logarithm of the distribution's width, in steps."""
 
     @property
-    def step(self) -> Float[Tensor, "c"]:
+    def step(self) -> Float[Tensor, " c"]:
         """Distance between two values of a channel."""
         return self.log_step.exp()
 
@@ -41,7 +41,7 @@ class Quantiser(nn.Module):
         """The whole numbers that stand for ``values``, int32."""
         return (values / self.step).round().int()
 
-    def bits(self, values: Float[Tensor, "n c"]) -> Float[Tensor, "n"]:
+    def bits(self, values: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         """Estimated bits of each row, differentiable in everything."""
         scaled = values / self.step - self.place
         inverse = (-self.log_width).exp()

@@ -49,14 +49,14 @@ def parents_of(
         }
 
 
-def _keep_by_rank(shares: Float[Tensor, "n"]) -> Tensor:
+def _keep_by_rank(shares: Float[Tensor, " n"]) -> Tensor:
     """Mask logits that rise with a Gaussian's share in pictures: under the same pressure, those
     that show least are masked first."""
     rank = shares.argsort().argsort() / max(1, len(shares))
     return MASK_START * (0.3 + 1.4 * rank)
 
 
-def shown(splats: GaussianSplats, cameras: Sequence[Camera]) -> Float[Tensor, "n"]:
+def shown(splats: GaussianSplats, cameras: Sequence[Camera]) -> Float[Tensor, " n"]:
     """How much of the pictures at ``cameras`` each Gaussian makes up: its blending weights, added
     over all pixels; without cameras, its opacity times its area.
 

@@ -31,7 +31,7 @@ def smallest_turn(
     return chosen[:, 1:] / chosen[:, :1], _ORDERS[best]
 
 
-def _product(a: Float[Tensor, "n 4"], b: Float[Tensor, "4"]) -> Float[Tensor, "n 4"]:
+def _product(a: Float[Tensor, "n 4"], b: Float[Tensor, " 4"]) -> Float[Tensor, "n 4"]:
     """Hamilton product a b."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)

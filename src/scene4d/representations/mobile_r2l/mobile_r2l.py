@@ -53,7 +53,7 @@ class MobileR2l(Representation):
         self.eval()  # until it is told of training's progress
 
     def render(
-        self, camera: Camera, *, background: Float[Tensor, "3"] | None = None, depth: bool = False
+        self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, depth: bool = False
     ) -> Render:
         """The picture at ``camera``; opaque unless the network was built with alpha.
 

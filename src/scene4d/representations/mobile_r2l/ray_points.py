@@ -44,7 +44,7 @@ class RayPoints(nn.Module):
         self,
         *,
         kind: Kind,
-        centre: Float[Tensor, "3"],
+        centre: Float[Tensor, " 3"],
         rotation: Float[Tensor, "3 3"],
         near: float,
         far: float,
@@ -135,7 +135,7 @@ def _depths(cameras: list[Camera], content: Content) -> tuple[float, float]:
     return near, max(float(ahead.quantile(1 - _TRIM)), 2 * near)
 
 
-def _frame(forward: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
+def _frame(forward: Float[Tensor, " 3"], up: Float[Tensor, " 3"]) -> Float[Tensor, "3 3"]:
     if abs(float(forward @ up)) > 0.98:
         up = torch.eye(3)[forward.abs().argmin()]
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=0)

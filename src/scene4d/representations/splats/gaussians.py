@@ -88,7 +88,7 @@ class GaussianSplats(Representation):
         return self.gaussians["scales"].exp()
 
     @property
-    def alphas(self) -> Float[Tensor, "n"]:
+    def alphas(self) -> Float[Tensor, " n"]:
         """Opacities, 0..1."""
         return self.gaussians["opacities"].sigmoid()
 
@@ -198,7 +198,7 @@ class GaussianSplats(Representation):
         self,
         camera: Camera,
         *,
-        background: Float[Tensor, "3"] | None = None,
+        background: Float[Tensor, " 3"] | None = None,
         depth: bool = False,
     ) -> Render:
         """Rasterises the Gaussians; ``extras`` holds the rasteriser's screen-space data."""
@@ -217,7 +217,7 @@ def render_gaussians(
     tensors: Mapping[str, Tensor],
     camera: Camera,
     *,
-    background: Float[Tensor, "3"] | None,
+    background: Float[Tensor, " 3"] | None,
     depth: bool,
     sh_degree: int,
     antialiased: bool,
@@ -272,7 +272,7 @@ def gaussians_from_points(
     }
 
 
-def neighbour_spacing(xyz: Float[Tensor, "n 3"], num_neighbours: int = 3) -> Float[Tensor, "n"]:
+def neighbour_spacing(xyz: Float[Tensor, "n 3"], num_neighbours: int = 3) -> Float[Tensor, " n"]:
     """Root mean square distance of each point to its nearest neighbours, scene units."""
     from scipy.spatial import cKDTree
 

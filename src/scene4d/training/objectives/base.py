@@ -42,7 +42,7 @@ class TrainingStep:
     representation: Representation
     views: Sequence[View]
     """Empty where no term that counts looks at photographs."""
-    background: Float[Tensor, "3"]
+    background: Float[Tensor, " 3"]
     adjustments: CameraAdjustments
     needs_depth: bool = False
     renders: dict[int, Render] = field(default_factory=dict)

@@ -96,7 +96,7 @@ class Adaptive(Strategy):
         self.editor.keep(~split)
         self.editor.append({name: torch.cat([clones[name], halves[name]]) for name in clones})
 
-    def _strongest(self, pull: Float[Tensor, "n"]) -> Bool[Tensor, "n"]:
+    def _strongest(self, pull: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """The Gaussians above the threshold, as many of the strongest as there is room for."""
         wanted = pull > self.options.gradient_threshold
         room = max(0, self.representation.max_num_gaussians - len(pull))
@@ -106,7 +106,7 @@ class Adaptive(Strategy):
             wanted[keep] = True
         return wanted
 
-    def _halves(self, split: Bool[Tensor, "n"]) -> dict[str, Tensor]:
+    def _halves(self, split: Bool[Tensor, " n"]) -> dict[str, Tensor]:
         splats = self.representation
         chosen = {name: p[split].repeat(2, *[1] * (p.ndim - 1)) for name, p in
                   splats.gaussians.items()}  # fmt: skip

@@ -80,7 +80,7 @@ class Mcmc(Strategy):
         self.editor.overwrite(chosen, values)
         self.editor.append({**copies, **values})
 
-    def _divide(self, chosen: Int[Tensor, "m"]) -> dict[str, Tensor]:
+    def _divide(self, chosen: Int[Tensor, " m"]) -> dict[str, Tensor]:
         """Opacities and scales of Gaussians after each takes in its copies among ``chosen``."""
         splats = self.representation
         counts = torch.bincount(chosen, minlength=splats.num_gaussians)[chosen] + 1
@@ -104,7 +104,7 @@ class Mcmc(Strategy):
         local = (rotation * normal[:, :, None]).sum(dim=1) * variances * strength
         splats.means[faint] += (rotation * local[:, None, :]).sum(dim=-1)
 
-    def _sample(self, weights: Float[Tensor, "n"], count: int) -> Int[Tensor, "m"]:
+    def _sample(self, weights: Float[Tensor, " n"], count: int) -> Int[Tensor, " m"]:
         """Indices drawn with replacement; sums in float64, as multinomial's limit is 2^24."""
         cumulative = weights.double().cumsum(0).cpu()
         draws = torch.rand(count, generator=self.generator, dtype=torch.float64) * cumulative[-1]
@@ -112,8 +112,8 @@ class Mcmc(Strategy):
 
 
 def divided(
-    alphas: Float[Tensor, "m"], stds: Float[Tensor, "m 3"], counts: Int[Tensor, "m"]
-) -> tuple[Float[Tensor, "m"], Float[Tensor, "m 3"]]:
+    alphas: Float[Tensor, " m"], stds: Float[Tensor, "m 3"], counts: Int[Tensor, " m"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, "m 3"]]:
     """Opacity and standard deviation that each of ``counts`` coinciding Gaussians needs so that
     together they look like the one they replace (eq. 9)."""
     counts = counts.clamp_max(MAX_COPIES)
