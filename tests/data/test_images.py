@@ -7,8 +7,9 @@ from PIL import Image
 
 from scene4d.cameras.rays import project
 from scene4d.data.image_files import image_header, read_depth, read_mask, read_picture
-from scene4d.data.images import ImageCache, available_ram_bytes
+from scene4d.data.images import ImageCache
 from scene4d.data.load import load_scene
+from scene4d.data.memory import available_ram_bytes
 from scene4d.data.options import SceneOptions
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.undistortion import undistorted_camera, undistortion_grid
 from scene4d.data.image_files import image_header, read_depth, read_mask, read_picture
+from scene4d.data.memory import available_ram_bytes
 from scene4d.data.scene import Frame, Scene, View
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
 
@@ -156,20 +157,6 @@ def remaining_factor(scene: Scene, downscale_factor: int) -> int:
         raise ValueError(f"downscale_factor must be at least 1, not {downscale_factor}")
     stored = int(scene.metadata.get("stored_downscale", "1"))
     return downscale_factor // stored if downscale_factor % stored == 0 else downscale_factor
-
-
-def available_ram_bytes() -> float:
-    """Memory that can be had without swapping; 8 GB where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return 8e9
 
 
 def _read(frame: Frame) -> _Pixels:

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from scene4d.data.image_files import open_picture
 from scene4d.errors import DataError
 from scene4d.evaluation.charts import Chart, line_chart
 from scene4d.evaluation.pictures import ERROR_AT_TOP
@@ -232,11 +233,8 @@ def _jpeg(path: Path) -> str | None:
 
     if not path.is_file():
         return None
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except OSError as error:
-        raise DataError(f"cannot be read as an image ({error})", where=path) from error
+    with open_picture(path) as image:
+        picture = image.convert("RGB")
     if picture.width > PICTURE_WIDTH:
         height = round(picture.height * PICTURE_WIDTH / picture.width)
         picture = picture.resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)

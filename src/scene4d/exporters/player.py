@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from scene4d.bundle.container import open_bundle
+from scene4d.data.image_files import open_picture
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.exporters.budgets import write_within
 from scene4d.exporters.options import PlayerOptions
@@ -141,7 +142,7 @@ def icon(poster: bytes, size: int) -> bytes:
     """A square PNG from the middle of the poster."""
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(poster)) as image:
+    with open_picture(poster, where="poster") as image:
         square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
     written = io.BytesIO()
     square.save(written, "PNG", optimize=True)

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from scene4d.data.image_files import open_picture
 from scene4d.errors import DataError
 from scene4d.exporters import packing
 from scene4d.exporters.palette import codebook, nearest_level, palette
@@ -225,23 +226,14 @@ class _Pictures:
 
 
 def _decoded(data: bytes, where: str, least: int, limit: int) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
-            width, height = image.size
-            if not least <= width * height <= limit:
-                raise DataError(
-                    f"is {width} x {height} pixels large; {least:,} to {limit:,} are needed",
-                    where=where,
-                )
-            return np.asarray(image.convert("RGBA"))
-    except DataError:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as error:
-        raise DataError(f"cannot be read as a picture ({error})", where=where) from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"is too large a picture ({error})", where=where) from error
+    with open_picture(data, where=where, formats=_IMAGE_FORMATS) as image:
+        width, height = image.size
+        if not least <= width * height <= limit:
+            raise DataError(
+                f"is {width} x {height} pixels large; {least:,} to {limit:,} are needed",
+                where=where,
+            )
+        return np.asarray(image.convert("RGBA"))
 
 
 def _means(reader: _Pictures) -> np.ndarray:

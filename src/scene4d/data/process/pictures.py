@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+
+from scene4d.data.image_files import open_picture
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _UNSUPPORTED = {
@@ -91,20 +93,17 @@ def place_picture(source: Path, target: Path, name: str) -> Picture:
     ValueError when the picture cannot be decoded in full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with Image.open(source) as image:
-            image.load()
-            exif = image.getexif()
-            lens = _lens(exif)
-            if exif.get(_EXIF_ORIENTATION, 1) not in (0, 1):
-                upright = ImageOps.exif_transpose(image)
-                upright.save(target, quality=97, subsampling=0, exif=upright.getexif())
-                image = upright
-            else:
-                shutil.copy2(source, target)
-            return measure(image, name=name, lens=lens)
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(str(error)) from error
+    with open_picture(source) as image:
+        image.load()
+        exif = image.getexif()
+        lens = _lens(exif)
+        turned = exif.get(_EXIF_ORIENTATION, 1) not in (0, 1)
+        upright = ImageOps.exif_transpose(image) if turned else image
+    if turned:
+        upright.save(target, quality=97, subsampling=0, exif=upright.getexif())
+    else:
+        shutil.copy2(source, target)
+    return measure(upright, name=name, lens=lens)
 
 
 def measure(image: Image.Image, *, name: str, lens: str = "", time: float | None = None) -> Picture:

@@ -1,0 +1,20 @@
+"""How much memory can be had, for what is sized by it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def available_ram_bytes() -> float:
+    """Memory that can be had without swapping; 8 GB where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return 8e9
