@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -16,7 +18,13 @@ from torch.nn import functional
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.undistortion import undistorted_camera, undistortion_grid
-from scene4d.data.image_files import image_header, read_depth, read_mask, read_picture
+from scene4d.data.image_files import (
+    image_header,
+    image_size,
+    read_depth,
+    read_mask,
+    read_picture,
+)
 from scene4d.data.memory import available_ram_bytes
 from scene4d.data.scene import Frame, Scene, View
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
@@ -25,6 +33,9 @@ _PYRAMID_SHARE = 4 / 3
 """All coarser levels together take a third of the full one: 1/4 + 1/16 + ..."""
 _GRIDS_KEPT = 4
 """Undistortion grids kept at a time; one lens usually serves the whole capture."""
+_PLAIN_BYTES, _AVERAGED_BYTES, _UNDISTORTED_BYTES = 12, 56, 80
+"""Per stored pixel while a picture is decoded, averaged, undistorted (measured with transparency,
+mask and depth: 12, 55, 77): the copies in Pillow, numpy and torch that live at the same time."""
 _DEPTH_SPREAD = 0.1
 """A box of depths that differ by more than this share straddles an edge and says nothing."""
 
@@ -38,6 +49,16 @@ class _Pixels:
     alpha: UInt8[Tensor, "height width"] | None
     mask: Bool[Tensor, "height width"] | None
     depth: Float[Tensor, "height width"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bytes:
+    """Memory that a frame takes."""
+
+    kept: float
+    working: float
+    """Besides, while it is decoded."""
+    pixels: int
 
 
 class ImageCache:
@@ -68,8 +89,8 @@ class ImageCache:
         self._grids: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self._levels: dict[tuple[int, int], _Pixels] = {}
         wanted = list(range(len(scene.frames)) if indices is None else indices)
-        self._refuse_if_too_big(wanted, ram_budget_gb)
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        workers = self._workers_that_fit(wanted, ram_budget_gb)
+        with ThreadPoolExecutor(max_workers=workers) as pool:
             for index, pixels in zip(wanted, pool.map(self._decode, wanted), strict=True):
                 self._levels[index, 1] = pixels
 
@@ -108,30 +129,48 @@ class ImageCache:
             self._levels[index, downscale] = found
         return found
 
-    def _refuse_if_too_big(self, indices: Sequence[int], ram_budget_gb: float | None) -> None:
+    def _workers_that_fit(self, indices: Sequence[int], ram_budget_gb: float | None) -> int:
+        """How many pictures may be decoded at a time; refuses what does not fit at all."""
         if ram_budget_gb is not None and not ram_budget_gb > 0:
             raise UsageError(f"--ram-budget-gb is {ram_budget_gb}", fix="give more than 0")
         budget = available_ram_bytes() / 2 if ram_budget_gb is None else ram_budget_gb * 1e9
-        needed = sum(self._estimate(self.scene.frames[index]) for index in indices)
-        if needed <= budget:
-            return
-        factor = self.downscale_factor
-        while needed * (self.downscale_factor / factor) ** 2 > budget:
-            factor += 1
+        sizes = [self._estimate(self.scene.frames[index]) for index in indices]
+        kept = sum(size.kept for size in sizes)
+        working = np.cumsum(sorted((size.working for size in sizes), reverse=True))
+        fitting = int(np.searchsorted(working, budget - kept, side="right"))
+        if sizes and not fitting:
+            self._refuse(indices, sizes, budget)
+        return max(1, min(8, os.cpu_count() or 1, fitting))
+
+    def _refuse(self, indices: Sequence[int], sizes: Sequence[_Bytes], budget: float) -> NoReturn:
+        kept, first = sum(size.kept for size in sizes), self.downscale_factor
+        largest = max(range(len(sizes)), key=lambda i: sizes[i].working)
+        name, alone = self.scene.frames[indices[largest]].name, sizes[largest].working
+        room = budget - sizes[largest].pixels * max(_AVERAGED_BYTES, self._per_pixel(indices))
+        fix = f"{name} alone takes {alone / 1e9:.2f} GB: make it smaller, or raise --ram-budget-gb"
+        if room > 0:
+            factor = max(first + 1, math.ceil(first * math.sqrt(kept / room)))
+            fix = f"--downscale-factor {factor} makes them fit; or raise --ram-budget-gb"
         raise NotEnoughMemoryError(
-            f"{len(indices)} images need {needed / 1e9:.2f} GB of memory, "
+            f"{len(indices)} images need {(kept + alone) / 1e9:.2f} GB of memory, "
             f"and the budget is {budget / 1e9:.2f} GB",
             where=self.scene.root,
-            fix=f"--downscale-factor {factor} makes them fit; or raise --ram-budget-gb",
+            fix=fix,
         )
 
-    def _estimate(self, frame: Frame) -> float:
-        """Bytes that the frame will take, with all its coarser levels."""
-        _, _, alpha = image_header(frame.image_path)
+    def _per_pixel(self, indices: Sequence[int]) -> float:
+        frames = [self.scene.frames[index] for index in indices]
+        return max(_working_bytes(frame, self._factor) for frame in frames)
+
+    def _estimate(self, frame: Frame) -> _Bytes:
+        """What the frame takes: kept with all its coarser levels, and while it is decoded."""
+        width, height, alpha = image_header(frame.image_path)
+        _check_size(width, height, frame)
         masked = frame.mask_path is not None or frame.camera.distortion is not None
         per_pixel = 3 + alpha + masked + 4 * (frame.depth_path is not None)
-        pixels = frame.camera.width * frame.camera.height / self._factor**2
-        return per_pixel * pixels * _PYRAMID_SHARE
+        kept = per_pixel * width * height / self._factor**2 * _PYRAMID_SHARE
+        working = _working_bytes(frame, self._factor) * width * height
+        return _Bytes(kept=kept, working=working, pixels=width * height)
 
     def _decode(self, index: int) -> _Pixels:
         frame = self.scene.frames[index]
@@ -162,13 +201,8 @@ def remaining_factor(scene: Scene, downscale_factor: int) -> int:
 def _read(frame: Frame) -> _Pixels:
     """The frame's files as stored."""
     camera = frame.camera
+    _check_size(*image_size(frame.image_path), frame)
     picture = torch.from_numpy(read_picture(frame.image_path))
-    if picture.shape[:2] != (camera.height, camera.width):
-        raise DataError(
-            f"is {picture.shape[1]} x {picture.shape[0]} pixels, but its camera is "
-            f"{camera.width} x {camera.height}",
-            where=frame.image_path,
-        )
     alpha = picture[..., 3] if picture.shape[-1] == 4 else None
     if alpha is not None and bool((alpha == 255).all()):
         alpha = None
@@ -184,6 +218,21 @@ def _read(frame: Frame) -> _Pixels:
         mask=mask,
         depth=depth,
     )
+
+
+def _check_size(width: int, height: int, frame: Frame) -> None:
+    camera = frame.camera
+    if (width, height) != (camera.width, camera.height):
+        raise DataError(
+            f"is {width} x {height} pixels, but its camera is {camera.width} x {camera.height}",
+            where=frame.image_path,
+        )
+
+
+def _working_bytes(frame: Frame, factor: int) -> int:
+    if frame.camera.distortion is not None:
+        return _UNDISTORTED_BYTES
+    return _AVERAGED_BYTES if factor > 1 else _PLAIN_BYTES
 
 
 def _at_size(values: np.ndarray, camera: Camera, path: Path) -> Tensor:
