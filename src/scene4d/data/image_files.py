@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from scene4d.data.masks import mask_of
 from scene4d.errors import DataError
 
 _BAD_IMAGE = (
@@ -27,9 +28,6 @@ _BAD_IMAGE = (
     zlib.error,
 )
 """What Pillow raises on missing, truncated and hostile files."""
-
-MASK_THRESHOLD = 128
-"""Mask values from here on mean that the pixel counts (of 255); soft masks are cut at half."""
 
 
 def image_header(path: Path) -> tuple[int, int, bool]:
@@ -64,15 +62,11 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "height width channels"]:
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, "height width"]:
-    """Which pixels count: those at or above half of the white value (any non-zero in 1-bit)."""
+    """Which pixels count; see :func:`scene4d.data.masks.mask_of`. Raises :class:`DataError`."""
     image_header(path)
     try:
         with Image.open(path) as image:
-            if image.mode in ("LA", "RGBA", "PA"):
-                image = image.convert("RGBA").convert("RGB")
-            if image.mode.startswith("I"):
-                return np.asarray(image).astype(np.int64) >= MASK_THRESHOLD * 257
-            return np.asarray(image.convert("L")) >= MASK_THRESHOLD
+            return mask_of(image)
     except _BAD_IMAGE as error:
         raise _unreadable(path, error) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ class ImageCache:
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             for index, pixels in zip(wanted, pool.map(self._decode, wanted), strict=True):
                 self._levels[index, 1] = pixels
+        self._tell_empty_masks(wanted)
 
     @property
     def nbytes(self) -> int:
@@ -128,6 +130,7 @@ class ImageCache:
         """Bytes that the frame will take, with all its coarser levels."""
         _, _, alpha = image_header(frame.image_path)
         masked = frame.mask_path is not None or frame.camera.distortion is not None
+        masked = masked or frame.crop_radius is not None
         per_pixel = 3 + alpha + masked + 4 * (frame.depth_path is not None)
         pixels = frame.camera.width * frame.camera.height / self._factor**2
         return per_pixel * pixels * _PYRAMID_SHARE
@@ -139,6 +142,28 @@ class ImageCache:
             pixels = _undistorted(pixels, *self._grid(frame.camera))
         return _downscaled(pixels, self._factor) if self._factor > 1 else pixels
 
+    def _tell_empty_masks(self, indices: Sequence[int]) -> None:
+        """Refuses a part of the scene whose masks leave nothing; warns where some pictures' do."""
+        empty = [i for i in indices if _is_empty(self._levels[i, 1].mask)]
+        if not empty:
+            return
+        first = self.scene.frames[empty[0]]
+        what = f"{first.mask_path or first.name}"
+        looked_at = set(indices)
+        for name, part in (("train", self.scene.train_indices), ("test", self.scene.test_indices)):
+            if part and looked_at.issuperset(part) and set(empty).issuperset(part):
+                raise DataError(
+                    f"no pixel counts in any of the {len(part)} images to {name} on: their masks "
+                    f"leave nothing (first: {what})",
+                    where=self.scene.root,
+                    fix="white (or 1) counts and black does not: invert or remove the masks",
+                )
+        warnings.warn(
+            f"{self.scene.root}: in {len(empty)} of {len(looked_at)} images no pixel counts: their "
+            f"masks leave nothing (first: {what})",
+            stacklevel=3,
+        )
+
     def _grid(self, camera: Camera) -> tuple[Tensor, Tensor]:
         key = (camera.distortion, camera.width, camera.height, *camera.K.flatten().tolist())
         found = self._grids.get(key)
@@ -148,6 +173,10 @@ class ImageCache:
                 self._grids.pop(next(iter(self._grids)), None)
             self._grids[key] = found
         return found
+
+
+def _is_empty(mask: Tensor | None) -> bool:
+    return mask is not None and not bool(mask.any())
 
 
 def remaining_factor(scene: Scene, downscale_factor: int) -> int:
@@ -188,6 +217,10 @@ def _read(frame: Frame) -> _Pixels:
     mask = depth = None
     if frame.mask_path is not None:
         mask = _at_size(read_mask(frame.mask_path), camera, frame.mask_path).bool()
+        mask = ~mask if frame.mask_ignores else mask
+    if frame.crop_radius is not None:
+        inside = _within(frame.crop_radius, camera)
+        mask = inside if mask is None else mask & inside
     if frame.depth_path is not None:
         depth = _at_size(read_depth(frame.depth_path, frame.depth_unit_m), camera, frame.depth_path)
     return _Pixels(
@@ -197,6 +230,13 @@ def _read(frame: Frame) -> _Pixels:
         mask=mask,
         depth=depth,
     )
+
+
+def _within(radius: float, camera: Camera) -> Bool[Tensor, "height width"]:
+    """Which pixels' centres are at most ``radius`` pixels from the principal point."""
+    x = torch.arange(camera.width) + 0.5 - camera.K[0, 2]
+    y = torch.arange(camera.height) + 0.5 - camera.K[1, 2]
+    return x.square() + y.square()[:, None] <= radius**2
 
 
 def _at_size(values: np.ndarray, camera: Camera, path: Path) -> Tensor:
