@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +21,11 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from scene4d.data.masks import mask_of
 from scene4d.data.memory import available_ram_bytes
+from scene4d.data.npy_files import npy_shape, read_npy
 from scene4d.errors import DataError, Scene4dError
+from scene4d.files import checked_file
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names of what is opened. Never EPS, PDF or WMF, which start other programs, nor what
@@ -31,9 +35,6 @@ MAX_PIXELS = 1 << 28
 _BYTES_PER_PIXEL = 12
 """While a picture is decoded: Pillow's own pixels, their conversion and an array, 4 bytes each."""
 _UNREADABLE = "the file is missing, truncated or damaged: restore it, or remove its frame"
-
-MASK_THRESHOLD = 128
-"""Mask values from here on mean that the pixel counts (of 255); soft masks are cut at half."""
 
 _lock = threading.Lock()
 _heif_asked = False
@@ -83,13 +84,9 @@ def _plainly(error: Exception, source: Path | bytes) -> str:
 
 
 def _check_regular(path: Path) -> None:
-    if path.is_file():
-        return
-    if path.is_dir():
-        raise DataError("is a folder, not an image", where=path)
-    if path.exists():
-        raise DataError("is a pipe or a device, not an image file", where=path)
-    raise DataError("image not found", where=path, fix="restore the file or remove its frame")
+    if not os.path.lexists(path):
+        raise DataError("image not found", where=path, fix="restore the file or remove its frame")
+    checked_file(path)
 
 
 def _opened(file: Path | io.BytesIO, formats: Sequence[str]) -> Image.Image:
@@ -170,53 +167,44 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, "height width"]:
-    """Which pixels count: those at or above half of the white value (any non-zero in 1-bit)."""
+    """Which pixels count; see :func:`scene4d.data.masks.mask_of`. Raises :class:`DataError`."""
     with open_picture(path) as image:
-        if image.mode in ("LA", "RGBA", "PA"):
-            return np.asarray(image.convert("RGBA").convert("L")) >= MASK_THRESHOLD
-        if image.mode.startswith("I"):
-            return np.asarray(image).astype(np.int64) >= MASK_THRESHOLD * 257
-        return np.asarray(image.convert("L")) >= MASK_THRESHOLD
+        return mask_of(image)
 
 
 def depth_size(path: Path) -> tuple[int, int]:
     """Width and height of a depth map (PNG or npy), without reading its values."""
     if path.suffix.lower() == ".npy":
-        return _check_depth(_mapped(path), path).shape[::-1]
+        return _map_shape(npy_shape(path), path)[::-1]
     return image_size(path)
 
 
 def read_depth(path: Path, unit: float) -> Float[np.ndarray, "height width"]:
     """Depth in scene units, 0 where there is none: 16-bit PNG or .npy times ``unit``."""
     if path.suffix.lower() == ".npy":
-        stored = _mapped(path)
+        stored = read_npy(path)
     else:
         with open_picture(path) as image:
             stored = np.array(image)
-    depth = _check_depth(stored, path).astype(np.float32) * np.float32(unit)
+    shape = _map_shape(stored.shape, path)
+    if stored.dtype.kind not in "biuf":
+        raise _no_depth(f"type {stored.dtype}", path)
+    depth = stored.reshape(shape).astype(np.float32) * np.float32(unit)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0
     return depth
 
 
-def _check_depth(stored: np.ndarray, path: Path) -> np.ndarray:
-    stored = stored[..., 0] if stored.ndim == 3 and stored.shape[-1] == 1 else stored
-    real = np.issubdtype(stored.dtype, np.number) and not np.iscomplexobj(stored)
-    if stored.ndim != 2 or not real or 0 in stored.shape:
-        raise DataError(
-            f"is not a depth map: shape {stored.shape}, type {stored.dtype}",
-            where=path,
-            fix="store depth as a 16-bit grey PNG or as a 2D .npy array",
-        )
-    return stored
+def _map_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
+    """Height and width of what has ``shape``, which may have one channel last."""
+    plain = shape[:2] if len(shape) == 3 and shape[-1] == 1 else shape
+    if len(plain) != 2 or 0 in plain:
+        raise _no_depth(f"shape {shape}", path)
+    return plain[0], plain[1]
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """The array of a .npy file, not read yet: a shape that the file does not hold is an error."""
-    if path.exists() and not path.is_file():
-        raise DataError("is not a file", where=path)
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError as error:
-        raise DataError("depth map not found", where=path) from error
-    except Exception as error:  # numpy reads the header as Python's literals: any error may come
-        raise DataError(f"is damaged ({error})", where=path, fix=_UNREADABLE) from error
+def _no_depth(seen: str, path: Path) -> DataError:
+    return DataError(
+        f"is not a depth map: {seen}",
+        where=path,
+        fix="store depth as a 16-bit grey PNG or as a 2D .npy array",
+    )
