@@ -4,10 +4,13 @@ import os
 import sys
 from pathlib import Path
 
+import optional_packages
 import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
+
+optional_packages.hide_if_asked()
 
 # The last jaxtyping for Python 3.10 (0.3.7) wraps Numba's kernels despite their @no_type_check, and
 # then they cannot be compiled.

@@ -40,5 +40,17 @@ class MissingExtraError(Scene4dError):
         )
 
 
+class BrokenExtraError(MissingExtraError):
+    """An optional package is needed and installed, but cannot load."""
+
+    def __init__(self, package: str, *, why: str, needed_for: str, fix: str) -> None:
+        Scene4dError.__init__(
+            self,
+            f"{needed_for} needs the package '{package}', which is installed but does not load "
+            f"({why})",
+            fix=fix,
+        )
+
+
 class NotEnoughMemoryError(Scene4dError):
     """The work would not fit into the stated memory budget; refused before it starts."""

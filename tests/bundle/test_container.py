@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optional_packages import import_or_skip
 
 from scene4d.bundle.container import BundleWriter, open_bundle
 from scene4d.bundle.manifest import faults, schema
@@ -100,7 +101,7 @@ def test_the_default_poster_shows_the_splats():
 
 def test_the_schema_is_valid_and_agrees_with_a_full_validator():
     """The small validator of scene4d and the jsonschema package, on good and broken manifests."""
-    jsonschema = pytest.importorskip("jsonschema", reason="comes with nbformat, as viser's friend")
+    jsonschema = import_or_skip("jsonschema", reason="comes with nbformat, as viser's friend")
     jsonschema.Draft202012Validator.check_schema(schema())
     full = jsonschema.Draft202012Validator(schema())
     manifest = open_bundle(GOOD / "sh3_two_stages.s4d").manifest

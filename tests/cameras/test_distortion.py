@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional_packages import import_or_skip
 
 from scene4d.cameras.distortion import (
     Distortion,
@@ -25,7 +26,7 @@ def grid(limit: float, count: int = 21) -> torch.Tensor:
 
 
 def test_opencv_model_equals_cv2():
-    cv2 = pytest.importorskip("cv2")
+    cv2 = import_or_skip("cv2")
     xy = grid(0.6)
     k1, k2, p1, p2, k3, _ = OPENCV.padded()
     # OpenCV's own r^8 term is part of a rational model, so it is compared without ours.
@@ -39,7 +40,7 @@ def test_opencv_model_equals_cv2():
 
 
 def test_fisheye_model_equals_cv2():
-    cv2 = pytest.importorskip("cv2")
+    cv2 = import_or_skip("cv2")
     xy = grid(2.0)
     theirs = cv2.fisheye.distortPoints(
         xy.reshape(-1, 1, 2).numpy(), np.eye(3), np.array(FISHEYE.padded())

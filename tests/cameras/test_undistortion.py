@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from torch.nn import functional
 
 from scene4d.cameras.camera import Camera
@@ -52,7 +53,7 @@ def test_wide_fisheye_stops_at_55_degrees(focal, expected):
 
 
 def test_grid_equals_cv2_remap():
-    cv2 = pytest.importorskip("cv2")
+    cv2 = import_or_skip("cv2")
     distorted = camera(OPENCV)
     flow, inside = undistortion_grid(distorted)
     k1, k2, p1, p2, k3, _ = OPENCV.padded()

@@ -9,6 +9,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 
 from scene4d.cli import main as command
 from scene4d.cli.export import FORMATS, ExportArgs
@@ -80,8 +81,8 @@ def test_only_bands_in_use_are_written() -> None:
 
 
 def test_a_runs_mesh_opens_in_trimesh(tiny_run: Path, tmp_path: Path, capsys) -> None:
-    pytest.importorskip("open3d")
-    trimesh = pytest.importorskip("trimesh")
+    import_or_skip("open3d")
+    trimesh = import_or_skip("trimesh")
     path = tmp_path / "mesh.glb"
     arguments = ["export", str(tiny_run), "mesh", "--output-path", str(path), "--device", "cpu"]
     assert command.main([*arguments, "--max-cameras", "3"]) == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from PIL import Image
 
 from scene4d.cameras.path_files import in_frame, load_path
@@ -77,7 +78,7 @@ def test_paths_come_back_from_their_file(tiny_run, tmp_path, capsys, cameras):
 
 
 def test_a_video_has_the_frames_side_by_side(tiny_run, tmp_path):
-    av = pytest.importorskip("av")
+    av = import_or_skip("av")
     out = tmp_path / "orbit.mp4"
     argv = ["render", str(tiny_run), "orbit", "--num-frames", "4", "--fps", "10"]
     assert main([*argv, "--output-path", str(out), "--outputs", "rgb", "depth"]) == 0

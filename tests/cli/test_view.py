@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from exporters.splat_files import random_cloud
+from optional_packages import import_or_skip
 
 from scene4d.bundle.container import open_bundle
 from scene4d.cli import main as command
@@ -163,7 +164,7 @@ def test_phone_tells_of_light_slabs_by_their_name(tmp_path: Path) -> None:
 
 
 def test_phone_over_https(splats, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography")
+    import_or_skip("cryptography")
     options = ["--phone", "--https", "always", "--host", "127.0.0.1"]
     with viewing(tmp_path, str(splats["s4d"]), *options) as (url, errors):
         assert url.startswith("https://127.0.0.1:")

@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from PIL import Image
 
 from scene4d.cameras.distortion import Distortion
@@ -140,7 +141,7 @@ def test_nerfstudio_only_test_names_given(make_capture):
 
 
 def test_nerfstudio_points_and_applied_transform(make_capture):
-    trimesh = pytest.importorskip("trimesh")
+    trimesh = import_or_skip("trimesh")
     applied = [[0.0, 1.0, 0.0, 0.5], [0.0, 0.0, 1.0, -1.0], [1.0, 0.0, 0.0, 2.0]]
 
     def change(meta):
@@ -241,7 +242,7 @@ def test_colmap_lenses(make_colmap, line, distortion):
 
 @pytest.mark.parametrize("line", [line for line, _ in LENSES])
 def test_colmap_lens_projects_as_pycolmap(line):
-    pycolmap = pytest.importorskip("pycolmap")
+    pycolmap = import_or_skip("pycolmap")
     from scene4d.cameras.distortion import distort
 
     model, width, height, *params = line.split()
@@ -258,7 +259,7 @@ def test_colmap_lens_projects_as_pycolmap(line):
 
 
 def test_colmap_binary_text_and_pycolmap_agree(make_colmap):
-    pycolmap = pytest.importorskip("pycolmap")
+    pycolmap = import_or_skip("pycolmap")
     root = make_colmap("1 OPENCV 24 16 30 31 12 8 .1 .2 .3 .4")
     text_folder = root / "sparse" / "0"
     reconstruction = pycolmap.Reconstruction(str(text_folder))
@@ -400,7 +401,7 @@ def test_real_captures_parse(shared_data, name):
 @pytest.mark.parametrize("name", POSED_SETS)
 def test_real_captures_are_epipolar_consistent(shared_data, name):
     """Features matched between two pictures lie on each other's epipolar lines."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = import_or_skip("cv2")
     scene = load_scene(shared_data / name)
     first = 20 if name == "nerf_chair" else 2
     second = _neighbour(scene, first)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from scipy.spatial import cKDTree
 
 from scene4d.cameras.camera import Camera
@@ -18,7 +19,7 @@ from scene4d.data.scene import Frame, Scene, View
 from scene4d.data.tsdf import TsdfVolume
 from scene4d.errors import DataError, NotEnoughMemoryError
 
-pytest.importorskip("open3d")
+import_or_skip("open3d")
 
 VOXEL = 0.02
 

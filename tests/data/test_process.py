@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optional_packages import import_or_skip
 from PIL import Image, ImageFilter
 
 from scene4d.cli import main as command
@@ -34,7 +35,7 @@ from scene4d.data.process.write import check_target, staged_folder
 from scene4d.errors import DataError, MissingExtraError, Scene4dError, UsageError
 from scene4d.files import read_json
 
-pycolmap = pytest.importorskip("pycolmap")
+pycolmap = import_or_skip("pycolmap")
 
 WIDTH, HEIGHT, FOCAL = 320, 240, 300.0
 PINHOLE = SfmOptions(camera_model="pinhole")
@@ -432,7 +433,7 @@ def test_likely_pairs_of_a_row_of_cameras_are_its_neighbours(tmp_path: Path) -> 
 
 
 def write_video(path: Path, pictures: list[Image.Image], rate: int = 10) -> None:
-    av = pytest.importorskip("av")
+    av = import_or_skip("av")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate, options={"qscale:v": "2"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

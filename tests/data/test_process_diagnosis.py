@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optional_packages import import_or_skip
 from PIL import Image, ImageFilter
 
 from scene4d.data.process import VideoOptions
@@ -31,7 +32,7 @@ from scene4d.data.process.video import (
 from scene4d.data.process.write import transforms_of, unused_name
 from scene4d.errors import DataError
 
-pycolmap = pytest.importorskip("pycolmap")
+pycolmap = import_or_skip("pycolmap")
 
 WIDTH, HEIGHT = 320, 240
 

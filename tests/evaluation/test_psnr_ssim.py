@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 
 from scene4d.evaluation.psnr import psnr
 from scene4d.evaluation.ssim import C1, gaussian_window, ssim, ssim_map
@@ -99,7 +100,7 @@ def test_one_changed_pixel_changes_the_map_only_within_five_pixels():
 
 def scipy_ssim_map(x, y, mode):
     """Wang et al. 2004 through scipy's general correlation, with a window made from its own."""
-    ndimage = pytest.importorskip("scipy.ndimage")
+    ndimage = import_or_skip("scipy.ndimage")
     impulse = np.zeros((11, 11))
     impulse[5, 5] = 1
     window = ndimage.gaussian_filter(impulse, 1.5, radius=5, mode="constant")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exporters.splat_files import angles, order_in_file, random_cloud
+from optional_packages import import_or_skip
 
 from scene4d.exporters import formats, packing
 from scene4d.exporters.ply import read_ply, write_ply
@@ -135,7 +136,7 @@ def gaussforge_cloud(found) -> SplatCloud:
 
 @pytest.mark.parametrize("name", list(GAUSSFORGE))
 def test_gaussforge_reads_ours(folder, cloud, name: str) -> None:
-    gaussforge = pytest.importorskip("gaussforge")
+    gaussforge = import_or_skip("gaussforge")
     path = folder / f"ours{formats.format_named(name).suffixes[0]}"
     formats.write_splats(path, cloud)
     found = gaussforge.GaussForge().read(path.read_bytes(), GAUSSFORGE[name])
@@ -145,7 +146,7 @@ def test_gaussforge_reads_ours(folder, cloud, name: str) -> None:
 
 @pytest.mark.parametrize("name", list(GAUSSFORGE))
 def test_we_read_gaussforges(folder, cloud, name: str) -> None:
-    gaussforge = pytest.importorskip("gaussforge")
+    gaussforge = import_or_skip("gaussforge")
     # its writer of SOG takes rotations of length 1 for granted
     cloud = replace(cloud, quats=packing.unit_quats(cloud.quats).astype(np.float32))
     write_ply(folder / "ours.ply", cloud)
@@ -186,14 +187,14 @@ def gsply_cloud(data) -> SplatCloud:
 
 
 def test_gsply_reads_our_compressed_ply(folder, cloud) -> None:
-    gsply = pytest.importorskip("gsply")
+    gsply = import_or_skip("gsply")
     formats.write_splats(folder / "a.compressed.ply", cloud)
     found = gsply_cloud(gsply.plyread(str(folder / "a.compressed.ply")))
     assert_alike(found, cloud, "compressed-ply")
 
 
 def test_we_read_gsplys_compressed_ply(folder, cloud) -> None:
-    gsply = pytest.importorskip("gsply")
+    gsply = import_or_skip("gsply")
     write_ply(folder / "a.ply", cloud)
     gsply.plywrite(
         str(folder / "b.compressed.ply"), gsply.plyread(str(folder / "a.ply")), compressed=True
@@ -207,7 +208,7 @@ def test_we_read_gsplys_compressed_ply(folder, cloud) -> None:
 
 
 def test_trimesh_shows_our_glb_as_coloured_points(folder, cloud) -> None:
-    trimesh = pytest.importorskip("trimesh")
+    trimesh = import_or_skip("trimesh")
     formats.write_splats(folder / "a.glb", cloud)
     points = trimesh.load(folder / "a.glb").to_geometry()
     # the node turns the scene by 180 degrees about z, so that what was up stays up in glTF's axes

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
@@ -20,8 +21,8 @@ from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.splat_cloud import SplatCloud
 
-trimesh = pytest.importorskip("trimesh")
-pytest.importorskip("open3d")
+trimesh = import_or_skip("trimesh")
+import_or_skip("open3d")
 
 RADIUS = 1.0
 VOXEL = 0.04

@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-
-pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
-
 from exporters.test_light_slab import FOCAL, field_with_sheets, random_slabs
+from optional_packages import import_or_skip
 
 from scene4d.exporters.field_models import METADATA
 from scene4d.exporters.onnx import decoder_model, whole_model
+
+import_or_skip("onnx", reason="the extra 'onnx' is not installed")
 
 
 def test_the_model_says_how_rays_become_coordinates() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional_packages import import_or_skip
 
 from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.errors import DataError, Scene4dError
@@ -67,7 +68,7 @@ def test_an_empty_cloud_survives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("degree", [0, 3])
 def test_gsply_reads_the_same_values(tmp_path: Path, degree: int) -> None:
-    gsply = pytest.importorskip("gsply")
+    gsply = import_or_skip("gsply")
     cloud = random_cloud(degree=degree)
     write_ply(tmp_path / "a.ply", cloud)
     assert_gsply_agrees(gsply, tmp_path / "a.ply", cloud)
@@ -87,7 +88,7 @@ def assert_gsply_agrees(gsply, path: Path, cloud: SplatCloud) -> None:
 
 
 def test_the_reference_file_is_read_as_gsply_reads_it(shared_data: Path, tmp_path: Path) -> None:
-    gsply = pytest.importorskip("gsply")
+    gsply = import_or_skip("gsply")
     path = shared_data / "splats" / "inria_iteration_7000.ply"
     cloud = read_ply(path)
     assert (len(cloud), cloud.sh_degree) == (9080, 3)
@@ -97,7 +98,7 @@ def test_the_reference_file_is_read_as_gsply_reads_it(shared_data: Path, tmp_pat
 
 
 def test_gaussforge_reads_the_same_values(tmp_path: Path) -> None:
-    gaussforge = pytest.importorskip("gaussforge")
+    gaussforge = import_or_skip("gaussforge")
     cloud = random_cloud()
     write_ply(tmp_path / "a.ply", cloud)
     found = gaussforge.GaussForge().read((tmp_path / "a.ply").read_bytes(), "ply")

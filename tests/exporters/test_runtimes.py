@@ -22,6 +22,7 @@ from exporters.test_light_slab import (
     random_slabs,
     source,
 )
+from optional_packages import import_or_skip
 from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, pixel_shuffle
 
@@ -78,8 +79,8 @@ def in_torch(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
 
 
 def in_onnx_runtime(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
-    pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    import_or_skip("onnx", reason="the extra 'onnx' is not installed")
+    runtime = import_or_skip("onnxruntime", reason="onnxruntime is not installed")
     onnx.export(source(scene), folder / "a.onnx")
 
     def model(path: Path) -> Model:
@@ -96,7 +97,7 @@ def in_onnx_runtime(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
 
 
 def in_litert(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
-    runtime = pytest.importorskip(
+    runtime = import_or_skip(
         "ai_edge_litert.interpreter", reason="the extra 'litert' is not installed"
     )
     litert.export(source(scene), folder / "a.tflite")
@@ -135,7 +136,7 @@ def in_litert(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
 
 
 def in_executorch(scene: LightSlabs, folder: Path) -> tuple[Model, Model]:
-    runtime = pytest.importorskip(
+    runtime = import_or_skip(
         "executorch.runtime", reason="the extra 'executorch' is not installed"
     ).Runtime.get()
     executorch.export(source(scene), folder / "a.pte")
@@ -286,7 +287,7 @@ def test_a_cell_holds_its_neighbours_first_texels() -> None:
 
 def test_beyond_its_range_a_plane_has_its_border() -> None:
     """LiteRT's look-up is ours; here at the ends, between, and beyond, where rays are uncovered."""
-    runtime = pytest.importorskip("ai_edge_litert.interpreter")
+    runtime = import_or_skip("ai_edge_litert.interpreter")
     scene = random_slabs(slabs=1, samples=1)
     samples = samples_for(scene, width=8, height=8)
     size = (1, samples.down, samples.across, 2 * scene.slabs.num_planes)
@@ -307,7 +308,7 @@ def test_beyond_its_range_a_plane_has_its_border() -> None:
 
 def test_core_ml_is_converted_not_run(tmp_path: Path) -> None:
     """What Linux can say: the package's interface, and operators that the Neural Engine has."""
-    ct = pytest.importorskip("coremltools", reason="the extra 'coreml' is not installed")
+    ct = import_or_skip("coremltools", reason="the extra 'coreml' is not installed")
     scene, path = random_slabs(slabs=3, samples=2), tmp_path / "a.mlpackage"
     told = coreml.export(source(scene), path)
     assert "converted, not run" in told and "48 x 32" in told  # 45 x 30 in steps of 8
@@ -407,7 +408,7 @@ def evaluated(program: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_the_converted_core_ml_program_reads_as_the_field(
     slabs: int, samples: int, sheets: bool
 ) -> None:
-    pytest.importorskip("coremltools", reason="the extra 'coreml' is not installed")
+    import_or_skip("coremltools", reason="the extra 'coreml' is not installed")
     make, view = field_with_sheets if sheets else random_slabs, camera()
     scene = make(slabs=slabs, samples=samples)
     size = samples_for(scene, width=view.width, height=view.height)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from PIL import Image
 
 from scene4d.cameras.camera import Camera
@@ -21,7 +22,7 @@ def solid(colour, size=(48, 64)) -> np.ndarray:
 
 
 def decode(path):
-    av = pytest.importorskip("av")
+    av = import_or_skip("av")
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = [
@@ -33,7 +34,7 @@ def decode(path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_video_keeps_colours_count_rate_and_format(tmp_path, suffix):
-    pytest.importorskip("av")
+    import_or_skip("av")
     colours = [(200, 30, 40), (20, 180, 60), (10, 40, 220), (128, 128, 128), (255, 255, 255)]
     path = write_video(map(solid, colours), tmp_path / f"v{suffix}", fps=12.5)
     stream, frames = decode(path)
@@ -49,7 +50,7 @@ def test_video_keeps_colours_count_rate_and_format(tmp_path, suffix):
 
 @pytest.mark.parametrize("size", [(47, 63), (48, 63), (47, 64), (1, 1)])
 def test_odd_sizes_are_padded_by_their_last_row_and_column(tmp_path, size):
-    pytest.importorskip("av")
+    import_or_skip("av")
     path = write_video([solid((90, 90, 90), size)] * 2, tmp_path / "v.mp4")
     _, frames = decode(path)
     assert frames[0].shape == (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
@@ -57,7 +58,7 @@ def test_odd_sizes_are_padded_by_their_last_row_and_column(tmp_path, size):
 
 
 def test_a_failing_video_leaves_the_earlier_one(tmp_path):
-    pytest.importorskip("av")
+    import_or_skip("av")
     path = tmp_path / "v.mp4"
     path.write_bytes(b"earlier")
 
@@ -76,7 +77,7 @@ def test_a_failing_video_leaves_the_earlier_one(tmp_path):
 
 
 def test_wrong_names_and_rates_of_videos_are_usage_errors(tmp_path):
-    pytest.importorskip("av")
+    import_or_skip("av")
     with pytest.raises(UsageError, match=r"\.mp4"):
         write_video([solid(0)], tmp_path / "v.gif")
     with pytest.raises(UsageError, match="per second"):

@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from optional_packages import import_or_skip
 
 from scene4d.data.sample import sample_scene_path
 
-if importlib.util.find_spec("nerfstudio") is None:
-    pytest.skip("nerfstudio is not installed (make test-nerfstudio)", allow_module_level=True)
+import_or_skip("nerfstudio", reason="nerfstudio is not installed (make test-nerfstudio)")
 
 from scene4d.integrations.nerfstudio.torchvision_operators import declare_missing_operators
 

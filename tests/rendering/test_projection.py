@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optional_packages import import_or_skip
 
 from scene4d.rendering.splats import harmonics, projection, reference
 from scene4d.rendering.splats.reference import ProjectionSettings
@@ -264,7 +265,7 @@ def test_sh_of_bad_gaussians_is_zero_with_zero_gradient(random_scene):
 
 def gsplat_projection(scene, settings_):
     """gsplat's plain torch version, which knows neither opacities nor the clip."""
-    torch_impl = pytest.importorskip("gsplat.cuda._torch_impl")
+    torch_impl = import_or_skip("gsplat.cuda._torch_impl")
     covars, _ = torch_impl._quat_scale_to_covar_preci(
         scene["quats"], scene["scales"], compute_preci=False
     )
@@ -315,7 +316,7 @@ def test_reference_projection_agrees_with_gsplats_torch(random_scene):
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_reference_sh_agrees_with_gsplats_torch(degree):
-    torch_impl = pytest.importorskip("gsplat.cuda._torch_impl")
+    torch_impl = import_or_skip("gsplat.cuda._torch_impl")
     generator = torch.Generator().manual_seed(degree)
     directions = torch.randn(50, 3, generator=generator, dtype=torch.float64)
     coeffs = torch.randn(50, 16, 3, generator=generator, dtype=torch.float64)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optional_packages import import_or_skip
 
 from scene4d.errors import Scene4dError
 from scene4d.rendering import backends
@@ -201,7 +202,7 @@ def test_meta_is_gsplats(random_scene):
 
 
 def test_the_signature_is_gsplats():
-    gsplat = pytest.importorskip("gsplat.rendering")
+    gsplat = import_or_skip("gsplat.rendering")
     ours = inspect.signature(rasterization).parameters
     theirs = inspect.signature(gsplat.rasterization).parameters
     assert list(ours) == list(theirs)
@@ -239,7 +240,7 @@ def test_arguments_that_change_nothing_are_accepted(random_scene):
         segmented=True, camera_model="pinhole", sparse_grad=False,
     )[0]  # fmt: skip
     assert torch.equal(a, b)
-    gsplat = pytest.importorskip("gsplat")
+    gsplat = import_or_skip("gsplat")
     shutter = gsplat.cuda._wrapper.RollingShutterType.GLOBAL
     c = rasterization(**scene, width=WIDTH, height=HEIGHT, rolling_shutter=shutter)[0]
     assert torch.equal(a, c)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from PIL import Image
 
 from scene4d.cameras.camera import Camera
@@ -95,7 +96,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def viewer():
-    pytest.importorskip("viser")
+    import_or_skip("viser")
     with LiveViewer(SCENE, Sphere(), port=free_port()) as live:
         yield live
 

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from optional_packages import import_or_skip
 
 from scene4d.errors import DataError, UsageError
 from scene4d.viewer.phone import lan_address, make_certificate, qr_code
@@ -347,7 +348,7 @@ def test_a_deleted_scene_is_missing(server: SceneServer) -> None:
 
 
 def test_https_with_the_certificate_made_here(tmp_path: Path) -> None:
-    pytest.importorskip("cryptography")
+    import_or_skip("cryptography")
     pem = tmp_path / "certificate.pem"
     fingerprint = make_certificate(pem, "127.0.0.1")
     assert len(fingerprint) == 95 and pem.stat().st_mode & 0o077 == 0
@@ -386,7 +387,7 @@ def test_the_lan_address_is_one_of_this_machine() -> None:
 
 def test_the_qr_code_is_the_address() -> None:
     """Compared with the modules of an independent reading of the same text."""
-    segno = pytest.importorskip("segno")
+    segno = import_or_skip("segno")
     url = "http://192.168.1.20:43210/" + "A" * 22 + "/"
     drawn = qr_code(url)
     assert drawn is not None

@@ -260,10 +260,13 @@ def _looks(scene: Scene) -> list[View]:
     train = list(scene.train_indices)
     count = min(len(train), _PICTURES_LOOKED_AT)
     chosen = [train[i * len(train) // count] for i in range(count)]
+    smallest = min(max(f.camera.width, f.camera.height) for f in (scene.frames[i] for i in chosen))
+    factor = max(1, smallest // _LOOK_SIZE)
+    if scene.pictures is not None:  # of the cameras' size, which the files need not have
+        return [scene.pictures.view(index, factor) for index in chosen]
     if not all(scene.frames[index].image_path.is_file() for index in chosen):
         return []
-    smallest = min(max(f.camera.width, f.camera.height) for f in (scene.frames[i] for i in chosen))
-    cache = ImageCache(scene, downscale_factor=max(1, smallest // _LOOK_SIZE), indices=chosen)
+    cache = ImageCache(scene, downscale_factor=factor, indices=chosen)
     return [cache.view(index) for index in chosen]
 
 

@@ -91,6 +91,8 @@ class Scene:
     source_from_scene: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
     """The similarity that maps scene coordinates back to the input's own frame."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    pictures: ViewSource | None = field(default=None, repr=False, compare=False)
+    """The decoded pictures of the frames as they are here; None: as their files hold them."""
 
     def train_cameras(self) -> list[Camera]:
         """The training cameras, in frame order."""
@@ -109,6 +111,6 @@ class Scene:
 
 
 def at_size_of(scene: Scene, images: ViewSource) -> Scene:
-    """The scene with the cameras of the pictures that are trained on: undistorted, downscaled."""
+    """The scene as it is trained on: ``images``, and their cameras (undistorted, downscaled)."""
     frames = [replace(f, camera=images.camera(i)) for i, f in enumerate(scene.frames)]
-    return replace(scene, frames=frames)
+    return replace(scene, frames=frames, pictures=images)

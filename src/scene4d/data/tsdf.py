@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scene4d.cameras.camera import Camera
-from scene4d.errors import MissingExtraError, NotEnoughMemoryError
+from scene4d.errors import NotEnoughMemoryError
+from scene4d.optional import import_optional
 
 _BLOCK = 16
 """Voxels along an edge of a block."""
@@ -38,16 +39,13 @@ class TsdfVolume:
 
         Raises :class:`MissingExtraError` without Open3D.
         """
-        try:
-            import open3d
-        except ImportError as error:
-            raise MissingExtraError("open3d", extra="recon", needed_for="fusing depth") from error
+        open3d: Any = import_optional("open3d", extra="recon", needed_for="fusing depth")
         if not voxel > 0:
             raise ValueError(f"the voxel size must be positive, got {voxel}")
         self.voxel = voxel
         self.max_gb = max_gb
         self._offset = voxel * np.array(_OFFSET)
-        self._open3d: Any = open3d
+        self._open3d = open3d
         kind = open3d.core.float32
         self._grid = open3d.t.geometry.VoxelBlockGrid(
             ("tsdf", "weight", "color"),

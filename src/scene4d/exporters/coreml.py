@@ -32,6 +32,7 @@ from scene4d.exporters.field_models import (
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
 from scene4d.files import atomic_folder
+from scene4d.optional import import_optional
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 
 SUFFIX = ".mlpackage"
@@ -123,8 +124,10 @@ def _in_decoder(operation: Any) -> bool:
 def _coremltools() -> Any:
     try:
         with _quiet("coremltools"):
-            import coremltools
-    except ModuleNotFoundError as error:
+            return import_optional(
+                "coremltools", extra="coreml", needed_for="writing Core ML packages"
+            )
+    except MissingExtraError as error:
         # coremltools 9.0 has no other wheels
         if sys.platform == "win32" or sys.version_info >= (3, 14):
             raise UsageError(
@@ -132,10 +135,7 @@ def _coremltools() -> Any:
                 " macOS and on Linux with x86-64",
                 fix="export there; the run folder can be copied",
             ) from error
-        raise MissingExtraError(
-            "coremltools", extra="coreml", needed_for="writing Core ML packages"
-        ) from error
-    return coremltools
+        raise
 
 
 @contextlib.contextmanager

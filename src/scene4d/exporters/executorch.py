@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from scene4d.errors import MissingExtraError
 from scene4d.exporters.field_models import (
     METADATA,
     DecoderHalf,
@@ -25,6 +24,7 @@ from scene4d.exporters.field_models import (
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
+from scene4d.optional import import_optional
 from scene4d.representations.light_slabs.decoder import HALO
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 
@@ -73,13 +73,11 @@ def whole_program(scene: LightSlabs, largest: Samples) -> bytes:
 
 
 def _program(module: nn.Module, scene: LightSlabs, largest: Samples, part: str) -> bytes:
-    try:
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "executorch", extra="executorch", needed_for="writing ExecuTorch programs"
-        ) from error
+    for name in ("executorch.exir", "executorch.backends.xnnpack.partition.xnnpack_partitioner"):
+        import_optional(name, extra="executorch", needed_for="writing ExecuTorch programs")
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
     inputs: dict[str, Tensor] = example_inputs(scene, largest)[part]
     per = scene.decoder.shape.samples
     # Rays of the bundle, of which samples are multiples; a picture needs the halo and one more.

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from scene4d.errors import MissingExtraError
 from scene4d.exporters.field_models import (
     CELL,
     METADATA,
@@ -35,6 +34,7 @@ from scene4d.exporters.field_models import (
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
+from scene4d.optional import import_optional
 from scene4d.representations.light_slabs.decoder import HALO, OUTPUTS, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 from scene4d.representations.light_slabs.sheets import TILE
@@ -98,12 +98,12 @@ class _Graph:
     """One subgraph; tensors are numbers. The sizes down and across are free."""
 
     def __init__(self) -> None:
-        try:
-            self.schema: Any = import_module("ai_edge_litert.schema_py_generated")
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "ai-edge-litert", extra="litert", needed_for="writing LiteRT models"
-            ) from error
+        self.schema: Any = import_optional(
+            "ai_edge_litert.schema_py_generated",
+            package="ai-edge-litert",
+            extra="litert",
+            needed_for="writing LiteRT models",
+        )
         self.buffers = [self.schema.BufferT()]  # the first one stands for no data
         self.tensors: list[Any] = []
         self.shapes: list[tuple[int, ...]] = []

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import scene4d
-from scene4d.errors import MissingExtraError
 from scene4d.exporters.field_models import (
     METADATA,
     Convolution,
@@ -30,6 +29,7 @@ from scene4d.exporters.field_models import (
 )
 from scene4d.exporters.light_slab import structure_of
 from scene4d.exporters.source import ExportSource
+from scene4d.optional import import_optional
 from scene4d.representations.light_slabs.decoder import HALO, OUTPUTS, RING
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
 from scene4d.representations.light_slabs.sheets import TILE
@@ -342,7 +342,4 @@ def _type(name: str) -> int:
 
 
 def _need_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("onnx", extra="onnx", needed_for="writing ONNX models") from error
+    import_optional("onnx", extra="onnx", needed_for="writing ONNX models")

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from scene4d.errors import MissingExtraError, Scene4dError, UsageError
+from scene4d.errors import Scene4dError, UsageError
 from scene4d.files import atomic_folder, atomic_path, path_inside
+from scene4d.optional import import_optional
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -120,11 +121,7 @@ def check_replaceable(directory: Path, *, overwrite: bool) -> None:
 
 def _import_av() -> Any:
     """PyAV, or the error that says how to get it."""
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtraError("av", extra="video", needed_for="writing a video") from error
-    return av
+    return import_optional("av", extra="video", needed_for="writing a video")
 
 
 def _add_stream(container: Any, first: Frame, *, fps: float, crf: int) -> Any:

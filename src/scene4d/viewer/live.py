@@ -22,7 +22,8 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.paths import focus_point, up_axis
-from scene4d.errors import MissingExtraError, Scene4dError
+from scene4d.errors import Scene4dError
+from scene4d.optional import import_optional
 from scene4d.rendering.colormap import colour_depth, depth_range
 from scene4d.rendering.render import Render
 from scene4d.viewer.frusta import Frusta, Photos, distance_ahead, opencv_pose, vertical_fov
@@ -325,10 +326,7 @@ def _depth_for_viser(render: Render) -> Float[np.ndarray, "height width"] | None
 
 def _start_server(host: str, port: int) -> Any:
     """A viser server on ``port`` or the next free one."""
-    try:
-        import viser
-    except ImportError as error:
-        raise MissingExtraError("viser", extra="viewer", needed_for="the live viewer") from error
+    viser: Any = import_optional("viser", extra="viewer", needed_for="the live viewer")
     logging.getLogger("websockets").setLevel(logging.WARNING)  # else a line for each connection
     # Between two looks at who is connected, a browser may go away: nothing to tell anybody
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import io
 import ipaddress
 import os
 import socket
 from pathlib import Path
 
-from scene4d.errors import DataError, MissingExtraError
+from scene4d.errors import DataError
+from scene4d.optional import import_optional, why_not
 
 HTTPS_FROM_SPLATS = 500_000
 """With more splats, WebGPU's sorting on the GPU is worth the browser's warning about a certificate
@@ -40,8 +40,8 @@ def lan_address() -> str:
 
 
 def can_make_certificates() -> bool:
-    """Whether the package 'cryptography' is there."""
-    return importlib.util.find_spec("cryptography") is not None
+    """Whether the package 'cryptography' is there and loads."""
+    return why_not("cryptography.x509") is None
 
 
 def make_certificate(path: Path, address: str) -> str:
@@ -50,13 +50,12 @@ def make_certificate(path: Path, address: str) -> str:
     The key is P-256, readable by this user alone. Returns the SHA-256 fingerprint, as browsers
     show it. Raises :class:`MissingExtraError`.
     """
-    try:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-    except ImportError as error:
-        raise MissingExtraError("cryptography", extra="viewer", needed_for="HTTPS") from error
+    import_optional("cryptography.x509", extra="viewer", needed_for="HTTPS")
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"scene4d on {address}")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -87,10 +86,10 @@ def make_certificate(path: Path, address: str) -> str:
 
 def qr_code(text: str) -> str | None:
     """``text`` as a QR code of half blocks for a terminal; None without the package 'segno'."""
-    try:
-        import segno
-    except ImportError:
+    if why_not("segno") is not None:
         return None
+    import segno
+
     drawn = io.StringIO()
     segno.make(text, error="m", micro=False).terminal(drawn, border=2, compact=True)
     return drawn.getvalue()

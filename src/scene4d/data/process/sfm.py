@@ -23,7 +23,7 @@ from scene4d.data.process.matches import (
 )
 from scene4d.data.process.pairs import likely_pairs
 from scene4d.data.process.pictures import Picture
-from scene4d.errors import MissingExtraError
+from scene4d.optional import import_optional
 
 if TYPE_CHECKING:
     import pycolmap
@@ -250,13 +250,9 @@ def run_sfm(
 
 def import_pycolmap() -> Any:
     """The pycolmap module, or :class:`MissingExtraError`."""
-    try:
-        import pycolmap
-    except ImportError as error:
-        raise MissingExtraError(
-            "pycolmap", extra="recon", needed_for="finding camera poses (process-data)"
-        ) from error
-    return pycolmap
+    return import_optional(
+        "pycolmap", extra="recon", needed_for="finding camera poses (process-data)"
+    )
 
 
 def _extract(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scene4d.data.process.pictures import Picture, measure, sharpness
-from scene4d.errors import DataError, MissingExtraError
+from scene4d.errors import DataError
+from scene4d.optional import import_optional
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,10 +194,7 @@ def _upright(frame: Any) -> Image.Image:
 
 def _decode(path: Path) -> Iterator[tuple[int, float, Any]]:
     """Index, seconds from the first frame, and frame. A damaged end is cut off."""
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtraError("av", extra="video", needed_for="reading a video") from error
+    av: Any = import_optional("av", extra="video", needed_for="reading a video")
     if not path.is_file():
         raise DataError("file not found", where=path)
     index, start = 0, None

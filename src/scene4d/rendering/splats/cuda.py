@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from scene4d.errors import MissingExtraError, Scene4dError
+from scene4d.errors import Scene4dError
+from scene4d.optional import import_optional, why_not
 
 
 class BackendUnavailableError(Scene4dError):
@@ -25,11 +26,8 @@ def gsplat_unavailable_reason() -> str | None:
     if not torch.cuda.is_available():
         built = "no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
         return f"torch.cuda.is_available() is false ({built})"
-    try:
-        import gsplat  # noqa: F401
-    except ImportError as error:
-        return f"the package 'gsplat' does not import ({error}); pip install 'scene4d[cuda]'"
-    return _extension_failure()
+    problem = why_not("gsplat", extra="cuda")
+    return _extension_failure() if problem is None else f"the package 'gsplat' {problem}"
 
 
 def _extension_failure() -> str | None:
@@ -51,8 +49,8 @@ def load_gsplat() -> Callable[..., Any]:
         from gsplat import rasterization
 
         return rasterization
-    if "does not import" in reason:
-        raise MissingExtraError("gsplat", extra="cuda", needed_for="rasterising splats on CUDA")
+    if torch.cuda.is_available():
+        import_optional("gsplat", extra="cuda", needed_for="rasterising splats on CUDA")
     raise BackendUnavailableError(
         f"the gsplat back end cannot be used: {reason}",
         fix="keep the tensors on the CPU, or see 'scene4d doctor'",
