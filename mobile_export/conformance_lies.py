@@ -191,7 +191,7 @@ def broken_families() -> Lies:
                              "layer 'token' does not have"),
         "lpgs_grid_lies": (setter("lpgs", "grid", "rows", [729, 65]),
                            "a grid with rows that its array does not have",
-                           "array 'grid' does not have"),
+                           "array 'grid' should be 794 x 2"),
         "lpgs_grid_uneven": (setter("lpgs", "grid", "rows", [793]), "two levels, rows of one",
                              "as many rows"),
         "lpgs_layer_missing": (rename_array("net_attend_bias", "net_attend_bios"),

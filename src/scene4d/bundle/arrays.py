@@ -85,16 +85,24 @@ def uniform(step: float | Sequence[float], components: int, offset: float = 0.0)
 
 
 def dequantise(
-    name: str, arrays: Mapping[str, CodedArray], *, out: np.ndarray | None = None
+    name: str,
+    arrays: Mapping[str, CodedArray],
+    *,
+    out: np.ndarray | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """[items, columns] float32 values of one array, in ``out`` when it is given."""
+    """[items, columns] float32 values of one array, in ``out`` when it is given.
+
+    Raises :class:`DataError` before it takes memory where they are not of ``shape`` (``out``'s).
+    """
     width = _width(name, arrays, 0)
     items = len(arrays[name].codes)
-    result = np.empty((items, width), dtype=np.float32) if out is None else out
-    if result.shape != (items, width):
+    wanted = shape if out is None else out.shape
+    if wanted not in (None, (items, width)):
         raise DataError(
-            f"array {name!r} should be {' x '.join(map(str, result.shape))}, got {items} x {width}"
+            f"array {name!r} should be {' x '.join(map(str, wanted))}, got {items} x {width}"
         )
+    result = np.empty((items, width), dtype=np.float32) if out is None else out
     array = arrays[name]
     basis = None if array.basis is None else dequantise(array.basis, arrays)
     mean = None if array.mean is None else dequantise(array.mean, arrays)

@@ -25,6 +25,7 @@ from scene4d.bundle.entropy import (
     encode_channels,
     fit_channel,
 )
+from scene4d.bundle.limits import check_limits
 from scene4d.bundle.positions import (
     CONTEXTS,
     PositionModel,
@@ -40,11 +41,6 @@ from scene4d.bundle.tables import MAX_TABLES, Tables
 from scene4d.errors import DataError
 
 TABLES_MEMBER = "tables.bin"
-MAX_POINTS_PER_BYTE = 4
-MAX_CODES_PER_BYTE = 256
-MAX_CHANNELS = 1 << 14
-FREE_CODES = 1 << 16
-"""Bounds on what a file may declare, so that memory stays within a multiple of its size."""
 MAX_ROWS = 256
 """Tables of one channel."""
 
@@ -271,13 +267,9 @@ def decode_scene(bundle: Bundle, *, stages: int | None = None) -> Decoded:
 
 
 def check_declared(bundle: Bundle) -> None:
-    """Refuses counts beyond what a file of this size can mean, and streams beyond their member."""
+    """Refuses what cannot be or is beyond the bounds of :mod:`scene4d.bundle.limits`."""
     manifest = bundle.manifest
-    points = sum(stage["points"] for stage in manifest["stages"])
-    codes = channels = 0
     for entry in manifest["arrays"]:
-        codes += entry.get("items", points) * entry["components"]
-        channels += entry["components"]
         if ("items" in entry) != ("stage" in entry) or entry.get("stage", 0) >= len(
             manifest["stages"]
         ):
@@ -288,23 +280,10 @@ def check_declared(bundle: Bundle) -> None:
     names = [entry["name"] for entry in manifest["arrays"]]
     if len(set(names)) != len(names):
         raise DataError("an array is listed twice", where=bundle.path)
-    for what, declared, limit in (
-        ("points", points, MAX_POINTS_PER_BYTE * bundle.size + FREE_CODES),
-        ("channels", channels, MAX_CHANNELS),
-        ("codes", codes, MAX_CODES_PER_BYTE * bundle.size + FREE_CODES),
-    ):
-        if declared > limit:
-            raise DataError(
-                f"declares {declared} {what} in {bundle.size} bytes; at most {limit} are believed",
-                where=bundle.path,
-            )
-    lengths = {entry["name"]: entry["length"] for entry in manifest["members"]}
-    for stage in manifest["stages"]:
-        for stream in stage["streams"]:
-            if stream["offset"] + stream["length"] > lengths.get(stage["member"], -1):
-                raise DataError(
-                    f"a stream reaches beyond its member {stage['member']!r}", where=bundle.path
-                )
+    try:
+        check_limits(manifest)
+    except DataError as error:
+        raise DataError(error.what, where=bundle.path) from error
 
 
 def _arrays_of_stage(

@@ -14,16 +14,9 @@ from typing import Any
 import numpy as np
 
 from scene4d.bundle.arrays import CodedArray, dequantise, uniform
-from scene4d.bundle.coding import (
-    FREE_CODES,
-    MAX_POINTS_PER_BYTE,
-    Coded,
-    Decoded,
-    PointSet,
-    decode_scene,
-    encode_scene,
-)
+from scene4d.bundle.coding import Coded, Decoded, PointSet, decode_scene, encode_scene
 from scene4d.bundle.container import Bundle
+from scene4d.bundle.limits import PRODUCTS, carried_bytes
 from scene4d.bundle.quantise import rounded
 from scene4d.bundle.splats import SplatQuantisation, error_of, stages_of
 from scene4d.errors import DataError
@@ -35,8 +28,6 @@ WEIGHT_LEVELS = 1023
 """Levels of a weight between its layer's smallest and largest."""
 MAX_FEATURES = 256
 """Features of all levels of the grid together."""
-MAX_WORK_PER_BYTE, FREE_WORK = 1 << 18, 1 << 32
-"""Bounds on Gaussians times weights of the network, so that decoding ends soon."""
 MAX_REACH = 1e15
 """Places further away, in radii, are refused."""
 _CHUNK_VALUES = 1 << 22
@@ -159,7 +150,7 @@ def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
     if manifest["kind"] != KIND:
         raise DataError(f"is of kind {manifest['kind']!r}, not lpgs", where=bundle.path)
     try:
-        structure = checked_structure(manifest, bundle.size)
+        structure = checked_structure(manifest)
         decoded = decode_scene(bundle, stages=stages)
         whole = len(decoded.stage_points) == len(manifest["stages"])
         with np.errstate(all="ignore"):
@@ -169,8 +160,8 @@ def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
         raise DataError(error.what, where=bundle.path, fix=error.fix) from error
 
 
-def checked_structure(manifest: Mapping[str, Any], size: int) -> Mapping[str, Any]:
-    """The manifest's ``lpgs`` entry, checked against the rest and the bundle's ``size`` in bytes.
+def checked_structure(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest's ``lpgs`` entry, checked against the rest.
 
     Types and ranges of single entries are the schema's matter.
     """
@@ -190,16 +181,9 @@ def checked_structure(manifest: Mapping[str, Any], size: int) -> Mapping[str, An
     shapes = layer_shapes(structure)
     if shapes and structure["hidden"] < 1:
         raise DataError("lpgs.hidden is 0, but there is a network")
-    weights = sum(outputs * inputs for outputs, inputs in shapes.values())
-    limits = {
-        "Gaussians": (manifest["count"], MAX_POINTS_PER_BYTE * size + FREE_CODES),
-        "products": (manifest["count"] * weights, MAX_WORK_PER_BYTE * size + FREE_WORK),
-    }
-    for what, (declared, limit) in limits.items():
-        if declared > limit:
-            raise DataError(
-                f"declares {declared} {what} in {size} bytes; at most {limit} are believed"
-            )
+    points = sum(stage["points"] for stage in manifest["stages"])
+    children = max(0, manifest["count"] - points)
+    PRODUCTS.check(products(structure, points, children), carried_bytes(manifest))
     return structure
 
 
@@ -217,6 +201,14 @@ def layer_shapes(structure: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         if structure["attention"]:
             shapes["attend"] = (3 * hidden, hidden)
     return shapes
+
+
+def products(structure: Mapping[str, Any], parents: int, children: int) -> int:
+    """Multiplications of the layers for so many parents and living children."""
+    sizes = {name: o * i for name, (o, i) in layer_shapes(structure).items()}
+    own = sum(size for name, size in sizes.items() if name != "child_head")
+    born = sum(size for name, size in sizes.items() if name not in ("parent_head", "place"))
+    return parents * own + children * born
 
 
 def splats_from(
@@ -258,12 +250,8 @@ def _parents(decoded: Decoded, degree: int) -> dict[str, np.ndarray]:
     base = {}
     for name in ATTRIBUTES:
         empty = np.zeros((count, 0), dtype=np.float32)
-        base[name] = dequantise(name, decoded.arrays) if widths[name] else empty
-        if base[name].shape != (count, widths[name]):
-            rows, columns = base[name].shape
-            raise DataError(
-                f"array {name!r} should be {count} x {widths[name]}, got {rows} x {columns}"
-            )
+        shape = count, widths[name]
+        base[name] = dequantise(name, decoded.arrays, shape=shape) if widths[name] else empty
     return base
 
 
@@ -273,9 +261,7 @@ def _living(decoded: Decoded, num_children: int) -> np.ndarray:
     count = len(decoded.points)
     if not num_children:
         return np.zeros((count, 0), dtype=bool)
-    masks = dequantise("children", decoded.arrays)
-    if masks.shape != (count, 1):
-        raise DataError("array 'children' does not have one value for each parent")
+    masks = dequantise("children", decoded.arrays, shape=(count, 1))
     if len(masks) and not (masks.min() >= 0 and masks.max() < 1 << num_children):
         raise DataError(f"array 'children' has bits beyond its {num_children} children")
     return (masks.astype(np.int64) >> np.arange(num_children) & 1).astype(bool)
@@ -330,9 +316,8 @@ class _Network:
         self.structure = structure
         self.grid = structure["grid"]
         if self.grid:
-            self.table = dequantise("grid", decoded.arrays)
-            if self.table.shape != (sum(self.grid["rows"]), self.grid["features"]):
-                raise DataError("array 'grid' does not have the rows that lpgs.grid declares")
+            shape = sum(self.grid["rows"]), self.grid["features"]
+            self.table = dequantise("grid", decoded.arrays, shape=shape)
         shapes = layer_shapes(structure)
         self.layers = {name: self._layer(name, shape, decoded) for name, shape in shapes.items()}
         widest = max(map(max, shapes.values()))
@@ -342,10 +327,15 @@ class _Network:
     def _layer(
         self, name: str, shape: tuple[int, int], decoded: Decoded
     ) -> tuple[np.ndarray, np.ndarray]:
-        weight = dequantise(array_name(f"{name}.weight"), decoded.arrays)
-        bias = dequantise(array_name(f"{name}.bias"), decoded.arrays)
-        if weight.shape != (shape[0] * shape[1], 1) or bias.shape != (shape[0], 1):
-            raise DataError(f"layer {name!r} does not have {shape[0]} x {shape[1]} weights")
+        parts = {"weight": shape[0] * shape[1], "bias": shape[0]}
+        for part, rows in parts.items():
+            array = decoded.arrays.get(array_name(f"{name}.{part}"))
+            if array is not None and len(array.codes) != rows:
+                raise DataError(f"layer {name!r} does not have {shape[0]} x {shape[1]} weights")
+        weight, bias = (
+            dequantise(array_name(f"{name}.{part}"), decoded.arrays, shape=(rows, 1))
+            for part, rows in parts.items()
+        )
         return weight.reshape(shape), bias.reshape(-1)
 
     def _apply(self, name: str, values: np.ndarray) -> np.ndarray:
@@ -359,17 +349,26 @@ class _Network:
         tokens = self._tokens(means, base)
         parent, child = np.nonzero(alive)
         taken = {name: value[parent] for name, value in base.items()}
-        if not alive.shape[1]:
-            return (means, self._corrected(base, tokens, "parent_head")), (means[:0], taken)
-        offsets = self._apply("place", tokens).reshape(*alive.shape, 3)[parent, child]
+        if not len(parent):
+            born = means[:0], self._corrected(taken, tokens[:0], "child_head" if alive.shape[1]
+                                              else "parent_head")  # fmt: skip
+            return (
+                means,
+                self._corrected(base, self._attended(tokens, alive), "parent_head"),
+            ), born
+        offsets = self._offsets(tokens, alive)[parent, child]
         places = means[parent] + turned(offsets, taken)
-        together = np.zeros((len(means), 1 + alive.shape[1], tokens.shape[1]), dtype=np.float32)
-        together[:, 0] = tokens
-        together[parent, 1 + child] = self._tokens(places, taken)
-        together = self._attended(together, np.pad(alive, ((0, 0), (1, 0)), constant_values=True))
-        parents = self._corrected(base, together[:, 0], "parent_head")
-        kids = self._corrected(taken, together[parent, 1 + child], "child_head")
+        everyone = self._attended(np.concatenate([tokens, self._tokens(places, taken)]), alive)
+        parents = self._corrected(base, everyone[: len(means)], "parent_head")
+        kids = self._corrected(taken, everyone[len(means) :], "child_head")
         return (means, parents), (places, kids)
+
+    def _offsets(self, tokens: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        """[P, K, 3] where children are, of the parents that have any."""
+        offsets = np.zeros((*alive.shape, 3), dtype=np.float32)
+        having = alive.any(axis=1)
+        offsets[having] = self._apply("place", tokens[having]).reshape(-1, alive.shape[1], 3)
+        return offsets
 
     def _tokens(self, points: np.ndarray, base: Mapping[str, np.ndarray]) -> np.ndarray:
         sizes = base["log_scales"] - np.float32(np.log(self.structure["radius"])) + np.float32(4)
@@ -381,15 +380,21 @@ class _Network:
             inputs.append(look_up(contracted(points, self.structure), self.table, self.grid))
         return np.maximum(self._apply("token", np.concatenate(inputs, axis=1)), 0)
 
-    def _attended(self, family: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    def _attended(self, tokens: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        """The tokens of parents, then of living children by parent, after attention in families."""
         if "attend" not in self.layers:
-            return family
-        query, key, value = np.split(self._apply("attend", family), 3, axis=-1)
-        scores = np.einsum("nik,njk->nij", query, key) / np.sqrt(np.float32(family.shape[2]))
-        scores = np.where(alive[:, None], scores, np.float32(-1e9))
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        return family + np.einsum("nij,njk->nik", weights, value)
+            return tokens
+        query, key, value = np.split(self._apply("attend", tokens), 3, axis=1)
+        born, result = alive.sum(axis=1), tokens.copy()
+        first = len(alive) + np.cumsum(born) - born
+        for size in np.unique(born):  # families of one size together: none has a place for the dead
+            head = np.flatnonzero(born == size)
+            rows = np.concatenate([head[:, None], first[head][:, None] + np.arange(size)], axis=1)
+            scores = query[rows] @ key[rows].swapaxes(1, 2) / np.sqrt(np.float32(tokens.shape[1]))
+            weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+            weights /= weights.sum(axis=2, keepdims=True)
+            result[rows] += weights @ value[rows]
+        return result
 
     def _corrected(
         self, base: Mapping[str, np.ndarray], tokens: np.ndarray, head: str

@@ -18,6 +18,7 @@ from scene4d.bundle.arrays import CodedArray, dequantise, uniform
 from scene4d.bundle.coding import Coded, Decoded, PointSet, decode_scene, encode_scene
 from scene4d.bundle.columns import quantised
 from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
+from scene4d.bundle.limits import check_counts
 from scene4d.bundle.manifest import FORMAT, VERSION
 from scene4d.bundle.positions import MAX_BITS
 from scene4d.bundle.quantise import rounded
@@ -100,6 +101,13 @@ def write_splats_bundle(
 
 def bundle_writer(kind: str, coded: Coded, info: SceneInfo) -> BundleWriter:
     """A writer with the members of any kind in their order: poster, content, references."""
+    try:
+        check_counts(coded.manifest)
+    except DataError as error:
+        raise DataError(
+            f"the scene {error.what}, and so no reader would take the bundle",
+            fix="its content is nearly all the same; keep fewer splats, or a lower SH degree",
+        ) from error
     entries, images = info_entries(info)
     head = {"format": FORMAT, "version": VERSION, "kind": kind}
     writer = BundleWriter(
