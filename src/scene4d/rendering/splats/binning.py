@@ -189,11 +189,12 @@ def pack(order, means2d, conics, opacities, colors, radii):
 def _tile_rows(packed, at, tiles_y):
     """First and last row of tiles that the ellipse's extent touches (last < first: none)."""
     y, reach = packed[at + Y], packed[at + REACH_Y]
-    first_px = max(y - reach, np.float32(0.0))
-    last_px = min(y + reach, np.float32(tiles_y * TILE - 1))
+    # Edges, not centres of pixels: the last row's centres lie half a pixel above the last edge.
+    end = np.float32(tiles_y * TILE)
+    first_px, last_px = max(y - reach, np.float32(0.0)), min(y + reach, end)
     if not first_px <= last_px:
         return 1, 0
-    return np.int64(first_px) >> _SHIFT, np.int64(last_px) >> _SHIFT
+    return np.int64(first_px) >> _SHIFT, min(np.int64(last_px) >> _SHIFT, tiles_y - 1)
 
 
 @njit(**_OPTIONS)
