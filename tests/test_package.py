@@ -48,9 +48,9 @@ BEYOND_THE_TABLE = {
 }
 """Where the code needs more than the table says, and why; still one way only."""
 MAY_IMPORT_ALL = {"integrations", "cli"}
-FREE = {"errors", "files", "splat_cloud"}
-"""Modules that every room may import: errors, files, and splats as plain arrays, which bundles and
-exporters exchange."""
+FREE = {"errors", "files", "splat_cloud", "ply_tables"}
+"""Modules that every room may import: errors, files, PLY (points and splats), and splats as plain
+arrays, which bundles and exporters exchange."""
 
 MAX_LINES = 600
 

@@ -52,8 +52,8 @@ def write_sog(path: Path, cloud: SplatCloud, *, iterations: int = 5) -> None:
     NaN or infinity. A million splats of degree 3 took 13 s on 2 cores, most of it the palette.
     """
     path = Path(path)
-    packing.checked(cloud, path)
-    members, meta = _encode(cloud, iterations)
+    cloud = packing.checked(cloud, path)
+    members, meta = _encode(cloud, iterations, path)
     text = json.dumps(meta, allow_nan=False)
     if path.name == "meta.json":
         for name, data in members.items():
@@ -67,7 +67,7 @@ def write_sog(path: Path, cloud: SplatCloud, *, iterations: int = 5) -> None:
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
 
 
-def _encode(cloud: SplatCloud, iterations: int) -> tuple[Members, dict[str, Any]]:
+def _encode(cloud: SplatCloud, iterations: int, path: Path) -> tuple[Members, dict[str, Any]]:
     cloud = packing.taken(cloud, packing.morton_order(cloud.means))
     count = len(cloud)
     width = max(4, -(-int(np.ceil(count**0.5)) // 4) * 4)
@@ -89,6 +89,11 @@ def _encode(cloud: SplatCloud, iterations: int) -> tuple[Members, dict[str, Any]
     codes = packing.to_codes(unit * 65535, 65535, np.uint16)
     largest, others = packing.smallest_three(cloud.quats)
     scales, colours = codebook(cloud.log_scales), codebook(cloud.sh[:, 0])
+    scale_codes = nearest_level(cloud.log_scales, scales)
+    packing.warn_of_loss(
+        path, "SOG", cloud, means=_unlogged(low, high, codes), log_scales=scales[scale_codes],
+        advice="the scene moved to the origin, or cropped: scene4d convert --translate, --crop",
+    )  # fmt: skip
     alpha = packing.to_codes(255 * packing.opacity_of(cloud.logit_opacities), 255)
     quats = packing.to_codes(255 * (others * np.sqrt(0.5) + 0.5), 255)
     meta: dict[str, Any] = {
@@ -106,7 +111,7 @@ def _encode(cloud: SplatCloud, iterations: int) -> tuple[Members, dict[str, Any]
         },
         "scales": {
             "codebook": scales.tolist(),
-            "files": [picture("scales.webp", nearest_level(cloud.log_scales, scales))],
+            "files": [picture("scales.webp", scale_codes)],
         },
         "quats": {"files": [picture("quats.webp", quats, (largest + _FIRST_TAG).astype(np.uint8))]},
         "sh0": {
@@ -150,7 +155,7 @@ def _webp(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def read_sog(path: Path) -> SplatCloud:
+def read_sog(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
     """The splats of a .sog file, of a folder with meta.json, or of that meta.json.
 
     Member names stay inside the folder, sizes of pictures are compared with the count, and the
@@ -174,7 +179,7 @@ def read_sog(path: Path) -> SplatCloud:
             ),
             antialiased=meta.get("antialias") is True,
         )
-    return packing.checked(cloud, path)
+    return packing.checked(cloud, path, drop_invalid=drop_invalid)
 
 
 class _Pictures:
@@ -250,8 +255,13 @@ def _means(reader: _Pictures) -> np.ndarray:
         raise DataError("its positions are out of all bounds", where=reader.path)
     codes = reader.pixels("means", 0)[:, :3].astype(np.uint16)
     codes |= reader.pixels("means", 1)[:, :3].astype(np.uint16) << np.uint16(8)
+    return _unlogged(low, high, codes).astype(np.float32)
+
+
+def _unlogged(low: np.ndarray, high: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """[N, 3] positions of the codes 0..65535 between bounds of sign(x) ln(1 + |x|)."""
     logs = low + (high - low) * (codes / 65535.0)
-    return (np.sign(logs) * np.expm1(np.abs(logs))).astype(np.float32)
+    return np.sign(logs) * np.expm1(np.abs(logs))
 
 
 def _quats(pixels: np.ndarray, path: Path) -> np.ndarray:
