@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from scene4d.errors import DataError, Scene4dError
 
@@ -188,6 +188,20 @@ def read_json(path: Path) -> Any:
         raise DataError(
             f"is not valid JSON ({error})", where=path, fix="restore the file, or write it again"
         ) from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """``path`` opened for reading bytes. Raises :class:`DataError`, for a folder, a pipe or a
+    device as well: reading those could wait for ever or never end."""
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(
+                "cannot be read: it is no regular file (a folder, a pipe or a device)", where=path
+            )
+        return open(path, "rb")
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=path) from error
 
 
 def path_inside(root: Path, relative: str, *, where: object = None) -> Path:

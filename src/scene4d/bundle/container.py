@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from scene4d.bundle.manifest import check_manifest
 from scene4d.errors import DataError, Scene4dError
-from scene4d.files import atomic_path
+from scene4d.files import atomic_folder, atomic_path
 
 MANIFEST = "manifest.json"
 ALIGNMENT = 16
@@ -137,10 +137,17 @@ class BundleWriter:
             temporary.write_bytes(self.to_bytes())
 
     def write_folder(self, path: Path) -> None:
-        """Writes the members as files; the manifest, the same bytes, comes last."""
-        for name, data in {**self._members, MANIFEST: self.manifest_bytes()}.items():
-            with atomic_path(Path(path) / name) as temporary:
-                temporary.write_bytes(data)
+        """Writes the members as files, whole or not at all; an earlier bundle's folder goes.
+
+        Raises :class:`DataError` for a folder that holds something else.
+        """
+        path = Path(path)
+        if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+            raise DataError("holds other things than a bundle", where=path, fix="name a new folder")
+        with atomic_folder(path) as fresh:
+            for name, data in {**self._members, MANIFEST: self.manifest_bytes()}.items():
+                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                (fresh / name).write_bytes(data)
 
 
 def write_bundle(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:

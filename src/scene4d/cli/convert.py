@@ -23,6 +23,8 @@ class ConvertArgs:
     """Splat file; its first bytes say which format it has."""
     output_path: tyro.conf.Positional[Path]
     """File to write; its suffix says which format it gets. For SOG also a folder's meta.json."""
+    drop_invalid: bool = False
+    """Leave out splats whose values are not finite or whose rotation is 0; says how many."""
     edit: Annotated[EditOptions, tyro.conf.arg(name="")] = field(default_factory=EditOptions)
 
 
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> None:
             where=args.output_path,
             fix="end it with .ply, .compressed.ply, .splat, .spz, .sog or .glb",
         )
-    cloud = read_splats(args.source)
+    cloud = read_splats(args.source, drop_invalid=args.drop_invalid)
     turned = "" if read_as.axes == "as they are" else f"; axes on reading undone: {read_as.axes}"
     print(f"read {len(cloud):,} Gaussians as {read_as.name}{turned}", file=sys.stderr)
     cloud = edited(cloud, args.edit)

@@ -15,6 +15,7 @@ from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions
 
 if TYPE_CHECKING:
     from scene4d.exporters.source import ExportSource
+    from scene4d.representations.base import Representation
 
 FORMATS: dict[str, str] = {
     "ply": "scene4d.exporters.formats:export_ply",
@@ -69,6 +70,8 @@ class ExportArgs:
     output_path: Path
     """File to write, for player a folder; an earlier one is replaced once the new one is
     complete."""
+    drop_invalid: bool = False
+    """Leave out splats whose values are not finite or whose rotation is 0; says how many."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where renders for a mesh are made."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
@@ -88,7 +91,11 @@ def main(argv: list[str]) -> None:
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
     described = export(
-        open_source(args.source, device=args.device if args.format in _RENDERED else "cpu"),
+        open_source(
+            args.source,
+            device=args.device if args.format in _RENDERED else "cpu",
+            drop_invalid=args.drop_invalid,
+        ),
         args.output_path,
         getattr(args, args.format, None),
         **more,
@@ -97,8 +104,8 @@ def main(argv: list[str]) -> None:
     print(args.output_path)
 
 
-def open_source(path: Path, *, device: str = "auto") -> ExportSource:
-    """The run or splat file at ``path``."""
+def open_source(path: Path, *, device: str = "auto", drop_invalid: bool = False) -> ExportSource:
+    """The run or splat file at ``path``; ``drop_invalid``: without splats that nothing can draw."""
     from scene4d.exporters.source import ExportSource
 
     if not path.exists():
@@ -108,7 +115,9 @@ def open_source(path: Path, *, device: str = "auto") -> ExportSource:
     if is_splats(path):
         from scene4d.exporters.budgets import field_of
 
-        return field_of(path) or ExportSource(path=path, splats=read_splats(path))
+        return field_of(path) or ExportSource(
+            path=path, splats=read_splats(path, drop_invalid=drop_invalid)
+        )
     from scene4d.training.device import choose_device
     from scene4d.training.run import load_run
 
@@ -116,8 +125,21 @@ def open_source(path: Path, *, device: str = "auto") -> ExportSource:
     run = load_run(path, device=str(chosen))
     return ExportSource(
         path=run.path,
-        representation=run.representation,
+        representation=_without_invalid(run.representation, path)
+        if drop_invalid
+        else run.representation,
         cameras=[camera.to(chosen) for camera in run.cameras.train],
         source_from_scene=run.cameras.source_from_scene,
         rendered=run.options.data is None and run.options.teacher is not None,
     )
+
+
+def _without_invalid(representation: Representation, path: Path) -> Representation:
+    """Trained splats without those that nothing can draw; other representations as they are."""
+    from scene4d.exporters.packing import checked
+    from scene4d.exporters.source import cloud_of, splats_of
+    from scene4d.representations.splats.gaussians import GaussianSplats
+
+    if not isinstance(representation, GaussianSplats):
+        return representation
+    return splats_of(checked(cloud_of(representation), path, drop_invalid=True))

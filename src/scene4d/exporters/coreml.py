@@ -10,6 +10,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,12 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
         _refuse_other(target)
     sizes = []
     models = {path: whole_model(scene, samples), half: decoder_model(scene, samples)}
-    for target, model in models.items():
-        with atomic_folder(target) as fresh:
+    with ExitStack() as stack:  # no package takes its place before both are complete
+        for target, model in models.items():
+            fresh = stack.enter_context(atomic_folder(target))
             fresh.rmdir()  # coremltools makes it
             model.save(str(fresh))
-        sizes.append(sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6)
+            sizes.append(sum(f.stat().st_size for f in fresh.rglob("*") if f.is_file()) / 1e6)
     step = scene.decoder.shape.upsampling
     width, height = (-(-n // step) * step for n in (width, height))
     return (

@@ -12,6 +12,7 @@ them up, plane by plane, in an atlas of the stored tiles.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,10 @@ def half_path(path: Path) -> Path:
 
 
 def megabytes_written(models: Mapping[Path, bytes]) -> list[float]:
-    """Writes every file, atomically; their sizes in MB."""
-    for target, model in models.items():
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(model)
+    """Writes all files, each atomically and none before all are complete; their sizes in MB."""
+    with ExitStack() as stack:
+        for target, model in models.items():
+            stack.enter_context(atomic_path(target)).write_bytes(model)
     return [len(model) / 1e6 for model in models.values()]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scene4d.errors import DataError, UsageError
+from scene4d.files import open_regular
 from scene4d.splat_cloud import SplatCloud
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class SplatFormat:
     suffixes: tuple[str, ...]
     """Lower case; the first is the usual one."""
     read: str
-    """``read(path) -> SplatCloud``"""
+    """``read(path, drop_invalid=False) -> SplatCloud``"""
     write: str
     """``write(path, cloud) -> None``"""
     description: str
@@ -48,6 +49,7 @@ FORMATS: tuple[SplatFormat, ...] = (
         read=_HERE + "ply:read_ply",
         write=_HERE + "ply:write_ply",
         description="the 3DGS reference's file, float32, no loss",
+        keeps_antialiasing=True,
     ),
     SplatFormat(
         name="compressed-ply",
@@ -56,6 +58,7 @@ FORMATS: tuple[SplatFormat, ...] = (
         write=_HERE + "compressed_ply:write_compressed_ply",
         sizes=_HERE + "compressed_ply:sizes_compressed_ply",
         description="PlayCanvas' chunks of 256, 16 bytes and 45 for harmonics",
+        keeps_antialiasing=True,
     ),
     SplatFormat(
         name="splat",
@@ -148,11 +151,8 @@ def format_by_content(path: Path) -> SplatFormat | None:
             return format_named("sog")
         is_bundle = (path / "manifest.json").is_file() and path.suffix.lower() == ".s4d"
         return format_named("s4d") if is_bundle else None
-    try:
-        with open(path, "rb") as file:
-            start = file.read(65536)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=path) from error
+    with open_regular(path) as file:
+        start = file.read(65536)
     if start[:3] == b"ply" and start[3:4] in b"\r\n":
         return format_named("compressed-ply" if b"packed_position" in start else "ply")
     if start[:4] == b"glTF":
@@ -170,11 +170,14 @@ def is_splats(path: Path) -> bool:
     return bool(format_by_content(path) or (path.is_file() and format_by_suffix(path)))
 
 
-def read_splats(path: Path) -> SplatCloud:
-    """The splats of a file of any format, in the axes of the 3DGS PLY. Raises
-    :class:`Scene4dError`."""
+def read_splats(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
+    """The splats of a file of any format, in the axes of the 3DGS PLY.
+
+    ``drop_invalid``: splats with values that are not finite are left out, and counted in the log.
+    Raises :class:`Scene4dError`, without ``drop_invalid`` for such values as well.
+    """
     path = Path(path)
-    return _function(format_of(path).read)(path)
+    return _function(format_of(path).read)(path, drop_invalid=drop_invalid)
 
 
 def write_splats(path: Path, cloud: SplatCloud, *, name: str | None = None, **options: Any) -> str:

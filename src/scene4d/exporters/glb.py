@@ -38,7 +38,6 @@ _HALF_TURN = [0.0, 0.0, 1.0, 0.0]
 """180 degrees about z, xyzw."""
 _KNOWN = {EXTENSION, "KHR_mesh_quantization"}
 _PLY_FROM_GLTF = np.diag([-1.0, -1.0, 1.0, 1.0])
-_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def _sh_name(degree: int, index: int) -> str:
@@ -52,7 +51,7 @@ def write_glb(path: Path, cloud: SplatCloud, *, fallback_colours: bool = True) -
     has no empty accessors), for NaN and for sizes beyond float32.
     """
     packing.require_splats(cloud, path, "glTF")
-    packing.checked(cloud, path)
+    cloud = packing.checked(cloud, path)
     document, arrays = _document(cloud, fallback_colours, path)
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
@@ -128,7 +127,7 @@ def _attributes(
     with np.errstate(over="ignore"):
         scales = np.exp(cloud.log_scales)
     if not np.isfinite(scales).all():
-        raise DataError("a splat is larger than float32 can say", where=path)
+        raise packing.too_large(path)
     yield "POSITION", cloud.means.astype("<f4")
     yield f"{EXTENSION}:ROTATION", packing.unit_quats(cloud.quats)[:, [1, 2, 3, 0]].astype("<f4")
     yield f"{EXTENSION}:SCALE", scales.astype("<f4")
@@ -142,7 +141,7 @@ def _attributes(
         yield "COLOR_0", packing.to_codes(rgba, 255)
 
 
-def read_glb(path: Path) -> SplatCloud:
+def read_glb(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
     """All splats of the default scene of a GLB, in the axes of the 3DGS PLY, float32.
 
     Quantised attributes (normalised bytes and shorts) are read too. Raises :class:`DataError` for
@@ -150,7 +149,7 @@ def read_glb(path: Path) -> SplatCloud:
     """
     path = Path(path)
     document, binary = _chunks(packing.read_bytes(path), path)
-    reader = _Reader(document, binary, path)
+    reader = _Reader(document, binary, path, drop_invalid=drop_invalid)
     required = set(reader.strings("extensionsRequired")) - _KNOWN
     if required:
         raise DataError(
@@ -167,7 +166,7 @@ def read_glb(path: Path) -> SplatCloud:
         clouds.append(cloud)
     if not clouds:
         raise DataError(f"holds no mesh with the extension {EXTENSION}", where=path)
-    return packing.checked(_joined(clouds, path), path)
+    return packing.checked(_joined(clouds, path), path, drop_invalid=drop_invalid)
 
 
 def _placed(cloud: SplatCloud, matrix: np.ndarray, path: Path) -> SplatCloud:
@@ -228,8 +227,11 @@ def _chunks(data: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
 class _Reader:
     """A document whose every reference is checked before it is followed."""
 
-    def __init__(self, document: dict[str, Any], binary: bytes, path: Path) -> None:
+    def __init__(
+        self, document: dict[str, Any], binary: bytes, path: Path, *, drop_invalid: bool = False
+    ) -> None:
         self.document, self.binary, self.path = document, binary, path
+        self.drop_invalid = drop_invalid
 
     def wrong(self, what: str) -> DataError:
         return DataError(what, where=self.path)
@@ -384,24 +386,23 @@ class _Reader:
         bands = [self.accessor(attributes, name, 3) for name in names]
         if any(len(array) != len(means) for array in (quats, scales, opacities, *bands)):
             raise self.wrong("its attributes are of different lengths")
-        if (scales < 0).any():
+        if not self.drop_invalid and (scales < 0).any():
             raise DataError(
                 "a splat has a negative size",
                 where=self.path,
                 fix="early drafts of the extension stored logarithms; save it again with a newer"
-                " program",
+                " program. If it is a few splats alone: " + packing.DROP_INVALID,
             )
-        if not ((opacities >= 0) & (opacities <= 1)).all():
-            raise self.wrong("a splat has an opacity outside 0..1")
-        return packing.checked(
-            SplatCloud(
-                means=means,
-                quats=np.ascontiguousarray(quats[:, [3, 0, 1, 2]]),
-                log_scales=np.log(np.maximum(scales, _SMALLEST)),
-                logit_opacities=packing.logit_of(opacities.astype(np.float64)),
-                sh=np.stack(bands, axis=1),
-            ),
-            self.path,
+        if not self.drop_invalid and ((opacities < 0) | (opacities > 1)).any():
+            raise DataError(
+                "a splat has an opacity outside 0..1", where=self.path, fix=packing.DROP_INVALID
+            )
+        return SplatCloud(
+            means=means,
+            quats=np.ascontiguousarray(quats[:, [3, 0, 1, 2]]),
+            log_scales=packing.log_of_sizes(scales),
+            logit_opacities=packing.logit_of(opacities.astype(np.float64)),
+            sh=np.stack(bands, axis=1),
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from scene4d.errors import DataError
+from scene4d.files import open_regular
 from scene4d.splat_cloud import SplatCloud
 
 SH_C0 = 0.28209479177387814
@@ -15,6 +17,14 @@ SH_C0 = 0.28209479177387814
 CERTAIN = 20.0
 """An opacity of exactly 0 or 1 has an infinite logit; it becomes this: sigmoid(20) is 1 in
 float32."""
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""A standard deviation of 0 becomes this, as its logarithm has to be finite."""
+VISIBLE, _FEW = 0.5, 0.05
+"""A splat that moves by this share of its size can be seen to; so few of a scene are not told: far
+splats of compressed PLYs move so in every scene (INRIA's test scene at 52 dB)."""
+DROP_INVALID = (
+    "--drop-invalid leaves such splats out and says how many (convert, view, export, compress)"
+)
 _FREE_SPLATS = 2**18
 _LEAST_BYTES = 2
 """No format here stores real splats in fewer bytes each; a file that promises more than its size
@@ -24,18 +34,20 @@ _NAMES = {
     "quats": "rotation",
     "log_scales": "log-scale",
     "logit_opacities": "opacity logit",
-    "sh": "spherical harmonics",
+    "sh": "colour",
 }
+_log = logging.getLogger("scene4d")
 _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 """Per largest component of a quaternion: the three that are stored."""
 
 
 def read_bytes(path: Path) -> bytes:
     """The whole file. Raises :class:`DataError` when it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=path) from error
+    with open_regular(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror})", where=path) from error
 
 
 def require_plausible(count: int, file_bytes: int, path: Path) -> None:
@@ -57,27 +69,104 @@ def cut_off(path: Path, needed: int, found: int, what: str = "the file") -> Data
     )
 
 
-def checked(cloud: SplatCloud, path: Path) -> SplatCloud:
-    """``cloud`` itself, refused with the first offender when values are not finite or a rotation
-    has length 0."""
-    for name, meaning in _NAMES.items():
+def checked(cloud: SplatCloud, path: Path, *, drop_invalid: bool = False) -> SplatCloud:
+    """``cloud`` with infinite opacities as :data:`CERTAIN` and sizes of 0 as :data:`SMALLEST`;
+    refused with the first offender where values are not finite or a rotation has length 0. With
+    ``drop_invalid`` those are left out, and a line in the log counts them."""
+    cloud = _without_limits(cloud)
+    invalid = invalid_splats(cloud)
+    if not invalid.any():
+        return cloud
+    count = int(invalid.sum())
+    if drop_invalid:
+        _log.warning(
+            "%s: left out %s of %s splats, whose values are not finite or whose rotation is 0",
+            path, f"{count:,}", f"{len(cloud):,}",
+        )  # fmt: skip
+        return taken(cloud, ~invalid)
+    row = int(np.argmax(invalid))
+    raise DataError(
+        f"splat {row} has {_fault(cloud, row)} ({count:,} of {len(cloud):,} splats have such"
+        " values)",
+        where=path,
+        fix=DROP_INVALID,
+    )
+
+
+def _without_limits(cloud: SplatCloud) -> SplatCloud:
+    """``cloud`` with finite numbers for what has an infinite logarithm: opacities of exactly 0 and
+    1, sizes of exactly 0."""
+    opacities, scales = cloud.logit_opacities, cloud.log_scales
+    if np.isinf(opacities).any():
+        opacities = np.where(np.isinf(opacities), np.copysign(CERTAIN, opacities), opacities)
+    if np.isneginf(scales).any():
+        scales = np.where(np.isneginf(scales), np.log(SMALLEST), scales)
+    if opacities is cloud.logit_opacities and scales is cloud.log_scales:
+        return cloud
+    return replace(
+        cloud,
+        logit_opacities=opacities.astype(np.float32),
+        log_scales=scales.astype(np.float32),
+    )
+
+
+def invalid_splats(cloud: SplatCloud) -> np.ndarray:
+    """[N] which splats nothing can draw: values that are not finite, rotations of length 0."""
+    lengths = np.abs(cloud.quats).max(axis=1) if len(cloud) else np.ones(0)
+    invalid = lengths == 0
+    for name in _NAMES:
         array = getattr(cloud, name)
-        if np.isfinite(array.sum(dtype=np.float64)):  # NaN and infinity survive a sum
+        if not np.isfinite(array.sum(dtype=np.float64)):  # NaN and infinity survive a sum
+            invalid |= ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    return invalid
+
+
+def _fault(cloud: SplatCloud, row: int) -> str:
+    """What is wrong with a splat, for people."""
+    for name, meaning in _NAMES.items():
+        values = getattr(cloud, name)[row].reshape(-1)
+        wrong = ~np.isfinite(values)
+        if wrong.any():
+            axis = f" {'xyz'[int(np.argmax(wrong))]}" if name == "means" else ""
+            return f"a {meaning}{axis} that is not finite: {values[np.argmax(wrong)]}"
+    return "a rotation quaternion of length 0"
+
+
+def warn_of_loss(
+    path: Path,
+    form: str,
+    cloud: SplatCloud,
+    means: np.ndarray,
+    log_scales: np.ndarray,
+    advice: str = "",
+) -> None:
+    """Tells in the log, in scene units, where a format's codes move or resize splats visibly.
+
+    ``means`` [N, 3], ``log_scales`` [N, 3]: what a reader will find for ``cloud``. Said when more
+    than one splat in twenty moves by :data:`VISIBLE` of its size (its middle axis), or when an
+    axis changes by that share of itself and by a tenth of the splat's longest.
+    """
+    if not len(cloud):
+        return
+    old, new = np.exp(cloud.log_scales.astype(np.float64)), np.exp(log_scales.astype(np.float64))
+    size = np.median(old, axis=1)
+    typical = float(np.median(size))
+    moved = np.linalg.norm(means.astype(np.float64) - cloud.means, axis=1)
+    change = np.abs(new - old)
+    resized = (change > VISIBLE * old) & (change > 0.1 * old.max(axis=1, keepdims=True))
+    told = (
+        ("moves", moved > VISIBLE * size, float(moved.max())),
+        ("resizes", resized.any(axis=1), float(change[resized].max(initial=0.0))),
+    )
+    for verb, visible, largest in told:
+        if visible.mean() <= _FEW:
             continue
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise DataError(
-                f"splat {row} has a {meaning} that is not finite"
-                f" ({int(bad.sum())} splats have such values)",
-                where=path,
-            )
-    lengths = np.abs(cloud.quats).max(axis=1) if len(cloud) else np.ones(1)
-    if not (lengths > 0).all():
-        raise DataError(
-            f"splat {int(np.argmin(lengths))} has a rotation quaternion of length 0", where=path
-        )
-    return cloud
+        _log.warning(
+            "%s: %s %s %s of %s splats by more than half of their size, by up to %.3g scene units,"
+            " %.3g times the median splat (%.3g); .ply and .glb keep them%s",
+            path, form, verb, f"{int(visible.sum()):,}", f"{len(cloud):,}", largest,
+            largest / typical, typical, f", and so may {advice}" if advice else "",
+        )  # fmt: skip
 
 
 def require_splats(cloud: SplatCloud, path: Path, form: str) -> None:
@@ -95,9 +184,24 @@ def opacity_of(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
 
 
+def log_of_sizes(sizes: np.ndarray) -> np.ndarray:
+    """Logarithms, float32, of linear sizes; NaN for negative ones, :data:`SMALLEST`'s for 0."""
+    with np.errstate(invalid="ignore"):
+        return np.log(np.where(sizes == 0, SMALLEST, sizes)).astype(np.float32)
+
+
+def too_large(path: Path) -> DataError:
+    """The error for a size beyond the numbers of a format that stores it linearly."""
+    return DataError(
+        "a splat is larger than float32 can say",
+        where=path,
+        fix="leave it out with --crop, or scale the scene down: scene4d convert --scale 0.001",
+    )
+
+
 def logit_of(opacities: np.ndarray) -> np.ndarray:
     """Logits of opacities 0..1 in float32; 0 and 1 become -20 and 20."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN outside 0..1, refused later
         logits = np.log(opacities) - np.log1p(-opacities)
     return np.clip(logits, -CERTAIN, CERTAIN).astype(np.float32)
 

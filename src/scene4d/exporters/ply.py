@@ -3,29 +3,32 @@
 Layout of graphdeco-inria/gaussian-splatting, ``GaussianModel.save_ply``: binary little-endian
 float32 per Gaussian: x y z, nx ny nz (zero), f_dc_0..2, f_rest_* by colour channel and then
 coefficient, opacity (logit), scale_0..2 (log), rot_0..3 (wxyz).
+
+What other trainers' files say beyond that is understood: header comments that name the mode of
+drawing (:func:`says_antialiased`), the property filter_3D of mip-splatting, the two sizes of 2DGS.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from scene4d.errors import DataError
+from scene4d.exporters import packing
 from scene4d.files import atomic_path
+from scene4d.ply_tables import PlyHeader, read_tables
 from scene4d.splat_cloud import SplatCloud
 
-_TYPES = {
-    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
-    "ushort": "u2", "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
-    "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
-}  # fmt: skip
-_ORDER = {"binary_little_endian": "<", "binary_big_endian": ">"}
-_LONGEST_LINE, _MOST_LINES = 1024, 1024
-_CERTAIN = 20.0
-"""An infinite logit (opacity exactly 0 or 1) becomes this: sigmoid(20) is 1 in float32."""
+ANTIALIASED = "SplatRenderMode: mip"
+"""The header comment of a file whose splats were trained with antialiasing. Brush writes and reads
+it; gsplat, nerfstudio and splat-transform (pull requests 1036, 3773, 297) have it from there."""
+_DEGREES = {3 * ((degree + 1) ** 2 - 1): degree for degree in range(8)}
+"""By the number of f_rest properties."""
+_FLAT = np.log(1e-3)
+"""A splat of 2DGS, which has no thickness, gets a thousandth of its smaller size."""
 
 
 def property_names(num_rest: int) -> list[str]:
@@ -42,9 +45,9 @@ def property_names(num_rest: int) -> list[str]:
 
 def write_ply(path: Path, cloud: SplatCloud) -> None:
     """Writes ``cloud`` to ``path``, atomically. Raises :class:`DataError` on NaN or infinity."""
+    cloud = packing.checked(cloud, path)
     num_rest = 3 * (cloud.sh.shape[1] - 1)
     higher = cloud.sh[:, 1:].transpose(0, 2, 1).reshape(len(cloud), num_rest)
-    names = property_names(num_rest)
     columns = (
         cloud.means,
         np.zeros((len(cloud), 3), dtype=np.float32),
@@ -55,44 +58,55 @@ def write_ply(path: Path, cloud: SplatCloud) -> None:
         cloud.quats,
     )
     rows = np.concatenate(columns, axis=1).astype("<f4")
-    _refuse_not_finite(rows, names, path)
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(cloud)}"]
-    header += [f"property float {name}" for name in names]
+    header = ["ply", "format binary_little_endian 1.0"]
+    header += [f"comment {ANTIALIASED}"] if cloud.antialiased else []
+    header += [f"element vertex {len(cloud)}"]
+    header += [f"property float {name}" for name in property_names(num_rest)]
     with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
         file.write(("\n".join([*header, "end_header"]) + "\n").encode("ascii"))
         file.write(np.ascontiguousarray(rows).data)
 
 
-def read_ply(path: Path) -> SplatCloud:
-    """The Gaussians of an uncompressed 3DGS PLY.
+def read_ply(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
+    """The Gaussians of an uncompressed 3DGS PLY, binary or text.
 
-    Properties may be of any type and in any order, normals and unknown ones are passed over,
-    spherical harmonics have degree 0 to 3. Raises :class:`DataError` for everything else; what the
-    header promises is compared with the file's size before memory is taken.
+    Properties may be of any type and in any order; normals and unknown ones are passed over.
+    Spherical harmonics above degree 3 are dropped and two sizes in place of three (2DGS) are read
+    as flat splats, with a warning each; a smoothing filter (filter_3D) is applied. Sizes of 0
+    become the smallest, infinite opacities certain. Raises :class:`DataError` for everything else,
+    and for values that are not finite unless ``drop_invalid``.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            order, elements = read_header(file, path)
-            count, dtype, skipped = _vertices(elements, order, path)
-            start = file.tell() + skipped
-            size = path.stat().st_size
-            if start + count * dtype.itemsize > size:
-                raise DataError(
-                    f"is cut off: the header promises {count} Gaussians of {dtype.itemsize} bytes,"
-                    f" but only {max(size - start, 0)} bytes follow it",
-                    where=path,
-                    fix="copy or download the file again",
-                )
-            file.seek(start)
-            rows = np.frombuffer(file.read(count * dtype.itemsize), dtype=dtype, count=count)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=path) from error
-    return _cloud_from(rows, path)
+    header, tables = read_tables(path, {"vertex"})
+    if "vertex" not in tables:
+        raise DataError("has no element 'vertex'", where=path)
+    columns = _Columns(tables["vertex"])
+    _require_splats(columns.names, path)
+    cloud = _smoothed(_cloud_from(columns, path), columns, header)
+    return packing.checked(cloud, path, drop_invalid=drop_invalid)
 
 
-def _cloud_from(rows: np.ndarray, path: Path) -> SplatCloud:
-    names = set(rows.dtype.names or ())
+def says_antialiased(header: PlyHeader) -> bool | None:
+    """Whether the header's comments say that the splats are to be drawn with antialiasing; None
+    where they say nothing. The last one counts, capitals do not.
+
+    Read are ``SplatRenderMode: mip | default`` (Brush), ``antialiased 1 | 0`` (Postshot) and
+    ``train_flags ... antialiasing`` (proposed for the reference, graphdeco-inria issue 1209).
+    """
+    said: bool | None = None
+    for comment in header.comments:
+        words = comment.lower().replace(":", " ").replace("=", " ").split()
+        if words[:1] == ["splatrendermode"] and len(words) > 1:
+            said = words[1] in ("mip", "antialiased")
+        elif words[:1] in (["antialiased"], ["antialiasing"]) and len(words) > 1:
+            said = words[1] in ("1", "true", "yes", "on")
+        elif words[:1] == ["train_flags"]:
+            said = "antialiasing" in words or "antialiased" in words
+    return said
+
+
+def _require_splats(names: set[str], path: Path) -> None:
+    """Raises :class:`DataError` where properties of splats are missing, saying what it is then."""
     if "packed_position" in names:
         raise DataError(
             "is a compressed PLY (PlayCanvas), not the uncompressed kind",
@@ -100,11 +114,15 @@ def _cloud_from(rows: np.ndarray, path: Path) -> SplatCloud:
             fix="read it with read_compressed_ply, or convert it: scene4d convert",
         )
     num_rest = sum(name.startswith("f_rest_") for name in names)
-    if num_rest not in (0, 9, 24, 45):
+    if num_rest not in _DEGREES:
         raise DataError(
-            f"has {num_rest} f_rest properties; 0, 9, 24 or 45 make whole degrees", where=path
+            f"has {num_rest} f_rest properties; 0, 9, 24 or 45 make whole degrees",
+            where=path,
+            fix="export it again with spherical harmonics of a whole degree",
         )
-    missing = [n for n in property_names(num_rest) if n not in names and n[:1] != "n"]
+    flat = {"scale_2"} if {"scale_0", "scale_1"} <= names else set()
+    needed = [n for n in property_names(num_rest) if n[:1] != "n" and n not in flat]
+    missing = [name for name in needed if name not in names]
     if missing:
         raise DataError(
             f"is not a Gaussian-splat PLY: it has no property {', '.join(missing[:4])}",
@@ -112,34 +130,83 @@ def _cloud_from(rows: np.ndarray, path: Path) -> SplatCloud:
             fix="a point cloud or mesh is something else; export the splats themselves",
         )
 
-    matrix = _as_matrix(rows)
-    places = {name: i for i, name in enumerate(rows.dtype.names or ())}
 
-    def columns(*wanted: str) -> np.ndarray:
-        if matrix is not None:
-            values = matrix[:, [places[name] for name in wanted]].astype(np.float32, copy=False)
-        else:
-            values = np.empty((len(rows), len(wanted)), dtype=np.float32)
-            with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, told below
-                for i, name in enumerate(wanted):
-                    values[:, i] = rows[name]
-        if wanted == ("opacity",):
-            values[np.isposinf(values)], values[np.isneginf(values)] = _CERTAIN, -_CERTAIN
-        _refuse_not_finite(values, list(wanted), path)
+class _Columns:
+    """Columns of the element vertex as float32."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+        self.places = {name: i for i, name in enumerate(rows.dtype.names or ())}
+        self.names = set(self.places)
+        self.matrix = _as_matrix(rows)
+
+    def __call__(self, *wanted: str) -> np.ndarray:
+        """[N, wanted]; a double beyond float32 becomes infinite, which is told later."""
+        if self.matrix is not None:
+            places = [self.places[name] for name in wanted]
+            return self.matrix[:, places].astype(np.float32, copy=False)
+        values = np.empty((len(self.rows), len(wanted)), dtype=np.float32)
+        with np.errstate(over="ignore"):
+            for i, name in enumerate(wanted):
+                values[:, i] = self.rows[name]
         return values
 
-    rest = columns(*(f"f_rest_{i}" for i in range(num_rest)))
-    higher = rest.reshape(len(rows), 3, num_rest // 3).transpose(0, 2, 1)
+
+def _cloud_from(columns: _Columns, path: Path) -> SplatCloud:
+    """The splats as they stand in the file, unchecked."""
+    num_rest = sum(name.startswith("f_rest_") for name in columns.names)
+    each, degree = num_rest // 3, _DEGREES[num_rest]
+    kept = min(each, 15)
+    if degree > 3:
+        warnings.warn(
+            f"{path}: spherical harmonics of degree {degree}: those above 3 are dropped",
+            stacklevel=4,
+        )
+    names = [f"f_rest_{each * c + k}" for c in range(3) for k in range(kept)]
+    higher = columns(*names).reshape(len(columns.rows), 3, kept).transpose(0, 2, 1)
     constant = columns("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
-    quats = columns("rot_0", "rot_1", "rot_2", "rot_3")
-    if len(quats) and not (np.abs(quats).max(axis=1) > 0).all():
-        raise DataError("contains a rotation quaternion of length 0", where=path)
+    if "scale_2" in columns.names:
+        log_scales = columns("scale_0", "scale_1", "scale_2")
+    else:
+        warnings.warn(
+            f"{path}: two sizes a splat (2D Gaussian splatting, 2DGS): read as flat splats, a"
+            " thousandth as thick as they are wide",
+            stacklevel=4,
+        )
+        sizes = columns("scale_0", "scale_1")
+        thickness = sizes.min(axis=1, keepdims=True) + np.float32(_FLAT)
+        log_scales = np.concatenate([sizes, thickness], axis=1)
     return SplatCloud(
         means=columns("x", "y", "z"),
-        quats=quats,
-        log_scales=columns("scale_0", "scale_1", "scale_2"),
+        quats=columns("rot_0", "rot_1", "rot_2", "rot_3"),
+        log_scales=log_scales,
         logit_opacities=columns("opacity")[:, 0],
         sh=np.concatenate([constant, higher], axis=1),
+    )
+
+
+def _smoothed(cloud: SplatCloud, columns: _Columns, header: PlyHeader) -> SplatCloud:
+    """``cloud`` as the file says that it is drawn: with its 3D smoothing filter in sizes and
+    opacities, and antialiased where a comment or the filter says so.
+
+    The filter (Yu et al., Mip-Splatting, CVPR 2024, equation 9) convolves each Gaussian with an
+    isotropic one of the standard deviation filter_3D: s' = sqrt(s^2 + f^2), and the opacity
+    becomes opacity * sqrt(prod s^2 / prod s'^2). It is trained with the 2D filter, antialiasing.
+    """
+    said = says_antialiased(header)
+    if "filter_3D" not in columns.names:
+        return replace(cloud, antialiased=bool(said))
+    scales = cloud.log_scales.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wide = np.logaddexp(2 * scales, 2 * np.log(columns("filter_3D").astype(np.float64))) / 2
+        lost = np.where(np.isneginf(scales), -np.inf, scales - wide).sum(axis=1)
+        opacities = packing.opacity_of(cloud.logit_opacities) * np.exp(lost)
+        logits = packing.logit_of(opacities)
+    return replace(
+        cloud,
+        log_scales=wide.astype(np.float32),
+        logit_opacities=logits,
+        antialiased=said is not False,
     )
 
 
@@ -150,98 +217,3 @@ def _as_matrix(rows: np.ndarray) -> np.ndarray | None:
     if not names or any(rows.dtype[name] != np.dtype("<f4") for name in names):
         return None
     return rows.view("<f4").reshape(len(rows), len(names))
-
-
-def _refuse_not_finite(values: np.ndarray, names: list[str], path: Path) -> None:
-    finite = np.isfinite(values)
-    if finite.all():
-        return
-    row, column = (int(i[0]) for i in np.nonzero(~finite))
-    raise DataError(
-        f"Gaussian {row} has {names[column]} = {values[row, column]}"
-        f" ({int((~finite).any(axis=1).sum())} Gaussians have such values)",
-        where=path,
-    )
-
-
-@dataclass(kw_only=True)
-class PlyElement:
-    """One element of a PLY header."""
-
-    name: str
-    count: int
-    properties: list[tuple[str, str]] = field(default_factory=list)
-    """Names, and NumPy kinds without the byte order; "list" for lists."""
-
-    def dtype(self, order: str, path: Path) -> np.dtype:
-        """The layout of a row. Raises :class:`DataError` for lists and doubled names."""
-        if any(kind == "list" for _, kind in self.properties):
-            raise DataError(f"the element {self.name!r} holds lists: this is a mesh", where=path)
-        names = [name for name, _ in self.properties]
-        if len(set(names)) < len(names):
-            raise DataError(f"the element {self.name!r} has a property twice", where=path)
-        if not names:
-            raise DataError(f"the element {self.name!r} has no properties", where=path)
-        return np.dtype([(name, order + kind) for name, kind in self.properties])
-
-
-def read_header(file: BinaryIO, path: Path) -> tuple[str, list[PlyElement]]:
-    """The byte order, < or >, and the elements of a binary PLY; leaves ``file`` at the data."""
-    if file.readline(_LONGEST_LINE).strip() != b"ply":
-        raise DataError("is not a PLY file", where=path)
-    order = ""
-    elements: list[PlyElement] = []
-    for _ in range(_MOST_LINES):
-        line = file.readline(_LONGEST_LINE)
-        words = line.decode("ascii", "replace").split()
-        if words == ["end_header"]:
-            break
-        if not line:
-            raise DataError("the header does not end", where=path)
-        try:
-            if words[:1] == ["format"]:
-                order = _byte_order(words[1], path)
-            elif words[:1] == ["element"]:
-                elements.append(PlyElement(name=words[1], count=_count(words[2])))
-            elif words[:2] == ["property", "list"]:
-                elements[-1].properties.append((words[4], "list"))
-            elif words[:1] == ["property"]:
-                elements[-1].properties.append((words[2], _TYPES[words[1]]))
-        except (IndexError, KeyError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            text = " ".join(words)
-            raise DataError(f"the header line {text!r} makes no sense", where=path) from error
-    else:
-        raise DataError("the header does not end", where=path)
-    if not order:
-        raise DataError("the header names no format", where=path)
-    return order, elements
-
-
-def _byte_order(form: str, path: Path) -> str:
-    if form == "ascii":
-        raise DataError(
-            "is a text PLY; splats are stored as binary", where=path, fix="save it as binary PLY"
-        )
-    if form not in _ORDER:
-        raise DataError(f"has the unknown format {form!r}", where=path)
-    return _ORDER[form]
-
-
-def _count(word: str) -> int:
-    count = int(word)
-    if count < 0 or count > 2**40:
-        raise ValueError(word)
-    return count
-
-
-def _vertices(elements: list[PlyElement], order: str, path: Path) -> tuple[int, np.dtype, int]:
-    """Number, layout and offset of the element vertex."""
-    skipped = 0
-    for element in elements:
-        dtype = element.dtype(order, path)
-        if element.name == "vertex":
-            return element.count, dtype, skipped
-        skipped += element.count * dtype.itemsize
-    raise DataError("has no element 'vertex'", where=path)

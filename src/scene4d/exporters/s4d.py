@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scene4d.errors import DataError
+from scene4d.exporters.packing import checked, invalid_splats
 from scene4d.splat_cloud import SplatCloud
 
 if TYPE_CHECKING:
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from scene4d.bundle.splats import SplatQuantisation
 
 
-def read_s4d(path: Path, *, stages: int | None = None) -> SplatCloud:
+def read_s4d(path: Path, *, stages: int | None = None, drop_invalid: bool = False) -> SplatCloud:
     """The Gaussians of a bundle (file or folder) in the capture's frame, whatever its kind.
 
-    ``stages``: only so many of the progressive stages. Raises :class:`DataError`.
+    ``stages``: only so many of the progressive stages. ``drop_invalid``: as in every reader; what a
+    bundle holds is finite, so it is its transform that can lead beyond float32. Raises
+    :class:`DataError`.
     """
     from scene4d.bundle.container import open_bundle
     from scene4d.bundle.kinds import decoded_splats
@@ -28,9 +31,9 @@ def read_s4d(path: Path, *, stages: int | None = None) -> SplatCloud:
     cloud = decoded_splats(bundle, stages=stages)
     with np.errstate(over="ignore", invalid="ignore"):
         moved = cloud.transformed(np.array(bundle.manifest["transform"], dtype=np.float64))
-    if not all(np.isfinite(a).all() for a in (moved.means, moved.quats, moved.log_scales)):
+    if not drop_invalid and invalid_splats(moved).any():
         raise DataError("the transform leads beyond the numbers of float32", where=path)
-    return moved
+    return checked(moved, path, drop_invalid=drop_invalid)
 
 
 def write_s4d(

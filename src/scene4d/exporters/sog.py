@@ -13,8 +13,10 @@ developer.playcanvas.com, "The SOG Format"; playcanvas/splat-transform (MIT).
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -29,9 +31,12 @@ from scene4d.data.image_files import open_picture
 from scene4d.errors import DataError
 from scene4d.exporters import packing
 from scene4d.exporters.palette import codebook, nearest_level, palette
-from scene4d.files import atomic_path, write_text
+from scene4d.files import atomic_folder, atomic_path
 from scene4d.splat_cloud import SplatCloud
 
+META = "meta.json"
+_OURS = re.compile(r"(means_[lu]|scales|quats|sh0|shN_centroids|shN_labels)\.[0-9a-f]{8}\.webp")
+"""Names of pictures in a folder that holds other things as well."""
 _COEFFICIENTS = (0, 3, 8, 15)
 _ROW = 64
 """Palette entries in a row of their picture."""
@@ -53,22 +58,70 @@ def write_sog(path: Path, cloud: SplatCloud, *, iterations: int = 5) -> None:
     NaN or infinity. A million splats of degree 3 took 13 s on 2 cores, most of it the palette.
     """
     path = Path(path)
-    packing.checked(cloud, path)
-    members, meta = _encode(cloud, iterations)
-    text = json.dumps(meta, allow_nan=False)
-    if path.name == "meta.json":
-        for name, data in members.items():
-            with atomic_path(path.parent / name) as temporary:
-                temporary.write_bytes(data)
-        write_text(path, text)
+    cloud = packing.checked(cloud, path)
+    members, meta = _encode(cloud, iterations, path)
+    if path.name == META:
+        _write_folder(path.parent, members, meta)
         return
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, data in {"meta.json": text.encode(), **members}.items():
+        for name, data in {META: _text(meta), **members}.items():
             # a fixed date: the same scene gives the same bytes
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
 
 
-def _encode(cloud: SplatCloud, iterations: int) -> tuple[Members, dict[str, Any]]:
+def _write_folder(folder: Path, members: Members, meta: dict[str, Any]) -> None:
+    """Puts the scene into ``folder``, whole or not at all.
+
+    A folder that is new, or holds an earlier scene alone, is replaced as one. One that holds other
+    things, or is the working directory, stays: there the pictures get names of their own, told by
+    their bytes, the meta.json that names them takes the place of the earlier one in one step, and
+    then the earlier scene's pictures go.
+    """
+    entries = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    earlier = _named_files(folder) if META in entries else set()
+    if folder.resolve() != Path.cwd() and not folder.is_symlink() and entries <= earlier | {META}:
+        with atomic_folder(folder) as new:
+            for name, data in {**members, META: _text(meta)}.items():
+                (new / name).write_bytes(data)
+        return
+    names = {
+        name: f"{Path(name).stem}.{hashlib.sha256(data).hexdigest()[:8]}.webp"
+        for name, data in members.items()
+    }
+    for name, data in members.items():
+        with atomic_path(folder / names[name]) as temporary:
+            temporary.write_bytes(data)
+    for entry in meta.values():
+        if isinstance(entry, dict) and "files" in entry:
+            entry["files"] = [names[name] for name in entry["files"]]
+    with atomic_path(folder / META) as temporary:
+        temporary.write_bytes(_text(meta))
+    ours = {name for name in entries if _OURS.fullmatch(name)}  # also of a write that was killed
+    for name in ((earlier & entries) | ours) - set(names.values()):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _named_files(folder: Path) -> set[str]:
+    """The pictures that the folder's meta.json names; none where it is no scene of ours."""
+    try:
+        meta = _meta(_from_folder(folder, folder)(META, _LONGEST_META), folder)
+    except DataError:
+        return set()
+    lists = [e.get("files") for e in meta.values() if isinstance(e, dict)]
+    return {
+        name
+        for files in lists
+        if isinstance(files, list)
+        for name in files
+        if isinstance(name, str) and name.endswith(".webp") and not set(name) & set("/\\")
+    }
+
+
+def _text(meta: dict[str, Any]) -> bytes:
+    return json.dumps(meta, allow_nan=False).encode()
+
+
+def _encode(cloud: SplatCloud, iterations: int, path: Path) -> tuple[Members, dict[str, Any]]:
     cloud = packing.taken(cloud, packing.morton_order(cloud.means))
     count = len(cloud)
     width = max(4, -(-int(np.ceil(count**0.5)) // 4) * 4)
@@ -90,6 +143,11 @@ def _encode(cloud: SplatCloud, iterations: int) -> tuple[Members, dict[str, Any]
     codes = packing.to_codes(unit * 65535, 65535, np.uint16)
     largest, others = packing.smallest_three(cloud.quats)
     scales, colours = codebook(cloud.log_scales), codebook(cloud.sh[:, 0])
+    scale_codes = nearest_level(cloud.log_scales, scales)
+    packing.warn_of_loss(
+        path, "SOG", cloud, means=_unlogged(low, high, codes), log_scales=scales[scale_codes],
+        advice="the scene moved to the origin, or cropped: scene4d convert --translate, --crop",
+    )  # fmt: skip
     alpha = packing.to_codes(255 * packing.opacity_of(cloud.logit_opacities), 255)
     quats = packing.to_codes(255 * (others * np.sqrt(0.5) + 0.5), 255)
     meta: dict[str, Any] = {
@@ -107,7 +165,7 @@ def _encode(cloud: SplatCloud, iterations: int) -> tuple[Members, dict[str, Any]
         },
         "scales": {
             "codebook": scales.tolist(),
-            "files": [picture("scales.webp", nearest_level(cloud.log_scales, scales))],
+            "files": [picture("scales.webp", scale_codes)],
         },
         "quats": {"files": [picture("quats.webp", quats, (largest + _FIRST_TAG).astype(np.uint8))]},
         "sh0": {
@@ -151,7 +209,7 @@ def _webp(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def read_sog(path: Path) -> SplatCloud:
+def read_sog(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
     """The splats of a .sog file, of a folder with meta.json, or of that meta.json.
 
     Member names stay inside the folder, sizes of pictures are compared with the count, and the
@@ -159,7 +217,7 @@ def read_sog(path: Path) -> SplatCloud:
     """
     path = Path(path)
     with _members(path) as (load, total):
-        meta = _meta(load("meta.json", _LONGEST_META), path)
+        meta = _meta(load(META, _LONGEST_META), path)
         count = _integer(meta, "count", path)
         packing.require_plausible(count, total, path)
         reader = _Pictures(load, meta, count, path)
@@ -175,7 +233,7 @@ def read_sog(path: Path) -> SplatCloud:
             ),
             antialiased=meta.get("antialias") is True,
         )
-    return packing.checked(cloud, path)
+    return packing.checked(cloud, path, drop_invalid=drop_invalid)
 
 
 class _Pictures:
@@ -242,8 +300,13 @@ def _means(reader: _Pictures) -> np.ndarray:
         raise DataError("its positions are out of all bounds", where=reader.path)
     codes = reader.pixels("means", 0)[:, :3].astype(np.uint16)
     codes |= reader.pixels("means", 1)[:, :3].astype(np.uint16) << np.uint16(8)
+    return _unlogged(low, high, codes).astype(np.float32)
+
+
+def _unlogged(low: np.ndarray, high: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """[N, 3] positions of the codes 0..65535 between bounds of sign(x) ln(1 + |x|)."""
     logs = low + (high - low) * (codes / 65535.0)
-    return (np.sign(logs) * np.expm1(np.abs(logs))).astype(np.float32)
+    return np.sign(logs) * np.expm1(np.abs(logs))
 
 
 def _quats(pixels: np.ndarray, path: Path) -> np.ndarray:
@@ -312,7 +375,7 @@ def _integer(entry: dict[str, Any], key: str, path: Path) -> int:
 @contextmanager
 def _members(path: Path):
     """Yields ``load(name, limit) -> bytes`` and the bytes of all files together."""
-    folder = path.parent if path.name == "meta.json" else path
+    folder = path.parent if path.name == META else path
     if folder.is_dir():
         yield (
             _from_folder(folder, path),
@@ -356,15 +419,26 @@ def _from_folder(folder: Path, path: Path):
 
 
 def _from_archive(archive: zipfile.ZipFile, path: Path):
-    """Members are read into memory, never unpacked; none may grow much when decompressed."""
+    """Members are read into memory, never unpacked; none may grow much when decompressed.
+
+    Only stored and deflated ones: the dictionary of an LZMA stream takes up to 4 GB before its
+    first byte, and pictures compress no further.
+    """
     by_name = {info.filename: info for info in archive.infolist()}
 
     def load(name: str, limit: int | None) -> bytes:
         info = by_name.get(_plain_name(name, path))
         if info is None:
             raise DataError(f"its member {name!r} is missing", where=path)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"its member {name!r} is compressed by method {info.compress_type}, which SOG"
+                " does not use",
+                where=path,
+                fix="pack it again with stored or deflated members",
+            )
         allowed = limit if limit is not None else 4 * info.compress_size + _SLACK
-        if info.file_size > allowed:
+        if info.file_size > allowed or info.compress_size > path.stat().st_size:
             raise DataError(
                 f"its member {name!r} would grow from {info.compress_size:,} to"
                 f" {info.file_size:,} bytes",
@@ -384,12 +458,12 @@ def sizes_sog(path: Path) -> dict[str, int]:
     """Bytes of each attribute's pictures."""
     path = Path(path)
     with _members(path) as (load, _):
-        meta = _meta(load("meta.json", _LONGEST_META), path)
-        sizes = {"meta.json": len(load("meta.json", _LONGEST_META))}
+        meta = _meta(load(META, _LONGEST_META), path)
+        sizes = {"meta.json": len(load(META, _LONGEST_META))}
         for name in ("means", "scales", "quats", "sh0", "shN"):
             entry = meta.get(name)
             files = entry.get("files", []) if isinstance(entry, dict) else []
-            for file in files:
+            for file in dict.fromkeys(map(str, files if isinstance(files, list) else [])):
                 label = {"sh0": "sh0 and opacities"}.get(name, name)
-                sizes[label] = sizes.get(label, 0) + len(load(str(file), None))
+                sizes[label] = sizes.get(label, 0) + len(load(file, None))
     return sizes

@@ -20,8 +20,6 @@ from scene4d.splat_cloud import SplatCloud
 _ROW = np.dtype(
     [("mean", "<f4", 3), ("std", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)], align=False
 )
-_SMALLEST = float(np.finfo(np.float32).tiny)
-"""A standard deviation of 0 becomes this, as its logarithm has to be finite."""
 
 
 def importance_order(cloud: SplatCloud) -> np.ndarray:
@@ -34,14 +32,14 @@ def importance_order(cloud: SplatCloud) -> np.ndarray:
 def write_splat(path: Path, cloud: SplatCloud) -> None:
     """Writes ``cloud``, reordered. Raises :class:`DataError` for an empty cloud and for NaN."""
     packing.require_splats(cloud, path, "a .splat file")
-    packing.checked(cloud, path)
+    cloud = packing.checked(cloud, path)
     cloud = packing.taken(cloud, importance_order(cloud))
     rows = np.empty(len(cloud), dtype=_ROW)
     rows["mean"] = cloud.means
     with np.errstate(over="ignore"):
         rows["std"] = np.exp(cloud.log_scales)
     if not np.isfinite(rows["std"]).all():
-        raise DataError("a splat is larger than float32 can say", where=path)
+        raise packing.too_large(path)
     rows["rgba"][:, :3] = packing.to_codes(255 * (0.5 + packing.SH_C0 * cloud.sh[:, 0]), 255)
     rows["rgba"][:, 3] = packing.to_codes(255 * packing.opacity_of(cloud.logit_opacities), 255)
     rows["quat"] = packing.to_codes(128 + 128 * packing.unit_quats(cloud.quats), 255)
@@ -49,8 +47,9 @@ def write_splat(path: Path, cloud: SplatCloud) -> None:
         temporary.write_bytes(rows.tobytes())
 
 
-def read_splat(path: Path) -> SplatCloud:
-    """The splats of a .splat file, degree 0. Raises :class:`DataError`."""
+def read_splat(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
+    """The splats of a .splat file, degree 0. Raises :class:`DataError`; a negative size is not
+    finite as a logarithm."""
     data = packing.read_bytes(path)
     if not data or len(data) % _ROW.itemsize:
         raise DataError(
@@ -59,17 +58,15 @@ def read_splat(path: Path) -> SplatCloud:
             fix="copy or download the file again",
         )
     rows = np.frombuffer(data, dtype=_ROW)
-    if (rows["std"] < 0).any():
-        raise DataError("a splat has a negative size", where=path)
     colours = rows["rgba"][:, :3].astype(np.float32)
     cloud = SplatCloud(
         means=rows["mean"].astype(np.float32),
         quats=(rows["quat"].astype(np.float32) - 128) / 128,
-        log_scales=np.log(np.maximum(rows["std"], _SMALLEST)).astype(np.float32),
+        log_scales=packing.log_of_sizes(rows["std"]),
         logit_opacities=packing.logit_of_bytes(rows["rgba"][:, 3]),
         sh=((colours / 255 - 0.5) / packing.SH_C0).astype(np.float32)[:, None],
     )
-    return packing.checked(cloud, path)
+    return packing.checked(cloud, path, drop_invalid=drop_invalid)
 
 
 def sizes_splat(path: Path) -> dict[str, int]:

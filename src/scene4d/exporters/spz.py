@@ -1,19 +1,22 @@
 """SPZ (Niantic): 8-bit codes and 24-bit positions, entropy-coded; versions 1 to 4 read, 4 written.
 
 Versions 1 to 3 are one gzip stream: a header of 16 bytes, then positions, alphas, colours, scales,
-rotations and spherical harmonics one after the other. Version 4 is a plain header of 32 bytes,
-extension records up to ``tocByteOffset``, a table of (compressed, uncompressed) sizes and one zstd
-stream per attribute, in the same order; streams that would be empty are left out.
+rotations and spherical harmonics one after the other, and extension records at the end. Version 4
+is a plain header of 32 bytes, extension records up to ``tocByteOffset``, a table of (compressed,
+uncompressed) sizes and one zstd stream per attribute, in the same order; streams that would be
+empty are left out.
 
-Axes: the specification stores right-up-back (RUB). The 3DGS PLY and all else here are taken as
+Axes: the specification stores right-up-back (RUB), unless a record of Adobe's coordinate system
+(0xADBE0003) names another of sixteen. The 3DGS PLY and all else here are taken as
 right-down-front, as every SPZ tool does by default, so y and z change sign on the way in and out;
 quaternions and harmonics with them, exactly. PlayCanvas' scene "biker", which exists both as
 compressed PLY and as SPZ, reads equal through either (tests/exporters).
 
-Precision: positions 2^-12 units (fewer bits for scenes beyond +-2048), log-scales 1/16, opacity and
-colour 8 bit (colour clamped to f_dc of +-3.33), rotations 10 bit per component, harmonics -1..1 in
-steps of 1/16 (degree 1) and 1/8 (above). Sources: nianticlabs/spz (MIT), load-spz.cc and
-extensions/README.md; the layout of version 4 agrees with the files of @adobe/spz 4.
+Precision: positions 2^-12 units, finer where splats are small and coarser where the scene is large
+(2^-24 to 1, :func:`_fractional_bits`), log-scales 1/16 from -10 to 5.94, opacity and colour 8 bit
+(colour clamped to f_dc of +-3.33), rotations 10 bit per component, harmonics -1..1 in steps of 1/16
+(degree 1) and 1/8 (above). Sources: nianticlabs/spz (MIT), load-spz.cc and extensions/README.md;
+the layout of version 4 agrees with the files of @adobe/spz 4.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,9 +38,20 @@ from scene4d.splat_cloud import SplatCloud
 _MAGIC = b"NGSP"
 _HEADER, _HEADER_4 = 16, 32
 _LEGACY_COLOUR = 0.15
-_BITS = 12
+_BITS, _MOST_BITS = 12, 24
+_FINE = 0.1
+"""Positions are stored in steps of at most this share of a small splat's size."""
 _ANTIALIASED, _EXTENSIONS = 1, 2
 _LONGEST_EXTENSIONS = 1 << 20
+_COORDINATES = 0xADBE0003
+"""The type of the record of Adobe's coordinate system; its payload is a number from 0 to 16."""
+_SYSTEMS = ("RUB", "LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF", "LBD", "RBD", "LBU",
+            "RBU", "LFD", "RFD", "LFU", "RFU")  # fmt: skip
+"""By that number: where x, y and z point, left or right, up or down, front or back; 0 says
+nothing."""
+_POINTING = {"R": (1, 0, 0), "L": (-1, 0, 0), "D": (0, 1, 0), "U": (0, -1, 0), "F": (0, 0, 1),
+             "B": (0, 0, -1)}  # fmt: skip
+"""In the axes of the PLY, right-down-front."""
 _LEVEL = 12
 """zstd's. 19 gave 3 to 4% smaller files on three scenes, in 7 to 20 times the time."""
 _NAMES = ("means", "opacities", "sh0", "scales", "quats", "shN")
@@ -71,8 +85,14 @@ def write_spz(path: Path, cloud: SplatCloud, *, sh1_bits: int = 5, sh_rest_bits:
     """
     import zstandard
 
-    packing.checked(cloud, path)
-    bits = _fractional_bits(cloud.means, path)
+    cloud = packing.checked(cloud, path)
+    bits = _fractional_bits(cloud, path)
+    packing.warn_of_loss(
+        path, "SPZ", cloud,
+        means=np.rint(cloud.means.astype(np.float64) * 2**bits) / 2**bits,
+        log_scales=_scale_codes(cloud) / 16.0 - 10,
+        advice="another unit: scene4d convert --scale",
+    )  # fmt: skip
     streams = _packed(cloud, bits, (sh1_bits, sh_rest_bits))
     streams = [stream for stream in streams if stream]
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
@@ -87,18 +107,22 @@ def write_spz(path: Path, cloud: SplatCloud, *, sh1_bits: int = 5, sh_rest_bits:
         temporary.write_bytes(b"".join([header, *toc, *compressed]))
 
 
-def _fractional_bits(means: np.ndarray, path: Path) -> int:
-    """12 as in the reference, or fewer when positions would not fit into 24 bits."""
-    reach = float(np.abs(means).max(initial=0.0))
-    bits = _BITS
-    while bits and round(reach * 2**bits) >= 2**23:
-        bits -= 1
+def _fractional_bits(cloud: SplatCloud, path: Path) -> int:
+    """12 as in the reference; more, up to 24, until a step is a tenth of a small splat (one in ten
+    is smaller); fewer when positions would not fit into 24 bits."""
+    reach = float(np.abs(cloud.means).max(initial=0.0))
     if reach >= 2**23 - 1:
         raise DataError(
             f"a position of {reach:.4g} is farther than SPZ can say",
             where=path,
             fix="crop the scene or scale it down: scene4d convert --scale 0.001",
         )
+    bits = _BITS
+    if len(cloud):
+        small = float(np.quantile(np.median(cloud.log_scales, axis=1), 0.1))
+        bits = int(np.clip(np.ceil((-small - np.log(_FINE)) / np.log(2)), _BITS, _MOST_BITS))
+    while bits and round(reach * 2**bits) >= 2**23:
+        bits -= 1
     return bits
 
 
@@ -111,11 +135,16 @@ def _packed(cloud: SplatCloud, bits: int, sh_bits: tuple[int, int]) -> list[byte
         positions,
         packing.to_codes(255 * packing.opacity_of(cloud.logit_opacities), 255),
         packing.to_codes(colours, 255),
-        packing.to_codes((cloud.log_scales + 10) * 16, 255),
+        _scale_codes(cloud),
         _pack_quats(cloud.quats),
         _pack_sh(cloud.sh[:, 1:] * signs[:, None], sh_bits),
     )
     return [np.ascontiguousarray(part).tobytes() for part in parts]
+
+
+def _scale_codes(cloud: SplatCloud) -> np.ndarray:
+    """[N, 3] bytes of the log-scales, clamped to -10..5.94."""
+    return packing.to_codes((cloud.log_scales + 10) * 16, 255)
 
 
 def _pack_quats(quats: np.ndarray) -> np.ndarray:
@@ -139,14 +168,14 @@ def _pack_sh(sh: np.ndarray, sh_bits: tuple[int, int]) -> np.ndarray:
     return np.clip(codes, 0, 255).astype(np.uint8)
 
 
-def read_spz(path: Path) -> SplatCloud:
-    """The splats of an SPZ file of version 1 to 4.
+def read_spz(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
+    """The splats of an SPZ file of version 1 to 4, in the axes of the PLY.
 
     Harmonics of degree 4, which nothing else here can hold, are dropped with a warning. Raises
     :class:`DataError`; sizes are checked against the file's before anything is decompressed.
     """
     data = packing.read_bytes(path)
-    header, streams = _streams(data, Path(path))
+    header, streams, system = _streams(data, Path(path))
     count = header.count
     each = 4 if header.version >= 3 else 3
     rotations = np.frombuffer(streams[4], dtype=np.uint8).reshape(count, each)
@@ -162,7 +191,22 @@ def read_spz(path: Path) -> SplatCloud:
         sh=np.concatenate([constant[:, None], _harmonics(streams[5], header, path)], axis=1),
         antialiased=bool(header.flags & _ANTIALIASED),
     )
-    return packing.checked(cloud, path)
+    return packing.checked(_turned(cloud, system), path, drop_invalid=drop_invalid)
+
+
+def _turned(cloud: SplatCloud, system: str) -> SplatCloud:
+    """``cloud``, which was read as RUB, as the file's own ``system`` has it."""
+    if system == "RUB":
+        return cloud
+    own, usual = (np.array([_POINTING[axis] for axis in s], dtype=float).T for s in (system, "RUB"))
+    matrix = np.eye(4)
+    matrix[:3, :3] = own @ usual.T
+    if np.linalg.det(matrix) < 0:  # a mirror: through the origin, which turns no splat, and a turn
+        odd = np.sqrt(np.arange(cloud.sh.shape[1])).astype(int) % 2
+        signs = (1 - 2 * odd).astype(np.float32)
+        cloud = replace(cloud, means=-cloud.means, sh=cloud.sh * signs[:, None])
+        matrix[:3, :3] *= -1
+    return cloud.transformed(matrix)
 
 
 def _positions(stream: bytes, header: SpzHeader) -> np.ndarray:
@@ -202,8 +246,8 @@ def _harmonics(stream: bytes, header: SpzHeader, path: Path) -> np.ndarray:
     return values * _FLIP_SH[: codes.shape[1], None]
 
 
-def _streams(data: bytes, path: Path) -> tuple[SpzHeader, list[bytes]]:
-    """The header and the six decompressed attributes, each of exactly its size."""
+def _streams(data: bytes, path: Path) -> tuple[SpzHeader, list[bytes], str]:
+    """The header, the six decompressed attributes, each of exactly its size, and the axes."""
     if data[:4] == _MAGIC:
         return _streams_of_4(data, path)
     if data[:2] != b"\x1f\x8b":
@@ -219,28 +263,32 @@ def _streams(data: bytes, path: Path) -> tuple[SpzHeader, list[bytes]]:
         body = inflater.decompress(inflater.unconsumed_tail, require)
     except zlib.error as error:
         raise DataError(f"its gzip stream is damaged ({error})", where=path) from error
-    return header, _split(body[_skip_extensions(body, header, path) :], header, path)
-
-
-def _split(body: bytes, header: SpzHeader, path: Path) -> list[bytes]:
     sizes = header.sizes()
     if len(body) < sum(sizes):
         raise packing.cut_off(path, sum(sizes), len(body), f"a scene of {header.count:,} splats")
     ends = np.cumsum([0, *sizes])
-    return [body[a:b] for a, b in pairwise(ends)]
+    records = body[ends[-1] :] if header.flags & _EXTENSIONS else b""
+    return header, [body[a:b] for a, b in pairwise(ends)], _system(records, path)
 
 
-def _skip_extensions(body: bytes, header: SpzHeader, path: Path) -> int:
-    """Bytes of extension records before the attributes, in versions 1 to 3."""
-    if not header.flags & _EXTENSIONS:
-        return 0
-    extra = len(body) - sum(header.sizes())
+def _system(records: bytes, path: Path) -> str:
+    """The axes that extension records name, RUB if none does; records of other kinds, which cannot
+    change the splats, are passed over, and so is what is no record."""
     offset = 0
-    while offset < extra and offset + 8 <= len(body):
-        offset += 8 + struct.unpack_from("<I", body, offset + 4)[0]
-    if offset != extra:
-        raise DataError("its extension records cannot be read", where=path)
-    return offset
+    while offset + 8 <= len(records):
+        kind, size = struct.unpack_from("<II", records, offset)
+        payload = records[offset + 8 : offset + 8 + size]
+        if len(payload) < size:
+            break  # the first builds wrote records without their length
+        if kind == _COORDINATES:
+            number = int.from_bytes(payload, "little")
+            if len(payload) != 4 or number >= len(_SYSTEMS):
+                raise DataError(
+                    f"its coordinate system has the number {number}; 0 to 16 exist", where=path
+                )
+            return _SYSTEMS[number]
+        offset += 8 + size
+    return "RUB"
 
 
 def _header(data: bytes, path: Path) -> SpzHeader:
@@ -291,10 +339,12 @@ def _table(data: bytes, path: Path) -> tuple[SpzHeader, list[tuple[int, int, int
     return header, rows
 
 
-def _streams_of_4(data: bytes, path: Path) -> tuple[SpzHeader, list[bytes]]:
+def _streams_of_4(data: bytes, path: Path) -> tuple[SpzHeader, list[bytes], str]:
     import zstandard
 
     header, rows = _table(data, path)
+    records = data[_HEADER_4 : struct.unpack_from("<I", data, 16)[0]]
+    system = _system(records, path) if header.flags & _EXTENSIONS else "RUB"
     inflater = zstandard.ZstdDecompressor(max_window_size=2**27)
     streams = []
     for name, (offset, packed, size) in zip(_NAMES, rows, strict=True):
@@ -312,7 +362,7 @@ def _streams_of_4(data: bytes, path: Path) -> tuple[SpzHeader, list[bytes]]:
         if len(stream) != size:
             raise packing.cut_off(path, size, len(stream), f"the stream {name}")
         streams.append(stream)
-    return header, streams
+    return header, streams, system
 
 
 def sizes_spz(path: Path) -> dict[str, int]:

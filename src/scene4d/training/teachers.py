@@ -66,8 +66,9 @@ class Teacher:
         return splats_of(cloud_of(splats).transformed(move))
 
 
-def load_teacher(path: Path) -> Teacher:
-    """The run or splat file at ``path``. Raises :class:`DataError` when it is neither."""
+def load_teacher(path: Path, *, drop_invalid: bool = False) -> Teacher:
+    """The run or splat file at ``path``. Raises :class:`DataError` when it is neither, or holds no
+    splats that can be drawn; ``drop_invalid``: a file's splats without those that cannot."""
     from scene4d.training.run import load_run
 
     if not path.exists():
@@ -75,7 +76,7 @@ def load_teacher(path: Path) -> Teacher:
     if is_splats(path):
         return Teacher(
             path=path,
-            representation=splats_of(read_splats(path)),
+            representation=splats_of(read_splats(path, drop_invalid=drop_invalid)),
             cameras=(),
             source_from_scene=torch.eye(4),
         )
