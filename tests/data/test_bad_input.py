@@ -24,20 +24,24 @@ def fails(root, match, options=None, kind=DataError):
     return str(caught.value)
 
 
-def test_missing_image(make_capture):
-    root = make_capture()
-    (root / "images" / "002.png").unlink()
-    message = fails(root, r"1 of 9 images are missing.*002\.png")
-    assert "->" in message
-
-
-def test_missing_image_without_stated_size(make_capture):
+@pytest.mark.parametrize("stated", [True, False])
+def test_missing_images_are_told_and_the_others_used(make_capture, stated):
     def change(meta):
-        del meta["w"], meta["h"]
+        if not stated:
+            del meta["w"], meta["h"]
 
     root = make_capture(change=change)
     (root / "images" / "002.png").unlink()
-    fails(root, r"002\.png: image not found")
+    with pytest.warns(UserWarning, match=r"1 of 9 images are missing.*002\.png"):
+        scene = load_scene(root)
+    assert [frame.name for frame in scene.frames][2] == "images/003.png"
+    assert [scene.frames[i].name for i in scene.test_indices] == [
+        "images/000.png",
+        "images/008.png",
+    ]
+    for i in (3, 4, 5, 6):
+        (root / "images" / f"{i:03d}.png").unlink()
+    assert "->" in fails(root, r"5 of 9 images are missing.*002\.png")
 
 
 @pytest.mark.parametrize("keep", [0, 8, 40, 300])
@@ -147,12 +151,14 @@ def test_paths_that_leave_the_folder(make_capture, path, key):
     fails(make_capture(change=change), "points outside its folder")
 
 
-def test_link_that_leaves_the_folder(make_capture, tmp_path):
-    root = make_capture()
-    Image.new("RGB", (24, 16)).save(tmp_path / "outside.png")
-    (root / "images" / "003.png").unlink()
-    (root / "images" / "003.png").symlink_to(tmp_path / "outside.png")
-    fails(root, "points outside its folder")
+def test_links_are_followed(make_capture, make_colmap, tmp_path):
+    """The user made them; as in COLMAP captures, so in every other."""
+    for root in (make_capture(), make_colmap()):
+        (root / "images").rename(tmp_path / "elsewhere")
+        (root / "images").symlink_to(tmp_path / "elsewhere")
+        names = [frame.name for frame in load_scene(root).frames]
+        assert len(names) in (5, 9) and not any(name.startswith("/") for name in names)
+        (tmp_path / "elsewhere").rename(tmp_path / f"was-of-{root.name}")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from scene4d.data.masks import mask_of
 from scene4d.data.memory import available_ram_bytes
 from scene4d.errors import DataError, Scene4dError
 
@@ -31,9 +32,6 @@ MAX_PIXELS = 1 << 28
 _BYTES_PER_PIXEL = 12
 """While a picture is decoded: Pillow's own pixels, their conversion and an array, 4 bytes each."""
 _UNREADABLE = "the file is missing, truncated or damaged: restore it, or remove its frame"
-
-MASK_THRESHOLD = 128
-"""Mask values from here on mean that the pixel counts (of 255); soft masks are cut at half."""
 
 _lock = threading.Lock()
 _heif_asked = False
@@ -170,13 +168,9 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, "height width"]:
-    """Which pixels count: those at or above half of the white value (any non-zero in 1-bit)."""
+    """Which pixels count; see :func:`scene4d.data.masks.mask_of`. Raises :class:`DataError`."""
     with open_picture(path) as image:
-        if image.mode in ("LA", "RGBA", "PA"):
-            return np.asarray(image.convert("RGBA").convert("L")) >= MASK_THRESHOLD
-        if image.mode.startswith("I"):
-            return np.asarray(image).astype(np.int64) >= MASK_THRESHOLD * 257
-        return np.asarray(image.convert("L")) >= MASK_THRESHOLD
+        return mask_of(image)
 
 
 def depth_size(path: Path) -> tuple[int, int]:

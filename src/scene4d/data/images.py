@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class ImageCache:
         with ThreadPoolExecutor(max_workers=workers) as pool:
             for index, pixels in zip(wanted, pool.map(self._decode, wanted), strict=True):
                 self._levels[index, 1] = pixels
+        self._tell_empty_masks(wanted)
 
     @property
     def nbytes(self) -> int:
@@ -167,6 +169,7 @@ class ImageCache:
         width, height, alpha = image_header(frame.image_path)
         _check_size(width, height, frame)
         masked = frame.mask_path is not None or frame.camera.distortion is not None
+        masked = masked or frame.crop_radius is not None
         per_pixel = 3 + alpha + masked + 4 * (frame.depth_path is not None)
         kept = per_pixel * width * height / self._factor**2 * _PYRAMID_SHARE
         working = _working_bytes(frame, self._factor) * width * height
@@ -179,6 +182,32 @@ class ImageCache:
             pixels = _undistorted(pixels, *self._grid(frame.camera))
         return _downscaled(pixels, self._factor) if self._factor > 1 else pixels
 
+    def _tell_empty_masks(self, indices: Sequence[int]) -> None:
+        """Refuses a part of the scene whose masks leave nothing; warns where some pictures' do."""
+        empty = [i for i in indices if _is_empty(self._levels[i, 1].mask)]
+        if not empty:
+            return
+        first = self.scene.frames[empty[0]]
+        what = f"{first.mask_path or first.name}"
+        looked_at = set(indices)
+        for name, part in (("train", self.scene.train_indices), ("test", self.scene.test_indices)):
+            if part and looked_at.issuperset(part) and set(empty).issuperset(part):
+                raise DataError(
+                    f"no pixel counts in any of the {len(part)} images to {name} on: their masks "
+                    f"leave nothing (first: {what})",
+                    where=self.scene.root,
+                    fix="white (or 1) counts and black does not: invert or remove the masks",
+                )
+        if not looked_at.issuperset(
+            self.scene.train_indices
+        ):  # a part was looked at, to start from
+            return
+        warnings.warn(
+            f"{self.scene.root}: in {len(empty)} of {len(looked_at)} images no pixel counts: their "
+            f"masks leave nothing (first: {what})",
+            stacklevel=3,
+        )
+
     def _grid(self, camera: Camera) -> tuple[Tensor, Tensor]:
         key = (camera.distortion, camera.width, camera.height, *camera.K.flatten().tolist())
         found = self._grids.get(key)
@@ -188,6 +217,10 @@ class ImageCache:
                 self._grids.pop(next(iter(self._grids)), None)
             self._grids[key] = found
         return found
+
+
+def _is_empty(mask: Tensor | None) -> bool:
+    return mask is not None and not bool(mask.any())
 
 
 def remaining_factor(scene: Scene, downscale_factor: int) -> int:
@@ -209,6 +242,10 @@ def _read(frame: Frame) -> _Pixels:
     mask = depth = None
     if frame.mask_path is not None:
         mask = _at_size(read_mask(frame.mask_path), camera, frame.mask_path).bool()
+        mask = ~mask if frame.mask_ignores else mask
+    if frame.crop_radius is not None:
+        inside = _within(frame.crop_radius, camera)
+        mask = inside if mask is None else mask & inside
     if frame.depth_path is not None:
         depth = _at_size(read_depth(frame.depth_path, frame.depth_unit_m), camera, frame.depth_path)
     return _Pixels(
@@ -233,6 +270,13 @@ def _working_bytes(frame: Frame, factor: int) -> int:
     if frame.camera.distortion is not None:
         return _UNDISTORTED_BYTES
     return _AVERAGED_BYTES if factor > 1 else _PLAIN_BYTES
+
+
+def _within(radius: float, camera: Camera) -> Bool[Tensor, "height width"]:
+    """Which pixels' centres are at most ``radius`` pixels from the principal point."""
+    x = torch.arange(camera.width) + 0.5 - camera.K[0, 2]
+    y = torch.arange(camera.height) + 0.5 - camera.K[1, 2]
+    return x.square() + y.square()[:, None] <= radius**2
 
 
 def _at_size(values: np.ndarray, camera: Camera, path: Path) -> Tensor:

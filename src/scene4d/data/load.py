@@ -8,19 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from scene4d.cameras.camera import Camera
-from scene4d.cameras.poses import closest_rotation, rotation_error
 from scene4d.data.dataparsers import ParseOptions, dataparser_module, detect
 from scene4d.data.image_files import depth_size, image_size
 from scene4d.data.images import check_same_shape
 from scene4d.data.options import SceneOptions
+from scene4d.data.pose_repair import with_rigid_poses
 from scene4d.data.scene import Frame, Scene
 from scene4d.errors import DataError, UsageError
 
-ROTATION_TOLERANCE = 1e-3
-"""Deviations up to here come from rounded files and are repaired; larger ones are mistakes."""
 _ASPECT_TOLERANCE = 0.01
 """Images may have been resized with rounding: 1 % covers one pixel in a hundred."""
 
@@ -68,14 +63,6 @@ def _check_frames(scene: Scene) -> None:
             f"the image is listed {names[twice[0]]} times",
             where=twice[0],
             fix="keep one frame for each image: duplicates would leak test images into training",
-        )
-    missing = [frame for frame in scene.frames if not frame.image_path.is_file()]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(scene.frames)} images are missing, the first is "
-            f"{missing[0].name}",
-            where=scene.root,
-            fix="restore the files or remove their frames",
         )
 
 
@@ -128,13 +115,12 @@ def _with_fitted_cameras(scene: Scene) -> Scene:
     """Poses made orthonormal and intrinsics fitted to the images' real sizes."""
     rescaled: list[str] = []
     frames = []
-    for frame in scene.frames:
+    for frame in with_rigid_poses(scene).frames:
         where = f"{scene.root}, frame {frame.name}"
-        camera = _with_checked_pose(frame.camera, where)
-        camera, changed = _fitted_to_image(camera, frame, where)
-        if changed:
+        fitted = _fitted_to_image(frame, where)
+        if fitted is not frame:
             rescaled.append(frame.name)
-        frame = replace(frame, camera=camera)
+        frame = fitted
         _check_maps(frame)
         frames.append(frame)
     if rescaled:
@@ -146,32 +132,12 @@ def _with_fitted_cameras(scene: Scene) -> Scene:
     return replace(scene, frames=frames)
 
 
-def _with_checked_pose(camera: Camera, where: str) -> Camera:
-    c2w = camera.c2w.double()
-    if not bool(torch.isfinite(c2w).all()):
-        raise DataError("the pose has NaN or infinite numbers", where=where, fix="remove the frame")
-    if not torch.allclose(c2w[3], c2w.new_tensor([0.0, 0.0, 0.0, 1.0]), atol=1e-6):
-        raise DataError(f"the pose's last row is {c2w[3].tolist()}, not 0 0 0 1", where=where)
-    rotation = c2w[:3, :3]
-    error = float(rotation_error(rotation))
-    if error > ROTATION_TOLERANCE:
-        raise DataError(
-            "the pose's rotation is a mirror image"
-            if error == float("inf")
-            else f"the pose's rotation is not orthonormal (off by {error:.2g})",
-            where=where,
-            fix="give camera-to-world matrices with pure rotations; scale only the translations",
-        )
-    repaired = c2w.clone()
-    repaired[:3, :3] = closest_rotation(rotation)
-    return camera.with_pose(repaired.float())
-
-
-def _fitted_to_image(camera: Camera, frame: Frame, where: str) -> tuple[Camera, bool]:
-    """The camera at the image's real size, and whether it had to change."""
+def _fitted_to_image(frame: Frame, where: str) -> Frame:
+    """The frame with its camera at the image's real size; the same frame where that is so."""
+    camera = frame.camera
     width, height = image_size(frame.image_path)
     if (width, height) == (camera.width, camera.height):
-        return camera, False
+        return frame
     stretch = (width / camera.width) / (height / camera.height)
     if abs(stretch - 1) > _ASPECT_TOLERANCE:
         raise DataError(
@@ -180,7 +146,12 @@ def _fitted_to_image(camera: Camera, frame: Frame, where: str) -> tuple[Camera, 
             where=where,
             fix="correct w, h and the intrinsics, or give frames intrinsics of their own",
         )
-    return camera.resized(width, height), True
+    radius = frame.crop_radius
+    return replace(
+        frame,
+        camera=camera.resized(width, height),
+        crop_radius=None if radius is None else radius * width / camera.width,
+    )
 
 
 def _check_maps(frame: Frame) -> None:

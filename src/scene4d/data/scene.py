@@ -34,6 +34,10 @@ class Frame:
     image_path: Path
     mask_path: Path | None = None
     """Pixels that are 0 in this image are ignored in losses and metrics."""
+    mask_ignores: bool = False
+    """The other way round: pixels that are *not* 0 in the mask are ignored."""
+    crop_radius: float | None = None
+    """Pixels of the stored picture farther than this from the principal point are ignored."""
     depth_path: Path | None = None
     depth_unit_m: float = 0.001
     """Scene units for one step of the stored depth; 0 in the file means no measurement."""

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from scene4d.data.dataparsers.files import find_entry
+from scene4d.data.points import read_points
 from scene4d.errors import DataError
+from scene4d.files import is_regular_file, printable, read_bytes, read_text
 
 MODEL_NAMES: dict[int, tuple[str, int]] = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -30,8 +33,19 @@ MODEL_NAMES: dict[int, tuple[str, int]] = {
     8: ("SIMPLE_RADIAL_FISHEYE", 4),
     9: ("RADIAL_FISHEYE", 5),
     10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+    12: ("SIMPLE_DIVISION", 4),
+    13: ("DIVISION", 5),
+    14: ("SIMPLE_FISHEYE", 3),
+    15: ("FISHEYE", 4),
+    16: ("EUCM", 6),
+    17: ("EQUIRECTANGULAR", 2),
 }
-"""COLMAP's camera models: identifier to name and number of parameters."""
+"""COLMAP's camera models (up to 4.2): identifier to name and number of parameters."""
+_NEWER_FIX = (
+    "a newer COLMAP wrote it: make pinhole pictures with its 'colmap image_undistorter', or choose "
+    "OPENCV or OPENCV_FISHEYE"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +82,17 @@ class ColmapModel:
 
 
 def find_model(folder: Path) -> Path | None:
-    """The binary or text model in ``folder``, told by its ``images`` and ``cameras`` file."""
+    """The images file of the binary or text model in ``folder``, in any case of its names."""
     for suffix in (".bin", ".txt"):
-        if all((folder / f"{name}{suffix}").is_file() for name in ("cameras", "images")):
-            return folder / f"images{suffix}"
+        images = find_entry(folder, f"images{suffix}")
+        if is_regular_file(images) and is_regular_file(find_entry(folder, f"cameras{suffix}")):
+            return images
     return None
+
+
+def read_images(images: Path) -> list[ColmapImage]:
+    """The registered images in an images.bin or images.txt. Raises DataError."""
+    return (_images_bin if images.suffix.lower() == ".bin" else _images_txt)(images)
 
 
 def read_model(folder: Path) -> ColmapModel:
@@ -80,32 +100,39 @@ def read_model(folder: Path) -> ColmapModel:
     found = find_model(folder)
     if found is None:
         raise DataError("holds no cameras and images of a COLMAP model", where=folder)
-    suffix = found.suffix
-    read_cameras, read_images, read_xyz = (
-        (_cameras_bin, _images_bin, _points_bin)
-        if suffix == ".bin"
-        else (_cameras_txt, _images_txt, _points_txt)
-    )
-    cameras = read_cameras(folder / f"cameras{suffix}")
-    images = read_images(folder / f"images{suffix}")
-    points_path = folder / f"points3D{suffix}"
-    xyz, rgb = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
-    if points_path.is_file():
-        xyz, rgb = read_xyz(points_path)
+    suffix = found.suffix.lower()
+    read_cameras = _cameras_bin if suffix == ".bin" else _cameras_txt
+    cameras = read_cameras(find_entry(folder, f"cameras{suffix}"))
+    images = read_images(found)
     for image in images:
         if image.camera_id not in cameras:
             raise DataError(
-                f"image {image.name} has camera {image.camera_id}, which is not in the model",
+                f"image {printable(image.name)} has camera {image.camera_id}, which is not in the "
+                "model",
                 where=found,
             )
+    xyz, rgb = _points(folder, suffix)
     return ColmapModel(cameras=cameras, images=images, xyz=xyz, rgb=rgb)
+
+
+def _points(folder: Path, suffix: str) -> tuple[np.ndarray, np.ndarray]:
+    """The model's points, of ``points3D`` in its own form, in the other, or of a PLY file."""
+    for ending in dict.fromkeys((suffix, ".bin", ".txt", ".ply")):
+        path = find_entry(folder, f"points3D{ending}")
+        if not is_regular_file(path):
+            continue
+        if ending == ".ply":
+            points = read_points(path)
+            return points.xyz.double().numpy(), points.rgb.numpy()
+        return (_points_bin if ending == ".bin" else _points_txt)(path)
+    return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
 
 
 class _Bytes:
     """A binary file, read in order; every read is checked against its end."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.data, self.position = path, path.read_bytes(), 0
+        self.path, self.data, self.position = path, read_bytes(path), 0
 
     def take(self, form: str) -> tuple:
         """The next values in ``struct`` notation, little endian."""
@@ -151,7 +178,11 @@ def _cameras_bin(path: Path) -> dict[int, ColmapCamera]:
     for _ in range(file.count(24 + 3 * 8)):
         camera_id, model_id, width, height = file.take("iiQQ")
         if model_id not in MODEL_NAMES:
-            raise DataError(f"camera {camera_id} has the unknown model {model_id}", where=path)
+            raise DataError(
+                f"camera {camera_id} has the model number {model_id}, which is not known here",
+                where=path,
+                fix=_NEWER_FIX if 0 <= model_id < 256 else "the file is damaged: restore it",
+            )
         name, num_params = MODEL_NAMES[model_id]
         params = file.take(f"{num_params}d")
         cameras[camera_id] = _camera(name, width, height, params, f"{path}, camera {camera_id}")
@@ -182,11 +213,7 @@ def _points_bin(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without comments; blank ones are kept, as an image without points has one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError("is not a text file", where=path) from error
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.lstrip().startswith("#"):
             yield number, line.strip()
 
@@ -203,28 +230,50 @@ def _cameras_txt(path: Path) -> dict[int, ColmapCamera]:
             params = tuple(float(field) for field in fields[4:])
         except (ValueError, IndexError) as error:
             raise DataError("is not 'ID MODEL WIDTH HEIGHT PARAMS...'", where=where) from error
-        cameras[camera_id] = _camera(fields[1], width, height, params, where)
+        cameras[camera_id] = _camera(fields[1].upper(), width, height, params, where)
     return cameras
 
 
 def _images_txt(path: Path) -> list[ColmapImage]:
-    """Two lines an image: the pose and name, then its points (possibly an empty line)."""
-    images = []
-    lines = iter(_lines(path))
-    for number, line in lines:
+    """Two lines an image: the pose and name, then its points (possibly an empty line).
+
+    The second line may be left out, as in files made by hand: no image is passed over for it.
+    """
+    images: list[ColmapImage] = []
+    may_be_points = False
+    for number, line in _lines(path):
+        fields = line.split()
+        if may_be_points and _are_points(fields):
+            may_be_points = False
+            continue
         if not line:
             continue
-        fields = line.split(maxsplit=9)
-        try:
-            pose, camera_id = [float(field) for field in fields[1:8]], int(fields[8])
-            name = fields[9]
-        except (ValueError, IndexError) as error:
-            raise DataError(
-                "is not 'ID QW QX QY QZ TX TY TZ CAMERA_ID NAME'", where=f"{path}, line {number}"
-            ) from error
-        images.append(_image(name, camera_id, pose))
-        next(lines, None)
+        image = _image_of_line(line)
+        if image is None:
+            expected = "'ID QW QX QY QZ TX TY TZ CAMERA_ID NAME'"
+            points = f", nor the points of {printable(images[-1].name)}" if may_be_points else ""
+            raise DataError(f"is not {expected}{points}", where=f"{path}, line {number}")
+        images.append(image)
+        may_be_points = True
     return images
+
+
+def _are_points(fields: list[str]) -> bool:
+    """Whether these are 'X Y POINT3D_ID' again and again; no fields are no points."""
+    if len(fields) % 3:
+        return False
+    try:
+        return all(math.isfinite(float(field)) for field in fields[:2] + fields[-3:])
+    except ValueError:
+        return False
+
+
+def _image_of_line(line: str) -> ColmapImage | None:
+    fields = line.split(maxsplit=9)
+    try:
+        return _image(fields[9], int(fields[8]), [float(field) for field in fields[1:8]])
+    except (ValueError, IndexError):
+        return None
 
 
 def _points_txt(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +299,9 @@ def _camera(
 ) -> ColmapCamera:
     known = dict(MODEL_NAMES.values())
     if model not in known:
-        raise DataError(f"camera model {model!r} is unknown", where=where)
+        raise DataError(
+            f"camera model {printable(repr(model))} is unknown", where=where, fix=_NEWER_FIX
+        )
     if len(params) != known[model]:
         raise DataError(f"{model} has {known[model]} parameters, not {len(params)}", where=where)
     if not 0 < width < 2**20 or not 0 < height < 2**20:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,22 +11,28 @@ import torch
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.distortion import Distortion
 from scene4d.errors import DataError
+from scene4d.files import printable
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
 def finite_number(value: Any, name: str, where: object) -> float:
     """``value`` as a float; DataError when it is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise DataError(f"{name} should be a finite number, not {value!r}", where=where)
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, (int, float)):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond the largest double
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise DataError(f"{name} should be a finite number, not {printable(repr(value))}", where=where)
 
 
 def pose_matrix(value: Any, where: object) -> torch.Tensor:
     """A 4x4 double tensor from nested lists of 4x4 or 3x4 numbers; NaN is let through."""
     try:
         matrix = torch.tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError, RecursionError) as error:
         raise DataError("the pose is not a matrix of numbers", where=where) from error
     if matrix.shape not in ((4, 4), (3, 4)):
         raise DataError(f"the pose has shape {tuple(matrix.shape)}, not (4, 4)", where=where)
@@ -70,14 +75,3 @@ def times_for_all(times: Sequence[float | None], where: object) -> bool:
             fix="give every frame a time, or none",
         )
     return known > 0
-
-
-def existing_image(path: Path) -> Path:
-    """``path``, or the image beside it whose name differs only in a suffix left out."""
-    if path.is_file() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return path
-    for suffix in (*IMAGE_SUFFIXES, *(s.upper() for s in IMAGE_SUFFIXES)):
-        candidate = path.with_name(path.name + suffix)
-        if candidate.is_file():
-            return candidate
-    return path.with_name(path.name + ".png")

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from scene4d.data.dataparsers import ParseOptions
+from scene4d.data.dataparsers.files import find_entry
 from scene4d.data.dataparsers.lenses import IMAGE_SUFFIXES, make_camera
 from scene4d.data.image_files import image_size
+from scene4d.data.npy_files import read_npy
 from scene4d.data.scene import Frame, Scene
 from scene4d.data.split import every_nth
 from scene4d.errors import DataError
@@ -26,13 +28,13 @@ _SMALL_FOLDERS = (2, 4, 8)
 def recognises(root: Path) -> bool:
     """Whether ``root`` is or holds a poses_bounds.npy."""
     if root.is_file():
-        return root.name == "poses_bounds.npy"
-    return (root / "poses_bounds.npy").is_file()
+        return root.name.lower() == "poses_bounds.npy"
+    return find_entry(root, "poses_bounds.npy").is_file()
 
 
 def parse(root: Path, options: ParseOptions) -> Scene:
     """The scene in ``root``."""
-    path = root if root.is_file() else root / "poses_bounds.npy"
+    path = root if root.is_file() else find_entry(root, "poses_bounds.npy")
     folder = path.parent
     rows = _read(path)
     images, factor = _images(folder, len(rows), options.downscale_factor)
@@ -42,7 +44,7 @@ def parse(root: Path, options: ParseOptions) -> Scene:
     ]
     split = every_nth(len(frames), options.test_every)
     near, far = float(rows[:, 15].min()), float(rows[:, 16].max())
-    if not 0 < near < far < np.inf:
+    if not 0 < near < far < 1e30:
         raise DataError(f"near {near} and far {far} are not 0 < near < far", where=path)
     return Scene(
         root=folder,
@@ -57,13 +59,10 @@ def parse(root: Path, options: ParseOptions) -> Scene:
 
 
 def _read(path: Path) -> np.ndarray:
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot be read as an array ({error})", where=path) from error
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17:
+    rows = read_npy(path)
+    if rows.ndim != 2 or rows.shape[1] != 17:
         raise DataError(f"has shape {np.shape(rows)}, not (images, 17)", where=path)
-    if not np.issubdtype(rows.dtype, np.number) or len(rows) == 0:
+    if len(rows) == 0:
         raise DataError("holds no numbers", where=path)
     return rows.astype(np.float64)
 
@@ -73,7 +72,7 @@ def _images(folder: Path, count: int, wanted: int) -> tuple[list[Path], int]:
 
     ``images_N`` where N is asked for and there; else ``images``; else the largest ``images_N``.
     """
-    full = folder / "images"
+    full = find_entry(folder, "images")
     if wanted > 1 and (folder / f"images_{wanted}").is_dir() and full.is_dir():
         chosen, factor = folder / f"images_{wanted}", wanted
     elif full.is_dir():
@@ -84,7 +83,8 @@ def _images(folder: Path, count: int, wanted: int) -> tuple[list[Path], int]:
         factor = 1
     if not chosen.is_dir():
         raise DataError("there is no folder of images", where=chosen)
-    found = sorted(p for p in chosen.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    pictures = (p for p in chosen.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in pictures if not p.name.startswith("dynamic_mask_"))
     if len(found) != count:
         raise DataError(
             f"holds {len(found)} images for {count} poses",
@@ -97,9 +97,10 @@ def _images(folder: Path, count: int, wanted: int) -> tuple[list[Path], int]:
 def _frame(image: Path, row: np.ndarray, where: str) -> Frame:
     matrix = row[:15].reshape(3, 5)
     height, width, focal = (float(value) for value in matrix[:, 4])
-    if not all(0 < value < np.inf for value in (height, width, focal)):
+    if not (0.5 < height < 2**20 and 0.5 < width < 2**20 and 1e-3 < focal < 1e9):
         raise DataError(
-            f"height, width and focal length ({height}, {width}, {focal}) are not positive",
+            f"height, width and focal length ({height}, {width}, {focal}) are not positive, or "
+            "impossible",
             where=where,
         )
     c2w = np.eye(4)
