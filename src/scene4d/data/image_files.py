@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from scene4d.data.masks import mask_of
 from scene4d.data.memory import available_ram_bytes
+from scene4d.data.npy_files import npy_shape, read_npy
 from scene4d.errors import DataError, Scene4dError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -176,14 +177,14 @@ def read_mask(path: Path) -> Bool[np.ndarray, "height width"]:
 def depth_size(path: Path) -> tuple[int, int]:
     """Width and height of a depth map (PNG or npy), without reading its values."""
     if path.suffix.lower() == ".npy":
-        return _check_depth(_mapped(path), path).shape[::-1]
+        return _depth_shape(npy_shape(path), path)[::-1]
     return image_size(path)
 
 
 def read_depth(path: Path, unit: float) -> Float[np.ndarray, "height width"]:
     """Depth in scene units, 0 where there is none: 16-bit PNG or .npy times ``unit``."""
     if path.suffix.lower() == ".npy":
-        stored = _mapped(path)
+        stored = read_npy(path)
     else:
         with open_picture(path) as image:
             stored = np.array(image)
@@ -193,24 +194,22 @@ def read_depth(path: Path, unit: float) -> Float[np.ndarray, "height width"]:
 
 
 def _check_depth(stored: np.ndarray, path: Path) -> np.ndarray:
-    stored = stored[..., 0] if stored.ndim == 3 and stored.shape[-1] == 1 else stored
-    real = np.issubdtype(stored.dtype, np.number) and not np.iscomplexobj(stored)
-    if stored.ndim != 2 or not real or 0 in stored.shape:
-        raise DataError(
-            f"is not a depth map: shape {stored.shape}, type {stored.dtype}",
-            where=path,
-            fix="store depth as a 16-bit grey PNG or as a 2D .npy array",
-        )
-    return stored
+    if not np.issubdtype(stored.dtype, np.number) or np.iscomplexobj(stored):
+        raise _no_depth_map(stored.shape, path, f", type {stored.dtype}")
+    return stored.reshape(_depth_shape(stored.shape, path))
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """The array of a .npy file, not read yet: a shape that the file does not hold is an error."""
-    if path.exists() and not path.is_file():
-        raise DataError("is not a file", where=path)
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError as error:
-        raise DataError("depth map not found", where=path) from error
-    except Exception as error:  # numpy reads the header as Python's literals: any error may come
-        raise DataError(f"is damaged ({error})", where=path, fix=_UNREADABLE) from error
+def _depth_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
+    """Rows and columns; one channel more is passed over."""
+    plane = shape[:2] if len(shape) == 3 and shape[-1] == 1 else shape
+    if len(plane) != 2 or 0 in plane:
+        raise _no_depth_map(shape, path)
+    return plane[0], plane[1]
+
+
+def _no_depth_map(shape: tuple[int, ...], path: Path, more: str = "") -> DataError:
+    return DataError(
+        f"is not a depth map: shape {shape}{more}",
+        where=path,
+        fix="store depth as a 16-bit grey PNG or as a 2D .npy array",
+    )
