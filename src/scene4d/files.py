@@ -191,17 +191,12 @@ def read_json(path: Path) -> Any:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """``path`` opened for reading bytes. Raises :class:`DataError`, for a folder, a pipe or a
-    device as well: reading those could wait for ever or never end."""
-    path = Path(path)
+    """The regular file ``path``, opened for reading bytes. Raises :class:`DataError`."""
+    checked_file(path)
     try:
-        if path.exists() and not path.is_file():
-            raise DataError(
-                "cannot be read: it is no regular file (a folder, a pipe or a device)", where=path
-            )
         return open(path, "rb")
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=path) from error
+        raise DataError(f"cannot be read ({error.strerror or error})", where=path) from error
 
 
 def path_inside(root: Path, relative: str, *, where: object = None) -> Path:

@@ -194,5 +194,5 @@ def test_depth_arrays_that_lie_about_themselves(tmp_path: Path, content: bytes) 
     path = tmp_path / "a.npy"
     path.write_bytes(content)
     for read in (lambda p: read_depth(p, 1.0), depth_size):
-        with pytest.raises(DataError, match=r"a\.npy: (cannot be read as an arr|is not a depth)"):
+        with pytest.raises(DataError, match=r"a\.npy: is (damaged|not a depth map)"):
             read(path)

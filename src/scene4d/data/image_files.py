@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +24,6 @@ from scene4d.data.masks import mask_of
 from scene4d.data.memory import available_ram_bytes
 from scene4d.data.npy_files import npy_shape, read_npy
 from scene4d.errors import DataError, Scene4dError
-from scene4d.files import checked_file
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names of what is opened. Never EPS, PDF or WMF, which start other programs, nor what
@@ -84,9 +82,13 @@ def _plainly(error: Exception, source: Path | bytes) -> str:
 
 
 def _check_regular(path: Path) -> None:
-    if not os.path.lexists(path):
-        raise DataError("image not found", where=path, fix="restore the file or remove its frame")
-    checked_file(path)
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise DataError("is a folder, not an image", where=path)
+    if path.exists():
+        raise DataError("is a pipe or a device, not an image file", where=path)
+    raise DataError("image not found", where=path, fix="restore the file or remove its frame")
 
 
 def _opened(file: Path | io.BytesIO, formats: Sequence[str]) -> Image.Image:
@@ -175,7 +177,7 @@ def read_mask(path: Path) -> Bool[np.ndarray, "height width"]:
 def depth_size(path: Path) -> tuple[int, int]:
     """Width and height of a depth map (PNG or npy), without reading its values."""
     if path.suffix.lower() == ".npy":
-        return _map_shape(npy_shape(path), path)[::-1]
+        return _depth_shape(npy_shape(path), path)[::-1]
     return image_size(path)
 
 
@@ -186,25 +188,28 @@ def read_depth(path: Path, unit: float) -> Float[np.ndarray, "height width"]:
     else:
         with open_picture(path) as image:
             stored = np.array(image)
-    shape = _map_shape(stored.shape, path)
-    if stored.dtype.kind not in "biuf":
-        raise _no_depth(f"type {stored.dtype}", path)
-    depth = stored.reshape(shape).astype(np.float32) * np.float32(unit)
+    depth = _check_depth(stored, path).astype(np.float32) * np.float32(unit)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0
     return depth
 
 
-def _map_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
-    """Height and width of what has ``shape``, which may have one channel last."""
-    plain = shape[:2] if len(shape) == 3 and shape[-1] == 1 else shape
-    if len(plain) != 2 or 0 in plain:
-        raise _no_depth(f"shape {shape}", path)
-    return plain[0], plain[1]
+def _check_depth(stored: np.ndarray, path: Path) -> np.ndarray:
+    if not np.issubdtype(stored.dtype, np.number) or np.iscomplexobj(stored):
+        raise _no_depth_map(stored.shape, path, f", type {stored.dtype}")
+    return stored.reshape(_depth_shape(stored.shape, path))
 
 
-def _no_depth(seen: str, path: Path) -> DataError:
+def _depth_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
+    """Rows and columns; one channel more is passed over."""
+    plane = shape[:2] if len(shape) == 3 and shape[-1] == 1 else shape
+    if len(plane) != 2 or 0 in plane:
+        raise _no_depth_map(shape, path)
+    return plane[0], plane[1]
+
+
+def _no_depth_map(shape: tuple[int, ...], path: Path, more: str = "") -> DataError:
     return DataError(
-        f"is not a depth map: {seen}",
+        f"is not a depth map: shape {shape}{more}",
         where=path,
         fix="store depth as a 16-bit grey PNG or as a 2D .npy array",
     )

@@ -198,6 +198,10 @@ class ImageCache:
                     where=self.scene.root,
                     fix="white (or 1) counts and black does not: invert or remove the masks",
                 )
+        if not looked_at.issuperset(
+            self.scene.train_indices
+        ):  # a part was looked at, to start from
+            return
         warnings.warn(
             f"{self.scene.root}: in {len(empty)} of {len(looked_at)} images no pixel counts: their "
             f"masks leave nothing (first: {what})",

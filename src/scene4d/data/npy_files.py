@@ -21,7 +21,9 @@ def read_npy(path: Path) -> np.ndarray:
         values = np.fromfile(path, dtype=dtype, count=math.prod(shape), offset=start)
         return values.reshape(shape, order="F" if fortran else "C")
     except (OSError, ValueError, MemoryError) as error:
-        raise DataError(f"cannot be read as an array ({error})", where=path, fix=_FIX) from error
+        raise DataError(
+            f"is damaged: it cannot be read as an array ({error})", where=path, fix=_FIX
+        ) from error
 
 
 def npy_shape(path: Path) -> tuple[int, ...]:
@@ -39,13 +41,17 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype, bool, int]:
             start = file.tell()
     except Exception as error:  # NumPy parses the header as Python's literals: any error may come
         raise DataError(
-            f"cannot be read as an array ({printable(error)})", where=path, fix=_FIX
+            f"is damaged: it cannot be read as an array ({printable(error)})", where=path, fix=_FIX
         ) from error
     if dtype.hasobject or dtype.kind not in "biuf":
-        raise DataError(f"cannot be read as an array of numbers: its type is {dtype}", where=path)
+        raise DataError(
+            f"is damaged: it cannot be read as an array of numbers (its type is {dtype})",
+            where=path,
+            fix=_FIX,
+        )
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size - start:
         raise DataError(
-            f"cannot be read as an array: it declares the shape {shape}, more than the file holds",
+            f"is damaged: it cannot be read as an array (of shape {shape}, more than it holds)",
             where=path,
             fix=_FIX,
         )

@@ -54,6 +54,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import project
 from scene4d.cameras.undistortion import undistorted_camera
 from scene4d.data.images import ImageCache
+from scene4d.data.ply_points import read_ply_points
 from scene4d.data.scene import Points, Scene, View
 from scene4d.errors import DataError
 
@@ -76,24 +77,7 @@ _MOST_DRAWN = 200_000
 
 def read_points(path: Path) -> Points:
     """The points of a PLY file; grey where it has no colours. Raises :class:`DataError`."""
-    import trimesh
-
-    if not path.is_file():
-        raise DataError("point file not found", where=path)
-    try:
-        cloud = trimesh.load(path, process=False)
-    except Exception as error:  # trimesh raises whatever its parsers meet in a damaged file
-        raise DataError(f"cannot be read as points ({error})", where=path) from error
-    vertices = getattr(cloud, "vertices", None)
-    if vertices is None or len(vertices) == 0:
-        raise DataError("holds no points", where=path)
-    xyz = np.asarray(vertices, dtype=np.float32)
-    colours = getattr(cloud, "colors", None)
-    if colours is None or len(colours) != len(xyz):
-        colours = getattr(getattr(cloud, "visual", None), "vertex_colors", None)
-    if colours is None or len(colours) != len(xyz):
-        colours = np.full((len(xyz), 3), 128, dtype=np.uint8)
-    return clean_points(xyz, np.asarray(colours)[:, :3], path)
+    return clean_points(*read_ply_points(path), path)
 
 
 def clean_points(xyz: np.ndarray, rgb: np.ndarray, where: object) -> Points:
