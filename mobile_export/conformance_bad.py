@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from conformance_bombs import bombs
 from conformance_lies import (
     Alter,
     broken_coding,
@@ -85,6 +86,8 @@ def bad(folder: Path, source: Path, family: Path, light: Path, sheets: Path) -> 
         writer = Altered(source, lambda m: None)
         writer.replace_member(member, data)
         save(name, writer.to_bytes(), reason, error)
+    for name, (data, reason, error) in bombs(light, sheets).items():
+        save(name, data, reason, error)
     (folder / "errors.json").write_text(json.dumps(errors, indent=1) + "\n", encoding="ascii")
 
 
@@ -178,5 +181,7 @@ def broken_members(source: Path) -> dict[str, tuple[str, bytes, str, str]]:
                                "longer than two bytes"),
         "tables_many": ("tables.bin", zlib.compress(b"\x01\x80\x20" * 4097), "4097 tables",
                         "at most 4096"),
+        "stage_padded": ("stage0.bin", stage + bytes(4096), "a stage with zeros behind its streams",
+                         "do not fill"),
         "stream_states": ("stage0.bin", states, "states below 65536", "impossible state"),
     }  # fmt: skip

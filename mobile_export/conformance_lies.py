@@ -38,8 +38,8 @@ def on_array(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
 
 def grow(manifest: dict[str, Any]) -> None:
     """Far too many points."""
-    manifest["stages"][-1]["points"] += 1 << 27
-    manifest["count"] += 1 << 27
+    manifest["stages"][-1]["points"] += 1 << 23
+    manifest["count"] += 1 << 23
 
 
 def one_more(manifest: dict[str, Any]) -> None:
@@ -132,13 +132,19 @@ def broken_coding() -> Lies:
         return on_array("dc", contexts=[{"of": [of], "edges": edges}, *none])
 
     return {
-        "huge_count": (grow, "134 million points in a small file", "are believed"),
+        "huge_count": (grow, "8.4 million points in a small file", "are believed"),
         "huge_items": (on_array("dc_basis", items=1 << 28), "268 million rows in a small file",
                        "are believed"),
         "count_differs": (setter("count", 39), "count is not that of the stages", "39 splats"),
         "one_point_more": (one_more, "more points than coded", "points|damaged"),
         "stream_beyond_member": (setter("stages", 0, "streams", 0, "length", 1 << 20),
                                  "a stream of 1 MiB", "beyond its member"),
+        "stage_twice": (setter("stages", 1, "member", "stage0.bin"),
+                        "two stages of one member", "used elsewhere"),
+        "stage_is_poster": (lambda m: m["stages"][1].update(member=m["poster"]),
+                            "a stage whose member is the poster", "used elsewhere"),
+        "streams_overlap": (setter("stages", 0, "streams", 1, "offset", 0),
+                            "two streams of the same bytes", "one behind the other"),
         "stream_too_short": (lengthen(-2), "the last word of a stream is missing", "damaged"),
         "stream_too_long": (lengthen(2), "a word more than the symbols need", "damaged"),
         "octree_too_deep": (setter("stages", 0, "streams", 0, "depth", 21),

@@ -47,6 +47,75 @@ def load(path):
     return manifest, read
 
 
+def check_bounds(manifest):
+    """Section 2: what the bytes of the streams allow."""
+    lengths = {m["name"]: m["length"] for m in manifest["members"]}
+    used = [manifest["poster"], manifest["tables"], *(r["member"] for r in manifest["references"])]
+    carried = 0
+    for stage in manifest["stages"]:
+        assert stage["member"] not in used
+        used.append(stage["member"])
+        at = 0
+        for stream in stage["streams"]:
+            assert stream["offset"] == at
+            at += stream["length"]
+        assert at == lengths[stage["member"]]
+        carried += at
+    points = sum(stage["points"] for stage in manifest["stages"])
+    arrays = {array["name"]: array for array in manifest["arrays"]}
+
+    def columns(array):
+        if "basis" in array:
+            return columns(arrays[array["basis"]])
+        quantiser = array.get("quantiser", {})
+        book = columns(arrays[quantiser["array"]]) if "array" in quantiser else 1
+        return array["components"] * book
+
+    def items(array):
+        return array.get("items", points)
+
+    values = min(1 << 30, (1 << 22) + 64 * carried)
+    gaussian = 11 + 3 * (manifest["sh_degree"] + 1) ** 2
+    codes = sum(items(a) * a["components"] for a in arrays.values())
+    assert points <= min(1 << 24, (1 << 18) + 2 * carried), "points"
+    assert codes <= min(1 << 29, (1 << 22) + 32 * carried), "codes"
+    assert sum(items(a) * columns(a) for a in arrays.values()) <= values, "values of arrays"
+    assert manifest["count"] * gaussian <= values, "values of Gaussians"
+    tiles = manifest.get("lightslab", {}).get("sheets", {}).get("tiles", 0)
+    assert 256 * tiles <= values, "texels"
+    if manifest["kind"] == "lpgs":
+        work = family_products(manifest["lpgs"], points, manifest["count"] - points)
+        assert work <= min(1 << 40, (1 << 32) + (1 << 16) * carried), "products"
+    if manifest["kind"] == "lightslab":
+        assert picture_products(manifest["lightslab"]) <= 2 * 10**11, "products"
+
+
+def family_products(spec, parents, children):
+    """Section 7: products of the layers, parents and children each with their own."""
+    if spec["grid"] is None and spec["num_children"] == 0:
+        return 0
+    h, heads = spec["hidden"], 10 + 3 * ((spec["sh_degree"] + 1) ** 2 - 1)
+    features = len(spec["grid"]["rows"]) * spec["grid"]["features"] if spec["grid"] else 0
+    both = h * (10 + features) + h * h + heads * h
+    if spec["num_children"] and spec["attention"]:
+        both += 3 * h * h
+    return parents * (both + 3 * spec["num_children"] * h) + children * both
+
+
+def picture_products(spec):
+    """Section 8: products of a picture of 800 x 800."""
+    d = spec["decoder"]
+    k, e, w, c = d["samples"], d["encoded"], d["width"], d["channels"]
+    rays = (800 / 2 ** (len(c) + 1)) ** 2
+    total = rays * k * k * e * len(spec["planes"]) * spec["features"]
+    total += rays * (w * k * k * e + 2 * d["blocks"] * w * w + 4 * c[0] * w)
+    for j, into in enumerate(c):
+        skip = e if k > 1 and 2 ** (j + 1) == k else 0
+        out = 4 * (c[j + 1] if j + 1 < len(c) else 5)
+        total += rays * 4 ** (j + 1) * out * (into + skip) * 9
+    return total
+
+
 def read_tables(data):
     """Per table: the symbol of every slot, frequencies, starts."""
     numbers, shift, value = [], 0, 0
@@ -177,6 +246,7 @@ def decode_channel(stream, array, c, n, columns):
 def decode(path):
     """Manifest, grid points [n, 3], and codes by array name [items, components]."""
     manifest, read = load(path)
+    check_bounds(manifest)
     tables = read_tables(read(manifest["tables"]))
     arrays = {array["name"]: array for array in manifest["arrays"]}
     codes = {name: [[] for _ in range(a["components"])] for name, a in arrays.items()}

@@ -16,8 +16,10 @@ import numpy as np
 from scene4d.bundle.arrays import MAX_COMPONENTS, CodedArray, dequantise, uniform
 from scene4d.bundle.coding import Coded, Decoded, decode_scene, encode_scene
 from scene4d.bundle.container import Bundle
+from scene4d.bundle.limits import VALUES, carried_bytes
 from scene4d.bundle.quantise import rounded
 from scene4d.bundle.sheets import (
+    TILE,
     SheetArrays,
     SheetParts,
     array_sizes,
@@ -26,6 +28,7 @@ from scene4d.bundle.sheets import (
     sheets_of,
 )
 from scene4d.bundle.splats import error_of
+from scene4d.bundle.tile_transform import CHANNELS
 from scene4d.errors import DataError
 
 KIND = "lightslab"
@@ -33,6 +36,8 @@ OUTPUTS = 5
 """Red, green, blue, alpha, depth."""
 WEIGHT_LEVELS = 255
 """Levels of a weight between its layer's smallest and largest."""
+MAX_PRODUCTS = 200_000_000_000
+"""Of the network, for a picture of 800 x 800 pixels: beyond it a device would stand still."""
 MAX_TURN = 1e-3
 """How far the rows of a slab's rotation may be from orthonormal."""
 _STREAMS = 4
@@ -118,6 +123,7 @@ def encode_light_slab(parts: LightSlabParts) -> Coded:
         arrays += sheet_arrays(parts.sheets, structure)
     coded = encode_scene(None, arrays)
     manifest = {"count": 0, "sh_degree": 0, KIND: dict(structure), **coded.manifest}
+    checked_structure(manifest)
     return replace(coded, manifest=manifest)
 
 
@@ -151,6 +157,17 @@ def layer_shapes(structure: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def picture_products(structure: Mapping[str, Any]) -> int:
+    """Multiplications of the network for a picture of 800 x 800 pixels, look-ups left out."""
+    decoder = structure["decoder"]
+    rays, total = 800 / (2 << len(decoder["channels"])), 0.0
+    for name, shape in layer_shapes(structure).items():
+        finer = 2 << int(name[8:]) if name.startswith("sharpen_") else 1
+        across = decoder["samples"] if name == "encode" else finer
+        total += float(np.prod(shape)) * (rays * across) ** 2
+    return round(total)
+
+
 def decode_light_slab(bundle: Bundle, *, stages: int | None = None) -> LightSlabArrays:
     """Planes and layers of an opened bundle; of its first ``stages``. Raises :class:`DataError`."""
     manifest = bundle.manifest
@@ -175,6 +192,8 @@ def checked_structure(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     if manifest["count"] or manifest["sh_degree"] or points or "positions" in manifest:
         raise DataError("a light field has no points: count, sh_degree and points must be 0")
     _check_structure(structure)
+    if "sheets" in structure:  # each stored tile becomes 8 x 8 texels of 4 values
+        VALUES.check(CHANNELS * TILE**2 * structure["sheets"]["tiles"], carried_bytes(manifest))
     arrays = {entry["name"]: entry for entry in manifest["arrays"]}
     for number, plane in enumerate(structure["planes"]):
         slabs, rows, columns, features = _shape(structure, plane)
@@ -239,6 +258,12 @@ def _check_structure(structure: Mapping[str, Any]) -> None:
         raise DataError(
             f"{KIND}.decoder takes {decoder['samples']} samples, no power of 2 up to"
             f" {1 << len(decoder['channels'])}"
+        )
+    products = picture_products(structure)
+    if products > MAX_PRODUCTS:
+        raise DataError(
+            f"a picture of 800 x 800 takes {products} products of {KIND}.decoder; at most"
+            f" {MAX_PRODUCTS} are allowed"
         )
 
 

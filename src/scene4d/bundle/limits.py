@@ -82,11 +82,12 @@ def check_counts(manifest: Mapping[str, Any]) -> None:
 
 def _columns(entry: Mapping[str, Any], entries: Mapping[str, Any], depth: int) -> int:
     """Values of one item; what refers to nothing or to itself is refused when it is used."""
-    width, quantiser = entry["components"], entry.get("quantiser", {})
-    for name in (quantiser.get("array", ""), entry.get("basis", "")):
-        if name in entries and depth < _MOST_REFERENCES:
-            columns = _columns(entries[name], entries, depth + 1)
-            width = columns if name == entry.get("basis") else width * columns
+    width = int(entry["components"])
+    book, basis = entry.get("quantiser", {}).get("array"), entry.get("basis")
+    if depth < _MOST_REFERENCES and book in entries:
+        width *= _columns(entries[str(book)], entries, depth + 1)
+    if depth < _MOST_REFERENCES and basis in entries:
+        width = _columns(entries[str(basis)], entries, depth + 1)
     return width
 
 

@@ -110,6 +110,7 @@ def encode_lpgs(parts: LpgsParts, settings: SplatQuantisation | None = None) -> 
         "lpgs": dict(structure),
         **coded.manifest,
     }
+    checked_structure(manifest)
     return replace(coded, manifest=manifest)
 
 

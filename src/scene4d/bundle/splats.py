@@ -18,6 +18,7 @@ from scene4d.bundle.arrays import CodedArray, dequantise, uniform
 from scene4d.bundle.coding import Coded, Decoded, PointSet, decode_scene, encode_scene
 from scene4d.bundle.columns import quantised
 from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
+from scene4d.bundle.exact import inverse, principal_axes, product
 from scene4d.bundle.limits import check_counts
 from scene4d.bundle.manifest import FORMAT, VERSION
 from scene4d.bundle.positions import MAX_BITS
@@ -325,7 +326,7 @@ def transformed_array(
         uniform_array(basis_name, principal_axes(values), 1 / 2048), stage=0, stream="fixed"
     )
     basis = dequantise(basis_name, {basis_name: stored}).astype(np.float64)
-    inside = values @ np.linalg.inv(basis).astype(values.dtype)
+    inside = product(values, inverse(basis))
     array = replace(
         _on_grid(name, inside, step, dead_zone=dead_zone, stream=stream, hints=hints),
         basis=basis_name,
@@ -335,20 +336,12 @@ def transformed_array(
     return [stored, replace(array, error=error_of(made - values))]
 
 
-def principal_axes(values: np.ndarray) -> np.ndarray:
-    """[C, C] orthonormal rows, the direction of largest second moment first; largest entry > 0."""
-    moment = (values.T @ values).astype(np.float64)
-    axes = np.linalg.eigh(moment)[1].T[::-1]
-    lead = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
-    return axes * np.where(lead < 0, -1.0, 1.0)
-
-
 def error_of(difference: np.ndarray) -> dict[str, float]:
     """``max`` and ``rms`` of what quantisation changed, as a manifest has them."""
     if not difference.size:
         return {"max": 0.0, "rms": 0.0}
-    flat = np.ascontiguousarray(difference).ravel()
-    rms = float(np.sqrt(np.dot(flat, flat) / len(flat)))
+    flat = np.ascontiguousarray(difference, dtype=np.float64).ravel()
+    rms = float(np.sqrt(np.square(flat).sum() / len(flat)))  # not BLAS: the same everywhere
     largest = float(max(flat.max(), -flat.min()))
     return {"max": float(f"{largest:.3g}"), "rms": float(f"{rms:.3g}")}
 

@@ -1,20 +1,16 @@
 import { coefficients } from "../splats";
 import { damaged } from "./bytes";
+import { carriedBytes, checkLimit, PRODUCTS } from "./limits";
 import type { Lpgs, Manifest } from "./manifest.gen";
 
 const MAX_FEATURES = 256;
-const MAX_POINTS_PER_BYTE = 4;
-const FREE_POINTS = 65536;
-/** Gaussians times weights that a byte may ask for, so that decoding ends soon. */
-const MAX_WORK_PER_BYTE = 2 ** 18;
-const FREE_WORK = 2 ** 34;
 /** Numbers of a Gaussian before its harmonics: scales 3, rotation 3, opacity, dc 3. */
 export const BASE = 10;
 
 export type Structure = Lpgs;
 
-/** The manifest's entry `lpgs` once it fits the rest, in a bundle of `size` bytes. */
-export function checkedStructure(manifest: Manifest, size: number): Structure {
+/** The manifest's entry `lpgs` once it fits the rest. */
+export function checkedStructure(manifest: Manifest): Structure {
   const { lpgs, positions, count } = manifest;
   if (!lpgs) throw damaged("the manifest has no entry lpgs");
   if (lpgs.sh_degree !== manifest.sh_degree) {
@@ -30,18 +26,24 @@ export function checkedStructure(manifest: Manifest, size: number): Structure {
   if (gridFeatures(lpgs) > MAX_FEATURES) {
     throw damaged(`lpgs.grid has more than ${MAX_FEATURES} features`);
   }
-  const shapes = Object.values(layerShapes(lpgs));
-  if (shapes.length > 0 && lpgs.hidden < 1) {
+  const shapes = layerShapes(lpgs);
+  if (Object.keys(shapes).length > 0 && lpgs.hidden < 1) {
     throw damaged("lpgs.hidden is 0, but there is a network");
   }
-  const work = count * shapes.reduce((sum, [outputs, inputs]) => sum + outputs * inputs, 0);
-  if (
-    count > MAX_POINTS_PER_BYTE * size + FREE_POINTS ||
-    work > MAX_WORK_PER_BYTE * size + FREE_WORK
-  ) {
-    throw damaged(`declares ${count} Gaussians and ${work} products in ${size} bytes`);
-  }
+  const points = manifest.stages.reduce((sum, s) => sum + s.points, 0);
+  checkLimit(PRODUCTS, products(shapes, points, count - points), carriedBytes(manifest));
   return lpgs;
+}
+
+/** Multiplications of the layers for so many parents and living children. */
+function products(shapes: Record<string, [number, number]>, parents: number, children: number) {
+  let sum = 0;
+  for (const [name, [outputs, inputs]] of Object.entries(shapes)) {
+    const own = name === "child_head" ? 0 : parents;
+    const born = name === "parent_head" || name === "place" ? 0 : Math.max(0, children);
+    sum += (own + born) * outputs * inputs;
+  }
+  return sum;
 }
 
 /** Features that the grid has for one place. */

@@ -10,8 +10,8 @@ import { type Range, rangeSize } from "./values";
 /** Kind `lpgs` (SPEC.md, section 7): parents, and a network that corrects and adds to them. */
 export const lpgsKind: SplatKind = {
   drawable: "splats",
-  check(manifest, size) {
-    checkedStructure(manifest, size);
+  check(manifest) {
+    checkedStructure(manifest);
     const points = manifest.stages.reduce((sum, s) => sum + s.points, 0);
     if (points > manifest.count) {
       throw damaged(`count is ${manifest.count}, the stages have ${points} parents`);
@@ -29,7 +29,7 @@ class Families implements KindReader {
     private readonly decoder: StageDecoder,
     private readonly degree: number,
   ) {
-    this.structure = checkedStructure(decoder.manifest, decoder.bundle.size);
+    this.structure = checkedStructure(decoder.manifest);
     this.pointsPerPiece = Math.floor(CHUNK_SPLATS / (1 + this.structure.num_children));
   }
 

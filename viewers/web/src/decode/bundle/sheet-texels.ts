@@ -1,6 +1,7 @@
 import type { FieldShape } from "../field/field";
 import { atlasCells, CELL, type FieldSheets, makeSheets, TILE, tilePlaces } from "../field/sheets";
 import { damaged } from "./bytes";
+import { carriedBytes, checkLimit, VALUES } from "./limits";
 import type { Manifest } from "./manifest.gen";
 import type { StageDecoder } from "./stages";
 import { CHANNELS, tileTexels } from "./tile-transform";
@@ -38,9 +39,13 @@ export function sheetArrays(shape: FieldShape): [string, [number, number, number
   ];
 }
 
-export function checkSheetArrays({ arrays }: Manifest, shape: FieldShape): void {
-  if (shape.sheets && arrays.some((a) => a.name.startsWith("sheet_") && a.quantiser)) {
+export function checkSheetArrays(manifest: Manifest, shape: FieldShape): void {
+  if (shape.sheets && manifest.arrays.some((a) => a.name.startsWith("sheet_") && a.quantiser)) {
     throw damaged("an array of sheets has a quantiser");
+  }
+  if (shape.sheets) {
+    const texels = CHANNELS * TILE * TILE * shape.sheets.tiles;
+    checkLimit(VALUES, texels, carriedBytes(manifest));
   }
 }
 

@@ -1,16 +1,12 @@
 import { damaged } from "./bytes";
 import { type Columns, decodeArray } from "./channels";
 import type { Bundle } from "./container";
+import { checkLimits, columns } from "./limits";
 import type { Array as ArrayEntry, Manifest, Stage } from "./manifest.gen";
 import { decodePositions } from "./positions";
 import { RansDecoder } from "./rans";
 import { Tables } from "./tables";
 import { type Matrix, type Range, Values } from "./values";
-
-const MAX_POINTS_PER_BYTE = 4;
-const MAX_CODES_PER_BYTE = 256;
-const FREE = 65536;
-const MAX_CHANNELS = 16384;
 
 /** One decoded stage: grid points and codes in coding order. */
 export interface DecodedStage {
@@ -121,31 +117,34 @@ export class StageDecoder {
   }
 }
 
-/** Bytes of the codes and positions that are in memory while the largest stage is decoded. */
-export function decodedBytes({ stages, arrays }: Manifest): number {
+/**
+ * Bytes that are in memory at once while the largest stage is decoded: members that were fetched
+ * and the streams' own copies; codes, plain bits and sums of contexts; nodes and places of points;
+ * values of what belongs to a stage as a whole, besides its codes.
+ */
+export function decodedBytes({ stages, arrays, members }: Manifest): number {
   const points = Math.max(...stages.map((s) => s.points));
-  return arrays.reduce((sum, a) => sum + 4 * a.components * (a.items ?? points), 12 * points);
+  const coded = new Set(stages.map((s) => s.member));
+  const fetched = members.reduce((sum, m) => sum + (coded.has(m.name) ? m.length : 0), 0);
+  const most = arrays.reduce((n, a) => Math.max(n, a.items ?? points), points);
+  let sum = 2 * fetched + (2 + 8 + 1 + 1) * most + (2 * 14 + 12 + 12) * points;
+  const entries = new Map(arrays.map((a) => [a.name, a]));
+  for (const a of arrays) {
+    sum += 4 * a.components * (a.items ?? points);
+    if (a.items !== undefined) sum += 4 * a.items * columns(a, entries);
+  }
+  return sum;
 }
 
-/** Refuses counts beyond what a file of this size can mean. */
+/** Refuses what cannot be or is beyond the bounds of the format. */
 export function checkDeclared(bundle: Bundle): void {
   const { stages, arrays } = bundle.manifest;
-  const points = stages.reduce((sum, s) => sum + s.points, 0);
-  const codes = arrays.reduce((sum, a) => sum + (a.items ?? points) * a.components, 0);
   if (new Set(arrays.map((a) => a.name)).size !== arrays.length)
     throw damaged("an array is listed twice");
-  if (arrays.reduce((sum, a) => sum + a.components, 0) > MAX_CHANNELS) {
-    throw damaged(`more than ${MAX_CHANNELS} channels`);
-  }
   for (const a of arrays) {
     if ((a.items === undefined) !== (a.stage === undefined) || (a.stage ?? 0) >= stages.length) {
       throw damaged(`array ${a.name} needs both items and a stage that exists, or neither`);
     }
   }
-  if (
-    points > MAX_POINTS_PER_BYTE * bundle.size + FREE ||
-    codes > MAX_CODES_PER_BYTE * bundle.size + FREE
-  ) {
-    throw damaged(`declares ${points} points and ${codes} codes in ${bundle.size} bytes`);
-  }
+  checkLimits(bundle.manifest);
 }
