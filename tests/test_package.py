@@ -48,9 +48,9 @@ BEYOND_THE_TABLE = {
 }
 """Where the code needs more than the table says, and why; still one way only."""
 MAY_IMPORT_ALL = {"integrations", "cli"}
-FREE = {"errors", "files", "splat_cloud"}
-"""Modules that every room may import: errors, files, and splats as plain arrays, which bundles and
-exporters exchange."""
+FREE = {"errors", "files", "plain", "ranges", "splat_cloud"}
+"""Modules that every room may import: errors, files, plain data and the ranges of its numbers, and
+splats as plain arrays, which bundles and exporters exchange."""
 
 MAX_LINES = 600
 
