@@ -15,18 +15,20 @@ from scene4d.training.checkpoint import (
     save_checkpoint,
 )
 
+PLAIN = {"method": "splat", "elapsed_s": 1.5, "representation": {"extent": 2.0}}
+
 
 def make(step):
     tensors = {"representation/means": torch.arange(6.0).reshape(2, 3) + step,
                "trainer/counts": torch.tensor([2**40, step])}  # fmt: skip
-    return Checkpoint(step=step, plain={"method": "splat", "elapsed_s": 1.5}, tensors=tensors)
+    return Checkpoint(step=step, plain=PLAIN, tensors=tensors)
 
 
 def test_round_trip_is_exact(tmp_path):
     path = save_checkpoint(tmp_path, make(7), keep=2)
     loaded = load_checkpoint(path)
     assert path.name == "step-000000007.safetensors"
-    assert (loaded.step, loaded.plain) == (7, {"method": "splat", "elapsed_s": 1.5})
+    assert (loaded.step, loaded.plain) == (7, PLAIN)
     for name, tensor in make(7).tensors.items():
         assert torch.equal(loaded.tensors[name], tensor)
         assert loaded.tensors[name].dtype == tensor.dtype

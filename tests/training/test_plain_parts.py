@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from scene4d.errors import DataError, UsageError
+from scene4d.plain import from_table, to_table
 from scene4d.representations.splats.method import McmcOptions, SplatMethod
 from scene4d.training import methods
 from scene4d.training.budget import Budget
 from scene4d.training.options import TrainOptions
-from scene4d.training.plain_config import from_table, read_toml, to_table, write_toml
+from scene4d.training.plain_config import read_toml, write_toml
 from scene4d.training.sampling import ViewSampler
 
 

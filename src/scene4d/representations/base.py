@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
 from scene4d.rendering.render import Render
+from scene4d.representations.saved import Form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,16 @@ class Representation(nn.Module, ABC):
     @abstractmethod
     def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Representation:
         """Built again from ``state_dict`` tensors and :meth:`plain_data`."""
+
+    @classmethod
+    def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form] | None:
+        """Names, shapes and types of the ``state_dict`` tensors that belong to ``plain``: what a
+        file holds is compared with it before :meth:`from_saved` sees it.
+
+        By default None: what was built is compared afterwards, which is early enough where building
+        runs nothing compiled. May raise :class:`DataError` for plain data that cannot be.
+        """
+        return None
 
     def as_splats(self) -> Representation | None:
         """The same scene as plain Gaussian splats, where it is made of such."""

@@ -30,6 +30,12 @@ class GridShape:
     """Rows of each level's table."""
     features: int
 
+    def __post_init__(self) -> None:
+        if len(self.resolutions) != len(self.rows) or not self.rows:
+            raise ValueError(f"{len(self.resolutions)} levels, {len(self.rows)} tables")
+        if min(*self.resolutions, *self.rows, self.features) < 1:
+            raise ValueError(f"not a grid: {self}")
+
     @classmethod
     def growing(
         cls, *, levels: int, features: int, coarsest: int, finest: int, max_rows: int
@@ -71,9 +77,19 @@ class HashGrid(nn.Module):
         """Features at ``points`` in the unit cube (values outside are clamped), trilinear within
         each level; differentiable in ``table`` (by default its own) and in the points."""
         values = self.table if table is None else table
+        _check(points, values, self.shape)
         if values.device.type != "cpu":
             return reference_lookup(points, values, self.shape)
         return _Lookup.apply(points, values, self.shape)
+
+
+def _check(points: Tensor, table: Tensor, shape: GridShape) -> None:
+    wanted = (sum(shape.rows), shape.features)
+    if tuple(table.shape) != wanted or points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(
+            f"the table has shape {tuple(table.shape)}, the grid needs {wanted}; "
+            f"points have shape {tuple(points.shape)}, not (n, 3)"
+        )
 
 
 def reference_lookup(

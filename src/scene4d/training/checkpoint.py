@@ -7,14 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from scene4d.errors import DataError
-from scene4d.files import atomic_path
+from scene4d.files import atomic_path, checked_file, printable
+from scene4d.plain import from_table
+from scene4d.ranges import NotNegative, Within
 
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 _HEADER_KEY = "scene4d"
@@ -60,16 +62,39 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint. Raises :class:`DataError` when it is not one or is damaged."""
+    """Reads a checkpoint. Raises :class:`DataError` when it is not one or is damaged.
+
+    Whether its tensors fit together is for whoever uses them to check.
+    """
+    checked_file(path)
+    fix = "delete it to continue from the one before"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        plain = json.loads(metadata[_HEADER_KEY])
-        return Checkpoint(step=int(plain.pop("step")), plain=plain, tensors=tensors)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        header = from_table(_Header, _json(metadata[_HEADER_KEY]), where="header")
+    except DataError as error:
+        raise DataError(f"is not a scene4d checkpoint ({error})", where=path, fix=fix) from error
+    except Exception as error:  # damaged headers make safetensors and torch raise anything
         raise DataError(
-            f"cannot be read as a scene4d checkpoint ({error})",
-            where=path,
-            fix="delete it to continue from the one before",
+            f"cannot be read as a scene4d checkpoint ({printable(error)})", where=path, fix=fix
         ) from error
+    plain = dict(vars(header))
+    return Checkpoint(step=plain.pop("step"), plain=plain, tensors=tensors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The plain data of a checkpoint, as it may be."""
+
+    step: Annotated[int, Within(0, 999_999_999)]
+    method: str
+    elapsed_s: NotNegative
+    representation: dict  # type: ignore[type-arg]
+
+
+def _json(text: str) -> Any:
+    def refused(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refused)

@@ -9,9 +9,9 @@ import torch
 from scene4d.errors import DataError
 from scene4d.evaluation.protocol import EvalInfo, EvalResult, evaluate
 from scene4d.evaluation.report import write_report
+from scene4d.plain import to_table
 from scene4d.training.device import choose_device
 from scene4d.training.options import TrainOptions
-from scene4d.training.plain_config import to_table
 from scene4d.training.run import load_run
 from scene4d.training.train import load_capture
 from scene4d.training.trainer import on_device

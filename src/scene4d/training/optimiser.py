@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from scene4d.errors import DataError
 from scene4d.representations.base import ParameterGroup
+from scene4d.representations.saved import Form, check_tensors
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -49,8 +51,27 @@ class GroupedAdam:
                     tensors[f"{group['name']}.{i}.{key}"] = torch.as_tensor(value)
         return tensors
 
+    def state_forms(self, names: Collection[str]) -> dict[str, Form]:
+        """What :meth:`state_tensors` may hold: for each parameter moments of its own shape and a
+        number of steps, or none of it; ``names`` are those that there are."""
+        forms = {}
+        for group in self._adam.param_groups:
+            for i, parameter in enumerate(group["params"]):
+                prefix = f"{group['name']}.{i}."
+                if not any(name.startswith(prefix) for name in names):
+                    continue  # it has not had a gradient yet
+                forms[f"{prefix}step"] = Form(())
+                for moment in _MOMENTS:
+                    forms[prefix + moment] = Form(tuple(parameter.shape), parameter.dtype)
+        return forms
+
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores what :meth:`state_tensors` gave."""
+        """Restores what :meth:`state_tensors` gave. Raises :class:`DataError` for what it cannot
+        have given: fused Adam reads as many moments as there are parameters."""
+        check_tensors(tensors, self.state_forms(tensors), where="optimiser")
+        for name, value in tensors.items():
+            if not name.endswith(".exp_avg") and bool((value < 0).any()):
+                raise DataError("has values below 0", where=f"optimiser: {name}")
         for group in self._adam.param_groups:
             for i, parameter in enumerate(group["params"]):
                 prefix = f"{group['name']}.{i}."

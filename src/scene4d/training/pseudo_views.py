@@ -8,7 +8,7 @@ disk: a checkpoint holds the cameras and the errors, and pictures are rendered a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -17,6 +17,7 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.representations.base import Representation
+from scene4d.representations.saved import Form, form
 
 _LARGEST_HALF = 65504.0
 
@@ -100,6 +101,7 @@ class PseudoViews:
             -(-max(c.height for c in cameras) // tile),
             -(-max(c.width for c in cameras) // tile),
         )
+        self._sizes = {(c.width, c.height) for c in cameras}
         self.cameras: list[Camera] = []
         self._pictures: list[_Picture | None] = []
         self._next = 0
@@ -222,11 +224,24 @@ class PseudoViews:
             "next": torch.tensor(self._next),
         }
 
+    def state_forms(self) -> Mapping[str, Form]:
+        """Of :meth:`state_tensors`: nothing, or one row for each view."""
+        rows, columns = self._tiles
+        shapes = {
+            "c2w": "views 4 4", "K": "views 3 3", "times": "views",
+            "errors": f"views {rows} {columns}",
+        }  # fmt: skip
+        forms = {name: form(shape, optional=True) for name, shape in shapes.items()}
+        forms["times"] = replace(forms["times"], finite=False)  # NaN: a view without a time
+        forms["sizes"] = form("views 2", torch.int64, optional=True)
+        return forms | {"next": form("", torch.int64, optional=True)}
+
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores :meth:`state_tensors`: the same slots hold the same views. Where the budget has
         changed since, the newest that it holds, oldest first."""
         if not tensors:
             return
+        self._check(tensors)
         cameras = [
             Camera(c2w=c2w, K=K, width=w, height=h, time=None if bool(time.isnan()) else time)
             for c2w, K, (w, h), time in zip(
@@ -242,6 +257,19 @@ class PseudoViews:
         self.cameras = [cameras[i] for i in kept]
         self.errors = tensors["errors"][kept]
         self._pictures, self._next = [None] * len(kept), following
+
+    def _check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises ValueError for numbers that :meth:`state_tensors` cannot have given."""
+        lacking = sorted(set(self.state_forms()) - set(tensors))
+        if lacking:
+            raise ValueError(f"pseudo-views lack {', '.join(lacking)}")
+        strange = set(map(tuple, tensors["sizes"].tolist())) - self._sizes
+        if strange:
+            raise ValueError(f"pseudo-views of {strange} pixels: no training picture has that size")
+        if not 0 <= int(tensors["next"]) <= len(tensors["sizes"]):
+            raise ValueError(f"there is no pseudo-view {int(tensors['next'])} to come next")
+        if bool((tensors["errors"] < 0).any()):
+            raise ValueError("errors of pseudo-views are below 0")
 
     @torch.no_grad()
     def _picture(self, slot: int) -> _Picture:

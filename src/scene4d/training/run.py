@@ -23,13 +23,15 @@ import scene4d
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import DataError, Scene4dError
-from scene4d.files import read_json, write_json
+from scene4d.files import printable, read_json, write_json
+from scene4d.plain import from_table, to_table
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method
+from scene4d.representations.saved import check_tensors, like
 from scene4d.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from scene4d.training.methods import load_method
 from scene4d.training.options import TrainOptions
-from scene4d.training.plain_config import from_table, read_toml, to_table, write_toml
+from scene4d.training.plain_config import read_toml, write_toml
 
 SCHEMA_VERSION = 1
 _log = logging.getLogger("scene4d")
@@ -253,11 +255,27 @@ def newest_checkpoint(run: Path) -> tuple[Path, Checkpoint]:
     )
 
 
-def representation_from(checkpoint: Checkpoint) -> Representation:
-    """The representation that a checkpoint holds, on the CPU."""
+def representation_from(checkpoint: Checkpoint, *, where: Path) -> Representation:
+    """The representation that a checkpoint holds, on the CPU.
+
+    Raises :class:`DataError` unless its tensors are those that its plain data implies.
+    """
     plain = checkpoint.plain["representation"]
     cls = load_method(checkpoint.plain["method"]).representation_class()
-    return cls.from_saved(checkpoint.part("representation"), plain)
+    tensors = checkpoint.part("representation")
+    fix = "restore the file, or delete it to use the checkpoint before"
+    try:
+        forms = cls.saved_forms(plain)
+        if forms is not None:
+            check_tensors(tensors, forms, where="representation")
+        built = cls.from_saved(tensors, plain)
+        check_tensors(tensors, like(built.state_dict()), where="representation")
+    except DataError as error:
+        raise DataError(str(error).split("\n")[0], where=where, fix=fix) from error
+    except Exception as error:  # whatever a plugin's own checks raise; the file is to blame
+        told = f"{type(error).__name__}: {printable(error)}"
+        raise DataError(f"holds no {cls.__name__} ({told})", where=where, fix=fix) from error
+    return built
 
 
 def load_run(path: Path, *, device: str = "cpu") -> LoadedRun:
@@ -269,7 +287,7 @@ def load_run(path: Path, *, device: str = "cpu") -> LoadedRun:
         path=run,
         method=method,
         options=options,
-        representation=representation_from(checkpoint).to(device),
+        representation=representation_from(checkpoint, where=checkpoint_path).to(device),
         cameras=read_cameras(run),
         step=checkpoint.step,
         elapsed_s=checkpoint.plain["elapsed_s"],

@@ -172,9 +172,16 @@ def resume(
         if checkpoint.plain["method"] != method.name:
             raise UsageError(f"is of method {checkpoint.plain['method']!r}", where=checkpoint_path)
         task = _task_with_teacher(run, method, options)
-        representation = representation_from(checkpoint)
+        representation = representation_from(checkpoint, where=checkpoint_path)
         _log.info("resuming %s at step %d", run, checkpoint.step)
-        _fit(task, run, representation, torch.Generator(), watcher_factory, checkpoint)
+        _fit(
+            task,
+            run,
+            representation,
+            torch.Generator(),
+            watcher_factory,
+            (checkpoint_path, checkpoint),
+        )
     return run
 
 
@@ -218,9 +225,9 @@ def _fit(
     representation: Representation,
     generator: torch.Generator,
     watcher_factory: WatcherFactory | None,
-    checkpoint: Checkpoint | None = None,
+    resumed: tuple[Path, Checkpoint] | None = None,
 ) -> None:
-    """Trains ``representation`` in ``run``, from ``checkpoint`` on where there is one."""
+    """Trains ``representation`` in ``run``, from a checkpoint on where there is one."""
     trainer = Trainer(
         method=task.method,
         options=task.options,
@@ -234,8 +241,8 @@ def _fit(
         teacher=_on_device(task.teacher, task.device),
     )
     with _closing(trainer.watchers):
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
+        if resumed is not None:
+            trainer.restore(resumed[1], where=resumed[0])
         trainer.train()
 
 

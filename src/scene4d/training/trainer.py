@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from scene4d.data.scene import Scene, View, ViewSource
-from scene4d.errors import Scene4dError, UsageError
+from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method, resolve
+from scene4d.representations.saved import check_tensors, form, like
 from scene4d.training.adjustments import CameraAdjustments
 from scene4d.training.budget import Budget
 from scene4d.training.checkpoint import Checkpoint, save_checkpoint
@@ -154,18 +155,39 @@ class Trainer:
             keep=self.options.keep_checkpoints,
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over from a checkpoint whose representation this trainer was built with."""
+    def restore(self, checkpoint: Checkpoint, *, where: Path) -> None:
+        """Takes over from a checkpoint whose representation this trainer was built with.
+
+        Raises :class:`DataError` for tensors that this training cannot have left ``where``.
+        """
+        fix = "restore the file, or delete it to continue from the checkpoint before"
+        try:
+            self._restore(checkpoint)
+        except (ValueError, RuntimeError, KeyError) as error:  # DataError is a ValueError
+            told = str(error).split("\n")[0]
+            raise DataError(f"cannot be resumed from: {told}", where=where, fix=fix) from error
         self.step = checkpoint.step
-        self.adjustments.load_state_dict(checkpoint.part("adjustments"))
-        self.optimiser.load_state_tensors(checkpoint.part("optimiser"))
-        self.strategy.load_state_tensors(checkpoint.part("strategy"))
-        for name, objective in self._named_objectives():
-            objective.load_state_tensors(checkpoint.part(name))
-        trainer = checkpoint.part("trainer")
-        self.generator.set_state(trainer["generator"])
-        self.sampler.pending = trainer["pending_views"].tolist()
         self.budget = self._budget(elapsed_before=checkpoint.plain["elapsed_s"])
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        adjustments = checkpoint.part("adjustments")
+        check_tensors(adjustments, like(self.adjustments.state_dict()), where="adjustments")
+        self.adjustments.load_state_dict(adjustments)
+        self.optimiser.load_state_tensors(checkpoint.part("optimiser"))
+        parts: dict[str, Strategy | Objective] = dict(self._named_objectives())
+        for name, part in {"strategy": self.strategy, **parts}.items():
+            tensors = checkpoint.part(name)
+            check_tensors(tensors, part.state_forms(), where=name)
+            part.load_state_tensors(tensors)
+        trainer = checkpoint.part("trainer")
+        state = self.generator.get_state()
+        forms = {**like({"generator": state}), "pending_views": form("n", torch.int64)}
+        check_tensors(trainer, forms, where="trainer")
+        self.generator.set_state(trainer["generator"])
+        pending = trainer["pending_views"].tolist()
+        if not set(pending) <= set(self.scene.train_indices):
+            raise ValueError("views are still to come that are none of the capture's")
+        self.sampler.pending = pending
 
     def _named_objectives(self) -> list[tuple[str, Objective]]:
         return [(f"objective_{i}", objective) for i, objective in enumerate(self.objectives)]

@@ -30,6 +30,7 @@ from scene4d.rendering.splats.compositing_kernels import (
     forward_band,
     reduce_rows,
 )
+from scene4d.rendering.splats.reference import check_shapes
 
 # Hits whose gradients are held at once; more are composited in bands of tiles.
 MAX_GRADIENT_BYTES = 384 * 2**20
@@ -219,6 +220,16 @@ def composite(
 
     The same inputs give the same bits, whatever the number of threads.
     """
+    if width < 1 or height < 1:
+        raise ValueError(f"a picture of {width} x {height} pixels")
+    cameras, n = means2d.shape[:2]
+    check_shapes(
+        means2d=(means2d, (cameras, n, 2)), conics=(conics, (cameras, n, 3)),
+        colors=(colors, (cameras, n, None)), opacities=(opacities, (cameras, n)),
+        depths=(depths, (cameras, n)), radii=(radii, (cameras, n, 2)),
+    )  # fmt: skip
+    if backgrounds is not None:
+        check_shapes(backgrounds=(backgrounds, (cameras, colors.shape[2])))
     return _Composite.apply(
         means2d, conics, colors, opacities, depths, radii, backgrounds, (width, height), absgrad
     )

@@ -19,7 +19,7 @@ from scene4d.rendering.splats.compositing import _LOCK
 from scene4d.rendering.splats.interleave import load3, store3
 from scene4d.rendering.splats.projection import empty, flat
 from scene4d.rendering.splats.projection_kernels import CHUNK, num_chunks
-from scene4d.rendering.splats.reference import SH_C0, camera_centres
+from scene4d.rendering.splats.reference import SH_C0, camera_centres, check_shapes
 from scene4d.rendering.splats.simd import (
     LANES,
     absolute,
@@ -391,6 +391,29 @@ class _Shade(torch.autograd.Function):
 Coefficients = Float[Tensor, "N _ 3"] | Float[Tensor, "C N _ 3"]
 
 
+def _check(
+    first: Tensor,
+    rest: Tensor | None,
+    means: Tensor,
+    viewmats: Tensor,
+    visible: Tensor,
+    degree: int,
+) -> None:
+    n, cameras = len(means), len(viewmats)
+    check_shapes(means=(means, (n, 3)), visible=(visible, (cameras, n)))
+    check_shapes(viewmats=(viewmats, (cameras, 4, 4)))
+    lead = (n,) if first.ndim == 3 else (cameras, n)
+    pieces = {"first": first} | ({} if rest is None else {"rest": rest})
+    check_shapes(**{name: (piece, (*lead, None, 3)) for name, piece in pieces.items()})
+    count = sum(piece.shape[-2] for piece in pieces.values())
+    if (
+        not 0 <= degree <= 3
+        or count < (degree + 1) ** 2
+        or (rest is not None and first.shape[-2] != 1)
+    ):
+        raise ValueError(f"{count} coefficients for degree {degree}")
+
+
 def sh_colors(
     coeffs: Coefficients | tuple[Coefficients, Coefficients],
     means: Float[Tensor, "N 3"],
@@ -406,6 +429,7 @@ def sh_colors(
     """
     first, rest = coeffs if isinstance(coeffs, tuple) else (coeffs, None)
     n = len(means)
+    _check(first, rest, means, viewmats, visible, degree)
     if n < LANES:
         means = torch.nn.functional.pad(means, (0, 0, 0, LANES - n))
         visible = torch.nn.functional.pad(visible, (0, LANES - n))

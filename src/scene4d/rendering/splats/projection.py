@@ -25,7 +25,12 @@ from scene4d.rendering.splats.projection_kernels import (
     project_backward,
     project_forward,
 )
-from scene4d.rendering.splats.reference import FOV_MARGIN, Projected, ProjectionSettings
+from scene4d.rendering.splats.reference import (
+    FOV_MARGIN,
+    Projected,
+    ProjectionSettings,
+    check_shapes,
+)
 from scene4d.rendering.splats.simd import LANES
 
 
@@ -122,7 +127,11 @@ def project(
     Differentiable in means, quats, scales and viewmats. The same inputs give the same bits,
     whatever the number of threads.
     """
-    n = len(means)
+    n, count = len(means), len(viewmats)
+    check_shapes(
+        means=(means, (n, 3)), quats=(quats, (n, 4)), scales=(scales, (n, 3)),
+        opacities=(opacities, (n,)), viewmats=(viewmats, (count, 4, 4)), Ks=(Ks, (count, 3, 3)),
+    )  # fmt: skip
     gaussians = [means, quats, scales, opacities]
     if n < LANES:
         gaussians = [_padded(t, LANES - n) for t in gaussians]

@@ -11,6 +11,7 @@ from the image's top-left corner, pixel centres lie at +0.5. Skew ``K[0, 1]`` is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,17 @@ class Projected:
     def visible(self) -> Bool[Tensor, "C N"]:
         """Which Gaussians are drawn."""
         return (self.radii > 0).all(dim=-1)
+
+
+def check_shapes(**tensors: tuple[Tensor, Sequence[int | None]]) -> None:
+    """Raises ValueError for a tensor of another shape than expected; None is any number.
+
+    Kernels read as many numbers as one tensor's shape tells them, from all of them.
+    """
+    for name, (tensor, shape) in tensors.items():
+        fits = tensor.ndim == len(shape)
+        if not fits or any(e not in (None, n) for n, e in zip(tensor.shape, shape, strict=True)):
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
 
 
 def _slope_limits(K: Tensor, settings: ProjectionSettings) -> tuple[Tensor, Tensor]:

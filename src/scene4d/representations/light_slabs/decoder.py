@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
+
+from scene4d.plain import from_table
+from scene4d.ranges import Within
 
 OUTPUTS = 5
 """Red, green, blue, alpha, disparity."""
@@ -27,24 +30,29 @@ RING = 2
 """The same in samples at each of those resolutions: doubled, then 1 less for the convolution."""
 
 
+Channels = Annotated[int, Within(1, 4096)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
     """Sizes of a decoder."""
 
-    inputs: int
+    inputs: Annotated[int, Within(1, 1 << 16)]
     """Features of a sample."""
-    samples: int = 4
+    samples: Annotated[int, Within(1, 16)] = 4
     """Along each axis for one ray of the bundle: a power of 2, at most half of ``upsampling``."""
-    encoded: int = 16
+    encoded: Channels = 16
     """Channels of a sample."""
-    width: int = 128
-    blocks: int = 4
+    width: Channels = 128
+    blocks: Annotated[int, Within(0, 256)] = 4
     """Residual blocks of two 1x1 convolutions."""
-    channels: tuple[int, ...] = (32, 16)
+    channels: tuple[Channels, ...] = (32, 16)
     """After each doubling of the resolution but the last: the bundle is 2^(n+1) times coarser than
     the picture."""
 
     def __post_init__(self) -> None:
+        if len(self.channels) > 5:
+            raise ValueError(f"{len(self.channels)} doublings of the resolution")
         if self.samples not in [2**i for i in range(len(self.channels) + 1)]:
             raise ValueError(f"{self.samples} samples do not fit {self.upsampling} pixels")
 
@@ -65,10 +73,7 @@ class DecoderShape:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> DecoderShape:
         """From :meth:`plain`."""
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()
-        }
-        return cls(**values)
+        return from_table(cls, plain, where="decoder")
 
     def convolutions(self) -> list[tuple[int, int]]:
         """Channels in and out of the 3x3 convolutions; a quarter of those out after doubling."""

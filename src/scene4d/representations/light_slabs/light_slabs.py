@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
-from scene4d.errors import UsageError
+from scene4d.errors import DataError, UsageError
+from scene4d.plain import from_table
+from scene4d.ranges import NotNegative, Positive, Within
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.decoder import HALO, Decoder, DecoderShape
@@ -35,7 +37,7 @@ from scene4d.representations.light_slabs.placement import (
     place_slabs,
 )
 from scene4d.representations.light_slabs.planes import PlanesShape, rounded
-from scene4d.representations.light_slabs.sheets import Sheets, seen_by
+from scene4d.representations.light_slabs.sheets import CHANNELS, TILE, Sheets, seen_by
 from scene4d.representations.light_slabs.slabs import Slabs
 from scene4d.representations.light_slabs.stored_sheets import (
     FINEST,
@@ -44,6 +46,7 @@ from scene4d.representations.light_slabs.stored_sheets import (
     fitting_steps,
 )
 from scene4d.representations.plane_lookup import lookup_planes
+from scene4d.representations.saved import Form, form, module_forms
 
 if TYPE_CHECKING:
     from scene4d.data.scene import Scene
@@ -67,22 +70,42 @@ MAX_SINH = 6.0
 class LightSlabsSettings:
     """What is neither a tensor nor a size."""
 
-    planes_lr: float = 0.02
-    decoder_lr: float = 2e-3
-    quantise_at: float = 2.0
+    planes_lr: NotNegative = 0.02
+    decoder_lr: NotNegative = 2e-3
+    quantise_at: NotNegative = 2.0
     """Share of training from which planes are rounded."""
-    bits: int = 8
-    content_radius: float = 1.0
+    bits: Annotated[int, Within(2, 8)] = 8
+    content_radius: Positive = 1.0
     """Unit of depths, scene units."""
     opaque: bool = True
     """Training starts from an opaque picture."""
-    sheets_lr: float = 3e-3
-    sheet_steps: Sequence[Sequence[int]] = field(
+    sheets_lr: NotNegative = 3e-3
+    sheet_steps: Sequence[Sequence[Annotated[int, Within(0, 1 << 24)]]] = field(
         default_factory=lambda: steps_for(FINEST, FREQUENCIES).tolist()
     )
     """[4, frequencies]: of what sheets hold, as it is stored."""
-    sheet_bytes: float = 0.0
+    sheet_bytes: NotNegative = 0.0
     """Of a bundle for sheets, about: when rounding starts, the steps become such; 0: they stay."""
+
+    def __post_init__(self) -> None:
+        sizes = [len(steps) for steps in self.sheet_steps]
+        if sizes != [FREQUENCIES] * CHANNELS:
+            raise ValueError(f"sheets have {sizes} steps, expected {FREQUENCIES} for each channel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """:meth:`LightSlabs.plain_data`, as it may be."""
+
+    planes: PlanesShape
+    decoder: DecoderShape
+    settings: LightSlabsSettings
+    overlap: Positive
+    progress: NotNegative
+
+    def __post_init__(self) -> None:
+        if self.decoder.inputs != self.planes.plane_set().width:
+            raise ValueError(f"the decoder takes {self.decoder.inputs} features of other planes")
 
 
 class LightSlabs(Representation):
@@ -317,18 +340,43 @@ class LightSlabs(Representation):
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> LightSlabs:
         """Built again from a checkpoint."""
+        saved = from_table(_Saved, plain, where="settings")
         names = ("rotations", "viewpoints", "disparities", "low", "high")
         scene = cls(
-            slabs=Slabs(**{k: tensors[f"slabs.{k}"] for k in names}, overlap=plain["overlap"]),
-            planes=PlanesShape.from_plain(plain["planes"]),
-            decoder=DecoderShape.from_plain(plain["decoder"]),
-            settings=LightSlabsSettings(**plain["settings"]),
+            slabs=Slabs(**{k: tensors[f"slabs.{k}"] for k in names}, overlap=saved.overlap),
+            planes=saved.planes,
+            decoder=saved.decoder,
+            settings=saved.settings,
             content_centre=tensors["content_centre"],
             sheets=_saved_sheets(tensors),
         )
         scene.load_state_dict(dict(tensors))
-        scene.progress = plain["progress"]
+        scene.progress = saved.progress
         return scene
+
+    @classmethod
+    def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
+        """As many slabs and planes as the sizes say; sheets on all of them, or none."""
+        saved = from_table(_Saved, plain, where="settings")
+        slabs, planes = saved.planes.slabs, saved.planes.depths
+        texels = saved.planes.plane_set()
+        has_sheets = {
+            "sheets.stored": form(f"{slabs} {planes} down across", torch.bool, optional=True),
+            "sheets.levels": form("tiles", torch.uint8, optional=True),
+            "sheets.texels": form(f"tiles {TILE} {TILE} {CHANNELS}", optional=True),
+        }
+        return {
+            "slabs.rotations": form(f"{slabs} 3 3"),
+            "slabs.viewpoints": form(f"{slabs} 3"),
+            "slabs.disparities": form(f"{slabs} {planes}"),
+            "slabs.low": form(f"{slabs} {planes} 2"),
+            "slabs.high": form(f"{slabs} {planes} 2"),
+            "content_centre": form("3"),
+            "focal": form(""),
+            "table": form(f"{texels.texels} {texels.features}"),
+            **module_forms(partial(Decoder, saved.decoder), within="decoder"),
+            **has_sheets,
+        }
 
     def on_progress(self, progress: float) -> None:
         """Planes and sheets are rounded late in training; sheets are kept between 0 and 1."""
@@ -414,6 +462,9 @@ def _saved_sheets(tensors: Mapping[str, Tensor]) -> Sheets | None:
     if "sheets.stored" not in tensors:
         return None
     names = ("stored", "texels", "levels")
+    lacking = [name for name in names if f"sheets.{name}" not in tensors]
+    if lacking:
+        raise DataError(f"lacks the {', '.join(lacking)} of its sheets")
     return Sheets(**{name: tensors[f"sheets.{name}"] for name in names})
 
 

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scene4d.plain import from_table
+from scene4d.ranges import Within
 from scene4d.representations.plane_lookup import Plane, PlaneSet
+
+_Samples = Annotated[int, Within(1, 1 << 14)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanesShape:
     """Sizes of the feature planes; the same for every slab."""
 
-    slabs: int
-    depths: int = 2
+    slabs: Annotated[int, Within(1, 64)]
+    depths: Annotated[int, Within(2, 64)] = 2
     """Planes of a slab, 2 or more."""
-    featured: int | None = None
+    featured: Annotated[int, Within(1, 64)] | None = None
     """How many of them have features, evenly chosen; None: all."""
     crossed: bool = True
     """Also the pairs of one coordinate on the first plane and one on the last (xu, xv, yu, yv)."""
-    features: int = 4
+    features: Annotated[int, Within(1, 256)] = 4
     """Of each plane, level by level the same."""
-    resolutions: tuple[int, ...] = (16, 43, 115)
+    resolutions: tuple[_Samples, ...] = (16, 43, 115)
     """Samples along an axis of the planes xy, uv and those between, coarse to fine."""
-    crossed_resolutions: tuple[int, ...] = (16, 32, 64)
+    crossed_resolutions: tuple[_Samples, ...] = (16, 32, 64)
     """The same of xu, xv, yu and yv; as many levels or fewer."""
 
     @property
@@ -75,10 +79,7 @@ class PlanesShape:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> PlanesShape:
         """From :meth:`plain`."""
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()
-        }
-        return cls(**values)
+        return from_table(cls, plain, where="planes")
 
 
 def plane_codes(

@@ -35,7 +35,11 @@ def routed(
     ``planes``: disparities [s, p], low and high [s, p, 2]. ``settings``: the overlap and slabs'
     MIN_COSINE, FADE, ASKEW, LEAST_COST and LEAST_INSIDE.
     """
-    count = len(rays[0])
+    count, (slabs, depths) = len(rays[0]), planes[0].shape
+    expected = [(count, 3)] * 2 + [(slabs, 3, 3), (slabs, 3), (slabs, depths)]
+    expected += [(slabs, depths, 2)] * 2
+    if [a.shape for a in (*rays, *frames, *planes)] != expected:
+        raise ValueError(f"shapes {[a.shape for a in (*rays, *frames, *planes)]}, not {expected}")
     numbers = np.array(settings, dtype=np.float32)
     slab_of = np.empty((count, _COUNTED), dtype=np.int64)
     weight_of = np.zeros((count, _COUNTED), dtype=np.float32)

@@ -62,6 +62,8 @@ class Sheets(nn.Module):
         """``texels``, 0 to 1, and ``levels``, by default 0: tile by tile in the order of
         ``stored``."""
         super().__init__()
+        if stored.ndim != 4 or 0 in stored.shape or stored.dtype != torch.bool:
+            raise ValueError(f"no sheet has tiles of shape {list(stored.shape)}, {stored.dtype}")
         if int(stored.sum()) != len(texels):
             raise ValueError(f"{int(stored.sum())} tiles are stored, {len(texels)} are given")
         if stored.shape[1] > MAX_PLANES:
@@ -103,16 +105,32 @@ class Sheets(nn.Module):
         in the coordinates.
         """
         values = self.texels if texels is None else texels
+        self._check(coordinates, slab, depths, values)
         if coordinates.device.type == "cpu" and values.dtype == torch.float32:
             found: Tensor = _Composite.apply(coordinates, values, slab, self.place, depths)
             return found
         return reference_composite(coordinates, values, slab, self.place, depths)
+
+    def _check(
+        self, coordinates: Tensor, slab: Tensor, depths: Tensor | None, texels: Tensor
+    ) -> None:
+        """What the kernels rely on: they read where they are told to."""
+        slabs, planes = self.place.shape[:2]
+        wrong = tuple(coordinates.shape) != (len(slab), 2 * planes)
+        wrong |= depths is not None and tuple(depths.shape) != (slabs, planes)
+        wrong |= tuple(texels.shape) != (self.num_tiles, TILE, TILE, CHANNELS)
+        if wrong:
+            shapes = [list(t.shape) for t in (coordinates, slab, depths, texels) if t is not None]
+            raise ValueError(f"{slabs} slabs of {planes} sheets, but shapes are {shapes}")
+        if len(slab) and not 0 <= int(slab.min()) <= int(slab.max()) < slabs:
+            raise ValueError(f"slabs must be 0 to {slabs - 1}")
 
     @torch.no_grad()
     def most_seen(
         self, coordinates: Float[Tensor, "pairs axes"], slab: Int[Tensor, " pairs"]
     ) -> Float[Tensor, " tiles"]:
         """The largest share that any texel of each tile has in one of these rays."""
+        self._check(coordinates, slab, None, self.texels)
         groups = numba.get_num_threads()
         most = np.zeros((groups, self.num_tiles), dtype=np.float32)
         _seen(_array(coordinates), _array(slab), _array(self.place), _array(self.texels), most)

@@ -80,6 +80,11 @@ class Slabs(nn.Module):
         super().__init__()
         if disparities.shape[1] < 2:
             raise ValueError("a light slab has at least two planes")
+        slabs, planes = disparities.shape
+        expected = ((slabs, 3, 3), (slabs, 3), (slabs, planes, 2), (slabs, planes, 2))
+        shapes = tuple(tuple(t.shape) for t in (rotations, viewpoints, low, high))
+        if shapes != expected:  # the kernels read as many numbers as disparities say
+            raise ValueError(f"{slabs} slabs of {planes} planes have shapes {shapes}")
         self.register_buffer("rotations", rotations)
         self.register_buffer("viewpoints", viewpoints)
         self.register_buffer("disparities", disparities)

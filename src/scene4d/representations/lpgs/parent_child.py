@@ -9,9 +9,11 @@ rate term weighs every bit. Everything is view-independent, so the scene unpacks
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +21,9 @@ from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.undistortion import undistorted_camera
+from scene4d.errors import DataError
+from scene4d.plain import from_table
+from scene4d.ranges import Count, NotNegative, Positive, Within
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.hash_grid import HashGrid, contracted
@@ -26,6 +31,7 @@ from scene4d.representations.lpgs.family_network import FamilyNetwork
 from scene4d.representations.lpgs.quantisers import Quantiser
 from scene4d.representations.lpgs.seeds import container_bytes, parents_of, structure_for
 from scene4d.representations.lpgs.structure import Structure
+from scene4d.representations.saved import Form, form, module_forms
 from scene4d.representations.splats.gaussians import GaussianSplats, render_gaussians
 
 if TYPE_CHECKING:
@@ -53,6 +59,23 @@ class Unpacked:
     parent: Int[Tensor, " n"]
     child: Int[Tensor, " n"]
     """-1 for the parent itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """:meth:`ParentChildSplats.plain_data` without its structure, as it may be."""
+
+    learning_rates: Mapping[str, NotNegative]
+    extent: Positive
+    antialiased: bool
+    warm_up: NotNegative
+    quantise_at: NotNegative
+    max_num_gaussians: Count
+    num_at_start: Count
+    coder_ratio: Positive = 1.0
+    rate_turn: Annotated[int, Within(0)] = 0
+    target_mb: Positive | None = None
+    container_bytes: NotNegative = 25_000.0
 
 
 class ParentChildSplats(Representation):
@@ -178,12 +201,38 @@ class ParentChildSplats(Representation):
     ) -> ParentChildSplats:
         """Built again from a checkpoint."""
         settings = dict(plain)
-        structure = Structure.from_plain(settings.pop("structure"))
+        structure = Structure.from_plain(settings.pop("structure", {}))
+        saved = from_table(_Saved, settings, where="settings")
         prefix = "gaussians."
         parents = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        scene = cls(parents, structure, **settings)
+        scene = cls(parents, structure, **vars(saved))
+        lacking = {group.name for group in scene._groups()} - set(saved.learning_rates)
+        if saved.learning_rates and lacking:
+            raise DataError(f"lacks learning rates of {', '.join(sorted(lacking))}")
         scene.load_state_dict(dict(tensors))
         return scene
+
+    @classmethod
+    def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
+        """One row for each parent; the network's and the quantisers' as the structure says."""
+        structure = Structure.from_plain(plain.get("structure", {}))
+        children, rest = structure.num_children, 3 * structure.sh_rest
+        shapes = {
+            "means": "p 3", "scales": "p 3", "rotations": "p 3", "opacities": "p", "sh0": "p 3",
+            "shN": f"p {rest}", "keep": "p", "keep_children": f"p {children}",
+        }  # fmt: skip
+        forms = {f"gaussians.{name}": form(shape) for name, shape in shapes.items()}
+        channels = dict(structure.attributes)
+        for name in CODED:
+            within = f"quantisers.{name}"
+            forms |= module_forms(partial(Quantiser, channels[name], 1.0), within=within)
+        if structure.grid is not None:
+            grid = structure.grid
+            forms["grid.table"] = form(f"{sum(grid.rows)} {grid.features}")
+            forms |= module_forms(partial(Quantiser, grid.features, 1.0), within="table_quantiser")
+        if structure.has_network:
+            forms |= module_forms(partial(FamilyNetwork, structure), within="network")
+        return forms
 
     def plain_data(self) -> Mapping[str, Any]:
         """What the tensors do not say."""
@@ -210,7 +259,10 @@ class ParentChildSplats(Representation):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Parents by attribute; the network, the grid, and the quantisers."""
-        rates = self.learning_rates
+        return self._groups() if self.learning_rates else []
+
+    def _groups(self) -> list[ParameterGroup]:
+        rates = defaultdict(float, self.learning_rates)
         groups = [
             ParameterGroup(
                 name=name,

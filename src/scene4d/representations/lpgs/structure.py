@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from scene4d.plain import from_table
+from scene4d.ranges import Finite, Positive, Within
 from scene4d.representations.hash_grid import GridShape
 
 
@@ -71,13 +73,39 @@ class Structure:
     @classmethod
     def from_plain(cls, table: Mapping[str, Any]) -> Structure:
         """From what :meth:`plain` gave."""
-        values = dict(table)
-        grid = values.pop("grid", None)
-        values["centre"] = tuple(values["centre"])
-        if grid is not None:
-            grid = GridShape(
-                resolutions=tuple(grid["resolutions"]),
-                rows=tuple(grid["rows"]),
-                features=grid["features"],
-            )
-        return cls(grid=grid, **values)
+        values = from_table(_Plain, table, where="structure")
+        grid = values.grid
+        if grid is not None and sum(grid.rows) * grid.features > _MOST_GRID:
+            raise ValueError("the grid's tables are larger than any that is made")
+        return cls(
+            **{
+                **vars(values),
+                "grid": None if grid is None else GridShape(**vars(grid)),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlainGrid:
+    resolutions: tuple[Annotated[int, Within(1, 1 << 20)], ...]
+    rows: tuple[Annotated[int, Within(1, 1 << 28)], ...]
+    features: Annotated[int, Within(1, 64)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plain:
+    """What :meth:`Structure.plain` gives, as it may be."""
+
+    num_children: Annotated[int, Within(0, 4)]
+    sh_degree: Annotated[int, Within(0, 3)]
+    grid: _PlainGrid | None = None
+    hidden: Annotated[int, Within(1, 256)]
+    attention: bool
+    contraction: bool
+    centre: tuple[Finite, Finite, Finite]
+    radius: Positive
+    position_bits: Annotated[int, Within(1, 21)]
+
+
+_MOST_GRID = 1 << 28
+"""Numbers of a grid."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -13,15 +14,38 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import pixel_centres, rays_at
 from scene4d.errors import DataError
+from scene4d.plain import from_table
+from scene4d.ranges import NotNegative, Positive, Within
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.light_slabs.placement import find_content
 from scene4d.representations.mobile_r2l.network import HALO, Network, NetworkShape
-from scene4d.representations.mobile_r2l.ray_points import RayPoints, place_points
+from scene4d.representations.mobile_r2l.ray_points import Kind, RayPoints, place_points
+from scene4d.representations.saved import Form, form, module_forms
 
 if TYPE_CHECKING:
     from scene4d.data.scene import Scene
     from scene4d.representations.mobile_r2l.method import MobileR2lMethod
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SavedPoints:
+    kind: Kind
+    near: Positive
+    far: Positive
+    scale: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """:meth:`MobileR2l.plain_data`, as it may be."""
+
+    shape: NetworkShape
+    ray_points: _SavedPoints
+    points: Annotated[int, Within(1, 4096)]
+    frequencies: Annotated[int, Within(1, 64)]
+    learning_rate: NotNegative
+    freeze_at: NotNegative
 
 
 class MobileR2l(Representation):
@@ -135,17 +159,26 @@ class MobileR2l(Representation):
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> MobileR2l:
         """Built again from a checkpoint."""
+        saved = from_table(_Saved, plain, where="settings")
         ray_points = RayPoints(
             centre=tensors["ray_points.centre"],
             rotation=tensors["ray_points.rotation"],
-            **plain["ray_points"],
+            **vars(saved.ray_points),
         )
         names = ("points", "frequencies", "learning_rate", "freeze_at")
-        network = cls(
-            NetworkShape(**plain["shape"]), ray_points, **{name: plain[name] for name in names}
-        )
+        network = cls(saved.shape, ray_points, **{name: getattr(saved, name) for name in names})
         network.load_state_dict(dict(tensors))
         return network
+
+    @classmethod
+    def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
+        """As the network's sizes say."""
+        saved = from_table(_Saved, plain, where="settings")
+        return {
+            "ray_points.centre": form("3"),
+            "ray_points.rotation": form("3 3"),
+            **module_forms(partial(Network, saved.shape), within="network"),
+        }
 
     def on_progress(self, progress: float) -> None:
         """Batches' own statistics normalise where gradients are taken, until late in training."""

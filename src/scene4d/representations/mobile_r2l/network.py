@@ -10,12 +10,14 @@ small crops teach what whole pictures show.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from scene4d.ranges import Within
 
 HALO = 1
 """Rays of the bundle beyond each edge: transposed convolutions of 4 reach 1/2 + 1/4 + 1/8."""
@@ -30,12 +32,12 @@ BLOCKS_A_STEP = 2
 class NetworkShape:
     """Sizes of the network."""
 
-    inputs: int = 312
+    inputs: Annotated[int, Within(1, 1 << 16)] = 312
     """8 points of 3 coordinates, each with sine and cosine of 6 octaves."""
-    width: int = 256
-    blocks: int = 29
+    width: Annotated[int, Within(1, 4096)] = 256
+    blocks: Annotated[int, Within(1, 1024)] = 29
     upsampling: Literal[8, 12] = 8
-    outputs: int = 3
+    outputs: Literal[3, 4] = 3
     """3 as published; 4 with alpha."""
     activation: Literal["relu", "gelu"] = "relu"
 

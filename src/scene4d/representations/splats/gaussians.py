@@ -8,7 +8,8 @@ spherical harmonics. Source: 3D Gaussian Splatting, Kerbl et al. 2023.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -17,9 +18,12 @@ from torch import Tensor, nn
 from scene4d.cameras.camera import Camera
 from scene4d.data.points import random_points
 from scene4d.errors import DataError
+from scene4d.plain import from_table
+from scene4d.ranges import Count, NotNegative, Positive, Share, Within
 from scene4d.rendering.render import Render
 from scene4d.rendering.splats.rasterization import rasterization
 from scene4d.representations.base import ParameterGroup, Representation
+from scene4d.representations.saved import Form, form
 
 if TYPE_CHECKING:
     from scene4d.data.scene import Points, Scene
@@ -35,7 +39,28 @@ PIXEL_BLUR = 0.3
 
 def sh_degree_of(num_coefficients: int) -> int:
     """The degree whose bands have ``num_coefficients`` in all (1, 4, 9 or 16)."""
-    return {1: 0, 4: 1, 9: 2, 16: 3}[num_coefficients]
+    degrees = {1: 0, 4: 1, 9: 2, 16: 3}
+    if num_coefficients not in degrees:
+        raise DataError(
+            f"there are {num_coefficients} harmonics for each Gaussian, expected 1, 4, 9 or 16"
+        )
+    return degrees[num_coefficients]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """:meth:`GaussianSplats.plain_data`, as it may be."""
+
+    learning_rates: Mapping[str, NotNegative]
+    sh_bands_at: tuple[Share, ...]
+    antialiased: bool
+    extent: Positive
+    max_num_gaussians: Count
+    active_sh_degree: Annotated[int, Within(0, 3)]
+
+    def __post_init__(self) -> None:
+        if self.learning_rates and set(self.learning_rates) != set(NAMES):
+            raise ValueError(f"there are learning rates of {', '.join(self.learning_rates)}")
 
 
 class GaussianSplats(Representation):
@@ -152,12 +177,20 @@ class GaussianSplats(Representation):
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> GaussianSplats:
         """Built again from a checkpoint."""
-        named = {name: tensors[f"gaussians.{name}"] for name in NAMES}
-        settings = dict(plain)
+        settings = dict(vars(from_table(_Saved, plain, where="settings")))
         active = settings.pop("active_sh_degree")
-        splats = cls(named, **{**settings, "sh_bands_at": tuple(settings["sh_bands_at"])})
-        splats.active_sh_degree = active
+        splats = cls({name: tensors[f"gaussians.{name}"] for name in NAMES}, **settings)
+        splats.active_sh_degree = min(active, splats.sh_degree)
         return splats
+
+    @classmethod
+    def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
+        """One row for each Gaussian."""
+        shapes = {
+            "means": "n 3", "quats": "n 4", "scales": "n 3", "opacities": "n",
+            "sh0": "n 1 3", "shN": "n rest 3",
+        }  # fmt: skip
+        return {f"gaussians.{name}": form(shapes[name]) for name in NAMES}
 
     def plain_data(self) -> Mapping[str, Any]:
         """What the tensors do not say."""

@@ -15,6 +15,7 @@ from scene4d.data.scene import Scene, View
 from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
 from scene4d.representations.method import ObjectiveOptions
+from scene4d.representations.saved import Form, like
 from scene4d.training.adjustments import CameraAdjustments
 
 
@@ -81,8 +82,13 @@ class Objective(ABC):
         """What a checkpoint must hold of the objective."""
         return {}
 
+    def state_forms(self) -> Mapping[str, Form]:
+        """What a checkpoint may hold of the objective: as much as it has now, unless told here."""
+        return like(self.state_tensors())
+
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores :meth:`state_tensors`."""
+        """Restores :meth:`state_tensors`: all is finite, and as :meth:`state_forms` says. Raises
+        ValueError for numbers that cannot be."""
 
 
 def mean(terms: Sequence[Tensor]) -> Tensor:

@@ -61,6 +61,9 @@ def fused_l1_ssim_parts(
     """:func:`fused_l1_ssim` together with its L1 and SSIM for the log."""
     if target.requires_grad:
         raise ValueError("fused_l1_ssim has no gradient for its target: detach it")
+    if target.shape != pred.shape or (mask is not None and mask.shape != pred.shape[:2]):
+        shapes = [list(x.shape) for x in (pred, target, mask) if x is not None]
+        raise ValueError(f"pictures and their mask have the shapes {shapes}")
     target = target.to(pred)
     if pred.device.type != "cpu":
         return reference_l1_ssim_parts(pred, target, ssim_weight=ssim_weight, mask=mask)

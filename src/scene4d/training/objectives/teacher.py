@@ -16,6 +16,7 @@ from torch import Tensor
 from scene4d.cameras.between import CamerasBetween, Spread
 from scene4d.rendering.render import Render
 from scene4d.representations.method import TeacherOptions
+from scene4d.representations.saved import Form
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep
 from scene4d.training.pseudo_views import Crops, PseudoViews
 
@@ -95,6 +96,10 @@ class Teaching(Objective):
     def state_tensors(self) -> dict[str, Tensor]:
         """The pseudo-views' cameras and errors."""
         return self.views.state_tensors()
+
+    def state_forms(self) -> Mapping[str, Form]:
+        """Any number of pseudo-views."""
+        return self.views.state_forms()
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores :meth:`state_tensors`."""

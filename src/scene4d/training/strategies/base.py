@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scene4d.representations.base import Representation
 from scene4d.representations.method import StrategyOptions
+from scene4d.representations.saved import Form, like
 from scene4d.training.objectives.base import TrainingStep
 from scene4d.training.optimiser import GroupedAdam
 
@@ -42,8 +43,13 @@ class Strategy(ABC):
         """What a checkpoint must hold of the strategy."""
         return {}
 
+    def state_forms(self) -> Mapping[str, Form]:
+        """What a checkpoint may hold of the strategy: as much as it has now, unless told here."""
+        return like(self.state_tensors())
+
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores :meth:`state_tensors`."""
+        """Restores :meth:`state_tensors`: all is finite, and as :meth:`state_forms` says. Raises
+        ValueError for numbers that cannot be."""
 
 
 class KeepAll(Strategy):

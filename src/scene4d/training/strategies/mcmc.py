@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from scene4d.cameras.quaternions import rotation_from_quat
+from scene4d.ranges import MOST_WHOLE
 from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.representations.splats.method import McmcOptions
 from scene4d.training.objectives.base import TrainingStep
@@ -53,6 +54,8 @@ class Mcmc(Strategy):
     def load_state_tensors(self, tensors) -> None:
         """Restores the starting number."""
         self.num_start = int(tensors["num_start"])
+        if not 1 <= self.num_start <= MOST_WHOLE:
+            raise ValueError(f"training cannot have started with {self.num_start} Gaussians")
 
     @torch.no_grad()
     def _relocate(self) -> None:
