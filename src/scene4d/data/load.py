@@ -31,16 +31,15 @@ def load_scene(path: Path, options: SceneOptions | None = None) -> Scene:
         raise UsageError(
             f"--test-every is {options.test_every}", fix="give 0 (none held out) or 2 and more"
         )
-    if options.downscale_factor < 1:
-        raise UsageError(f"--downscale-factor is {options.downscale_factor}", fix="give 1 or more")
+    factor = 1 if options.downscale_factor is None else options.downscale_factor
+    if factor < 1:
+        raise UsageError(f"--downscale-factor is {factor}", fix="give 1 or more")
     path = Path(path)
     name = detect(path) if options.dataparser == "auto" else options.dataparser
     module = dataparser_module(name)
     if not path.exists() or not module.recognises(path):
         raise DataError(f"is not a {name} capture: there is not {module.LOOKS_FOR}", where=path)
-    parse_options = ParseOptions(
-        test_every=options.test_every, downscale_factor=options.downscale_factor
-    )
+    parse_options = ParseOptions(test_every=options.test_every, downscale_factor=factor)
     scene = module.parse(path, parse_options)
     _check_frames(scene)
     _check_split(scene)

@@ -12,8 +12,9 @@ class SceneOptions:
 
     dataparser: Literal["auto", "nerfstudio", "blender", "colmap", "llff"] = "auto"
     """The capture's format; auto looks at the folder."""
-    downscale_factor: int = 1
-    """Images are made this many times smaller."""
+    downscale_factor: int | None = None
+    """Images are made this many times smaller; by default train chooses by their size, the time
+    and the memory there are, and elsewhere they stay as they are."""
     test_every: int = 8
     """Every n-th image is held out for evaluation, unless the capture names its own test set;
     0 holds out none."""

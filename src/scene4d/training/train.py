@@ -36,6 +36,7 @@ from scene4d.training.run import (
     write_config,
     write_scene,
 )
+from scene4d.training.sizing import with_sizes
 from scene4d.training.teachers import Teacher, check_teaches, load_teacher
 from scene4d.training.trainer import Interrupted, Trainer, Watcher
 
@@ -55,7 +56,7 @@ def load_capture(
     scene = load_scene(path, options)
     images = ImageCache(
         scene,
-        downscale_factor=options.downscale_factor,
+        downscale_factor=options.downscale_factor or 1,
         ram_budget_gb=options.ram_budget_gb,
         indices=scene.test_indices if split == "test" else None,
     )
@@ -84,6 +85,7 @@ def start(
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
     see :attr:`Method.default_teacher`.
     """
+    method, options = with_sizes(method, options)
     if options.teacher is None and (learns_from_teacher(method) or method.starts_from_teacher):
         options = with_default_teacher(method, options, watcher_factory=watcher_factory)
     teacher = None if options.teacher is None else load_teacher(options.teacher)

@@ -14,7 +14,11 @@ from scene4d.representations.method import (
     StrategyOptions,
     TeacherOptions,
 )
-from scene4d.representations.splats.method import McmcOptions, SparsityOptions
+from scene4d.representations.splats.method import (
+    DEFAULT_MAX_GAUSSIANS,
+    McmcOptions,
+    SparsityOptions,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -67,8 +71,8 @@ class LpgsMethod(Method):
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
     sh_degree: Literal[0, 1, 2, 3] = 3
     """Highest band of the view-dependent colour."""
-    max_num_gaussians: int = 100_000
-    """Upper limit of parents."""
+    max_num_gaussians: int | None = None
+    """Upper limit of parents; by default as for splats: 100,000 or more."""
     num_random_points: int = 20_000
     """Parents to start from where the capture has no points."""
     init: Literal["auto", "teacher", "points", "random"] = "teacher"
@@ -128,6 +132,11 @@ class LpgsMethod(Method):
             raise UsageError(f"--num-children must be 0 to 4, got {self.num_children}")
         if not 1 <= self.hidden <= 256:  # decoders take no more
             raise UsageError(f"--hidden must be 1 to 256, got {self.hidden}")
+
+    @property
+    def most_gaussians(self) -> int:
+        """The limit, also where nobody chose one."""
+        return self.max_num_gaussians or DEFAULT_MAX_GAUSSIANS
 
     def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
         """Parents at the scene's points, or at random ones."""

@@ -152,7 +152,7 @@ class ParentChildSplats(Representation):
                 scene,
                 init="auto" if method.init == "teacher" else method.init,
                 num_random_points=method.num_random_points,
-                max_num_gaussians=method.max_num_gaussians,
+                max_num_gaussians=method.most_gaussians,
                 sh_degree=method.sh_degree,
                 generator=generator,
             )
@@ -174,7 +174,7 @@ class ParentChildSplats(Representation):
             antialiased=splats.antialiased,
             warm_up=warm_up,
             quantise_at=quantise_at,
-            max_num_gaussians=method.max_num_gaussians,
+            max_num_gaussians=method.most_gaussians,
             target_mb=method.target_mb,
             container_bytes=container_bytes(scene),
             generator=generator,

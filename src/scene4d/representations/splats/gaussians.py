@@ -134,7 +134,7 @@ class GaussianSplats(Representation):
                 scene,
                 init=method.init,
                 num_random_points=method.num_random_points,
-                max_num_gaussians=method.max_num_gaussians,
+                max_num_gaussians=method.most_gaussians,
                 sh_degree=method.sh_degree,
                 generator=generator,
             )
@@ -145,7 +145,7 @@ class GaussianSplats(Representation):
             sh_bands_at=method.sh_bands_at,
             antialiased=method.antialiased,
             extent=scene.extent,
-            max_num_gaussians=method.max_num_gaussians,
+            max_num_gaussians=method.most_gaussians,
         )
 
     @classmethod

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from scene4d.representations.base import Representation
 
 
+DEFAULT_MAX_GAUSSIANS = 100_000
+"""The limit where training does not choose one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SparsityOptions(ObjectiveOptions):
     """Draws opacities and scales to zero, so that useless Gaussians free themselves (MCMC)."""
@@ -84,8 +88,9 @@ class SplatMethod(Method):
     """Highest band of the view-dependent colour."""
     sh_bands_at: tuple[float, float, float] = (0.25, 0.45, 0.6)
     """Shares of training after which bands 1, 2 and 3 are trained."""
-    max_num_gaussians: int = 100_000
-    """Upper limit of Gaussians."""
+    max_num_gaussians: int | None = None
+    """Upper limit of Gaussians; by default train chooses by the pictures, the time and the memory
+    there are, 100,000 or more."""
     num_random_points: int = 20_000
     """Gaussians to start from where the capture has no points."""
     init: Literal["auto", "points", "random"] = "auto"
@@ -109,6 +114,11 @@ class SplatMethod(Method):
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
     mcmc: McmcOptions = field(default_factory=McmcOptions)
     adaptive: AdaptiveOptions = field(default_factory=AdaptiveOptions)
+
+    @property
+    def most_gaussians(self) -> int:
+        """The limit, also where nobody chose one."""
+        return self.max_num_gaussians or DEFAULT_MAX_GAUSSIANS
 
     def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
         """Gaussians at the scene's points, or at random ones."""

@@ -1,0 +1,378 @@
+"""Every command that README, docs/ and methods/ print runs, on inputs of a few kilobytes.
+
+A command that no rule here knows fails: whoever writes a new one adds how it is made small.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import make_tiny_capture
+from documented import ROOT, Command, commands_in, documented_commands, spelled_out
+from optional_packages import import_or_skip
+from training.test_every_capture import SMALL
+
+from scene4d.cli.main import VERBS, main
+from scene4d.training.methods import load_method, method_names
+from scene4d.training.options import TrainOptions
+from scene4d.training.train import start
+
+COMMANDS = documented_commands()
+FLAT = {name: [f"--{key.replace('_', '-')}={value}" for key, value in options.items()
+               if not isinstance(value, tuple)] for name, options in SMALL.items()}  # fmt: skip
+"""What makes a training small, on the command line."""
+
+LEFT_OUT = {
+    r"pip install": "installs",
+    r"python -m http.server": "serves until it is stopped",
+    r"(node|python) bench/": "wants Node.js and Chromium, and minutes",
+    r"python -m scene4d.integrations.nerfstudio": "tests/integrations runs nerfstudio's scripts",
+    r"python benchmarks/rasteriser.py jit": "compiles every kernel anew: a minute",
+}
+
+FLAGS = {
+    "benchmarks/compress.py": ["--steps", "2", "--sizes", "0.006", "--options=--hidden=8"],
+    "benchmarks/contention.py": ["--steps", "10", "--num-gaussians", "100"],
+    "benchmarks/first_sheets.py": ["--slabs", "1", "--views", "1"],
+    "benchmarks/formats.py": ["--splats", "300", "--tries", "1"],
+    "benchmarks/fuzz_bundle.py": ["--files", "5"],
+    "benchmarks/fuzz_formats.py": ["--files", "2", "--formats", "ply"],
+    "benchmarks/light_slab.py bundle": [],
+    "benchmarks/light_slab.py compare": ["--minutes", "0.1", "--methods", "lightslab",
+                                         f"--options=--steps=2 {' '.join(FLAT['lightslab'])}"],
+    "benchmarks/light_slab.py flicker": ["--frames", "2"],
+    "benchmarks/light_slab.py sheets": ["--side", "16", "--repeats", "1"],
+    "benchmarks/memory.py": ["--num-gaussians", "200", "--size", "48", "40", "--steps", "10"],
+    "benchmarks/quality.py": ["--minutes", "0.1", "--options=--steps=2 --coarsest-downscale=1"],
+    "benchmarks/rasteriser.py": ["--runs", "1", "--gaussians", "50"],
+    "benchmarks/side_by_side.py": ["--views", "0"],
+    "scene4d benchmark-formats": ["--views", "1", "--size", "32"],
+    "scene4d compress": ["--steps", "2", "--hidden", "8", "--target-mb", "0.006"],
+    "scene4d convert": [],
+    "scene4d eval": [],
+    "scene4d export": [],
+    "scene4d info": [],
+    "scene4d process-data": ["--camera-model", "pinhole"],
+    "scene4d render": ["--num-frames", "2"],
+    "scene4d train": ["--steps", "2", "--device", "cpu", "--no-evaluate"],
+    "scene4d view": ["--no-open", "--host", "127.0.0.1"],
+}  # fmt: skip
+"""By how a command begins: the options that make it small. Options of the same name, with their
+values, are taken out of the command before."""
+
+CONSTANTS: dict[str, dict[str, Any]] = {
+    "contention": {"WARM_UP": 1, "SETTINGS": {"nothing set": {}}},
+    "light_slab": {"SIDE": 48},
+}
+"""Of benchmarks that have no option for it."""
+
+
+@dataclass(frozen=True)
+class Things:
+    """What the commands are given, made once."""
+
+    root: Path
+    capture: Path
+    run: Path
+    field: Path
+    """A run of light slabs that was taught by the other."""
+    bundle: Path
+    field_bundle: Path
+    ply: Path
+    matrix: Path
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory) -> Things:
+    root = tmp_path_factory.mktemp("documented")
+    (root / "captures").mkdir()
+    capture = root / "captures" / "tiny"
+    capture.mkdir()
+    make_tiny_capture(capture, num_views=9, size=32)
+    options = TrainOptions(data=capture, output_dir=root / "runs", device="cpu", evaluate=False)
+    splat = load_method("splat")(steps=11, **SMALL["splat"])
+    run = start(splat, options)
+    lightslab: Any = load_method("lightslab")(steps=2, **SMALL["lightslab"])
+    teaching = replace(lightslab.teaching, first_views=1, crops=1, crop_size=16)
+    field = start(replace(lightslab, teaching=teaching), replace(options, teacher=run))
+    made = {"bundle": run, "field_bundle": field}
+    for name, source in made.items():
+        assert (
+            main(["export", str(source), "bundle", "--output-path", str(root / f"{name}.s4d")]) == 0
+        )
+    assert main(["export", str(run), "ply", "--output-path", str(root / "scene.ply")]) == 0
+    matrix = root / "matrix.txt"
+    matrix.write_text("1 0 0 1\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    return Things(root=root, capture=capture, run=run, field=field, bundle=root / "bundle.s4d",
+                  field_bundle=root / "field_bundle.s4d", ply=root / "scene.ply", matrix=matrix)  # fmt: skip
+
+
+def substituted(words: list[str], things: Things, here: Path) -> list[str]:
+    """Real files for the names that the command uses for the reader's own."""
+    field = "onnx" in words or "coreml" in words or "litert" in words or "executorch" in words
+    field = field or any(w.startswith("benchmarks/light_slab.py") for w in words)
+    run = things.field if field and "flicker" not in words else things.run
+    table: dict[str, object] = {
+        "RUN": run, "RUN_OR_FILE": things.run, "TEACHER": things.run, "RUN_OR_SPLAT_FILE": things.ply,
+        "NEW_PLACE": things.run, "BUNDLE": things.field_bundle if field else things.bundle,
+        "CAPTURE": things.capture, "my_scene": things.capture, "data/room": things.capture,
+        "fox": things.capture, "FILE": things.ply, "IN": things.ply, "OUT": here / "out.ply",
+        "SCENE": things.ply, "bonsai.ply": things.ply, "scene.s4d": things.bundle,
+        "NAME": "splat", "OPTIONS": None, "DIR": here / "folder", "D": 1, "A": 0.01, "N": 50,
+        "XMIN": -9, "YMIN": -9, "ZMIN": -9, "XMAX": 9, "YMAX": 9, "ZMAX": 9,
+        "X": 1, "Y": 2, "Z": 3, "S": 2, "OUT.s4d": here / "out.s4d", "OUT.png": here / "out.png",
+    }  # fmt: skip
+    found = []
+    for i, word in enumerate(words):
+        after = words[i - 1] if i else ""
+        if after == "--transform":
+            word = str(things.matrix)
+        elif after == "--output-path":
+            word = (
+                "out" if word == "FILE" else word.replace("data/room", "room").replace("DIR", "d")
+            )
+        elif after == "--output-dir":
+            word = "made"
+        elif after == "--write":
+            word = str(here / "results.json")
+        elif re.match(r"outputs/.*", word):
+            word = str(things.run)
+        elif word in table:
+            if table[word] is None:
+                continue
+            word = str(table[word])
+        found.append(word)
+    return found
+
+
+def made_small(words: list[str], text: str) -> list[str]:
+    """With the options of FLAGS; fails where no rule knows the command."""
+    known = [start for start in FLAGS if f"{text} ".startswith((f"{start} ", f"python {start} "))]
+    assert known, f"no rule for {text!r}: say in FLAGS or LEFT_OUT how it runs small"
+    more = FLAGS[max(known, key=len)]
+    ours = {option.split("=")[0] for option in more if option.startswith("--")}
+    kept, dropping = [], False
+    for word in words:
+        if word.startswith("--"):
+            dropping = word.split("=")[0] in ours
+        if not dropping:
+            kept.append(word)
+    return [*kept, *more]
+
+
+def in_this_process(command, *args, **kwargs):
+    """``subprocess.run`` for the benchmarks: our own command without starting an interpreter."""
+    if list(command[:3]) != [sys.executable, "-m", "scene4d.cli.main"]:
+        return REAL_RUN(command, *args, **kwargs)
+    import contextlib
+    import io
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(word) for word in command[3:]])
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
+REAL_RUN = subprocess.run
+
+
+def benchmark(path: str) -> ModuleType:
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for constant, value in CONSTANTS.get(name, {}).items():
+        assert hasattr(module, constant)
+        setattr(module, constant, value)
+    return module
+
+
+def run_benchmark(words: list[str], things: Things, monkeypatch) -> None:
+    path, arguments = words[0], words[1:]
+    module = benchmark(path)
+    if path in ("benchmarks/quality.py", "benchmarks/light_slab.py") and (
+        "--captures" in arguments or "quality" in path or "compare" in arguments
+    ):
+        if "--captures" in arguments:
+            first = arguments.index("--captures") + 1
+            last = next((i for i in range(first, len(arguments)) if arguments[i].startswith("--")),
+                        len(arguments))  # fmt: skip
+            arguments[first:last] = ["tiny@2" if "@" in " ".join(arguments[first:last]) else "tiny"]
+        else:
+            arguments += ["--captures", "tiny"]
+        arguments += ["--data-root", str(things.capture.parent), "--output-dir", "runs"]
+        if "compare" in arguments and "--teachers" not in arguments:
+            arguments += ["--teachers", str(things.run)]
+        if "--teachers" in arguments:
+            arguments[arguments.index("--teachers") + 1] = str(things.run)
+    if path == "benchmarks/rasteriser.py":
+        whole = module.make_scene
+        monkeypatch.setattr(module, "make_scene", lambda n, *more: whole(min(n, 50), *more))
+    monkeypatch.setattr(subprocess, "run", in_this_process)
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
+    try:
+        module.main()
+    except SystemExit as end:
+        assert not end.code, end.code
+
+
+def run_command(words: list[str], things: Things, here: Path) -> None:
+    """One ``scene4d`` command, in this process; its exit status is 0."""
+    verb = words[0]
+    wanted = {"coreml": "coremltools", "litert": "ai_edge_litert.schema_py_generated",
+              "executorch": "executorch.exir", "onnx": "onnx", "mesh": "open3d"}  # fmt: skip
+    for word in words[:3]:
+        if verb == "export" and word in wanted:
+            import_or_skip(wanted[word])
+    if verb == "process-data":
+        give_pictures(words, here)
+    if any(w.endswith(".mp4") for w in words):
+        import_or_skip("av")
+    if "--viewer" in words:
+        import_or_skip("viser")
+    if verb == "view" or (verb == "export" and "player" in words):
+        if not (ROOT / "viewers" / "web" / "dist" / "index.html").is_file():
+            pytest.skip("the web player is not built (make player)")
+    if verb == "export" and "--output-path" not in words:
+        words += ["--output-path", "out"]
+    if words[-2:] == ["--output-path", "out"] and verb == "export":
+        from scene4d.exporters.formats import FORMATS
+
+        suffixes = {f.name: f.suffix for f in FORMATS if hasattr(f, "suffix")}
+        suffixes |= {"onnx": ".onnx", "coreml": ".mlpackage", "litert": ".tflite",
+                     "executorch": ".pte", "bundle": ".s4d"}  # fmt: skip
+        words[-1] = f"out{suffixes[words[2]]}"
+    if verb == "view":
+        threading.Timer(3.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    assert main(words) == 0, words
+
+
+def give_pictures(words: list[str], here: Path) -> None:
+    """Photographs of a small room, or a video of it."""
+    import_or_skip("pycolmap")
+    from data.test_process import room_cameras, room_picture
+
+    pictures = [room_picture(c2w) for c2w in room_cameras(6)]
+    place = words.index("--data") + 1
+    if words[1] == "video":
+        import_or_skip("av")
+        import numpy as np
+
+        from scene4d.exporters.video import write_video
+
+        write_video(here / "walk.mp4", [np.asarray(p) for p in pictures], fps=6.0)
+        words[words.index("--num-frames-target") + 1] = "6"
+    else:
+        (here / "photos").mkdir()
+        for i, picture in enumerate(pictures):
+            picture.save(here / "photos" / f"{i}.jpg")
+        words[place] = "photos"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.where}: {c.text}"[:90])
+def test_it_runs(command: Command, things, tmp_path, monkeypatch):
+    text = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", command.text)
+    for pattern, reason in LEFT_OUT.items():
+        if re.match(pattern, text):
+            pytest.skip(reason)
+    if text.startswith("make "):
+        target = text.split()[1]
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return
+    if text.startswith("scene4d ") and "--help" in text:
+        check_help(text)
+        return
+    monkeypatch.chdir(tmp_path)
+    for number, spelled in enumerate(spelled_out(text)):
+        here = tmp_path / str(number)
+        here.mkdir()
+        monkeypatch.chdir(here)
+        words = made_small(substituted(spelled, things, here), text)[1:]
+        if not text.startswith("scene4d"):
+            run_benchmark(words, things, monkeypatch)
+            continue
+        if words[0] == "train":
+            resumed = "--resume" in words
+            if resumed:
+                words = words[: words.index("--steps")] + ["--no-evaluate"]
+                moved = shutil.copytree(things.field, here / "run")
+                words[words.index("--resume") + 1] = str(moved)
+            else:
+                words += ["--output-dir", "outputs"]
+                words += (
+                    []
+                    if "--data" in words or "--teacher" in words
+                    else ["--data", str(things.capture)]
+                )
+                words += FLAT.get(words[1], [])
+        if words[0] == "render":
+            pass
+        run_command(words, things, here)
+
+
+def check_help(text: str) -> None:
+    """For every verb, or every method."""
+    names = list(VERBS) if "VERB" in text else method_names()
+    head = ["train"] if "NAME" in text else []
+    for name in names:
+        with pytest.raises(SystemExit) as end:
+            main([*head, name, "--help"])
+        assert end.value.code == 0
+
+
+def test_commands_are_found_wherever_they_stand():
+    text = """Text with `scene4d compress` and `scene4d compress A.ply
+B.s4d`, `python benchmarks/x.py RUN`.
+
+    scene4d train splat --steps 2   # a comment
+    not a command
+
+```
+VAR=1 scene4d convert IN OUT [--a B]
+                     [--c | --d E]
+```
+```python
+scene4d = 1
+```
+"""
+    found = list(commands_in(text))
+    assert found == [
+        "VAR=1 scene4d convert IN OUT [--a B] [--c | --d E]", "scene4d train splat --steps 2",
+        "python benchmarks/x.py RUN",
+    ] or set(found) == {
+        "VAR=1 scene4d convert IN OUT [--a B] [--c | --d E]", "scene4d train splat --steps 2",
+        "python benchmarks/x.py RUN",
+    }  # fmt: skip
+    assert spelled_out("x {a,b} [--c | --d E] y...") == [
+        ["x", "a", "--c", "y"], ["x", "b", "--c", "y"],
+        ["x", "a", "--d", "E", "y"], ["x", "b", "--d", "E", "y"],
+    ]  # fmt: skip
+
+
+def test_a_command_that_nobody_made_small_fails():
+    with pytest.raises(AssertionError, match="no rule for"):
+        made_small(["scene4d", "imagine"], "scene4d imagine")
+
+
+def test_there_are_commands_of_every_kind():
+    starts = {" ".join(c.text.split()[:2]) for c in COMMANDS}
+    assert {
+        "scene4d train",
+        "scene4d export",
+        "python benchmarks/quality.py",
+        "make demo",
+    } <= starts
+    assert len(COMMANDS) > 60
