@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import shutil
+import signal
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +17,14 @@ import pytest
 from scene4d.cli import main as command
 from scene4d.errors import UsageError
 from scene4d.exporters.bundle import LANDING
+from scene4d.exporters.formats import write_splats
 from scene4d.exporters.ply import write_ply
 from scene4d.exporters.s4d import read_s4d
 from scene4d.splat_cloud import SplatCloud
 from scene4d.training import compress as module
 from scene4d.training import rendered_capture
 from scene4d.training.compress import Compressed, _next_size, _preferred
+from scene4d.training.trainer import Trainer
 
 QUICK = ["--steps", "30", "--device", "cpu"]
 
@@ -92,6 +100,96 @@ def test_a_loss_that_is_allowed_is_met(ply: Path, out: Path, caplog) -> None:
     smallest = min(float(line.split(" MB")[0]) for line in lost)
     assert out.stat().st_size / 1e6 == pytest.approx(smallest, abs=0.0006)
     assert [p.name for p in out.parent.iterdir()] == ["small.s4d"]
+
+
+def one_place(count: int) -> SplatCloud:
+    cloud = cloud_of(count)
+    return replace(cloud, means=np.zeros_like(cloud.means))
+
+
+def transparent(count: int) -> SplatCloud:
+    return replace(cloud_of(count), logit_opacities=np.full(count, -12, dtype=np.float32))
+
+
+DEGENERATE = {
+    "one": lambda: cloud_of(1),
+    "two": lambda: cloud_of(2),
+    "three": lambda: cloud_of(3),
+    "at one point": lambda: one_place(30),
+    "one point, one splat": lambda: one_place(1),
+    "transparent": lambda: transparent(30),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_a_scene_of_next_to_nothing_is_a_bundle_or_told(
+    tmp_path: Path, out: Path, capsys, name: str
+) -> None:
+    """A scene may lose every splat while it is trained; one always stays."""
+    write_ply(tmp_path / "a.ply", DEGENERATE[name]())
+    pressed = ["--steps", "12", "--masks-lr", "2", "--rate.weight", "10"]
+    status = command.main(["compress", str(tmp_path / "a.ply"), str(out), *pressed])
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    if status == 0:
+        assert len(read_s4d(out)) >= 1
+    else:
+        assert "compress: error:" in told and not out.exists()
+
+
+def test_a_scene_without_splats_is_told(tmp_path: Path, out: Path, capsys) -> None:
+    write_ply(tmp_path / "a.ply", cloud_of(0))
+    assert command.main(["compress", str(tmp_path / "a.ply"), str(out), *QUICK]) == 1
+    assert "holds no splats" in capsys.readouterr().err
+
+
+def test_damaged_splats_are_left_out_on_request(tmp_path: Path, out: Path, capsys, caplog) -> None:
+    cloud = cloud_of(300)
+    write_ply(tmp_path / "a.ply", cloud)
+    data = (tmp_path / "a.ply").read_bytes()
+    value = struct.pack("<f", cloud.means[7, 0])
+    (tmp_path / "a.ply").write_bytes(data.replace(value, struct.pack("<f", np.nan)))
+    arguments = ["compress", str(tmp_path / "a.ply"), str(out), *QUICK]
+    assert command.main(arguments) == 1
+    assert "--drop-invalid" in capsys.readouterr().err
+    assert command.main([*arguments, "--drop-invalid"]) == 0
+    assert "left out 1 of 300 splats" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".spz"])
+def test_the_size_before_is_the_files_own(tmp_path: Path, out: Path, capsys, suffix: str) -> None:
+    """2,000 splats of degree 0 are 68 bytes each as PLY, not the 236 of degree 3."""
+    cloud = cloud_of(2000)
+    source = tmp_path / f"a{suffix}"
+    write_splats(source, replace(cloud, sh=cloud.sh[:, :1].copy()))
+    assert command.main(["compress", str(source), str(out), "--steps", "2"]) == 0
+    told = capsys.readouterr().err
+    own = "" if suffix == ".ply" else f"{source.stat().st_size / 1e6:.3g} MB as spz, "
+    assert f"before: 2,000, {own}0.136 MB as PLY of degree 0" in told
+
+
+def test_no_folder_is_named_that_goes_again(ply: Path, out: Path, capsys, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    assert command.main(["compress", str(ply), str(out), "--steps", "2"]) == 0
+    told = capsys.readouterr().err + caplog.text
+    assert "scene4d-compress-" not in told and "run folder" not in told
+
+
+def test_an_interrupted_training_is_kept_and_named(ply: Path, out: Path, capsys) -> None:
+    step = Trainer._step
+
+    def interrupted(self):
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Trainer, "_step", interrupted)
+        assert command.main(["compress", str(ply), str(out), *QUICK]) == 1
+    run = re.search(r"--resume (\S+)", capsys.readouterr().err)
+    assert run is not None
+    assert list((Path(run[1]) / "checkpoints").glob("step-*.safetensors"))
+    shutil.rmtree(Path(run[1]).parents[2])
 
 
 WRONG = {

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -15,15 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exporters.splat_files import random_cloud
 from optional_packages import import_or_skip
 
 from scene4d.bundle.container import open_bundle
 from scene4d.cli import main as command
-from scene4d.cli.view import PLAYED
+from scene4d.cli.view import PLAYED, playable
 from scene4d.errors import DataError, Scene4dError
-from scene4d.exporters.formats import FORMATS, write_splats
+from scene4d.exporters.formats import FORMATS, read_splats, write_splats
 from scene4d.viewer.phone import lan_address
 from scene4d.viewer.player_files import player_folder
 from scene4d.viewer.site import scene_site
@@ -107,14 +109,45 @@ def test_a_run_becomes_a_bundle(tiny_run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [form.name for form in FORMATS])
 def test_every_splat_format_is_played_or_becomes_a_bundle(name: str, splats, tmp_path) -> None:
-    from scene4d.cli.view import playable
-
     temporary = tmp_path / "scene.s4d"
     played = playable(splats[name], temporary, bundle=False)
     assert played == (splats[name] if name in PLAYED else temporary)
     assert "" in scene_site(played, title="x").files
     phone = playable(splats[name], temporary, bundle=True)
     assert open_bundle(phone).manifest["count"] == 200
+
+
+def spoilt(path: Path) -> bytes:
+    """The PLY with its first splat's x not a number."""
+    data = path.read_bytes()
+    start = data.index(b"end_header\n") + 11
+    return data[:start] + struct.pack("<f", float("nan")) + data[start + 4 :]
+
+
+@pytest.mark.parametrize("form", ["binary_big_endian", "ascii", "binary_little_endian double"])
+def test_a_ply_of_another_kind_is_shown_as_convert_reads_it(form: str, splats, tmp_path) -> None:
+    source, (order, *doubles) = tmp_path / "odd.ply", form.split()
+    head, _, body = splats["ply"].read_bytes().partition(b"end_header\n")
+    head = head.replace(b"binary_little_endian", order.encode())
+    table = np.frombuffer(body, "<f4").reshape(200, -1)
+    if doubles:
+        head, body = head.replace(b"property float", b"property double"), table.astype("<f8")
+    elif order == "ascii":
+        body = "\n".join(" ".join(f"{v:.9g}" for v in row) for row in table.tolist()).encode()
+    else:
+        body = table.astype(">f4")
+    source.write_bytes(head + b"end_header\n" + bytes(body))
+    shown = playable(source, tmp_path / "scene.s4d", bundle=False)
+    assert shown == tmp_path / "scene.ply"
+    assert shown.read_bytes() == splats["ply"].read_bytes()
+
+
+def test_damaged_splats_are_left_out_of_what_is_shown(splats, tmp_path, caplog) -> None:
+    source = tmp_path / "nan.ply"
+    source.write_bytes(spoilt(splats["ply"]))
+    shown = playable(source, tmp_path / "scene.s4d", bundle=False, drop_invalid=True)
+    assert len(read_splats(shown)) == 199
+    assert "left out 1 of 200 splats" in caplog.text
 
 
 def test_an_unpacked_bundle_is_served_member_by_member(splats, tmp_path: Path) -> None:
@@ -130,8 +163,6 @@ def test_an_unpacked_bundle_is_served_member_by_member(splats, tmp_path: Path) -
 
 
 def test_an_unpacked_bundle_may_have_any_name(splats, tmp_path: Path) -> None:
-    from scene4d.cli.view import playable
-
     folder = tmp_path / "statue"
     with zipfile.ZipFile(splats["s4d"]) as packed:
         packed.extractall(folder)
@@ -177,21 +208,36 @@ def test_phone_over_https(splats, tmp_path: Path) -> None:
     ("arguments", "status", "told"),
     [
         (["missing.ply"], 1, "not found"),
-        (["README"], 1, "README"),
+        (["README"], 1, "no scene that the player can show"),
+        (["mesh.ply"], 1, "not a Gaussian-splat PLY"),
+        (["mesh.obj"], 1, "A mesh is something else"),
+        (["cut.ply"], 1, "is cut off"),
+        (["cut.s4d"], 1, "cut.s4d"),
+        (["nan.ply"], 1, "--drop-invalid"),
         (["x.s4d", "--port", "70000"], 2, "--port"),
         (["x.s4d", "--https", "always"], 2, "--phone"),
     ],
 )
-def test_bad_input(arguments, status, told, tmp_path, monkeypatch, capsys) -> None:
+def test_bad_input(arguments, status, told, splats, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("README").write_text("text")
+    Path("mesh.obj").write_text("v 0 0 0\n")
+    corners = "".join(f"property float {axis}\n" for axis in "xyz")
+    Path("mesh.ply").write_text(
+        f"ply\nformat ascii 1.0\nelement vertex 1\n{corners}element face 0\n"
+        "property list uchar int vertex_indices\nend_header\n0 0 0\n"
+    )
+    for name in ("ply", "s4d"):
+        Path(f"cut.{name}").write_bytes(splats[name].read_bytes()[:-600])
+    Path("nan.ply").write_bytes(spoilt(splats["ply"]))
     try:
         ended = command.main(["view", "--no-open", *arguments])
     except SystemExit as error:  # tyro's own, for what does not parse
         ended = error.code
     assert ended == status
-    printed = capsys.readouterr().err
-    assert told in printed and "Traceback" not in printed
+    printed = capsys.readouterr()
+    assert told in printed.err and "Traceback" not in printed.err
+    assert printed.out == ""  # no address
 
 
 def test_export_player(splats, tmp_path: Path, capsys) -> None:

@@ -27,6 +27,9 @@ class CompressArgs:
     """Find the smallest bundle that loses at most so many dB on held-out views; three trainings."""
     max_minutes: float = 4.0
     """Time for training."""
+    drop_invalid: bool = False
+    """Leave out splats of a file whose values are not finite or whose rotation is 0; says how
+    many."""
     device: str = "auto"
     """auto, cpu or cuda."""
     capture: Annotated[SceneOptions, tyro.conf.arg(name="")] = field(default_factory=SceneOptions)
@@ -50,11 +53,11 @@ def main(argv: list[str]) -> None:
             device=args.device,  # type: ignore[arg-type]
         ),
         target_psnr_drop=args.target_psnr_drop,
+        drop_invalid=args.drop_invalid,
     )
-    ply = 236 * made.num_before / 1e6
     print(
         f"{made.size_mb:.3f} MB, {made.num_after:,} Gaussians (before: {made.num_before:,},"
-        f" {ply:.1f} MB as PLY of degree 3)\n"
+        f" {made.before})\n"
         f"PSNR {made.psnr_after:.2f} dB, before {made.psnr_before:.2f} dB, on {made.views} held-out"
         f" views, against {made.against}; trained {made.seconds:.0f} s",
         file=sys.stderr,

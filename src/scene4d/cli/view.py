@@ -6,13 +6,16 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from scene4d.errors import UsageError
+from scene4d.errors import DataError, UsageError
 
-PLAYED = {"ply", "compressed-ply", "spz", "sog", "glb", "s4d"}
+if TYPE_CHECKING:
+    from scene4d.bundle.container import Bundle
+
+PLAYED = {"ply", "compressed-ply", "splat", "spz", "sog", "glb", "s4d"}
 """Splat formats that the player opens itself, by scene4d's names."""
 
 
@@ -23,7 +26,7 @@ class ViewArgs:
 
     source: tyro.conf.Positional[Path]
     """Bundle (.s4d or its unpacked folder), splat file of any format, or run folder; what the
-    player does not open itself becomes a temporary bundle."""
+    player does not open itself becomes a temporary bundle. Read whole before anything is served."""
     phone: bool = False
     """Serve in the local network and print a QR code, for a phone in the same Wi-Fi. The scene
     becomes a bundle, if it is none."""
@@ -35,6 +38,8 @@ class ViewArgs:
     https: Literal["auto", "always", "never"] = "auto"
     """With --phone: over HTTPS phones have WebGPU, but warn about the certificate first. auto: for
     large scenes, where WebGPU matters."""
+    drop_invalid: bool = False
+    """Leave out splats whose values are not finite or whose rotation is 0; says how many."""
     open: bool = True
     """Open the browser; not with --phone."""
 
@@ -54,7 +59,12 @@ def main(argv: list[str]) -> None:
 
     player = player_folder()
     with stopped_by_signals(), tempfile.TemporaryDirectory(prefix="scene4d-view-") as folder:
-        scene = playable(args.source, Path(folder) / "scene.s4d", bundle=args.phone)
+        scene = playable(
+            args.source,
+            Path(folder) / "scene.s4d",
+            bundle=args.phone,
+            drop_invalid=args.drop_invalid,
+        )
         site = scene_site(scene, title=title_of(args.source), player=player)
         if args.phone:
             host, certificate = phone_access(args, scene, Path(folder))
@@ -72,24 +82,71 @@ def main(argv: list[str]) -> None:
         server.serve_until_stopped(announce)
 
 
-def playable(source: Path, temporary: Path, *, bundle: bool) -> Path:
-    """``source``, or a bundle of it written to ``temporary`` where the player needs one."""
-    from scene4d.bundle.container import MANIFEST
+def playable(source: Path, temporary: Path, *, bundle: bool, drop_invalid: bool = False) -> Path:
+    """``source``, or a bundle of it written to ``temporary`` where the player needs one; beside
+    that a plain PLY for one of another kind.
+
+    The scene is read whole, so that what is damaged, or no scene, is told before an address is.
+    Raises :class:`DataError` then.
+    """
+    from scene4d.bundle.container import MANIFEST, open_bundle
     from scene4d.cli.export import open_source
-    from scene4d.exporters.formats import format_of, is_splats
+    from scene4d.exporters.formats import format_of, is_splats, read_splats, write_splats
 
     folder = source.parent if source.name == MANIFEST else source
     if (folder / MANIFEST).is_file():
+        _read_all(open_bundle(folder))
         return folder  # an unpacked bundle, whatever the folder's name
     if source.exists() and is_splats(source):
         form = format_of(source).name
-        if form == "s4d" or (form in PLAYED and not bundle):
+        if form == "s4d":
+            _read_all(open_bundle(source))
             return source
+        if form in PLAYED and not bundle:
+            cloud = read_splats(source, drop_invalid=drop_invalid)
+            if _is_plain(source, form) and not drop_invalid:
+                return source
+            standard = temporary.with_suffix(".ply")
+            write_splats(standard, cloud)
+            return standard
+    elif source.is_file() and source.name != "config.toml":
+        raise DataError(
+            "is no scene that the player can show",
+            where=source,
+            fix="give a run folder, a bundle (.s4d) or a file of splats; docs/formats.md lists"
+            " them. A mesh is something else",
+        )
     from scene4d.exporters.bundle import export
 
+    opened = open_source(source, device="cpu", drop_invalid=drop_invalid)
     print(f"scene4d view: making a bundle of {source} ...", file=sys.stderr, flush=True)
-    print(f"  {export(open_source(source, device='cpu'), temporary)}", file=sys.stderr, flush=True)
+    print(f"  {export(opened, temporary)}", file=sys.stderr, flush=True)
     return temporary
+
+
+def _read_all(bundle: Bundle) -> None:
+    """Reads every member, which checks its length and hash."""
+    for name in bundle.names():
+        bundle.read(name)
+
+
+def _is_plain(source: Path, form: str) -> bool:
+    """Whether a file that can be read is of the kind that every player of its format takes: for a
+    PLY, binary little-endian float32 with three sizes and harmonics up to degree 3, no filter."""
+    if form != "ply":
+        return True
+    from scene4d.ply_tables import read_header
+
+    header = read_header(source)
+    vertex = header.element("vertex")
+    assert vertex is not None
+    names = {name for name, _ in vertex.properties}
+    return (
+        header.order == "<"
+        and all(kind == "f4" for _, kind in vertex.properties)
+        and "scale_2" in names
+        and not names & {"filter_3D", "f_rest_45"}
+    )
 
 
 def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path | None]:

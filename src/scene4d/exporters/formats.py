@@ -199,6 +199,13 @@ def write_splats(path: Path, cloud: SplatCloud, *, name: str | None = None, **op
     return form.name
 
 
+def file_bytes(path: Path) -> int:
+    """Bytes of a scene's file, or of all files of its folder."""
+    folder = path.parent if path.name == "meta.json" else path
+    files = [f for f in folder.rglob("*") if f.is_file()] if folder.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
 def attribute_sizes(path: Path) -> dict[str, int]:
     """Bytes of each attribute of a splat file; empty where they cannot be told apart."""
     form = format_of(path)

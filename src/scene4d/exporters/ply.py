@@ -43,6 +43,11 @@ def property_names(num_rest: int) -> list[str]:
     ]
 
 
+def splat_bytes(sh_degree: int) -> int:
+    """Bytes of a Gaussian in a file that :func:`write_ply` writes."""
+    return 4 * len(property_names(3 * ((sh_degree + 1) ** 2 - 1)))
+
+
 def write_ply(path: Path, cloud: SplatCloud) -> None:
     """Writes ``cloud`` to ``path``, atomically. Raises :class:`DataError` on NaN or infinity."""
     cloud = packing.checked(cloud, path)

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from scene4d.data.scene import Scene, ViewSource
-from scene4d.errors import UsageError
+from scene4d.errors import DataError, UsageError
 from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.exporters import bundle
+from scene4d.exporters.formats import file_bytes, format_of, is_splats, read_splats
+from scene4d.exporters.ply import splat_bytes, write_ply
 from scene4d.exporters.s4d import read_s4d
 from scene4d.exporters.source import ExportSource, splats_of
 from scene4d.representations.base import Representation
 from scene4d.representations.lpgs.method import LpgsMethod
 from scene4d.representations.lpgs.seeds import container_bytes
+from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.teachers import Teacher, load_teacher
 from scene4d.training.train import load_capture, start, with_teachers_capture
+from scene4d.training.trainer import Interrupted
 
 ROUNDS = 3
 """Trainings spent on finding the size at which a given loss is reached."""
@@ -32,7 +38,6 @@ _FIRST_SHARE = 1 / 60
 """Size of the first round, as a share of the uncompressed PLY."""
 _DB_PER_HALVING = 0.8
 """What halving the size costs, until two rounds have been measured."""
-_PLY_BYTES = 236
 _log = logging.getLogger("scene4d")
 
 
@@ -51,6 +56,8 @@ class Compressed:
     against: str
     """What the pictures were compared with."""
     seconds: float
+    before: str = ""
+    """The size of what it was made from, for people: of the file itself, and as a plain PLY."""
 
     @property
     def drop(self) -> float:
@@ -65,12 +72,14 @@ def compress(
     method: LpgsMethod,
     options: TrainOptions,
     target_psnr_drop: float | None = None,
+    drop_invalid: bool = False,
 ) -> Compressed:
     """Trains on ``source`` (a run or a splat file) and writes the bundle ``output``.
 
     With ``target_psnr_drop`` the time is divided among :data:`ROUNDS` trainings that look for the
-    smallest size which loses no more dB. Raises :class:`UsageError` when both targets are given or
-    the size cannot be met.
+    smallest size which loses no more dB. ``drop_invalid``: a file's splats that nothing can draw
+    are left out first. Raises :class:`UsageError` when both targets are given or the size cannot be
+    met.
     """
     if method.target_mb is not None and target_psnr_drop is not None:
         raise UsageError("--target-mb and --target-psnr-drop exclude each other")
@@ -80,13 +89,57 @@ def compress(
         raise UsageError("is a folder; bundles are written as files", where=output)
     if target_psnr_drop is not None and not math.isfinite(target_psnr_drop):
         raise UsageError(f"--target-psnr-drop must be a number of dB, got {target_psnr_drop}")
-    teacher = load_teacher(source)
-    options = with_teachers_capture(replace(options, teacher=source), teacher)
-    with tempfile.TemporaryDirectory(prefix="scene4d-compress-") as scratch:
-        options = replace(options, output_dir=Path(scratch), evaluate=False)
+    with _scratch() as scratch:
+        if drop_invalid and is_splats(source):
+            cleaned = scratch / f"{source.stem}.ply"
+            write_ply(cleaned, read_splats(source, drop_invalid=True))
+            source = cleaned
+        teacher = load_teacher(source)
+        _require_splats(teacher)
+        options = with_teachers_capture(replace(options, teacher=source), teacher)
+        options = replace(options, output_dir=scratch, evaluate=False)
         if target_psnr_drop is None:
             return _one(teacher, output, method, options)
         return _at_drop(teacher, output, method, options, target_psnr_drop)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the training's run, which goes again; an interrupted training is kept, as its
+    message says how to go on with it."""
+    folder = Path(tempfile.mkdtemp(prefix="scene4d-compress-"))
+    try:
+        yield folder
+    except Interrupted:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_splats(teacher: Teacher) -> None:
+    splats = teacher.representation.as_splats()
+    if splats is not None and not int(splats.describe()["num_gaussians"]):
+        raise DataError(
+            "holds no splats, so there is nothing to compress",
+            where=teacher.path,
+            fix="give a scene with content",
+        )
+
+
+def _before(teacher: Teacher) -> tuple[int, str]:
+    """How many splats the original has, and its size for people."""
+    splats = teacher.representation.as_splats()
+    if not isinstance(splats, GaussianSplats):
+        return 0, "not made of splats"
+    count, degree = int(splats.describe()["num_gaussians"]), splats.active_sh_degree
+    as_ply = f"{count * splat_bytes(degree) / 1e6:.3g} MB as PLY of degree {degree}"
+    if not is_splats(teacher.path) or format_of(teacher.path).name == "ply":
+        return count, as_ply
+    size, name = file_bytes(teacher.path), format_of(teacher.path).name
+    return count, f"{size / 1e6:.3g} MB as {name}, {as_ply}"
 
 
 def _at_drop(
@@ -101,8 +154,10 @@ def _at_drop(
     minutes = options.max_minutes
     options = replace(options, max_minutes=None if minutes is None else minutes / ROUNDS)
     splats = teacher.representation.as_splats()
-    count = 0 if splats is None else int(splats.describe()["num_gaussians"])
-    size = max(1.5 * container_bytes(scene), _FIRST_SHARE * _PLY_BYTES * count) / 1e6
+    plain = 0
+    if isinstance(splats, GaussianSplats):
+        plain = splats.num_gaussians * splat_bytes(splats.active_sh_degree)
+    size = max(1.5 * container_bytes(scene), _FIRST_SHARE * plain) / 1e6
     tried: list[Compressed] = []
     for number in range(ROUNDS):
         path = output.with_name(f".{output.stem}.{number}.s4d")
@@ -148,7 +203,7 @@ def _one(
     method: LpgsMethod,
     options: TrainOptions,
 ) -> Compressed:
-    folder = start(method, options)
+    folder = start(method, options, announce=False)
     run = load_run(folder)
     source = ExportSource(
         path=run.path,
@@ -167,13 +222,14 @@ def _one(
         cameras=(),
         source_from_scene=torch.eye(4),
     )
-    original = before.as_splats()
+    count, size = _before(teacher)
     return Compressed(
         path=output,
         size_mb=output.stat().st_size / 1e6,
         psnr_before=mean_psnr(before, scene, images),
         psnr_after=mean_psnr(found.in_frame_of(scene), scene, images),
-        num_before=0 if original is None else int(original.describe()["num_gaussians"]),
+        num_before=count,
+        before=size,
         num_after=len(decoded),
         views=len(scene.test_indices),
         against="the original's renders" if scene.dataparser == "rendered" else "photographs",

@@ -78,10 +78,15 @@ def with_teachers_capture(options: TrainOptions, teacher: Teacher | None) -> Tra
 
 
 def start(
-    method: Method, options: TrainOptions, *, watcher_factory: WatcherFactory | None = None
+    method: Method,
+    options: TrainOptions,
+    *,
+    watcher_factory: WatcherFactory | None = None,
+    announce: bool = True,
 ) -> Path:
     """Trains ``method`` on a capture in a new run folder, and returns the folder.
 
+    ``announce``: name the folder in the log; not where it goes again.
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
     see :attr:`Method.default_teacher`.
     """
@@ -110,8 +115,9 @@ def start(
     with locked(run):
         write_config(run, method, options)
         write_scene(run, scene, images)
-        _log.info("run folder: %s", run)
-        _fit(task, run, representation, generator, watcher_factory)
+        if announce:
+            _log.info("run folder: %s", run)
+        _fit(task, run, representation, generator, watcher_factory, announce=announce)
     return run
 
 
@@ -228,6 +234,8 @@ def _fit(
     generator: torch.Generator,
     watcher_factory: WatcherFactory | None,
     resumed: tuple[Path, Checkpoint] | None = None,
+    *,
+    announce: bool = True,
 ) -> None:
     """Trains ``representation`` in ``run``, from a checkpoint on where there is one."""
     trainer = Trainer(
@@ -241,6 +249,7 @@ def _fit(
         generator=generator,
         watchers=_watchers(watcher_factory, task.scene, task.images, representation),
         teacher=_on_device(task.teacher, task.device),
+        announce=announce,
     )
     with _closing(trainer.watchers):
         if resumed is not None:

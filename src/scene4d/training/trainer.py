@@ -63,6 +63,8 @@ class Trainer:
     watchers: Sequence[Watcher] = ()
     teacher: Representation | None = None
     """In the scene's coordinates, on the device."""
+    announce: bool = True
+    """Name the run's files in the log; not where they go again."""
 
     def __post_init__(self) -> None:
         if self.representation.sampling != "images":
@@ -121,7 +123,8 @@ class Trainer:
                     self.save()
                     last_saved = time.monotonic()
             path = self.save()
-            log.event(f"checkpoint: {path}")
+            if self.announce or self.interrupted_by:
+                log.event(f"checkpoint: {path}")
         if self.interrupted_by:
             raise Interrupted(self.interrupted_by, self.run)
 

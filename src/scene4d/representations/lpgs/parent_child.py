@@ -326,8 +326,12 @@ class ParentChildSplats(Representation):
 
     @property
     def kept(self) -> Bool[Tensor, " p"]:
-        """Parents whose mask is on."""
-        return self.gaussians["keep"].detach() > 0
+        """Parents whose mask is on; the last one's stays on, as no scene can be made of none."""
+        logits = self.gaussians["keep"].detach()
+        kept = logits > 0
+        if len(logits) and not bool(kept.any()):
+            kept[logits.argmax()] = True
+        return kept
 
     @property
     def has_children(self) -> bool:
@@ -347,13 +351,14 @@ class ParentChildSplats(Representation):
         """The Gaussians of parents and children whose masks are on."""
         rows = self.kept.nonzero()[:, 0]
         base = {name: self._quantised(name).index_select(0, rows) for name in CODED}
-        keep = _switch(self.gaussians["keep"].index_select(0, rows))
+        keep = _switch(self.gaussians["keep"], self.kept).index_select(0, rows)
         means = self._rounded_means().index_select(0, rows)
         if self.network is None:
             return self._parents_alone(rows, means, base, keep)
         tokens = self.network.tokens(_own_inputs(base, self.structure), self._features(means))
         if self.has_children:
-            keep_children = _switch(self.gaussians["keep_children"].index_select(0, rows))
+            logits = self.gaussians["keep_children"].index_select(0, rows)
+            keep_children = _switch(logits, logits > 0)
             return self._families(rows, means, base, keep, keep_children, tokens)
         corrected = _add(base, self.network.corrections(tokens, child=False), self.structure)
         return self._parents_alone(rows, means, corrected, keep)
@@ -469,7 +474,7 @@ class ParentChildSplats(Representation):
 
         Bits of attributes are sampled from a part of the parents, other ones at each call.
         """
-        keep = _switch(self.gaussians["keep"])
+        keep = _switch(self.gaussians["keep"], self.kept)
         count = max(1, int((keep.detach() > 0).sum()))
         every = max(1, min(_SAMPLED_FOR_RATE, self.num_gaussians))
         rows = torch.arange(self._rate_turn % every, self.num_gaussians, every)
@@ -579,7 +584,7 @@ def _as_gaussians(
         # A mask multiplies the opacity; on, it is exactly 1 and only passes its gradient.
         "alphas": attributes["opacities"][:, 0].sigmoid() * keep,
         "sh0": attributes["sh0"][:, None],
-        "shN": attributes["shN"].reshape(len(means), -1, 3),
+        "shN": attributes["shN"].unflatten(1, (-1, 3)),
     }
 
 
@@ -599,10 +604,10 @@ def _turned(offsets: Tensor, base: Mapping[str, Tensor]) -> Tensor:
     return local + twice * (cross + torch.linalg.cross(v, cross))
 
 
-def _switch(logits: Tensor) -> Tensor:
-    """1 where a logit is positive, otherwise 0; gradients as of the sigmoid."""
+def _switch(logits: Tensor, on: Tensor) -> Tensor:
+    """1 where a mask is ``on``, otherwise 0; gradients as of the logits' sigmoid."""
     soft = logits.sigmoid()
-    return soft + ((logits > 0).float() - soft).detach()
+    return soft + (on.float() - soft).detach()
 
 
 def _add(

@@ -1,5 +1,5 @@
 import { SceneError } from "./errors";
-import type { PlyElement } from "./ply-header";
+import { type PlyElement, type PlyFile, saysAntialiased } from "./ply-header";
 import {
   allocateSplats,
   coefficients,
@@ -14,13 +14,14 @@ const SHARED = 256;
 const HIGHER: Record<number, number> = { 0: 0, 9: 1, 24: 2, 45: 3 };
 
 /** PlayCanvas' compressed PLY: 16 bytes a splat, ranges per 256, harmonics as bytes. */
-export function openCompressedPly(bytes: Uint8Array, elements: readonly PlyElement[]): SplatSource {
-  const find = (name: string) => elements.find((e) => e.name === name);
+export function openCompressedPly(bytes: Uint8Array, file: PlyFile): SplatSource {
+  const find = (name: string) => file.elements.find((e) => e.name === name);
   const vertex = find("vertex")!;
   const chunk = find("chunk");
   const sh = find("sh");
   const names = vertex.properties.map((p) => p.name).join(" ");
-  const known = names === "packed_position packed_rotation packed_scale packed_color";
+  const known =
+    names === "packed_position packed_rotation packed_scale packed_color" && file.littleEndian;
   if (!known || vertex.stride !== 16 || !chunk) {
     throw new SceneError("format", "compressed PLY", `unknown properties: ${names}`);
   }
@@ -34,10 +35,11 @@ export function openCompressedPly(bytes: Uint8Array, elements: readonly PlyEleme
   ) {
     throw new SceneError("format", "compressed PLY", "unknown layout of harmonics");
   }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const { view } = file;
   return {
     count: vertex.count,
     degree,
+    antialiased: saysAntialiased(file.comments) === true,
     read: (rows, wanted) => {
       const out = allocateSplats(rows.length, Math.min(degree, wanted));
       for (let i = 0; i < rows.length; i++) {

@@ -1,5 +1,6 @@
 import { SceneError } from "./errors";
 import { rotateHarmonics } from "./harmonics";
+import { quatOf, quatProduct } from "./rotation";
 import { allocateSplats, coefficients, type SplatData, type SplatSource, setQuat } from "./splats";
 
 const NAME = "KHR_gaussian_splatting";
@@ -276,46 +277,9 @@ function readRows(parts: Part[], starts: number[], rows: Uint32Array, degree: nu
       number,
       number,
     ];
-    const [qw, qx, qy, qz] = quats[p]!;
-    setQuat(
-      out.quats,
-      i,
-      qw * w - qx * x - qy * y - qz * z,
-      qw * x + qx * w + qy * z - qz * y,
-      qw * y - qx * z + qy * w + qz * x,
-      qw * z + qx * y - qy * x + qz * w,
-    );
+    setQuat(out.quats, i, ...quatProduct(quats[p]!, [w, x, y, z]));
     for (let j = 0; j < K3; j++) out.sh[K3 * i + j] = part.sh[Math.floor(j / 3)]?.(row, j % 3) ?? 0;
     turns[p]!(out.sh, K3 * i);
   }
   return out;
-}
-
-/** wxyz of a rotation matrix, by its largest component. */
-function quatOf(m: number[]): [number, number, number, number] {
-  const [a, b, c, d, e, f, g, h, i] = m as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
-  if (a + e + i > 0) {
-    const s = 2 * Math.sqrt(1 + a + e + i);
-    return [s / 4, (h - f) / s, (c - g) / s, (d - b) / s];
-  }
-  if (a >= e && a >= i) {
-    const s = 2 * Math.sqrt(1 + a - e - i);
-    return [(h - f) / s, s / 4, (b + d) / s, (c + g) / s];
-  }
-  if (e >= i) {
-    const s = 2 * Math.sqrt(1 + e - a - i);
-    return [(c - g) / s, (b + d) / s, s / 4, (f + h) / s];
-  }
-  const s = 2 * Math.sqrt(1 + i - a - e);
-  return [(d - b) / s, (c + g) / s, (f + h) / s, s / 4];
 }

@@ -9,6 +9,7 @@ import type { OpenRequest } from "./protocol";
 import { MemorySource, type Progress, RemoteFile } from "./remote";
 import { guardTotal, type Sink } from "./sink";
 import { type MemberReader, openSog, type PictureDecoder } from "./sog";
+import { openSplat } from "./splat";
 import { CHUNK_SPLATS, type SplatSource } from "./splats";
 import { openSpz } from "./spz";
 
@@ -48,7 +49,9 @@ async function openSource(
   if (start.trimStart().startsWith("{") && url) {
     return openSog(bytes, decodePicture, filesBeside(url, bytes.length, progress));
   }
-  throw new SceneError("format", name, "not PLY, SPZ, SOG, GLB or .s4d");
+  // no first bytes tell it: its name does
+  if (/\.splat($|[?#])/i.test(name)) return openSplat(bytes);
+  throw new SceneError("format", name, "not PLY, SPZ, SOG, GLB, .splat or .s4d");
 }
 
 /** Files beside the one at `url`, which has `first` bytes; `progress` is told of all together. */

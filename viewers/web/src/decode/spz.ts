@@ -1,5 +1,7 @@
 import { decompress as zstd } from "fzstd";
 import { SceneError } from "./errors";
+import { rotateHarmonics } from "./harmonics";
+import { determinant, quatOf, quatProduct } from "./rotation";
 import {
   allocateSplats,
   coefficients,
@@ -21,6 +23,19 @@ const MOST_DEFLATED = 1032;
 const FLIP = [1, -1, -1];
 /** Signs of the harmonics under that half turn about x, without the constant one. */
 const FLIP_SH = [-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1];
+/** The record of Adobe's coordinate system: the axes of a file that are not right-up-back. */
+const COORDINATES = 0xadbe0003;
+/** By its number: where x, y and z point, left or right, up or down, front or back. */
+const SYSTEMS = "RUB LDB RDB LUB RUB LDF RDF LUF RUF LBD RBD LBU RBU LFD RFD LFU RFU".split(" ");
+/** In the PLY's axes. */
+const POINTING: Record<string, readonly number[]> = {
+  R: [1, 0, 0],
+  L: [-1, 0, 0],
+  D: [0, 1, 0],
+  U: [0, -1, 0],
+  F: [0, 0, 1],
+  B: [0, 0, -1],
+};
 
 interface Header {
   version: number;
@@ -44,13 +59,74 @@ export async function openSpz(bytes: Uint8Array<ArrayBuffer>): Promise<SplatSour
     throw new SceneError("version", "SPZ", `version ${header.version}`);
   }
   const streams = zipped ? splitStreams(body, header) : unpackStreams(body, header);
+  const system = SYSTEMS[systemOf(recordsOf(body, header))]!;
+  const turn = system === "RUB" ? undefined : turnFrom(system);
   const degree = Math.min(3, header.degree);
   return {
     count: header.count,
     degree,
     unpacked,
     antialiased: (header.flags & ANTIALIASED) !== 0,
-    read: (rows, wanted) => readRows(header, streams, rows, Math.min(degree, wanted)),
+    read: (rows, wanted) => {
+      const data = readRows(header, streams, rows, Math.min(degree, wanted));
+      turn?.(data);
+      return data;
+    },
+  };
+}
+
+/** Extension records: behind the attributes of versions 2 and 3, before the table in version 4. */
+function recordsOf(body: Uint8Array, header: Header): Uint8Array {
+  if (!(header.flags & EXTENSIONS)) return new Uint8Array(0);
+  if (header.version < 4) return body.subarray(HEADER_BYTES + unpackedBytes(header));
+  const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
+  return body.subarray(2 * HEADER_BYTES, view.getUint32(16, true));
+}
+
+/** The number of the axes that records name, 0 where none does; others are passed over. */
+function systemOf(records: Uint8Array): number {
+  const view = new DataView(records.buffer, records.byteOffset, records.byteLength);
+  for (let at = 0; at + 8 <= records.length; ) {
+    const size = view.getUint32(at + 4, true);
+    const end = at + 8 + size;
+    if (end > records.length) break; // the first builds wrote records without their length
+    if (view.getUint32(at, true) === COORDINATES) {
+      const number = size === 4 ? view.getUint32(at + 8, true) : SYSTEMS.length;
+      if (number >= SYSTEMS.length) throw damaged(`coordinate system ${number}`);
+      return number;
+    }
+    at = end;
+  }
+  return 0;
+}
+
+/** Turns splats that were read as right-up-back into what `system` says they are, in place. */
+function turnFrom(system: string): (data: SplatData) => void {
+  const own = [...system].map((axis) => POINTING[axis]!);
+  // own axes as columns, times the flip that reading has applied
+  const m = [0, 1, 2].flatMap((r) => [0, 1, 2].map((c) => own[c]![r]! * FLIP[c]!));
+  const mirrored = determinant(m) < 0;
+  // A mirror is one through the origin, which turns no splat, and a turn.
+  const turn = mirrored ? m.map((v) => -v) : m;
+  const quat = quatOf(turn);
+  return (data) => {
+    const K3 = 3 * coefficients(data.degree);
+    const harmonics = rotateHarmonics(turn, data.degree);
+    for (let i = 0; i < data.count; i++) {
+      const at = data.means.slice(3 * i, 3 * i + 3);
+      for (let r = 0; r < 3; r++) {
+        data.means[3 * i + r] =
+          m[3 * r]! * at[0]! + m[3 * r + 1]! * at[1]! + m[3 * r + 2]! * at[2]!;
+      }
+      const q = data.quats.subarray(4 * i, 4 * i + 4);
+      setQuat(data.quats, i, ...quatProduct(quat, q));
+      if (mirrored) {
+        for (let j = 3; j < K3; j++) {
+          if (Math.floor(Math.sqrt(Math.floor(j / 3))) % 2 === 1) data.sh[K3 * i + j]! *= -1;
+        }
+      }
+      harmonics(data.sh, K3 * i);
+    }
   };
 }
 
@@ -133,9 +209,8 @@ function sizes(h: Header): number[] {
 function splitStreams(body: Uint8Array, header: Header): Uint8Array[] {
   const wanted = sizes(header);
   const total = unpackedBytes(header);
-  const extra = header.flags & EXTENSIONS ? body.length - HEADER_BYTES - total : 0;
-  if (extra < 0 || body.length < HEADER_BYTES + total) throw damaged("cut off");
-  let at = HEADER_BYTES + extra;
+  if (body.length < HEADER_BYTES + total) throw damaged("cut off");
+  let at = HEADER_BYTES;
   return wanted.map((size) => {
     at += size;
     return body.subarray(at - size, at);
