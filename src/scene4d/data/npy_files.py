@@ -51,7 +51,8 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype, bool, int]:
         )
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size - start:
         raise DataError(
-            f"is damaged: it cannot be read as an array (of shape {shape}, more than it holds)",
+            f"is damaged: it cannot be read as an array (it declares the shape {shape}, "
+            "more than it holds)",
             where=path,
             fix=_FIX,
         )
