@@ -16,8 +16,7 @@ from scene4d.errors import UsageError
 from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.exporters import bundle
-from scene4d.exporters.s4d import read_s4d
-from scene4d.exporters.source import ExportSource, splats_of
+from scene4d.exporters.source import ExportSource
 from scene4d.representations.base import Representation
 from scene4d.representations.lpgs.method import LpgsMethod
 from scene4d.representations.lpgs.seeds import container_bytes
@@ -160,21 +159,15 @@ def _one(
     _log.info("%s", bundle.export(source, output))
     scene, images = load_capture(options, split="test", teacher=teacher)
     before = teacher.in_frame_of(scene)
-    decoded = read_s4d(output)
-    found = Teacher(
-        path=output,
-        representation=splats_of(decoded),
-        cameras=(),
-        source_from_scene=torch.eye(4),
-    )
-    original = before.as_splats()
+    found = load_teacher(output)
+    original, decoded = before.as_splats(), found.representation.as_splats()
     return Compressed(
         path=output,
         size_mb=output.stat().st_size / 1e6,
         psnr_before=mean_psnr(before, scene, images),
         psnr_after=mean_psnr(found.in_frame_of(scene), scene, images),
         num_before=0 if original is None else int(original.describe()["num_gaussians"]),
-        num_after=len(decoded),
+        num_after=0 if decoded is None else int(decoded.describe()["num_gaussians"]),
         views=len(scene.test_indices),
         against="the original's renders" if scene.dataparser == "rendered" else "photographs",
         seconds=run.elapsed_s,

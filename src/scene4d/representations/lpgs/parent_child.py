@@ -26,7 +26,7 @@ from scene4d.representations.lpgs.family_network import FamilyNetwork
 from scene4d.representations.lpgs.quantisers import Quantiser
 from scene4d.representations.lpgs.seeds import container_bytes, parents_of, structure_for
 from scene4d.representations.lpgs.structure import Structure
-from scene4d.representations.splats.gaussians import GaussianSplats, render_gaussians
+from scene4d.representations.splats.gaussians import NEAR_SHARE, GaussianSplats, render_gaussians
 
 if TYPE_CHECKING:
     from scene4d.data.scene import Scene
@@ -406,6 +406,7 @@ class ParentChildSplats(Representation):
             depth=depth,
             sh_degree=self.structure.sh_degree,
             antialiased=self.antialiased,
+            near=NEAR_SHARE * self.extent,
         )
         family = {"parent": unpacked.parent, "child": unpacked.child}
         return Render(**{**vars(render), "extras": {**render.extras, **family}})
