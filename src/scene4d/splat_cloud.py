@@ -8,13 +8,19 @@ import numpy as np
 
 from scene4d.errors import DataError
 
+_FINEST = 1e-5
+"""Of the scene's size: a hundredth of a small splat's, which is a thousandth of the scene's."""
+_ENOUGH = 100_000
+"""Quantiles over more splats than this are taken from evenly spread ones."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplatCloud:
     """N Gaussians in float32; names and meanings of the reference 3DGS file."""
 
     means: np.ndarray
-    """[N, 3] centres."""
+    """[N, 3] centres; float64 where they lie so far from the origin that float32 would move them:
+    see :func:`held`."""
     quats: np.ndarray
     """[N, 4] rotations, wxyz, of any length but 0."""
     log_scales: np.ndarray
@@ -38,7 +44,8 @@ class SplatCloud:
         }
         for name, shape in shapes.items():
             array = getattr(self, name)
-            if array.shape != shape or array.dtype != np.float32:
+            kinds = (np.float32, np.float64) if name == "means" else (np.float32,)
+            if array.shape != shape or array.dtype not in kinds:
                 raise ValueError(
                     f"{name} must be float32 {list(shape)}, got {array.dtype} {list(array.shape)}"
                 )
@@ -47,6 +54,11 @@ class SplatCloud:
 
     def __len__(self) -> int:
         return len(self.means)
+
+    @property
+    def far(self) -> bool:
+        """Whether the means need float64 where they are."""
+        return self.means.dtype == np.float64
 
     @property
     def sh_degree(self) -> int:
@@ -66,11 +78,52 @@ class SplatCloud:
         means = self.means.astype(np.float64) @ (scale * rotation).T + translation
         return replace(
             self,
-            means=means.astype(np.float32),
+            means=held(means, self.log_scales + np.log(scale)),
             quats=_compose(_quat_of(rotation), self.quats.astype(np.float64)).astype(np.float32),
             log_scales=(self.log_scales + np.log(scale)).astype(np.float32),
             sh=rotate_sh(self.sh, rotation),
         )
+
+
+def held(means: np.ndarray, log_scales: np.ndarray) -> np.ndarray:
+    """``means`` [N, 3] float64 as they are kept: in float32 where that changes nothing to see."""
+    with np.errstate(over="ignore"):
+        single = means.astype(np.float32)
+    if not np.isfinite(means).all() or np.array_equal(single, means):
+        return single
+    return means if is_far(means, log_scales) else single
+
+
+def is_far(means: np.ndarray, log_scales: np.ndarray) -> bool:
+    """Whether the scene lies so far from the origin that float32 is too coarse for its positions.
+
+    There the steps of float32 are more than a hundred thousandth of the scene's size (of the middle
+    90% of the means, or of a usual splat where that is larger).
+    """
+    if not len(means):
+        return False
+    some = slice(None, None, max(1, len(means) // _ENOUGH))
+    low, middle, high = np.quantile(means[some], (0.05, 0.5, 0.95), axis=0)
+    usual = float(np.exp(np.median(log_scales[some].max(axis=1).astype(np.float64))))
+    size = max(float((high - low).max()), usual)
+    step = float(np.abs(middle).max()) * 2.0**-23
+    return step > _FINEST * size
+
+
+def local_frame(cloud: SplatCloud) -> np.ndarray:
+    """[4, 4] float64: leads back from a frame around the content, in which it is about 1 large.
+
+    The content is the ball around the means' median that holds 80% of them; axes stay.
+    """
+    home = np.eye(4)
+    if len(cloud):
+        some = slice(None, None, max(1, len(cloud) // _ENOUGH))
+        means = cloud.means[some].astype(np.float64)
+        home[:3, 3] = np.median(means, axis=0)
+        distance = float(np.quantile(np.linalg.norm(means - home[:3, 3], axis=1), 0.8))
+        usual = float(np.exp(np.median(cloud.log_scales[some].max(axis=1).astype(np.float64))))
+        home[:3, :3] *= max(distance, 2 * usual) or 1.0
+    return home
 
 
 def split_similarity(matrix: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -88,6 +141,16 @@ def split_similarity(matrix: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]
     if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-5):
         raise DataError("the transform is not a similarity: it scales axes differently or shears")
     return scale, rotation, matrix[:3, 3]
+
+
+def inverse_similarity(matrix: np.ndarray) -> np.ndarray:
+    """[4, 4] float64 that undoes a similarity; in closed form, as elimination loses digits beside
+    an offset of millions."""
+    scale, rotation, translation = split_similarity(matrix)
+    inverse = np.eye(4)
+    inverse[:3, :3] = rotation.T / scale
+    inverse[:3, 3] = -inverse[:3, :3] @ translation
+    return inverse
 
 
 def sh_basis(directions: np.ndarray, degree: int) -> np.ndarray:

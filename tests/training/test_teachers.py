@@ -10,9 +10,9 @@ import torch
 
 from scene4d.bundle.splats import write_splats_bundle
 from scene4d.cameras.camera import Camera
+from scene4d.cameras.path_files import in_frame
 from scene4d.data.scene import Frame, Scene
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters.compare import moved_cameras
 from scene4d.exporters.ply import write_ply
 from scene4d.exporters.source import cloud_of, splats_of
 from scene4d.representations.base import Representation
@@ -199,7 +199,7 @@ def assert_lines_up(teacher, scene, camera):
     """The teacher, moved into the scene, looks from ``camera`` (of the scene) as it does itself
     from where that camera stands in its own coordinates."""
     there = torch.linalg.inv(teacher.source_from_scene.double()) @ scene.source_from_scene.double()
-    (own,) = moved_cameras([camera], there.numpy())
+    (own,) = (moved.float32() for moved in in_frame([camera], there))
     with torch.no_grad():
         got = teacher.in_frame_of(scene).render(camera).rgb
         want = teacher.representation.render(own).rgb

@@ -85,6 +85,15 @@ class Camera:
         """The same camera at another pose."""
         return replace(self, c2w=c2w)
 
+    def float32(self) -> Camera:
+        """The camera with its tensors in float32."""
+        return replace(
+            self,
+            c2w=self.c2w.float(),
+            K=self.K.float(),
+            time=None if self.time is None else self.time.float(),
+        )
+
     def to(self, device: torch.device | str) -> Camera:
         """The camera with its tensors on ``device``."""
         return replace(

@@ -51,7 +51,8 @@ def save_path(file: Path, cameras: Sequence[Camera], *, fps: float) -> None:
 
 
 def load_path(file: Path) -> CameraPath:
-    """The cameras in ``file``. Raises :class:`DataError` naming the entry that cannot be used."""
+    """The cameras in ``file``, poses in float64. Raises :class:`DataError` naming the entry that
+    cannot be used."""
     value = read_json(file)
     if not isinstance(value, dict) or not isinstance(value.get("camera_path"), list):
         raise DataError("has no list 'camera_path': not a camera path of nerfstudio", where=file)
@@ -78,14 +79,15 @@ def load_path(file: Path) -> CameraPath:
 def in_frame(cameras: Sequence[Camera], similarity: Float[Tensor, "4 4"]) -> list[Camera]:
     """The cameras in another coordinate frame: moved, turned and scaled by ``similarity``.
 
-    A scale moves the cameras' positions; their rotations stay orthonormal.
+    A scale moves the cameras' positions; their rotations stay orthonormal. Poses come in float64:
+    positions may be far from the origin.
     """
     scale = torch.linalg.det(similarity[:3, :3].double()).abs() ** (1 / 3)
     moved = []
     for camera in cameras:
         c2w = similarity.to(camera.c2w.device).double() @ camera.c2w.double()
         c2w[:3, :3] /= scale
-        moved.append(camera.with_pose(c2w.to(camera.c2w.dtype)))
+        moved.append(camera.with_pose(c2w))
     return moved
 
 
@@ -110,8 +112,8 @@ def _camera(entry: Any, width: int, height: int, where: str) -> Camera:
     if not isinstance(entry, dict):
         raise DataError("is not an object", where=where)
     matrix = _numbers(entry.get("camera_to_world"), 16, "camera_to_world", where)
-    c2w = torch.tensor(matrix).reshape(4, 4)
-    residual = float((c2w[:3, :3] @ c2w[:3, :3].T - torch.eye(3)).abs().max())
+    c2w = torch.tensor(matrix, dtype=torch.float64).reshape(4, 4)
+    residual = float((c2w[:3, :3] @ c2w[:3, :3].T - torch.eye(3).double()).abs().max())
     if residual > 1e-3 or float(torch.linalg.det(c2w[:3, :3])) < 0:
         raise DataError("camera_to_world is not a rotation and a translation", where=where)
     if "intrinsics" in entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,7 @@ import tyro
 from scene4d.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from scene4d.cameras.camera import Camera
@@ -53,21 +54,22 @@ def main(argv: list[str]) -> None:
 
     if args.views < 1 or args.size < 16:
         raise UsageError("--views must be 1 or more, --size 16 or more")
-    cloud, cameras, photos, background = _open(args)
-    print(f"{len(cloud):,} Gaussians, {len(cameras)} views", file=sys.stderr)
+    cloud, views, home = _open(args)
+    print(f"{len(cloud):,} Gaussians, {len(views.cameras)} views", file=sys.stderr)
     keep = args.output_path
     folder = tempfile.TemporaryDirectory() if keep is None else nullcontext(str(keep))
     costs = []
     with folder as name:
         for cost in compare_formats(
             cloud,
-            cameras,
+            views.cameras,
             Path(name),
             psnr,
-            photos=photos,
-            background=background,
+            photos=views.photos,
+            background=views.background,
             names=args.formats or None,
             device=choose_device(args.device),
+            source_from_scene=home,
         ):
             costs.append(cost)
             print(f"{cost.name}: {cost.bytes:,} bytes", file=sys.stderr)
@@ -78,12 +80,21 @@ def main(argv: list[str]) -> None:
         print(keep / "index.html", file=sys.stderr)
 
 
-def _open(
-    args: BenchmarkFormatsArgs,
-) -> tuple[SplatCloud, list[Camera], list[Photo], torch.Tensor | None]:
-    """The splats and views in the capture's own coordinates, photographs, and the background."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Views:
+    """Cameras in scene coordinates, and what was photographed from them."""
+
+    cameras: list[Camera]
+    photos: list[Photo] = field(default_factory=list)
+    background: torch.Tensor | None = None
+
+
+def _open(args: BenchmarkFormatsArgs) -> tuple[SplatCloud, _Views, np.ndarray]:
+    """The splats in the capture's own coordinates; views of them in scene coordinates, and the way
+    back from these."""
     from scene4d.cli.export import open_source
     from scene4d.exporters.compare import cameras_around
+    from scene4d.splat_cloud import inverse_similarity, local_frame
     from scene4d.training.options import TrainOptions
 
     source = open_source(args.scene, device="cpu")
@@ -96,17 +107,18 @@ def _open(
 
         options = load_run(args.scene, device="cpu").options
     if options is None:
-        return cloud, cameras_around(cloud, count=args.views, size=args.size), [], None
-    cameras, photos, background = _held_out(options, args.views)
-    return cloud, cameras, photos, background
+        home = local_frame(cloud)
+        local = cloud.transformed(inverse_similarity(home))
+        return cloud, _Views(cameras=cameras_around(local, count=args.views, size=args.size)), home
+    return cloud, *_held_out(options, args.views)
 
 
-def _held_out(options, limit: int) -> tuple[list[Camera], list[Photo], torch.Tensor | None]:
+def _held_out(options, limit: int) -> tuple[_Views, np.ndarray]:
     import torch
 
     from scene4d.errors import DataError
     from scene4d.evaluation.protocol import composited
-    from scene4d.exporters.compare import Photo, moved_cameras
+    from scene4d.exporters.compare import Photo
     from scene4d.training.train import load_capture
 
     scene, images = load_capture(options, split="test")
@@ -117,5 +129,6 @@ def _held_out(options, limit: int) -> tuple[list[Camera], list[Photo], torch.Ten
     background = None if scene.background is None else torch.tensor(scene.background)
     behind = torch.zeros(3) if background is None else background
     photos = [Photo(rgb=composited(view, behind), mask=view.mask) for view in views]
-    cameras = moved_cameras([view.camera for view in views], scene.source_from_scene.numpy())
-    return cameras, photos, background
+    cameras = [view.camera for view in views]
+    home = scene.source_from_scene.double().numpy()
+    return _Views(cameras=cameras, photos=photos, background=background), home

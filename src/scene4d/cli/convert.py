@@ -11,6 +11,7 @@ import tyro
 
 from scene4d.errors import UsageError
 from scene4d.exporters.edit import EditOptions
+from scene4d.exporters.placing import FrameChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,10 @@ class ConvertArgs:
     """File to write; its suffix says which format it gets. For SOG also a folder's meta.json."""
     drop_invalid: bool = False
     """Leave out splats whose values are not finite or whose rotation is 0; says how many."""
+    frame: FrameChoice = "auto"
+    """source: the coordinates of what was read; local: moved to the origin, with the offset in
+    FILE.frame.json; auto: source wherever the format holds it (float32 does not, far from the
+    origin), otherwise local."""
     edit: Annotated[EditOptions, tyro.conf.arg(name="")] = field(default_factory=EditOptions)
 
 
@@ -57,7 +62,7 @@ def main(argv: list[str]) -> None:
     turned = "" if read_as.axes == "as they are" else f"; axes on reading undone: {read_as.axes}"
     print(f"read {len(cloud):,} Gaussians as {read_as.name}{turned}", file=sys.stderr)
     cloud = edited(cloud, args.edit)
-    write_splats(args.output_path, cloud)
+    write_splats(args.output_path, cloud, frame=args.frame)
     told = describe_written(args.output_path, cloud, write_as)
     print(f"wrote {write_as.name}: {told}", file=sys.stderr)
     print(args.output_path)

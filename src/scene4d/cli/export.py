@@ -6,12 +6,13 @@ import importlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from scene4d.errors import DataError
 from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions
+from scene4d.exporters.placing import FrameChoice
 
 if TYPE_CHECKING:
     from scene4d.exporters.source import ExportSource
@@ -35,6 +36,8 @@ FORMATS: dict[str, str] = {
 """Format -> module:function, called with (ExportSource, output path, options). The options are the
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
 
+_FRAMED = {"ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb"}
+"""Formats whose coordinates can be chosen; a bundle keeps the way back in its manifest."""
 _RENDERED = {"mesh"}
 """Formats that are made from renders; the others only read parameters."""
 
@@ -72,6 +75,10 @@ class ExportArgs:
     complete."""
     drop_invalid: bool = False
     """Leave out splats whose values are not finite or whose rotation is 0; says how many."""
+    frame: FrameChoice = "auto"
+    """Of splat files and meshes. source: the input's own coordinates; local: its axes and unit,
+    moved to the origin, with the offset in FILE.frame.json; auto: source wherever the format holds
+    it (float32 does not, far from the origin), otherwise local."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where renders for a mesh are made."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
@@ -87,7 +94,13 @@ def main(argv: list[str]) -> None:
         used = args.format == name or (name, args.format) == ("bundle", "player")
         if not used and getattr(args, name) != defaults:
             print(f"warning: the options for {name} are ignored by {args.format}", file=sys.stderr)
-    more = {"target_mb": args.bundle.target_mb} if args.format == "player" else {}
+    more: dict[str, Any] = {}
+    if args.format == "player":
+        more = {"target_mb": args.bundle.target_mb}
+    elif args.format in _FRAMED:
+        more = {"frame": args.frame}
+    elif args.frame != "auto":
+        print(f"warning: --frame is not used by {args.format}", file=sys.stderr)
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
     described = export(
@@ -106,7 +119,7 @@ def main(argv: list[str]) -> None:
 
 def open_source(path: Path, *, device: str = "auto", drop_invalid: bool = False) -> ExportSource:
     """The run or splat file at ``path``; ``drop_invalid``: without splats that nothing can draw."""
-    from scene4d.exporters.source import ExportSource
+    from scene4d.exporters.source import ExportSource, source_of_file
 
     if not path.exists():
         raise DataError("not found", where=path)
@@ -115,9 +128,7 @@ def open_source(path: Path, *, device: str = "auto", drop_invalid: bool = False)
     if is_splats(path):
         from scene4d.exporters.budgets import field_of
 
-        return field_of(path) or ExportSource(
-            path=path, splats=read_splats(path, drop_invalid=drop_invalid)
-        )
+        return field_of(path) or source_of_file(path, read_splats(path, drop_invalid=drop_invalid))
     from scene4d.training.device import choose_device
     from scene4d.training.run import load_run
 

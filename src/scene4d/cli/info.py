@@ -250,9 +250,9 @@ def summarise_capture(path: Path) -> dict[str, Any]:
     """A capture's images, sizes, split and points. Reads the images' headers only."""
     from collections import Counter
 
-    from scene4d.data.load import load_scene
+    from scene4d.data.load import read_scene
 
-    scene = load_scene(path)
+    scene = read_scene(path)
     cameras = [frame.camera for frame in scene.frames]
     sizes = Counter(f"{camera.width}x{camera.height}" for camera in cameras)
     lenses = Counter(c.distortion.model if c.distortion else "none" for c in cameras)

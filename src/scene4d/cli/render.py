@@ -142,6 +142,7 @@ def choose_cameras(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], list
     """The cameras to render, a name for each, and the frames per second."""
     from scene4d.cameras import paths
     from scene4d.cameras.path_files import in_frame, load_path, save_path
+    from scene4d.data.frame import inverted
 
     fps = args.fps or DEFAULT_FPS
     if args.cameras == "dataset":
@@ -153,7 +154,7 @@ def choose_cameras(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], list
         assert args.path_file is not None
         loaded = load_path(args.path_file)
         cameras, fps = (
-            in_frame(loaded.cameras, to_source.double().inverse()),
+            [c.float32() for c in in_frame(loaded.cameras, inverted(to_source))],
             args.fps or loaded.fps,
         )
     elif args.cameras == "spiral":
@@ -165,7 +166,7 @@ def choose_cameras(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], list
             given, num_frames=count, smoothing=args.smoothing, loop=args.loop, order=args.order
         )
     if args.save_path is not None and args.cameras != "path":
-        save_path(args.save_path, in_frame(cameras, to_source.double()), fps=fps)
+        save_path(args.save_path, in_frame(cameras, to_source), fps=fps)
     names = [f"{index:05d}.png" for index in range(len(cameras))]
     return _downscaled(cameras, args.downscale_factor), names, fps
 

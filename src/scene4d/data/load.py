@@ -21,8 +21,23 @@ _ASPECT_TOLERANCE = 0.01
 
 
 def load_scene(path: Path, options: SceneOptions | None = None) -> Scene:
-    """The capture at ``path`` (a folder or a transforms.json), read and checked.
+    """:func:`read_scene` in float32: still in the capture's own frame, for captures near their
+    origin and not to train on."""
+    scene = read_scene(path, options)
+    points = scene.points
+    return replace(
+        scene,
+        frames=[replace(frame, camera=frame.camera.float32()) for frame in scene.frames],
+        points=None if points is None else replace(points, xyz=points.xyz.float()),
+        source_from_scene=scene.source_from_scene.float(),
+    )
 
+
+def read_scene(path: Path, options: SceneOptions | None = None) -> Scene:
+    """The capture at ``path`` (a folder or a transforms.json), read and checked, in its own frame.
+
+    Poses and points are float64: they may be far from the origin, or in any unit of length; see
+    :func:`scene4d.data.frame.in_working_frame` for what is trained and rendered.
     Every image's header is looked at; pixels are decoded by :class:`ImageCache`. Raises
     :class:`DataError` naming the file or frame, and :class:`UsageError` on impossible options.
     """

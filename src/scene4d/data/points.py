@@ -81,12 +81,12 @@ def read_points(path: Path) -> Points:
 
 
 def clean_points(xyz: np.ndarray, rgb: np.ndarray, where: object) -> Points:
-    """Points without the non-finite ones; DataError when none is left."""
+    """Points without the non-finite ones, in float64; DataError when none is left."""
     good = np.isfinite(xyz).all(axis=1)
     if not good.any():
         raise DataError("holds no finite points", where=where)
     return Points(
-        xyz=torch.from_numpy(np.array(xyz[good], dtype=np.float32)),
+        xyz=torch.from_numpy(np.array(xyz[good], dtype=np.float64)),
         rgb=torch.from_numpy(np.array(rgb[good], dtype=np.uint8)),
     )
 

@@ -19,7 +19,7 @@ class Points:
     """Coloured 3D points, from structure from motion or fused depth."""
 
     xyz: Float[Tensor, "num_points 3"]
-    """World coordinates, scene units."""
+    """World coordinates, scene units; float64 in a capture's own frame."""
     rgb: UInt8[Tensor, "num_points 3"]
 
 
@@ -88,8 +88,10 @@ class Scene:
     """The colour that images with alpha are composited on for evaluation; None: opaque images."""
     bounds: tuple[float, float] | None = None
     """Near and far in scene units, where the capture states them."""
-    source_from_scene: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
-    """The similarity that maps scene coordinates back to the input's own frame."""
+    source_from_scene: Float[Tensor, "4 4"] = field(
+        default_factory=lambda: torch.eye(4, dtype=torch.float64)
+    )
+    """The similarity that maps scene coordinates back to the input's own frame; float64."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     pictures: ViewSource | None = field(default=None, repr=False, compare=False)
     """The decoded pictures of the frames as they are here; None: as their files hold them."""

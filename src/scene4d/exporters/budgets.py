@@ -18,10 +18,10 @@ from scene4d.exporters.formats import format_by_content
 from scene4d.exporters.light_slab import read_light_slabs
 from scene4d.exporters.options import TARGETS, BundleOptions, TargetBudget
 from scene4d.exporters.packing import taken
-from scene4d.exporters.source import ExportSource, cloud_of, splats_of
+from scene4d.exporters.source import ExportSource, splats_of
 from scene4d.files import atomic_path
 from scene4d.representations.light_slabs.light_slabs import LightSlabs
-from scene4d.splat_cloud import SplatCloud
+from scene4d.splat_cloud import inverse_similarity
 
 COARSEST = 1.5
 """A bundle up to so many times too large gets coarser steps; beyond that it loses splats first,
@@ -112,7 +112,7 @@ def field_of(path: Path) -> ExportSource | None:
         path=path,
         representation=read_light_slabs(path),
         cameras=_cameras(bundle),
-        source_from_scene=torch.tensor(bundle.manifest["transform"], dtype=torch.float32),
+        source_from_scene=torch.tensor(bundle.manifest["transform"], dtype=torch.float64),
     )
 
 
@@ -158,20 +158,14 @@ def _fits(counted: tuple[int, int], budget: TargetBudget) -> bool:
     return counted[0] <= budget.splats and counted[1] <= budget.sh_degree
 
 
-def _cloud(source: ExportSource) -> SplatCloud:
-    """The splats that a player would draw, in the source's own coordinates."""
-    splats = None if source.representation is None else source.representation.as_splats()
-    return source.cloud() if splats is None else cloud_of(splats)  # type: ignore[arg-type]
-
-
 def _counted(source: ExportSource) -> tuple[int, int]:
-    cloud = _cloud(source)
+    cloud = source.scene_cloud()
     return len(cloud), cloud.sh_degree
 
 
 def _cut(source: ExportSource, splats: int, sh_degree: int) -> ExportSource:
     """``source`` as plain splats without the least important ones; itself where nothing is cut."""
-    cloud = _cloud(source)
+    cloud = source.scene_cloud()
     if len(cloud) <= splats and cloud.sh_degree <= sh_degree:
         return source
     if len(cloud) > splats:
@@ -205,13 +199,13 @@ def _from_bundle(source: ExportSource, bundle: Bundle) -> ExportSource:
     manifest = bundle.manifest
     home = np.array(manifest["transform"], dtype=np.float64)
     assert source.splats is not None, f"{MANIFEST} was read as splats"
-    cloud = source.splats.transformed(np.linalg.inv(home))
+    cloud = source.cloud().transformed(inverse_similarity(home))
     return replace(
         source,
         splats=None,
         representation=splats_of(cloud),
         cameras=_cameras(bundle),
-        source_from_scene=torch.from_numpy(home).float(),
+        source_from_scene=torch.from_numpy(home),
     )
 
 

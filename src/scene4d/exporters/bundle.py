@@ -98,7 +98,7 @@ def bundled(source: ExportSource) -> Bundled:
     for representation, encoder in ENCODERS.items():
         if isinstance(source.representation, representation):
             return encoder(source)
-    cloud = _scene_cloud(source)
+    cloud = source.scene_cloud()
     return Bundled(kind=SPLATS, encode=_splats_encoder(cloud), info=scene_info(source, cloud))
 
 
@@ -174,12 +174,6 @@ def _sized(kind: str, coded: Coded, info: SceneInfo, factor: float) -> Landed:
     return Landed(coded=coded, size=len(bundle_writer(kind, coded, info).to_bytes()), factor=factor)
 
 
-def _scene_cloud(source: ExportSource) -> SplatCloud:
-    """The splats in scene coordinates; the bundle's transform leads to the input's frame."""
-    splats = None if source.representation is None else source.representation.as_splats()
-    return source.cloud() if splats is None else cloud_of(splats)  # type: ignore[arg-type]
-
-
 def _splats_encoder(cloud: SplatCloud) -> Callable[[float], Coded]:
     base = SplatQuantisation()
 
@@ -242,11 +236,14 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
         info = replace(info, cameras=(facing, *_kept(source, views)[1:]))
     elif views:
         info = replace(info, cameras=views)
-    home = _rows(source.source_from_scene) if source.splats is None else info.transform
     scene = source.representation
     if scene is None:
         scene = splats_of(cloud)
-    return replace(info, transform=home, poster=poster(scene, _camera(info.cameras[0])))
+    return replace(
+        info,
+        transform=_rows(source.source_from_scene),
+        poster=poster(scene, _camera(info.cameras[0])),
+    )
 
 
 def field_info(source: ExportSource, low: np.ndarray, high: np.ndarray) -> SceneInfo:

@@ -23,7 +23,7 @@ from scene4d.errors import DataError
 from scene4d.exporters import packing
 from scene4d.exporters.formats import FORMATS, format_named, read_splats, write_splats
 from scene4d.exporters.source import splats_of
-from scene4d.splat_cloud import SplatCloud, split_similarity
+from scene4d.splat_cloud import SplatCloud, inverse_similarity
 
 Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(picture, target, mask or None) -> one figure; larger is better."""
@@ -55,28 +55,16 @@ class FormatCost:
     """dB that the original's figure against the photographs is higher."""
 
 
-def moved_cameras(cameras: Sequence[Camera], similarity: np.ndarray) -> list[Camera]:
-    """The cameras after ``similarity`` [4, 4]: they see the moved scene as before."""
-    scale, rotation, translation = split_similarity(similarity)
-    turn, shift = torch.from_numpy(rotation), torch.from_numpy(np.asarray(translation))
-    moved = []
-    for camera in cameras:
-        pose = camera.c2w.double().clone()
-        pose[:3, :3] = turn @ pose[:3, :3]
-        pose[:3, 3] = scale * (turn @ camera.c2w[:3, 3].double()) + shift
-        moved.append(camera.with_pose(pose.to(camera.c2w.dtype)))
-    return moved
-
-
 def cameras_around(cloud: SplatCloud, *, count: int = 8, size: int = 512) -> list[Camera]:
-    """Cameras on a circle around the splats that show; see :func:`circle_around`."""
+    """Cameras on a circle around the splats that show, which lie near the origin; see
+    :func:`circle_around`."""
     if not len(cloud):
         raise DataError("there are no splats to look at")
     visible = packing.opacity_of(cloud.logit_opacities) > 0.1
     shown = visible if visible.any() else np.ones_like(visible)
     stds = np.exp(cloud.log_scales[shown].max(axis=1))
     return circle_around(
-        torch.from_numpy(cloud.means[shown]),
+        torch.from_numpy(cloud.means[shown].astype(np.float32)),
         count=count,
         size=size,
         least_radius=2 * float(np.median(stds)),
@@ -93,19 +81,23 @@ def compare_formats(
     background: Float[Tensor, " 3"] | None = None,
     names: Sequence[str] | None = None,
     device: torch.device | str = "cpu",
+    source_from_scene: np.ndarray | None = None,
 ) -> Iterator[FormatCost]:
     """Writes ``cloud`` to ``folder`` in every format and yields what each costs, in turn.
 
-    ``photos``: one per camera, or none. ``names``: the formats; by default all but .s4d, whose size
-    is a choice (``scene4d compress``).
+    ``cameras`` are in scene coordinates, which ``source_from_scene`` [4, 4] leads to ``cloud``'s
+    from. ``photos``: one per camera, or none. ``names``: the formats; by default all but .s4d,
+    whose size is a choice (``scene4d compress``).
     """
     if photos and len(photos) != len(cameras):
         raise ValueError(f"{len(photos)} photos for {len(cameras)} cameras")
     folder.mkdir(parents=True, exist_ok=True)
     behind = torch.zeros(3, device=device) if background is None else background.to(device)
 
+    here = inverse_similarity(np.eye(4) if source_from_scene is None else source_from_scene)
+
     def renders(splats: SplatCloud) -> list[Tensor]:
-        representation = splats_of(splats).to(device)
+        representation = splats_of(splats.transformed(here)).to(device)
         with torch.no_grad():
             return [
                 representation.render(camera.to(device), background=behind).rgb.clamp(0, 1).cpu()

@@ -31,6 +31,7 @@ from scene4d.exporters.field_models import (
     whole_module,
 )
 from scene4d.exporters.light_slab import structure_of
+from scene4d.exporters.placing import write_sidecar
 from scene4d.exporters.source import ExportSource
 from scene4d.files import atomic_folder
 from scene4d.optional import import_optional
@@ -66,6 +67,7 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
             sizes.append(sum(f.stat().st_size for f in fresh.rglob("*") if f.is_file()) / 1e6)
     step = scene.decoder.shape.upsampling
     width, height = (-(-n // step) * step for n in (width, height))
+    write_sidecar(path, source.source_from_scene.double().numpy())
     return (
         f"Core ML, ML Program, float16, {width} x {height}: coordinates to maps {sizes[0]:.2f} MB;"
         f" features to maps {sizes[1]:.2f} MB, {half}\nconverted, not run: Core ML runs on Apple's"

@@ -23,6 +23,7 @@ from scene4d.exporters.field_models import (
     whole_module,
 )
 from scene4d.exporters.light_slab import structure_of
+from scene4d.exporters.placing import write_sidecar
 from scene4d.exporters.source import ExportSource
 from scene4d.optional import import_optional
 from scene4d.representations.light_slabs.decoder import HALO
@@ -53,6 +54,7 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
     step = scene.decoder.shape.upsampling
     side, width, height = (-(-n // step) * step for n in (side, width, height))
     only = "" if scene.sheets is None else f", {width} x {height} alone"
+    write_sidecar(path, source.source_from_scene.double().numpy())
     return (
         f"ExecuTorch with XNNPACK, float32, pictures up to {side} x {side}: coordinates to maps"
         f" {sizes[0]:.2f} MB{only}; features to maps {sizes[1]:.2f} MB, {half}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scene4d.errors import DataError, UsageError
+from scene4d.exporters.placing import FrameChoice, placed, read_sidecar, write_sidecar
 from scene4d.files import open_regular
 from scene4d.splat_cloud import SplatCloud
 
@@ -34,6 +35,9 @@ class SplatFormat:
     keeps_sh: bool = True
     axes: str = "as they are"
     """What happens to the axes of a 3DGS PLY on the way into the file, undone on the way out."""
+    keeps_far: bool = False
+    """Whether positions far from the origin are held without loss: in float64, or by a transform in
+    float64."""
     keeps_antialiasing: bool = False
     """Whether the file can say that its splats were trained with antialiasing."""
     sizes: str = ""
@@ -49,6 +53,7 @@ FORMATS: tuple[SplatFormat, ...] = (
         read=_HERE + "ply:read_ply",
         write=_HERE + "ply:write_ply",
         description="the 3DGS reference's file, float32, no loss",
+        keeps_far=True,
         keeps_antialiasing=True,
     ),
     SplatFormat(
@@ -95,6 +100,7 @@ FORMATS: tuple[SplatFormat, ...] = (
         write=_HERE + "glb:write_glb",
         sizes=_HERE + "glb:sizes_glb",
         description="glTF with KHR_gaussian_splatting, float32, no loss",
+        keeps_far=True,
         axes="turned by 180 degrees about z (y up, by the specification), through the node",
     ),
     SplatFormat(
@@ -103,6 +109,7 @@ FORMATS: tuple[SplatFormat, ...] = (
         read=_HERE + "s4d:read_s4d",
         write=_HERE + "s4d:write_s4d",
         description="our bundle, as plain splats; mobile_export/SPEC.md",
+        keeps_far=True,
         keeps_antialiasing=True,
     ),
 )
@@ -171,17 +178,30 @@ def is_splats(path: Path) -> bool:
 
 
 def read_splats(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
-    """The splats of a file of any format, in the axes of the 3DGS PLY.
+    """The splats of a file of any format, in the axes of the 3DGS PLY, and in the input's frame
+    where a sidecar leads there (:mod:`scene4d.exporters.placing`).
 
     ``drop_invalid``: splats with values that are not finite are left out, and counted in the log.
     Raises :class:`Scene4dError`, without ``drop_invalid`` for such values as well.
     """
     path = Path(path)
-    return _function(format_of(path).read)(path, drop_invalid=drop_invalid)
+    cloud = _function(format_of(path).read)(path, drop_invalid=drop_invalid)
+    home = read_sidecar(path)
+    return cloud if home is None else cloud.transformed(home)
 
 
-def write_splats(path: Path, cloud: SplatCloud, *, name: str | None = None, **options: Any) -> str:
-    """Writes ``cloud`` in the format ``name``, or the suffix's; returns the format's name."""
+def write_splats(
+    path: Path,
+    cloud: SplatCloud,
+    *,
+    name: str | None = None,
+    frame: FrameChoice = "auto",
+    **options: Any,
+) -> str:
+    """Writes ``cloud`` in the format ``name``, or the suffix's; returns the format's name.
+
+    ``frame``: which coordinates the file has, see :mod:`scene4d.exporters.placing`.
+    """
     path = Path(path)
     form = format_named(name) if name else format_by_suffix(path)
     if form is None:
@@ -195,7 +215,9 @@ def write_splats(path: Path, cloud: SplatCloud, *, name: str | None = None, **op
             "%s: trained with antialiasing, which %s cannot say: viewers without it show these"
             " splats slightly thicker", path, form.name,
         )  # fmt: skip
+    cloud, home = placed(cloud, path, frame, keeps_far=form.keeps_far, what=form.name)
     _function(form.write)(path, cloud, **options)
+    write_sidecar(path, home)
     return form.name
 
 
@@ -221,7 +243,14 @@ def _all_names() -> str:
     return ", ".join(form.name for form in FORMATS)
 
 
-def _export(source: ExportSource, path: Path, options: object = None, *, name: str) -> str:
+def _export(
+    source: ExportSource,
+    path: Path,
+    options: object = None,
+    *,
+    name: str,
+    frame: FrameChoice = "auto",
+) -> str:
     """Writes the splats of ``source`` in the input's frame; returns a line that describes them."""
     del options  # there are none
     form, path = format_named(name), Path(path)
@@ -233,7 +262,7 @@ def _export(source: ExportSource, path: Path, options: object = None, *, name: s
             fix=f"name the file SOMETHING{form.suffixes[0]}",
         )
     cloud = source.cloud()
-    write_splats(path, cloud, name=name)
+    write_splats(path, cloud, name=name, frame=frame)
     return describe_written(path, cloud, form)
 
 

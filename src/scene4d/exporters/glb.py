@@ -7,8 +7,9 @@ COLOR_0, so that programs without the extension show coloured points.
 Axes: glTF has y up and a front towards +z; a 3DGS PLY is taken as right-down-front, so the scene is
 turned by 180 degrees about z, as PlayCanvas' splat-transform does. Here the *node* carries that
 rotation and the attributes stay the PLY's numbers, which the reader undoes exactly; files whose
-attributes were turned instead (splat-transform's) come out the same within float32. Nodes may turn,
-move and scale uniformly; other transforms are refused.
+attributes were turned instead (splat-transform's) come out the same within float32. A scene far
+from the origin lies near it in its attributes, and the node's translation, which is text in
+float64, holds the rest. Nodes may turn, move and scale uniformly; other transforms are refused.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import numpy as np
 
 from scene4d.errors import DataError
 from scene4d.exporters import packing
+from scene4d.exporters.placing import cloud_offset
 from scene4d.files import atomic_path
-from scene4d.splat_cloud import SplatCloud
+from scene4d.splat_cloud import SplatCloud, inverse_similarity
 
 EXTENSION = "KHR_gaussian_splatting"
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
@@ -51,8 +53,13 @@ def write_glb(path: Path, cloud: SplatCloud, *, fallback_colours: bool = True) -
     has no empty accessors), for NaN and for sizes beyond float32.
     """
     packing.require_splats(cloud, path, "glTF")
-    cloud = packing.checked(cloud, path)
+    cloud, offset = packing.checked(cloud, path), np.zeros(3)
+    if cloud.far:
+        home = cloud_offset(cloud)
+        offset, cloud = home[:3, 3], cloud.transformed(inverse_similarity(home))
     document, arrays = _document(cloud, fallback_colours, path)
+    if offset.any():
+        document["nodes"][0]["translation"] = (_PLY_FROM_GLTF[:3, :3] @ offset).tolist()
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     size = sum(array.nbytes for array in arrays)

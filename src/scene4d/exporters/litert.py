@@ -33,6 +33,7 @@ from scene4d.exporters.field_models import (
     training_size,
 )
 from scene4d.exporters.light_slab import structure_of
+from scene4d.exporters.placing import write_sidecar
 from scene4d.exporters.source import ExportSource
 from scene4d.optional import import_optional
 from scene4d.representations.light_slabs.decoder import HALO, OUTPUTS, RING
@@ -54,6 +55,7 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
     sizes = megabytes_written(
         {path: whole_model(scene, samples), half: decoder_model(scene, samples)}
     )
+    write_sidecar(path, source.source_from_scene.double().numpy())
     return (
         f"LiteRT, float32, channels last: coordinates to maps {sizes[0]:.2f} MB; features to maps"
         f" {sizes[1]:.2f} MB, {half}"

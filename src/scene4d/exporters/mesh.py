@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.data.tsdf import TsdfVolume
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
+from scene4d.exporters.mesh_files import GLTF_AXES, write_mesh
 from scene4d.exporters.options import MeshOptions
+from scene4d.exporters.placing import FrameChoice, placed_points, write_sidecar
 from scene4d.exporters.source import ExportSource
-from scene4d.files import atomic_path
 from scene4d.representations.base import Representation
 from scene4d.splat_cloud import split_similarity
 
@@ -42,12 +43,18 @@ class MeshSummary:
     num_vertices: int
     num_triangles: int
     voxel: float
-    """Scene units."""
+    """Units of the input."""
     num_dropped: int
     """Connected parts left out for being small."""
 
 
-def export(source: ExportSource, path: Path, options: MeshOptions | None = None) -> str:
+def export(
+    source: ExportSource,
+    path: Path,
+    options: MeshOptions | None = None,
+    *,
+    frame: FrameChoice = "auto",
+) -> str:
     """Writes the mesh of a trained scene in the input's frame; returns a line that describes it."""
     if source.representation is None:
         raise UsageError(
@@ -61,10 +68,13 @@ def export(source: ExportSource, path: Path, options: MeshOptions | None = None)
         path,
         options=options,
         source_from_scene=source.source_from_scene,
+        frame=frame,
     )
+    turned = f"; axes: {GLTF_AXES}" if Path(path).suffix.lower() == ".glb" else ""
     return (
         f"{found.num_vertices:,} vertices, {found.num_triangles:,} triangles,"
-        f" voxels of {found.voxel:.3g} (scene units); {found.num_dropped} small parts dropped"
+        f" voxels of {found.voxel:.3g} (input's units); {found.num_dropped} small parts dropped"
+        f"{turned}"
     )
 
 
@@ -75,14 +85,19 @@ def export_mesh(
     *,
     options: MeshOptions | None = None,
     source_from_scene: Float[Tensor, "4 4"] | None = None,
+    frame: FrameChoice = "auto",
 ) -> MeshSummary:
     """Renders depth at ``cameras`` and writes the fused surface to ``path`` (.glb, .ply, .obj).
 
-    Vertices are in the input's frame. Colours are straight (not darkened by transparency); in GLB
+    Vertices are in the input's frame, in whose units ``options`` are: exact as text or as doubles.
+    GLB is turned as splats in GLB are: y up, by a node, which also holds what is too far for
+    float32. Colours are straight (not darkened by transparency); in GLB
     they are linear, as glTF 2.0 (3.7.2.1) asks, elsewhere as in the pictures. Raises
     :class:`DataError` when no surface is seen, :class:`UsageError` for another suffix.
     """
-    options = options or MeshOptions()
+    home = np.eye(4) if source_from_scene is None else source_from_scene.double().numpy()
+    scale, rotation, translation = split_similarity(home)
+    options = _in_scene_units(options or MeshOptions(), scale)
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -102,16 +117,27 @@ def export_mesh(
     vertices, colours, triangles, dropped = largest_parts(
         vertices, colours, triangles, options.min_cluster
     )
-    if source_from_scene is not None:
-        scale, rotation, translation = split_similarity(source_from_scene.numpy())
-        vertices = vertices @ (scale * rotation).T + translation
-    _write(path, vertices, colours, triangles)
+    vertices = vertices.astype(np.float64) @ (scale * rotation).T + translation
+    vertices, moved, way_back = placed_points(
+        vertices, path, frame, moves=path.suffix.lower() == ".glb"
+    )
+    write_mesh(path, vertices, colours, triangles, moved)
+    write_sidecar(path, way_back)
     return MeshSummary(
         num_vertices=len(vertices),
         num_triangles=len(triangles),
-        voxel=volume.voxel,
+        voxel=volume.voxel * scale,
         num_dropped=dropped,
     )
+
+
+def _in_scene_units(options: MeshOptions, scale: float) -> MeshOptions:
+    """Lengths of the input's units as lengths of the scene's."""
+
+    def within(length: float | None) -> float | None:
+        return None if length is None else length / scale
+
+    return replace(options, voxel=within(options.voxel), depth_limit=within(options.depth_limit))
 
 
 def _fused(
@@ -205,21 +231,3 @@ def largest_parts(
     triangles = triangles[np.lexsort(triangles.T)]
     dropped = int(np.count_nonzero(sizes)) - int(np.count_nonzero(kept))
     return vertices[used], colours[used], triangles, dropped
-
-
-def _write(path: Path, vertices: np.ndarray, colours: np.ndarray, triangles: np.ndarray) -> None:
-    import trimesh
-
-    kind = path.suffix.lower()[1:]
-    colours = np.clip(colours, 0.0, 1.0)
-    if kind == "glb":
-        colours = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    mesh = trimesh.Trimesh(
-        vertices=vertices,
-        faces=triangles,
-        vertex_colors=np.rint(255 * colours).astype(np.uint8),
-        process=False,
-    )
-    content = mesh.export(file_type=kind)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -28,6 +28,7 @@ from scene4d.exporters.field_models import (
     table_of,
 )
 from scene4d.exporters.light_slab import structure_of
+from scene4d.exporters.placing import write_sidecar
 from scene4d.exporters.source import ExportSource
 from scene4d.optional import import_optional
 from scene4d.representations.light_slabs.decoder import HALO, OUTPUTS, RING
@@ -50,6 +51,7 @@ def export(source: ExportSource, path: Path, options: None = None) -> str:
     half = half_path(path)
     models = {path: whole_model(scene), half: decoder_model(scene)}
     sizes = megabytes_written({p: model.SerializeToString() for p, model in models.items()})
+    write_sidecar(path, source.source_from_scene.double().numpy())
     return (
         f"ONNX, opset {OPSET}, float32: coordinates to maps {sizes[0]:.2f} MB; features to maps"
         f" {sizes[1]:.2f} MB, {half}"

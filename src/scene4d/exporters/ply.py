@@ -2,7 +2,8 @@
 
 Layout of graphdeco-inria/gaussian-splatting, ``GaussianModel.save_ply``: binary little-endian
 float32 per Gaussian: x y z, nx ny nz (zero), f_dc_0..2, f_rest_* by colour channel and then
-coefficient, opacity (logit), scale_0..2 (log), rot_0..3 (wxyz).
+coefficient, opacity (logit), scale_0..2 (log), rot_0..3 (wxyz). x, y and z are float64 where they
+lie too far from the origin for float32.
 
 What other trainers' files say beyond that is understood: header comments that name the mode of
 drawing (:func:`says_antialiased`), the property filter_3D of mip-splatting, the two sizes of 2DGS.
@@ -20,7 +21,7 @@ from scene4d.errors import DataError
 from scene4d.exporters import packing
 from scene4d.files import atomic_path
 from scene4d.ply_tables import PlyHeader, read_tables
-from scene4d.splat_cloud import SplatCloud
+from scene4d.splat_cloud import SplatCloud, held
 
 ANTIALIASED = "SplatRenderMode: mip"
 """The header comment of a file whose splats were trained with antialiasing. Brush writes and reads
@@ -54,7 +55,7 @@ def write_ply(path: Path, cloud: SplatCloud) -> None:
     num_rest = 3 * (cloud.sh.shape[1] - 1)
     higher = cloud.sh[:, 1:].transpose(0, 2, 1).reshape(len(cloud), num_rest)
     columns = (
-        cloud.means,
+        cloud.means.astype(np.float32),
         np.zeros((len(cloud), 3), dtype=np.float32),
         cloud.sh[:, 0],
         higher,
@@ -66,10 +67,23 @@ def write_ply(path: Path, cloud: SplatCloud) -> None:
     header = ["ply", "format binary_little_endian 1.0"]
     header += [f"comment {ANTIALIASED}"] if cloud.antialiased else []
     header += [f"element vertex {len(cloud)}"]
-    header += [f"property float {name}" for name in property_names(num_rest)]
+    names = property_names(num_rest)
+    kinds = ["double" if cloud.far and name in ("x", "y", "z") else "float" for name in names]
+    header += [f"property {kind} {name}" for kind, name in zip(kinds, names, strict=True)]
+    if cloud.far:
+        rows = _with_means(rows, names, cloud.means)
     with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
         file.write(("\n".join([*header, "end_header"]) + "\n").encode("ascii"))
         file.write(np.ascontiguousarray(rows).data)
+
+
+def _with_means(rows: np.ndarray, names: list[str], means: np.ndarray) -> np.ndarray:
+    """``rows`` [N, properties] as a structure whose x, y and z are the float64 ``means``."""
+    kinds = ["<f8"] * 3 + ["<f4"] * (len(names) - 3)
+    table = np.empty(len(rows), dtype=list(zip(names, kinds, strict=True)))
+    for column, name in enumerate(names):
+        table[name] = means[:, column] if column < 3 else rows[:, column]
+    return table
 
 
 def read_ply(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
@@ -181,8 +195,12 @@ def _cloud_from(columns: _Columns, path: Path) -> SplatCloud:
         sizes = columns("scale_0", "scale_1")
         thickness = sizes.min(axis=1, keepdims=True) + np.float32(_FLAT)
         log_scales = np.concatenate([sizes, thickness], axis=1)
+    means = columns("x", "y", "z")
+    if any(columns.rows.dtype[name].itemsize == 8 for name in "xyz"):
+        exact = np.stack([columns.rows[name].astype(np.float64) for name in "xyz"], axis=-1)
+        means = held(exact, log_scales)
     return SplatCloud(
-        means=columns("x", "y", "z"),
+        means=means,
         quats=columns("rot_0", "rot_1", "rot_2", "rot_3"),
         log_scales=log_scales,
         logit_opacities=columns("opacity")[:, 0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from scene4d.errors import DataError
 from scene4d.exporters.packing import checked, invalid_splats
-from scene4d.splat_cloud import SplatCloud
+from scene4d.exporters.placing import cloud_offset
+from scene4d.splat_cloud import SplatCloud, inverse_similarity
 
 if TYPE_CHECKING:
     from scene4d.bundle.coding import Coded
@@ -45,8 +47,14 @@ def write_s4d(
     """Writes plain splats as a bundle of kind ``splats``; see :class:`SplatQuantisation`.
 
     ``cloud`` is in bundle coordinates, which are the capture's unless ``scene_info`` has a
-    transform.
+    transform; without one, a scene far from the origin is moved there and gets a transform.
     """
+    from scene4d.bundle.scene_info import default_info
     from scene4d.bundle.splats import write_splats_bundle
 
+    if scene_info is None and cloud.far:
+        home = cloud_offset(cloud)
+        cloud = cloud.transformed(inverse_similarity(home))
+        a, b, c, d = (tuple(row) for row in home.tolist())
+        scene_info = replace(default_info(cloud), transform=(a, b, c, d))
     return write_splats_bundle(path, cloud, settings, scene_info)

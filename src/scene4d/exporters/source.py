@@ -13,9 +13,13 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
+from scene4d.exporters.placing import cloud_offset
 from scene4d.representations.base import Representation
 from scene4d.representations.splats.gaussians import GaussianSplats
-from scene4d.splat_cloud import SplatCloud
+from scene4d.splat_cloud import SplatCloud, inverse_similarity, is_far, local_frame
+
+_EXTENTS = 5.0
+"""Of a capture around a content of size 1."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,12 +34,19 @@ class ExportSource:
     rendered: bool = False
     """Trained on renders of a teacher: nobody photographed from these cameras."""
     splats: SplatCloud | None = None
-    """Read from a file, already in the input's frame."""
-    source_from_scene: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
-    """The similarity back to the input's frame, which every exporter applies."""
+    """Read from a file, in scene coordinates: see :func:`source_of_file`."""
+    source_from_scene: Float[Tensor, "4 4"] = field(
+        default_factory=lambda: torch.eye(4, dtype=torch.float64)
+    )
+    """The similarity back to the input's frame, float64, which every exporter applies."""
 
     def cloud(self) -> SplatCloud:
         """The splats in the input's frame. Raises :class:`UsageError` when there are none."""
+        return self.scene_cloud().transformed(self.source_from_scene.double().numpy())
+
+    def scene_cloud(self) -> SplatCloud:
+        """The splats in scene coordinates, float32. Raises :class:`UsageError` when there are
+        none."""
         if self.splats is not None:
             return self.splats
         splats = None if self.representation is None else self.representation.as_splats()
@@ -46,8 +57,16 @@ class ExportSource:
                 where=self.path,
                 fix="export it as a mesh, or train the method 'splat'",
             )
-        cloud = cloud_of(splats)
-        return cloud.transformed(self.source_from_scene.numpy().astype(np.float64))
+        return cloud_of(splats)
+
+
+def source_of_file(path: Path, cloud: SplatCloud) -> ExportSource:
+    """The splats of a file; those far from the origin are moved there, with the way back."""
+    home = np.eye(4)
+    if is_far(cloud.means, cloud.log_scales):
+        home = cloud_offset(cloud)
+        cloud = cloud.transformed(inverse_similarity(home))
+    return ExportSource(path=path, splats=cloud, source_from_scene=torch.from_numpy(home))
 
 
 def cloud_of(splats: GaussianSplats) -> SplatCloud:
@@ -70,10 +89,13 @@ def cloud_of(splats: GaussianSplats) -> SplatCloud:
 
 
 def splats_of(cloud: SplatCloud) -> GaussianSplats:
-    """Gaussians that render, from plain arrays; the inverse of :func:`cloud_of`."""
+    """Gaussians that render, from plain arrays; the inverse of :func:`cloud_of`.
+
+    In float32: ``cloud`` is to lie near the origin. The near plane is a share of the content.
+    """
     return GaussianSplats(
         {
-            "means": torch.from_numpy(cloud.means.copy()),
+            "means": torch.from_numpy(cloud.means.astype(np.float32)),
             "quats": torch.from_numpy(cloud.quats.copy()),
             "scales": torch.from_numpy(cloud.log_scales.copy()),
             "opacities": torch.from_numpy(cloud.logit_opacities.copy()),
@@ -81,4 +103,5 @@ def splats_of(cloud: SplatCloud) -> GaussianSplats:
             "shN": torch.from_numpy(cloud.sh[:, 1:].copy()),
         },
         antialiased=cloud.antialiased,
+        extent=_EXTENTS * float(local_frame(cloud)[0, 0]),
     )

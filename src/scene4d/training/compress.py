@@ -20,8 +20,7 @@ from scene4d.evaluation.psnr import psnr
 from scene4d.exporters import bundle
 from scene4d.exporters.formats import file_bytes, format_of, is_splats, read_splats
 from scene4d.exporters.ply import splat_bytes, write_ply
-from scene4d.exporters.s4d import read_s4d
-from scene4d.exporters.source import ExportSource, splats_of
+from scene4d.exporters.source import ExportSource
 from scene4d.representations.base import Representation
 from scene4d.representations.lpgs.method import LpgsMethod
 from scene4d.representations.lpgs.seeds import container_bytes
@@ -215,13 +214,8 @@ def _one(
     _log.info("%s", bundle.export(source, output))
     scene, images = load_capture(options, split="test", teacher=teacher)
     before = teacher.in_frame_of(scene)
-    decoded = read_s4d(output)
-    found = Teacher(
-        path=output,
-        representation=splats_of(decoded),
-        cameras=(),
-        source_from_scene=torch.eye(4),
-    )
+    found = load_teacher(output)
+    decoded = found.representation.as_splats()
     count, size = _before(teacher)
     return Compressed(
         path=output,
@@ -230,7 +224,7 @@ def _one(
         psnr_after=mean_psnr(found.in_frame_of(scene), scene, images),
         num_before=count,
         before=size,
-        num_after=len(decoded),
+        num_after=0 if decoded is None else int(decoded.describe()["num_gaussians"]),
         views=len(scene.test_indices),
         against="the original's renders" if scene.dataparser == "rendered" else "photographs",
         seconds=run.elapsed_s,

@@ -31,7 +31,9 @@ def evaluate_run(
     run = load_run(path, device=str(torch_device))
     options = run.options if data is None else TrainOptions(**{**vars(run.options), "data": data})
     # Headers first, pixels of the test images only.
-    scene, images = load_capture(options, split="test")
+    scene, images = load_capture(
+        options, split="test", source_from_scene=run.cameras.source_from_scene
+    )
     names = {i: scene.frames[i].name for i in scene.test_indices}
     if list(names.values()) != list(run.cameras.test_names):
         raise DataError(

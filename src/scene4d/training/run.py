@@ -47,6 +47,7 @@ class RunCameras:
     test_names: list[str]
     background: Float[Tensor, " 3"] | None
     source_from_scene: Float[Tensor, "4 4"]
+    """float64"""
     bounds: tuple[float, float] | None
     split_rule: str
 
@@ -233,7 +234,7 @@ def read_cameras(run: Path) -> RunCameras:
             train_names=[e["name"] for e in table["train"]],
             test_names=[e["name"] for e in table["test"]],
             background=None if background is None else torch.tensor(background),
-            source_from_scene=torch.tensor(table["source_from_scene"]),
+            source_from_scene=torch.tensor(table["source_from_scene"], dtype=torch.float64),
             bounds=None if bounds is None else (float(bounds[0]), float(bounds[1])),
             split_rule=table["split_rule"],
         )

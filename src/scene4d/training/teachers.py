@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scene4d.cameras.camera import Camera
+from scene4d.data.frame import inverted, scale_of
 from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import DataError, UsageError
 from scene4d.evaluation.protocol import composited
@@ -21,6 +22,7 @@ from scene4d.exporters.formats import is_splats, read_splats
 from scene4d.exporters.source import cloud_of, splats_of
 from scene4d.representations.base import Representation
 from scene4d.representations.splats.gaussians import GaussianSplats
+from scene4d.splat_cloud import inverse_similarity, local_frame
 from scene4d.training.options import TrainOptions
 
 _VIEWS_TRIED = 16
@@ -53,7 +55,7 @@ class Teacher:
 
         Raises :class:`UsageError` where it would have to move and is not made of splats.
         """
-        there = torch.linalg.inv(scene.source_from_scene.double())
+        there = inverted(scene.source_from_scene)
         move = (there @ self.source_from_scene.double()).numpy()
         if np.allclose(move, np.eye(4), atol=1e-6):
             return self.representation
@@ -68,17 +70,21 @@ class Teacher:
 
 def load_teacher(path: Path, *, drop_invalid: bool = False) -> Teacher:
     """The run or splat file at ``path``. Raises :class:`DataError` when it is neither, or holds no
-    splats that can be drawn; ``drop_invalid``: a file's splats without those that cannot."""
+    splats that can be drawn; ``drop_invalid``: a file's splats without those that cannot.
+
+    A file's splats come in a frame around their content, whatever their unit and place."""
     from scene4d.training.run import load_run
 
     if not path.exists():
         raise DataError("the teacher was not found", where=path)
     if is_splats(path):
+        cloud = read_splats(path, drop_invalid=drop_invalid)
+        home = local_frame(cloud)
         return Teacher(
             path=path,
-            representation=splats_of(read_splats(path, drop_invalid=drop_invalid)),
+            representation=splats_of(cloud.transformed(inverse_similarity(home))),
             cameras=(),
-            source_from_scene=torch.eye(4),
+            source_from_scene=torch.from_numpy(home),
         )
     folder = path.parent if path.name == "config.toml" else path
     if not (folder / "config.toml").is_file():
@@ -141,15 +147,14 @@ def held_out_but_taught(teacher: Teacher, scene: Scene) -> list[str]:
     The same image: the same name, and the same place in the input's frame.
     """
     place = {
-        name: (teacher.source_from_scene @ camera.c2w)[:3, 3]
+        name: (teacher.source_from_scene.double() @ camera.c2w.double())[:3, 3]
         for name, camera in zip(teacher.names, teacher.cameras, strict=True)
     }
-    scale = float(torch.linalg.det(scene.source_from_scene[:3, :3]).abs()) ** (1 / 3)
-    near = 1e-3 * scene.extent * scale
+    near = 1e-3 * scene.extent * scale_of(scene.source_from_scene)
     found = []
     for index in scene.test_indices:
         frame = scene.frames[index]
-        here = (scene.source_from_scene @ frame.camera.c2w)[:3, 3]
+        here = (scene.source_from_scene.double() @ frame.camera.c2w.double())[:3, 3]
         if frame.name in place and float((place[frame.name] - here).norm()) < near:
             found.append(frame.name)
     return found

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from scene4d.data.frame import in_frame_of, in_working_frame
 from scene4d.data.fusion import fuse_depth
 from scene4d.data.images import ImageCache
-from scene4d.data.load import load_scene
+from scene4d.data.load import read_scene
 from scene4d.data.options import SceneOptions
 from scene4d.data.sample import sample_scene_path
 from scene4d.data.scene import Scene, ViewSource, at_size_of
@@ -30,6 +33,7 @@ from scene4d.training.run import (
     create_run,
     locked,
     newest_checkpoint,
+    read_cameras,
     read_config,
     representation_from,
     run_path,
@@ -46,14 +50,23 @@ _log = logging.getLogger("scene4d")
 
 
 def load_capture(
-    options: TrainOptions, *, split: Literal["all", "test"] = "all", teacher: Teacher | None = None
+    options: TrainOptions,
+    *,
+    split: Literal["all", "test"] = "all",
+    teacher: Teacher | None = None,
+    source_from_scene: Float[Tensor, "4 4"] | None = None,
 ) -> tuple[Scene, ViewSource]:
     """The scene, with the images of ``split`` decoded; renders of the teacher where a training
-    has a teacher and no photographs."""
+    has a teacher and no photographs.
+
+    In its working frame, or in that of a run, which ``source_from_scene`` leads back from.
+    """
     if options.data is None and options.teacher is not None:
         return rendered_capture(teacher or load_teacher(options.teacher))
     path = options.data if options.data is not None else sample_scene_path()
-    scene = load_scene(path, options)
+    scene = in_working_frame(read_scene(path, options))
+    if source_from_scene is not None:  # other pictures, or a run from before there was such a frame
+        scene = in_frame_of(scene, source_from_scene)
     images = ImageCache(
         scene,
         downscale_factor=options.downscale_factor or 1,
@@ -208,8 +221,9 @@ class _Task:
 
 def _task_with_teacher(run: Path, method: Method, options: TrainOptions) -> _Task:
     """The task of a run that goes on; its teacher is read where it is still needed."""
+    home = read_cameras(run).source_from_scene
     if options.teacher is None or not (options.data is None or learns_from_teacher(method)):
-        return _task(method, options)
+        return _task(method, options, home=home)
     if not options.teacher.exists():
         raise DataError(
             "the teacher was not found",
@@ -217,13 +231,20 @@ def _task_with_teacher(run: Path, method: Method, options: TrainOptions) -> _Tas
             fix=f"name its new place: scene4d train --resume {run} --teacher PATH",
         )
     teacher = load_teacher(options.teacher)
-    task = _task(method, options, teacher)
+    task = _task(method, options, teacher, home=home)
     return replace(task, teacher=teacher.in_frame_of(task.scene))
 
 
-def _task(method: Method, options: TrainOptions, teacher: Teacher | None = None) -> _Task:
+def _task(
+    method: Method,
+    options: TrainOptions,
+    teacher: Teacher | None = None,
+    *,
+    home: Float[Tensor, "4 4"] | None = None,
+) -> _Task:
+    """``home``: the way back to the input's frame of the run that goes on."""
     device = choose_device(options.device)  # first: a refusal need not wait for the images
-    scene, images = load_capture(options, teacher=teacher)
+    scene, images = load_capture(options, teacher=teacher, source_from_scene=home)
     return _Task(method=method, options=options, scene=scene, images=images, device=device)
 
 

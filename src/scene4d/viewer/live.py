@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from scene4d.cameras.camera import Camera
+from scene4d.cameras.path_files import in_frame
 from scene4d.cameras.paths import focus_point, up_axis
 from scene4d.errors import Scene4dError
 from scene4d.optional import import_optional
@@ -38,7 +39,12 @@ _MOVING_SHARE, _REST_SHARE = 0.5, 0.2
 """Largest shares of the time that rendering takes from training."""
 _STATUS_EVERY_S = 0.25
 _DEPTH_LIMIT = 167.0
-"""viser sends depth in steps of 1e-5, in 24 bits: scenes much larger cannot hide their frusta."""
+"""viser sends depth in steps of 1e-5, in 24 bits."""
+_MOST_NEAR = 0.5
+_REACH = 2.0
+"""In viser's units, the distance to what the cameras look at; everything sent is scaled to that.
+viser draws no background with depth where its near plane is above about 1, and its near plane is a
+share of that distance; and depth has to stay within its limit."""
 _log = logging.getLogger("scene4d")
 
 
@@ -103,7 +109,7 @@ class Picture:
 
     pixels: UInt8[np.ndarray, "height width 3"]
     depth: Float[np.ndarray, "height width"] | None = None
-    """Along the viewing axis, scene units; frusta behind it are hidden."""
+    """Along the viewing axis, viser's units; frusta behind it are hidden."""
 
 
 class LiveViewer:
@@ -131,6 +137,8 @@ class LiveViewer:
         if not cameras:
             raise Scene4dError("the viewer needs at least one training camera")
         self.representation = representation
+        self._scale = _REACH / focus_point(cameras)[1]
+        cameras = _scaled(cameras, self._scale)
         self.background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
         self._turns, self._resolution = Turns(), Resolution()
         self._browsers: dict[int, _Browser] = {}
@@ -140,8 +148,7 @@ class LiveViewer:
         self.frusta = Frusta(
             self.server, cameras, scene.train_indices, images, background=self.background
         )
-        reach = _place_first_camera(self.server, cameras, self.frusta.length)
-        self._hides_frusta = reach < _DEPTH_LIMIT / 4
+        _place_first_camera(self.server, cameras, self.frusta.length)
         self.panel = Panel(
             self.server,
             longest_side=longest_side,
@@ -210,7 +217,7 @@ class LiveViewer:
         device = next((p.device for p in self.representation.parameters()), torch.device("cpu"))
         camera = view.camera(*size, time=moment).to(device)
         output = self.panel.output.value
-        hides = self._hides_frusta and self.frusta.visible
+        hides = self.frusta.visible
         with self._turns.rendering(share) as mine:
             if not mine:
                 return None
@@ -219,7 +226,7 @@ class LiveViewer:
                 render = self.representation.render(
                     camera, background=self.background.to(device), depth=hides or output == "depth"
                 )
-                depth = _depth_for_viser(render) if hides else None
+                depth = _depth_for_viser(render, self._scale) if hides else None
                 picture = Picture(pixels=_pixels(render, output), depth=depth)
             self._resolution.measured(time.monotonic() - start, size[0] * size[1])
         return picture
@@ -284,7 +291,7 @@ class LiveViewer:
         browser.stale = False
         view = ScreenView(
             wxyz=camera.wxyz,
-            position=camera.position,
+            position=np.asarray(camera.position) / self._scale,
             fov=camera.fov,
             width=max(1, camera.image_width),
             height=max(1, camera.image_height),
@@ -315,13 +322,19 @@ def _pixels(render: Render, output: str) -> UInt8[np.ndarray, "height width 3"]:
     return (clean * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
-def _depth_for_viser(render: Render) -> Float[np.ndarray, "height width"] | None:
-    """The render's depth, with empty space as far away as can be sent."""
+def _scaled(cameras: Sequence[Camera], scale: float) -> list[Camera]:
+    """The cameras in viser's units."""
+    similarity = torch.diag(torch.tensor([scale, scale, scale, 1.0], dtype=torch.float64))
+    return [camera.float32() for camera in in_frame(cameras, similarity)]
+
+
+def _depth_for_viser(render: Render, scale: float) -> Float[np.ndarray, "height width"] | None:
+    """The render's depth in viser's units, with empty space as far away as can be sent."""
     if render.depth is None:
         return None
     seen = (render.alpha > 0.5) & torch.isfinite(render.depth)
     far = torch.full_like(render.depth, _DEPTH_LIMIT)
-    return torch.where(seen, render.depth, far).clamp(0, _DEPTH_LIMIT).cpu().numpy()
+    return torch.where(seen, scale * render.depth, far).clamp(0, _DEPTH_LIMIT).cpu().numpy()
 
 
 def _start_server(host: str, port: int) -> Any:
@@ -342,11 +355,8 @@ def _without_viser_on_stdout() -> AbstractContextManager[object]:
     return contextlib.redirect_stdout(io.StringIO())
 
 
-def _place_first_camera(server: Any, cameras: Sequence[Camera], frustum: float) -> float:
-    """Browsers start at the first training camera and orbit around what the cameras look at.
-
-    Returns about how far away that is.
-    """
+def _place_first_camera(server: Any, cameras: Sequence[Camera], frustum: float) -> None:
+    """Browsers start at the first training camera and orbit around what the cameras look at."""
     first = cameras[0]
     _, position = opencv_pose(first)
     up = tuple(up_axis(cameras).tolist())
@@ -358,9 +368,8 @@ def _place_first_camera(server: Any, cameras: Sequence[Camera], frustum: float) 
     server.initial_camera.up = up
     server.initial_camera.fov = vertical_fov(first)
     # Only frusta are cut off there: without it the one that we start in would hide everything
-    server.initial_camera.near = max(2 * frustum, 0.15 * mean_distance)
+    server.initial_camera.near = min(max(2 * frustum, 0.15 * mean_distance), _MOST_NEAR)
     server.initial_camera.far = 1000 * mean_distance
-    return mean_distance
 
 
 def _time_range(cameras: Sequence[Camera]) -> tuple[float, float] | None:

@@ -111,9 +111,10 @@ def _c2w(image: ColmapImage, where: str) -> torch.Tensor:
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
             [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
+        ],
+        dtype=torch.float64,
     )
-    viewmat[:3, 3] = torch.tensor(image.translation)
+    viewmat[:3, 3] = torch.tensor(image.translation, dtype=torch.float64)
     return c2w_from_viewmat(viewmat)
 
 

@@ -50,13 +50,13 @@ def make_camera(
     distortion: Distortion | None = None,
     time: float | None = None,
 ) -> Camera:
-    """A float32 camera; ``centre`` in pixels from the image's top-left corner."""
+    """A camera with its pose in float64; ``centre`` in pixels from the image's top-left corner."""
     K = torch.tensor([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
     if distortion is not None and not any(distortion.coefficients):
         # An equidistant fisheye with zero coefficients still is a fisheye.
         distortion = None if distortion.model == "opencv" else distortion
     return Camera(
-        c2w=c2w.float(),
+        c2w=c2w.double(),
         K=K.float(),
         width=size[0],
         height=size[1],

@@ -1,7 +1,7 @@
 """nerfstudio's ``transforms.json``: one file with cameras, images and optional extras.
 
 Also reads instant-ngp's files of the same name. Format: docs.nerf.studio, "data conventions".
-The frame of the file is kept: nothing is centred or scaled.
+The frame of the file is kept, in float64: nothing is centred or scaled here.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def source_from_scene(file: TransformsFile) -> torch.Tensor:
         raise DataError("cannot be inverted", where=where)
     if not torch.equal(applied[3], applied.new_tensor([0.0, 0.0, 0.0, 1.0])):
         raise DataError(f"has the last row {applied[3].tolist()}, not 0 0 0 1", where=where)
-    return torch.linalg.inv(applied).float()
+    return torch.linalg.inv(applied)
 
 
 def name_key(text: Any) -> str | None:

@@ -28,6 +28,7 @@ from scene4d.representations.light_slabs.slabs import Slabs
 from scene4d.representations.light_slabs.stored_sheets import as_stored, fitting_steps
 from scene4d.representations.splats.gaussians import (
     NAMES,
+    NEAR_SHARE,
     PIXEL_BLUR,
     GaussianSplats,
     gaussians_from_points,
@@ -273,6 +274,7 @@ def _picture(
         depth=False,
         sh_degree=gaussians.active_sh_degree,
         antialiased=gaussians.antialiased,
+        near=NEAR_SHARE * gaussians.extent,
         blur=PIXEL_BLUR * (float(camera.K[0, 0]) / focal) ** 2,
     )
     return torch.cat([render.rgb, render.alpha[..., None]], dim=-1).clamp(0, 1).cpu()

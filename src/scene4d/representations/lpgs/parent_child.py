@@ -32,7 +32,7 @@ from scene4d.representations.lpgs.quantisers import Quantiser
 from scene4d.representations.lpgs.seeds import container_bytes, parents_of, structure_for
 from scene4d.representations.lpgs.structure import Structure
 from scene4d.representations.saved import Form, form, module_forms
-from scene4d.representations.splats.gaussians import GaussianSplats, render_gaussians
+from scene4d.representations.splats.gaussians import NEAR_SHARE, GaussianSplats, render_gaussians
 
 if TYPE_CHECKING:
     from scene4d.data.scene import Scene
@@ -463,6 +463,7 @@ class ParentChildSplats(Representation):
             depth=depth,
             sh_degree=self.structure.sh_degree,
             antialiased=self.antialiased,
+            near=NEAR_SHARE * self.extent,
         )
         family = {"parent": unpacked.parent, "child": unpacked.child}
         return Render(**{**vars(render), "extras": {**render.extras, **family}})

@@ -15,7 +15,7 @@ from scene4d.rendering.splats.rasterization import rasterization
 from scene4d.representations.hash_grid import GridShape
 from scene4d.representations.lpgs.smallest_turn import smallest_turn
 from scene4d.representations.lpgs.structure import Structure
-from scene4d.representations.splats.gaussians import GaussianSplats
+from scene4d.representations.splats.gaussians import NEAR_SHARE, GaussianSplats
 
 if TYPE_CHECKING:
     from scene4d.data.scene import Scene
@@ -82,6 +82,7 @@ def shown(splats: GaussianSplats, cameras: Sequence[Camera]) -> Float[Tensor, " 
                 camera.K[None],
                 camera.width,
                 camera.height,
+                near_plane=NEAR_SHARE * splats.extent,
                 rasterize_mode="antialiased" if splats.antialiased else "classic",
             )
             (weights,) = torch.autograd.grad(picture.sum(), colour)

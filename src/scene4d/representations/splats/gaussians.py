@@ -33,6 +33,8 @@ SH_C0 = 0.28209479177387814
 """The constant spherical harmonic, 1 / (2 sqrt(pi))."""
 
 NAMES = ("means", "quats", "scales", "opacities", "sh0", "shN")
+NEAR_SHARE = 0.002
+"""Of the scene's extent: what is nearer to a camera is not drawn (0.01 in a working frame)."""
 PIXEL_BLUR = 0.3
 """Variance that 3DGS adds to what is projected, px^2."""
 
@@ -243,6 +245,7 @@ class GaussianSplats(Representation):
             depth=depth,
             sh_degree=self.active_sh_degree,
             antialiased=self.antialiased,
+            near=NEAR_SHARE * self.extent,
         )
 
 
@@ -254,10 +257,12 @@ def render_gaussians(
     depth: bool,
     sh_degree: int,
     antialiased: bool,
+    near: float,
     blur: float = PIXEL_BLUR,
 ) -> Render:
     """The picture of Gaussians given as plain tensors: as named in the module's docstring, with
-    ``alphas`` (0..1) in place of logits; ``blur`` is added to their variances, px^2."""
+    ``alphas`` (0..1) in place of logits. Nothing nearer than ``near`` is drawn; ``blur`` is
+    added to their variances, px^2."""
     batched = camera.c2w.ndim == 3
     viewmats = camera.viewmat if batched else camera.viewmat[None]
     colors, alphas, meta = rasterization(
@@ -275,6 +280,7 @@ def render_gaussians(
         backgrounds=None if background is None else background.expand(viewmats.shape[0], 3),
         rasterize_mode="antialiased" if antialiased else "classic",
         packed=False,
+        near_plane=near,
         eps2d=blur,
     )
     if not batched:

@@ -1,0 +1,242 @@
+"""Neither the unit of length nor the place of the origin changes what is trained and exported.
+
+Methods come from the entry points and formats from the command's list, so that a new one is held to
+it. The captures differ in their numbers alone: the same pictures, cameras and points, scaled and
+moved.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from scene4d.cli.export import FORMATS, open_source
+from scene4d.data.frame import EXTENT, in_working_frame
+from scene4d.data.load import read_scene
+from scene4d.evaluation.psnr import psnr
+from scene4d.exporters.formats import read_splats, write_splats
+from scene4d.exporters.placing import read_sidecar
+from scene4d.splat_cloud import inverse_similarity
+from scene4d.training.methods import load_all_methods, load_method
+from scene4d.training.options import TrainOptions
+from scene4d.training.run import load_run
+from scene4d.training.train import start
+
+UTM = (448_262.3, 5_412_331.7, 151.2)
+GEOCENTRIC = (4_186_000.5, 834_000.25, 4_723_000.125)
+VARIANTS = {
+    "x0.001": (1e-3, (0.0, 0.0, 0.0)),
+    "x30": (30.0, (0.0, 0.0, 0.0)),
+    "x1000": (1e3, (0.0, 0.0, 0.0)),
+    "utm": (1.0, UTM),
+    "geocentric": (1.0, GEOCENTRIC),
+}
+SMALL = {
+    "steps": 4, "num_random_points": 300, "max_num_gaussians": 300, "max_slabs": 1,
+    "resolutions": (6,), "crossed_resolutions": (4,), "width": 8, "blocks": 1, "encoded": 4,
+    "channels": (8, 8), "sheets": False, "points": 4,
+}  # fmt: skip
+"""Sizes of whatever method has fields of these names."""
+
+
+def similarity(name: str) -> np.ndarray:
+    """[4, 4] from the plain capture's frame to the variant's."""
+    scale, offset = VARIANTS[name]
+    matrix = np.eye(4)
+    matrix[:3, :3] *= scale
+    matrix[:3, 3] = offset
+    return matrix
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory) -> dict[str, Path]:
+    """The plain capture with points, and its variants."""
+    from conftest import make_tiny_capture
+
+    root = tmp_path_factory.mktemp("captures")
+    (root / "plain").mkdir()
+    make_tiny_capture(root / "plain", num_views=9, size=32)
+    points = np.random.default_rng(0).normal(0, 0.5, (200, 3))
+    for name in ("plain", *VARIANTS):
+        matrix = np.eye(4) if name == "plain" else similarity(name)
+        if name != "plain":
+            shutil.copytree(root / "plain", root / name)
+        table = json.loads((root / "plain" / "transforms.json").read_text())
+        for frame in table["frames"]:
+            pose = np.array(frame["transform_matrix"])
+            pose[:3, 3] = matrix[:3, :3] @ pose[:3, 3] + matrix[:3, 3]
+            frame["transform_matrix"] = pose.tolist()
+        write_points(root / name / "points.ply", points @ matrix[:3, :3].T + matrix[:3, 3])
+        (root / name / "transforms.json").write_text(
+            json.dumps({**table, "ply_file_path": "points.ply"})
+        )
+    # last, as the variants' transforms are made from the plain one without points
+    return {name: root / name for name in ("plain", *VARIANTS)}
+
+
+def write_points(path: Path, points: np.ndarray) -> None:
+    lines = ["ply", "format ascii 1.0", f"element vertex {len(points)}"]
+    lines += [f"property double {axis}" for axis in "xyz"]
+    lines += [f"property uchar {name}" for name in ("red", "green", "blue")] + ["end_header"]
+    lines += [" ".join(f"{value:.17g}" for value in row) + " 90 120 150" for row in points]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def trained(name: str, capture: Path, output: Path, teacher: Path | None = None) -> Path:
+    """A run of a few steps of the method, as small as it can be told to be."""
+    method = load_method(name)
+    known = {field.name for field in fields(method)}
+    options = TrainOptions(data=capture, output_dir=output, evaluate=False, teacher=teacher)
+    return start(method(**{k: v for k, v in SMALL.items() if k in known}), options)
+
+
+@pytest.fixture(scope="module")
+def splat_runs(captures, tmp_path_factory) -> dict[str, Path]:
+    output = tmp_path_factory.mktemp("splats")
+    return {name: trained("splat", path, output / name) for name, path in captures.items()}
+
+
+@pytest.fixture(scope="module")
+def teachers(splat_runs, captures, tmp_path_factory) -> dict[str, Path]:
+    """The plain run's splats as a PLY file in each capture's coordinates."""
+    folder = tmp_path_factory.mktemp("teachers")
+    cloud = open_source(splat_runs["plain"]).cloud()
+    for name in captures:
+        matrix = np.eye(4) if name == "plain" else similarity(name)
+        write_splats(folder / f"{name}.ply", cloud.transformed(matrix))
+    return {name: folder / f"{name}.ply" for name in captures}
+
+
+def assert_same_pictures(run: Path, plain: Path) -> None:
+    ours, theirs = load_run(run), load_run(plain)
+    for mine, camera in zip(ours.cameras.test, theirs.cameras.test, strict=True):
+        with torch.no_grad():
+            picture = ours.representation.render(mine).rgb.clamp(0, 1)
+            expected = theirs.representation.render(camera).rgb.clamp(0, 1)
+        assert float(expected.std()) > 1e-3, "an empty picture proves nothing"
+        # Coordinates differ by their last float32 digits, and a few steps make little of them. What
+        # the issue saw began at 3 dB less, some 20 dB here.
+        assert float(psnr(picture, expected)) > 40
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_working_frame_is_the_same_for_all(captures, variant):
+    plain, scene = (in_working_frame(read_scene(captures[n])) for n in ("plain", variant))
+    # 1e-6 of the extent: float32's last digits
+    for a, b in zip(plain.frames, scene.frames, strict=True):
+        torch.testing.assert_close(a.camera.c2w, b.camera.c2w, rtol=0, atol=1e-6 * EXTENT)
+    torch.testing.assert_close(plain.points.xyz, scene.points.xyz, rtol=0, atol=1e-6 * EXTENT)
+    home = scene.source_from_scene.numpy() @ np.array([*scene.points.xyz[3].double(), 1.0])
+    there = similarity(variant) @ plain.source_from_scene.numpy()
+    expected = there @ np.array([*plain.points.xyz[3].double(), 1.0])
+    np.testing.assert_allclose(home, expected, rtol=0, atol=1e-5 * VARIANTS[variant][0])
+
+
+def test_a_power_of_two_changes_no_bit(captures, tmp_path):
+    double = shutil.copytree(captures["plain"], tmp_path / "double")
+    table = json.loads((double / "transforms.json").read_text())
+    for frame in table["frames"]:
+        for row in frame["transform_matrix"][:3]:
+            row[3] *= 1024
+    del table["ply_file_path"]
+    (double / "transforms.json").write_text(json.dumps(table))
+    scenes = [in_working_frame(read_scene(path)) for path in (captures["plain"], double)]
+    for a, b in zip(*(scene.frames for scene in scenes), strict=True):
+        assert torch.equal(a.camera.c2w, b.camera.c2w)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("method", sorted(load_all_methods()))
+def test_a_method_trains_the_same(method, variant, captures, splat_runs, method_runs):
+    if method == "splat":
+        assert_same_pictures(splat_runs[variant], splat_runs["plain"])
+    else:
+        assert_same_pictures(method_runs(method, variant), method_runs(method, "plain"))
+
+
+@pytest.fixture(scope="module")
+def method_runs(captures, teachers, tmp_path_factory):
+    """Runs by method and variant, taught by the splat file, trained when they are first wanted."""
+    output, kept = tmp_path_factory.mktemp("runs"), {}
+
+    def run(method: str, variant: str) -> Path:
+        if (method, variant) not in kept:
+            kept[method, variant] = trained(
+                method, captures[variant], output / variant, teachers[variant]
+            )
+        return kept[method, variant]
+
+    return run
+
+
+TOLERANCE = {
+    "ply": 1e-6, "glb": 1e-6, "splat": 1e-5, "compressed-ply": 2e-3, "sog": 2e-3, "spz": 2e-3,
+    "bundle": 5e-3,
+}  # fmt: skip
+"""Of the scene's size: float32's digits, steps of 11 bits, of 16 bits in logarithms, of 1/4096, of
+a fifth of the smallest splats."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("form", TOLERANCE)
+def test_an_export_lies_where_the_capture_does(form, variant, splat_runs, tmp_path):
+    if (form, variant) == ("spz", "x0.001"):
+        pytest.skip("SPZ has steps of 1/4096 units: a scene of millimetres in metres does not fit")
+    suffix = {"compressed-ply": "compressed.ply", "bundle": "s4d"}.get(form, form)
+    path = tmp_path / f"a.{suffix}"
+    exported(form, splat_runs[variant], path)
+    found = read_splats(path).transformed(inverse_similarity(similarity(variant)))
+    expected = open_source(splat_runs["plain"]).cloud()
+    assert len(found) == len(expected)
+    size = float(np.ptp(expected.means, axis=0).max())
+    for one, other in ((found, expected), (expected, found)):  # formats sort
+        distance, _ = cKDTree(one.means).query(other.means)
+        assert distance.max() < TOLERANCE[form] * size + 1e-4  # of a few steps of training
+
+
+def exported(form: str, run: Path, path: Path, **more) -> None:
+    module, _, function = FORMATS[form].partition(":")
+    getattr(importlib.import_module(module), function)(open_source(run), path, None, **more)
+
+
+def test_every_format_is_held_to_it():
+    models = {"onnx", "coreml", "litert", "executorch"}
+    assert set(FORMATS) == {*TOLERANCE, "mesh", "player", *models}
+
+
+def test_a_model_of_a_light_field_has_the_way_back_beside_it(method_runs, tmp_path):
+    pytest.importorskip("onnx", exc_type=ImportError)
+    run = method_runs("lightslab", "utm")
+    exported("onnx", run, tmp_path / "a.onnx")
+    home = load_run(run).cameras.source_from_scene.numpy()
+    np.testing.assert_array_equal(read_sidecar(tmp_path / "a.onnx"), home)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_a_mesh_far_from_the_origin_keeps_its_shape(suffix, tmp_path):
+    """Vertices of a mesh of 2 units, at UTM coordinates, exact to a millionth of a unit."""
+    trimesh = pytest.importorskip("trimesh")
+    from scene4d.exporters.mesh_files import GLTF_FROM_SOURCE, write_mesh
+    from scene4d.exporters.placing import placed_points
+
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    vertices = np.asarray(ball.vertices) + np.array(UTM)
+    path = tmp_path / f"mesh{suffix}"
+    points, moved, home = placed_points(vertices, path, "auto", moves=suffix == ".glb")
+    assert home is None
+    write_mesh(path, points, np.full_like(points, 0.5), np.asarray(ball.faces), moved)
+    read = trimesh.load(path, process=False, force="mesh")
+    found = np.asarray(read.vertices)
+    if suffix == ".glb":
+        found = found @ GLTF_FROM_SOURCE[:3, :3]
+    distance, _ = cKDTree(found).query(vertices)
+    assert len(found) == len(vertices)
+    assert distance.max() < 1e-6
