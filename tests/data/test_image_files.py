@@ -74,7 +74,7 @@ def test_postscript_by_another_name_starts_nothing(tmp_path: Path, ghostscript_m
         read_picture,
         read_mask,
         lambda p: read_depth(p, 1.0),
-        lambda p: place_picture(p, tmp_path / "out" / "0.png", "0.png"),
+        lambda p: place_picture(p, tmp_path / "out", "0.png"),
     ):
         with pytest.raises(DataError, match=r"0\.png: cannot be read as an image"):
             read(path)

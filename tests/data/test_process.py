@@ -24,7 +24,8 @@ from scene4d.data.process import (
     process_images,
     process_video,
 )
-from scene4d.data.process.pictures import find_pictures, place_picture, sharpness
+from scene4d.data.process.files import find_pictures
+from scene4d.data.process.pictures import place_picture, sharpness
 from scene4d.data.process.sfm import run_sfm
 from scene4d.data.process.video import (
     analyse_video,
@@ -206,6 +207,7 @@ def test_every_picture_left_out_has_its_reason(processed) -> None:
         "x-copy.png": "duplicate",
         "x-broken.png": "unreadable",
         "x-phone.heic": "unreadable",
+        "notes.txt": "not a picture",
         "x-dark.png": "too dark or too bright",
         "x-elsewhere.png": "no overlap",
         "x-blurred.png": "too blurry",
@@ -226,7 +228,7 @@ def test_the_folder_holds_what_it_should_and_nothing_else(processed, capture: Pa
     assert {p.name for p in capture.parent.iterdir()} == {"photos", "scene"}
     written = read_json(output / "diagnosis.json")
     assert written["verdict"] == diagnosis.verdict
-    assert len(written["left_out"]) == 6
+    assert len(written["left_out"]) == 7
     copied = (output / "images" / "room_2.png").read_bytes()
     assert copied == (capture / "room 2.png").read_bytes()
 
@@ -246,7 +248,10 @@ def test_a_failed_run_leaves_an_earlier_result_as_it_was(processed, tmp_path: Pa
     assert "verdict: failed" in message
     assert "overlap" in message
     assert hashes(output) == before
-    assert {p.name for p in tmp_path.iterdir()} == {"scene", "strangers"}
+    assert message.splitlines()[0].endswith("they must overlap by 60 % or more")
+    assert {p.name for p in tmp_path.iterdir()} == {"scene", "strangers", "scene.failed.json"}
+    assert str(tmp_path / "scene.failed.json") in message
+    assert read_json(tmp_path / "scene.failed.json")["verdict"] == "failed"
 
 
 def test_the_command_takes_options_in_any_order(
@@ -373,7 +378,7 @@ def test_pictures_stored_on_their_side_are_turned_upright(tmp_path: Path) -> Non
     exif[0x010F] = "Maker"
     image.save(tmp_path / "a.jpg", exif=exif, quality=95)
     before = (tmp_path / "a.jpg").read_bytes()
-    picture = place_picture(tmp_path / "a.jpg", tmp_path / "b.jpg", "b.jpg")
+    picture = place_picture(tmp_path / "a.jpg", tmp_path, "b.jpg")
     assert (picture.width, picture.height) == (HEIGHT, WIDTH)
     assert picture.lens == "Maker"
     with Image.open(tmp_path / "b.jpg") as turned:
@@ -398,9 +403,10 @@ def test_pictures_are_found_in_subfolders_but_not_in_the_output(tmp_path: Path) 
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    found, refused = find_pictures(tmp_path, skip=tmp_path / "out")
-    assert [p.relative_to(tmp_path).as_posix() for p in found] == ["b.JPG", "sub/a.png"]
-    assert list(refused) == ["f.DNG"]
+    found = find_pictures(tmp_path, skip=tmp_path / "out")
+    assert [p.relative_to(tmp_path).as_posix() for p in found.pictures] == ["b.JPG", "sub/a.png"]
+    assert list(found.unreadable) == ["f.DNG"]
+    assert list(found.others) == ["e.txt"]
 
 
 # Pairs
@@ -413,7 +419,7 @@ def test_likely_pairs_of_a_row_of_cameras_are_its_neighbours(tmp_path: Path) -> 
     pictures = []
     for i, c2w in enumerate(room_cameras(10)):
         room_picture(c2w).save(images / f"{i:02}.png")
-        pictures.append(place_picture(images / f"{i:02}.png", tmp_path / f"{i}.png", f"{i:02}.png"))
+        pictures.append(place_picture(images / f"{i:02}.png", tmp_path, f"{i:02}.png"))
     from scene4d.data.process import sfm
 
     work = tmp_path / "work"

@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 from scene4d.data.process import VideoOptions
 from scene4d.data.process.diagnosis import camera_spread, diagnose
 from scene4d.data.process.matches import PairFacts, parallax_deg, stands_still, well_matched
+from scene4d.data.process.names import unused_name
 from scene4d.data.process.pairs import similarity
 from scene4d.data.process.pictures import Picture
 from scene4d.data.process.sfm import (
@@ -29,7 +30,7 @@ from scene4d.data.process.video import (
     relative_sharpness,
     select_frames,
 )
-from scene4d.data.process.write import transforms_of, unused_name
+from scene4d.data.process.write import transforms_of
 from scene4d.errors import DataError
 
 pycolmap = import_or_skip("pycolmap")

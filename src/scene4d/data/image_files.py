@@ -27,7 +27,7 @@ from scene4d.errors import DataError, Scene4dError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names of what is opened. Never EPS, PDF or WMF, which start other programs, nor what
-has no marks of its own to be told by. HEIF is there when pillow-heif is."""
+has no marks of its own to be told by. HEIF is there when pi-heif or pillow-heif is."""
 MAX_PIXELS = 1 << 28
 """268 million: a 200-megapixel phone passes, and no file of a few kB gets more than 3 GB."""
 _BYTES_PER_PIXEL = 12
@@ -35,7 +35,7 @@ _BYTES_PER_PIXEL = 12
 _UNREADABLE = "the file is missing, truncated or damaged: restore it, or remove its frame"
 
 _lock = threading.Lock()
-_heif_asked = False
+_loaded = False
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _check_regular(path: Path) -> None:
 
 def _opened(file: Path | io.BytesIO, formats: Sequence[str]) -> Image.Image:
     """Pillow's own limit on the size is put aside: it warns, and refuses phones' 200 megapixels."""
-    _ask_for_heif()
+    load_formats()
     known = [name for name in formats if name in Image.OPEN]
     with _lock:
         usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -103,20 +103,22 @@ def _opened(file: Path | io.BytesIO, formats: Sequence[str]) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = usual
 
 
-def _ask_for_heif() -> None:
-    """Registers all formats, and those of pillow-heif where that is installed; once."""
-    global _heif_asked
-    if _heif_asked:
+def load_formats() -> None:
+    """Loads Pillow's codecs, and that for HEIC where pi-heif or pillow-heif is installed; once."""
+    global _loaded
+    if _loaded:
         return
     Image.init()
-    with suppress(ImportError, OSError):
-        importlib.import_module("pillow_heif").register_heif_opener()
-    _heif_asked = True
+    for package in ("pi_heif", "pillow_heif"):
+        with suppress(ImportError, OSError):
+            importlib.import_module(package).register_heif_opener()
+            break
+    _loaded = True
 
 
 def reads_heif() -> bool:
     """Whether HEIC photos can be opened here."""
-    _ask_for_heif()
+    load_formats()
     return "HEIF" in Image.OPEN
 
 

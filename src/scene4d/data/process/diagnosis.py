@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,21 @@ from scene4d.data.process.sfm import SfmCamera, SfmImage, SfmModel, SfmResult
 
 Motion = Literal["around", "sideways", "forward", "turning only", "none"]
 Verdict = Literal["good", "usable", "poor", "failed"]
+Reason = Literal[
+    "unreadable",
+    "not a picture",
+    "duplicate",
+    "too blurry",
+    "too few features",
+    "too dark or too bright",
+    "no overlap",
+    "separate group",
+    "different resolution",
+    "inconsistent matches",
+]
 
+_SHOWN = 8
+"""Pictures that are listed for each reason."""
 _FEW_FEATURES = 200
 """Fewer cannot be relied on for a pose with 30 inliers (COLMAP's limit) among wrong matches."""
 _MIN_INLIERS = 30
@@ -35,17 +50,7 @@ class LeftOut:
     """A picture without a pose."""
 
     name: str
-    reason: Literal[
-        "unreadable",
-        "duplicate",
-        "too blurry",
-        "too few features",
-        "too dark or too bright",
-        "no overlap",
-        "separate group",
-        "different resolution",
-        "inconsistent matches",
-    ]
+    reason: Reason
     detail: str
 
 
@@ -67,6 +72,8 @@ class Diagnosis:
     """The end of process-data, for people (:meth:`text`) and programs (:meth:`as_json`)."""
 
     verdict: Verdict
+    reason: str
+    """Why the verdict is not good, in a line; empty when it is."""
     num_images: int
     num_registered: int
     left_out: tuple[LeftOut, ...]
@@ -103,15 +110,29 @@ class Diagnosis:
             )
         lines += [f"  attempt {i}: {a}" for i, a in enumerate(self.attempts, 1)]
         lines += [f"  {finding}" for finding in self.findings]
-        if self.left_out:
-            lines.append("Pictures left out:")
-            lines += [f"  {o.name}: {o.reason} ({o.detail})" for o in self.left_out[:30]]
-            if len(self.left_out) > 30:
-                lines.append(f"  ... and {len(self.left_out) - 30} more, see diagnosis.json")
+        lines += self._text_left_out()
         if self.advice:
             lines.append("What to do next:")
             lines += [f"  - {advice}" for advice in self.advice]
         return "\n".join(lines)
+
+    def _text_left_out(self) -> list[str]:
+        """Some of each reason; all are in diagnosis.json."""
+        groups: dict[str, list[LeftOut]] = {}
+        for left in self.left_out:
+            groups.setdefault(left.reason, []).append(left)
+        others = groups.pop("not a picture", [])
+        lines = ["Pictures left out:"] if groups else []
+        for reason, group in groups.items():
+            lines += [f"  {o.name}: {reason} ({o.detail})" for o in group[:_SHOWN]]
+            if len(group) > _SHOWN:
+                more = len(group) - _SHOWN
+                lines.append(f"  ... and {more} more: {reason} (all are in diagnosis.json)")
+        if others:
+            kinds = Counter(PurePosixPath(o.name).suffix or "without ending" for o in others)
+            listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+            lines.append(f"Other files left alone: {len(others)} ({listed}), no pictures")
+        return lines
 
 
 def diagnose(
@@ -128,12 +149,15 @@ def diagnose(
     if result is not None:
         left_out += [_why(p, pictures, result, registered) for p in pictures
                      if p.name not in registered]  # fmt: skip
-    total = len(pictures) + len(excluded)
+    total = len(pictures) + sum(left.reason != "not a picture" for left in excluded)
     spread = camera_spread(model) if model else None
     error = float(model.errors_px.mean()) if model else None
     verdict = _verdict(model, spread, error, len(registered), total)
+    advice = _advice(pictures, left_out, model, spread, result, verdict, is_video)
+    findings = _findings(model, spread, result)
     return Diagnosis(
         verdict=verdict,
+        reason=_reason(verdict, findings, advice, len(registered), total),
         num_images=total,
         num_registered=len(registered),
         left_out=tuple(sorted(left_out, key=lambda o: o.name)),
@@ -143,9 +167,22 @@ def diagnose(
         spread=spread,
         num_models=(1 if model else 0) + (len(result.other_models) if result else 0),
         attempts=tuple(result.attempts) if result else (),
-        findings=tuple(_findings(model, spread, result)),
-        advice=tuple(_advice(pictures, left_out, model, spread, result, verdict, is_video)),
+        findings=tuple(findings),
+        advice=tuple(advice),
     )
+
+
+def _reason(
+    verdict: Verdict, findings: Sequence[str], advice: Sequence[str], registered: int, total: int
+) -> str:
+    """The first thing to know when the verdict is not good."""
+    if verdict == "good":
+        return ""
+    if findings:
+        return findings[0]
+    if verdict == "usable" and registered < 0.9 * total:
+        return f"{registered} of {total} pictures have a pose"
+    return advice[0] if advice else "the pictures do not fit together"
 
 
 def _verdict(
@@ -180,9 +217,11 @@ def _why(
     partner, inliers = _best_partner(picture.name, result.pairs, registered)
     size, common = (picture.width, picture.height), _common_size(pictures)
 
-    def left(reason: Any, detail: str) -> LeftOut:
-        return LeftOut(name=picture.name, reason=reason, detail=detail)
+    def left(reason: Reason, detail: str) -> LeftOut:
+        return LeftOut(name=picture.source or picture.name, reason=reason, detail=detail)
 
+    if result.num_features and picture.name not in result.num_features:
+        return left("unreadable", "COLMAP could not read it: convert it to plain JPEG or PNG")
     if not 0.04 < picture.brightness < 0.96:
         return left("too dark or too bright", f"mean brightness {picture.brightness:.0%}")
     if sharp < _BLURRED and features < 0.75 * typical:
@@ -353,7 +392,7 @@ def _advice(
 ) -> list[str]:
     """Concrete next steps, the most useful first."""
     advice = []
-    if verdict == "failed" and result is not None:
+    if verdict == "failed":
         advice += _advice_on_failure(pictures, result)
     if spread is not None and spread.motion in ("none", "turning only"):
         advice.append(
@@ -375,7 +414,9 @@ def _advice(
     reasons = Counter(o.reason for o in left_out)
     enough = len(left_out) < 0.1 * (len(pictures) + 1) and verdict == "good"
     if not enough:
-        advice += [_ADVICE_FOR_REASON[r] for r, _ in reasons.most_common() if r != "duplicate"]
+        advice += [
+            _ADVICE_FOR_REASON[r] for r, _ in reasons.most_common() if r in _ADVICE_FOR_REASON
+        ]
     if is_video and reasons.get("no overlap", 0) + reasons.get("separate group", 0) > 0:
         advice.append("take more frames from the video: --num-frames-target with twice the number")
     if verdict in ("good", "usable"):
@@ -383,10 +424,10 @@ def _advice(
     return list(dict.fromkeys(advice))
 
 
-def _advice_on_failure(pictures: Sequence[Picture], result: SfmResult) -> list[str]:
-    pairs = result.pairs.values()
-    if len(pictures) < 3:
+def _advice_on_failure(pictures: Sequence[Picture], result: SfmResult | None) -> list[str]:
+    if len(pictures) < 3 or result is None:
         return ["give at least three, better twenty or more pictures of one still scene"]
+    pairs = result.pairs.values()
     if not pairs:
         return ["no two pictures show the same thing: they must overlap by 60 % or more"]
     strong = [p for p in pairs if p.inliers >= _MIN_INLIERS]

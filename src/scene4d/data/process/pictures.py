@@ -1,28 +1,34 @@
-"""The pictures of a capture as files: found, checked, measured and copied."""
+"""The pictures of a capture as files: checked, measured, copied or converted."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from scene4d.data.image_files import open_picture
+from scene4d.data.image_files import open_picture, plain_colours
+from scene4d.data.process.names import unused_name
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-_UNSUPPORTED = {
-    ".heic": "HEIC is not supported: export the photos as JPEG",
-    ".heif": "HEIF is not supported: export the photos as JPEG",
-    ".dng": "raw photos are not supported: develop them to JPEG or PNG",
-    ".cr2": "raw photos are not supported: develop them to JPEG or PNG",
-    ".nef": "raw photos are not supported: develop them to JPEG or PNG",
-    ".arw": "raw photos are not supported: develop them to JPEG or PNG",
-}
 _EXIF_ORIENTATION, _EXIF_MAKE, _EXIF_MODEL = 0x0112, 0x010F, 0x0110
 _EXIF_IFD, _EXIF_FOCAL = 0x8769, 0x920A
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each EXIF orientation upright."""
+_LOSSLESS = frozenset({"PNG", "BMP", "DIB", "TIFF", "GIF", "PPM"})
+_ENDINGS = {"jpg": ("jpg", "jpeg"), "png": ("png",)}
 _MEASURED_SIDE = 1024
 """Sharpness is compared at this size, so that pictures of different sizes can be compared."""
 
@@ -33,6 +39,8 @@ class Picture:
 
     name: str
     """Path relative to the image folder, with forward slashes."""
+    source: str = ""
+    """The name it was found under, where that is another one."""
     width: int
     height: int
     sharpness: float
@@ -45,28 +53,6 @@ class Picture:
     """Make, model and focal length from EXIF; pictures of one lens and size share intrinsics."""
     time: float | None = None
     """Seconds from the start of the video it was taken from."""
-
-
-def find_pictures(root: Path, *, skip: Path | None = None) -> tuple[list[Path], dict[str, str]]:
-    """Picture files under ``root`` in name order, and those of kinds nobody here can read.
-
-    Hidden files and folders and everything under ``skip`` are passed over.
-    """
-    found: list[Path] = []
-    refused: dict[str, str] = {}
-    skip = skip.resolve() if skip else None
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if any(part.startswith(".") for part in relative.parts) or not path.is_file():
-            continue
-        if skip and path.resolve().is_relative_to(skip):
-            continue
-        suffix = path.suffix.lower()
-        if suffix in SUFFIXES:
-            found.append(path)
-        elif suffix in _UNSUPPORTED:
-            refused[relative.as_posix()] = _UNSUPPORTED[suffix]
-    return found, refused
 
 
 def sharpness(grey: np.ndarray) -> float:
@@ -85,28 +71,73 @@ def sharpness(grey: np.ndarray) -> float:
     return float(laplacian.var()) / contrast if contrast > 1e-6 else 0.0
 
 
-def place_picture(source: Path, target: Path, name: str) -> Picture:
-    """Copies ``source`` to ``target`` and measures it; ``source`` is not touched.
+def place_picture(source: Path, images: Path, name: str, taken: Set[str] = frozenset()) -> Picture:
+    """Brings ``source`` into the folder ``images`` and measures it; ``source`` is not touched.
 
-    The bytes are copied as they are, but for a picture that EXIF says is stored on its side: that
-    one is turned upright, since readers disagree on whether to honour the tag. Raises OSError or
-    ValueError when the picture cannot be decoded in full.
+    JPEG and PNG that every reader takes for the same picture are copied byte by byte. What is
+    stored on its side is turned upright, since readers disagree on EXIF's tag, and what COLMAP does
+    not read (WebP, AVIF, HEIC, CMYK, palettes, 16 bits) is written as JPEG (quality 97, colours at
+    full resolution) or PNG: its name then ends so. ``taken``: names that are not free. Raises
+    :class:`DataError` when it cannot be decoded in full.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     with open_picture(source) as image:
+        plain_file = _is_plain_file(image)
         image.load()
-        exif = image.getexif()
-        lens = _lens(exif)
-        turned = exif.get(_EXIF_ORIENTATION, 1) not in (0, 1)
-        upright = ImageOps.exif_transpose(image) if turned else image
-    if turned:
-        upright.save(target, quality=97, subsampling=0, exif=upright.getexif())
-    else:
+        exif = _exif_of(image)
+        turn = _TURNS.get(exif.get(_EXIF_ORIENTATION, 1))
+        pixels = plain_colours(image)
+        icc = None if image.mode == "CMYK" else image.info.get("icc_profile")
+        kind = "png" if pixels.mode == "RGBA" or image.format in _LOSSLESS else "jpg"
+        if turn is not None:
+            pixels = pixels.transpose(turn)
+    target = images / unused_name(_with_ending(name, kind), taken)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if plain_file and turn is None:
         shutil.copy2(source, target)
-    return measure(upright, name=name, lens=lens)
+    else:
+        extra = {"icc_profile": icc, "exif": _upright_exif(exif)}
+        given: dict[str, Any] = {key: value for key, value in extra.items() if value}
+        pixels.save(target, quality=97, subsampling=0, **given)
+    written = target.relative_to(images).as_posix()
+    return measure(pixels, name=written, source=name, lens=_lens(exif))
 
 
-def measure(image: Image.Image, *, name: str, lens: str = "", time: float | None = None) -> Picture:
+def _is_plain_file(image: Image.Image) -> bool:
+    """Told before decoding, which forgets the bits of a channel."""
+    deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    modes = {"JPEG": ("RGB", "L"), "MPO": ("RGB", "L"), "PNG": ("RGB", "L", "RGBA", "LA")}
+    animated = getattr(image, "n_frames", 1) > 1 and image.format == "PNG"
+    return image.mode in modes.get(image.format or "", ()) and not deep and not animated
+
+
+def _with_ending(name: str, kind: str) -> str:
+    """``name`` ending as its content says: what is a.webp becomes a.jpg, what is a.JPG stays."""
+    stem, dot, ending = name.rpartition(".")
+    if dot and ending.lower() in _ENDINGS[kind]:
+        return name
+    return f"{stem if dot and '/' not in ending else name}.{kind}"
+
+
+def _exif_of(image: Image.Image) -> Image.Exif:
+    """Damaged EXIF data is no reason to refuse a picture."""
+    try:
+        return image.getexif()
+    except Exception:  # as with pixels, parsers of hostile bytes raise anything
+        return Image.Exif()
+
+
+def _upright_exif(exif: Image.Exif) -> bytes | None:
+    """What COLMAP takes the focal length from, without the orientation."""
+    exif.pop(_EXIF_ORIENTATION, None)
+    try:
+        return exif.tobytes() if len(exif) else None
+    except Exception:
+        return None
+
+
+def measure(
+    image: Image.Image, *, name: str, source: str = "", lens: str = "", time: float | None = None
+) -> Picture:
     """The facts of a decoded picture."""
     rgb = image.convert("RGB")
     digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
@@ -115,6 +146,7 @@ def measure(image: Image.Image, *, name: str, lens: str = "", time: float | None
     grey = np.asarray(small)
     return Picture(
         name=name,
+        source=source,
         width=rgb.width,
         height=rgb.height,
         sharpness=sharpness(grey),
@@ -126,6 +158,9 @@ def measure(image: Image.Image, *, name: str, lens: str = "", time: float | None
 
 
 def _lens(exif: Image.Exif) -> str:
-    parts = [str(exif.get(tag, "")).strip(" \0") for tag in (_EXIF_MAKE, _EXIF_MODEL)]
-    parts.append(str(exif.get_ifd(_EXIF_IFD).get(_EXIF_FOCAL, "")))
+    try:
+        parts = [str(exif.get(tag, "")).strip(" \0") for tag in (_EXIF_MAKE, _EXIF_MODEL)]
+        parts.append(str(exif.get_ifd(_EXIF_IFD).get(_EXIF_FOCAL, "")))
+    except Exception:
+        return ""
     return " ".join(parts).strip()

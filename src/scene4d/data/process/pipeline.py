@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from scene4d.data.process.diagnosis import Diagnosis, LeftOut, diagnose
-from scene4d.data.process.pictures import Picture, find_pictures, place_picture
+from scene4d.data.process.diagnosis import Diagnosis, LeftOut, Reason, diagnose
+from scene4d.data.process.files import FolderFiles, find_pictures, why_unreadable
+from scene4d.data.process.inputs import check_photos, check_video, refuse_without_pictures
+from scene4d.data.process.names import shown
+from scene4d.data.process.pictures import Picture, place_picture
+from scene4d.data.process.progress import Say, counted
 from scene4d.data.process.sfm import SfmOptions, SfmResult, import_pycolmap, run_sfm
 from scene4d.data.process.video import (
     VideoOptions,
@@ -21,12 +26,10 @@ from scene4d.data.process.write import (
     check_target,
     staged_folder,
     transforms_of,
-    unused_name,
+    write_failure,
     write_points,
 )
 from scene4d.errors import DataError, UsageError
-
-Say = Callable[[str], None]
 
 
 def process_images(
@@ -44,22 +47,23 @@ def process_images(
     :class:`DataError` with the diagnosis when no pose could be found.
     """
     import_pycolmap()
-    if not source.is_dir():
-        raise DataError("is not a folder of pictures", where=source)
+    check_photos(source)
     _check_apart(source, output)
     check_target(output, overwrite=overwrite)
-    files, refused = find_pictures(source, skip=output)
-    if not files:
-        raise DataError(
-            "contains no pictures" + (f" ({next(iter(refused.values()))})" if refused else ""),
-            where=source,
-            fix="give a folder of JPEG, PNG, WebP, TIFF or BMP files",
-        )
-    with staged_folder(output, overwrite=overwrite) as staging:
-        say(f"reading {len(files)} pictures")
-        pictures, excluded = _place_all(files, source, staging / "images")
-        excluded += [LeftOut(name=n, reason="unreadable", detail=d) for n, d in refused.items()]
+    found = find_pictures(source, skip=output)
+    refuse_without_pictures(found, source)
+    with _told_where_it_failed(output), staged_folder(output, overwrite=overwrite) as staging:
+        pictures, excluded = _place_all(found.pictures, source, staging / "images", say)
+        excluded += [
+            LeftOut(name=shown(name), reason=reason, detail=detail)
+            for reason, files in _kinds(found)
+            for name, detail in files.items()
+        ]
         return _reconstruct(pictures, excluded, staging, source, sfm or SfmOptions(), False, say)
+
+
+def _kinds(found: FolderFiles) -> list[tuple[Reason, dict[str, str]]]:
+    return [("unreadable", found.unreadable), ("not a picture", found.others)]
 
 
 def process_video(
@@ -76,13 +80,13 @@ def process_video(
     As :func:`process_images`, and each frame carries its ``time`` in seconds.
     """
     import_pycolmap()
+    check_video(source)
     video = video or VideoOptions()
     _check_apart(source, output)
     check_target(output, overwrite=overwrite)
-    say(f"looking through {source.name}")
-    track: VideoTrack = analyse_video(source)
+    track: VideoTrack = analyse_video(source, say)
     chosen = select_frames(track, video.num_frames_target)
-    with staged_folder(output, overwrite=overwrite) as staging:
+    with _told_where_it_failed(output), staged_folder(output, overwrite=overwrite) as staging:
         pictures = extract_frames(source, chosen, track, staging / "images", say)
         return _reconstruct(pictures, [], staging, source, sfm or SfmOptions(), True, say)
 
@@ -97,31 +101,51 @@ def _check_apart(source: Path, output: Path) -> None:
         )
 
 
+class _NoPoses(Exception):
+    """Carries the diagnosis of a run that failed out of the folder that then disappears."""
+
+    def __init__(self, diagnosis: Diagnosis, source: Path) -> None:
+        super().__init__()
+        self.diagnosis, self.source = diagnosis, source
+
+
+@contextmanager
+def _told_where_it_failed(output: Path) -> Iterator[None]:
+    """Turns a run without poses into one error, its reason first, and a file with the details."""
+    try:
+        yield
+    except _NoPoses as failure:
+        diagnosis = failure.diagnosis
+        written = write_failure(output, diagnosis.as_json())
+        raise DataError(
+            f"no camera poses could be found: {diagnosis.reason}\n{diagnosis.text()}",
+            where=failure.source,
+            fix=f"details are in {written}; docs/process-data.md tells how to capture",
+        ) from None
+
+
 def _place_all(
-    files: Sequence[Path], source: Path, images: Path
+    files: Sequence[Path], source: Path, images: Path, say: Say
 ) -> tuple[list[Picture], list[LeftOut]]:
-    """Copies what can be read; copies of a picture that is already there are left out."""
+    """Brings over what can be read; copies of a picture that is already there are left out."""
     pictures: list[Picture] = []
     excluded: list[LeftOut] = []
     by_digest: dict[str, str] = {}
     taken: set[str] = set()
-    for file in files:
-        original = file.relative_to(source).as_posix()
-        name = unused_name(original, taken)
+    for file in counted(files, say, "reading pictures"):
+        original = shown(file.relative_to(source).as_posix())
         try:
-            picture = place_picture(file, images / name, name)
-        except (OSError, ValueError) as error:
-            (images / name).unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            excluded.append(LeftOut(name=original, reason="unreadable", detail=str(error)))
+            picture = place_picture(file, images, original, taken)
+        except DataError as error:
+            detail = why_unreadable(file, error)
+            excluded.append(LeftOut(name=original, reason="unreadable", detail=detail))
             continue
         if picture.digest in by_digest:
-            (images / name).unlink()
+            (images / picture.name).unlink()
             detail = f"the same picture as {by_digest[picture.digest]}"
             excluded.append(LeftOut(name=original, reason="duplicate", detail=detail))
             continue
-        taken.add(name)
+        taken.add(picture.name)
         by_digest[picture.digest] = original
         pictures.append(picture)
     return pictures, excluded
@@ -147,11 +171,7 @@ def _reconstruct(
         shutil.rmtree(work)
     diagnosis = diagnose(pictures, result, excluded=excluded, is_video=is_video)
     if result is None or result.model is None:
-        raise DataError(
-            f"no camera poses could be found\n{diagnosis.text()}",
-            where=source,
-            fix="see docs/process-data.md on how to capture",
-        )
+        raise _NoPoses(diagnosis, source)
     times = {p.name: p.time for p in pictures if p.time is not None}
     _write(staging / "transforms.json", transforms_of(result.model, times))
     write_points(staging / "sparse_pc.ply", result.xyz, result.rgb)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scene4d.data.image_files import load_formats
 from scene4d.data.process.matches import (
     PairFacts,
     parallax_deg,
@@ -23,6 +25,7 @@ from scene4d.data.process.matches import (
 )
 from scene4d.data.process.pairs import likely_pairs
 from scene4d.data.process.pictures import Picture
+from scene4d.data.process.progress import Say, Ticker, watched
 from scene4d.optional import import_optional
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ _EXHAUSTIVE_UP_TO = 60
 neighbours in time are known."""
 _FEATURES, _VIDEO_FEATURES = 8192, 4096
 """At most, per picture. Matching time grows with the square, and video frames match easily."""
+_BLOCK = 12
+"""Pictures whose pairs with as many others COLMAP matches between two writes to its database."""
 _ENOUGH, _FEW = 1.0, 0.6
 """Share of registered pictures below which the mapping (seconds), or everything, is repeated."""
 _LITTLE_PARALLAX_DEG = 8.0
@@ -221,19 +226,24 @@ def run_sfm(
             say(f"{best.count} of {total} pictures registered; trying again: {attempt.title}")
         if number == 0 or attempt.more_features:
             database = work_dir / f"database-{number}.db"
-            say(f"finding features in {total} pictures")
             most = options.max_num_features or (_VIDEO_FEATURES if in_order else _FEATURES)
-            _extract(colmap, database, image_dir, pictures, options, attempt, most)
+            with watched(database, "keypoints", say, "finding features in pictures", total):
+                _extract(colmap, database, image_dir, pictures, options, attempt, most)
             _match(colmap, database, pictures, options, attempt, in_order, say)
             _, pairs = read_matches(colmap, database)
         if stands_still(pairs):
             best.attempts.append("not tried: the background does not move from picture to picture")
             break
-        say("finding camera poses")
         pipeline = _mapping_options(colmap, options, attempt, parallax_deg(pairs), total)
         output = work_dir / f"models-{number}"
         output.mkdir()
-        models = colmap.incremental_mapping(database, image_dir, output, pipeline)
+        models = colmap.incremental_mapping(
+            database,
+            image_dir,
+            output,
+            pipeline,
+            next_image_callback=_placed(say, total),
+        )
         best.offer(attempt, list(models.values()), database, total)
     xyz, rgb = _all_points(colmap, best, image_dir, work_dir, options)
     features, pairs = read_matches(colmap, best.database)
@@ -248,8 +258,19 @@ def run_sfm(
     )
 
 
+def _placed(say: Say, total: int) -> Callable[[], None]:
+    """Counts what mapping places; the first pair stands before it is called for the first time."""
+    ticker, number = Ticker(say, "finding camera poses for pictures", total), count(2)
+    return lambda: ticker.at(next(number))
+
+
 def import_pycolmap() -> Any:
-    """The pycolmap module, or :class:`MissingExtraError`."""
+    """The pycolmap module, or :class:`MissingExtraError`.
+
+    Pillow and its codecs are loaded before it: after pycolmap's libraries, writing a PNG damages
+    the heap (Pillow 13.0, pycolmap 4.2.1 on Linux).
+    """
+    load_formats()
     return import_optional(
         "pycolmap", extra="recon", needed_for="finding camera poses (process-data)"
     )
@@ -307,14 +328,18 @@ def _match(
     verification = colmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = options.seed
     shared = {"verification_options": verification, "device": colmap.Device.cpu}
-    count = len(pictures)
+    number = len(pictures)
+    table = "two_view_geometries"
     if options.matching == "sequential" and not attempt.more_features:
-        say("matching neighbouring pictures")
         pairing = colmap.SequentialPairingOptions()
-        colmap.match_sequential(database, matching, pairing, **shared)
-    elif options.matching == "exhaustive" or count <= _EXHAUSTIVE_UP_TO // (2 if in_order else 1):
-        say(f"matching all {count * (count - 1) // 2} pairs")
-        colmap.match_exhaustive(database, matching, **shared)
+        near = number * pairing.overlap
+        with watched(database, table, say, "matching neighbouring pictures, at most", near):
+            colmap.match_sequential(database, matching, pairing, **shared)
+    elif options.matching == "exhaustive" or number <= _EXHAUSTIVE_UP_TO // (2 if in_order else 1):
+        pairing = colmap.ExhaustivePairingOptions()
+        pairing.block_size = _BLOCK
+        with watched(database, table, say, "matching all pairs", number * (number - 1) // 2):
+            colmap.match_exhaustive(database, matching, pairing, **shared)
     else:
         pairs = likely_pairs(
             colmap,
@@ -323,12 +348,14 @@ def _match(
             per_picture=(10 if in_order else 20) * (2 if attempt.more_features else 1),
             neighbours=6 if in_order or options.matching == "sequential" else 0,
         )
-        say(f"matching the {len(pairs)} most likely pairs of {count * (count - 1) // 2}")
+        title = f"matching the most likely of {number * (number - 1) // 2} pairs"
         listing = database.with_suffix(".pairs.txt")
         listing.write_text("".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
         pairing = colmap.ImportedPairingOptions()
         pairing.match_list_path = listing
-        colmap.match_image_pairs(database, matching, pairing, **shared)
+        pairing.block_size = _BLOCK**2
+        with watched(database, table, say, title, len(pairs)):
+            colmap.match_image_pairs(database, matching, pairing, **shared)
 
 
 def _mapping_options(

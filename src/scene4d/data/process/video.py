@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scene4d.data.image_files import MAX_PIXELS
+from scene4d.data.process.colours import frame_picture, hdr_kind
 from scene4d.data.process.pictures import Picture, measure, sharpness
-from scene4d.errors import DataError
+from scene4d.data.process.progress import Say, Ticker
+from scene4d.errors import DataError, Scene4dError
 from scene4d.optional import import_optional
 
 if TYPE_CHECKING:
     from PIL import Image
 
+_OPEN_OPTIONS = {
+    "format_whitelist": "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,mxf,h264,hevc,ivf,m4v,"
+    "obu,rm,dv,nut,gif,yuv4mpegpipe",
+    "protocol_whitelist": "file",
+}
+"""For FFmpeg: containers of video alone, never playlists, which name other files and addresses."""
 _ANALYSED_WIDTH = 640
 _BLOCKS = (3, 4)
 """Rows and columns of the grid on which displacement is measured."""
@@ -51,20 +60,34 @@ class VideoTrack:
     width; 0 for the first."""
 
 
-def analyse_video(path: Path) -> VideoTrack:
+@dataclass(frozen=True, kw_only=True)
+class _Decoded:
+    index: int
+    time: float
+    """Seconds from the first frame."""
+    frame: Any
+    codec: Any
+
+
+def analyse_video(path: Path, say: Say = lambda line: None) -> VideoTrack:
     """Decodes every frame once. Raises :class:`DataError` for what is not a readable video."""
     times, sharp, moved = [], [], []
     before: np.ndarray | None = None
-    for _, time, frame in _decode(path):
+    ticker = Ticker(say, f"looking through the frames of {path.name}")
+    for decoded in _decode(path):
+        ticker.at(decoded.index)
+        frame = decoded.frame
+        if decoded.index == 0 and (kind := hdr_kind(frame, decoded.codec)):
+            say(f"the video is HDR ({kind}): its frames are mapped to ordinary colours")
         height = max(2, round(_ANALYSED_WIDTH * frame.height / frame.width))
         grey = frame.reformat(width=_ANALYSED_WIDTH, height=height, format="gray").to_ndarray()
         small = _halved(grey)
-        times.append(time)
+        times.append(decoded.time)
         sharp.append(sharpness(grey))
         moved.append(0.0 if before is None else displacement(before, small))
         before = small
     return VideoTrack(
-        times=np.array(times), sharpness=np.array(sharp), displacement=np.array(moved)
+        times=np.maximum.accumulate(times), sharpness=np.array(sharp), displacement=np.array(moved)
     )
 
 
@@ -95,16 +118,19 @@ def relative_sharpness(values: np.ndarray, reach: int = 7) -> np.ndarray:
 
 
 def extract_frames(
-    path: Path, chosen: list[int], track: VideoTrack, images: Path, say: Callable[[str], None]
+    path: Path, chosen: list[int], track: VideoTrack, images: Path, say: Say
 ) -> list[Picture]:
     """Writes the chosen frames as JPEG (quality 97, no chroma subsampling) into ``images``."""
-    wanted, pictures = set(chosen), []
-    say(f"writing {len(chosen)} of {len(track.times)} video frames")
+    wanted = set(chosen)
+    pictures: list[Picture] = []
+    ticker = Ticker(say, f"writing {len(chosen)} of {len(track.times)} video frames")
     images.mkdir(parents=True, exist_ok=True)
-    for index, _, frame in _decode(path):
+    for decoded in _decode(path):
+        index = decoded.index
+        ticker.at(len(pictures))
         if index not in wanted:
             continue
-        image = _upright(frame)
+        image = _upright(decoded.frame, decoded.codec)
         name = f"frame_{index:06d}.jpg"
         image.save(images / name, quality=97, subsampling=0)
         pictures.append(measure(image, name=name, time=float(track.times[index])))
@@ -178,12 +204,12 @@ def _halved(grey: np.ndarray) -> np.ndarray:
     return grey[: 2 * high, : 2 * wide].reshape(high, 2, wide, 2).mean(axis=(1, 3))
 
 
-def _upright(frame: Any) -> Image.Image:
-    """The frame as a picture, turned as the file's display matrix says (phones)."""
+def _upright(frame: Any, codec: Any) -> Image.Image:
+    """The frame as an ordinary picture, turned as the file's display matrix says (phones)."""
     from PIL import Image
 
-    image = frame.to_image()
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    image = frame_picture(frame, codec)
+    turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
     turn = {
         1: Image.Transpose.ROTATE_90,
         2: Image.Transpose.ROTATE_180,
@@ -192,29 +218,40 @@ def _upright(frame: Any) -> Image.Image:
     return image.transpose(turn[turns]) if turns else image
 
 
-def _decode(path: Path) -> Iterator[tuple[int, float, Any]]:
-    """Index, seconds from the first frame, and frame. A damaged end is cut off."""
+def _decode(path: Path) -> Iterator[_Decoded]:
+    """The frames in order. A damaged end is cut off."""
     av: Any = import_optional("av", extra="video", needed_for="reading a video")
     if not path.is_file():
         raise DataError("file not found", where=path)
     index, start = 0, None
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError("contains no video stream", where=path)
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+        with av.open(str(path), options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+            stream = _video_stream(container, path)
             for frame in container.decode(stream):
                 time = frame.time
                 if time is None:
                     time = index / float(stream.average_rate or 30)
                 start = time if start is None else start
-                yield index, float(time - start), frame
+                codec = stream.codec_context
+                yield _Decoded(index=index, time=float(time - start), frame=frame, codec=codec)
                 index += 1
-    except av.FFmpegError as error:
+    except (av.FFmpegError, ArithmeticError, LookupError, ValueError, TypeError) as error:
+        if isinstance(error, Scene4dError):
+            raise
         if index < 3:
             raise DataError(
                 f"cannot be decoded ({error})", where=path, fix="re-encode it, e.g. as H.264 MP4"
             ) from error
     if index == 0:
-        raise DataError("contains no frames", where=path)
+        raise DataError("contains no frames", where=path, fix="re-encode it, e.g. as H.264 MP4")
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        raise DataError("contains no video stream", where=path)
+    stream = container.streams.video[0]
+    size = stream.codec_context.width, stream.codec_context.height
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DataError(f"has frames of {size[0]} x {size[1]} pixels, too large", where=path)
+    stream.thread_type = "AUTO"
+    return stream

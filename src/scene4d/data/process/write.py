@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from scene4d.data.process.sfm import SfmCamera, SfmModel
 from scene4d.errors import DataError, Scene4dError, UsageError
+from scene4d.files import read_json, write_json
 
 _OWN_NAMES = frozenset({"images", "transforms.json", "sparse_pc.ply", "diagnosis.json"})
 
@@ -59,7 +60,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if not target.is_dir():
         raise UsageError("is a file, not a folder", where=target, fix="choose another --output-dir")
     names = {path.name for path in target.iterdir()}
-    if not names:
+    if not names or _is_failure_alone(target, names):
         return
     foreign = sorted(names - _OWN_NAMES)
     if foreign or not {"transforms.json", "diagnosis.json"} <= names:
@@ -75,6 +76,28 @@ def check_target(target: Path, *, overwrite: bool) -> None:
             where=target,
             fix="choose another --output-dir, or add --overwrite to replace it",
         )
+
+
+def _is_failure_alone(target: Path, names: Set[str]) -> bool:
+    """Whether the folder holds nothing but what a run that failed had to say."""
+    if names != {"diagnosis.json"}:
+        return False
+    try:
+        diagnosis = read_json(target / "diagnosis.json")
+    except (DataError, OSError):
+        return False
+    return isinstance(diagnosis, dict) and diagnosis.get("verdict") == "failed"
+
+
+def write_failure(target: Path, diagnosis: Mapping[str, Any]) -> Path:
+    """Writes the diagnosis of a run without poses; returns where.
+
+    Into ``target``, or beside it when an earlier result stands there.
+    """
+    free = not target.exists() or {p.name for p in target.iterdir()} <= {"diagnosis.json"}
+    path = target / "diagnosis.json" if free else target.with_name(f"{target.name}.failed.json")
+    write_json(path, diagnosis)
+    return path
 
 
 def _take_place(staging: Path, target: Path) -> None:
@@ -141,16 +164,3 @@ def write_points(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
     text = "\n".join([*header, *properties, "end_header"]) + "\n"
     path.write_bytes(text.encode("ascii") + rows.tobytes())
-
-
-def unused_name(name: str, taken: set[str]) -> str:
-    """``name`` without white space (COLMAP's lists are separated by it), and not in ``taken``."""
-    clean = "_".join(name.split())
-    stem, dot, suffix = clean.rpartition(".")
-    number = 1
-    while clean in taken:
-        number += 1
-        clean = f"{stem}-{number}{dot}{suffix}"
-    if not clean:
-        raise DataError("a picture has an empty name")
-    return clean
