@@ -20,6 +20,7 @@ from PIL import Image
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.conventions import flip_yz
+from scene4d.cameras.path_files import in_frame
 from scene4d.cameras.paths import _look_at
 from scene4d.errors import MissingExtraError
 from scene4d.rendering.render import Render
@@ -109,6 +110,7 @@ class Browser:
         from websockets.sync.client import connect
 
         self.size, self.pictures, self.others = size, [], []
+        self.scale = viewer.scale
         port = viewer.server.get_port()
         self.socket = connect(
             f"ws://127.0.0.1:{port}", subprotocols=[f"viser-v{viser.__version__}"], max_size=None
@@ -122,7 +124,7 @@ class Browser:
         message = {
             "type": "ViewerCameraMessage",
             "wxyz": wxyz.tolist(),
-            "position": position.tolist(),
+            "position": (self.scale * position).tolist(),
             "fov": vertical_fov(camera),
             "near": 0.01,
             "far": 1000.0,
@@ -410,7 +412,7 @@ def test_thumbnails_come_from_the_photos(viewer):
         assert (picture[:, :46] == [255, 0, 0]).all() and (picture[:, 46:] == 0).all()
         pose = live.frusta.handles[1]
         c2w = flip_yz(CAMERAS[2].c2w)
-        np.testing.assert_allclose(pose.position, c2w[:3, 3], atol=1e-6)
+        np.testing.assert_allclose(pose.position, live.scale * c2w[:3, 3], atol=1e-6)
 
 
 def test_frusta_do_not_overlap_their_neighbours_nor_become_invisible():
@@ -434,8 +436,32 @@ def test_one_orbits_around_what_the_cameras_look_at():
 def test_depth_hides_frusta_only_behind_what_is_seen():
     depth = torch.tensor([[2.0, 3.0, 500.0, torch.inf]])
     alpha = torch.tensor([[1.0, 0.2, 1.0, 1.0]])
-    sent = _depth_for_viser(Render(rgb=torch.zeros(1, 4, 3), alpha=alpha, depth=depth))
-    np.testing.assert_allclose(sent, [[2.0, 167.0, 167.0, 167.0]])
+    sent = _depth_for_viser(Render(rgb=torch.zeros(1, 4, 3), alpha=alpha, depth=depth), 0.5)
+    np.testing.assert_allclose(sent, [[1.0, 167.0, 167.0, 167.0]])
+
+
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+def test_what_is_sent_does_not_depend_on_the_unit_of_length(unit):
+    """viser draws no background with depth where near is above about 1: scenes of any unit are sent
+    at one size."""
+    import_or_skip("viser")
+    sizes = torch.diag(torch.tensor([unit, unit, unit, 1.0]))
+    cameras = [camera.float32() for camera in in_frame(CAMERAS, sizes)]
+    scene = SimpleNamespace(
+        **{**vars(SCENE), "frames": [SimpleNamespace(camera=c) for c in cameras]}
+    )
+    with LiveViewer(scene, Sphere(radius=unit), port=free_port()) as live:
+        first = live.server.initial_camera
+        assert first.near <= 0.5
+        assert np.linalg.norm(first.position) == pytest.approx(
+            2.0, rel=1e-4
+        )  # the origin's distance
+        view = view_of(cameras[0], 64, 48)
+        picture = live.render_view(view, (64, 48))
+        assert picture.pixels[24, 32].max() > 100  # not black
+        # On the sphere: from 2 units away, less its radius
+        radius = 2.0 / math.hypot(4, 1.5)
+        assert picture.depth[24, 32] == pytest.approx(2.0 - radius, rel=0.01)  # off by half a pixel
 
 
 def test_missing_viser_names_the_extra(monkeypatch):

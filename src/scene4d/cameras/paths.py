@@ -25,11 +25,18 @@ _PARALLEL = 1e-4
 """Optical axes whose directions vary by less than 0.01 rad (squared) meet nowhere that counts."""
 
 
+_HALF_CIRCLE = 0.64
+"""Length of the mean of directions that are spread evenly over half a circle: 2 / pi."""
+_ONE_WAY = 0.94
+"""The same over a cone of 28 degrees to all sides."""
+
+
 def spiral(
     cameras: Sequence[Camera],
     *,
     num_frames: int,
     bounds: tuple[float, float] | None = None,
+    focus: float | None = None,
     rotations: int = 2,
     depth_rate: float = 0.5,
     percentile: float = 0.9,
@@ -38,13 +45,17 @@ def spiral(
 
     Radii are the ``percentile`` of the cameras' offsets along each axis of the average camera;
     every frame looks at the point at the harmonic mean of ``bounds`` (near, far; scene units),
-    taken at 0.9 near and 5 far with weights 1/4 and 3/4. Without bounds it is the distance at
-    which the cameras' axes meet. ``depth_rate`` is the share of the turns that the motion in depth
-    makes. Mildenhall et al., "Local Light Field Fusion", 2019, and its rendering script.
+    taken at 0.9 near and 5 far with weights 1/4 and 3/4. Without bounds it is ``focus`` away, by
+    default the distance at which the cameras' axes meet. ``depth_rate`` is the share of the
+    turns that the motion in depth makes. Mildenhall et al., "Local Light
+    Field Fusion", 2019, and its rendering script.
     """
     poses = _poses(cameras, num_frames)
     average = _average_pose(poses)
-    focus = _focus(poses)[1] if bounds is None else _harmonic_focus(*bounds)
+    if bounds is not None:
+        focus = _harmonic_focus(*bounds)
+    elif focus is None:
+        focus = _focus(poses)[1]
     offsets = (poses[:, :3, 3] - average[:3, 3]) @ average[:3, :3]
     radii = offsets.abs().quantile(percentile, dim=0)
     if float(radii[:2].max()) < 1e-6 * focus:
@@ -115,6 +126,29 @@ def interpolate(
     frames = torch.eye(4, dtype=torch.float64).repeat(num_frames, 1, 1)
     frames[:, :3, :3], frames[:, :3, 3] = rotations(at), positions(at)
     return _with_intrinsics(cameras, frames, knots=knots, at=at, period=period)
+
+
+def suggested(cameras: Sequence[Camera]) -> Literal["orbit", "spiral", "interpolate"]:
+    """The kind of path that fits the cameras' places.
+
+    An orbit where they look at one point from half a circle or more around it; a spiral where all
+    look the same way and stand side by side; otherwise a flight through them, which leaves neither
+    their places nor what they saw.
+    """
+    poses = _poses(cameras, 1)
+    forward = -poses[:, :3, 2]
+    common = float(forward.mean(0).norm())
+    point, distance = _focus(poses)
+    offsets = point - poses[:, :3, 3]
+    along = (offsets * forward).sum(-1)
+    missed = (offsets - along[:, None] * forward).norm(dim=-1)
+    meet = float((along > 0).double().mean()) >= 0.9 and float(missed.median()) < 0.25 * distance
+    if common < _HALF_CIRCLE and meet:
+        return "orbit"
+    average = _average_pose(poses)
+    spread = ((poses[:, :3, 3] - average[:3, 3]) @ average[:3, :3]).square().mean(0).sqrt()
+    aside = float(spread[:2].norm())
+    return "spiral" if common > _ONE_WAY and float(spread[2]) <= aside else "interpolate"
 
 
 def focus_point(cameras: Sequence[Camera]) -> tuple[Float[Tensor, " 3"], float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scene4d.errors import DataError
+from scene4d.errors import DataError, UsageError
 from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions
 from scene4d.exporters.placing import FrameChoice
 
@@ -79,6 +79,9 @@ class ExportArgs:
     """Of splat files and meshes. source: the input's own coordinates; local: its axes and unit,
     moved to the origin, with the offset in FILE.frame.json; auto: source wherever the format holds
     it (float32 does not, far from the origin), otherwise local."""
+    crop: Literal["none", "auto"] = "none"
+    """Of splat files of a run. auto: without the far splats that the training pictures hardly show:
+    what lies beyond 99.9% of what makes them up."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where renders for a mesh are made."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
@@ -103,12 +106,19 @@ def main(argv: list[str]) -> None:
         print(f"warning: --frame is not used by {args.format}", file=sys.stderr)
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
+    source = open_source(
+        args.source,
+        device=args.device if args.format in _RENDERED else "cpu",
+        drop_invalid=args.drop_invalid,
+    )
+    if args.crop == "auto":
+        if args.format not in _FRAMED - _RENDERED:
+            raise UsageError(f"--crop is not for {args.format}", fix="leave it out")
+        from scene4d.exporters.crop import auto_cropped
+
+        source = auto_cropped(source)
     described = export(
-        open_source(
-            args.source,
-            device=args.device if args.format in _RENDERED else "cpu",
-            drop_invalid=args.drop_invalid,
-        ),
+        source,
         args.output_path,
         getattr(args, args.format, None),
         **more,

@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 DEFAULT_FPS = 24.0
 _USED_BY = {
-    "num_frames": ("spiral", "orbit", "interpolate"),
+    "num_frames": ("auto", "spiral", "orbit", "interpolate"),
     "path_file": ("path",),
     "split": ("dataset",),
-    "smoothing": ("interpolate",),
-    "loop": ("interpolate",),
-    "order": ("interpolate",),
-    "save_path": ("spiral", "orbit", "interpolate"),
+    "smoothing": ("auto", "interpolate"),
+    "loop": ("auto", "interpolate"),
+    "order": ("auto", "interpolate"),
+    "save_path": ("auto", "spiral", "orbit", "interpolate"),
 }
 """Options that only some kinds of camera path look at."""
 
@@ -40,12 +40,15 @@ class RenderArgs:
 
     run: tyro.conf.Positional[Path]
     """Run folder, or its config.toml."""
-    cameras: tyro.conf.Positional[Literal["dataset", "path", "spiral", "orbit", "interpolate"]]
-    """dataset: the capture's views; path: the cameras in --path-file; spiral: around the average
-    camera, for forward-facing captures; orbit: a circle around what the cameras look at;
-    interpolate: a flight through the training cameras."""
     output_path: Path
     """A video (.mp4, .mov, .mkv), or a folder for PNG images."""
+    cameras: tyro.conf.Positional[
+        Literal["auto", "dataset", "path", "spiral", "orbit", "interpolate"]
+    ] = "auto"
+    """auto: orbit, spiral or interpolate, by where the cameras stand; dataset: the capture's views;
+    path: the cameras in --path-file; spiral: around the average camera, for forward-facing
+    captures; orbit: a circle around what the cameras look at; interpolate: a flight through the
+    training cameras."""
     num_frames: int = 120
     """Frames of a spiral, orbit or flight."""
     fps: float | None = None
@@ -143,23 +146,29 @@ def choose_cameras(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], list
     from scene4d.cameras import paths
     from scene4d.cameras.path_files import in_frame, load_path, save_path
     from scene4d.data.frame import inverted
+    from scene4d.exporters.frames import focus_distance
 
     fps = args.fps or DEFAULT_FPS
     if args.cameras == "dataset":
         cameras, names = _captured(run, args.split)
         return _downscaled(cameras, args.downscale_factor), image_names(names), fps
     given, count = run.cameras.train, args.num_frames
+    kind = args.cameras
+    if kind == "auto":
+        kind = paths.suggested(given)
+        print(f"cameras: {kind}, by where the training cameras stand", file=sys.stderr)
     to_source = run.cameras.source_from_scene
-    if args.cameras == "path":
+    if kind == "path":
         assert args.path_file is not None
         loaded = load_path(args.path_file)
         cameras, fps = (
             [c.float32() for c in in_frame(loaded.cameras, inverted(to_source))],
             args.fps or loaded.fps,
         )
-    elif args.cameras == "spiral":
-        cameras = paths.spiral(given, num_frames=count, bounds=run.cameras.bounds)
-    elif args.cameras == "orbit":
+    elif kind == "spiral":
+        focus = None if run.cameras.bounds else focus_distance(run.representation, _at(run, given))
+        cameras = paths.spiral(given, num_frames=count, bounds=run.cameras.bounds, focus=focus)
+    elif kind == "orbit":
         cameras = paths.orbit(given, num_frames=count)
     else:
         cameras = paths.interpolate(
@@ -169,6 +178,14 @@ def choose_cameras(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], list
         save_path(args.save_path, in_frame(cameras, to_source), fps=fps)
     names = [f"{index:05d}.png" for index in range(len(cameras))]
     return _downscaled(cameras, args.downscale_factor), names, fps
+
+
+def _at(run: LoadedRun, cameras: Sequence[Camera]) -> list[Camera]:
+    """The cameras on the device where the scene is."""
+    import torch
+
+    device = next((p.device for p in run.representation.parameters()), torch.device("cpu"))
+    return [camera.to(device) for camera in cameras]
 
 
 def _captured(run: LoadedRun, split: str) -> tuple[list[Camera], list[str]]:

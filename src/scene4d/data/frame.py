@@ -36,13 +36,19 @@ of the scene: a metre, in millimetres."""
 
 def in_working_frame(scene: Scene) -> Scene:
     """``scene`` moved and scaled as the module says, its tensors in float32."""
+    given = scene.working_from_scene
+    return moved(scene, working_frame(scene) if given is None else given)
+
+
+def working_frame(scene: Scene) -> Float[Tensor, "4 4"]:
+    """The similarity from ``scene``'s coordinates to its working frame, float64."""
     positions = torch.stack([frame.camera.position.double() for frame in scene.frames])
     centre = positions.mean(dim=0)
     scale = EXTENT / _length(scene, positions, centre)
     working_from_source = torch.eye(4, dtype=torch.float64)
     working_from_source[:3, :3] *= scale
     working_from_source[:3, 3] = -scale * centre
-    return moved(scene, working_from_source)
+    return working_from_source
 
 
 def in_frame_of(scene: Scene, source_from_scene: Float[Tensor, "4 4"]) -> Scene:
@@ -77,6 +83,7 @@ def moved(scene: Scene, similarity: Float[Tensor, "4 4"]) -> Scene:
         points=points,
         bounds=None if bounds is None else (scale * bounds[0], scale * bounds[1]),
         source_from_scene=scene.source_from_scene.double() @ inverted(similarity),
+        working_from_scene=None,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scene4d.data.dataparsers import ParseOptions, dataparser_module, detect
+from scene4d.data.frame import working_frame
 from scene4d.data.image_files import depth_size, image_size
 from scene4d.data.images import check_same_shape
 from scene4d.data.options import SceneOptions
@@ -59,7 +60,8 @@ def read_scene(path: Path, options: SceneOptions | None = None) -> Scene:
     _check_frames(scene)
     _check_split(scene)
     if options.max_frames is not None:
-        scene = _with_max_frames(scene, options.max_frames)
+        frame = working_frame(scene)  # of all, so that a teacher on others has the same
+        scene = replace(_with_max_frames(scene, options.max_frames), working_from_scene=frame)
     return _with_fitted_cameras(scene)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from scene4d.cameras.camera import Camera
+from scene4d.cameras.paths import focus_point
 from scene4d.rendering.colormap import colour_depth, depth_range
 from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
@@ -20,6 +21,9 @@ OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 _SAMPLES = 8
 """Cameras that are looked through to find the range of depths of a whole path."""
+_SEEN = 0.5
+_ABOUT = 1.5
+"""The axes' meeting point may be nearer or farther than most of what is seen by this factor."""
 
 
 def picture(
@@ -56,8 +60,31 @@ def path_depth_range(
 
     A range per frame would make the colours of a video flicker.
     """
+    depths, alphas = _looks(representation, cameras)
+    return depth_range(depths, alphas) if len(depths) else (0.0, 1.0)
+
+
+def focus_distance(representation: Representation, cameras: Sequence[Camera]) -> float | None:
+    """How far before the cameras the content lies that a path should look at; None where nothing is
+    seen.
+
+    Where their axes meet if something is seen about there; otherwise the median depth.
+    """
+    depths, alphas = _looks(representation, cameras)
+    depths = depths[(alphas > _SEEN) & torch.isfinite(depths) & (depths > 0)]
+    if not len(depths):
+        return None
+    low, middle, high = (float(depths.quantile(share)) for share in (0.1, 0.5, 0.9))
+    meet = focus_point(cameras)[1]
+    return meet if low / _ABOUT <= meet <= high * _ABOUT else middle
+
+
+def _looks(
+    representation: Representation, cameras: Sequence[Camera]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Depths and alphas of small renders at some of the cameras."""
     step = max(1, len(cameras) // _SAMPLES)
-    depths, alphas = [], []
+    depths, alphas = [torch.empty(0)], [torch.empty(0)]
     for camera in cameras[::step]:
         shrink = max(1.0, max(camera.width, camera.height) / 160)
         small = camera.resized(
@@ -66,11 +93,9 @@ def path_depth_range(
         with torch.no_grad():
             render = representation.render(small, depth=True)
         if render.depth is not None:
-            depths.append(render.depth.flatten())
-            alphas.append(render.alpha.flatten())
-    if not depths:
-        return 0.0, 1.0
-    return depth_range(torch.cat(depths), torch.cat(alphas))
+            depths.append(render.depth.flatten().cpu())
+            alphas.append(render.alpha.flatten().cpu())
+    return torch.cat(depths), torch.cat(alphas)
 
 
 def render_frames(

@@ -137,8 +137,9 @@ class LiveViewer:
         if not cameras:
             raise Scene4dError("the viewer needs at least one training camera")
         self.representation = representation
-        self._scale = _REACH / focus_point(cameras)[1]
-        cameras = _scaled(cameras, self._scale)
+        self.scale = _REACH / focus_point(cameras)[1]
+        """viser's units in one of the scene."""
+        cameras = _scaled(cameras, self.scale)
         self.background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
         self._turns, self._resolution = Turns(), Resolution()
         self._browsers: dict[int, _Browser] = {}
@@ -226,7 +227,7 @@ class LiveViewer:
                 render = self.representation.render(
                     camera, background=self.background.to(device), depth=hides or output == "depth"
                 )
-                depth = _depth_for_viser(render, self._scale) if hides else None
+                depth = _depth_for_viser(render, self.scale) if hides else None
                 picture = Picture(pixels=_pixels(render, output), depth=depth)
             self._resolution.measured(time.monotonic() - start, size[0] * size[1])
         return picture
@@ -291,7 +292,7 @@ class LiveViewer:
         browser.stale = False
         view = ScreenView(
             wxyz=camera.wxyz,
-            position=np.asarray(camera.position) / self._scale,
+            position=np.asarray(camera.position) / self.scale,
             fov=camera.fov,
             width=max(1, camera.image_width),
             height=max(1, camera.image_height),
