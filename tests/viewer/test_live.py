@@ -412,9 +412,11 @@ def test_only_the_page_under_the_secret_address_is_served(viewer):
 
 
 def test_a_web_page_of_another_origin_sees_nothing_and_pauses_nothing(viewer):
+    import viser
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
 
+    protocols = [f"viser-v{viser.__version__}"]
     address = viewer.url.replace("http", "ws")
     own = viewer.url.partition("/" + viewer.url.rstrip("/").rpartition("/")[2])[0]
     foreign = ("https://evil.example", "http://127.0.0.1:1", "null", "file://", "http://localhost")
@@ -425,7 +427,7 @@ def test_a_web_page_of_another_origin_sees_nothing_and_pauses_nothing(viewer):
     with pytest.raises(InvalidStatus) as refused:  # also from its own page, without the token
         connect(own.replace("http", "ws"), origin=own)
     assert refused.value.response.status_code == 404
-    with connect(address, origin=own, max_size=None) as socket:
+    with connect(address, origin=own, subprotocols=protocols, max_size=None) as socket:
         assert socket.recv(timeout=10)
 
 
