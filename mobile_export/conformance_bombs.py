@@ -32,24 +32,24 @@ def bombs(light: Path, sheets: Path) -> Bombs:
     """Bytes, reason and scene4d's error by name; ``light``, ``sheets``: sound light fields."""
     return {
         "bomb_points": (
-            padded("splats", *_same_splats(POINTS.free + 4096), room=POINTS_ROOM),
+            padded("splats", *same_splats(POINTS.free + 4096), room=POINTS_ROOM),
             "266,240 splats in a few bytes, with zeros behind the poster", "points in",
         ),
         "bomb_codes": (
-            padded("splats", *_same_splats(1, zeros("what", CODES.free + (1 << 16))),
+            padded("splats", *same_splats(1, zeros("what", CODES.free + (1 << 16))),
                    room=CODES_ROOM),
             "4.2 million codes in a few bytes", "codes in",
         ),
         "bomb_basis": (
-            padded("splats", *_same_splats(1, *_wide_array())),
+            padded("splats", *same_splats(1, *wide_array())),
             "5.2 million values of 5,120 codes by their basis", "values in",
         ),
         "bomb_children": (
-            padded("lpgs", *_family(9000, 0xFF, sh_degree=3, hidden=1, num_children=8)),
+            padded("lpgs", *one_family(9000, 0xFF, sh_degree=3, hidden=1, num_children=8)),
             "72,000 children of 9,000 parents that are all the same", "values in",
         ),
         "bomb_network": (
-            padded("lpgs", *_family(18_000, 0, hidden=256, num_children=8, attention=True)),
+            padded("lpgs", *one_family(18_000, 0, hidden=256, num_children=8, attention=True)),
             "5.8 billion products for parents without children", "products in",
         ),
         "bomb_picture": (_slow_picture(light), "203 billion products for a picture",
@@ -78,7 +78,8 @@ def zeros(
     )
 
 
-def _same_splats(count: int, *more: CodedArray) -> tuple[Coded, dict[str, Any]]:
+def same_splats(count: int, *more: CodedArray) -> tuple[Coded, dict[str, Any]]:
+    """Splats that are all one, and ``more`` arrays."""
     widths = {"opacity": 1, "log_scales": 3, "rotation": 3, "dc": 3}
     own = [zeros(name, count, width, None) for name, width in widths.items()]
     return encode_scene(_same_place(count, 1), [*more, *own]), {"count": count, "sh_degree": 0}
@@ -92,13 +93,13 @@ def _same_place(count: int, bits: int) -> PointSet:
     )  # fmt: skip
 
 
-def _wide_array() -> tuple[CodedArray, CodedArray]:
-    """5 x 1024 codes whose basis makes 1,024 values of each."""
-    items = VALUES.free // 1024 + 1024
+def wide_array(items: int = VALUES.free // 1024 + 1024) -> tuple[CodedArray, CodedArray]:
+    """Codes whose basis makes 1,024 values of each."""
     return zeros("wide_basis", 1, 1024), replace(zeros("wide", items), basis="wide_basis")
 
 
-def _family(parents: int, mask: int, **shape: Any) -> tuple[Coded, dict[str, Any]]:
+def one_family(parents: int, mask: int, **shape: Any) -> tuple[Coded, dict[str, Any]]:
+    """Parents that are all one, with the children of ``mask``, and a network of zeros."""
     structure = dict(family(1, 1, position_bits=1, **shape).structure)
     rest = 3 * ((structure["sh_degree"] + 1) ** 2 - 1)
     widths = {"opacity": 1, "log_scales": 3, "rotation": 3, "dc": 3, "sh": rest}
@@ -122,7 +123,7 @@ def _slow_picture(path: Path) -> bytes:
             samples=8, encoded=128, width=1, blocks=0, channels=[1, 256, 256]
         )  # fmt: skip
 
-    return _field(path, change)
+    return field_of(path, change)
 
 
 def _many_tiles(path: Path) -> bytes:
@@ -131,10 +132,10 @@ def _many_tiles(path: Path) -> bytes:
     def change(field: dict[str, Any]) -> None:
         field["sheets"].update(columns=1024, rows=1024, tiles=22_000, steps=[[8]] * 4)
 
-    return _field(path, change)
+    return field_of(path, change)
 
 
-def _field(path: Path, change: Callable[[dict[str, Any]], None]) -> bytes:
+def field_of(path: Path, change: Callable[[dict[str, Any]], None]) -> bytes:
     """The light field with an entry that ``change`` makes, and codes that are all the same."""
     bundle = open_bundle(path)
     field = bundle.manifest["lightslab"]

@@ -204,6 +204,22 @@ def test_phone_over_https(splats, tmp_path: Path) -> None:
         assert "WebGPU" in errors.read_text(encoding="utf-8")
 
 
+def test_it_tells_who_can_reach_it(splats, tmp_path: Path) -> None:
+    for host, told in (("127.0.0.1", "this machine alone"), ("localhost", "this machine alone"),
+                       ("0.0.0.0", "all who reach this machine's network")):  # fmt: skip
+        with viewing(tmp_path, str(splats["s4d"]), "--host", host) as (url, errors):
+            assert told in errors.read_text(encoding="utf-8")
+            assert "0.0.0.0" not in url and fetched(url)
+
+
+def test_https_has_a_certificate_for_a_name(splats, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    options = ["--phone", "--https", "always", "--host", "localhost"]
+    with viewing(tmp_path, str(splats["s4d"]), *options) as (url, errors):
+        assert url.startswith("https://")
+        assert "no address that a phone reaches" in errors.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [

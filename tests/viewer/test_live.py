@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import math
 import os
@@ -111,9 +112,10 @@ class Browser:
 
         self.size, self.pictures, self.others = size, [], []
         self.scale = viewer.scale
-        port = viewer.server.get_port()
         self.socket = connect(
-            f"ws://127.0.0.1:{port}", subprotocols=[f"viser-v{viser.__version__}"], max_size=None
+            viewer.url.replace("http", "ws").removesuffix("/"),  # as the page does
+            subprotocols=[f"viser-v{viser.__version__}"],
+            max_size=None,
         )
         self.look(camera)
         self.thread = threading.Thread(target=self._receive, daemon=True)
@@ -386,6 +388,56 @@ def test_a_failing_render_is_reported_and_training_goes_on(viewer, caplog):
     browser.look(CAMERAS[3])
     browser.wait_for_picture(lambda p: p.shape == (240, 320, 3))
     browser.close()
+
+
+def asked(viewer: LiveViewer, path: str, **headers: str) -> tuple[int, dict[str, str]]:
+    """Status and headers of a request for ``path``."""
+    connection = http.client.HTTPConnection("127.0.0.1", viewer.server.get_port(), timeout=10)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, {k.lower(): v for k, v in answer.getheaders()}
+
+
+def test_only_the_page_under_the_secret_address_is_served(viewer):
+    port, token = viewer.server.get_port(), viewer.url.rstrip("/").rpartition("/")[2]
+    assert len(token) >= 20
+    status, headers = asked(viewer, f"/{token}/")
+    assert status == 200 and headers["referrer-policy"] == "no-referrer"
+    assert "frame-ancestors" in headers["content-security-policy"]
+    assert asked(viewer, f"/{token}")[1]["location"] == f"/{token}/"
+    for path in ("/", "/index.html", f"/{token[:-1]}/", f"/x{token}/", "/%2e%2e/"):
+        assert asked(viewer, path)[0] == 404, path
+    assert asked(viewer, f"/{token}/", Host=f"localhost:{port}")[0] == 200
+    for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[", ""):
+        assert asked(viewer, f"/{token}/", Host=name)[0] == 403, name
+
+
+def test_a_web_page_of_another_origin_sees_nothing_and_pauses_nothing(viewer):
+    import viser
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    protocols = [f"viser-v{viser.__version__}"]
+    address = viewer.url.replace("http", "ws")
+    own = viewer.url.partition("/" + viewer.url.rstrip("/").rpartition("/")[2])[0]
+    foreign = ("https://evil.example", "http://127.0.0.1:1", "null", "file://", "http://localhost")
+    for origin in foreign:
+        with pytest.raises(InvalidStatus) as refused:
+            connect(address, origin=origin)
+        assert refused.value.response.status_code == 403
+    with pytest.raises(InvalidStatus) as refused:  # also from its own page, without the token
+        connect(own.replace("http", "ws"), origin=own)
+    assert refused.value.response.status_code == 404
+    with connect(address, origin=own, subprotocols=protocols, max_size=None) as socket:
+        assert socket.recv(timeout=10)
+
+
+def test_by_default_the_port_is_a_free_one(viewer, caplog):
+    with LiveViewer(SCENE, Sphere()) as second:
+        assert 0 < second.server.get_port() != viewer.server.get_port()
+        assert "is taken" not in caplog.text
 
 
 def test_a_busy_port_gives_the_next_and_only_this_machine_is_served(viewer, capsys, caplog):

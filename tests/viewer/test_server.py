@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import http.client
 import os
 import random
@@ -19,10 +21,12 @@ import pytest
 from optional_packages import import_or_skip
 
 from scene4d.errors import DataError, UsageError
+from scene4d.viewer import places
 from scene4d.viewer.phone import lan_address, make_certificate, qr_code
+from scene4d.viewer.places import MAX_CONNECTIONS
 from scene4d.viewer.player_files import page_with, policy_of, policy_text, with_policy
 from scene4d.viewer.ranges import ByteRange, UnsatisfiableRangeError, requested_range
-from scene4d.viewer.server import MAX_CONNECTIONS, SceneServer
+from scene4d.viewer.server import SceneServer, is_loopback
 from scene4d.viewer.site import Site, scene_files
 
 SIZE = 10_000
@@ -295,6 +299,12 @@ def test_a_link_in_a_scenes_folder_is_not_served(tmp_path: Path) -> None:
     assert scene_files(folder / "meta.json") == (content, files)
     with pytest.raises(DataError, match="neither"):
         scene_files(tmp_path)
+    (tmp_path / "secret.json").write_bytes(SECRET)
+    (folder / "meta.json").unlink()
+    (folder / "meta.json").symlink_to(tmp_path / "secret.json")
+    for named in (folder, folder / "meta.json"):
+        with pytest.raises(DataError, match="symbolic link"):
+            scene_files(named)
 
 
 # Many, slow and vanishing clients
@@ -320,21 +330,72 @@ def test_one_connection_serves_many_requests(server: SceneServer) -> None:
     connection.close()
 
 
-def test_silent_connections_do_not_take_all_places_for_ever(server: SceneServer) -> None:
-    silent = [
-        socket.create_connection(server.server_address[:2]) for _ in range(MAX_CONNECTIONS + 8)
-    ]
-    time.sleep(0.2)
-    for connection in silent:
+def test_who_only_holds_connections_keeps_nobody_out(server: SceneServer) -> None:
+    """Also from the same address, and also with requests that never end."""
+    held = []
+    for i in range(MAX_CONNECTIONS + 8):
+        held.append(socket.create_connection(server.server_address[:2]))
+        if i % 2:
+            held[-1].sendall(b"GET / HTTP/1.1\r\nHost: ")
+    for _ in range(5):
+        assert ask(server, "")[0] == 200
+    for connection in held:
         connection.close()
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            assert ask(server, "")[0] == 200
-            return
-        except (OSError, http.client.HTTPException):  # while their threads still end
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+
+
+def test_a_request_that_does_not_come_in_time_is_closed(server: SceneServer, monkeypatch) -> None:
+    monkeypatch.setattr(places, "REQUEST_SECONDS", 0.3)
+    with socket.create_connection(server.server_address[:2], timeout=10) as slow:
+        for byte in b"GET / HTTP/1.1\r\nHost: x":
+            try:
+                slow.sendall(bytes([byte]))
+            except OSError:
+                break
+            time.sleep(0.1)
+        else:
+            assert slow.recv(100) == b""
+    assert ask(server, "")[0] == 200
+
+
+def test_places_are_shared_among_addresses() -> None:
+    room, pairs = places.Places(), [socket.socketpair() for _ in range(places.MAX_CONNECTIONS + 1)]
+    own = [pair[0] for pair in pairs]
+    for i in range(places.MAX_OF_ADDRESS):
+        assert room.take(own[i], "10.0.0.1")
+    # One more of the same address costs that address its oldest one.
+    assert room.take(own[-1], "10.0.0.1") and own[0].recv(1) == b""
+    room.leave(own[-1])
+    for i in range(places.MAX_OF_ADDRESS, places.MAX_CONNECTIONS):
+        assert room.take(own[i], f"10.0.1.{i}")
+    assert room.take(own[0], "10.0.1.2")
+    with contextlib.ExitStack() as answering:
+        for i in range(2, places.MAX_OF_ADDRESS):
+            answering.enter_context(room.busy(own[i]))
+        assert room.take(own[-1], "10.0.0.1")  # the last that waits has to go
+        answering.enter_context(room.busy(own[-1]))
+        room.take(own[1], "10.0.0.1")
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def test_the_players_files_are_compressed_where_the_browser_takes_it(server: SceneServer) -> None:
+    for path in ("", "assets/a.js"):
+        plain = ask(server, path)
+        for accepted in ("gzip", "br, gzip;q=0.5", "deflate, GZIP"):
+            status, headers, body = ask(server, path, Accept_Encoding=accepted)
+            assert (status, headers["content-encoding"], headers["vary"]) == (
+                200, "gzip", "Accept-Encoding",
+            )  # fmt: skip
+            assert gzip.decompress(body) == plain[2] and headers["etag"] != plain[1]["etag"]
+            tag = headers["etag"]
+            assert ask(server, path, Accept_Encoding=accepted, If_None_Match=tag)[0] == 304
+        for accepted in ("", "gzip;q=0", "br", "identity"):
+            assert "content-encoding" not in ask(server, path, Accept_Encoding=accepted)[1]
+        part = ask(server, path, Accept_Encoding="gzip", Range="bytes=0-0")
+        assert part[0] == 206 and part[2] == plain[2][:1]
+    scene = ask(server, "scene.s4d", Accept_Encoding="gzip")
+    assert scene[2] == CONTENT and "content-encoding" not in scene[1]
 
 
 def test_a_deleted_scene_is_missing(server: SceneServer) -> None:
@@ -345,6 +406,25 @@ def test_a_deleted_scene_is_missing(server: SceneServer) -> None:
 
 
 # HTTPS, addresses, the end
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1", "::1", "0.0.0.0", "scene.example", "x" * 300, "é", "a b"]
+)
+def test_certificates_are_for_numbers_and_names(host: str, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    try:
+        assert ":" in make_certificate(tmp_path / "a.pem", host)
+        ssl.create_default_context(cafile=str(tmp_path / "a.pem"))
+    except UsageError as error:
+        assert host == "é" and "no plain name" in str(error)
+
+
+def test_an_address_of_everywhere_is_told_as_one_that_can_be_asked() -> None:
+    with SceneServer(Site(files={"": PAGE}), host="0.0.0.0") as server:
+        assert "//0.0.0.0:" not in server.url
+    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.4", "example.org")))
 
 
 def test_https_with_the_certificate_made_here(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 import { defineConfig, type Plugin } from "vite";
 import { enginePatches } from "./build/engine-patches.ts";
 import { writeManifestTypes } from "./build/manifest-types.mjs";
+import { thirdPartyNotices } from "./build/notices.ts";
 
 const manifestTypes: Plugin = { name: "scene4d-manifest-types", buildStart: writeManifestTypes };
 
 export default defineConfig({
   base: "./",
-  plugins: [manifestTypes, enginePatches()],
+  plugins: [manifestTypes, enginePatches(), thirdPartyNotices()],
   worker: { format: "es" },
   optimizeDeps: { exclude: ["playcanvas"] },
   build: {

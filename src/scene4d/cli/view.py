@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
         server = SceneServer(site, host=host, port=args.port, certificate=certificate)
 
         def announce() -> None:
-            tell(server.url, phone=args.phone)
+            tell(server.url, phone=args.phone, host=host)
             if args.open and not args.phone:
                 import webbrowser
 
@@ -154,6 +154,7 @@ def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path |
     from scene4d.bundle.container import open_bundle
     from scene4d.bundle.kinds import content_of
     from scene4d.viewer import phone
+    from scene4d.viewer.server import shown_host
 
     host = args.host or phone.lan_address()
     manifest = open_bundle(scene).manifest
@@ -162,7 +163,7 @@ def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path |
     large, possible = count > phone.HTTPS_FROM_SPLATS, phone.can_make_certificates()
     if args.https == "always" or (args.https == "auto" and large and possible):
         certificate = folder / "certificate.pem"
-        fingerprint = phone.make_certificate(certificate, host)
+        fingerprint = phone.make_certificate(certificate, shown_host(host))
         told = (
             f"HTTPS, so that the phone has WebGPU for {what}; it warns once about the"
             f" certificate made just now (SHA-256 {fingerprint[:23]}...): go on to the page"
@@ -176,8 +177,10 @@ def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path |
     return host, certificate
 
 
-def tell(url: str, *, phone: bool) -> None:
-    """Prints the address, for a phone with its QR code."""
+def tell(url: str, *, phone: bool, host: str) -> None:
+    """Prints the address, for a phone with its QR code, and who can reach ``host``."""
+    from scene4d.viewer.server import is_loopback
+
     if phone:
         from scene4d.viewer.phone import qr_code
 
@@ -187,5 +190,8 @@ def tell(url: str, *, phone: bool) -> None:
         except UnicodeEncodeError:
             print("  (this terminal has no block characters for a QR code)", file=sys.stderr)
     print(url, flush=True)
-    where = "phones in the same network" if phone else "this machine"
+    others = "phones in the same network" if phone else "all who reach this machine's network"
+    where = "this machine alone" if is_loopback(host) else f"{others} and know the address"
+    if phone and is_loopback(host):
+        where += f" ({host} is no address that a phone reaches)"
     print(f"scene4d view: open to {where}; Ctrl-C ends it", file=sys.stderr, flush=True)

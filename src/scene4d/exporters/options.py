@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from scene4d.errors import UsageError
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +78,13 @@ class PlayerOptions:
     """One HTML file with everything in it, instead of a folder; opens from a disk, too."""
     title: str | None = None
     """Name on the page and under the icon; None: the run's experiment or the file's name."""
+    embed: tuple[str, ...] = ()
+    """Origins (https://example.org) of pages that may steer the player in a frame; others may
+    frame it, and only look."""
+
+    def __post_init__(self) -> None:
+        for origin in self.embed:
+            if not _ORIGIN.fullmatch(origin):
+                raise UsageError(
+                    f"{origin!r} is no origin", fix="name it like https://example.org, without path"
+                )

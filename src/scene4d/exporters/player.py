@@ -7,6 +7,7 @@ import html
 import io
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from scene4d.bundle.container import open_bundle
@@ -55,11 +56,11 @@ def export(
         fitted = write_within(source, bundle, target=options.target, target_mb=target_mb)
         if options.single_file:
             with atomic_path(path) as temporary:
-                page = single_page(player, bundle.read_bytes(), title=title)
+                page = single_page(player, bundle.read_bytes(), title=title, embed=options.embed)
                 temporary.write_text(page, encoding="utf-8", newline="\n")
             size = path.stat().st_size
         else:
-            files = folder_files(player, bundle, title=title)
+            files = folder_files(player, bundle, title=title, embed=options.embed)
             write_folder(path, files)
             size = sum(len(data) for data in files.values())
     return f"{fitted.told(options.target)}\nplayer and scene together {size / 1e6:.2f} MB"
@@ -79,14 +80,21 @@ def _check_destination(path: Path, options: PlayerOptions) -> None:
     check_replaceable(path)
 
 
-def folder_files(player: Path, bundle: Path, *, title: str) -> dict[str, bytes]:
-    """The folder's content by path: player, scene, poster, icons, manifest, service worker."""
+def folder_files(
+    player: Path, bundle: Path, *, title: str, embed: Sequence[str] = ()
+) -> dict[str, bytes]:
+    """The folder's content by path: player, scene, poster, icons, manifest, service worker.
+
+    Pages of the origins ``embed`` may steer the player in a frame.
+    """
     opened = open_bundle(bundle)
     poster_name = opened.manifest["poster"]
     poster = opened.read(poster_name)
     poster_file = f"poster{Path(poster_name).suffix}"
     files = {name: path.read_bytes() for name, path in player_files(player).items()}
     settings = {"content": SCENE, "poster": poster_file, "title": title}
+    if embed:
+        settings["embed"] = ",".join(embed)
     index = files.pop(INDEX).decode("utf-8")
     head = _HEAD.format(title=html.escape(title, quote=True))
     added = {

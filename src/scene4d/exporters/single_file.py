@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from scene4d.errors import Scene4dError
 from scene4d.viewer.player_files import INDEX, page_with, player_files, policy_of, with_policy
 
 SCENE = "scene.s4d"
+NOTICES = "THIRD-PARTY-NOTICES.txt"
+"""Licences of what the player's build contains: they travel with it."""
 _SCRIPT = re.compile(r'<script type="module"[^>]*\ssrc="\./([^"]+)"[^>]*></script>')
 _STYLE = re.compile(r'<link rel="stylesheet"[^>]*\shref="\./([^"]+)"[^>]*>')
 _MODULE_SYNTAX = re.compile(r"\bimport\.meta\b|(^|[;}\n])\s*(import\s*[\w{*\"'`]|export\s*[\w{*])")
@@ -21,7 +24,7 @@ document.getElementById("scene4d-scene").textContent,'";',\
 document.getElementById("scene4d-worker").textContent],{type:"text/javascript"})))"""
 
 
-def single_page(player: Path, bundle: bytes, *, title: str) -> str:
+def single_page(player: Path, bundle: bytes, *, title: str, embed: Sequence[str] = ()) -> str:
     """The page with script, style, worker and ``bundle`` inside.
 
     The scripts are allowed by their hashes, and nothing is ever fetched. Raises
@@ -29,16 +32,20 @@ def single_page(player: Path, bundle: bytes, *, title: str) -> str:
     """
     files = player_files(player)
     settings = {"content": SCENE, "title": title}
+    if embed:
+        settings["embed"] = ",".join(embed)
     page = page_with(files.pop(INDEX).read_text(encoding="utf-8"), settings)
     page, script = _cut_out(page, _SCRIPT, files)
     page, style = _cut_out(page, _STYLE, files)
     name, script = _worker_from_page(script, list(files), player)
     worker = _classic(_text(files.pop(name)), player)
+    notices = _text(files.pop(NOTICES)) if NOTICES in files else ""
     if files:
         raise _unknown(f"parts that do not go into one file: {', '.join(files)}", player)
     script, style = _inline(script), style.replace("</style", r"<\/style")
     data = base64.b64encode(bundle).decode("ascii")
     parts = (
+        f'<script type="text/plain" id="scene4d-notices">\n{_inline(notices)}</script>',
         f'<script type="application/octet-stream" id="scene4d-scene">{data}</script>',
         f'<script type="text/plain" id="scene4d-worker">{_inline(worker)}</script>',
         f'<script type="module">{script}</script>',

@@ -37,6 +37,7 @@ class TrainOptions(SceneOptions):
     """Evaluate on the held-out images at the end and write a report."""
     viewer: bool = False
     """Watch the training in a browser, at 127.0.0.1."""
-    viewer_port: int = 7007
+    viewer_port: int = 0
+    """Port of the live viewer; 0: a free one."""
     tensorboard: bool = False
     """Also write TensorBoard events, where the package is installed."""

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import io
 import logging
+import secrets
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from scene4d.errors import Scene4dError
 from scene4d.optional import import_optional
 from scene4d.rendering.colormap import colour_depth, depth_range
 from scene4d.rendering.render import Render
+from scene4d.viewer.door import guarded
 from scene4d.viewer.frusta import Frusta, Photos, distance_ahead, opencv_pose, vertical_fov
 from scene4d.viewer.panel import Panel
 from scene4d.viewer.screen import Resolution, ScreenView
@@ -127,11 +129,12 @@ class LiveViewer:
         *,
         images: Photos | None = None,
         host: str = "127.0.0.1",
-        port: int = 7007,
+        port: int = 0,
         longest_side: int = 1024,
     ) -> None:
-        """Starts serving. ``images``: for the cameras' thumbnails. Takes the next port that is
-        free, and says so, where ``port`` is not. Raises :class:`MissingExtraError` without viser.
+        """Starts serving. ``images``: for the cameras' thumbnails. ``port`` 0: a free one; takes
+        the next one that is free, and says so, where ``port`` is not. Raises
+        :class:`MissingExtraError` without viser.
         """
         cameras = [scene.frames[i].camera for i in scene.train_indices]
         if not cameras:
@@ -144,8 +147,9 @@ class LiveViewer:
         self._turns, self._resolution = Turns(), Resolution()
         self._browsers: dict[int, _Browser] = {}
         self._wake, self._step, self._status_at = threading.Event(), 0, 0.0
-        self.server = _start_server(host, port)
-        self.url = f"http://{host}:{self.server.get_port()}"
+        token = secrets.token_urlsafe(16)
+        self.server = _start_server(host, port, token)
+        self.url = f"http://{host}:{self.server.get_port()}/{token}/"
         self.frusta = Frusta(
             self.server, cameras, scene.train_indices, images, background=self.background
         )
@@ -338,15 +342,15 @@ def _depth_for_viser(render: Render, scale: float) -> Float[np.ndarray, "height 
     return torch.where(seen, scale * render.depth, far).clamp(0, _DEPTH_LIMIT).cpu().numpy()
 
 
-def _start_server(host: str, port: int) -> Any:
-    """A viser server on ``port`` or the next free one."""
+def _start_server(host: str, port: int, token: str) -> Any:
+    """A viser server on ``port`` or the next free one, which answers under ``/token/`` alone."""
     viser: Any = import_optional("viser", extra="viewer", needed_for="the live viewer")
     logging.getLogger("websockets").setLevel(logging.WARNING)  # else a line for each connection
     # Between two looks at who is connected, a browser may go away: nothing to tell anybody
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
-    with _without_viser_on_stdout():
+    with _without_viser_on_stdout(), guarded(token, host):
         server = viser.ViserServer(host=host, port=port, label="scene4d", verbose=False)
-    if server.get_port() != port:
+    if port and server.get_port() != port:
         _log.warning("viewer: port %d is taken; using %d", port, server.get_port())
     return server
 

@@ -9,7 +9,7 @@ import os
 import socket
 from pathlib import Path
 
-from scene4d.errors import DataError
+from scene4d.errors import DataError, UsageError
 from scene4d.optional import import_optional, why_not
 
 HTTPS_FROM_SPLATS = 500_000
@@ -45,7 +45,8 @@ def can_make_certificates() -> bool:
 
 
 def make_certificate(path: Path, address: str) -> str:
-    """Writes a self-signed certificate for ``address`` (a number) and its key as PEM to ``path``.
+    """Writes a self-signed certificate for ``address`` (a number or a name) and its key as PEM to
+    ``path``.
 
     The key is P-256, readable by this user alone. Returns the SHA-256 fingerprint, as browsers
     show it. Raises :class:`MissingExtraError`.
@@ -57,10 +58,17 @@ def make_certificate(path: Path, address: str) -> str:
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"scene4d on {address}")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"scene4d on {address}"[:64])])
     now = datetime.datetime.now(datetime.timezone.utc)
     server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-    host = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+    host: x509.GeneralName
+    try:
+        host = x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        try:
+            host = x509.DNSName(address)
+        except ValueError as error:
+            raise UsageError(f"there is no certificate for {address!r}: no plain name") from error
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -69,7 +77,7 @@ def make_certificate(path: Path, address: str) -> str:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))  # phones' clocks may be behind
         .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
-        .add_extension(host, critical=False)
+        .add_extension(x509.SubjectAlternativeName([host]), critical=False)
         .add_extension(server, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())

@@ -28,10 +28,16 @@ def player_folder() -> Path:
     for folder in (_PACKAGED, _CHECKOUT / "dist"):
         if (folder / INDEX).is_file():
             return folder
+    if (_CHECKOUT / "package.json").is_file():
+        raise PlayerNotBuiltError(
+            "the web player is not built",
+            where=_CHECKOUT / "dist",
+            fix="make player (with Node.js 20.19 or newer; make node installs one)",
+        )
     raise PlayerNotBuiltError(
-        "the web player is not built",
-        where=_CHECKOUT / "dist",
-        fix="make player (with Node.js 20 or newer); released wheels of scene4d have it built in",
+        "this scene4d was installed without the web player, which the npm registry is needed for",
+        fix="install it again where registry.npmjs.org is reachable: pip install --force-reinstall"
+        " --no-deps, and then what you installed scene4d from; released wheels have it built in",
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import ipaddress
 import os
 import secrets
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -19,16 +22,17 @@ from socketserver import TCPServer
 from typing import Any
 from urllib.parse import unquote
 
-from scene4d.errors import UsageError
+from scene4d.errors import DataError, UsageError
+from scene4d.viewer.places import Places
 from scene4d.viewer.ranges import UnsatisfiableRangeError, requested_range
 from scene4d.viewer.site import Site
 
 LOOPBACK = "127.0.0.1"
 IDLE_SECONDS = 30
-"""A connection that says nothing for so long is closed."""
-MAX_CONNECTIONS = 64
-"""More at once are closed unanswered, so that a neighbour cannot take all threads."""
+"""A connection that takes nothing of an answer for so long is closed."""
 _PART = 1 << 18
+_COMPRESSED = {"", ".html", ".js", ".mjs", ".css", ".svg", ".wasm", ".webmanifest"}
+"""The player's own files; scenes are compressed as they are, and read in ranges."""
 _TYPES = {
     "": "text/html; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -52,7 +56,7 @@ class SceneServer(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = MAX_CONNECTIONS
+    request_queue_size = 64
     allow_reuse_address = os.name != "nt"  # on Windows that would share the port
 
     def __init__(
@@ -62,10 +66,13 @@ class SceneServer(ThreadingHTTPServer):
         key, for HTTPS. Raises :class:`UsageError` when the address cannot be had."""
         self.site = site
         self.secure = certificate is not None
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.places = Places()
+        self.compressed: dict[str, bytes] = {}
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         try:
             super().__init__((host, port), _Handler)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise UsageError(
                 f"cannot serve there ({getattr(error, 'strerror', None) or error})",
                 where=f"{host}:{port}",
@@ -82,8 +89,9 @@ class SceneServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The address of the page, with the token."""
-        host, port = self.server_address[:2]
-        return f"{'https' if self.secure else 'http'}://{host!s}:{port}/{self.site.token}/"
+        host, port = shown_host(str(self.server_address[0])), self.server_address[1]
+        place = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.secure else 'http'}://{place}:{port}/{self.site.token}/"
 
     def server_bind(self) -> None:
         """Binds without asking the name service for this machine's name, which may take seconds."""
@@ -104,8 +112,8 @@ class SceneServer(ThreadingHTTPServer):
             self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for the request, if there is a place left."""
-        if not self._places.acquire(blocking=False):
+        """A thread for the request, if there is a place for it."""
+        if not self.places.take(request, str(client_address[0])):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -115,7 +123,11 @@ class SceneServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self.places.leave(request)
+
+    def service_actions(self) -> None:
+        """Called between requests: closes the connections that only hold their places."""
+        self.places.close_idle()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Connections that break off, or speak no TLS, are nothing to tell the user about."""
@@ -137,10 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        with self.server.places.busy(self.request):
+            self._answer(body=True)
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        with self.server.places.busy(self.request):
+            self._answer(body=False)
 
     def version_string(self) -> str:
         return "scene4d"
@@ -168,8 +182,36 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_text(HTTPStatus.NOT_FOUND, body=body)
             return
         file, size, tag = opened
+        suffix = Path(name).suffix.lower()
         with file:
-            self._send_file(file, size, tag, suffix=Path(name).suffix.lower(), body=body)
+            if suffix in _COMPRESSED and not self.headers.get("Range") and self._takes_gzip():
+                self._send_compressed(file, tag, suffix=suffix, body=body)
+            else:
+                self._send_file(file, size, tag, suffix=suffix, body=body)
+
+    def _takes_gzip(self) -> bool:
+        """Whether Accept-Encoding names gzip, and not with a weight of 0 (RFC 9110, 12.5.3)."""
+        for part in (self.headers.get("Accept-Encoding") or "").split(","):
+            name, _, weight = part.replace(" ", "").partition(";q=")
+            if name.lower() == "gzip":
+                return weight not in ("0", "0.0", "0.00", "0.000")
+        return False
+
+    def _send_compressed(
+        self, file: io.BufferedIOBase, tag: str, *, suffix: str, body: bool
+    ) -> None:
+        packed = self.server.compressed.get(tag)
+        if packed is None:
+            packed = self.server.compressed[tag] = gzip.compress(file.read(), 6, mtime=0)
+        tag = f'{tag[:-1]}-gzip"'
+        known = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+        if _matches(self.headers.get("If-None-Match"), tag):
+            self._send_head(HTTPStatus.NOT_MODIFIED, known, length=None)
+            return
+        known |= {"Content-Type": _TYPES[suffix], "Content-Encoding": "gzip"}
+        self._send_head(HTTPStatus.OK, known, length=len(packed))
+        if body:
+            self._send_bytes(io.BytesIO(packed), 0, len(packed))
 
     def _send_file(
         self, file: io.BufferedIOBase, size: int, tag: str, *, suffix: str, body: bool
@@ -178,6 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
         if _matches(self.headers.get("If-None-Match"), tag):
             self._send_head(HTTPStatus.NOT_MODIFIED, known, length=None)
             return
+        if suffix in _COMPRESSED:
+            known["Vary"] = "Accept-Encoding"
         known["Content-Type"] = _TYPES.get(suffix, "application/octet-stream")
         try:
             # Range is defined for GET alone; If-Range must be this very version (13.1.5, 14.2).
@@ -233,6 +277,30 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+
+def shown_host(host: str) -> str:
+    """An address that a browser can ask: where all addresses are served, one of them."""
+    try:
+        everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return host
+    if not everywhere:
+        return host
+    from scene4d.viewer.phone import lan_address
+
+    try:
+        return lan_address()
+    except DataError:
+        return LOOPBACK
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _opened(content: Path | bytes) -> tuple[io.BufferedIOBase, int, str]:

@@ -75,6 +75,12 @@ def scene_files(scene: Path) -> tuple[str, dict[str, Path]]:
         names = [MANIFEST, *open_bundle(scene).names()]
         return f"scene/{MANIFEST}", {f"scene/{name}": scene / name for name in names}
     if (scene / SOG_INDEX).is_file():
+        if (scene / SOG_INDEX).is_symlink():
+            raise DataError(
+                "is a symbolic link, which may lead out of its folder",
+                where=scene / SOG_INDEX,
+                fix="put a copy of the file there",
+            )
         pictures = [p for p in sorted(scene.glob("*.webp")) if p.is_file() and not p.is_symlink()]
         members = {f"scene/{path.name}": path for path in pictures}
         return f"scene/{SOG_INDEX}", {**members, f"scene/{SOG_INDEX}": scene / SOG_INDEX}

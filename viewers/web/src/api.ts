@@ -85,8 +85,8 @@ function settled(player: Player): Promise<void> {
   return promise;
 }
 
-/** What a page around an iframe may call; arguments and results are plain data. */
-const CALLABLE = [
+/** What a page around an iframe may call (embed.ts); arguments and results are plain data. */
+export const CALLABLE = [
   "open",
   "getView",
   "setView",
@@ -100,44 +100,3 @@ const CALLABLE = [
   "screenshot",
   "link",
 ] as const;
-
-/**
- * Answers `{scene4d: 1, id, method, args}` from the page around the frame with
- * `{scene4d: 1, id, result}` or `{scene4d: 1, id, error}`, and tells it `{scene4d: 1, event, ...}`.
- */
-export function answerMessages(player: Player, api: Scene4dApi): void {
-  if (window.parent === window) return;
-  const tell = (event: string, data: object = {}) =>
-    window.parent.postMessage({ scene4d: 1, event, ...data }, "*");
-  player.on("done", () => tell("ready", { stats: player.statistics() }));
-  player.on("failed", (failure) => tell("failed", { kind: failure.kind, detail: failure.detail }));
-  player.on("mode", (mode) => tell("mode", { mode }));
-  player.on("focus", (point) => tell("focus", { point }));
-  player.on("view", () => tell("view", { view: player.rig.view() }));
-  window.addEventListener("message", (event) => {
-    const message = event.data as {
-      scene4d?: number;
-      id?: unknown;
-      method?: string;
-      args?: unknown;
-    };
-    if (event.source !== window.parent || message?.scene4d !== 1 || !message.method) return;
-    void answer(api, message.method, message.args).then((reply) =>
-      window.parent.postMessage(
-        { scene4d: 1, id: message.id, ...reply },
-        event.origin === "null" ? "*" : event.origin,
-      ),
-    );
-  });
-  tell("loaded", { methods: CALLABLE });
-}
-
-async function answer(api: Scene4dApi, method: string, args: unknown): Promise<object> {
-  if (!(CALLABLE as readonly string[]).includes(method)) return { error: `no method ${method}` };
-  try {
-    const call = api[method as (typeof CALLABLE)[number]] as (...a: unknown[]) => unknown;
-    return { result: await call(...(Array.isArray(args) ? args : [])) };
-  } catch (error) {
-    return { error: String(error) };
-  }
-}

@@ -1,6 +1,7 @@
 import "./ui/style.css";
-import { answerMessages, makeApi } from "./api";
+import { makeApi } from "./api";
 import { SceneError } from "./decode/errors";
+import { answerMessages } from "./embed";
 import { type Failure, Player } from "./player";
 import { DEFAULTS, fromFile, fromParameters, type Settings } from "./settings";
 import { h } from "./ui/dom";

@@ -113,6 +113,9 @@ export class Player {
     for (const listener of this.listeners.get(event) ?? []) listener(...(args as never[]));
   }
 
+  /** Whether scenes are fetched with the cookies of this page's host. */
+  credentials: RequestCredentials = "same-origin";
+
   /** Opens a scene; what was open is closed. */
   open(content: { url: string } | { bytes: ArrayBuffer; name: string }): void {
     this.close();
@@ -120,6 +123,7 @@ export class Player {
     this.request = {
       type: "open",
       id: ++this.opened,
+      credentials: this.credentials,
       budget: Math.min(budget ?? Number.POSITIVE_INFINITY, this.quality.maxSplats),
       degree,
       ...("url" in content ? { url: new URL(content.url, document.baseURI).href } : content),

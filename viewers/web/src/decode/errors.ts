@@ -2,6 +2,8 @@
 export type FailureKind =
   | "network"
   | "not-found"
+  /** Another host's server does not allow this page to read its answer. */
+  | "cors"
   | "format"
   | "damaged"
   | "version"

@@ -6,7 +6,7 @@ import { byImportance, extentOf, ORDER_BYTES } from "./order";
 import { packSplats } from "./pack";
 import { openPly } from "./ply";
 import type { OpenRequest } from "./protocol";
-import { MemorySource, type Progress, RemoteFile } from "./remote";
+import { MemorySource, type Progress, RemoteFile, useCredentials } from "./remote";
 import { guardTotal, type Sink } from "./sink";
 import { type MemberReader, openSog, type PictureDecoder } from "./sog";
 import { openSplat } from "./splat";
@@ -19,6 +19,7 @@ export async function openScene(
   sink: Sink,
   decodePicture: PictureDecoder,
 ): Promise<void> {
+  useCredentials(request.credentials ?? "same-origin");
   const name = request.name ?? request.url ?? "";
   const progress: Progress = (loaded, total) => sink.progress(loaded, total, "download");
   if (/manifest\.json($|[?#])/.test(name) && request.url) {

@@ -67,6 +67,8 @@ export interface OpenRequest {
   url?: string;
   bytes?: ArrayBuffer;
   name?: string;
+  /** Whether cookies go along; absent: those of the page's own host. */
+  credentials?: RequestCredentials;
   /** Most splats to draw. */
   budget: number;
   /** Highest degree of spherical harmonics to keep. */

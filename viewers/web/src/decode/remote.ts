@@ -6,6 +6,13 @@ const FIRST_BYTES = 65536;
 const ATTEMPTS = 4;
 const PAUSE_MS = 400;
 
+let credentials: RequestCredentials = "same-origin";
+
+/** Whether cookies go along with what is fetched from now on. */
+export function useCredentials(mode: RequestCredentials): void {
+  credentials = mode;
+}
+
 export type Progress = (loaded: number, total: number) => void;
 export type Fetch = (url: string, init?: RequestInit) => Promise<Response>;
 
@@ -221,7 +228,7 @@ export class RemoteFile implements ByteSource {
       try {
         const headers: Record<string, string> = {};
         if (range && !(orWhole && attempt > 0)) headers.Range = `bytes=${range[0]}-${range[1]}`;
-        const init: RequestInit = { headers };
+        const init: RequestInit = { headers, credentials };
         if (this.signal) init.signal = this.signal;
         const response = await this.fetcher(this.url, init);
         if (response.status === 404 || response.status === 403 || response.status === 410) {
@@ -230,6 +237,10 @@ export class RemoteFile implements ByteSource {
         if (!response.ok) throw new Error(`the server answers ${response.status}`);
         return response;
       } catch (error) {
+        const last = !orWhole || attempt > 0; // an old browser asks first whether it may use Range
+        if (last && error instanceof TypeError && (await isHidden(this.url))) {
+          throw new SceneError("cors", this.url, "its server lets no page of this origin read it");
+        }
         await this.pauseOrThrow(error, attempt);
       }
     }
@@ -257,6 +268,20 @@ export class RemoteFile implements ByteSource {
 
   private wake(): void {
     for (const resolve of this.waiting.splice(0)) resolve();
+  }
+}
+
+/** Whether another host's server answers, but hides its answer from this page (CORS). */
+async function isHidden(url: string): Promise<boolean> {
+  const own = globalThis.location?.origin;
+  if (own === undefined || !/^https?:/.test(url) || new URL(url).origin === own) return false;
+  const stop = new AbortController();
+  try {
+    await fetch(url, { mode: "no-cors", credentials: "omit", signal: stop.signal });
+    stop.abort(); // that it answers is enough
+    return true;
+  } catch {
+    return false;
   }
 }
 

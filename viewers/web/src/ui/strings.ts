@@ -76,6 +76,10 @@ export const failures = {
     "Check the network, then try again. What has arrived is kept by the browser where it can.",
   ],
   "not-found": ["The scene is not there", "Check the address. The link may be old or incomplete."],
+  cors: [
+    "Another server keeps the scene to itself",
+    "It answers, but without Access-Control-Allow-Origin no page of another address may read it. Allow this page's address there, or put the file beside the player.",
+  ],
   format: [
     "This file cannot be shown",
     "The player opens .s4d bundles, and splats as .ply, .spz, .sog or .glb.",

@@ -1,7 +1,8 @@
 /** Every parameter of the address (docs/player.md), and strangers around an embedded player. */
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Page } from "playwright-core";
 import { describe, expect, it } from "vitest";
 import { DIST, ROOT, readBytes, serve } from "./harness";
 import { bench, open, picture, until, view } from "./pages";
@@ -135,41 +136,122 @@ describe("embedding", () => {
     call: (...a: unknown[]) => void;
   }
 
-  it("works from a page of another host, which hears of the view", async () => {
+  /** A page at localhost (another site than 127.0.0.1) around the player at `address`. */
+  async function framed(address: string) {
     const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
-    writeFileSync(join(folder, "index.html"), host(b.url));
-    // localhost and 127.0.0.1 are different sites to the browser.
     const server = await serve({ "/": folder });
+    writeFileSync(join(folder, "index.html"), host(address));
     const page = await (await b.browser.newContext()).newPage();
     await page.goto(server.url.replace("127.0.0.1", "localhost"));
     await until(page, () => (window as unknown as Host).got.some(([event]) => event === "ready"));
-    await page.evaluate(() => {
+    return { page, close: server.close, origin: new URL(page.url()).origin };
+  }
+
+  /** Answers to calls, by number. */
+  async function called(page: Page, calls: [string, unknown[]?][]) {
+    await page.evaluate((all) => {
       const { call } = window as unknown as Host;
-      call(1, "setView", [{ position: [1, 2, 3], target: [0, 0, 0] }, true]);
-      call(2, "getView");
-      call(3, "setMode", ["fly"]);
-      call(4, "nothing");
-      call(5, "constructor");
-      call(6, "getView", "no list");
-    });
-    await until(page, () => Object.keys((window as unknown as Host).replies).length === 6);
-    await until(page, () => (window as unknown as Host).got.some(([event]) => event === "view"));
-    const { got, replies } = await page.evaluate(() => {
-      const { got, replies } = window as unknown as Host;
-      return { got, replies };
-    });
-    expect(replies[2]!.result!.position).toEqual([1, 2, 3].map((x) => expect.closeTo(x, 5)));
-    expect([replies[4]!.error, replies[5]!.error]).toEqual([
+      for (const [id, [method, args]] of all.entries()) call(id, method, args);
+    }, calls);
+    await page.waitForFunction(
+      (count) => Object.keys((window as unknown as Host).replies).length === count,
+      calls.length,
+      { polling: 50 },
+    );
+    return page.evaluate(() => (window as unknown as Host).replies);
+  }
+
+  it("lets a page that its own page does not name look, not steer", async () => {
+    const { page, close } = await framed(b.url);
+    const replies = await called(page, [
+      ["setView", [{ position: [1, 2, 3], target: [0, 0, 0] }, true]],
+      ["screenshot"],
+      ["open", [`${b.url}/fixtures/slabs.s4d`]],
+      ["pick", [200, 150]],
+      ["link"],
+      ["setMode", ["fly"]],
+      ["getView"],
+      ["stats"],
+    ]);
+    for (const id of [0, 1, 2, 3, 4, 5]) expect(replies[id]!.error).toContain("embed=");
+    expect(replies[6]!.result!.position).not.toEqual([1, 2, 3].map((x) => expect.closeTo(x, 5)));
+    expect(replies[7]!.result).toMatchObject({ splats: 5000 });
+    const got = await page.evaluate(() => (window as unknown as Host).got.map(([event]) => event));
+    expect(got[0]).toBe("loaded");
+    expect(got).not.toContain("mode");
+    await close();
+  });
+
+  it("does not believe its address, which who frames it writes", async () => {
+    const { page, close, origin } = await framed(b.url);
+    await page.evaluate((named) => {
+      const frame = document.querySelector("iframe")!;
+      (window as unknown as Host).got.length = 0;
+      frame.src += `&embed=${encodeURIComponent(named)}`;
+    }, origin);
+    await until(page, () => (window as unknown as Host).got.some(([event]) => event === "ready"));
+    const replies = await called(page, [["screenshot"]]);
+    expect(replies[0]!.error).toContain("embed=");
+    await close();
+  });
+
+  it("obeys pages that its own page names, and fetches for them without cookies", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
+    cpSync(DIST, folder, { recursive: true });
+    const cookies: (string | undefined)[] = [];
+    const player = await serve(
+      { "/": folder, "/fixtures/": `${ROOT}/tests/fixtures/` },
+      {
+        intercept: (req) => {
+          if (req.url!.includes("small.spz")) cookies.push(req.headers.cookie);
+          return false;
+        },
+      },
+    );
+    const other = mkdtempSync(join(tmpdir(), "scene4d-"));
+    const server = await serve({ "/": other });
+    const origin = server.url.replace("127.0.0.1", "localhost");
+    const index = join(folder, "index.html");
+    const named = encodeURIComponent(`https://a.example, ${origin}/page`);
+    writeFileSync(
+      index,
+      readFileSync(index, "utf8").replace(
+        "</head>",
+        `<meta name="scene4d" content="embed=${named}" /></head>`,
+      ),
+    );
+    writeFileSync(join(other, "index.html"), host(player.url));
+    const context = await b.browser.newContext();
+    await context.addCookies([{ name: "secret", value: "1", url: player.url, sameSite: "Lax" }]);
+    const page = await context.newPage();
+    await page.goto(origin);
+    await until(page, () => (window as unknown as Host).got.some(([event]) => event === "ready"));
+    const replies = await called(page, [
+      ["setView", [{ position: [1, 2, 3], target: [0, 0, 0] }, true]],
+      ["getView"],
+      ["setMode", ["fly"]],
+      ["nothing"],
+      ["constructor"],
+      ["getView", "no list" as never],
+      ["open", [`${player.url}/fixtures/small.spz`]],
+    ]);
+    expect(replies[1]!.result!.position).toEqual([1, 2, 3].map((x) => expect.closeTo(x, 5)));
+    expect([replies[3]!.error, replies[4]!.error]).toEqual([
       "no method nothing",
       "no method constructor",
     ]);
+    expect(replies[5]!.error).toBeUndefined();
     expect(replies[6]!.error).toBeUndefined();
+    expect(cookies.length).toBeGreaterThan(0);
+    expect(cookies.every((cookie) => cookie === undefined)).toBe(true);
+    const got = await page.evaluate(() => (window as unknown as Host).got);
     const events = got.map(([event]) => event);
     expect(events[0]).toBe("loaded");
     expect(events).toContain("view");
     expect(events).toContain("mode");
-    expect(new Set(got.map(([, origin]) => origin))).toEqual(new Set([b.url]));
+    expect(new Set(got.map(([, from]) => from))).toEqual(new Set([player.url]));
     await server.close();
+    await player.close();
   });
 
   it("does not obey a frame beside it", async () => {
@@ -205,6 +287,17 @@ describe("embedding", () => {
     expect(Object.keys(replies)).toEqual(["1"]);
     expect(replies[1]!.result!.position).not.toEqual([9, 9, 9]);
     expect(await stranger.evaluate(() => (window as unknown as { heard: number }).heard)).toBe(0);
+    await server.close();
+  });
+});
+
+describe("a scene on another host", () => {
+  it("that allows no page to read it is told apart from one that is not there", async () => {
+    const server = await serve({ "/": `${ROOT}/tests/fixtures/` });
+    const page = await open(b, `content=${server.url}/small.spz`, { wait: false });
+    const told = await page.evaluate(() => window.scene4d.ready.catch((error) => `${error}`));
+    expect(told).toContain("cors");
+    expect(await page.textContent("body")).toContain("Access-Control-Allow-Origin");
     await server.close();
   });
 });
