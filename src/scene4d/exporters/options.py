@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from scene4d.errors import UsageError
+from scene4d.ranges import Count, Positive, Share, Within
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshOptions:
     """How a mesh is made from rendered depth (format mesh)."""
 
-    voxel: float | None = None
+    voxel: Positive | None = None
     """Edge of a voxel in scene units; None: 1.5 pixels wide at the median depth."""
-    depth_limit: float | None = None
+    depth_limit: Positive | None = None
     """Surfaces farther from a camera are left out, scene units; None: 3 times the median depth."""
-    max_cameras: int = 200
+    max_cameras: Count = 200
     """Training cameras to render from, evenly spread when there are more."""
-    min_cluster: float = 0.05
+    min_cluster: Share = 0.05
     """Connected parts with fewer triangles than this share of the largest part's are dropped."""
 
     def __post_init__(self) -> None:
@@ -34,7 +35,7 @@ class MeshOptions:
 class BundleOptions:
     """How a bundle is written (format bundle)."""
 
-    target_mb: float | None = None
+    target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Size of the file in MB (10^6 bytes), met within 2% by coarser or finer steps."""
 
     def __post_init__(self) -> None:

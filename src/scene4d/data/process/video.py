@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from scene4d.data.process.pictures import Picture, measure, sharpness
 from scene4d.errors import DataError
 from scene4d.optional import import_optional
+from scene4d.ranges import Within
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,7 +31,7 @@ what phase correlation finds between frames that differ by compression noise onl
 class VideoOptions:
     """Which frames of a video are taken."""
 
-    num_frames_target: int = 150
+    num_frames_target: Annotated[int, Within(3, 100_000)] = 150
     """Frames to take; a shorter video gives all of its frames that are sharp."""
 
     def __post_init__(self) -> None:
