@@ -53,6 +53,10 @@ class Within(PrimitiveConstructorSpec[Any]):
             return f"above {self.low:g}" if self.above else f"{self.low:g} or more"
         return f"{'above ' if self.above else ''}{_shown(self.low)} to {_shown(self.high)}"
 
+    def __repr__(self) -> str:
+        """Short: tyro shows it in messages."""
+        return self.words
+
     def __contains__(self, value: float) -> bool:
         """Whether a number lies in the range."""
         return (value > self.low if self.above else value >= self.low) and value <= self.high

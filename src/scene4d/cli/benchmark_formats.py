@@ -7,11 +7,13 @@ import tempfile
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
+from scene4d.ranges import Within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,16 +38,16 @@ class BenchmarkFormatsArgs:
     """Folder for index.html, results.json and the files themselves; by default nothing is kept."""
     formats: tuple[str, ...] = ()
     """Names of formats; by default all."""
-    views: int = 8
+    views: Annotated[int, Within(1, 100_000)] = 8
     """Views at most; a splat file without a capture is seen from around its content."""
-    size: int = 512
+    size: Annotated[int, Within(16, 8192)] = 512
     """Pixels of views around the content."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 def main(argv: list[str]) -> None:
     """Runs the verb: progress on stderr, the table on stdout."""
-    args = tyro.cli(BenchmarkFormatsArgs, args=argv, prog="scene4d benchmark-formats")
+    args = parse(BenchmarkFormatsArgs, argv, prog="scene4d benchmark-formats")
     from scene4d.evaluation.psnr import psnr
     from scene4d.exporters.compare import compare_formats
     from scene4d.exporters.compare_report import as_page, as_table

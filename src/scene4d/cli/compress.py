@@ -9,7 +9,9 @@ from typing import Annotated
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.data.options import SceneOptions
+from scene4d.ranges import Within
 from scene4d.representations.lpgs.method import LpgsMethod
 
 
@@ -23,9 +25,9 @@ class CompressArgs:
     """The bundle to write, SOMETHING.s4d."""
     data: Path | None = None
     """Photographs to keep the looks of; by default the run's own, otherwise the scene's renders."""
-    target_psnr_drop: float | None = None
+    target_psnr_drop: Annotated[float, Within(0.0, 100.0)] | None = None
     """Find the smallest bundle that loses at most so many dB on held-out views; three trainings."""
-    max_minutes: float = 4.0
+    max_minutes: Annotated[float, Within(0.0, 1e6, above=True)] = 4.0
     """Time for training."""
     drop_invalid: bool = False
     """Leave out splats of a file whose values are not finite or whose rotation is 0; says how
@@ -38,7 +40,7 @@ class CompressArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb: progress and figures on stderr, the bundle's path on stdout."""
-    args = tyro.cli(CompressArgs, args=argv, prog="scene4d compress")
+    args = parse(CompressArgs, argv, prog="scene4d compress")
     from scene4d.training.compress import compress
     from scene4d.training.options import TrainOptions
 

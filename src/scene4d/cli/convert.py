@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
 from scene4d.exporters.edit import EditOptions
 from scene4d.exporters.placing import FrameChoice
@@ -35,7 +36,7 @@ class ConvertArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb: what was read and written on stderr, the path on stdout."""
-    args = tyro.cli(ConvertArgs, args=argv, prog="scene4d convert")
+    args = parse(ConvertArgs, argv, prog="scene4d convert")
     from scene4d.exporters.edit import edited
     from scene4d.exporters.formats import (
         describe_written,

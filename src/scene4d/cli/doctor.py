@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import tyro
+from scene4d.cli.parse import parse
 
 _SIMD = ("sse4.2", "avx", "avx2", "fma", "f16c", "avx512f", "neon", "sve")
 _CORE = (
@@ -45,7 +45,7 @@ class DoctorArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb."""
-    args = tyro.cli(DoctorArgs, args=argv, prog="scene4d doctor")
+    args = parse(DoctorArgs, argv, prog="scene4d doctor")
     report = examine()
     print(json.dumps(report, indent=2) if args.json else as_text(report))
 

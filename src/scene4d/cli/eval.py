@@ -9,6 +9,8 @@ from typing import Literal
 
 import tyro
 
+from scene4d.cli.parse import parse
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArgs:
@@ -28,7 +30,7 @@ class EvalArgs:
 
 def main(argv: list[str]) -> None:
     """Parses and evaluates; the means on stderr, the path of eval.json on stdout."""
-    args = tyro.cli(EvalArgs, args=argv, prog="scene4d eval")
+    args = parse(EvalArgs, argv, prog="scene4d eval")
     from scene4d.files import read_json, write_json
     from scene4d.training.evaluate import evaluate_run, summary
     from scene4d.training.run import run_path

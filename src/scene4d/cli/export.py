@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions
 from scene4d.exporters.placing import FrameChoice
@@ -91,7 +92,7 @@ class ExportArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb: what was written on stderr, its path on stdout."""
-    args = tyro.cli(ExportArgs, args=argv, prog="scene4d export")
+    args = parse(ExportArgs, argv, prog="scene4d export")
     for name, defaults in (("mesh", MeshOptions()), ("bundle", BundleOptions()),
                            ("player", PlayerOptions())):  # fmt: skip
         used = args.format == name or (name, args.format) == ("bundle", "player")

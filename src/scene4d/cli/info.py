@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.cli.ply_summary import summarise_ply
 from scene4d.errors import DataError, UsageError
 
@@ -31,7 +32,7 @@ class InfoArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb."""
-    args = tyro.cli(InfoArgs, args=argv, prog="scene4d info")
+    args = parse(InfoArgs, argv, prog="scene4d info")
     summary = summarise(args.path)
     print(json.dumps(summary, indent=2) if args.json else as_text(summary))
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.data.process.sfm import SfmOptions
 from scene4d.data.process.video import VideoOptions
 
@@ -35,7 +36,7 @@ class ProcessDataArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb. Prints the diagnosis on stdout and progress on stderr."""
-    args = tyro.cli(ProcessDataArgs, args=argv, prog="scene4d process-data")
+    args = parse(ProcessDataArgs, argv, prog="scene4d process-data")
     from scene4d.data.process import process_images, process_video
 
     def say(line: str) -> None:

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
+from scene4d.ranges import Within
 
 if TYPE_CHECKING:
     from scene4d.cameras.camera import Camera
@@ -49,11 +51,11 @@ class RenderArgs:
     path: the cameras in --path-file; spiral: around the average camera, for forward-facing
     captures; orbit: a circle around what the cameras look at; interpolate: a flight through the
     training cameras."""
-    num_frames: int = 120
+    num_frames: Annotated[int, Within(1, 1_000_000)] = 120
     """Frames of a spiral, orbit or flight."""
-    fps: float | None = None
+    fps: Annotated[float, Within(0.0, 1000.0, above=True)] | None = None
     """Frames per second of a video; by default that of --path-file, otherwise 24."""
-    downscale_factor: float = 1.0
+    downscale_factor: Annotated[float, Within(0.0, 1e6, above=True)] = 1.0
     """Render this many times smaller than the training images."""
     path_file: Path | None = None
     """A camera_path.json as nerfstudio writes it, in the capture's own coordinates."""
@@ -66,7 +68,7 @@ class RenderArgs:
     Depth runs from blue (near) to red (far) over the 2nd to 98th percentile of the whole path."""
     background: str | None = None
     """black, white or a colour like #88ccff; by default the capture's."""
-    smoothing: float = 1.0
+    smoothing: Annotated[float, Within(0.0, 1e6)] = 1.0
     """Cameras to either side over which a flight is smoothed; 0 passes through each."""
     loop: bool = False
     """A flight returns to its start."""
@@ -80,7 +82,7 @@ class RenderArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb: progress on stderr, the path of what was written on stdout."""
-    args = tyro.cli(RenderArgs, args=outputs_last(argv), prog="scene4d render")
+    args = parse(RenderArgs, outputs_last(argv), prog="scene4d render")
     background = None if args.background is None else parse_colour(args.background)
     check_args(args)
     from scene4d.exporters.video import check_replaceable

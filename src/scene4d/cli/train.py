@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from scene4d.cli.parse import parse as parse_arguments
 from scene4d.errors import UsageError
 from scene4d.representations.method import Method
 from scene4d.training.methods import load_method, method_names
@@ -66,9 +67,9 @@ def parse(name: str | None, argv: Sequence[str]) -> tuple[Method | None, TrainOp
         fields.append(("method", Annotated[method_class, tyro.conf.arg(name="")],
                        field(default_factory=method_class)))  # fmt: skip
     arguments_class = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
-    arguments: Any = tyro.cli(
+    arguments: Any = parse_arguments(
         arguments_class,
-        args=list(argv),
+        list(argv),
         prog=f"scene4d train {name or ''}".strip(),
         description=description,
     )

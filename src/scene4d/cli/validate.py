@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.errors import DataError
 
 
@@ -20,7 +21,7 @@ class ValidateArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb; prints every fault and fails, or prints one line."""
-    args = tyro.cli(ValidateArgs, args=argv, prog="scene4d validate")
+    args = parse(ValidateArgs, argv, prog="scene4d validate")
     from scene4d.bundle.checks import bundle_faults, describe
 
     faults = bundle_faults(args.path)

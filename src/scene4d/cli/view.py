@@ -6,11 +6,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from scene4d.cli.parse import parse
 from scene4d.errors import DataError, UsageError
+from scene4d.ranges import Within
 
 if TYPE_CHECKING:
     from scene4d.bundle.container import Bundle
@@ -30,7 +32,7 @@ class ViewArgs:
     phone: bool = False
     """Serve in the local network and print a QR code, for a phone in the same Wi-Fi. The scene
     becomes a bundle, if it is none."""
-    port: int = 0
+    port: Annotated[int, Within(0, 65535)] = 0
     """Port to serve on; 0: a free one."""
     host: str | None = None
     """Address to serve on; by default 127.0.0.1, which only this machine reaches, and with --phone
@@ -52,7 +54,7 @@ class ViewArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb: the address on stdout, the rest on stderr; returns after Ctrl-C."""
-    args = tyro.cli(ViewArgs, args=argv, prog="scene4d view")
+    args = parse(ViewArgs, argv, prog="scene4d view")
     from scene4d.viewer.player_files import player_folder
     from scene4d.viewer.server import LOOPBACK, SceneServer, stopped_by_signals
     from scene4d.viewer.site import scene_site, title_of

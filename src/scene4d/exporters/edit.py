@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters import packing
 from scene4d.exporters.splat import importance_order
+from scene4d.ranges import Count, Finite, Positive, Share, Within
 from scene4d.splat_cloud import SplatCloud
 
 
@@ -18,22 +20,22 @@ from scene4d.splat_cloud import SplatCloud
 class EditOptions:
     """What is left out, and where the rest goes; filters see the input's coordinates."""
 
-    crop: tuple[float, float, float, float, float, float] | None = None
+    crop: tuple[Finite, Finite, Finite, Finite, Finite, Finite] | None = None
     """Box whose splats are kept: XMIN YMIN ZMIN XMAX YMAX ZMAX, scene units of the input."""
-    min_opacity: float = 0.0
+    min_opacity: Share = 0.0
     """Splats below this opacity (0 to 1) are left out."""
-    max_splats: int | None = None
+    max_splats: Count | None = None
     """Keep this many, those of the largest opacity times volume."""
-    sh_degree: int | None = None
+    sh_degree: Annotated[int, Within(0, 3)] | None = None
     """Keep spherical harmonics up to this degree, 0 to 3."""
     transform: Path | None = None
     """File with a 4 x 4 matrix (JSON or 16 numbers, row by row): rotation, uniform scale and
     translation, applied first."""
-    scale: float = 1.0
+    scale: Positive = 1.0
     """Factor on positions and sizes."""
-    rotate: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rotate: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
     """Degrees about x, then y, then z (fixed axes), after the scale."""
-    translate: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    translate: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
     """Scene units, after the rotation."""
 
     def __post_init__(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from scene4d.errors import UsageError
+from scene4d.ranges import Count, Positive, Share, Within
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
 
@@ -15,13 +16,13 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:
 class MeshOptions:
     """How a mesh is made from rendered depth (format mesh)."""
 
-    voxel: float | None = None
+    voxel: Positive | None = None
     """Edge of a voxel in scene units; None: 1.5 pixels wide at the median depth."""
-    depth_limit: float | None = None
+    depth_limit: Positive | None = None
     """Surfaces farther from a camera are left out, scene units; None: 3 times the median depth."""
-    max_cameras: int = 200
+    max_cameras: Count = 200
     """Training cameras to render from, evenly spread when there are more."""
-    min_cluster: float = 0.05
+    min_cluster: Share = 0.05
     """Connected parts with fewer triangles than this share of the largest part's are dropped."""
 
     def __post_init__(self) -> None:
@@ -37,7 +38,7 @@ class MeshOptions:
 class BundleOptions:
     """How a bundle is written (format bundle)."""
 
-    target_mb: float | None = None
+    target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Size of the file in MB (10^6 bytes), met within 2% by coarser or finer steps."""
 
     def __post_init__(self) -> None:

@@ -11,9 +11,10 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.errors import UsageError
+from scene4d.ranges import Count, Rate, Share, Weight, Within
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +36,11 @@ class ObjectiveOptions:
     implementation: ClassVar[str]
     needs_teacher: ClassVar[bool] = False
     """Whether it cannot do without a teacher."""
-    weight: float = 1.0
+    weight: Weight = 1.0
     """Factor of the term in the loss; 0 leaves it out."""
-    start: float = 0.0
+    start: Share = 0.0
     """Share of training from which the term counts."""
-    end: float = 1.0
+    end: Share = 1.0
     """Share of training up to which the term counts."""
 
     def __post_init__(self) -> None:
@@ -66,7 +67,7 @@ class PhotometricOptions(ObjectiveOptions):
     """Compares renders with the photographs: (1 - ssim_weight) L1 + ssim_weight D-SSIM."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.photometric:Photometric"
-    ssim_weight: float = 0.2
+    ssim_weight: Share = 0.2
     """Share of D-SSIM, from 0 (L1 alone) to 1 (3D Gaussian Splatting, eq. 7)."""
 
 
@@ -75,7 +76,7 @@ class DepthOptions(ObjectiveOptions):
     """Compares rendered with measured depth, where the capture has it."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.depth:Depth"
-    weight: float = 0.1
+    weight: Weight = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,30 +85,30 @@ class TeacherOptions(ObjectiveOptions):
 
     implementation: ClassVar[str] = "scene4d.training.objectives.teacher:Teaching"
     needs_teacher: ClassVar[bool] = True
-    crops: int = 8
+    crops: Annotated[int, Within(1, 65536)] = 8
     """Crops a step."""
-    crop_size: int = 96
+    crop_size: Annotated[int, Within(1, 65536)] = 96
     """Width and height of a crop in pixels; less where the pictures are smaller."""
     loss: Literal["mse", "l1"] = "mse"
     """Of colours, and of alpha."""
-    alpha_weight: float = 0.1
+    alpha_weight: Weight = 0.1
     """Weight of alpha beside colour."""
-    depth_weight: float = 0.0
+    depth_weight: Weight = 0.0
     """Weight of depth beside colour: L1 of inverse depth relative to its mean."""
-    between: float = 0.7
+    between: Share = 0.7
     """Share of pictures from between two neighbouring training cameras; the others are from
     around one."""
-    jitter: float = 0.25
+    jitter: Share = 0.25
     """How far cameras stray, as a share of the distance between the neighbours."""
-    turn: float = 3.0
+    turn: Annotated[float, Within(0.0, 180.0)] = 3.0
     """How far cameras turn away, in degrees."""
-    hard: float = 0.3
+    hard: Share = 0.3
     """Share of crops drawn where the error was large; the others are drawn evenly."""
-    first_views: int = 8
+    first_views: Annotated[int, Within(1, 1_000_000)] = 8
     """Pictures rendered at the first step."""
-    refresh_every: int = 4
+    refresh_every: Count = 4
     """Steps between new pictures."""
-    cache_mb: float = 256.0
+    cache_mb: Annotated[float, Within(0.0, 1e9, above=True)] = 256.0
     """Pictures kept, in MB (10^6 bytes); new ones replace the oldest."""
 
     def __post_init__(self) -> None:
@@ -139,21 +140,21 @@ class Method(ABC):
     """The method that is trained first, as the teacher, where none is given."""
     default_teacher_share: ClassVar[float] = 0.3
     """Share of --max-minutes (or of --steps, without a limit of time) that this teacher gets."""
-    steps: int | None = None
+    steps: Annotated[int, Within(1, 100_000_000)] | None = None
     """Training steps; by default 7000, or as many as --max-minutes has time for."""
-    batch_size: int = 1
+    batch_size: Annotated[int, Within(1, 4096)] = 1
     """Views per step."""
-    coarsest_downscale: int = 4
+    coarsest_downscale: Annotated[int, Within(1, 8)] = 4
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
-    full_resolution_at: float = 0.35
+    full_resolution_at: Share = 0.35
     """Share of training after which images have their full size."""
     refine_poses: bool = False
     """Also optimise the training cameras' poses."""
-    refine_poses_lr: float = 1e-4
+    refine_poses_lr: Rate = 1e-4
     """Learning rate of the poses, in radians and scene extents."""
     fit_exposure: bool = False
     """Also optimise an affine colour transform per training image."""
-    fit_exposure_lr: float = 1e-3
+    fit_exposure_lr: Rate = 1e-3
     """Learning rate of the colour transforms."""
 
     @classmethod

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from scene4d.data.options import SceneOptions
+from scene4d.ranges import Within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +26,19 @@ class TrainOptions(SceneOptions):
     """A run folder to continue, with the options it was started with."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where it works, otherwise cpu."""
-    max_minutes: float | None = None
+    max_minutes: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Training ends after this time, with every schedule fitted to it; evaluation follows."""
-    seed: int = 0
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     """Two runs with the same seed and number of steps on one machine give the same result."""
-    checkpoint_every_s: float = 60.0
+    checkpoint_every_s: Annotated[float, Within(0.0, 1e9)] = 60.0
     """Seconds between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Annotated[int, Within(1, 1_000_000)] = 2
     """Newest checkpoints to keep."""
     evaluate: bool = True
     """Evaluate on the held-out images at the end and write a report."""
     viewer: bool = False
     """Watch the training in a browser, at 127.0.0.1."""
-    viewer_port: int = 0
+    viewer_port: Annotated[int, Within(0, 65535)] = 0
     """Port of the live viewer; 0: a free one."""
     tensorboard: bool = False
     """Also write TensorBoard events, where the package is installed."""

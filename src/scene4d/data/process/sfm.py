@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from scene4d.data.process.pairs import likely_pairs
 from scene4d.data.process.pictures import Picture
 from scene4d.data.process.progress import Say, Ticker, watched
 from scene4d.optional import import_optional
+from scene4d.ranges import Within
 
 if TYPE_CHECKING:
     import pycolmap
@@ -59,13 +60,13 @@ class SfmOptions:
     matching: Literal["auto", "exhaustive", "sequential"] = "auto"
     """Which pairs are compared. auto: all pairs up to 60 photos or 30 video frames; beyond
     that each picture with the most similar ones, and in a video with its neighbours in time."""
-    max_image_size: int = 1600
+    max_image_size: Annotated[int, Within(64, 65536)] = 1600
     """Longest side in pixels at which features are searched; the pictures keep their size."""
-    max_num_features: int | None = None
+    max_num_features: Annotated[int, Within(16, 1_000_000)] | None = None
     """Features per picture, at most. None: 8192 for photos, 4096 for video frames."""
-    num_threads: int = 0
+    num_threads: Annotated[int, Within(0, 1024)] = 0
     """0: as many as this process may use."""
-    seed: int = 0
+    seed: Annotated[int, Within(0, 2**31 - 1)] = 0
     """Of the random samples in verification and mapping."""
 
     @property

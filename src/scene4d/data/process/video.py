@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from scene4d.data.process.pictures import Picture, measure, sharpness
 from scene4d.data.process.progress import Say, Ticker
 from scene4d.errors import DataError, Scene4dError
 from scene4d.optional import import_optional
+from scene4d.ranges import Within
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +40,7 @@ what phase correlation finds between frames that differ by compression noise onl
 class VideoOptions:
     """Which frames of a video are taken."""
 
-    num_frames_target: int = 150
+    num_frames_target: Annotated[int, Within(3, 100_000)] = 150
     """Frames to take; a shorter video gives all of its frames that are sharp."""
 
     def __post_init__(self) -> None:

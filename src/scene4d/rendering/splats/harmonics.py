@@ -56,9 +56,10 @@ _C3, _C31, _C32, _C30 = (
 @njit(**_OPTIONS)
 @no_type_check
 def _direction(mean, centre):
-    """Unit vectors from the camera and their inverse lengths."""
+    """Unit vectors from the camera and their inverse lengths; both 0 where there is no length."""
     dx, dy, dz = mean[0] - splat(centre[0]), mean[1] - splat(centre[1]), mean[2] - splat(centre[2])
-    inverse = splat(1.0) / sqrt(fma(dx, dx, fma(dy, dy, dz * dz)))
+    squared = fma(dx, dx, fma(dy, dy, dz * dz))
+    inverse = select(greater(squared, splat(0.0)), splat(1.0) / sqrt(squared), splat(0.0))
     return (dx * inverse, dy * inverse, dz * inverse), inverse
 
 

@@ -32,6 +32,8 @@ MAX_RADIUS = 2.0**24
 """Pixels; a wider footprint cannot be placed in float32 and is culled."""
 MAX_QUAT_NORM = 1e15
 """A quaternion longer than this, or shorter than its inverse, is culled: float32 cannot norm it."""
+MAX_INVERSE = 1e12
+"""Largest entry of an inverse viewmat, scene units; beyond it, a camera stands nowhere."""
 FOV_MARGIN = 0.3
 """The Jacobian is evaluated at most this share of the half field of view outside the image."""
 SH_C0 = 0.28209479177387814
@@ -206,8 +208,15 @@ def project(
 
 
 def camera_centres(viewmats: Float[Tensor, "C 4 4"]) -> Float[Tensor, "C 3"]:
-    """Where the cameras stand in the world; NaN for a singular matrix."""
-    return torch.linalg.inv_ex(viewmats).inverse[:, :3, 3]
+    """Where the cameras stand in the world; the origin, without a gradient, for a matrix that is
+    singular or so nearly that a gradient through its inverse would overflow."""
+    with torch.no_grad():
+        inverse = torch.linalg.inv_ex(viewmats).inverse
+        largest = inverse.abs().nan_to_num(nan=torch.inf).flatten(1).amax(dim=1)
+        usable = (largest < MAX_INVERSE)[:, None, None]
+    identity = torch.eye(4, dtype=viewmats.dtype, device=viewmats.device)
+    # Replaced before the inversion: a gradient of 0 times an infinite inverse is not a number.
+    return torch.linalg.inv_ex(torch.where(usable, viewmats, identity)).inverse[:, :3, 3]
 
 
 def sh_basis(direction: Float[Tensor, "*m 3"], degree: int) -> Float[Tensor, "*m K"]:
@@ -249,8 +258,10 @@ def sh_colors(
     """
     c, n = visible.nonzero(as_tuple=True)
     direction = means[n] - camera_centres(viewmats)[c]
-    direction = direction / direction.norm(dim=-1, keepdim=True)
-    basis = sh_basis(direction, degree)
+    squared = direction.square().sum(dim=-1, keepdim=True)
+    # Without a length there is no direction, and no gradient.
+    length = torch.where(squared > 0, squared, torch.inf).sqrt()
+    basis = sh_basis(direction / length, degree)
     used = (coeffs[n] if coeffs.ndim == 3 else coeffs[c, n])[:, : basis.shape[-1]]
     colors = ((basis[..., None] * used).sum(dim=-2) + 0.5).clamp_min(0.0)
     return colors.new_zeros((*visible.shape, 3)).index_put((c, n), colors)

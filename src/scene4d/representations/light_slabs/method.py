@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.errors import UsageError
+from scene4d.ranges import Rate, Within
 from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
@@ -30,54 +31,54 @@ class LightSlabMethod(Method):
     representation: ClassVar[str] = "scene4d.representations.light_slabs.light_slabs:LightSlabs"
     default_teacher: ClassVar[str | None] = "splat"
 
-    coarsest_downscale: int = 1
+    coarsest_downscale: Annotated[int, Within(1, 8)] = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
     placement: Literal["auto", "forward", "cube", "kmeans", "cameras"] = "auto"
     """Slabs at clusters of cameras (auto, with sheets), one along the cameras or clusters of
     viewing directions (auto, without), or the faces of a cube."""
-    max_slabs: int = 48
+    max_slabs: Annotated[int, Within(1, 64)] = 48
     """At clusters of cameras, at most: 1 to 64."""
-    depths: int | None = None
+    depths: Annotated[int, Within(2, 64)] | None = None
     """Parallel planes of a slab, 2 to 64, by default as many as parallax asks for; LightSpeed has
     2."""
     sheets: bool = True
     """A multiplane image for each slab, started from the teacher; the decoder adds to it."""
-    sheet_scale: float = 1.5
+    sheet_scale: Annotated[float, Within(0.0, 16.0, above=True)] = 1.5
     """Its texels for a pixel of the photographs, along an axis, at most."""
-    max_tiles: int = 196_608
+    max_tiles: Annotated[int, Within(1, 200_000)] = 196_608
     """Of 8 x 8 texels that are stored, at most, 200,000 or fewer: about 0.3 kB each while it is
     shown, 6 kB in training."""
-    sheets_lr: float = 3e-3
-    featured: int = 8
+    sheets_lr: Rate = 3e-3
+    featured: Annotated[int, Within(1, 64)] = 8
     """How many of a slab's planes have features for the decoder."""
     crossed: bool = False
     """Also planes over one coordinate of the first plane and one of the last, as in LightSpeed."""
-    features: int = 4
+    features: Annotated[int, Within(1, 256)] = 4
     """Of each plane at each level."""
-    resolutions: tuple[int, ...] = (32, 128)
+    resolutions: tuple[Annotated[int, Within(2, 1 << 14)], ...] = (32, 128)
     """Samples along an axis of the parallel planes, level by level."""
-    crossed_resolutions: tuple[int, ...] = (16, 64)
+    crossed_resolutions: tuple[Annotated[int, Within(2, 1 << 14)], ...] = (16, 64)
     """Samples along an axis of the crossed planes."""
-    max_mb: float = 3.9
+    max_mb: Annotated[float, Within(0.0, 1e4, above=True)] = 3.9
     """Of the exported bundle, about, MB (10^6 bytes): sheets get coarser and planes fewer samples
     until they fit. 0.9 is the tiny tier."""
-    samples: int = 2
+    samples: Annotated[int, Within(1, 4)] = 2
     """Along an axis, rays that are looked up for one of the decoder's: 1, 2 or 4."""
-    encoded: int = 16
+    encoded: Annotated[int, Within(1, 4096)] = 16
     """Channels of each of them."""
-    width: int = 64
+    width: Annotated[int, Within(1, 4096)] = 64
     """Channels of the decoder."""
-    blocks: int = 3
+    blocks: Annotated[int, Within(0, 256)] = 3
     """Residual blocks of two layers."""
-    channels: tuple[int, ...] = (32, 16)
+    channels: tuple[Annotated[int, Within(1, 4096)], ...] = (32, 16)
     """After each doubling but the last: two for a bundle 8 times coarser than the picture."""
-    quantise_at: float = 0.7
+    quantise_at: Annotated[float, Within(0.0, 2.0)] = 0.7
     """Share of training at which planes are rounded."""
-    bits: int = 8
+    bits: Annotated[int, Within(2, 8)] = 8
     """Of a plane's value."""
-    planes_lr: float = 0.05
-    decoder_lr: float = 2e-3
-    settle: float = 0.05
+    planes_lr: Rate = 0.05
+    decoder_lr: Rate = 2e-3
+    settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """Learning rates end at this share of their start."""
     teaching: TeacherOptions = field(
         default_factory=lambda: TeacherOptions(end=0.8, between=0.6, jitter=0.5, turn=6.0)

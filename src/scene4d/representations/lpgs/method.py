@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.errors import UsageError
+from scene4d.ranges import Count, NotNegative, Rate, Share, Weight, Within
 from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
@@ -32,9 +33,9 @@ class RateOptions(ObjectiveOptions):
     """Weighs the scene's size against its looks, once its values are rounded."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.rate:Rate"
-    weight: float = 1e-3
+    weight: Weight = 1e-3
     """Loss for one byte per Gaussian that training started with."""
-    target_mb: float | None = None
+    target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Below this size, in MB, nothing more is saved; the method's own ``target_mb``."""
 
 
@@ -43,17 +44,17 @@ class TreeOptions(McmcOptions):
     """Adaptive tree manipulation (LPGS): children become parents, dead families go."""
 
     implementation: ClassVar[str] = "scene4d.training.strategies.tree:Tree"
-    promote_gradient: float = 4e-4
+    promote_gradient: NotNegative = 4e-4
     """Mean screen-space gradient (in units of half the image) above which a child is promoted."""
-    promote_share: float = 0.05
+    promote_share: Share = 0.05
     """At most this share of the parents is added at once."""
-    tree_every: int = 25
+    tree_every: Count = 25
     """Steps between manipulations."""
-    target_mb: float | None = None
+    target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """The parents that matter least go until it is met; the method's own ``target_mb``."""
-    target_at: float = 0.2
+    target_at: Share = 0.2
     """Share of training at which that size is reached."""
-    tree_until: float = 0.7
+    tree_until: Share = 0.7
     """Share of training after which no child is promoted."""
 
 
@@ -67,57 +68,57 @@ class LpgsMethod(Method):
     default_teacher: ClassVar[str | None] = "splat"
     default_teacher_share: ClassVar[float] = 0.5
 
-    coarsest_downscale: int = 1
+    coarsest_downscale: Annotated[int, Within(1, 8)] = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
     sh_degree: Literal[0, 1, 2, 3] = 3
     """Highest band of the view-dependent colour."""
-    max_num_gaussians: int | None = None
+    max_num_gaussians: Annotated[int, Within(1, 1 << 30)] | None = None
     """Upper limit of parents; by default as for splats: 100,000 or more."""
-    num_random_points: int = 20_000
+    num_random_points: Annotated[int, Within(1, 1 << 30)] = 20_000
     """Parents to start from where the capture has no points."""
     init: Literal["auto", "teacher", "points", "random"] = "teacher"
     """Start from the teacher's Gaussians, training splats first where none is given; or without
     one from the capture's points, or at random (auto: from the points if there are any)."""
-    target_mb: float | None = None
+    target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Size of the bundle in MB (10^6 bytes), met within 2%; by default chosen by looks."""
-    num_children: int = 0
+    num_children: Annotated[int, Within(0, 4)] = 0
     """Most children of a parent, 0 to 4. Children pay off in long trainings: methods/lpgs."""
     grid: bool = False
     """Predict attributes from a hash grid."""
-    grid_levels: int = 6
-    grid_features: int = 4
+    grid_levels: Annotated[int, Within(1, 32)] = 6
+    grid_features: Annotated[int, Within(1, 16)] = 4
     """Features a level."""
-    grid_coarsest: int = 8
+    grid_coarsest: Annotated[int, Within(1, 65536)] = 8
     """Cells along an axis of the coarsest level."""
-    grid_finest: int = 128
-    grid_share: float = 0.25
+    grid_finest: Annotated[int, Within(1, 65536)] = 128
+    grid_share: Annotated[float, Within(0.0, 64.0, above=True)] = 0.25
     """Rows of the largest level's table, as a share of the parents to start from."""
-    hidden: int = 32
+    hidden: Annotated[int, Within(1, 256)] = 32
     """Width of the network."""
     attention: bool = True
     """Members of a family attend to each other."""
     contraction: bool = True
     """The grid covers all space, contracted; otherwise a box twice as wide as the cameras'."""
-    position_bits: int | None = None
+    position_bits: Annotated[int, Within(4, 20)] | None = None
     """Bits along each axis of the contracted space; by default from the images' resolution."""
-    warm_up: float | None = None
+    warm_up: Share | None = None
     """Share of training with parents alone; by default 0.4, or 0 with a teacher."""
-    quantise_at: float | None = None
+    quantise_at: Annotated[float, Within(0.0, 2.0)] | None = None
     """Share of training at which rounding starts; by default 0.6, or 0 with a teacher."""
-    means_lr: float = 3.2e-4
+    means_lr: Annotated[float, Within(0.0, 10.0, above=True)] = 3.2e-4
     """In scene extents a step."""
-    means_lr_final: float = 3.2e-6
-    scales_lr: float = 1e-2
-    rotations_lr: float = 4e-3
-    opacities_lr: float = 2.5e-2
-    sh0_lr: float = 5e-3
-    shN_lr: float = 5e-4
+    means_lr_final: Annotated[float, Within(0.0, 10.0, above=True)] = 3.2e-6
+    scales_lr: Rate = 1e-2
+    rotations_lr: Rate = 4e-3
+    opacities_lr: Rate = 2.5e-2
+    sh0_lr: Rate = 5e-3
+    shN_lr: Rate = 5e-4
     """Of bands 1 to 3."""
-    masks_lr: float = 5e-2
-    grid_lr: float = 2e-3
-    network_lr: float = 1e-3
-    quantisers_lr: float = 5e-3
-    settle: float = 0.1
+    masks_lr: Rate = 5e-2
+    grid_lr: Rate = 2e-3
+    network_lr: Rate = 1e-3
+    quantisers_lr: Rate = 5e-3
+    settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.1
     """Learning rates other than the positions' end at this share of their start."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     rate: RateOptions = field(default_factory=RateOptions)

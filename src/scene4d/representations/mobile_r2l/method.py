@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.errors import UsageError
+from scene4d.ranges import Rate, Within
 from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
@@ -30,15 +31,15 @@ class MobileR2lMethod(Method):
     representation: ClassVar[str] = "scene4d.representations.mobile_r2l.mobile_r2l:MobileR2l"
     default_teacher: ClassVar[str | None] = "splat"
 
-    coarsest_downscale: int = 1
+    coarsest_downscale: Annotated[int, Within(1, 8)] = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
-    points: int = 8
+    points: Annotated[int, Within(1, 256)] = 8
     """On each ray; their encoded coordinates are the network's input."""
-    frequencies: int = 6
+    frequencies: Annotated[int, Within(1, 16)] = 6
     """Of the positional encoding, octave by octave."""
-    width: int = 256
+    width: Annotated[int, Within(1, 4096)] = 256
     """Channels of the residual blocks."""
-    blocks: int = 29
+    blocks: Annotated[int, Within(1, 1024)] = 29
     """Residual blocks of two 1x1 convolutions."""
     upsampling: Literal[8, 12] = 8
     """Pixels along an axis for one ray; 12 is published for forward-facing captures."""
@@ -46,11 +47,11 @@ class MobileR2lMethod(Method):
     """gelu is published for training, relu is what the published phone models have."""
     alpha: bool = True
     """Also an alpha, 17 of 4.3 million parameters; published without, on white backgrounds."""
-    freeze_at: float = 0.8
+    freeze_at: Annotated[float, Within(0.0, 2.0)] = 0.8
     """Share of training from which running statistics normalise, as in the finished network: single
     photographs' own would differ."""
-    network_lr: float = 5e-4
-    settle: float = 0.05
+    network_lr: Rate = 5e-4
+    settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """The learning rate ends at this share of its start."""
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(end=0.8))
     photometric: PhotometricOptions = field(default_factory=lambda: PhotometricOptions(start=0.8))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from scene4d.ranges import Count, NotNegative, Rate, Share, Weight, Within
 from scene4d.representations.method import (
     DepthOptions,
     Method,
@@ -31,9 +32,9 @@ class SparsityOptions(ObjectiveOptions):
     """Draws opacities and scales to zero, so that useless Gaussians free themselves (MCMC)."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.sparsity:Sparsity"
-    opacity: float = 0.01
+    opacity: Weight = 0.01
     """Weight of the mean opacity."""
-    scale: float = 0.01
+    scale: Weight = 0.01
     """Weight of the mean standard deviation, in scene extents."""
 
 
@@ -42,19 +43,19 @@ class AdaptiveOptions(StrategyOptions):
     """Adaptive density control (Kerbl et al. 2023, section 5): clone, split, prune, reset."""
 
     implementation: ClassVar[str] = "scene4d.training.strategies.adaptive:Adaptive"
-    gradient_threshold: float = 2e-4
+    gradient_threshold: NotNegative = 2e-4
     """Mean screen-space gradient (in units of half the image) above which a Gaussian divides."""
-    split_scale: float = 0.01
+    split_scale: NotNegative = 0.01
     """Gaussians larger than this many scene extents are split, smaller ones cloned."""
-    prune_opacity: float = 0.005
-    prune_scale: float = 0.1
+    prune_opacity: Share = 0.005
+    prune_scale: NotNegative = 0.1
     """Gaussians larger than this many scene extents go, once opacities were reset."""
-    refine_every: int = 100
+    refine_every: Count = 100
     """Steps between refinements."""
-    refine_from: float = 0.02
-    refine_until: float = 0.5
+    refine_from: Share = 0.02
+    refine_until: Share = 0.5
     """Shares of training between which the number of Gaussians changes."""
-    num_opacity_resets: int = 2
+    num_opacity_resets: Annotated[int, Within(0, 10_000)] = 2
     """Times that all opacities are brought down to twice ``prune_opacity``."""
 
 
@@ -63,16 +64,16 @@ class McmcOptions(StrategyOptions):
     """Splatting as Markov chain Monte Carlo (Kheradmand et al. 2024): relocate, add, perturb."""
 
     implementation: ClassVar[str] = "scene4d.training.strategies.mcmc:Mcmc"
-    min_opacity: float = 0.005
+    min_opacity: Annotated[float, Within(0.0, 0.5, above=True)] = 0.005
     """Below it a Gaussian is dead, and is moved onto a live one."""
-    refine_every: int = 100
+    refine_every: Count = 100
     """Steps between relocations."""
-    refine_from: float = 0.02
-    refine_until: float = 0.85
+    refine_from: Share = 0.02
+    refine_until: Share = 0.85
     """Shares of training between which Gaussians are relocated."""
-    grow_until: float = 0.5
+    grow_until: Annotated[float, Within(0.0, 1.0, above=True)] = 0.5
     """Share of training at which the largest number of Gaussians is reached."""
-    noise: float = 5e5
+    noise: NotNegative = 5e5
     """Strength of the noise on positions, times their learning rate."""
 
 
@@ -86,12 +87,12 @@ class SplatMethod(Method):
 
     sh_degree: Literal[0, 1, 2, 3] = 3
     """Highest band of the view-dependent colour."""
-    sh_bands_at: tuple[float, float, float] = (0.25, 0.45, 0.6)
+    sh_bands_at: tuple[Share, Share, Share] = (0.25, 0.45, 0.6)
     """Shares of training after which bands 1, 2 and 3 are trained."""
-    max_num_gaussians: int | None = None
+    max_num_gaussians: Annotated[int, Within(1, 1 << 30)] | None = None
     """Upper limit of Gaussians; by default train chooses by the pictures, the time and the memory
     there are, 100,000 or more."""
-    num_random_points: int = 20_000
+    num_random_points: Annotated[int, Within(1, 1 << 30)] = 20_000
     """Gaussians to start from where the capture has no points."""
     init: Literal["auto", "points", "random"] = "auto"
     """Start from the teacher's Gaussians or else the capture's points (or its fused depth), from
@@ -99,14 +100,14 @@ class SplatMethod(Method):
     antialiased: bool = False
     """Scale opacities so that tiny Gaussians keep their energy (Mip-Splatting's 2D filter)."""
     strategy: Literal["mcmc", "adaptive", "none"] = "mcmc"
-    means_lr: float = 1.6e-4
+    means_lr: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-4
     """In scene extents a step."""
-    means_lr_final: float = 1.6e-6
-    scales_lr: float = 1e-2
-    quats_lr: float = 2e-3
-    opacities_lr: float = 5e-2
-    sh0_lr: float = 2.5e-3
-    shN_lr: float = 1.25e-4
+    means_lr_final: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-6
+    scales_lr: Rate = 1e-2
+    quats_lr: Rate = 2e-3
+    opacities_lr: Rate = 5e-2
+    sh0_lr: Rate = 2.5e-3
+    shN_lr: Rate = 1.25e-4
     """Of bands 1 to 3."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     depth: DepthOptions = field(default_factory=DepthOptions)

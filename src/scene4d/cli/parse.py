@@ -1,0 +1,35 @@
+"""Arguments of a verb as its dataclass: the one place where the command line calls tyro."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TypeVar
+
+import tyro
+
+from scene4d.errors import UsageError
+from scene4d.ranges import range_faults
+
+T = TypeVar("T")
+
+LEAST_COLUMNS = 40
+"""Tyro's help does not end in terminals of a few columns."""
+
+
+def parse(cls: type[T], argv: list[str], *, prog: str, description: str | None = None) -> T:
+    """The arguments; numbers outside of the ranges that ``cls`` declares are a
+    :class:`UsageError`, before any work starts."""
+    if shutil.get_terminal_size().columns < LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(LEAST_COLUMNS)
+    arguments = tyro.cli(cls, args=argv, prog=prog, description=description)
+    faults = range_faults(arguments)
+    if faults:
+        told = "; ".join(f"--{fault.replace('_', '-', _words(fault))}" for fault in faults)
+        raise UsageError(told, fix=f"'{prog} --help' tells every option's range")
+    return arguments
+
+
+def _words(fault: str) -> int:
+    """Underscores in the option's name, which comes first."""
+    return fault.split(" ")[0].count("_")
