@@ -30,9 +30,9 @@ class TrainOptions(SceneOptions):
     seed: int = 0
     """Two runs with the same seed and number of steps on one machine give the same result."""
     checkpoint_every_s: float = 60.0
-    """Seconds between checkpoints."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints to keep."""
+    """Seconds between checkpoints, at least; more between large ones, 100 MB a minute."""
+    keep_checkpoints: int | None = None
+    """Newest checkpoints to keep; by default 2, of those larger than 100 MB the newest alone."""
     evaluate: bool = True
     """Evaluate on the held-out images at the end and write a report."""
     viewer: bool = False

@@ -68,7 +68,7 @@ class Teacher:
 
 def load_teacher(path: Path) -> Teacher:
     """The run or splat file at ``path``. Raises :class:`DataError` when it is neither."""
-    from scene4d.training.run import load_run
+    from scene4d.training.run import load_run, newest_run
 
     if not path.exists():
         raise DataError("the teacher was not found", where=path)
@@ -80,7 +80,7 @@ def load_teacher(path: Path) -> Teacher:
             source_from_scene=torch.eye(4),
         )
     folder = path.parent if path.name == "config.toml" else path
-    if not (folder / "config.toml").is_file():
+    if not (folder / "config.toml").is_file() and newest_run(folder) is None:
         raise DataError("is neither a splat file nor a run folder", where=path)
     run = load_run(path)
     return Teacher(
