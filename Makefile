@@ -43,6 +43,7 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit("scene4d needs Python 3.10 or newer, and $(PYTHON) is %d.%d. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" % v[:2])'
 	@echo "Installing scene4d into $(VENV) (the first time takes some minutes) ..." >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) makes no virtual environments here. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 	@SCENE4D_NO_PLAYER=1 $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
@@ -56,7 +57,12 @@ demo: $(STAMP)
 	echo "The run            $$run"; \
 	echo "  test-view scores $$run/eval.json"; \
 	echo "  splats           $$run/scene.ply   (opens in any Gaussian splat viewer)"; \
-	echo "  video            $$run/orbit.mp4"
+	echo "  video            $$run/orbit.mp4"; \
+	echo; \
+	echo "Next, after: export PATH=\"$(CURDIR)/$(BIN):\$$PATH\""; \
+	echo "  scene4d view $$run            # in a browser here"; \
+	echo "  scene4d view $$run --phone    # on a phone in your Wi-Fi"; \
+	[ -f $(WEB)/dist/index.html ] || echo "  (the player is not built yet: make $$($(WITH_NODE) $(WEB)/build/needs.sh node >/dev/null || echo node) player)"
 
 # The player's tests come first, because CI reads the last summary; with PYTEST_ARGS, a part of
 # pytest alone. Where Node.js or Chromium is missing they are left out, but under CI that is a failure.
@@ -66,9 +72,12 @@ test: $(STAMP)
 	elif missing=$$($(WITH_NODE) $(WEB)/build/needs.sh node chromium); then \
 	  $(AGAIN) test-player || status=$$?; \
 	elif [ -n "$$CI" ]; then echo "The player's tests cannot run, $$missing" >&2; status=1; \
-	else left_out="The player's tests were left out, $$missing"; fi; \
+	else left_out="node chromium"; fi; \
 	$(WITH_NODE) $(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
-	[ -z "$$left_out" ] || echo "$$left_out" >&2; \
+	for need in $$left_out; do \
+	  missing=$$($(WITH_NODE) $(WEB)/build/needs.sh $$need) || \
+	    echo "Left out: the player's tests, $$missing" >&2; \
+	done; \
 	exit $$status
 
 lint: $(STAMP)

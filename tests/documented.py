@@ -1,4 +1,4 @@
-"""The commands that the Markdown files print, collected and made small enough to run."""
+"""The commands that the Markdown files print, collected and spelled out."""
 
 from __future__ import annotations
 

@@ -73,6 +73,7 @@ FLAGS = {
 values, are taken out of the command before."""
 
 CONSTANTS: dict[str, dict[str, Any]] = {
+    "fuzz_bundle": {"MOST_SECONDS": 60},  # kernels are compiled meanwhile
     "contention": {"WARM_UP": 1, "SETTINGS": {"nothing set": {}}},
     "light_slab": {"SIDE": 48},
 }
@@ -100,7 +101,7 @@ def things(tmp_path_factory) -> Things:
     (root / "captures").mkdir()
     capture = root / "captures" / "tiny"
     capture.mkdir()
-    make_tiny_capture(capture, num_views=9, size=32)
+    make_tiny_capture(capture, num_views=9, size=64)  # LPIPS wants 32 pixels, half of it
     options = TrainOptions(data=capture, output_dir=root / "runs", device="cpu", evaluate=False)
     splat = load_method("splat")(steps=11, **SMALL["splat"])
     run = start(splat, options)
@@ -109,14 +110,15 @@ def things(tmp_path_factory) -> Things:
     field = start(replace(lightslab, teaching=teaching), replace(options, teacher=run))
     made = {"bundle": run, "field_bundle": field}
     for name, source in made.items():
-        assert (
-            main(["export", str(source), "bundle", "--output-path", str(root / f"{name}.s4d")]) == 0
-        )
+        target = str(root / f"{name}.s4d")
+        assert main(["export", str(source), "bundle", "--output-path", target]) == 0
     assert main(["export", str(run), "ply", "--output-path", str(root / "scene.ply")]) == 0
     matrix = root / "matrix.txt"
     matrix.write_text("1 0 0 1\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
-    return Things(root=root, capture=capture, run=run, field=field, bundle=root / "bundle.s4d",
-                  field_bundle=root / "field_bundle.s4d", ply=root / "scene.ply", matrix=matrix)  # fmt: skip
+    return Things(
+        root=root, capture=capture, run=run, field=field, bundle=root / "bundle.s4d",
+        field_bundle=root / "field_bundle.s4d", ply=root / "scene.ply", matrix=matrix,
+    )  # fmt: skip
 
 
 def substituted(words: list[str], things: Things, here: Path) -> list[str]:
@@ -125,7 +127,8 @@ def substituted(words: list[str], things: Things, here: Path) -> list[str]:
     field = field or any(w.startswith("benchmarks/light_slab.py") for w in words)
     run = things.field if field and "flicker" not in words else things.run
     table: dict[str, object] = {
-        "RUN": run, "RUN_OR_FILE": things.run, "TEACHER": things.run, "RUN_OR_SPLAT_FILE": things.ply,
+        "RUN": run, "RUN_OR_FILE": things.run, "TEACHER": things.run,
+        "RUN_OR_SPLAT_FILE": things.ply,
         "NEW_PLACE": things.run, "BUNDLE": things.field_bundle if field else things.bundle,
         "CAPTURE": things.capture, "my_scene": things.capture, "data/room": things.capture,
         "fox": things.capture, "FILE": things.ply, "IN": things.ply, "OUT": here / "out.ply",
@@ -186,10 +189,21 @@ def in_this_process(command, *args, **kwargs):
 
 
 REAL_RUN = subprocess.run
+RAN: set[tuple[str, ...]] = set()
+
+
+def ran_before(words: list[str]) -> bool:
+    """Whether the very same was run for another line of the docs, apart from where it writes."""
+    named = tuple(Path(w).name if Path(w).is_absolute() else w for w in words)
+    before = named in RAN
+    RAN.add(named)
+    return before
 
 
 def benchmark(path: str) -> ModuleType:
     name = Path(path).stem
+    if str(ROOT / "benchmarks") not in sys.path:
+        sys.path.append(str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location(name, ROOT / path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -221,6 +235,8 @@ def run_benchmark(words: list[str], things: Things, monkeypatch) -> None:
     if path == "benchmarks/rasteriser.py":
         whole = module.make_scene
         monkeypatch.setattr(module, "make_scene", lambda n, *more: whole(min(n, 50), *more))
+    if ran_before([path, *arguments]):
+        return
     monkeypatch.setattr(subprocess, "run", in_this_process)
     monkeypatch.setattr(sys, "argv", [path, *arguments])
     try:
@@ -243,18 +259,20 @@ def run_command(words: list[str], things: Things, here: Path) -> None:
         import_or_skip("av")
     if "--viewer" in words:
         import_or_skip("viser")
-    if verb == "view" or (verb == "export" and "player" in words):
-        if not (ROOT / "viewers" / "web" / "dist" / "index.html").is_file():
-            pytest.skip("the web player is not built (make player)")
+    player = verb == "view" or (verb == "export" and "player" in words)
+    if player and not (ROOT / "viewers" / "web" / "dist" / "index.html").is_file():
+        pytest.skip("the web player is not built (make player)")
     if verb == "export" and "--output-path" not in words:
         words += ["--output-path", "out"]
     if words[-2:] == ["--output-path", "out"] and verb == "export":
         from scene4d.exporters.formats import FORMATS
 
-        suffixes = {f.name: f.suffix for f in FORMATS if hasattr(f, "suffix")}
+        suffixes = {f.name: f.suffixes[0] for f in FORMATS}
         suffixes |= {"onnx": ".onnx", "coreml": ".mlpackage", "litert": ".tflite",
                      "executorch": ".pte", "bundle": ".s4d"}  # fmt: skip
         words[-1] = f"out{suffixes[words[2]]}"
+    if ran_before(words):
+        return
     if verb == "view":
         threading.Timer(3.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     assert main(words) == 0, words
@@ -273,7 +291,7 @@ def give_pictures(words: list[str], here: Path) -> None:
 
         from scene4d.exporters.video import write_video
 
-        write_video(here / "walk.mp4", [np.asarray(p) for p in pictures], fps=6.0)
+        write_video([np.asarray(p) for p in pictures], here / "walk.mp4", fps=6.0)
         words[words.index("--num-frames-target") + 1] = "6"
     else:
         (here / "photos").mkdir()
@@ -307,7 +325,7 @@ def test_it_runs(command: Command, things, tmp_path, monkeypatch):
         if words[0] == "train":
             resumed = "--resume" in words
             if resumed:
-                words = words[: words.index("--steps")] + ["--no-evaluate"]
+                words = [*words[: words.index("--steps")], "--no-evaluate"]
                 moved = shutil.copytree(things.field, here / "run")
                 words[words.index("--resume") + 1] = str(moved)
             else:
@@ -318,8 +336,6 @@ def test_it_runs(command: Command, things, tmp_path, monkeypatch):
                     else ["--data", str(things.capture)]
                 )
                 words += FLAT.get(words[1], [])
-        if words[0] == "render":
-            pass
         run_command(words, things, here)
 
 
@@ -328,9 +344,11 @@ def check_help(text: str) -> None:
     names = list(VERBS) if "VERB" in text else method_names()
     head = ["train"] if "NAME" in text else []
     for name in names:
-        with pytest.raises(SystemExit) as end:
-            main([*head, name, "--help"])
-        assert end.value.code == 0
+        try:
+            status: Any = main([*head, name, "--help"])
+        except SystemExit as end:
+            status = end.code or 0
+        assert status == 0
 
 
 def test_commands_are_found_wherever_they_stand():

@@ -125,7 +125,9 @@ def test_run(tiny_run, capsys):
     assert [c["path"] for c in summary["checkpoints"]] == ["step-000000012.safetensors"]
     assert main(["info", str(tiny_run)]) == 0
     text = capsys.readouterr().out
-    assert "num gaussians: 200" in text and "gaussians.means" in text
+    assert "method: splat, 12 steps in 4 s, 200 Gaussians" in text
+    assert "of which the scene" in text and "gaussians.means" not in text
+    assert text.count("\n") <= 6
     assert main(["info", str(tiny_run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == summary
 

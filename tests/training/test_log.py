@@ -108,7 +108,7 @@ def test_table_shows_the_same_cells(tmp_path):
     with make_log(tmp_path) as log:
         log.log_step(25, {"loss": 0.5, "psnr": 21.5, "num_gaussians": 1000.0})
         console = Console(width=160, record=True, file=io.StringIO())
-        console.print(log._table())
+        console.print(log._table(160))
         text = console.export_text()
         for name, value in log.cells().items():
             # it/s has moved on in the meantime
@@ -168,3 +168,25 @@ def test_tensorboard_that_is_not_installed_is_said(tmp_path):
         with make_log(tmp_path, tensorboard=True) as log:
             log.log_step(1, {"loss": 0.5})
         assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("width", [30, 60, 80])
+def test_a_narrow_terminal_shows_every_cell_whole(tmp_path, width):
+    """Tables were cut at 60 columns, lpgs' at 80."""
+    from rich.console import Console
+
+    metrics = {
+        "seconds": 3600.0, "loss": 0.25, "psnr": 24.25, "image_width": 1080, "image_height": 1920,
+        "num_parents": 100_000, "num_children": 400_000, "num_gaussians": 500_000,
+    }  # fmt: skip
+    with make_log(tmp_path, plain=True) as log:
+        log.log_step(7, metrics)
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(log._table(width))
+        lines = console.export_text().splitlines()
+        assert max(len(line.rstrip()) for line in lines) <= width
+        text = "\n".join(lines)
+        assert log.cells()["pictures"] == "1080x1920"
+        for name, value in log.cells().items():
+            assert name in text and (value in text or name == "it/s")
+        assert "\N{HORIZONTAL ELLIPSIS}" not in text

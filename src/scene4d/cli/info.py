@@ -34,7 +34,10 @@ def main(argv: list[str]) -> None:
     """Runs the verb."""
     args = parse(InfoArgs, argv, prog="scene4d info")
     summary = summarise(args.path)
-    print(json.dumps(summary, indent=2) if args.json else as_text(summary))
+    if args.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        print(run_text(summary) if summary["kind"] == "run" else as_text(summary))
 
 
 def summarise(path: Path) -> dict[str, Any]:
@@ -52,7 +55,10 @@ def summarise(path: Path) -> dict[str, Any]:
     if is_splats(path):
         return summarise_light_field(path) or summarise_splats(path)
     if path.is_dir():
-        return summarise_capture(path)
+        from scene4d.training.run import newest_run
+
+        newest = newest_run(path)
+        return summarise_capture(path) if newest is None else summarise_run(newest)
     raise UsageError(
         "is neither a run folder, a capture nor a splat file",
         where=path,
@@ -275,6 +281,34 @@ def summarise_capture(path: Path) -> dict[str, Any]:
         "points": 0 if scene.points is None else len(scene.points.xyz),
         "camera_extent": scene.extent,
     }
+
+
+def run_text(summary: Mapping[str, Any]) -> str:
+    """A run in a few lines; what its checkpoints hold tensor by tensor is in the JSON."""
+    trained = [str(summary["method"])]
+    if summary.get("steps") is not None:
+        trained.append(f"{summary['steps']:,} steps in {summary['seconds']:,.0f} s")
+    if "num_gaussians" in summary:
+        trained.append(f"{summary['num_gaussians']:,} Gaussians")
+    lines = [f"run: {summary['path']}", f"method: {', '.join(trained)}", f"data: {summary['data']}"]
+    checkpoints = summary["checkpoints"]
+    if checkpoints:
+        whole = size_text(float(sum(c["bytes"] for c in checkpoints)))
+        scene = (
+            f", of which the scene {size_text(float(summary['bytes']))}"
+            if "bytes" in summary
+            else ""
+        )
+        lines.append(f"checkpoints: {len(checkpoints)}, {whole}{scene}")
+    damaged = [c["path"] for c in checkpoints if not c["readable"]]
+    lines += [f"damaged: {', '.join(damaged)}"] if damaged else []
+    evaluation = summary["evaluation"] or {}
+    scores = {**evaluation, **(evaluation.get("results") or {})}
+    shown = ", ".join(
+        f"{k}: {_short(k, v)}" for k, v in scores.items() if isinstance(v, float | int)
+    )
+    lines.append(f"held-out pictures: {shown}" if shown else "held-out pictures: not evaluated")
+    return "\n".join([*lines, "(--json: every tensor and checkpoint)"])
 
 
 def as_text(summary: Mapping[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -12,7 +14,7 @@ import tyro
 from scene4d.cli.parse import parse as parse_arguments
 from scene4d.errors import UsageError
 from scene4d.representations.method import Method
-from scene4d.training.methods import load_method, method_names
+from scene4d.training.methods import load_all_methods, load_method, method_names
 from scene4d.training.options import TrainOptions
 
 
@@ -29,7 +31,23 @@ def main(argv: list[str]) -> None:
     if options.resume is None and method is None:
         raise UsageError("which method?", fix=_usage())
     run = _train(method, options)
+    print(next_commands(run), file=sys.stderr)
     print(run)
+
+
+def next_commands(run: Path) -> str:
+    """What to do with a run, as commands that can be copied."""
+    from scene4d.training.run import read_config
+
+    method, _ = read_config(run)
+    file = "scene.ply" if method.made_of_splats else "scene.s4d"
+    name, form = shlex.quote(str(run)), "ply" if method.made_of_splats else "bundle"
+    return (
+        "next:\n"
+        f"  scene4d view {name}            # in a browser here; --phone: on a phone in your Wi-Fi\n"
+        f"  scene4d render {name} orbit --output-path {shlex.quote(str(run / 'orbit.mp4'))}\n"
+        f"  scene4d export {name} {form} --output-path {shlex.quote(str(run / file))}"
+    )
 
 
 def split_method(argv: Sequence[str], names: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -63,7 +81,8 @@ def parse(name: str | None, argv: Sequence[str]) -> tuple[Method | None, TrainOp
     description = "Continues a run."
     if name is not None:
         method_class = load_method(name)
-        description = f"{method_class.description}. {(method_class.__doc__ or '').strip()}"
+        text = " ".join((method_class.__doc__ or "").split())
+        description = f"{text}\n\n{method_class.description}."
         fields.append(("method", Annotated[method_class, tyro.conf.arg(name="")],
                        field(default_factory=method_class)))  # fmt: skip
     arguments_class = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
@@ -77,12 +96,23 @@ def parse(name: str | None, argv: Sequence[str]) -> tuple[Method | None, TrainOp
 
 
 def _usage() -> str:
-    lines = [f"  {name}" for name in method_names()]
+    methods = load_all_methods()
+    first = [name for name in ("splat",) if name in methods]
+    names = [*first, *(name for name in sorted(methods) if name not in first)]
+    lines = [f"  {name:<12}{_in_a_line(methods[name])}" for name in names]
+    start = "Start with splat: the others are made from it, or compared with it.\n" if first else ""
     return (
         "usage: scene4d train METHOD [options]\n       scene4d train --resume RUN\n\nmethods:\n"
         + "\n".join(lines)
-        + "\n\n'scene4d train METHOD --help' lists a method's options."
+        + f"\n\n{start}"
+        "'scene4d train METHOD --help' lists a method's options; most trainings need none but\n"
+        "--data, --max-minutes and --viewer."
     )
+
+
+def _in_a_line(method: type[Method]) -> str:
+    """What it is good for: the first line of its docstring."""
+    return (method.__doc__ or method.description).strip().splitlines()[0].rstrip(".")
 
 
 def _train(method: Method | None, options: TrainOptions):

@@ -135,6 +135,10 @@ class Method(ABC):
 
     representation: ClassVar[str]
     """Where its representation lives, as ``"module:Class"``."""
+    made_of_splats: ClassVar[bool] = False
+    """Whether what it trains is, or unpacks into, Gaussian splats."""
+    uses_time: ClassVar[bool] = False
+    """Whether it represents what changes between the times of a capture's pictures."""
     default_steps: ClassVar[int] = 7000
     default_teacher: ClassVar[str | None] = None
     """The method that is trained first, as the teacher, where none is given."""

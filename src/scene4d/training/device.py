@@ -22,5 +22,5 @@ def choose_device(preference: str) -> torch.device:
         return torch.device("cuda")
     if preference == "cuda":
         raise UsageError(f"--device cuda cannot be used: {reason}", fix="see 'scene4d doctor'")
-    _log.info("device: cpu (%s)", reason)
+    _log.info("device: cpu ('scene4d doctor' says why not cuda)")
     return torch.device("cpu")

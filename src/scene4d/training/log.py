@@ -51,8 +51,11 @@ class TrainingLog:
             from rich.console import Console
             from rich.live import Live
 
+            console = Console(stderr=True)
             self._live = Live(
-                console=Console(stderr=True), refresh_per_second=4, get_renderable=self._table
+                console=console,
+                refresh_per_second=4,
+                get_renderable=lambda: self._table(console.width),
             )
             self._live.start()
         return self
@@ -123,6 +126,9 @@ class TrainingLog:
             cells["loss"] = f"{self._latest['loss']:.4f}"
         if "psnr" in self._latest:
             cells["PSNR"] = f"{self._latest['psnr']:.2f} dB"
+        if "image_height" in self._latest:
+            width, height = (int(self._latest[f"image_{side}"]) for side in ("width", "height"))
+            cells["pictures"] = f"{width}x{height}"
         for name, value in self._latest.items():
             if name.startswith("num_") and math.isfinite(value):
                 cells[name.removeprefix("num_").replace("_", " ")] = f"{value:,.0f}"
@@ -135,17 +141,39 @@ class TrainingLog:
         """The cells as one plain line."""
         return "  ".join(f"{name} {value}" for name, value in self.cells().items())
 
-    def _table(self) -> Any:
+    def _table(self, width: int) -> Any:
+        """The cells in as many tables below each other as a terminal of ``width`` columns takes."""
         from rich import box
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in (cells := self.cells()):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_row(*cells.values())
-        return Group(ProgressBar(total=1.0, completed=self.done, width=60), table)
+        parts: list[Any] = [ProgressBar(total=1.0, completed=self.done, width=min(60, width))]
+        for row in _rows(self.cells(), width):
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for name in row:
+                table.add_column(name, justify="right", no_wrap=True)
+            table.add_row(*row.values())
+            parts.append(table)
+        return Group(*parts)
+
+
+_BETWEEN_COLUMNS = 3
+_EDGES = 2
+
+
+def _rows(cells: Mapping[str, str], width: int) -> list[dict[str, str]]:
+    """The cells in order, each row as long as fits into ``width`` columns; never fewer than one."""
+    rows: list[dict[str, str]] = [{}]
+    used = _EDGES
+    for name, value in cells.items():
+        needed = max(len(name), len(value)) + _BETWEEN_COLUMNS
+        if rows[-1] and used + needed > width:
+            rows.append({})
+            used = _EDGES
+        rows[-1][name] = value
+        used += needed
+    return rows
 
 
 def cut_after(path: Path, step: int) -> None:

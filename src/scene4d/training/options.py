@@ -31,9 +31,9 @@ class TrainOptions(SceneOptions):
     seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     """Two runs with the same seed and number of steps on one machine give the same result."""
     checkpoint_every_s: Annotated[float, Within(0.0, 1e9)] = 60.0
-    """Seconds between checkpoints."""
-    keep_checkpoints: Annotated[int, Within(1, 1_000_000)] = 2
-    """Newest checkpoints to keep."""
+    """Seconds between checkpoints, at least; more between large ones, 100 MB a minute."""
+    keep_checkpoints: Annotated[int, Within(1, 1_000_000)] | None = None
+    """Newest checkpoints to keep; by default 2, of those larger than 100 MB the newest alone."""
     evaluate: bool = True
     """Evaluate on the held-out images at the end and write a report."""
     viewer: bool = False

@@ -73,16 +73,30 @@ class LoadedRun:
 
 
 def run_path(path: Path) -> Path:
-    """The run folder that ``path`` (the folder or its config.toml) names."""
+    """The run folder that ``path`` names: the folder, its config.toml, or a folder of runs
+    (OUTPUT_DIR/EXPERIMENT, or METHOD in it), of which the newest is taken, and said."""
     path = Path(path)
     folder = path.parent if path.name == "config.toml" else path
-    if not (folder / "config.toml").is_file():
+    if (folder / "config.toml").is_file():
+        return folder.resolve()
+    newest = newest_run(folder)
+    if newest is None:
         raise DataError(
-            "is not a run folder: it has no config.toml",
+            "is not a run folder: it has no config.toml, nor has a run in it",
             where=folder,
-            fix="give a folder like outputs/EXPERIMENT/METHOD/DATE_TIME",
+            fix="give a folder like outputs/EXPERIMENT/METHOD/DATE_TIME, or outputs/EXPERIMENT",
         )
-    return folder.resolve()
+    _log.info("the newest run in %s: %s", folder, newest)
+    return newest.resolve()
+
+
+def newest_run(folder: Path) -> Path | None:
+    """The newest run of an experiment's folder or a method's in it, by the time in its name, of
+    those with a checkpoint if there are any; None where there is no run."""
+    configs = [*folder.glob("*/config.toml"), *folder.glob("*/*/config.toml")]
+    runs = sorted((config.parent for config in configs), key=lambda run: (run.name, str(run)))
+    trained = [run for run in runs if list_checkpoints(run / "checkpoints")]
+    return (trained or runs)[-1] if runs else None
 
 
 def create_run(method: Method, options: TrainOptions, *, experiment_name: str) -> Path:

@@ -73,7 +73,7 @@ def load_teacher(path: Path, *, drop_invalid: bool = False) -> Teacher:
     splats that can be drawn; ``drop_invalid``: a file's splats without those that cannot.
 
     A file's splats come in a frame around their content, whatever their unit and place."""
-    from scene4d.training.run import load_run
+    from scene4d.training.run import load_run, newest_run
 
     if not path.exists():
         raise DataError("the teacher was not found", where=path)
@@ -87,7 +87,7 @@ def load_teacher(path: Path, *, drop_invalid: bool = False) -> Teacher:
             source_from_scene=torch.from_numpy(home),
         )
     folder = path.parent if path.name == "config.toml" else path
-    if not (folder / "config.toml").is_file():
+    if not (folder / "config.toml").is_file() and newest_run(folder) is None:
         raise DataError("is neither a splat file nor a run folder", where=path)
     run = load_run(path)
     return Teacher(

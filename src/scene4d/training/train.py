@@ -27,6 +27,7 @@ from scene4d.representations.method import Method
 from scene4d.training.checkpoint import Checkpoint
 from scene4d.training.device import choose_device
 from scene4d.training.methods import load_method
+from scene4d.training.notices import notices
 from scene4d.training.options import TrainOptions
 from scene4d.training.rendered_capture import rendered_capture
 from scene4d.training.run import (
@@ -130,6 +131,8 @@ def start(
         write_scene(run, scene, images)
         if announce:
             _log.info("run folder: %s", run)
+        for line in notices(scene, method):
+            _log.warning("note: %s", line)
         _fit(task, run, representation, generator, watcher_factory, announce=announce)
     return run
 

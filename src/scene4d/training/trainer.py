@@ -29,6 +29,11 @@ from scene4d.training.options import TrainOptions
 from scene4d.training.sampling import ViewSampler
 from scene4d.training.strategies.base import Strategy
 
+CHECKPOINT_MB_A_MINUTE = 100.0
+"""More is not written, however often they are wanted: large ones come at longer intervals."""
+LARGE_CHECKPOINT_MB = 100.0
+"""Of larger ones only the newest is kept, unless the user says otherwise."""
+KEPT_CHECKPOINTS = 2
 LOG_EVERY = 10
 """Steps between lines of metrics.jsonl; reading the loss stalls a GPU."""
 
@@ -113,20 +118,25 @@ class Trainer:
             tensorboard=self.options.tensorboard,
             first_step=self.step,
         )
-        last_saved = time.monotonic()
+        last_saved, interval = time.monotonic(), self.options.checkpoint_every_s
         with log, self._stopping_on_signals():
             while self.interrupted_by is None and self.budget.progress(self.step) < 1.0:
                 metrics = self._step()
                 if metrics:
                     log.log_step(self.step, metrics)
-                if time.monotonic() - last_saved >= self.options.checkpoint_every_s:
-                    self.save()
+                if time.monotonic() - last_saved >= interval:
+                    interval = self._interval_after(self.save())
                     last_saved = time.monotonic()
             path = self.save()
             if self.announce or self.interrupted_by:
                 log.event(f"checkpoint: {path}")
         if self.interrupted_by:
             raise Interrupted(self.interrupted_by, self.run)
+
+    def _interval_after(self, checkpoint: Path) -> float:
+        """Seconds to the next checkpoint after one of this size."""
+        megabytes = checkpoint.stat().st_size / 1e6
+        return max(self.options.checkpoint_every_s, 60 * (megabytes / CHECKPOINT_MB_A_MINUTE - 1))
 
     def save(self) -> Path:
         """Writes a checkpoint of this moment."""
@@ -152,10 +162,14 @@ class Trainer:
             "elapsed_s": self.budget.elapsed,
             "representation": dict(self.representation.plain_data()),
         }
+        keep = self.options.keep_checkpoints
+        if keep is None:
+            megabytes = sum(t.nbytes for t in tensors.values()) / 1e6
+            keep = 1 if megabytes > LARGE_CHECKPOINT_MB else KEPT_CHECKPOINTS
         return save_checkpoint(
             self.run / "checkpoints",
             Checkpoint(step=self.step, plain=plain, tensors=tensors),
-            keep=self.options.keep_checkpoints,
+            keep=keep,
         )
 
     def restore(self, checkpoint: Checkpoint, *, where: Path) -> None:
@@ -260,7 +274,8 @@ class Trainer:
         values.update(self.representation.describe())
         values["seconds"] = self.budget.elapsed
         if step.views:
-            values["image_width"] = step.views[0].camera.width
+            camera = step.views[0].camera
+            values["image_width"], values["image_height"] = camera.width, camera.height
         return values
 
     def _check_finite(self) -> None:

@@ -105,7 +105,7 @@ def most_alike(
         stored = as_stored(sheets.texels, sheets.levels, steps)
         shown = Sheets(stored=sheets.stored, texels=stored)
         error = sum(_error(shown, slabs, *picture) for picture in pictures) / len(pictures)
-        _log.debug("%d slabs: mean square error %.5f", slabs.num_slabs, error)
+        _log.info("looking for slabs: %d of them, %.1f dB", slabs.num_slabs, _db(error))
         worse = 0 if error < least / WORTH_ANOTHER else worse + 1
         least = min(least, error)
         found.append((error, FirstSheets(slabs=slabs, sheets=sheets, steps=steps)))
@@ -117,6 +117,10 @@ def most_alike(
     sizes = f"{slabs.num_planes} sheets of {sheets.columns} x {sheets.rows}"
     _log.info("%d slabs of %s, %d tiles", slabs.num_slabs, sizes, sheets.num_tiles)
     return best
+
+
+def _db(mean_square_error: float) -> float:
+    return -10 * math.log10(max(mean_square_error, 1e-10))
 
 
 def _error(sheets: Sheets, slabs: Slabs, camera: Camera, picture: Render) -> float:

@@ -65,6 +65,7 @@ class LpgsMethod(Method):
     name: ClassVar[str] = "lpgs"
     description: ClassVar[str] = "Parent/child compact splats (LPGS, arXiv 2406.19434)"
     representation: ClassVar[str] = "scene4d.representations.lpgs.parent_child:ParentChildSplats"
+    made_of_splats: ClassVar[bool] = True
     default_teacher: ClassVar[str | None] = "splat"
     default_teacher_share: ClassVar[float] = 0.5
 

@@ -84,6 +84,7 @@ class SplatMethod(Method):
     name: ClassVar[str] = "splat"
     description: ClassVar[str] = "3D Gaussian splats (Kerbl et al. 2023)"
     representation: ClassVar[str] = "scene4d.representations.splats.gaussians:GaussianSplats"
+    made_of_splats: ClassVar[bool] = True
 
     sh_degree: Literal[0, 1, 2, 3] = 3
     """Highest band of the view-dependent colour."""

@@ -1,0 +1,51 @@
+"""What a training says of its capture before it begins: what is poor in it, what is ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scene4d.data.scene import Scene
+from scene4d.errors import DataError
+from scene4d.files import read_json
+from scene4d.representations.method import Method
+
+
+def notices(scene: Scene, method: Method) -> list[str]:
+    """One line each."""
+    return [*_diagnosed(scene.root), *_times(scene, method), *_poses(scene, method)]
+
+
+def _diagnosed(root: Path) -> list[str]:
+    """What process-data said of the capture, where it was not good."""
+    folder = root if root.is_dir() else root.parent
+    path = folder / "diagnosis.json"
+    try:
+        found = read_json(path) if path.is_file() else None
+    except DataError:
+        return []
+    verdict = found.get("verdict") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or verdict not in ("poor", "failed"):
+        return []
+    advice = found.get("advice")
+    first = advice[0] if isinstance(advice, list) and advice else None
+    more = f": {first}" if isinstance(first, str) else ""
+    return [f"process-data found this capture {verdict}, so expect a poor scene{more} ({path})"]
+
+
+def _times(scene: Scene, method: Method) -> list[str]:
+    times = {float(f.camera.time) for f in scene.frames if f.camera.time is not None}
+    if len(times) < 2 or method.uses_time:
+        return []
+    return [
+        f"the capture's pictures are of {len(times)} times, and the method {method.name!r} is "
+        "static: time is ignored, so what moves gets blurred"
+    ]
+
+
+def _poses(scene: Scene, method: Method) -> list[str]:
+    if not method.refine_poses or not scene.test_indices:
+        return []
+    return [
+        "--refine-poses moves the training cameras alone: the held-out pictures are judged at the "
+        "poses that the capture gives, so the scores are too low where these are wrong"
+    ]
