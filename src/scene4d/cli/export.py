@@ -90,17 +90,17 @@ def main(argv: list[str]) -> None:
     more = {"target_mb": args.bundle.target_mb} if args.format == "player" else {}
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
-    described = export(
-        open_source(
-            args.source,
-            device=args.device if args.format in _RENDERED else "cpu",
-            drop_invalid=args.drop_invalid,
-        ),
-        args.output_path,
-        getattr(args, args.format, None),
-        **more,
+    source = open_source(
+        args.source,
+        device=args.device if args.format in _RENDERED else "cpu",
+        drop_invalid=args.drop_invalid,
     )
+    described = export(source, args.output_path, getattr(args, args.format, None), **more)
     print(described, file=sys.stderr)
+    if args.format == "bundle":
+        from scene4d.cli.bundle_loss import told_loss
+
+        print(told_loss(source, args.output_path), file=sys.stderr)
     print(args.output_path)
 
 

@@ -104,7 +104,8 @@ def _of_rows(path: Path, header: PlyHeader, *, splats: bool) -> dict[str, Any]:
         wanted.discard(element.name)
     _, tables = read_tables(path, {"chunk", "vertex"}, mapped=True)
     chunk, vertex = tables.get("chunk"), tables["vertex"]
-    if chunk is not None and {"min_x", "max_z"} <= set(chunk.dtype.names or ()):
+    corners = {f"{end}_{axis}" for end in ("min", "max") for axis in "xyz"}
+    if chunk is not None and len(chunk) and corners <= set(chunk.dtype.names or ()):
         low, high = (
             np.stack([chunk[f"{end}_{axis}"] for axis in "xyz"], 1).astype(np.float64)
             for end in ("min", "max")
