@@ -1,7 +1,11 @@
 """Reads thousands of damaged and hostile files per splat format; every outcome other than a cloud
-or a DataError is printed, and makes the exit status 1.
+or our own error is printed, and makes the exit status 1.
 
     python benchmarks/fuzz_formats.py [--files 5000] [--formats spz sog] [--seed 0]
+                                      [--task read | info | convert | points]
+
+The files are read by their reader, shown by ``scene4d info``, converted to a PLY with
+``--drop-invalid``, or (PLYs alone) taken as a capture's points.
 
 Files are bit flips, overwritten numbers, cuts, splices, random headers, and damage *inside* the
 containers (after decompression, in the JSON, in members of a ZIP with a right checksum). Each file
@@ -14,6 +18,7 @@ import argparse
 import gzip
 import io
 import json
+import logging
 import multiprocessing
 import random
 import resource
@@ -29,7 +34,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scene4d.errors import DataError
+from scene4d.cli.info import summarise
+from scene4d.data.points import read_points
+from scene4d.errors import Scene4dError
 from scene4d.exporters import formats
 from scene4d.splat_cloud import SplatCloud
 
@@ -236,7 +243,19 @@ def originals(name: str, folder: Path) -> list[bytes]:
     for cloud in clouds:
         formats.write_splats(path, cloud)
         found.append(path.read_bytes())
+    if name == "ply":
+        found += [as_text(data) for data in found]
     return found
+
+
+def as_text(data: bytes) -> bytes:
+    """A PLY of float32 as the text kind, with a smoothing filter and a comment."""
+    head, _, body = data.partition(b"end_header\n")
+    head = head.replace(b"binary_little_endian", b"ascii").replace(b"nx", b"filter_3D")
+    head = head.replace(b"1.0\n", b"1.0\ncomment SplatRenderMode: mip\n", 1)
+    rows = np.frombuffer(body, "<f4").reshape(-1, head.count(b"property"))
+    lines = [" ".join(f"{value:.6g}" for value in row) for row in rows.tolist()]
+    return head + b"end_header\n" + "\n".join(lines).encode() + b"\n"
 
 
 def mutants(name: str, seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
@@ -244,6 +263,19 @@ def mutants(name: str, seeds: list[bytes], count: int, seed: int) -> Iterator[by
     for _ in range(count):
         mutator = rng.choice((*ANY, *INSIDE[name] * 4))
         yield mutator(rng, rng.choice(seeds))
+
+
+def _convert(path: Path) -> None:
+    """As ``scene4d convert --drop-invalid`` does, without its words."""
+    cloud = formats.read_splats(path, drop_invalid=True)
+    formats.write_splats(path.with_name("converted.ply"), cloud)
+
+
+def task_for(task: str, name: str) -> Callable[[Path], object]:
+    """What is done with each file of a format."""
+    if task == "read":
+        return formats._function(formats.format_named(name.removesuffix("-gzip")).read)
+    return {"info": summarise, "convert": _convert, "points": read_points}[task]
 
 
 class TimeLimitError(Exception):
@@ -254,11 +286,13 @@ def _on_alarm(signum: int, frame: object) -> None:
     raise TimeLimitError
 
 
-def _child(name: str, files: list[bytes], path: Path, connection, limits: bool) -> None:
+def _child(
+    read: Callable[[Path], object], files: list[bytes], path: Path, connection, limits: bool
+) -> None:
     """Sends an outcome per file: ok, refused, or what else happened."""
-    read = formats._function(formats.format_named(name.removesuffix("-gzip")).read)
     read_good(read, path)
     warnings.simplefilter("ignore")
+    logging.getLogger("scene4d").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGALRM, _on_alarm)
     if limits:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -270,7 +304,7 @@ def _child(name: str, files: list[bytes], path: Path, connection, limits: bool) 
         try:
             read(path)
             outcome = "ok"
-        except DataError as error:
+        except Scene4dError as error:
             outcome = "refused" if "\n" not in error.what else f"long message: {error.what!r}"
         except BaseException as error:
             outcome = f"{type(error).__name__}: {error}"[:300]
@@ -290,11 +324,13 @@ def read_good(read, path: Path) -> None:
     path.write_bytes(b"")
     try:
         read(path)
-    except DataError:
+    except Scene4dError:
         return
 
 
-def fuzz(name: str, count: int, *, seed: int = 0) -> tuple[Counter, list[tuple[bytes, str]], float]:
+def fuzz(
+    name: str, count: int, *, seed: int = 0, task: str = "read"
+) -> tuple[Counter, list[tuple[bytes, str]], float]:
     """Outcomes of ``count`` files, the files with bad outcomes, and the longest time."""
     context = multiprocessing.get_context("fork")
     outcomes: Counter = Counter()
@@ -303,10 +339,12 @@ def fuzz(name: str, count: int, *, seed: int = 0) -> tuple[Counter, list[tuple[b
     with tempfile.TemporaryDirectory() as folder:
         seeds = originals(name, Path(folder))
         pending = list(mutants(name, seeds, count, seed))
-        path = Path(folder) / "file.bin"
+        form = formats.format_named(name.removesuffix("-gzip"))
+        path = Path(folder) / ("file.bin" if task == "read" else f"file{form.suffixes[0]}")
         while pending:
             ours, theirs = context.Pipe(duplex=False)
-            child = context.Process(target=_child, args=(name, pending, path, theirs, True))
+            read = task_for(task, name)
+            child = context.Process(target=_child, args=(read, pending, path, theirs, True))
             child.start()
             theirs.close()
             done = 0
@@ -333,13 +371,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=5000, help="per format")
     parser.add_argument("--formats", nargs="*", default=list(INSIDE))
+    parser.add_argument("--task", default="read", choices=("read", "info", "convert", "points"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the files with bad outcomes")
     args = parser.parse_args()
     failed = False
     print(f"{'format':<16}{'files':>8}{'read':>8}{'refused':>9}{'bad':>6}{'longest s':>11}")
     for name in args.formats:
-        outcomes, bad, longest = fuzz(name, args.files, seed=args.seed)
+        if args.task == "points" and not name.endswith("ply"):
+            continue
+        outcomes, bad, longest = fuzz(name, args.files, seed=args.seed, task=args.task)
         row = (sum(outcomes.values()), outcomes["ok"], outcomes["refused"], outcomes["bad"])
         print(f"{name:<16}{row[0]:>8}{row[1]:>8}{row[2]:>9}{row[3]:>6}{longest:>11.2f}", flush=True)
         for i, (data, what) in enumerate(bad):

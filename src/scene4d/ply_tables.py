@@ -86,57 +86,65 @@ def read_header(path: Path) -> PlyHeader:
 
 
 def read_tables(
-    path: Path, wanted: Collection[str] | None = None
+    path: Path, wanted: Collection[str] | None = None, *, mapped: bool = False
 ) -> tuple[PlyHeader, dict[str, np.ndarray]]:
     """The header, and the rows of the elements ``wanted`` (None: all) that the file has.
 
     Elements behind the last one wanted are not looked at, so a mesh's vertices are read and its
-    faces are not. Raises :class:`DataError`, for lists among what is read as well.
+    faces are not. ``mapped``: binary rows stay on the disk until they are looked at. Raises
+    :class:`DataError`, for lists among what is read as well.
     """
     path = Path(path)
     tables: dict[str, np.ndarray] = {}
     with open_regular(path) as file:
         header = _header(file, path)
         size = path.stat().st_size
-        missing = set(wanted) if wanted is not None else {e.name for e in header.elements}
+        present = {e.name for e in header.elements}
+        missing = present if wanted is None else present & set(wanted)
         for element in header.elements:
             if not missing:
                 break
             read = element.name in missing
             missing.discard(element.name)
             dtype = element.dtype(header.order, path)
-            rows = _rows(file, header.order, element, dtype, path, size, read=read)
+            _require_room(file, header.order, element, dtype, path, size)
+            if header.order == "text":
+                rows = _text_rows(file, element, dtype, path, read=read)
+            else:
+                rows = _binary_rows(file, element, dtype, read=read, mapped=mapped)
             if rows is not None:
                 tables[element.name] = rows
     return header, tables
 
 
-def _rows(
-    file: BinaryIO,
-    order: str,
-    element: PlyElement,
-    dtype: np.dtype,
-    path: Path,
-    size: int,
-    *,
-    read: bool,
-) -> np.ndarray | None:
-    """The element's rows, from where ``file`` stands; passed over unless ``read``."""
+def _require_room(
+    file: BinaryIO, order: str, element: PlyElement, dtype: np.dtype, path: Path, size: int
+) -> None:
+    """Refuses an element that the file, from where it stands, is too short for."""
     left = size - file.tell()
     width = _LEAST_TEXT * len(element.properties) if order == "text" else dtype.itemsize
     # the last number of a text needs nothing behind it
     if element.count * width > left + (order == "text"):
-        raise cut_off(path, element, width, left)
-    if order == "text":
-        return _text_rows(file, element, dtype, path, read=read)
+        raise _cut_off(path, element, width, left)
+
+
+def _binary_rows(
+    file: BinaryIO, element: PlyElement, dtype: np.dtype, *, read: bool, mapped: bool
+) -> np.ndarray | None:
+    """The element's rows, from where ``file`` stands; passed over unless ``read``."""
+    length = element.count * dtype.itemsize
     if not read:
-        file.seek(element.count * dtype.itemsize, 1)
+        file.seek(length, 1)
         return None
-    data = file.read(element.count * dtype.itemsize)
-    return np.frombuffer(data, dtype=dtype, count=element.count)
+    if mapped and element.count:
+        start = file.tell()
+        rows = np.memmap(file, dtype=dtype, mode="r", offset=start, shape=(element.count,))
+        file.seek(start + length)
+        return rows
+    return np.frombuffer(file.read(length), dtype=dtype, count=element.count)
 
 
-def cut_off(path: Path, element: PlyElement, width: int, left: int) -> DataError:
+def _cut_off(path: Path, element: PlyElement, width: int, left: int) -> DataError:
     """The error for an element that the file is too short for."""
     return DataError(
         f"is cut off: the header promises {element.count} rows '{element.name}' of {width} bytes"

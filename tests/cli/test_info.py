@@ -12,6 +12,7 @@ import pytest
 from scene4d.cli.info import size_text, summarise
 from scene4d.cli.main import main
 from scene4d.errors import DataError, UsageError
+from scene4d.exporters.formats import read_splats
 
 INRIA = [
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"),
@@ -62,6 +63,22 @@ def test_positions_that_are_not_finite_are_counted_and_left_out(tmp_path, rows):
     assert summary["bounding_box"][1] == [8, 9, 10]
 
 
+def test_what_nothing_can_draw_is_counted_and_what_the_file_says_is_shown(tmp_path, rows):
+    """The numbers that --drop-invalid leaves out; infinite opacities and sizes of 0 are not
+    among them."""
+    rows[3, INRIA.index("f_dc_1")] = np.nan
+    rows[5, [INRIA.index(f"rot_{i}") for i in range(4)]] = 0
+    rows[6, INRIA.index("opacity")] = np.inf
+    rows[7, INRIA.index("scale_2")] = -np.inf
+    path = write_ply(tmp_path / "a.ply", INRIA, rows)
+    summary = summarise(path)
+    assert summary["splats_not_drawable"] == 2 and not summary["antialiased"]
+    assert len(read_splats(path, drop_invalid=True)) == len(rows) - 2
+    said = path.read_bytes().replace(b"1.0\n", b"1.0\ncomment SplatRenderMode: mip\n", 1)
+    path.write_bytes(said)
+    assert summarise(path)["antialiased"]
+
+
 def test_points_and_meshes(tmp_path):
     corners = np.eye(3, dtype=np.float32)
     points = summarise(write_ply(tmp_path / "p.ply", ["x", "y", "z"], corners))
@@ -89,7 +106,7 @@ def test_real_splat_files(shared_data):
         (b"ply\nformat ascii 1.0\nelement vertex x\nend_header\n", "element vertex x"),
         (b"ply\nformat ascii 1.0\nproperty float x\nend_header\n", "property float x"),
         (b"ply\nformat ascii 1.0\nelement face 0\nend_header\n", "no element 'vertex'"),
-        (b"ply\nformat ascii 1.0\nelement vertex -1\nend_header\n", "negative"),
+        (b"ply\nformat ascii 1.0\nelement vertex -1\nend_header\n", "vertex -1"),
     ],
 )
 def test_broken_headers_are_told(tmp_path, content, message):

@@ -30,6 +30,16 @@ def test_no_damage_gives_anything_but_a_cloud_or_our_error(name: str) -> None:
     assert longest < fuzzing.SECONDS_PER_FILE
 
 
+@pytest.mark.parametrize("task", ["info", "convert", "points"])
+@pytest.mark.parametrize("name", ["ply", "spz-gzip"])
+def test_no_damage_gives_info_convert_or_points_a_traceback(name: str, task: str) -> None:
+    if task == "points" and name != "ply":
+        pytest.skip("points are PLYs")
+    outcomes, bad, _ = fuzzing.fuzz(name, 150, seed=2, task=task)
+    assert [what for _, what in bad] == []
+    assert outcomes["refused"] > 10
+
+
 def good(name: str, tmp_path: Path, count: int = 50, degree: int = 1) -> tuple[Path, bytes]:
     path = tmp_path / f"a{formats.format_named(name).suffixes[0]}"
     formats.write_splats(path, random_cloud(count, degree))

@@ -118,13 +118,12 @@ def main(argv: list[str]) -> None:
         from scene4d.exporters.crop import auto_cropped
 
         source = auto_cropped(source)
-    described = export(
-        source,
-        args.output_path,
-        getattr(args, args.format, None),
-        **more,
-    )
+    described = export(source, args.output_path, getattr(args, args.format, None), **more)
     print(described, file=sys.stderr)
+    if args.format == "bundle":
+        from scene4d.cli.bundle_loss import told_loss
+
+        print(told_loss(source, args.output_path), file=sys.stderr)
     print(args.output_path)
 
 

@@ -46,12 +46,13 @@ def summarise(path: Path) -> dict[str, Any]:
         raise DataError("there is no such file or folder", where=path)
     if path.name == "config.toml" or (path / "config.toml").is_file():
         return summarise_run(path.parent if path.name == "config.toml" else path)
-    if path.suffix.lower() == ".ply":
+    from scene4d.exporters.formats import format_by_content, is_splats
+
+    told = format_by_content(path) if path.suffix.lower() not in (".json", ".toml") else None
+    if path.suffix.lower() == ".ply" or (told and told.name in ("ply", "compressed-ply")):
         return _with_packed_attributes(summarise_ply(path), path)
     if not path.is_dir() and path.suffix.lower() == ".json" and path.name != "meta.json":
         return summarise_capture(path)
-    from scene4d.exporters.formats import is_splats
-
     if is_splats(path):
         return summarise_light_field(path) or summarise_splats(path)
     if path.is_dir():
@@ -81,13 +82,12 @@ def _with_packed_attributes(summary: dict[str, Any], path: Path) -> dict[str, An
 
 def summarise_splats(path: Path) -> dict[str, Any]:
     """Counts, spherical-harmonics degree, bytes per attribute and ranges of a splat file."""
-    from scene4d.exporters.formats import attribute_sizes, format_of, read_splats
+    from scene4d.exporters.formats import attribute_sizes, file_bytes, format_of, read_splats
     from scene4d.exporters.packing import bytes_table, opacity_of
 
-    form, cloud = format_of(path), read_splats(path)
-    folder = path.parent if path.name == "meta.json" else path
-    files = [f for f in folder.iterdir() if f.is_file()] if folder.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files)
+    # what nothing can draw is counted in the log
+    form, cloud = format_of(path), read_splats(path, drop_invalid=True)
+    size = file_bytes(path)
     summary: dict[str, Any] = {
         "kind": "splats",
         "path": str(path.resolve()),
@@ -98,6 +98,7 @@ def summarise_splats(path: Path) -> dict[str, Any]:
         "num_gaussians": len(cloud),
         "sh_degree": cloud.sh_degree,
         "bytes_per_gaussian": round(size / max(len(cloud), 1), 2),
+        "antialiased": cloud.antialiased,
     }
     if len(cloud):
         summary["bounding_box"] = [cloud.means.min(0).tolist(), cloud.means.max(0).tolist()]

@@ -1,0 +1,105 @@
+"""What a bundle loses against the scene that it was made from, measured at a few views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scene4d.cameras.camera import Camera
+    from scene4d.exporters.source import ExportSource
+    from scene4d.representations.base import Representation
+
+VIEWS = 8
+"""At most so many pictures are rendered of each; they say the loss to some 0.1 dB."""
+_SIZE = 256
+"""Pixels of views around a file that comes without cameras."""
+
+
+def told_loss(source: ExportSource, bundle: Path) -> str:
+    """A line about the loss: in PSNR to the photographs that were held out (or trained on) where
+    they are at hand, otherwise the PSNR of the bundle's pictures to the scene's own."""
+    before, after = _pair(source, bundle)
+    compared = None if source.representation is None else _photographs(source, before, after)
+    if compared is not None:
+        return compared
+    cameras = _some(source.cameras) or _around(source)
+    if not cameras:
+        return ""
+    db = _mean_psnr(before, after, cameras)
+    return (
+        f"loses by its coarser values: its pictures are at {db:.1f} dB to the scene's own"
+        f" ({len(cameras)} views); --target-mb chooses another size"
+    )
+
+
+def _pair(source: ExportSource, bundle: Path) -> tuple[Representation, Representation]:
+    """The scene and what the bundle became of it, in the same coordinates."""
+    from scene4d.bundle.container import open_bundle
+    from scene4d.bundle.kinds import SPLATS, decoded_splats
+    from scene4d.exporters.formats import read_splats
+    from scene4d.exporters.light_slab import read_light_slabs
+    from scene4d.exporters.source import splats_of
+
+    if source.representation is None:  # a file: both where the file has them
+        return splats_of(source.cloud()), splats_of(read_splats(bundle))
+    opened = open_bundle(bundle)
+    if opened.manifest["kind"] in SPLATS:
+        return source.representation, splats_of(decoded_splats(opened))
+    return source.representation, read_light_slabs(bundle)
+
+
+def _photographs(source: ExportSource, before: Representation, after: Representation) -> str | None:
+    """The loss against photographs; None where the run has none that are still there."""
+    from dataclasses import replace
+
+    from scene4d.errors import Scene4dError
+    from scene4d.training.compress import mean_psnr
+    from scene4d.training.run import load_run
+    from scene4d.training.train import load_capture
+
+    try:
+        options = load_run(source.path, device="cpu").options
+        if options.data is None and options.teacher is not None:
+            return None
+        scene, images = load_capture(options, split="test")
+    except Scene4dError:  # moved, or of another machine: its own pictures say it as well
+        return None
+    if not scene.test_indices:
+        return None
+    scene = replace(scene, test_indices=_some(scene.test_indices))
+    first, second = (mean_psnr(r.cpu(), scene, images) for r in (before, after))
+    return (
+        f"PSNR {second:.2f} dB on {len(scene.test_indices)} held-out photographs, the run's own"
+        f" {first:.2f} dB: {first - second:.2f} dB lost; --target-mb chooses another size"
+    )
+
+
+def _some(items: Sequence) -> list:
+    """At most :data:`VIEWS` of them, evenly."""
+    step = max(1, -(-len(items) // VIEWS))
+    return list(items[::step])
+
+
+def _around(source: ExportSource) -> list[Camera]:
+    """Views around a file's splats."""
+    from scene4d.exporters.compare import cameras_around
+
+    cloud = source.splats
+    return (
+        cameras_around(cloud, count=VIEWS, size=_SIZE) if cloud is not None and len(cloud) else []
+    )
+
+
+def _mean_psnr(before: Representation, after: Representation, cameras: Sequence[Camera]) -> float:
+    import torch
+
+    from scene4d.evaluation.psnr import psnr
+
+    values = []
+    with torch.no_grad():
+        for camera in cameras:
+            pictures = [r.cpu().render(camera.to("cpu")).rgb.clamp(0, 1) for r in (before, after)]
+            values.append(float(psnr(pictures[1], pictures[0])))
+    return sum(values) / len(values)
