@@ -106,10 +106,10 @@ def system_npm() -> list[str] | None:
     if node is None or npm is None:
         return None
     try:
-        told = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30).stdout
+        asked = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    version = tuple(int(part) for part in re.findall(r"\d+", told)[:2])
+    version = tuple(int(part) for part in re.findall(r"\d+", asked.stdout)[:2])
     return [npm] if version >= LEAST_NODE else None
 
 
