@@ -1,7 +1,7 @@
 import type { PinholeCamera } from "./camera/projection";
 import type { Mode } from "./camera/rig";
 import { fidelity } from "./compare";
-import type { View } from "./decode/protocol";
+import type { Box, View } from "./decode/protocol";
 import type { CaptureOptions, Pixels } from "./engine/stage";
 import type { Failure, Player, Statistics } from "./player";
 import type { Page } from "./ui/page";
@@ -25,7 +25,11 @@ export interface Scene4dApi {
   reset(): void;
   lookThrough(index: number | null): void;
   nextNote(step: number): void;
-  pick(x: number, y: number): Promise<[number, number, number] | null>;
+  pick(x: number, y: number, time?: number): Promise<[number, number, number] | null>;
+  /** The scene's box, at a time in seconds where it moves. */
+  bounds(time?: number): Box | null;
+  /** Shows another time, in seconds, of a scene that moves. */
+  setTime(seconds: number): void;
   /** PSNR in dB against the reference pictures of the bundle. */
   fidelity(options?: CaptureOptions): Promise<{ camera: string; psnr: number }[]>;
   /** A PNG of the view. */
@@ -60,7 +64,9 @@ export function makeApi(player: Player, page: Page): Scene4dApi {
     reset: () => player.reset(),
     lookThrough: (index) => player.lookThrough(index),
     nextNote: (step) => page.nextNote(step),
-    pick: (x, y) => player.pick(x, y),
+    pick: (x, y, time) => player.pick(x, y, time),
+    bounds: (time) => player.bounds(time),
+    setTime: (seconds) => player.setTime(seconds),
     fidelity: (options) => fidelity(player, options),
     screenshot: (multiple) => pictureBlob(player, multiple),
     link: () => page.link(),
@@ -97,6 +103,8 @@ const CALLABLE = [
   "lookThrough",
   "nextNote",
   "pick",
+  "bounds",
+  "setTime",
   "screenshot",
   "link",
 ] as const;
