@@ -15,6 +15,8 @@ export interface Scene4dApi {
   open(url: string): Promise<void>;
   getView(): View;
   setView(view: View, jump?: boolean): void;
+  /** The camera as it is drawn, in CSS pixels. */
+  camera(): PinholeCamera;
   /** Draws exactly this pinhole camera (row-major c2w, OpenGL axes; K; size); null: steer again. */
   setCamera(c2w: number[] | null, K?: number[], width?: number, height?: number): void;
   /** RGBA pixels, top row first, read from a texture. */
@@ -53,6 +55,10 @@ export function makeApi(player: Player, page: Page): Scene4dApi {
     },
     getView: () => player.rig.view(),
     setView: (view, jump) => player.goTo(view, jump),
+    camera: () => {
+      const { c2w, K, width, height } = player.camera();
+      return { c2w: Array.from(c2w), K: Array.from(K), width, height };
+    },
     setCamera: (c2w, K, width, height) =>
       player.setCamera(
         c2w ? ({ c2w, K: K!, width: width!, height: height! } satisfies PinholeCamera) : null,
@@ -96,6 +102,7 @@ const CALLABLE = [
   "open",
   "getView",
   "setView",
+  "camera",
   "stats",
   "setMode",
   "frame",
