@@ -7,8 +7,16 @@ import hashlib
 import re
 from pathlib import Path
 
+from scene4d.bundle.scene_info import image_extension
 from scene4d.errors import Scene4dError
-from scene4d.viewer.player_files import INDEX, page_with, player_files, policy_of, with_policy
+from scene4d.viewer.player_files import (
+    INDEX,
+    page_with,
+    player_files,
+    policy_of,
+    with_policy,
+    with_poster,
+)
 
 SCENE = "scene.s4d"
 _SCRIPT = re.compile(r'<script type="module"[^>]*\ssrc="\./([^"]+)"[^>]*></script>')
@@ -21,8 +29,9 @@ document.getElementById("scene4d-scene").textContent,'";',\
 document.getElementById("scene4d-worker").textContent],{type:"text/javascript"})))"""
 
 
-def single_page(player: Path, bundle: bytes, *, title: str) -> str:
-    """The page with script, style, worker and ``bundle`` inside.
+def single_page(player: Path, bundle: bytes, *, title: str, poster: bytes | None = None) -> str:
+    """The page with script, style, worker and ``bundle`` inside; ``poster``, an image file, is
+    shown until the scene is there.
 
     The scripts are allowed by their hashes, and nothing is ever fetched. Raises
     :class:`Scene4dError` when the player's build has parts that this function does not know.
@@ -30,6 +39,10 @@ def single_page(player: Path, bundle: bytes, *, title: str) -> str:
     files = player_files(player)
     settings = {"content": SCENE, "title": title}
     page = page_with(files.pop(INDEX).read_text(encoding="utf-8"), settings)
+    if poster:
+        kind = {"png": "png", "jpg": "jpeg", "webp": "webp"}[image_extension(poster)]
+        encoded = base64.b64encode(poster).decode("ascii")
+        page = with_poster(page, f"data:image/{kind};base64,{encoded}")
     page, script = _cut_out(page, _SCRIPT, files)
     page, style = _cut_out(page, _STYLE, files)
     name, script = _worker_from_page(script, list(files), player)

@@ -2,6 +2,7 @@
 import { centreOf, fitBox, type Lens, sizeOf } from "./camera/first-view";
 import { type Rig, viewThrough } from "./camera/rig";
 import { add, dot, length, normalize, scale, sub, type V3, type V3Like } from "./camera/vec";
+import { upOf } from "./decode/bundle/up";
 import type { Box, CaptureCamera, Extent, SceneInfo, View } from "./decode/protocol";
 import type { Scene } from "./scene";
 
@@ -38,6 +39,8 @@ export function boxOf(info: SceneInfo | null, extent: Extent): Box {
 /** Which way is up, where nobody chose. */
 export function upOfScene(scene: Scene): V3 | null {
   const camera = madeUp(scene.cameras);
+  if (!camera && scene.cameras.length > 0)
+    return scene.info?.cameras ? scene.info.up! : upOf(scene.cameras);
   if (!camera) return scene.extent?.stand?.up ?? scene.info?.up ?? null;
   const [sine, cosine] = [DOWNWARDS, 1].map((x) => x / Math.hypot(DOWNWARDS, 1)) as [
     number,
@@ -77,7 +80,8 @@ function firstView(scene: Scene, up: V3, box: Box, lens: Lens): Start {
     return { view: fitBox(box, forward, up, lens), fitted: true, pivot: false };
   }
   const fit = fitBox(box, forwardOf(first), up, lens);
-  if (isReachable(fit.position, cameras, box, first)) {
+  const reach = isField(scene.info) ? 0.25 : 0.75; // beyond, a field of light shows less and less
+  if (isReachable(fit.position, cameras, box, reach)) {
     return { view: fit, fitted: true, pivot: false };
   }
   return { view: viewThrough(first.c2w, extent), fitted: false, pivot: true };
@@ -94,18 +98,16 @@ function oblique(up: V3): V3 {
  * Whether the scene looks right from where its whole box is in view: the cameras went around it,
  * and stood about as far away. Not in rooms, nor before a view that was taken from one side.
  */
-function isReachable(
-  eye: V3,
-  cameras: readonly CaptureCamera[],
-  box: Box,
-  first: CaptureCamera,
-): boolean {
-  const outside = cameras.filter((c) => length(sub(eyeOf(c), clamped(eyeOf(c), box))) > 0);
+function isReachable(eye: V3, cameras: readonly CaptureCamera[], box: Box, reach: number): boolean {
+  const eyes = cameras.map(eyeOf);
+  const outside = eyes.filter((e) => length(sub(e, clamped(e, box))) > 0);
   if (outside.length < 0.7 * cameras.length) return false;
-  const stood = boxAround(cameras.map(eyeOf));
-  const away = length(sub(eyeOf(first), centreOf(box)));
-  const beyond = length(sub(eye, clamped(eye, stood)));
-  return beyond <= Math.max(0.75 * sizeOf(stood), 0.6 * Math.min(away, 4 * sizeOf(stood) || away));
+  const stood = boxAround(eyes);
+  const spread = sizeOf(stood);
+  const away = length(sub(eyes[0]!, centreOf(box)));
+  // One camera alone says how far away it stood, and nothing of others.
+  const allowed = spread > 0 ? Math.max(reach * spread, 0.6 * Math.min(away, 4 * spread)) : away;
+  return length(sub(eye, clamped(eye, stood))) <= allowed;
 }
 
 /**
