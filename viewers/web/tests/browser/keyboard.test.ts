@@ -57,10 +57,12 @@ describe("axe-core finds nothing serious", () => {
       await page.keyboard.press("Escape");
       await page.keyboard.press("h");
       found[`help, ${theme}`] = await serious(page);
+      await page.context().close();
     }
     const phone = await open(b, CHAIR, PHONE);
     await phone.tap('[aria-label="More"]');
     found.menu = await serious(phone);
+    await phone.context().close();
     const message = await open(b, "content=/nowhere.s4d", { wait: false });
     await expect.poll(() => message.isVisible("#message"), SOON).toBe(true);
     found.message = await serious(message);
