@@ -20,12 +20,20 @@ from exporters.splat_files import random_cloud
 from PIL import Image
 
 from scene4d.bundle.container import open_bundle
+from scene4d.bundle.scene_info import png
 from scene4d.bundle.splats import default_importance
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.budgets import write_within
 from scene4d.exporters.options import TARGETS, PlayerOptions, TargetBudget
-from scene4d.exporters.player import MARKER, check_replaceable, export, service_worker, write_folder
+from scene4d.exporters.player import (
+    MARKER,
+    check_replaceable,
+    export,
+    icon,
+    service_worker,
+    write_folder,
+)
 from scene4d.exporters.s4d import read_s4d
 from scene4d.exporters.source import ExportSource
 from scene4d.files import read_json
@@ -85,6 +93,33 @@ def test_every_address_is_relative_and_leads_to_a_file(exported: Path) -> None:
             assert address.startswith("./") and (exported / address).exists(), address
     assert 'content="content=scene.s4d&amp;poster=poster.webp&amp;title=statue"' in page
     assert "<title>statue</title>" in page
+
+
+def test_the_poster_is_in_the_page_before_any_script(exported: Path, player: Path) -> None:
+    page = (exported / "index.html").read_text()
+    picture = page.index('<img id="poster" alt="" src="./poster.webp"')
+    assert page.index('<link rel="preload" href="./poster.webp" as="image"') < picture
+    assert page.index('<main id="player">') < picture
+    one = exported.parent / "one.html"
+    export(source_of(random_cloud(300)), one, PlayerOptions(single_file=True), player=player)
+    text = one.read_text()
+    assert text.index('<img id="poster" alt="" src="data:image/webp;base64,') < text.index(
+        'id="scene4d-scene"'
+    )
+
+
+def test_a_page_on_a_disk_says_what_to_do(exported: Path) -> None:
+    page = (exported / "index.html").read_text()
+    assert "python3 -m http.server" in page and "--single-file" in page
+
+
+def test_an_icon_shows_the_whole_poster() -> None:
+    wide = np.zeros((90, 160, 3), dtype=np.uint8)
+    wide[:, :16] = wide[:, -16:] = (255, 0, 0)  # what a crop to a square would lose
+    with Image.open(io.BytesIO(icon(png(wide), 192))) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (192, 192, 3)
+    assert (pixels[96, 5] == (255, 0, 0)).all() and (pixels[96, -5] == (255, 0, 0)).all()
 
 
 def test_icons_and_poster_are_pictures(exported: Path) -> None:

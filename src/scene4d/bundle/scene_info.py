@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from scene4d.bundle import first_view
 from scene4d.bundle.quantise import rounded
 from scene4d.errors import DataError
 from scene4d.splat_cloud import SplatCloud
@@ -19,6 +20,8 @@ IDENTITY: Matrix = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 
                     (0.0, 0.0, 0.0, 1.0))  # fmt: skip
 NEAR_SHARE = 0.02
 """Cameras nearer to the content than this share of its size see artefacts."""
+MADE_UP = "default"
+"""Name of the one camera of a scene that nobody photographed."""
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
 
 
@@ -135,15 +138,19 @@ def info_from(manifest: Mapping[str, Any], images: Mapping[str, bytes]) -> Scene
 def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> SceneInfo:
     """A description from the splats alone: limits from where they are, a poster of dots.
 
-    Writers that can render replace the poster and give the capture's cameras.
+    Writers that can render replace the poster and give the capture's cameras, which say from where
+    it looks right.
     """
     low, high = content_box(cloud)
     size = float(np.linalg.norm(high - low)) or 1.0
-    centre = (low + high) / 2
-    views = tuple(cameras) or (_looking_at(centre, size),)
+    views = tuple(cameras) or (made_up_view(cloud),)
     positions = np.array([[row[3] for row in view.c2w[:3]] for view in views])
-    reach = np.minimum(positions.min(axis=0), centre - size)
-    far = np.maximum(positions.max(axis=0), centre + size)
+    if len(views) > 1:
+        reach, far = positions.min(axis=0), positions.max(axis=0)
+    else:
+        centre = (low + high) / 2
+        reach = np.minimum(positions.min(axis=0), centre - size)
+        far = np.maximum(positions.max(axis=0), centre + size)
     limits = Limits(
         content=_corners([low, high]),
         cameras=_corners([reach, far]),
@@ -153,12 +160,36 @@ def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> Sc
     return SceneInfo(cameras=views, limits=limits, poster=poster, antialiased=cloud.antialiased)
 
 
+def made_up_view(cloud: SplatCloud, *, lens: CameraView | None = None) -> CameraView:
+    """A camera where nobody took a photograph: all of the content in its picture, upright.
+
+    ``lens``: a camera whose intrinsics it has. Players fit it to their windows; its name tells
+    them that they may.
+    """
+    places = _places(cloud)
+    low, high = first_view.content_box(places)
+    up = first_view.find_up(places, low, high)
+    lens = lens or CameraView(
+        name=MADE_UP, c2w=IDENTITY, fx=480.0, fy=480.0, cx=320.0, cy=180.0, width=640, height=360
+    )
+    c2w = first_view.fitting_view(
+        low, high, up=up, forward=first_view.forward_at(up),
+        slopes=(0.5 * lens.width / lens.fx, 0.5 * lens.height / lens.fy),
+    )  # fmt: skip
+    rows = tuple((rounded(a), rounded(b), rounded(c), rounded(d)) for a, b, c, d in c2w)
+    return replace(lens, name=MADE_UP, c2w=rows)
+
+
 def content_box(cloud: SplatCloud) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the box that holds the middle 98% of the splats along each axis."""
-    if not len(cloud):
-        return -np.ones(3), np.ones(3)
-    low, high = np.quantile(cloud.means.astype(np.float64), (0.01, 0.99), axis=0)
-    return low, high
+    """Corners of the box that holds the splats without what floats around them."""
+    return first_view.content_box(_places(cloud))
+
+
+def _places(cloud: SplatCloud) -> np.ndarray:
+    """Centres of splats that are seen, spread over all [N, 3] float64."""
+    areas = cloud.log_scales.astype(np.float64).sum(axis=1) * (2 / 3)
+    opacities = -np.logaddexp(0, -cloud.logit_opacities.astype(np.float64))
+    return first_view.places_of(cloud.means, opacities + areas)
 
 
 def dots_poster(cloud: SplatCloud, view: CameraView, width: int = 256) -> bytes:
@@ -205,19 +236,6 @@ def _camera_entry(view: CameraView) -> dict[str, Any]:
         "width": int(view.width), "height": int(view.height),
     }  # fmt: skip
     return entry if view.time is None else {**entry, "time": rounded(view.time)}
-
-
-def _looking_at(centre: np.ndarray, size: float) -> CameraView:
-    """A view of the content from outside, a little from above; y is up."""
-    back = np.array([0.0, 0.3, 1.0]) / np.hypot(0.3, 1.0)
-    right = np.array([1.0, 0.0, 0.0])
-    position = centre + 1.2 * size * back
-    columns = [right, np.cross(back, right), back, position]
-    c2w = np.vstack([np.stack(columns, axis=1), [0.0, 0.0, 0.0, 1.0]])
-    rows = tuple((rounded(a), rounded(b), rounded(c), rounded(d)) for a, b, c, d in c2w)
-    return CameraView(
-        name="default", c2w=rows, fx=480.0, fy=480.0, cx=320.0, cy=180.0, width=640, height=360
-    )
 
 
 def _corners(value: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -23,6 +23,7 @@ from scene4d.bundle.scene_info import (
     Matrix,
     SceneInfo,
     default_info,
+    made_up_view,
 )
 from scene4d.bundle.splats import KIND as SPLATS
 from scene4d.bundle.splats import SplatQuantisation, bundle_writer, encode_splats, error_of
@@ -230,9 +231,9 @@ def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
     """Cameras (a few where nobody took a photograph), limits, the way home, and a poster rendered
     from the first camera."""
     views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
-    info = default_info(cloud, cameras=views or (_upright_view(cloud),))
+    info = default_info(cloud, cameras=views)
     if source.rendered and views:  # from somewhere around the content; a player starts facing it
-        facing = replace(views[0], name="facing", c2w=_upright_view(cloud).c2w)
+        facing = replace(made_up_view(cloud, lens=views[0]), name="facing")
         info = replace(info, cameras=(facing, *_kept(source, views)[1:]))
     elif views:
         info = replace(info, cameras=views)
@@ -275,18 +276,6 @@ def _kept(source: ExportSource, views: tuple[CameraView, ...]) -> tuple[CameraVi
 def _corner(point: np.ndarray) -> tuple[float, float, float]:
     x, y, z = (float(v) for v in point)
     return x, y, z
-
-
-def _upright_view(cloud: SplatCloud) -> CameraView:
-    """The default view turned over about x: in splat files, as in COLMAP, y points down."""
-    info = default_info(cloud)
-    view, (low, high) = info.cameras[0], info.limits.content
-    x, y, z, last = view.c2w
-    turned = (
-        (-y[0], -y[1], -y[2], low[1] + high[1] - y[3]),
-        (-z[0], -z[1], -z[2], low[2] + high[2] - z[3]),
-    )
-    return replace(view, c2w=(x, *turned, last))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from scene4d.exporters.options import PlayerOptions
 from scene4d.exporters.single_file import SCENE, single_page
 from scene4d.exporters.source import ExportSource
 from scene4d.files import atomic_folder, atomic_path, read_json
-from scene4d.viewer.player_files import INDEX, page_with, player_files, player_folder
+from scene4d.viewer.player_files import INDEX, page_with, player_files, player_folder, with_poster
 from scene4d.viewer.site import title_of
 
 MARKER = "scene4d-player.json"
@@ -26,6 +26,7 @@ MARKER = "scene4d-player.json"
 ICON_SIZES = (192, 512)
 _OFFLINE = Path(__file__).parent / "offline"
 _HEAD = """\
+    <link rel="preload" href="./{poster}" as="image" fetchpriority="high" />
     <link rel="manifest" href="./manifest.webmanifest" />
     <link rel="apple-touch-icon" href="./icon-192.png" />
     <meta property="og:title" content="{title}" />
@@ -56,7 +57,13 @@ def export(
         fitted = write_within(source, bundle, target=options.target, target_mb=target_mb)
         if options.single_file:
             with atomic_path(path) as temporary:
-                page = single_page(player, bundle.read_bytes(), title=title, embed=options.embed)
+                page = single_page(
+                    player,
+                    bundle.read_bytes(),
+                    title=title,
+                    poster=_poster(bundle)[0],
+                    embed=options.embed,
+                )
                 temporary.write_text(page, encoding="utf-8", newline="\n")
             size = path.stat().st_size
         else:
@@ -87,18 +94,17 @@ def folder_files(
 
     Pages of the origins ``embed`` may steer the player in a frame.
     """
-    opened = open_bundle(bundle)
-    poster_name = opened.manifest["poster"]
-    poster = opened.read(poster_name)
-    poster_file = f"poster{Path(poster_name).suffix}"
+    poster, suffix = _poster(bundle)
+    poster_file = f"poster{suffix}"
     files = {name: path.read_bytes() for name, path in player_files(player).items()}
     settings = {"content": SCENE, "poster": poster_file, "title": title}
     if embed:
         settings["embed"] = ",".join(embed)
     index = files.pop(INDEX).decode("utf-8")
-    head = _HEAD.format(title=html.escape(title, quote=True))
+    head = _HEAD.format(title=html.escape(title, quote=True), poster=poster_file)
+    page = with_poster(page_with(index, settings, head=head), f"./{poster_file}")
     added = {
-        INDEX: page_with(index, settings, head=head).encode(),
+        INDEX: page.encode(),
         SCENE: bundle.read_bytes(),
         poster_file: poster,
         **{f"icon-{size}.png": icon(poster, size) for size in ICON_SIZES},
@@ -113,6 +119,13 @@ def folder_files(
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     files[MARKER] = _json({"format": "scene4d-player", "version": 1, "files": hashes})
     return files
+
+
+def _poster(bundle: Path) -> tuple[bytes, str]:
+    """The bundle's picture, and its file suffix."""
+    opened = open_bundle(bundle)
+    name = opened.manifest["poster"]
+    return opened.read(name), Path(name).suffix
 
 
 def service_worker(files: dict[str, bytes]) -> bytes:
@@ -147,11 +160,13 @@ def web_manifest(title: str) -> dict[str, object]:
 
 
 def icon(poster: bytes, size: int) -> bytes:
-    """A square PNG from the middle of the poster."""
+    """A square PNG with the whole poster in it, and the colour of its corner around."""
     from PIL import Image, ImageOps
 
     with open_picture(poster, where="poster") as image:
-        square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+        picture = image.convert("RGB")
+    colour = picture.getpixel((0, 0))
+    square = ImageOps.pad(picture, (size, size), Image.Resampling.LANCZOS, color=colour)
     written = io.BytesIO()
     square.save(written, "PNG", optimize=True)
     return written.getvalue()

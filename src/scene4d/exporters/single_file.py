@@ -8,8 +8,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from scene4d.bundle.scene_info import image_extension
 from scene4d.errors import Scene4dError
-from scene4d.viewer.player_files import INDEX, page_with, player_files, policy_of, with_policy
+from scene4d.viewer.player_files import (
+    INDEX,
+    page_with,
+    player_files,
+    policy_of,
+    with_policy,
+    with_poster,
+)
 
 SCENE = "scene.s4d"
 NOTICES = "THIRD-PARTY-NOTICES.txt"
@@ -24,8 +32,16 @@ document.getElementById("scene4d-scene").textContent,'";',\
 document.getElementById("scene4d-worker").textContent],{type:"text/javascript"})))"""
 
 
-def single_page(player: Path, bundle: bytes, *, title: str, embed: Sequence[str] = ()) -> str:
-    """The page with script, style, worker and ``bundle`` inside.
+def single_page(
+    player: Path,
+    bundle: bytes,
+    *,
+    title: str,
+    poster: bytes | None = None,
+    embed: Sequence[str] = (),
+) -> str:
+    """The page with script, style, worker and ``bundle`` inside; ``poster``, an image file, is
+    shown until the scene is there. Pages of the origins ``embed`` may steer it in a frame.
 
     The scripts are allowed by their hashes, and nothing is ever fetched. Raises
     :class:`Scene4dError` when the player's build has parts that this function does not know.
@@ -35,6 +51,10 @@ def single_page(player: Path, bundle: bytes, *, title: str, embed: Sequence[str]
     if embed:
         settings["embed"] = ",".join(embed)
     page = page_with(files.pop(INDEX).read_text(encoding="utf-8"), settings)
+    if poster:
+        kind = {"png": "png", "jpg": "jpeg", "webp": "webp"}[image_extension(poster)]
+        encoded = base64.b64encode(poster).decode("ascii")
+        page = with_poster(page, f"data:image/{kind};base64,{encoded}")
     page, script = _cut_out(page, _SCRIPT, files)
     page, style = _cut_out(page, _STYLE, files)
     name, script = _worker_from_page(script, list(files), player)

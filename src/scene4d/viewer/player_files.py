@@ -68,6 +68,19 @@ def page_with(index: str, settings: Mapping[str, str], *, head: str = "") -> str
     return before + added.removeprefix("  ") + end + after
 
 
+def with_poster(index: str, address: str) -> str:
+    """The page with a picture where the scene will be, which is there before any script.
+
+    Raises :class:`Scene4dError` when the page is another one than expected.
+    """
+    place = '<main id="player">'
+    if index.count(place) != 1:
+        raise Scene4dError("the player's page has no place for a picture", where=INDEX,
+                           fix="make player")  # fmt: skip
+    picture = f'<img id="poster" alt="" src="{html.escape(address, quote=True)}" />'
+    return index.replace(place, place + picture)
+
+
 def policy_of(index: str) -> dict[str, str]:
     """The page's own content security policy, directive by directive; empty when it has none."""
     found = _POLICY.search(index)

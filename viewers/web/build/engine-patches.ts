@@ -108,6 +108,15 @@ export function applyPatches(code: string, list: readonly Patch[]): string {
   }, code);
 }
 
+/** A module of shader text without the text; what it exports keeps its names. */
+function emptied(code: string): string {
+  return code.replace(/`(?:[^`\\]|\\.)*`/g, "``");
+}
+
+/** Shader text for lit and textured surfaces, particles, light maps and skies: none of them is here. */
+const UNUSED =
+  /\/shader-lib\/(?:glsl|wgsl)\/chunks\/(?:lit|standard|particle|lightmapper|skybox)\//;
+
 /** Vite plugin; fails the build when a patched module was never loaded. */
 export function enginePatches(): Plugin {
   const seen = new Set<string>();
@@ -116,6 +125,7 @@ export function enginePatches(): Plugin {
     transform(code, id) {
       const path = id.split("?")[0]!.replaceAll("\\", "/");
       if (!path.includes("/playcanvas/build/")) return null;
+      if (UNUSED.test(path)) return { code: emptied(code), map: null };
       const mine = patches.filter((p) => path.endsWith(`/src/${p.file}`));
       if (mine.length === 0) return null;
       for (const p of mine) seen.add(p.file);

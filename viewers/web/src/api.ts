@@ -1,7 +1,7 @@
 import type { PinholeCamera } from "./camera/projection";
 import type { Mode } from "./camera/rig";
 import { fidelity } from "./compare";
-import type { View } from "./decode/protocol";
+import type { Box, View } from "./decode/protocol";
 import type { CaptureOptions, Pixels } from "./engine/stage";
 import type { Failure, Player, Statistics } from "./player";
 import type { Page } from "./ui/page";
@@ -15,6 +15,8 @@ export interface Scene4dApi {
   open(url: string): Promise<void>;
   getView(): View;
   setView(view: View, jump?: boolean): void;
+  /** The camera as it is drawn, in CSS pixels. */
+  camera(): PinholeCamera;
   /** Draws exactly this pinhole camera (row-major c2w, OpenGL axes; K; size); null: steer again. */
   setCamera(c2w: number[] | null, K?: number[], width?: number, height?: number): void;
   /** RGBA pixels, top row first, read from a texture. */
@@ -25,7 +27,11 @@ export interface Scene4dApi {
   reset(): void;
   lookThrough(index: number | null): void;
   nextNote(step: number): void;
-  pick(x: number, y: number): Promise<[number, number, number] | null>;
+  pick(x: number, y: number, time?: number): Promise<[number, number, number] | null>;
+  /** The scene's box, at a time in seconds where it moves. */
+  bounds(time?: number): Box | null;
+  /** Shows another time, in seconds, of a scene that moves. */
+  setTime(seconds: number): void;
   /** PSNR in dB against the reference pictures of the bundle. */
   fidelity(options?: CaptureOptions): Promise<{ camera: string; psnr: number }[]>;
   /** A PNG of the view. */
@@ -49,6 +55,10 @@ export function makeApi(player: Player, page: Page): Scene4dApi {
     },
     getView: () => player.rig.view(),
     setView: (view, jump) => player.goTo(view, jump),
+    camera: () => {
+      const { c2w, K, width, height } = player.camera();
+      return { c2w: Array.from(c2w), K: Array.from(K), width, height };
+    },
     setCamera: (c2w, K, width, height) =>
       player.setCamera(
         c2w ? ({ c2w, K: K!, width: width!, height: height! } satisfies PinholeCamera) : null,
@@ -60,7 +70,9 @@ export function makeApi(player: Player, page: Page): Scene4dApi {
     reset: () => player.reset(),
     lookThrough: (index) => player.lookThrough(index),
     nextNote: (step) => page.nextNote(step),
-    pick: (x, y) => player.pick(x, y),
+    pick: (x, y, time) => player.pick(x, y, time),
+    bounds: (time) => player.bounds(time),
+    setTime: (seconds) => player.setTime(seconds),
     fidelity: (options) => fidelity(player, options),
     screenshot: (multiple) => pictureBlob(player, multiple),
     link: () => page.link(),
@@ -90,6 +102,7 @@ export const CALLABLE = [
   "open",
   "getView",
   "setView",
+  "camera",
   "stats",
   "setMode",
   "frame",
@@ -97,6 +110,8 @@ export const CALLABLE = [
   "lookThrough",
   "nextNote",
   "pick",
+  "bounds",
+  "setTime",
   "screenshot",
   "link",
 ] as const;

@@ -25,17 +25,21 @@ export async function fidelity(
   const count = player.info?.references ?? 0;
   // Each view is drawn for the comparison alone, not once more on the canvas.
   player.stage.setPaused(true);
+  // The pictures were drawn before the bundle's own colour, whatever is behind the scene here.
+  player.stage.setBackground(player.info?.background ?? [0, 0, 0]);
   try {
     for (let index = 0; index < count; index++) {
       const reference = await player.reference(index);
       if (!reference) throw new Error(`no reference ${index}`);
       const wanted = await pixelsOf(reference.bytes);
       player.setCamera(reference.camera);
-      const drawn = await player.capture(options);
+      const { time } = reference.camera;
+      const drawn = await player.capture({ ...(time === undefined ? {} : { time }), ...options });
       results.push({ camera: reference.camera.name, psnr: psnr(drawn.data, wanted) });
     }
   } finally {
     player.setCamera(null);
+    player.stage.setBackground(player.background);
     player.stage.setPaused(document.hidden);
   }
   return results;

@@ -45,6 +45,8 @@ export interface Statistics {
 
 export interface PlayerEvents {
   opening: () => void;
+  /** Another scene is shown, or an earlier one again. */
+  scene: () => void;
   info: (info: SceneInfo) => void;
   poster: (url: string | null) => void;
   progress: (share: number, phase: "download" | "decode") => void;
@@ -55,6 +57,12 @@ export interface PlayerEvents {
   view: () => void;
   frame: (camera: PinholeCamera) => void;
   focus: (point: V3) => void;
+  /** A hand has moved the camera. */
+  steer: () => void;
+  /** A wheel was left to the page around the frame. */
+  passed: () => void;
+  background: (rgb: V3) => void;
+  time: (seconds: number) => void;
   camera: (index: number | null) => void;
   context: (lost: boolean) => void;
   /** A headset shows the scene, or no more. */

@@ -10,11 +10,12 @@ export interface Quality {
 }
 
 const STEPS = [
-  { share: 0.2, ratio: 0.5 },
-  { share: 0.4, ratio: 0.75 },
-  { share: 0.7, ratio: 1 },
-  { share: 1, ratio: 1.5 },
-  { share: 1, ratio: 3 },
+  { share: 0.2, ratio: (device: number) => Math.min(device, 0.5) },
+  { share: 0.4, ratio: (device: number) => Math.min(device, 0.75) },
+  { share: 0.7, ratio: (device: number) => Math.min(device, 1) },
+  { share: 1, ratio: (device: number) => Math.min(device, 1.5) },
+  // Finer than the screen, where its pixels are coarse.
+  { share: 1, ratio: (device: number) => Math.min(3, Math.max(device, 1.5)) },
 ];
 
 /** Phones, tablets: a coarse pointer and no hover. */
@@ -30,7 +31,7 @@ export function qualityLevel(level: number | null): Quality {
     level: n,
     share,
     maxSplats: isHandheld() ? 1_500_000 : 6_000_000,
-    pixelRatio: (device) => Math.min(device, ratio),
+    pixelRatio: ratio,
   };
 }
 

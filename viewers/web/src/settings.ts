@@ -1,4 +1,4 @@
-import type { Mode } from "./camera/rig";
+import { MODES, type Mode } from "./camera/rig";
 import type { Annotation, CaptureCamera, View } from "./decode/protocol";
 import type { Backend } from "./engine/stage";
 
@@ -18,6 +18,8 @@ export interface Settings {
   mode: Mode;
   up: [number, number, number] | null;
   view: View | null;
+  /** Seconds at which a scene that moves is shown, standing. */
+  time: number | null;
   /** Degrees across the larger side. */
   fov: number;
   /** 1 (fastest) to 5 (finest), or null: chosen by the device. */
@@ -45,6 +47,7 @@ export const DEFAULTS: Settings = {
   mode: "orbit",
   up: null,
   view: null,
+  time: null,
   fov: 65,
   quality: null,
   adaptive: true,
@@ -107,53 +110,88 @@ function oneOf<T extends string>(text: string | null, values: readonly T[]): T |
   return values.find((v) => v === text) ?? null;
 }
 
+function axisOf(text: string | null): Settings["up"] {
+  const axis = numbers(text, 3) as Settings["up"];
+  return axisNamed(text ?? "") ?? (axis?.some((x) => x !== 0) ? axis : null);
+}
+
+/** What each parameter that has to be of a form is read with: null where it is not. */
+const READERS = {
+  theme: (t: string | null) => oneOf(t, ["auto", "light", "dark"] as const),
+  bg: (t: string | null) => colourOf(t ?? ""),
+  backend: (t: string | null) => oneOf(t, ["webgpu", "webgl2"] as const),
+  mode: (t: string | null) => oneOf(t, MODES),
+  up: axisOf,
+  view: parseView,
+  time: (t: string | null) => between(t, -1e9, 1e9),
+  fov: (t: string | null) => between(t, 10, 150),
+  quality: (t: string | null) => between(t, 1, 5),
+  budget: (t: string | null) => between(t, 1, 1e8),
+  degree: (t: string | null) => between(t, 0, 3),
+};
+
+/** Parameters that are there but do not parse, as "name=value": they are left out. */
+export function leftOut(params: URLSearchParams): string[] {
+  return Object.entries(READERS)
+    .filter(([name, read]) => params.get(name) && read(params.get(name)) === null)
+    .map(([name]) => `${name}=${params.get(name)}`);
+}
+
 /** `base` changed by the address' parameters; what does not parse is left out. */
 export function fromParameters(params: URLSearchParams, base: Settings): Settings {
-  const rgb = /^#?([0-9a-f]{6})$/i.exec(params.get("bg") ?? "")?.[1];
   const on = (name: string, start: boolean) => (params.has(name) ? flag(params, name) : start);
+  const read = <N extends keyof typeof READERS>(name: N) =>
+    READERS[name](params.get(name)) as ReturnType<(typeof READERS)[N]>;
   return {
     ...base,
     content: params.get("content") ?? base.content,
     poster: params.get("poster") ?? base.poster,
-    title: params.get("title") ?? base.title,
+    title: params.get("title") || base.title,
     ui: params.has("noui") ? !flag(params, "noui") : base.ui,
     animation: params.has("noanim") ? !flag(params, "noanim") : base.animation,
     stats: on("stats", base.stats),
     cameras: on("cameras", base.cameras),
-    theme: oneOf(params.get("theme"), ["auto", "light", "dark"]) ?? base.theme,
-    background: rgb ? colorOf(rgb) : base.background,
-    backend: oneOf(params.get("backend"), ["webgpu", "webgl2"]) ?? base.backend,
-    mode: oneOf(params.get("mode"), ["orbit", "fly", "walk"]) ?? base.mode,
-    up:
-      axisNamed(params.get("up") ?? "") ??
-      (numbers(params.get("up"), 3) as Settings["up"]) ??
-      base.up,
-    view: parseView(params.get("view")) ?? base.view,
-    fov: between(params.get("fov"), 10, 150) ?? base.fov,
-    quality: between(params.get("quality"), 1, 5) ?? base.quality,
+    theme: read("theme") ?? base.theme,
+    background: read("bg") ?? base.background,
+    backend: read("backend") ?? base.backend,
+    mode: read("mode") ?? base.mode,
+    up: read("up") ?? base.up,
+    view: read("view") ?? base.view,
+    time: read("time") ?? base.time,
+    fov: read("fov") ?? base.fov,
+    quality: read("quality") ?? base.quality,
     adaptive: on("adaptive", base.adaptive),
-    budget: between(params.get("budget"), 1, 1e8) ?? base.budget,
-    degree: Math.floor(between(params.get("degree"), 0, 3) ?? base.degree),
+    budget: read("budget") ?? base.budget,
+    degree: Math.floor(read("degree") ?? base.degree),
   };
 }
 
-function colorOf(hex: string): [number, number, number] {
-  return [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16) / 255) as [
-    number,
-    number,
-    number,
-  ];
+/** "#rrggbb" or "rrggbb" as shares of 1; null for anything else. */
+export function colourOf(text: string): [number, number, number] | null {
+  const hex = /^#?([0-9a-f]{6})$/i.exec(text)?.[1];
+  if (!hex) return null;
+  const [r, g, b] = [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16) / 255);
+  return [r!, g!, b!];
 }
 
-/** `base` changed by a settings file: the parameters' names with JSON values, and lists. */
-export function fromFile(file: unknown, base: Settings): Settings {
-  const data = file as Record<string, unknown> & {
-    annotations?: Annotation[];
-    captureCameras?: CaptureCamera[];
-  };
-  if (typeof data !== "object" || data === null || data.version !== SETTINGS_VERSION) {
-    throw new Error(`settings need "version": ${SETTINGS_VERSION}`);
-  }
+/** "rrggbb". */
+export function formatColour(rgb: readonly number[]): string {
+  return rgb
+    .map((x) =>
+      Math.round(255 * x)
+        .toString(16)
+        .padStart(2, "0"),
+    )
+    .join("");
+}
+
+/** A settings file as parameters: the same names, with JSON values. Throws what is wrong, by name. */
+export function parametersOf(file: unknown): URLSearchParams {
+  const data = file as Record<string, unknown>;
+  if (typeof data !== "object" || data === null || Array.isArray(data))
+    throw new Error("not an object of settings");
+  if (data.version !== SETTINGS_VERSION)
+    throw new Error(`"version" must be ${SETTINGS_VERSION}, not ${JSON.stringify(data.version)}`);
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(data)) {
     if (typeof value === "boolean") params.set(name, value ? "1" : "0");
@@ -162,14 +200,33 @@ export function fromFile(file: unknown, base: Settings): Settings {
     else if (Array.isArray(value) && value.every((x) => typeof x === "number"))
       params.set(name, value.join(","));
   }
-  const settings = fromParameters(params, base);
-  const annotations = Array.isArray(data.annotations)
-    ? data.annotations.filter(isAnnotation)
-    : base.annotations;
-  const captureCameras = Array.isArray(data.captureCameras)
-    ? data.captureCameras.filter(isCamera)
-    : base.captureCameras;
-  return { ...settings, annotations, captureCameras };
+  const [wrong] = leftOut(params);
+  if (wrong) throw new Error(`"${wrong.split("=")[0]}" cannot be ${wrong.split("=")[1]}`);
+  return params;
+}
+
+/** `base` changed by a settings file: the parameters' names with JSON values, and lists. */
+export function fromFile(file: unknown, base: Settings): Settings {
+  const settings = fromParameters(parametersOf(file), base);
+  const data = file as Record<string, unknown>;
+  return {
+    ...settings,
+    annotations: listOf(data, "annotations", isAnnotation) ?? base.annotations,
+    captureCameras: listOf(data, "captureCameras", isCamera) ?? base.captureCameras,
+  };
+}
+
+function listOf<T>(
+  data: Record<string, unknown>,
+  name: string,
+  isItem: (item: T) => boolean,
+): T[] | null {
+  const list = data[name];
+  if (list === undefined) return null;
+  if (!Array.isArray(list)) throw new Error(`"${name}" must be a list`);
+  const wrong = list.findIndex((item) => !isItem(item));
+  if (wrong >= 0) throw new Error(`"${name}", entry ${wrong + 1}, lacks what such an entry needs`);
+  return list;
 }
 
 function isNumbers(value: unknown, count: number): value is number[] {

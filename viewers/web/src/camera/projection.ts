@@ -16,16 +16,15 @@ export function intrinsics(fov: number, width: number, height: number): number[]
   return [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1];
 }
 
-/** The intrinsics that show all of a camera's picture in another size, centred; and its frame. */
+/** The intrinsics that show all of a camera's picture in a part of a window; and its frame there. */
 export function fitted(
   camera: { K: ArrayLike<number>; width: number; height: number },
-  width: number,
-  height: number,
+  free: { x: number; y: number; width: number; height: number },
 ): { K: number[]; frame: { x: number; y: number; width: number; height: number } } {
-  const s = Math.min(width / camera.width, height / camera.height);
+  const s = Math.min(free.width / camera.width, free.height / camera.height);
   const frame = {
-    x: (width - s * camera.width) / 2,
-    y: (height - s * camera.height) / 2,
+    x: free.x + (free.width - s * camera.width) / 2,
+    y: free.y + (free.height - s * camera.height) / 2,
     width: s * camera.width,
     height: s * camera.height,
   };

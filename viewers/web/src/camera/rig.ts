@@ -1,4 +1,5 @@
-import type { Extent, View } from "../decode/protocol";
+import type { Box, Extent, View } from "../decode/protocol";
+import { fitBox, type Lens, sizeOf } from "./first-view";
 import {
   add,
   cross,
@@ -13,7 +14,8 @@ import {
   type V3Like,
 } from "./vec";
 
-export type Mode = "orbit" | "fly" | "walk";
+export const MODES = ["orbit", "fly", "walk"] as const;
+export type Mode = (typeof MODES)[number];
 
 /** Where the camera is: the anchor is the target in orbit mode and the eye in the others. */
 interface State {
@@ -32,28 +34,102 @@ const LIMIT_RADII = 8;
 /** How fast it is drawn back. */
 const PULL_PER_S = 4;
 
+/** All of a rig that belongs to one scene; a plain value, so that it can be put back. */
+export interface Stance {
+  mode: Mode;
+  up: V3;
+  axes: [V3, V3];
+  goal: State;
+  now: State;
+  home: View | null;
+  extent: Extent;
+  /** What is to be seen. */
+  box: Box;
+  /** Units per second in fly and walk. */
+  speed: number;
+  /** The box of positions from where the scene looks right, or none. */
+  limits: Box | null;
+  /** Keeps nearer to the limits: beyond them a field of light shows nothing, or a blur. */
+  confined: boolean;
+}
+
+function freshStance(mode: Mode): Stance {
+  const start: State = { anchor: [0, 0, 0], yaw: 0, pitch: 0, distance: 1 };
+  return {
+    mode,
+    up: [0, 0, 1],
+    axes: frameOf([0, 0, 1]),
+    goal: start,
+    now: { ...start },
+    home: null,
+    extent: { center: [0, 0, 0], radius: 1 },
+    box: { low: [-1, -1, -1], high: [1, 1, 1] },
+    speed: 1,
+    limits: null,
+    confined: false,
+  };
+}
+
 /** A camera without roll that people steer: pure state, no events, no engine. */
 export class Rig {
-  mode: Mode = "orbit";
   /** No inertia and no flights: jump. */
   instant = false;
-  /** Units per second in fly and walk. */
-  speed = 1;
-  /** The box of positions from where the scene looks right, or none. */
-  limits: { low: V3; high: V3 } | null = null;
-  /** Keeps nearer to the limits: beyond them a field of light shows nothing, or a blur. */
-  confined = false;
-  extent: Extent = { center: [0, 0, 0], radius: 1 };
-  private up: V3 = [0, 0, 1];
-  private axes: [V3, V3] = frameOf([0, 0, 1]);
-  private goal: State = { anchor: [0, 0, 0], yaw: 0, pitch: 0, distance: 1 };
-  private now: State = { ...this.goal };
-  private home: View | null = null;
+  private stance = freshStance("orbit");
+
+  /** What belongs to the scene, to be put back with `take`. */
+  save(): Stance {
+    return { ...this.stance };
+  }
+
+  take(stance: Stance): void {
+    this.stance = { ...stance };
+  }
+
+  /** For another scene; the way of moving stays. */
+  renew(): void {
+    this.stance = freshStance(this.mode);
+  }
+
+  get mode(): Mode {
+    return this.stance.mode;
+  }
+
+  get extent(): Extent {
+    return this.stance.extent;
+  }
+
+  get speed(): number {
+    return this.stance.speed;
+  }
+
+  private get up(): V3 {
+    return this.stance.up;
+  }
+
+  private get axes(): [V3, V3] {
+    return this.stance.axes;
+  }
+
+  private get goal(): State {
+    return this.stance.goal;
+  }
+
+  private set goal(state: State) {
+    this.stance.goal = state;
+  }
+
+  private get now(): State {
+    return this.stance.now;
+  }
+
+  private set now(state: State) {
+    this.stance.now = state;
+  }
 
   setUp(up: V3Like): void {
     const view = this.view();
-    this.up = normalize(up);
-    this.axes = frameOf(this.up);
+    this.stance.up = normalize(up);
+    this.stance.axes = frameOf(this.up);
     this.setView(view, true);
   }
 
@@ -61,10 +137,24 @@ export class Rig {
     return this.up;
   }
 
-  /** The scene's bulk: sets speed and limits. */
-  setExtent(extent: Extent): void {
-    this.extent = extent;
-    this.speed = extent.radius * 0.7;
+  /** The axis that stands upright when the picture is turned by 90 degrees. */
+  turnedUp(): V3 {
+    const turned = cross(this.forward, this.up);
+    const largest = Math.max(...turned.map(Math.abs));
+    const axis = turned.findIndex((x) => Math.abs(x) === largest);
+    return turned.map((x, a) => (a === axis ? Math.sign(x) : 0)) as V3;
+  }
+
+  /** The scene's bulk and what of it is to be seen: sets speed and limits. */
+  setExtent(extent: Extent, box: Box): void {
+    this.stance.extent = extent;
+    this.stance.box = box;
+    this.stance.speed = extent.radius * 0.7;
+  }
+
+  setLimits(limits: Box | null, confined: boolean): void {
+    this.stance.limits = limits;
+    this.stance.confined = confined;
   }
 
   private forwardOf(s: State): V3 {
@@ -113,10 +203,9 @@ export class Rig {
       const [eye, target] = [this.eyeOf(s), this.targetOf(s)];
       return { ...s, anchor: mode === "orbit" ? target : eye };
     };
-    this.goal = convert(this.goal);
-    this.now = convert(this.now);
-    this.mode = mode;
-    if (mode === "walk") this.goal.pitch = Math.max(-0.6, Math.min(0.6, this.goal.pitch));
+    const [goal, now] = [convert(this.goal), convert(this.now)];
+    if (mode === "walk") goal.pitch = Math.max(-0.6, Math.min(0.6, goal.pitch));
+    this.stance = { ...this.stance, mode, goal, now };
   }
 
   /** Goes to a place; `jump`: at once. */
@@ -137,22 +226,27 @@ export class Rig {
   }
 
   setHome(view: View): void {
-    this.home = view;
+    this.stance.home = view;
+  }
+
+  get home(): View | null {
+    return this.stance.home;
   }
 
   reset(): void {
     if (this.home) this.setView(this.home);
   }
 
-  /** The whole scene in view from the present direction. `angle`: the smaller field of view. */
-  frame(angle: number): void {
-    this.setView(this.framing(this.forwardOf(this.goal), angle));
+  /** The whole scene in view from a direction, or from the present one. */
+  framing(lens: Lens, forward: V3Like = this.forwardOf(this.goal)): View {
+    return fitBox(this.stance.box, forward, this.up, lens);
   }
 
-  framing(forward: V3Like, angle: number): View {
-    const { center, radius } = this.extent;
-    const distance = (1.5 * radius) / Math.sin(Math.min(1.4, angle / 2));
-    return { position: sub(center, scale(forward, distance)), target: center };
+  /** Orbits what stands this far ahead from now on; the picture stays as it is. */
+  setDistance(distance: number): void {
+    const { position, target } = this.view();
+    const ahead = normalize(sub(target, position));
+    this.setView({ position, target: add(position, scale(ahead, distance)) }, true);
   }
 
   /** Turns towards a point and orbits it from now on. */
@@ -170,16 +264,26 @@ export class Rig {
   /** Drags by radians: around the target in orbit, the head in fly and walk. */
   turn(dx: number, dy: number): void {
     const sign = this.mode === "orbit" ? 1 : 0.6;
-    this.goal.yaw -= sign * dx;
-    this.goal.pitch = clampPitch(this.goal.pitch - sign * dy);
+    const { yaw, pitch } = this.goal;
+    this.goal = { ...this.goal, yaw: yaw - sign * dx, pitch: clampPitch(pitch - sign * dy) };
   }
 
-  /** Shifts sideways and up by shares of the view's height at the target. */
+  /** Shifts sideways and up, by lengths at the target's distance as shares of it. */
   pan(dx: number, dy: number): void {
-    const up = cross(this.right, this.forward);
+    const ahead = this.forwardOf(this.goal);
+    const right = normalize(cross(ahead, this.up));
+    const above = cross(right, ahead);
     const step = this.goal.distance;
-    const shift = add(scale(this.right, -dx * step), scale(up, dy * step));
-    this.goal.anchor = add(this.goal.anchor, this.mode === "walk" ? this.flat(shift) : shift);
+    const shift = add(scale(right, -dx * step), scale(above, dy * step));
+    const flat = this.mode === "walk" ? this.flat(shift) : shift;
+    this.goal = { ...this.goal, anchor: add(this.goal.anchor, flat) };
+  }
+
+  /** How far from its target an orbiting eye may go. */
+  private farthest(): number {
+    const { limits, box, extent } = this.stance;
+    if (!limits) return extent.radius * LIMIT_RADII;
+    return 2 * Math.max(sizeOf(limits), Math.min(sizeOf(box), extent.radius * LIMIT_RADII));
   }
 
   /** Factor below 1 goes nearer. */
@@ -187,10 +291,9 @@ export class Rig {
     const f = Math.max(0.2, Math.min(5, factor));
     if (this.mode === "orbit") {
       const { radius } = this.extent;
-      this.goal.distance = Math.max(
-        radius * 0.005,
-        Math.min(radius * LIMIT_RADII, this.goal.distance * f),
-      );
+      const far = Math.max(this.farthest(), this.goal.distance);
+      const distance = Math.max(radius * 0.005, Math.min(far, this.goal.distance * f));
+      this.goal = { ...this.goal, distance };
       return;
     }
     this.move(0, 0, (1 - f) * 4, 0.25);
@@ -204,7 +307,8 @@ export class Rig {
       add(scale(this.right, right), scale(ahead, forward)),
       scale(this.up, lift),
     );
-    this.goal.anchor = add(this.goal.anchor, scale(direction, this.speed * dt));
+    const anchor = add(this.goal.anchor, scale(direction, this.speed * dt));
+    this.goal = { ...this.goal, anchor };
   }
 
   private flat(v: V3Like): V3 {
@@ -239,7 +343,8 @@ export class Rig {
     const eye = this.eyeOf(this.goal);
     const beyond = sub(eye, this.allowed(eye));
     if (length(beyond) === 0) return;
-    this.goal.anchor = sub(this.goal.anchor, scale(beyond, 1 - Math.exp(-dt * PULL_PER_S)));
+    const back = scale(beyond, 1 - Math.exp(-dt * PULL_PER_S));
+    this.goal = { ...this.goal, anchor: sub(this.goal.anchor, back) };
   }
 
   /**
@@ -247,12 +352,11 @@ export class Rig {
    * it is confined), or a ball.
    */
   private allowed(eye: V3Like): V3 {
-    if (this.limits) {
-      const { low, high } = this.limits;
+    const { limits, confined } = this.stance;
+    if (limits) {
+      const { low, high } = limits;
       const [size, { radius }] = [length(sub(high, low)), this.extent];
-      const margin = this.confined
-        ? Math.max(0.25 * size, 0.02 * radius)
-        : 0.5 * Math.max(size, radius);
+      const margin = Math.max((confined ? 0.25 : 0.5) * size, 0.02 * radius);
       return [0, 1, 2].map((a) =>
         Math.max(low[a]! - margin, Math.min(high[a]! + margin, eye[a]!)),
       ) as V3;

@@ -2,7 +2,7 @@ import { deliverBundle } from "./bundle";
 import { isBundle, openFile, openFolder } from "./bundle/container";
 import { SceneError } from "./errors";
 import { openGlb } from "./glb";
-import { byImportance, extentOf, ORDER_BYTES } from "./order";
+import { byImportance, extentOf, ORDER_BYTES, spreadRows } from "./order";
 import { packSplats } from "./pack";
 import { openPly } from "./ply";
 import type { OpenRequest } from "./protocol";
@@ -101,9 +101,9 @@ async function deliver(
     antialiased: source.antialiased === true,
   });
   const order = byImportance(source);
+  if (shown > 0) sink.extent(extentOf(source.read(spreadRows(order), 0).means));
   for (let first = 0; first < shown; first += CHUNK_SPLATS) {
     const data = source.read(order.subarray(first, Math.min(shown, first + CHUNK_SPLATS)), degree);
-    if (first === 0) sink.extent(extentOf(data.means));
     sink.piece(packSplats(data), Math.floor(first / CHUNK_SPLATS));
     sink.progress(Math.min(shown, first + CHUNK_SPLATS), shown, "decode");
     await sink.breathe();

@@ -31,7 +31,28 @@ export function byImportance(source: SplatSource): Uint32Array {
   return order;
 }
 
-/** Median centre and 90% radius of [N, 3] positions, from at most 20,000 of them. */
+/** Rows that say where a scene is: from all but the faintest tenth of an order, evenly. */
+export function spreadRows(order: Uint32Array): Uint32Array {
+  const visible = Math.ceil(0.9 * order.length);
+  const stride = Math.max(1, Math.ceil(visible / 16384));
+  return order.subarray(0, visible).filter((_, i) => i % stride === 0);
+}
+
+/** Places that a first view is found from; of about as many, or all. */
+const SAMPLE = 4096;
+
+/** Every so manieth of [N, 3] positions. */
+function sampleOf(positions: Float32Array): Float32Array {
+  const count = positions.length / 3;
+  const stride = Math.max(1, Math.floor(count / SAMPLE));
+  const sample = new Float32Array(3 * Math.ceil(count / stride));
+  for (let i = 0, k = 0; i < count; i += stride, k += 3) {
+    sample.set(positions.subarray(3 * i, 3 * i + 3), k);
+  }
+  return sample;
+}
+
+/** Median centre and 90% radius of [N, 3] positions, from at most 20,000 of them; and a sample. */
 export function extentOf(positions: Float32Array): Extent {
   const count = positions.length / 3;
   const stride = Math.max(1, Math.floor(count / 20000));
@@ -49,5 +70,5 @@ export function extentOf(positions: Float32Array): Extent {
   const distances = columns[0]!.map((_, i) =>
     Math.hypot(...columns.map((c, a) => c[i]! - center[a]!)),
   );
-  return { center, radius: middle(distances, 0.9) || 1 };
+  return { center, radius: middle(distances, 0.9) || 1, sample: sampleOf(positions) };
 }

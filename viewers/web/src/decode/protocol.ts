@@ -11,6 +11,20 @@ export interface CaptureCamera {
   K: number[];
   width: number;
   height: number;
+  /** Seconds, where the scene moves. */
+  time?: number;
+}
+
+/** Seconds: from `start` on, before `end`. */
+export interface TimeSpan {
+  start: number;
+  end: number;
+}
+
+/** A box along the axes. */
+export interface Box {
+  low: [number, number, number];
+  high: [number, number, number];
 }
 
 export interface Annotation {
@@ -44,7 +58,11 @@ export interface SceneInfo {
   cameras?: CaptureCamera[];
   annotations?: Annotation[];
   /** The box of positions from where the scene looks right. */
-  limits?: { low: [number, number, number]; high: [number, number, number] };
+  limits?: Box;
+  /** The box of what the scene shows. */
+  content?: Box;
+  /** When something happens in a scene that moves. */
+  span?: TimeSpan;
   /** Lower opacity by as much as the low-pass enlarged a footprint (Mip-Splatting). */
   antialiased?: boolean;
   background?: [number, number, number];
@@ -58,6 +76,18 @@ export interface SceneInfo {
 export interface Extent {
   center: [number, number, number];
   radius: number;
+  /** Some thousand places of splats, x, y, z. */
+  sample?: Float32Array;
+  /** What was found in the sample of a scene without cameras. */
+  stand?: FileStand;
+}
+
+/** How a scene stands that nobody photographed. */
+export interface FileStand {
+  box: Box;
+  up: [number, number, number];
+  /** The direction in which it is looked at first. */
+  forward: [number, number, number];
 }
 
 export interface OpenRequest {
@@ -82,6 +112,8 @@ export interface PickRequest {
   direction: [number, number, number];
   /** What is drawn: a pixel, and the camera that it is one of. */
   camera: { c2w: number[]; K: number[]; x: number; y: number };
+  /** Seconds, where the scene moves. */
+  time?: number;
 }
 
 /** Asks for a reference picture of the open bundle. */
@@ -97,7 +129,7 @@ export type FromWorker =
   | { type: "info"; id: number; info: SceneInfo }
   | { type: "poster"; id: number; bytes: Uint8Array<ArrayBuffer>; mime: string }
   | { type: "extent"; id: number; extent: Extent }
-  | { type: "piece"; id: number; packed: PackedSplats; stage: number }
+  | { type: "piece"; id: number; packed: PackedSplats; stage: number; span?: TimeSpan }
   | {
       type: "field";
       id: number;

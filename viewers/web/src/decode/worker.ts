@@ -8,6 +8,7 @@ import { type Pickable, pickAlong, pickable } from "./pick";
 import { decodePicture } from "./picture";
 import type { FromWorker, OpenRequest, ToWorker } from "./protocol";
 import type { ReferenceReader, Sink } from "./sink";
+import { standOf } from "./stand";
 
 declare const self: DedicatedWorkerGlobalScope;
 
@@ -76,10 +77,17 @@ function sinkFor(id: number): Sink {
   const live = () => {
     if (current !== id) throw new Superseded("another scene was opened");
   };
+  let photographed = false;
   return {
-    info: (info) => post({ type: "info", id, info }),
+    info: (info) => {
+      photographed = Boolean(info.cameras?.length);
+      post({ type: "info", id, info });
+    },
     poster: (bytes, mime) => post({ type: "poster", id, bytes, mime }),
-    extent: (extent) => post({ type: "extent", id, extent }),
+    extent: ({ sample, ...extent }) => {
+      const stand = photographed || !sample ? null : standOf(sample);
+      post({ type: "extent", id, extent: stand ? { ...extent, stand } : extent });
+    },
     piece: (packed, stage) => {
       live();
       pieces.push(pickable(packed));

@@ -75,6 +75,11 @@ export class FieldView {
     this.dirty = true;
   }
 
+  /** Hidden while another scene is shown. */
+  setShown(shown: boolean): void {
+    this.canvas.hidden = !shown;
+  }
+
   /** Draws where something has changed and the picture before is done; whether it did. */
   update(view: PinholeCamera, target: FieldTarget): boolean {
     const { renderer } = this;

@@ -5,7 +5,6 @@ import {
   Color,
   createGraphicsDevice,
   Entity,
-  FILLMODE_NONE,
   type GraphicsDevice,
   GSPLATDATA_LARGE,
   GSplatComponentSystem,
@@ -22,14 +21,17 @@ import type { PinholeCamera } from "../camera/projection";
 import type { Stand } from "../camera/stand";
 import { SceneError } from "../decode/errors";
 import type { Field, FieldPlane } from "../decode/field/field";
-import { fromHalf, type PackedSplats, packedBytes } from "../decode/pack";
+import { type PackedSplats, packedBytes } from "../decode/pack";
+import type { TimeSpan } from "../decode/protocol";
 import { type DoneFieldPicture, FieldView } from "../draw/field-view";
 import type { FieldTarget } from "../draw/renderer";
 import { WebGlField } from "../draw/webgl/field";
 import { WebGpuField } from "../draw/webgpu/field";
 import type { FieldStatistics } from "../events";
 import { Headset, type Immersion } from "./immersion";
+import { Layer, limited } from "./layer";
 import { projectionOf } from "./pinhole";
+import { flipRows, toBytes } from "./pixels";
 import { SplatResource } from "./splat-resource";
 
 export type Backend = "webgpu" | "webgl2";
@@ -46,9 +48,13 @@ export interface CaptureOptions {
   height?: number;
   /** With the canvas' 8 bits instead of the best precision. */
   screen?: boolean;
+  /** Seconds, of a scene that moves; without it, the time that is shown. */
+  time?: number;
 }
 
 export interface StageEvents {
+  /** Every frame, also in a headset: what goes on by itself; seconds since the last. */
+  tick(dt: number): void;
   /** Before every frame, drawn or not; seconds since the last. */
   update(dt: number): void;
   /** A headset shows the scene instead of the canvas, or no more. */
@@ -62,14 +68,6 @@ const FAR = 1e6;
 /** Frames drawn after the last change: the sort runs beside the drawing and arrives later. */
 const FRAMES_AFTER_CHANGE = 15;
 const SETTLE_MS = 5000;
-
-interface Piece {
-  entity: Entity;
-  resource: SplatResource;
-  count: number;
-  bytes: number;
-  stage: number;
-}
 
 /**
  * The engine: one camera, one canvas, the scene's pieces. Everything of PlayCanvas is behind it.
@@ -85,13 +83,13 @@ export class Stage {
   private readonly camera: Entity;
   /** None where the browser has no WebXR. */
   private headset: Headset | null = null;
-  private readonly pieces: Piece[] = [];
+  /** What is shown. */
+  private layer = new Layer();
   private view: PinholeCamera | null = null;
   private pending = 0;
   private sorts = 0;
   private paused = false;
-  private field: FieldView | null = null;
-  private fieldShare = 1;
+  private time = 0;
   private background: [number, number, number] = [0, 0, 0];
 
   static async create(
@@ -127,7 +125,6 @@ export class Stage {
     options.componentSystems = [CameraComponentSystem, GSplatComponentSystem];
     if ("xr" in navigator) options.xr = XrManager;
     this.app.init(options);
-    this.app.setCanvasFillMode(FILLMODE_NONE, canvas.clientWidth, canvas.clientHeight);
     this.app.autoRender = false;
     this.camera = new Entity("camera", this.app);
     this.camera.addComponent("camera", { nearClip: NEAR, farClip: FAR, frustumCulling: false });
@@ -150,14 +147,16 @@ export class Stage {
 
   private listen(events: StageEvents): void {
     this.app.on("update", (dt: number) => {
+      events.tick(dt);
       if (this.immersed) {
         this.headset?.update(dt);
         this.app.renderNextFrame = true;
         return;
       }
       events.update(dt);
-      if (this.field) {
-        if (this.view && !this.paused && this.field.update(this.view, this.target())) this.frames++;
+      const { field } = this.layer;
+      if (field) {
+        if (this.view && !this.paused && field.update(this.view, this.target())) this.frames++;
         return;
       }
       if (this.pending > 0 && !this.paused) {
@@ -174,7 +173,7 @@ export class Stage {
     });
     this.device.on("devicelost", () => events.lost());
     this.device.on("devicerestored", () => {
-      if (this.device.isWebGPU) this.field?.remake();
+      if (this.device.isWebGPU) this.layer.field?.remake();
       this.redraw();
       events.restored();
     });
@@ -220,16 +219,12 @@ export class Stage {
 
   /** Splats that are drawn now. */
   get splatCount(): number {
-    return this.pieces.reduce((sum, p) => sum + (p.entity.enabled ? p.count : 0), 0);
+    return this.layer.splatCount;
   }
 
   /** Bytes of textures and sorting data: the pieces, and the engine's copy of the visible ones. */
   get splatBytes(): number {
-    const own = this.field?.bytes ?? 0;
-    return this.pieces.reduce(
-      (sum, p) => sum + p.bytes + (p.entity.enabled ? 48 * p.count : 0),
-      own,
-    );
+    return this.layer.bytes;
   }
 
   /** Pixels of the canvas. */
@@ -246,105 +241,107 @@ export class Stage {
     this.redraw();
   }
 
-  setAntialiased(on: boolean): void {
-    this.app.scene.gsplat.antiAlias = on;
-    this.redraw();
-  }
-
   /** Nothing is drawn while paused (a page in the background). */
   setPaused(paused: boolean): void {
     this.paused = paused;
     if (!paused) this.redraw();
   }
 
-  /** Adds one piece of a progressive stage; it is drawn from the next frame on. */
-  add(packed: PackedSplats, stage: number): void {
+  /** Planes that a field has had no values of. */
+  addPlanes(layer: Layer, planes: readonly FieldPlane[]): void {
+    layer.field?.add(planes);
+  }
+
+  /** Shows another scene's layer; the one before is only hidden. */
+  show(layer: Layer): void {
+    if (layer === this.layer) return;
+    this.layer.setShown(false);
+    this.layer = layer;
+    layer.setShown(true);
+    this.app.scene.gsplat.antiAlias = layer.antialiased;
+    layer.setTime(this.time);
+    this.redraw();
+  }
+
+  setAntialiased(layer: Layer, on: boolean): void {
+    layer.antialiased = on;
+    if (layer === this.layer) this.app.scene.gsplat.antiAlias = on;
+    this.redraw();
+  }
+
+  /**
+   * Adds one piece; it is drawn from the next frame on where its layer is shown. `stage`: of how
+   * fine a scene it is a part; `span`: when it is there, if not always.
+   */
+  add(layer: Layer, packed: PackedSplats, stage: number, span: TimeSpan | null = null): void {
     if (packed.count === 0) return;
     const resource = new SplatResource(this.device, packed);
     const entity = new Entity("splats", this.app);
     entity.addComponent("gsplat", { resource });
     this.app.root.addChild(entity);
     const bytes = 2 * packedBytes(packed);
-    this.pieces.push({ entity, resource, count: packed.count, bytes, stage });
+    layer.add({ entity, resource, count: packed.count, bytes, stage, span });
     this.redraw();
   }
 
   /** Draws a field instead of splats from the next frame on. Throws SceneError. */
-  setField(field: Field): void {
-    this.field?.destroy();
-    this.field = new FieldView(this.canvas, field, (canvas, f) => {
+  setField(layer: Layer, field: Field): void {
+    layer.field?.destroy();
+    layer.field = new FieldView(this.canvas, field, (canvas, f) => {
       if (!this.device.isWebGPU) return new WebGlField(canvas, f);
       return new WebGpuField((this.device as unknown as { wgpu: GPUDevice }).wgpu, canvas, f);
     });
-  }
-
-  /** Planes that the field has had no values of. */
-  addPlanes(planes: readonly FieldPlane[]): void {
-    this.field?.add(planes);
+    layer.apply();
   }
 
   /** Whether a field is drawn: how long its picture takes does not depend on the canvas' size. */
   get hasField(): boolean {
-    return this.field !== null;
+    return this.layer.field !== null;
   }
 
   /** A field's last picture; null before the first one, and where there is no field. */
   get fieldPicture(): DoneFieldPicture | null {
-    return this.field?.last ?? null;
+    return this.layer.field?.last ?? null;
   }
 
   /** Zeros before the first planes. */
   get fieldStatistics(): FieldStatistics {
     const none = { width: 0, height: 0, slabs: 0, planes: 0, planesInFile: 0 };
-    return this.field?.statistics() ?? none;
+    return this.layer.field?.statistics() ?? none;
   }
 
   /** Decodes a field's pictures at this share of their resolution, along each axis, from now on. */
   setFieldShare(share: number): void {
-    this.fieldShare = share;
+    this.layer.fieldShare = share;
     this.redraw();
+  }
+
+  /** Shows another time, in seconds, of a scene that moves. */
+  setTime(seconds: number): void {
+    this.time = seconds;
+    if (this.layer.setTime(seconds)) this.redraw();
   }
 
   private target(): FieldTarget {
     const { width, height } = this.device;
-    return { width, height, background: this.background, share: this.fieldShare };
+    return { width, height, background: this.background, share: this.layer.fieldShare };
   }
 
   /** Draws only the first stages that together have at most `count` splats, at least one. */
-  limit(count: number): void {
-    const sizes = new Map<number, number>();
-    for (const { stage, count: n } of this.pieces) sizes.set(stage, (sizes.get(stage) ?? 0) + n);
-    let sum = 0;
-    // A stage covers the whole scene, a piece of it a part of the scene: no stage is halved.
-    const last = [...sizes].filter(([, n], i) => {
-      sum += n;
-      return i === 0 || sum <= count;
-    });
-    const most = last.at(-1)?.[0] ?? 0;
-    for (const piece of this.pieces) {
-      const enabled = piece.stage <= most;
-      if (piece.entity.enabled !== enabled) {
-        piece.entity.enabled = enabled;
-        this.redraw();
-      }
-    }
+  limit(layer: Layer, count: number): void {
+    if (layer.limit(limited(layer.pieces, count))) this.redraw();
   }
 
-  clear(): void {
-    for (const { entity, resource } of this.pieces.splice(0)) {
-      entity.destroy();
-      resource.destroy();
-    }
-    this.field?.destroy();
-    this.field = null;
-    this.fieldShare = 1;
+  /** Gives everything of a scene back. */
+  drop(layer: Layer): void {
+    layer.destroy();
     this.redraw();
   }
 
   /** Draws some frames from now on. */
   redraw(): void {
     this.pending = FRAMES_AFTER_CHANGE;
-    this.field?.redraw();
+    this.layer.field?.redraw();
   }
 
   /** Draws this pinhole camera from now on. */
@@ -372,11 +369,27 @@ export class Stage {
     if (!view) throw new Error("no camera");
     const width = options.width ?? view.width;
     const height = options.height ?? view.height;
-    if (this.field) {
-      const target = { ...this.target(), width, height, share: 1 };
-      return { width, height, data: await this.field.read(view, target) };
+    const shown = this.time;
+    if (options.time !== undefined) this.setTime(options.time);
+    try {
+      return await this.read(view, width, height, options.screen === true);
+    } finally {
+      this.setTime(shown);
     }
-    const hdr = options.screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F]);
+  }
+
+  private async read(
+    view: PinholeCamera,
+    width: number,
+    height: number,
+    screen: boolean,
+  ): Promise<Pixels> {
+    const { field } = this.layer;
+    if (field) {
+      const target = { ...this.target(), width, height, share: 1 };
+      return { width, height, data: await field.read(view, target) };
+    }
+    const hdr = screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F]);
     const texture = new Texture(this.device, {
       name: "capture",
       width,
@@ -417,19 +430,4 @@ export class Stage {
       this.app.renderNextFrame = true;
     });
   }
-}
-
-/** 8-bit pixels of a texture that was read as bytes, half floats or floats. */
-function toBytes(texels: Uint8Array | Uint16Array | Float32Array): Uint8Array {
-  if (texels instanceof Uint8Array) return texels;
-  const value = texels instanceof Uint16Array ? fromHalf : (x: number) => x;
-  return Uint8Array.from(texels, (x) => Math.round(255 * Math.min(1, Math.max(0, value(x)))));
-}
-
-function flipRows(data: Uint8Array, width: number, height: number): Uint8Array {
-  const out = new Uint8Array(data.length);
-  for (let y = 0; y < height; y++) {
-    out.set(data.subarray(4 * width * y, 4 * width * (y + 1)), 4 * width * (height - 1 - y));
-  }
-  return out;
 }

@@ -56,24 +56,29 @@ export const icons = {
   measure: "M3 17L17 3l4 4L7 21zM7 13l2 2M10 10l2 2M13 7l2 2",
   stats: "M4 20V10M10 20V4M16 20v-7M21 20H3",
   close: "M6 6l12 12M18 6L6 18",
+  more: "M5 12h0.010M12 12h0.010M19 12h0.010",
+  play: "M7 4l13 8l-13 8z",
+  pause: "M8 5v14M16 5v14",
   previous: "M15 5l-7 7l7 7",
   next: "M9 5l7 7l-7 7",
 } as const;
 
-/** A round button with an icon, a label for readers and a tooltip. */
+/** A button with an icon, a label for readers, a tooltip, and a word where nothing hovers. */
 export function iconButton(
   name: keyof typeof icons,
   label: string,
   press: () => void,
-  key?: string,
+  { key, word }: { key?: string; word?: string } = {},
 ): HTMLButtonElement {
   const button = h("button", {
     type: "button",
     class: "icon",
     "aria-label": label,
+    "aria-keyshortcuts": key,
     title: key ? `${label} (${key})` : label,
     onclick: () => press(),
   });
   button.append(icon(icons[name]));
+  if (word) button.append(h("span", { class: "word", "aria-hidden": "true" }, word));
   return button;
 }

@@ -1,16 +1,19 @@
 import type { Failure } from "../player";
 import { h } from "./dom";
-import { failures, strings } from "./strings";
+import { failures, foreignServer, strings } from "./strings";
 
 export interface MessageActions {
   retry: (() => void) | null;
   choose: (() => void) | null;
+  /** Back to a scene that is still shown. */
+  back?: (() => void) | null;
 }
 
 /** A person-readable page about what went wrong, with a way on. */
 export function failureMessage(failure: Failure, actions: MessageActions): HTMLElement {
-  const [title, advice] = failures[failure.kind];
-  const { retry, choose } = actions;
+  const [title, usual] = failures[failure.kind];
+  const advice = failure.kind === "network" && isForeign(failure.where) ? foreignServer : usual;
+  const { retry, choose, back } = actions;
   return h(
     "div",
     {
@@ -41,9 +44,24 @@ export function failureMessage(failure: Failure, actions: MessageActions): HTMLE
           ),
         choose &&
           h("button", { type: "button", class: "text", onclick: choose }, strings.openAnother),
+        back &&
+          h(
+            "button",
+            { type: "button", class: "text", "data-back": true, onclick: back },
+            strings.backToScene,
+          ),
       ),
     ),
   );
+}
+
+function isForeign(where: string): boolean {
+  try {
+    const { origin, protocol } = new URL(where);
+    return /^https?:$/.test(protocol) && origin !== location.origin;
+  } catch {
+    return false;
+  }
 }
 
 /** An address without its token and parameters. */

@@ -7,8 +7,9 @@ import { strings } from "./strings";
 
 /** Numbered notes in the scene, and a card that goes through them. */
 export class Notes {
-  readonly element = h("div", { "aria-label": strings.annotations });
-  private readonly card = h("div", {
+  readonly element = h("div", { role: "group", "aria-label": strings.annotations });
+  /** The text of a note; stands above the toolbar. */
+  readonly card = h("div", {
     id: "note-card",
     class: "panel",
     role: "status",
@@ -34,7 +35,7 @@ export class Notes {
         String(i + 1),
       ),
     );
-    this.element.append(...this.marks, this.card);
+    this.element.append(...this.marks);
   }
 
   /** Places the marks for a camera in CSS pixels. */

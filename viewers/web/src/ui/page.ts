@@ -4,8 +4,10 @@ import { fidelity } from "../compare";
 import { canImmerse, type Immersion, immersions } from "../engine/immersion";
 import type { Failure, Player } from "../player";
 import { isHandheld } from "../quality";
-import { formatView, type Settings } from "../settings";
+import type { Settings } from "../settings";
 import { h, iconButton } from "./dom";
+import { Hint } from "./hint";
+import { isLocalServer, linkTo } from "./link";
 import { failureMessage, welcomeMessage } from "./message";
 import { Notes } from "./notes";
 import { distanceText, Overlay } from "./overlay";
@@ -13,41 +15,41 @@ import { helpDialog, StatsPanel, settingsPanel } from "./panels";
 import { savePicture } from "./screenshot";
 import { joystick } from "./stick";
 import { strings } from "./strings";
+import { applyTheme, backdropOf } from "./theme";
+import { Timeline } from "./timeline";
+import { Toolbar } from "./toolbar";
 
 const TOAST_MS = 2600;
-const MODES: Mode[] = ["orbit", "fly", "walk"];
 
 /** Everything on the page around the canvas. */
 export class Page {
   private readonly overlay: Overlay;
-  private readonly poster = h("img", { id: "poster", alt: "", hidden: true });
+  private readonly poster: HTMLImageElement;
   private readonly help = helpDialog();
   private readonly stats: StatsPanel;
   private settings: HTMLElement;
   private readonly stick: HTMLElement;
+  private readonly title = h("h1", { id: "title", hidden: true });
   private readonly toast = h("div", { id: "toast", class: "panel", role: "status", hidden: true });
   private readonly through = h("div", { id: "through", class: "panel", hidden: true });
   private readonly loadingText = h("span", {}, strings.loading);
   private readonly bar = h("div");
   private readonly loading: HTMLElement;
-  private readonly toolbar = h("nav", {
-    id: "toolbar",
-    class: "panel",
-    "aria-label": strings.controls,
-  });
-  private readonly modeButtons = new Map<Mode, HTMLButtonElement>();
+  private readonly toolbar: Toolbar;
+  private readonly timeline: Timeline;
+  private readonly hint: Hint;
+  /** Stacked from the bottom: bars, and over them what comes and goes. */
+  private readonly bars = h("div", { id: "bars" });
+  private readonly dock = h("div", { id: "dock" });
   private readonly picker = h("input", {
     type: "file",
-    accept: ".s4d,.ply,.spz,.sog,.glb",
+    accept: ".s4d,.ply,.spz,.sog,.glb,.splat",
     hidden: true,
   });
   private notes: Notes | null = null;
   private message: HTMLElement | null = null;
   private measuring: V3[] | null = null;
   private toastTimer = 0;
-  private camerasButton!: HTMLButtonElement;
-  private measureButton!: HTMLButtonElement;
-  private settingsButton!: HTMLButtonElement;
 
   constructor(
     private readonly root: HTMLElement,
@@ -55,10 +57,15 @@ export class Page {
   ) {
     const overlayCanvas = h("canvas", { id: "overlay", "aria-hidden": "true" });
     this.overlay = new Overlay(overlayCanvas);
+    const written = document.querySelector<HTMLImageElement>("img#poster");
+    this.poster = written ?? h("img", { id: "poster", alt: "", hidden: true });
     this.stats = new StatsPanel(player);
     this.stick = joystick(player.held);
     this.settings = this.makeSettings();
     this.settings.hidden = true;
+    this.toolbar = new Toolbar(this.actions());
+    this.timeline = new Timeline(player);
+    this.hint = new Hint(player);
     this.loading = h(
       "div",
       {
@@ -73,52 +80,56 @@ export class Page {
       this.loadingText,
       h("div", { class: "bar" }, this.bar),
     );
-    this.buildToolbar();
-    root.append(overlayCanvas, this.poster);
-    if (player.settings.ui) {
-      root.append(this.stats.element, this.settings, this.stick, this.toolbar, this.through);
-    }
-    root.append(this.loading, this.toast, this.picker, this.help);
+    this.assemble(overlayCanvas);
     this.stats.show(player.settings.stats && player.settings.ui);
     this.showCameras(player.settings.cameras);
     this.listen();
     this.takeFiles();
-    setTheme(player.settings.theme);
+    this.setTheme(player.settings.theme);
     this.showMode(player.rig.mode);
+    void immersions().then((kinds) => this.offerImmersion(kinds));
   }
 
-  private buildToolbar(): void {
+  private assemble(overlayCanvas: HTMLElement): void {
+    const { root, dock, bars } = this;
+    root.append(overlayCanvas, this.poster);
+    dock.append(this.loading, this.hint.element, this.toast);
+    if (this.player.settings.ui) {
+      bars.append(this.timeline.element, this.toolbar.element);
+      dock.append(bars);
+      root.append(this.title, this.stats.element, this.through, this.stick, dock);
+      root.append(this.toolbar.menu.element, this.settings);
+      new ResizeObserver(() => this.measureBars()).observe(bars);
+      this.measureBars();
+    } else root.append(dock);
+    root.append(this.picker, this.help);
+  }
+
+  /** Tells the player what of the window is free, and the rest of the page where the bars end. */
+  private measureBars(): void {
+    const { height } = this.bars.getBoundingClientRect();
+    const window = this.root.getBoundingClientRect();
+    const bottom = height > 0 ? window.bottom - this.bars.getBoundingClientRect().top : 0;
+    this.root.style.setProperty("--bars", `${bottom}px`);
+    this.player.setInsets({ top: 0, right: 0, bottom, left: 0 });
+  }
+
+  private actions(): ConstructorParameters<typeof Toolbar>[0] {
     const { player } = this;
-    const group = h("div", { role: "radiogroup", "aria-label": strings.orbit });
-    for (const [i, mode] of MODES.entries()) {
-      const button = iconButton(mode, strings[mode], () => player.setMode(mode), String(i + 1));
-      button.setAttribute("role", "radio");
-      this.modeButtons.set(mode, button);
-      group.append(button);
-    }
-    this.camerasButton = iconButton("cameras", strings.cameras, () => this.toggleCameras(), "C");
-    this.measureButton = iconButton("measure", strings.measure, () => this.toggleMeasure(), "M");
-    this.settingsButton = iconButton("settings", strings.settings, () => this.toggleSettings());
-    const gap = () => h("span", { class: "gap", "aria-hidden": "true" });
-    this.toolbar.append(
-      group,
-      gap(),
-      iconButton("frame", strings.frame, () => player.frameScene(), "F"),
-      wide(iconButton("reset", strings.reset, () => player.reset(), "R")),
-      this.camerasButton,
-      wide(this.measureButton),
-      gap(),
-      wide(iconButton("picture", strings.screenshot, () => void this.takePicture(), "P")),
-      iconButton("share", strings.share, () => void this.share()),
-      this.settingsButton,
-      iconButton("help", strings.help, () => this.help.showModal(), "H"),
-    );
-    if (document.fullscreenEnabled) {
-      this.toolbar.append(
-        iconButton("fullscreen", strings.fullscreen, () => void toggleFullscreen(), "Enter"),
-      );
-    }
-    void immersions().then((kinds) => this.offerImmersion(kinds));
+    return {
+      mode: (mode) => player.setMode(mode),
+      frame: () => player.frameScene(),
+      reset: () => player.reset(),
+      cameras: () => this.toggleCameras(),
+      measure: () => this.toggleMeasure(),
+      picture: () => void this.takePicture(),
+      share: () => void this.share(),
+      settings: () => this.toggleSettings(),
+      help: () => this.help.showModal(),
+      turnUp: () => player.setUp(player.rig.turnedUp()),
+      statistics: () => this.toggleStats(),
+      fullscreen: document.fullscreenEnabled ? () => void toggleFullscreen() : null,
+    };
   }
 
   /** A button where a headset is there: phones show the room behind, others what they can. */
@@ -133,9 +144,9 @@ export class Page {
       button.hidden = !player.started || player.stage.hasField;
     };
     player.on("firstFrame", offer);
-    player.on("opening", offer);
+    player.on("scene", offer);
     offer();
-    this.toolbar.append(button);
+    this.toolbar.add(button);
   }
 
   /** Begins, or ends what has begun. */
@@ -165,12 +176,9 @@ export class Page {
       this.say(null);
       this.loading.hidden = false;
       this.progress(0, strings.loading);
-      this.stopMeasuring();
     });
-    player.on("info", (info) => {
-      this.setNotes();
-      this.overlay.unit = info.unit ?? 1;
-    });
+    player.on("scene", () => this.adopt());
+    player.on("info", () => this.adopt());
     player.on("poster", (url) => this.showPoster(url));
     player.on("progress", (share, phase) =>
       this.progress(share, phase === "download" ? strings.loading : strings.decoding),
@@ -183,6 +191,11 @@ export class Page {
     player.on("failed", (failure) => this.fail(failure));
     player.on("mode", (mode) => this.showMode(mode));
     player.on("camera", (index) => this.showThrough(index));
+    player.on("background", (rgb) => {
+      const css = rgb.map((x) => Math.round(255 * x)).join(" ");
+      document.documentElement.style.setProperty("--backdrop", `rgb(${css})`);
+    });
+    player.on("passed", () => this.tell(strings.hintEmbedded));
     player.on("context", (lost) => (lost ? this.tell(strings.lost, true) : this.tell(null)));
     player.on("frame", (camera) => {
       this.overlay.radius = player.rig.extent.radius;
@@ -193,44 +206,75 @@ export class Page {
       this.overlay.draw(camera);
       this.notes?.draw(camera);
     });
+    player.onClick = (x, y) => this.pressCamera(x, y);
     player.canvas.addEventListener("pointerdown", () => this.toggleSettings(false));
     window.addEventListener("keydown", (event) => this.onKey(event));
     document.addEventListener("fullscreenchange", () => player.stage.redraw());
+    const dark = window.matchMedia("(prefers-color-scheme: dark)");
+    dark.addEventListener("change", () => this.setTheme(player.settings.theme));
+  }
+
+  /** What stands on the page is of the scene that is shown. */
+  private adopt(): void {
+    const { scene, settings } = this.player;
+    this.stopMeasuring();
+    this.overlay.unit = scene.info?.unit ?? 1;
+    this.title.textContent = scene.title;
+    this.title.hidden = !scene.title;
+    document.title = scene.title ?? "scene4d";
+    this.notes?.element.remove();
+    this.notes?.card.remove();
+    const all = scene.annotations;
+    this.notes = all.length > 0 ? new Notes(this.player, all) : null;
+    if (this.notes && settings.ui) {
+      this.dock.before(this.notes.element);
+      this.bars.before(this.notes.card);
+    }
+    if (!this.settings.hidden) this.refreshSettings();
   }
 
   private onKey(event: KeyboardEvent): void {
     const typing =
       event.target instanceof HTMLElement &&
       event.target.closest("input, select, textarea, dialog");
+    const key = event.key.toLowerCase();
+    if (key === "escape" && !(event.target as HTMLElement).closest?.("dialog")) {
+      this.escape();
+      return;
+    }
     if (typing || event.ctrlKey || event.metaKey || event.altKey || this.message) return;
     const { player } = this;
+    if (!player.settings.ui) return;
+    const free = event.target === document.body || event.target === player.canvas;
+    if (key === " " && free && this.timeline.toggle()) event.preventDefault();
+    if (key === "enter" && free) void toggleFullscreen();
+    const actions = this.actions();
     const cameras = player.captureCameras.length;
-    const actions: Record<string, () => void> = {
+    const keys: Record<string, () => void> = {
       "1": () => player.setMode("orbit"),
       "2": () => player.setMode("fly"),
       "3": () => player.setMode("walk"),
-      f: () => player.frameScene(),
-      r: () => player.reset(),
-      c: () => this.toggleCameras(),
-      m: () => this.toggleMeasure(),
-      p: () => void this.takePicture(),
-      i: () => this.toggleStats(),
-      h: () => this.help.showModal(),
-      "?": () => this.help.showModal(),
+      f: actions.frame,
+      r: actions.reset,
+      c: actions.cameras,
+      m: actions.measure,
+      p: actions.picture,
+      u: actions.turnUp,
+      i: actions.statistics,
+      h: actions.help,
+      "?": actions.help,
       "[": () => this.stepCamera(-1, cameras),
       "]": () => this.stepCamera(1, cameras),
-      escape: () => this.escape(),
-      enter: () =>
-        void (event.target === document.body || event.target === player.canvas
-          ? toggleFullscreen()
-          : null),
     };
-    const action = actions[event.key.toLowerCase()];
-    if (!action || (!player.settings.ui && event.key !== "Escape")) return;
-    action();
+    keys[key]?.();
   }
 
   private escape(): void {
+    if (this.message) {
+      this.message.querySelector<HTMLButtonElement>("[data-back]")?.click();
+      return;
+    }
+    this.toolbar.menu.close();
     this.toggleSettings(false);
     this.stopMeasuring();
     this.notes?.close();
@@ -238,10 +282,7 @@ export class Page {
   }
 
   private showMode(mode: Mode): void {
-    for (const [name, button] of this.modeButtons) {
-      button.setAttribute("aria-checked", String(name === mode));
-      button.setAttribute("aria-pressed", String(name === mode));
-    }
+    this.toolbar.showMode(mode);
     this.stick.hidden = mode === "orbit" || !isHandheld();
   }
 
@@ -258,13 +299,6 @@ export class Page {
     if (url) this.poster.src = url;
   }
 
-  private setNotes(): void {
-    this.notes?.element.remove();
-    const all = [...this.player.settings.annotations, ...(this.player.info?.annotations ?? [])];
-    this.notes = all.length > 0 ? new Notes(this.player, all) : null;
-    if (this.notes && this.player.settings.ui) this.root.append(this.notes.element);
-  }
-
   /** Flies to the next (1) or previous (-1) note. */
   nextNote(step: number): void {
     this.notes?.next(step);
@@ -272,10 +306,7 @@ export class Page {
 
   private makeSettings(): HTMLElement {
     return settingsPanel(this.player, {
-      theme: (value) => {
-        this.player.settings.theme = value as Settings["theme"];
-        setTheme(value);
-      },
+      theme: (value) => this.setTheme(value as Settings["theme"]),
       stats: (on) => {
         this.player.settings.stats = on;
         this.stats.show(on);
@@ -284,6 +315,12 @@ export class Page {
       fidelity: () => void this.showFidelity(),
       close: () => this.toggleSettings(false),
     });
+  }
+
+  private setTheme(value: Settings["theme"]): void {
+    this.player.settings.theme = value;
+    applyTheme(value);
+    this.player.setBackdrop(backdropOf(value));
   }
 
   /** How near the picture is to the trainer's, at the views whose pictures the bundle holds. */
@@ -296,14 +333,21 @@ export class Page {
     this.tell(`${low} - ${high} dB (${values.length})`);
   }
 
+  private refreshSettings(): void {
+    const fresh = this.makeSettings();
+    this.settings.replaceWith(fresh);
+    this.settings = fresh;
+  }
+
+  /** Keyboards go into what opens, and back to what opened it. */
   private toggleSettings(on = this.settings.hidden): void {
-    if (on) {
-      const fresh = this.makeSettings();
-      this.settings.replaceWith(fresh);
-      this.settings = fresh;
-    }
+    if (on === !this.settings.hidden) return;
+    const inside = this.settings.contains(document.activeElement);
+    if (on) this.refreshSettings();
     this.settings.hidden = !on;
-    this.settingsButton.setAttribute("aria-expanded", String(on));
+    this.toolbar.settings.setAttribute("aria-expanded", String(on));
+    if (on) this.settings.querySelector<HTMLElement>("button, input")?.focus();
+    else if (inside) this.toolbar.settings.focus();
   }
 
   private toggleStats(): void {
@@ -314,7 +358,7 @@ export class Page {
   private showCameras(on: boolean): void {
     this.overlay.showCameras = on;
     this.player.settings.cameras = on;
-    this.camerasButton.setAttribute("aria-pressed", String(on));
+    this.toolbar.showCameras(on);
     this.player.refresh();
   }
 
@@ -332,6 +376,13 @@ export class Page {
     this.player.lookThrough(current === null ? 0 : (current + step + count) % count);
   }
 
+  /** A click on a frustum looks through it; whether there was one. */
+  private pressCamera(x: number, y: number): boolean {
+    const index = this.measuring ? null : this.overlay.cameraAt(x, y);
+    if (index !== null) this.player.lookThrough(index);
+    return index !== null;
+  }
+
   private showThrough(index: number | null): void {
     this.through.hidden = index === null;
     if (index === null) return;
@@ -339,9 +390,9 @@ export class Page {
     const count = captureCameras.length;
     this.through.replaceChildren(
       h("span", {}, `${strings.lookThrough} ${captureCameras[index]!.name || index + 1}`),
-      iconButton("previous", strings.previous, () => this.stepCamera(-1, count), "["),
-      iconButton("next", strings.next, () => this.stepCamera(1, count), "]"),
-      iconButton("close", strings.close, () => this.player.lookThrough(null), "Esc"),
+      iconButton("previous", strings.previous, () => this.stepCamera(-1, count), { key: "[" }),
+      iconButton("next", strings.next, () => this.stepCamera(1, count), { key: "]" }),
+      iconButton("close", strings.close, () => this.player.lookThrough(null), { key: "Escape" }),
     );
   }
 
@@ -351,7 +402,7 @@ export class Page {
       return;
     }
     this.measuring = [];
-    this.measureButton.setAttribute("aria-pressed", "true");
+    this.toolbar.showMeasuring(true);
     this.tell(strings.measureStart);
     this.player.onPoint = (point) => {
       if (!this.measuring || this.measuring.length >= 2) this.measuring = [];
@@ -365,26 +416,23 @@ export class Page {
   private stopMeasuring(): void {
     this.measuring = null;
     this.player.onPoint = null;
-    this.measureButton.setAttribute("aria-pressed", "false");
+    this.toolbar.showMeasuring(false);
     this.player.refresh();
   }
 
-  /** The address of this page with the present view. */
+  /** The address of this page with all that changes the picture. */
   link(): string {
-    const url = new URL(location.href);
-    url.searchParams.set("view", formatView(this.player.rig.view()));
-    if (this.player.rig.mode !== "orbit") url.searchParams.set("mode", this.player.rig.mode);
-    else url.searchParams.delete("mode");
-    // Commas and slashes may stand as they are, and people read them.
-    return url.href.replaceAll("%2C", ",").replaceAll("%2F", "/");
+    return linkTo(this.player);
   }
 
   private async share(): Promise<void> {
     const link = this.link();
     history.replaceState(null, "", link);
+    const dropped = Boolean(this.player.scene.request?.bytes);
+    const local = isLocalServer() ? strings.copiedLocal : strings.copied;
     try {
       await navigator.clipboard.writeText(link);
-      this.tell(strings.copied);
+      this.tell(dropped ? strings.copiedWithoutFile : local);
     } catch {
       // Clipboards need a secure page; the address bar holds the link, too.
       window.prompt(strings.copyByHand, link);
@@ -392,8 +440,14 @@ export class Page {
   }
 
   private async takePicture(): Promise<void> {
-    await savePicture(this.player);
-    this.tell(strings.pictureSaved);
+    this.tell(strings.drawingPicture, true);
+    try {
+      await savePicture(this.player);
+      this.tell(strings.pictureSaved);
+    } catch (error) {
+      console.warn("scene4d: picture:", error);
+      this.tell(strings.pictureFailed);
+    }
   }
 
   /** A line that goes away by itself, or stays. */
@@ -417,11 +471,20 @@ export class Page {
 
   fail(failure: Failure): void {
     this.loading.hidden = true;
+    if (!this.player.started) this.poster.hidden = true;
     console.error(`scene4d: ${failure.kind}: ${failure.where}: ${failure.detail}`);
+    const { player } = this;
+    const back = player.started
+      ? () => {
+          this.say(null);
+          player.canvas.focus();
+        }
+      : null;
     this.say(
       failureMessage(failure, {
-        retry: () => this.player.retry(),
-        choose: this.player.settings.ui ? () => this.picker.click() : null,
+        retry: () => player.retry(),
+        choose: player.settings.ui ? () => this.picker.click() : null,
+        back,
       }),
     );
   }
@@ -434,7 +497,10 @@ export class Page {
     const take = async (file: File | undefined) => {
       if (file) this.player.open({ bytes: await file.arrayBuffer(), name: file.name });
     };
-    this.picker.addEventListener("change", () => void take(this.picker.files?.[0]));
+    this.picker.addEventListener("change", () => {
+      void take(this.picker.files?.[0]);
+      this.picker.value = ""; // the same file again is another choice
+    });
     const over = (on: boolean) => document.body.classList.toggle("dropping", on);
     window.addEventListener("dragover", (event) => {
       event.preventDefault();
@@ -446,27 +512,7 @@ export class Page {
       over(false);
       void take(event.dataTransfer?.files[0]);
     });
-    this.overlayClicks();
   }
-
-  /** A click on a frustum looks through it. */
-  private overlayClicks(): void {
-    this.player.canvas.addEventListener("click", (event) => {
-      const index = this.overlay.cameraAt(event.offsetX, event.offsetY);
-      if (index !== null) this.player.lookThrough(index);
-    });
-  }
-}
-
-/** Left out where the screen is narrow. */
-function wide(button: HTMLButtonElement): HTMLButtonElement {
-  button.classList.add("wide");
-  return button;
-}
-
-function setTheme(value: string): void {
-  if (value === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = value;
 }
 
 async function toggleFullscreen(): Promise<void> {

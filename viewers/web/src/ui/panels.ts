@@ -1,12 +1,14 @@
 import type { Player, Statistics } from "../player";
-import { axisName, axisNamed } from "../settings";
+import { isHandheld } from "../quality";
+import { axisName, axisNamed, colourOf, formatColour, type Settings } from "../settings";
 import { h, iconButton } from "./dom";
 import { helpRows, strings } from "./strings";
 
 /** The keyboard and gesture help, a modal dialog. */
 export function helpDialog(): HTMLDialogElement {
-  const rows = helpRows.map(([keys, meaning]) =>
-    h("tr", {}, h("td", {}, keys), h("td", {}, meaning)),
+  const hover = window.matchMedia("(any-hover: hover)").matches;
+  const rows = helpRows(isHandheld(), hover).map(([keys, meaning]) =>
+    h("tr", {}, h("th", { scope: "row" }, keys), h("td", {}, meaning)),
   );
   const dialog = h("dialog", { class: "panel", "aria-label": strings.help, id: "help" });
   const close = iconButton("close", strings.close, () => dialog.close());
@@ -105,10 +107,10 @@ export function settingsPanel(player: Player, actions: SettingsActions): HTMLEle
       (v) => `${v}°`,
       (v) => player.setFov(v),
     ),
-    select(strings.up, "up", up ? axes : [["", ""], ...axes], up, (name) => {
-      player.rig.setUp(axisNamed(name) ?? player.rig.upAxis);
-      player.frameScene();
+    select(strings.up, "up", up ? axes : [["", strings.upOther], ...axes], up, (name) => {
+      player.setUp(axisNamed(name) ?? player.rig.upAxis);
     }),
+    background(player),
     select(strings.theme, "theme", themes, settings.theme, actions.theme),
     check(strings.statistics, settings.stats, actions.stats),
     check(strings.showAll, settings.cameras, actions.cameras),
@@ -120,6 +122,39 @@ export function settingsPanel(player: Player, actions: SettingsActions): HTMLEle
         )
       : null,
   );
+}
+
+const FIXED = { black: [0, 0, 0], white: [1, 1, 1] } as const;
+
+/** What is behind the scene: its own, the page's, or a colour. */
+function background(player: Player): HTMLElement {
+  const { background: chosen } = player.scene;
+  const colour = h("input", {
+    type: "color",
+    "aria-label": strings.colour,
+    id: "colour",
+    value: `#${formatColour(player.background)}`,
+  });
+  const set = (rgb: Settings["background"]) => {
+    player.setBackground(rgb);
+    colour.value = `#${formatColour(player.background)}`;
+  };
+  const options = strings.backgrounds.split(",").map((o) => o.split(":") as [string, string]);
+  const hex = chosen && formatColour(chosen);
+  const now = hex === null ? "auto" : ({ "000000": "black", ffffff: "white" }[hex] ?? "own");
+  const choice = select(strings.background, "background", options, now, (value) => {
+    if (value === "own") {
+      set(colourOf(colour.value));
+      colour.focus();
+    } else set(value === "auto" ? null : [...FIXED[value as keyof typeof FIXED]]);
+  });
+  colour.addEventListener("input", () => {
+    player.setBackground(colourOf(colour.value));
+    choice.querySelector("select")!.value = "own";
+  });
+  choice.classList.add("with-colour");
+  choice.append(colour);
+  return choice;
 }
 
 const MEGA = 1e6;

@@ -3,8 +3,9 @@ export const strings = {
   loading: "Loading",
   decoding: "Unpacking",
   dropHere: "Open a scene",
-  dropHint: "Drop a .s4d, .ply, .spz, .sog or .glb file here, or",
+  dropHint: "Drop a .s4d, .ply, .spz, .sog, .glb or .splat file here, or",
   choose: "choose a file",
+  modes: "Way of moving",
   orbit: "Orbit",
   fly: "Fly",
   walk: "Walk",
@@ -17,10 +18,25 @@ export const strings = {
   ar: "Show in your room",
   immersionFailed: "The headset did not start.",
   leaveFullscreen: "Leave full screen",
+  more: "More",
+  wordFrame: "Frame",
+  wordReset: "Reset",
+  wordShare: "Share",
+  wordSettings: "Settings",
+  wordCameras: "Cameras",
+  wordMeasure: "Measure",
+  wordPicture: "Picture",
+  wordHelp: "Help",
+  wordFullscreen: "Full screen",
+  turnUp: "Turn upright by 90 degrees",
   share: "Share this view",
   copied: "Link copied",
+  copiedLocal: "Link copied. It works only on this network, and while the server runs.",
+  copiedWithoutFile: "Link copied. The scene is a file of this device and does not go with it.",
   copyByHand: "Copy this link",
-  screenshot: "Take a picture",
+  screenshot: "Picture: save one",
+  drawingPicture: "Drawing the picture",
+  pictureFailed: "The picture could not be drawn.",
   pictureSaved: "Picture saved",
   cameras: "Training cameras",
   measure: "Measure",
@@ -36,11 +52,22 @@ export const strings = {
   adaptive: "Lower the resolution while moving, where needed",
   fov: "Field of view",
   up: "Up",
+  upOther: "As found",
   background: "Background",
+  backgrounds: "auto:Scene or appearance,black:Black,white:White,own:Another colour",
+  colour: "Colour",
   theme: "Appearance",
   themes: "auto:System,light:Light,dark:Dark",
   stick: "Move",
-  canvas: "3D scene. Drag to look around; press H for help.",
+  canvas: "3D scene. Arrow keys or dragging look around; press H for help.",
+  hintMouse: "Drag to look around, scroll to come nearer, double click to fly there",
+  hintTouch: "One finger looks around, two come nearer and shift, a double tap flies there",
+  hintEmbedded: "Ctrl or ⌘ and the wheel come nearer",
+  timeline: "Time",
+  play: "Play",
+  pause: "Pause",
+  backToScene: "Back to the scene",
+  leftOut: "Settings left out",
   controls: "Player controls",
   lookThrough: "Looking through",
   showAll: "Show cameras in the scene",
@@ -71,6 +98,10 @@ export type StringKey = keyof typeof strings;
 
 /** Titles and advice of error pages. */
 export const failures = {
+  settings: [
+    "The settings cannot be read",
+    "Mend the settings file, or open the player without it.",
+  ],
   network: [
     "The connection broke",
     "Check the network, then try again. What has arrived is kept by the browser where it can.",
@@ -82,7 +113,7 @@ export const failures = {
   ],
   format: [
     "This file cannot be shown",
-    "The player opens .s4d bundles, and splats as .ply, .spz, .sog or .glb.",
+    "The player opens .s4d bundles, and splats as .ply, .spz, .sog, .glb or .splat.",
   ],
   damaged: [
     "The file is damaged",
@@ -107,24 +138,52 @@ export const failures = {
   ],
 } as const satisfies Record<string, readonly [string, string]>;
 
+/** What to do where another server's files cannot be had; browsers do not say why. */
+export const foreignServer =
+  "The scene lies on another server, which did not answer or does not allow this page to read it. " +
+  "It must send Access-Control-Allow-Origin.";
+
 /** Rows of the help page: keys or gesture, and what it does. */
-export const helpRows: readonly (readonly [string, string])[] = [
+const mouseRows = [
   ["Drag", "Look around"],
-  ["Right drag, Shift + drag, two fingers", "Shift"],
-  ["Wheel, pinch", "Nearer, farther"],
-  ["Click, tap", "Focus on a point"],
-  ["Double click, double tap", "Fly there"],
-  ["W A S D, arrows", "Move (Shift: faster)"],
-  ["Q E", "Down, up"],
+  ["Right drag, Shift + drag", "Shift"],
+  ["Wheel", "Nearer, farther"],
+  ["Click", "Focus on a point"],
+  ["Double click", "Fly there"],
+] as const;
+const keyRows = [
+  ["Arrows", "Look around (orbit), move"],
+  ["W A S D, Q E", "Move, down and up (Shift: faster)"],
+  ["+ -", "Nearer, farther"],
   ["1 2 3", "Orbit, fly, walk"],
   ["F", "Frame the scene"],
   ["R", "Reset the view"],
+  ["U", "Turn upright by 90 degrees"],
   ["C", "Training cameras"],
   ["[ ]", "Previous, next camera"],
   ["M", "Measure"],
   ["P", "Take a picture"],
+  ["Space", "Play, pause (scenes that move)"],
   ["I", "Statistics"],
+  ["Enter", "Full screen"],
   ["H, ?", "This help"],
   ["Esc", "Close"],
+] as const;
+const touchRows = [
+  ["One finger", "Look around"],
+  ["Two fingers", "Shift; together and apart: farther, nearer"],
+  ["Tap", "Focus on a point"],
+  ["Double tap", "Fly there"],
+  ["Joystick", "Move, in fly and walk"],
+  ["More", "Reset, measure, picture, training cameras"],
+] as const;
+const padRows = [
   ["Gamepad", "Left stick moves, right stick looks, triggers go down and up"],
-];
+] as const;
+
+export type HelpRow = readonly [string, string];
+
+/** For the hands at this device. */
+export function helpRows(touch: boolean, keyboard: boolean): readonly HelpRow[] {
+  return [...(touch ? touchRows : mouseRows), ...(keyboard || !touch ? keyRows : []), ...padRows];
+}

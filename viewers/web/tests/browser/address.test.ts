@@ -46,7 +46,8 @@ describe("parameters of the address", () => {
 
   it("bg, fov and up change the picture", async () => {
     const small = { viewport: { width: 160, height: 120 } };
-    const at = `${CHAIR}&view=2.5,0,0,0,0,0&up=z`;
+    // Without bars the middle of the window is the picture's.
+    const at = `${CHAIR}&view=2.5,0,0,0,0,0&up=z&noui`;
     const plain = await picture(await open(b, `${at}&bg=000000`, small));
     const wide = await picture(await open(b, `${at}&bg=000000&fov=120`, small));
     // (tan 32.5 / tan 60)^2, an eighth of the area, and more where the object was cut off.
@@ -58,7 +59,7 @@ describe("parameters of the address", () => {
     expect(corner).toEqual([255, 0, 0]);
     // Upside down: what is above the middle one way is below it the other way.
     const halves = async (up: string) => {
-      const turned = await open(b, `${CHAIR}&view=2.5,0,0,0,0,0&bg=000000&up=${up}`, small);
+      const turned = await open(b, `${CHAIR}&view=2.5,0,0,0,0,0&bg=000000&noui&up=${up}`, small);
       return turned.evaluate(async () => {
         const { data, width, height } = await window.scene4d.capture();
         const sums = [0, 0];

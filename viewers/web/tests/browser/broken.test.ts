@@ -83,7 +83,7 @@ describe("a network that drops half-way", () => {
         return true;
       },
     };
-    const page = await open(b, "content=/fixtures/chair.s4d", { wait: false });
+    const page = await open(b, "content=/fixtures/chair.s4d&bg=000000", { wait: false });
     await until(page, () => window.scene4d.stats().splats === 2500);
     await until(page, () => document.querySelector("#message") !== null, 30_000);
     expect(await page.evaluate(message)).toBe("network");

@@ -6,7 +6,7 @@ import { type Stand, standMatrix } from "../../src/camera/stand";
 import { bench, open, until, view } from "./pages";
 
 const b = bench();
-const CHAIR = "content=/fixtures/chair.s4d&noanim";
+const CHAIR = "content=/fixtures/chair.s4d&noanim&bg=000000";
 const EMULATOR = createRequire(import.meta.url).resolve("iwer/build/iwer.min.js");
 
 declare global {
@@ -37,7 +37,7 @@ const button = "#immersion";
 
 /** Mean brightness of the left and the right half of what the page shows, over the toolbar. */
 async function halves(page: Page): Promise<[number, number]> {
-  const clip = { x: 0, y: 0, width: 640, height: 380 };
+  const clip = { x: 0, y: 0, width: 640, height: 330 };
   const png = (await page.screenshot({ clip })).toString("base64");
   return page.evaluate(async (data) => {
     const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));

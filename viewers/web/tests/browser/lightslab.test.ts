@@ -85,7 +85,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
     const b = bench(backend, true);
     let shared: ReturnType<typeof open> | null = null;
     const slabs = () => {
-      shared ??= open(b, "content=/fixtures/slabs.s4d&fov=40&mode=fly&stats", {
+      shared ??= open(b, "content=/fixtures/slabs.s4d&fov=40&mode=fly&stats&bg=000000", {
         backend,
         viewport,
       });

@@ -19,7 +19,7 @@ const message = () => document.querySelector("#message")?.getAttribute("data-kin
 describe("formats in the browser", () => {
   const small = { viewport: { width: 320, height: 240 } };
   const seen = async (name: string) => {
-    const page = await open(b, `content=/fixtures/${name}&up=z&view=2,2,1,0,0,0`, small);
+    const page = await open(b, `content=/fixtures/${name}&up=z&view=2,2,1,0,0,0&bg=000000`, small);
     const stats = await page.evaluate(() => window.scene4d.stats());
     return { page, stats, ...(await picture(page)) };
   };
@@ -96,7 +96,7 @@ describe("streaming", () => {
         return true;
       },
     };
-    const page = await open(b, "content=/fixtures/chair.s4d", { wait: false });
+    const page = await open(b, "content=/fixtures/chair.s4d&bg=000000", { wait: false });
     await until(page, () => window.scene4d.stats().splats === 2500);
     expect(await page.isVisible("#loading")).toBe(true);
     expect((await picture(page)).lit).toBeGreaterThan(0.05);
@@ -189,7 +189,7 @@ describe("failures", () => {
     ["content=/bundles/bad/unknown_version.s4d", "version"],
     ["content=/bundles/bad/unknown_kind.s4d", "kind"],
     ["content=/bundles/bad/huge_count.s4d", "damaged"],
-    ["content=/fixtures/small.ply&settings=/nothing.json", "not-found"],
+    ["content=/fixtures/small.ply&settings=/nothing.json", "settings"],
   ];
   for (const [query, kind] of cases) {
     it(`shows ${kind} for ${query}`, async () => {

@@ -179,10 +179,11 @@ describe("projection", () => {
     expect([p.x, p.y, p.depth].map((v) => Number(v.toFixed(6)))).toEqual([33, 190, 2.5]);
     expect(project(camera, [5, 5, 6])).toBeNull();
   });
-  it("fits a camera's picture into a window", () => {
-    const { K, frame } = fitted({ K: intrinsics(60, 100, 50), width: 100, height: 50 }, 300, 300);
-    expect(frame).toEqual({ x: 0, y: 75, width: 300, height: 150 });
-    expect([K[2], K[5]]).toEqual([150, 150]);
+  it("fits a camera's picture into a part of a window", () => {
+    const window = { x: 10, y: 20, width: 300, height: 300 };
+    const { K, frame } = fitted({ K: intrinsics(60, 100, 50), width: 100, height: 50 }, window);
+    expect(frame).toEqual({ x: 10, y: 95, width: 300, height: 150 });
+    expect([K[2], K[5]]).toEqual([160, 170]);
   });
 });
 
@@ -192,7 +193,7 @@ describe("rig", () => {
   };
   const rig = () => {
     const r = new Rig();
-    r.setExtent({ center: [0, 0, 0], radius: 1 });
+    r.setExtent({ center: [0, 0, 0], radius: 1 }, { low: [-1, -1, -1], high: [1, 1, 1] });
     r.setView({ position: [3, 0, 0], target: [0, 0, 0] }, true);
     return r;
   };
@@ -226,7 +227,7 @@ describe("rig", () => {
   });
   it("walks on a level and is drawn back from beyond the limits", () => {
     const r = rig();
-    r.limits = { low: [-4, -4, -1], high: [4, 4, 1] };
+    r.setLimits({ low: [-4, -4, -1], high: [4, 4, 1] }, false);
     r.setMode("walk");
     r.turn(0, 0.5);
     for (let i = 0; i < 100; i++) r.move(0, 1, -1, 0.5);
@@ -238,8 +239,7 @@ describe("rig", () => {
   it("is held nearer to the limits in a field of light", () => {
     const held = (confined: boolean) => {
       const r = rig();
-      r.limits = { low: [-4, -4, -1], high: [4, 4, 1] };
-      r.confined = confined;
+      r.setLimits({ low: [-4, -4, -1], high: [4, 4, 1] }, confined);
       r.setMode("fly");
       r.setView({ position: [50, 0, 0], target: [0, 0, 0] });
       for (let i = 0; i < 600; i++) r.update(1 / 60);

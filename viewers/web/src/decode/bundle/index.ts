@@ -119,9 +119,11 @@ function infoOf(bundle: Bundle, shown: number, degree: number): Omit<SceneInfo, 
       K: [c.fx, 0, c.cx, 0, c.fy, c.cy, 0, 0, 1],
       width: c.width,
       height: c.height,
+      ...(c.time === undefined ? {} : { time: c.time }),
     }),
   );
   const [low, high] = manifest.limits.cameras;
+  const content = manifest.limits.content;
   return {
     kind: manifest.kind,
     count: manifest.count,
@@ -131,6 +133,7 @@ function infoOf(bundle: Bundle, shown: number, degree: number): Omit<SceneInfo, 
     up: upOf(cameras),
     cameras,
     limits: { low: low as V3, high: high as V3 },
+    content: { low: content[0] as V3, high: content[1] as V3 },
     antialiased: manifest.antialiased,
     background: manifest.background as V3,
     unit: Math.cbrt(Math.abs(determinant(manifest.transform))),

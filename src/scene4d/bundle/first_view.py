@@ -1,0 +1,220 @@
+"""How a scene stands that nobody photographed: its box, which way is up, and a first view.
+
+The web player finds the same for splat files (``viewers/web/src/decode/stand.ts``), so that a
+bundle of a file starts as the file does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+PLACES = 4096
+"""Splats that are looked at, spread over all."""
+FILE_UP = np.array([0.0, -1.0, 0.0])
+"""Where nothing says otherwise: in splat files, as in COLMAP, y points down."""
+MARGIN = 0.075
+"""Share of the picture that stays empty at each side that the box is nearest to."""
+DOWNWARDS = 0.35
+"""Slope of the first view."""
+_BINS_PER_SPREAD = 4
+_EMPTY_BINS = 2
+_EMPTY_SHARE = 0.001
+_TAIL = 0.003
+_TRIALS = 300
+_JUDGES = 800
+_THICKNESS = 0.012
+_ONE_SIDED = 0.93
+_LEAST_GROUND = 0.2
+_LEAST_WIDTH = 0.95
+_UNUSUAL = 0.5
+_CELLS = 10
+_MIRRORED = 0.15
+_LEAST_PLACES = 1000
+
+
+def places_of(means: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """At most about :data:`PLACES` of ``means`` [N, 3], without the faintest tenth; finite ones."""
+    finite = np.isfinite(means).all(axis=1) & np.isfinite(importance)
+    means, importance = means[finite].astype(np.float64), importance[finite]
+    order = np.argsort(-importance, kind="stable")[: math.ceil(0.9 * len(means))]
+    return means[order[:: max(1, len(order) // PLACES)]]
+
+
+def content_box(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the box of ``places`` [N, 3] without what floats around: along each axis it ends
+    where two bins in a row hold next to nothing. A box of size 2 around the origin for none."""
+    if not len(places):
+        return -np.ones(3), np.ones(3)
+    rows = places
+    for _ in range(2):
+        spreads = np.subtract(*(_quantiles(rows, share) for share in (0.75, 0.25)))
+        if not spreads.max() > 0:
+            break
+        ends = np.array([_ends(np.sort(column), float(spreads.max())) for column in rows.T])
+        inside = ((rows >= ends[:, 0]) & (rows <= ends[:, 1])).all(axis=1)
+        rows = rows[inside] if inside.any() else rows
+    return _quantiles(rows, _TAIL), _quantiles(rows, 1 - _TAIL)
+
+
+def _quantiles(rows: np.ndarray, share: float) -> np.ndarray:
+    return np.sort(rows, axis=0)[min(len(rows) - 1, math.floor(share * len(rows)))]
+
+
+def _ends(column: np.ndarray, spread: float) -> tuple[float, float]:
+    """The least and the largest value before two empty bins in a row, from the middle half on."""
+    width = spread / _BINS_PER_SPREAD
+    few = max(1.0, _EMPTY_SHARE * len(column))
+    found = []
+    for share, step in ((0.25, -1), (0.75, 1)):
+        start = column[min(len(column) - 1, math.floor(share * len(column)))]
+        last = column[-1] if step > 0 else column[0]
+        bins = min(10_000, math.ceil(abs(last - start) / width) + 1)
+        edges = start + step * width * np.arange(bins + 1)
+        counts = np.abs(np.diff(np.searchsorted(column, edges)))
+        edge, empty = start, 0
+        for count, end in zip(counts, edges[1:], strict=True):
+            empty = empty + 1 if count < few else 0
+            if empty == _EMPTY_BINS:
+                break
+            edge = end if empty == 0 else edge
+        found.append(float(edge))
+    return found[0], found[1]
+
+
+def find_up(places: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Which way is up [3], a unit vector.
+
+    A ground is a plane near which many of ``places`` [N, 3] lie, spread as far as all, with all
+    others on one side; else the format's own way, unless the scene is mirrored along it.
+    """
+    size = float(np.linalg.norm(high - low))
+    margin = 0.1 * size
+    rows = places[((places >= low - margin) & (places <= high + margin)).all(axis=1)]
+    if len(rows) < 50:
+        return FILE_UP
+    found = _ground(rows, size)
+    up = _without_mirror(rows, low, high) if found is None else found
+    axis = np.argmax(np.abs(up))
+    if abs(up[axis]) > math.cos(math.radians(4)):
+        return np.sign(up) * (np.arange(3) == axis)
+    return up
+
+
+def _usual(up: np.ndarray) -> float:
+    return 1.0 if up @ FILE_UP > math.cos(math.pi / 4) else _UNUSUAL
+
+
+def _ground(rows: np.ndarray, size: float) -> np.ndarray | None:
+    """Up from the plane that most rows lie near, of planes through three of them."""
+    judges = rows[:: math.ceil(len(rows) / _JUDGES)]
+    state, best, found = 1, _LEAST_GROUND / 2, None
+    for _ in range(_TRIALS):
+        three = []
+        for _ in range(3):
+            state = state * 48271 % 2147483647  # Lehmer's generator, as in the player
+            three.append(rows[int(state / 2147483647 * len(rows))])
+        normal = np.cross(three[1] - three[0], three[2] - three[0])
+        length = np.linalg.norm(normal)
+        if length == 0:
+            continue
+        share, up = _judge(judges, three[0], normal / length, size)
+        if share * _usual(up) > best:
+            best, found = share * _usual(up), (three[0], up)
+    if found is None:
+        return None
+    share, up = _judge(rows, *_refined(rows, *found, size), size)
+    return up if share * _usual(up) >= _LEAST_GROUND else None
+
+
+def _judge(
+    places: np.ndarray, at: np.ndarray, normal: np.ndarray, size: float
+) -> tuple[float, np.ndarray]:
+    """The share of places near a plane, 0 for no ground, and the side of the others."""
+    heights = (places - at) @ normal
+    near = np.abs(heights) <= _THICKNESS * size
+    above, below = (heights > _THICKNESS * size).sum(), (heights < -_THICKNESS * size).sum()
+    up = normal if above >= below else -normal
+    if not near.any():
+        return 0.0, up
+
+    def along(rows: np.ndarray, height: np.ndarray) -> float:
+        return float(rows.var(axis=0).sum() - height.var())
+
+    wide = along(places[near], heights[near]) >= _LEAST_WIDTH * along(places, heights)
+    others = above + below
+    one_sided = others < 0.02 * len(places) or max(above, below) >= _ONE_SIDED * others
+    return (float(near.mean()) if wide and one_sided else 0.0), up
+
+
+def _refined(
+    rows: np.ndarray, at: np.ndarray, up: np.ndarray, size: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A point of the plane through the rows near a plane, and its normal on the side of ``up``."""
+    near = rows[np.abs((rows - at) @ up) <= 1.5 * _THICKNESS * size]
+    mean = near.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov((near - mean).T))
+    normal = vectors[:, 0]
+    return mean, normal if normal @ up > 0 else -normal
+
+
+def _without_mirror(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The format's own way up, or z where the scene is far more alike mirrored along y than z."""
+    if len(rows) < _LEAST_PLACES:
+        return FILE_UP
+    shares = (rows - low) / np.maximum(1e-12, high - low)
+    cells = np.clip((_CELLS * shares).astype(int), 0, _CELLS - 1)
+    full = np.zeros((_CELLS,) * 3, dtype=bool)
+    full[tuple(cells.T)] = True
+    alike = [float((full & np.flip(full, axis)).sum() / full.sum()) for axis in range(3)]
+    return np.array([0.0, 0.0, 1.0]) if alike[1] > alike[2] + _MIRRORED else FILE_UP
+
+
+def forward_at(up: np.ndarray) -> np.ndarray:
+    """The direction [3] of the first view, a little from above and from the side."""
+    usual = np.array([0.6, 0.8, 0.0] if abs(up[2]) > 0.5 else [0.6, 0.0, 0.8])
+    flat = usual - up * (usual @ up)
+    forward = flat / np.linalg.norm(flat) - DOWNWARDS * up
+    return forward / np.linalg.norm(forward)
+
+
+def fitting_view(
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    forward: np.ndarray,
+    up: np.ndarray,
+    slopes: tuple[float, float],
+) -> np.ndarray:
+    """Camera to world [4, 4] (OpenGL axes) in whose picture the box just fits, in its middle.
+
+    ``slopes``: half the picture's width and height by its focal length.
+    """
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    axes = np.stack([right, np.cross(right, forward), forward], axis=1)
+    corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, 8).T
+    centre = (low + high) / 2
+    local = (corners - centre) @ axes
+    least = 1.02 * float(-local[:, 2].min())
+    distance = max(least, 1e-6)
+    for axis, slope in enumerate(slopes):
+        a = (1 - 2 * MARGIN) * slope
+        span = (local[:, axis] - a * local[:, 2]).max() - (local[:, axis] + a * local[:, 2]).min()
+        distance = max(distance, float(span) / (2 * a))
+    shift = [_middle(local[:, axis], local[:, 2] + distance) for axis in range(2)]
+    position = centre + axes[:, :2] @ np.array(shift) - distance * forward
+    c2w = np.eye(4)
+    c2w[:3] = np.stack([axes[:, 0], axes[:, 1], -forward, position], axis=1)
+    return c2w
+
+
+def _middle(values: np.ndarray, depths: np.ndarray) -> float:
+    """The shift that makes the largest and the least slope opposite, by halving."""
+    low, high = float(values.min()), float(values.max())
+    for _ in range(40):
+        shift = (low + high) / 2
+        slopes = (values - shift) / np.maximum(1e-9, depths)
+        low, high = (shift, high) if slopes.max() + slopes.min() > 0 else (low, shift)
+    return (low + high) / 2

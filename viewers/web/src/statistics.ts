@@ -1,0 +1,29 @@
+import type { Statistics } from "./events";
+import type { Player } from "./player";
+import type { Scene } from "./scene";
+
+/** The figures of what is shown. */
+export function statisticsOf({ stage }: Player, scene: Scene, frameMs: number): Statistics {
+  const { info, loaded } = scene;
+  // The page goes on at its own pace while a field's picture is being made.
+  const fieldMs = stage.fieldPicture?.milliseconds ?? 0;
+  const ms = Math.max(frameMs, fieldMs);
+  return {
+    backend: stage.backend,
+    framesPerSecond: ms > 0 ? 1000 / ms : 0,
+    frameMs: ms,
+    frames: stage.frames,
+    sortMs: stage.sortTime,
+    fieldMs,
+    field: info?.drawable === "field" ? stage.fieldStatistics : null,
+    splats: stage.splatCount,
+    splatsInFile: info?.count ?? 0,
+    degree: info?.degree ?? 0,
+    width: stage.width,
+    height: stage.height,
+    memory: stage.splatBytes,
+    downloaded: Math.min(loaded.bytes, loaded.total || loaded.bytes),
+    size: info?.bytes ?? loaded.total,
+    loadMs: loaded.milliseconds,
+  };
+}
