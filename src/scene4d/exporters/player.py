@@ -165,7 +165,7 @@ def icon(poster: bytes, size: int) -> bytes:
 
     with open_picture(poster, where="poster") as image:
         picture = image.convert("RGB")
-    colour = picture.getpixel((0, 0))
+    colour = tuple(picture.crop((0, 0, 1, 1)).tobytes())
     square = ImageOps.pad(picture, (size, size), Image.Resampling.LANCZOS, color=colour)
     written = io.BytesIO()
     square.save(written, "PNG", optimize=True)

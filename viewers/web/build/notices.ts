@@ -44,7 +44,8 @@ export function notices(): string {
     const text = readFileSync(join(folder, file), "utf8").trim();
     return `${name} ${version} (${license ?? "see below"})\n\n${text}\n`;
   });
-  const head = "The scene4d player is licensed under the Apache License, Version 2.0 (at the end).\n";
+  const head =
+    "The scene4d player is licensed under the Apache License, Version 2.0 (at the end).\n";
   const rule = `\n${"-".repeat(78)}\n\n`;
   return [`${head}It contains the following software.\n`, ...parts, own.trim(), ""].join(rule);
 }
