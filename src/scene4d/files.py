@@ -141,7 +141,7 @@ def read_bytes(path: Path, *, most_bytes: int | None = None) -> bytes:
     checked_file(path, most_bytes=most_bytes)
     try:
         with open(path, "rb") as file:
-            return file.read() if most_bytes is None else file.read(most_bytes + 1)
+            return file.read()
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", where=path) from error
 

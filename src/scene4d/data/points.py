@@ -71,6 +71,8 @@ _LOOK_SIZE = 200
 """Pictures are looked at about this many pixels large: enough for colours and outlines."""
 _EMPTY_ALPHA = 0.02
 _ROUNDS = 10
+_HOPELESS = 3
+"""Rounds without a single point, the last of 200,000, after which none is expected any more."""
 _SIEVE = 6
 _MOST_DRAWN = 200_000
 
@@ -156,7 +158,7 @@ def random_points(scene: Scene, num_points: int, *, seed: int = 0) -> Points:
     kept: list[Tensor] = []
     colours: list[Tensor] = []
     missing, count = num_points, max(2 * num_points, 1024)
-    for _ in range(_ROUNDS):
+    for attempt in range(_ROUNDS):
         xyz = _draw(scene, cameras, focus, transparent, count, generator)
         if transparent:  # most of the ball is empty, and a few outlines show it
             xyz = xyz[_judged(xyz, views[:_SIEVE])[0]]
@@ -166,7 +168,7 @@ def random_points(scene: Scene, num_points: int, *, seed: int = 0) -> Points:
         kept.append(xyz[enough][:missing])
         colours.append(rgb[enough][:missing])
         missing -= len(kept[-1])
-        if missing == 0:
+        if missing == 0 or (missing == num_points and attempt == _HOPELESS):
             break
         accepted = max(int(enough.sum()), 1) / count
         count = min(int(1.2 * missing / accepted) + 1024, _MOST_DRAWN)

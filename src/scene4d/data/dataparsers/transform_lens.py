@@ -160,7 +160,7 @@ def _coefficients(level: Meta, fisheye: bool, where: str) -> dict[str, float]:
             where=where,
             fix="give six, in nerfstudio's order: k1, k2, k3, k4, p1, p2",
         )
-    listed = dict(zip(_LIST_KEYS, numbers, strict=False))
+    listed = {**dict.fromkeys(_LIST_KEYS, 0.0), **dict(zip(_LIST_KEYS, numbers, strict=False))}
     if any(named.get(key, value) != value for key, value in listed.items()):
         warnings.warn("distortion_params and k1.. differ; distortion_params counts", stacklevel=2)
     return {**named, **listed}
