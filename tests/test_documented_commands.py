@@ -49,6 +49,7 @@ FLAGS = {
     "benchmarks/first_sheets.py": ["--slabs", "1", "--views", "1"],
     "benchmarks/formats.py": ["--splats", "300", "--tries", "1"],
     "benchmarks/fuzz_bundle.py": ["--files", "5"],
+    "benchmarks/fuzz_captures.py": ["--files", "2", "--layouts", "llff"],
     "benchmarks/fuzz_formats.py": ["--files", "2", "--formats", "ply"],
     "benchmarks/light_slab.py bundle": [],
     "benchmarks/light_slab.py compare": ["--minutes", "0.1", "--methods", "lightslab",

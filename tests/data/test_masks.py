@@ -104,3 +104,10 @@ def test_dynamic_masks_of_instant_ngp_are_what_to_ignore(make_capture):
     view = ImageCache(load_scene(root), indices=[1]).view(1)
     assert torch.equal(view.mask, torch.from_numpy(~HALF))
     assert ImageCache(load_scene(root), indices=[2]).view(2).mask is None
+
+
+def test_a_folder_of_masks_that_no_frame_names_is_told(make_capture):
+    root = make_capture()
+    (root / "masks").mkdir()
+    with pytest.warns(UserWarning, match="no frame has a 'mask_path'"):
+        load_scene(root)

@@ -24,6 +24,7 @@ from scene4d.data.dataparsers.transforms import (
 )
 from scene4d.data.scene import Scene
 from scene4d.data.split import every_nth
+from scene4d.files import is_regular_file
 
 LOOKS_FOR = "a transforms_train.json"
 
@@ -32,7 +33,7 @@ def recognises(root: Path) -> bool:
     """Whether ``root`` is or holds a transforms_train.json."""
     if root.is_file():
         return root.name.lower() == "transforms_train.json"
-    return _path(root, "train").is_file()
+    return is_regular_file(_path(root, "train"))
 
 
 def _path(folder: Path, split: str) -> Path:
@@ -43,7 +44,9 @@ def parse(root: Path, options: ParseOptions) -> Scene:
     """The scene in ``root``: train frames first, then the test frames (``val`` if no ``test``)."""
     folder = root.parent if root.is_file() else root
     files = CaptureFiles(folder)
-    held_out = next((name for name in ("test", "val") if _path(folder, name).is_file()), None)
+    held_out = next(
+        (name for name in ("test", "val") if is_regular_file(_path(folder, name))), None
+    )
     given = [_read(folder, name, files) for name in ("train", held_out) if name is not None]
     entries = [entry for file in given for entry in file.entries]
     times_for_all([entry.get("time") for entry in entries], folder)

@@ -47,7 +47,7 @@ def _numbered(place: Path) -> list[Path]:
         names = sorted(os.listdir(place), key=lambda name: (len(name), name))
     except OSError:
         return []
-    return [place / name for name in names if (place / name).is_dir()]
+    return [place / name for name in names if os.path.isdir(place / name)]
 
 
 def chosen_model(root: Path) -> Path | None:
@@ -112,7 +112,7 @@ def mask_paths(root: Path, place: Path, names: Sequence[str]) -> list[Path | Non
     for parent in dict.fromkeys((place.parent, root, place)):
         for folder in _MASK_FOLDERS:
             masks = find_entry(parent, folder)
-            if masks.is_dir() and parent.is_relative_to(os.path.abspath(root)):
+            if os.path.isdir(masks) and parent.is_relative_to(os.path.abspath(root)):
                 return _masks_in(masks, names, root)
     return [None] * len(names)
 

@@ -20,6 +20,7 @@ from scene4d.data.npy_files import read_npy
 from scene4d.data.scene import Frame, Scene
 from scene4d.data.split import every_nth
 from scene4d.errors import DataError
+from scene4d.files import is_regular_file
 
 LOOKS_FOR = "a poses_bounds.npy"
 _SMALL_FOLDERS = (2, 4, 8)
@@ -29,7 +30,7 @@ def recognises(root: Path) -> bool:
     """Whether ``root`` is or holds a poses_bounds.npy."""
     if root.is_file():
         return root.name.lower() == "poses_bounds.npy"
-    return find_entry(root, "poses_bounds.npy").is_file()
+    return is_regular_file(find_entry(root, "poses_bounds.npy"))
 
 
 def parse(root: Path, options: ParseOptions) -> Scene:

@@ -6,6 +6,7 @@ The frame of the file is kept, in float64: nothing is centred or scaled here.
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from scene4d.data.dataparsers.transforms import (
 from scene4d.data.scene import Scene
 from scene4d.data.split import Split, every_nth
 from scene4d.errors import DataError
-from scene4d.files import printable
+from scene4d.files import is_regular_file, printable
 
 LOOKS_FOR = "a transforms.json"
 
@@ -34,7 +35,7 @@ def recognises(root: Path) -> bool:
     """Whether ``root`` is or holds a transforms.json."""
     if root.is_file():
         return root.suffix.lower() == ".json" and not _is_blender_name(root)
-    return find_entry(root, "transforms.json").is_file()
+    return is_regular_file(find_entry(root, "transforms.json"))
 
 
 def _is_blender_name(path: Path) -> bool:
@@ -64,7 +65,15 @@ def parse(root: Path, options: ParseOptions) -> Scene:
     file.files.tell()
     if message := told(*unknown_keys(file.meta, file.entries)):
         warnings.warn(f"{path}: {message}", stacklevel=2)
+    if not any(frame.mask_path for frame in scene.frames) and _has_masks(path.parent):
+        warnings.warn(
+            f"{path}: the folder of masks is not used, as no frame has a 'mask_path'", stacklevel=2
+        )
     return scene
+
+
+def _has_masks(folder: Path) -> bool:
+    return os.path.isdir(find_entry(folder, "masks"))
 
 
 def _split(file: TransformsFile, options: ParseOptions) -> Split:
