@@ -356,7 +356,7 @@ def _match(
             per_picture=(10 if in_order else 20) * (2 if attempt.more_features else 1),
             neighbours=6 if in_order or options.matching == "sequential" else 0,
         )
-        title = f"matching the most likely of {number * (number - 1) // 2} pairs"
+        title = f"matching the most likely pairs of {number * (number - 1) // 2}"
         listing = database.with_suffix(".pairs.txt")
         listing.write_text("".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
         pairing = colmap.ImportedPairingOptions()
