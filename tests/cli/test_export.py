@@ -81,7 +81,6 @@ def test_only_bands_in_use_are_written() -> None:
 
 
 def test_a_runs_mesh_opens_in_trimesh(tiny_run: Path, tmp_path: Path, capsys) -> None:
-    import_or_skip("open3d")
     trimesh = import_or_skip("trimesh")
     path = tmp_path / "mesh.glb"
     arguments = ["export", str(tiny_run), "mesh", "--output-path", str(path), "--device", "cpu"]

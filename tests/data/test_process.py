@@ -343,6 +343,7 @@ def test_missing_packages_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "a.mp4").write_bytes(b"x")
     with pytest.raises(MissingExtraError, match=rf"scene4d\[{extra}\]"):
         process_video(tmp_path / "a.mp4", tmp_path / "out")
 

@@ -12,7 +12,8 @@ from optional_packages import import_or_skip
 from PIL import Image, ImageFilter
 
 from scene4d.data.process import VideoOptions
-from scene4d.data.process.diagnosis import camera_spread, diagnose
+from scene4d.data.process.consistency import explained_views
+from scene4d.data.process.diagnosis import LeftOut, camera_spread, diagnose
 from scene4d.data.process.matches import PairFacts, parallax_deg, stands_still, well_matched
 from scene4d.data.process.names import unused_name
 from scene4d.data.process.pairs import similarity
@@ -193,6 +194,61 @@ def test_a_lens_that_cannot_be_is_told(params: dict[str, float], told: str | Non
     assert found.verdict == ("good" if told is None else "poor")
     assert ("implausible" in found.text()) == (told is not None)
     assert told is None or (told in found.text() and "contradict each other" in found.text())
+
+
+@pytest.mark.parametrize("lens", [{}, {"p1": 0.05}])
+def test_a_scene_that_moves_is_never_called_good(lens: dict[str, float]) -> None:
+    """A toy that moves gave 15 dB, and was called good with the lens that the advice named."""
+    model = model_seen_from(moving(MOTIONS["around"]))
+    camera = replace(model.cameras[1], params={**model.cameras[1].params, **lens})
+    result = result_with(replace(model, cameras={1: camera}), unexplained=0.32)
+    found = diagnose([picture(f"{i}.png") for i in range(12)], result)
+    assert found.verdict == "poor"
+    assert "32% of what was followed" in found.reason
+    assert found.as_json()["unexplained_share"] == 0.32
+    assert not any("simple_radial" in line for line in found.advice)
+    assert any("moving" in line for line in found.advice)
+    still = diagnose([picture(f"{i}.png") for i in range(12)], replace(result, unexplained=0.19))
+    assert still.verdict == ("poor" if lens else "good")
+
+
+def test_what_one_point_explains_and_what_moves() -> None:
+    rng = np.random.default_rng(0)
+    flip = np.diag([1.0, -1, -1, 1])
+    poses = np.stack([np.linalg.inv(pose @ flip)[:3] for pose in moving(MOTIONS["around"])[:6]])
+    still = moved = 0
+    for _ in range(40):
+        start, step = rng.uniform(-0.5, 0.5, 3), rng.normal(0, 0.05, 3)
+        for speed in (0.0, 1.0):
+            points = start + speed * step * np.arange(6)[:, None]
+            local = np.einsum("nij,nj->ni", poses[:, :, :3], points) + poses[:, :, 3]
+            xy = local[:, :2] / local[:, 2:] + rng.normal(0, 2e-4, (6, 2))
+            count = explained_views(poses, xy, np.ones(6))
+            still, moved = (still + count, moved) if speed == 0 else (still, moved + count)
+    assert still >= 0.95 * 240  # noise of a sixth of the tolerance
+    assert moved < 0.75 * 240  # 5 % of the scene's size from picture to picture
+
+
+def test_a_picture_that_colmap_did_not_read_is_not_blamed_for_its_features() -> None:
+    model = model_seen_from(moving(MOTIONS["around"]))
+    pictures = [*(picture(f"{i}.png") for i in range(12)), picture("x.jpg", source="x.webp")]
+    features = {f"{i}.png": 1000 for i in range(12)}
+    found = diagnose(pictures, result_with(model, num_features=features))
+    assert [(o.name, o.reason) for o in found.left_out] == [("x.webp", "unreadable")]
+    assert "COLMAP could not read it" in found.left_out[0].detail
+
+
+def test_many_left_out_pictures_are_told_in_a_few_lines() -> None:
+    excluded = [LeftOut(name=f"{i}.cr3", reason="unreadable", detail="raw") for i in range(40)]
+    excluded += [LeftOut(name=f"{i}.xmp", reason="not a picture", detail="x") for i in range(40)]
+    found = diagnose([], None, excluded=excluded)
+    assert found.num_images == 40
+    assert found.verdict == "failed" and "at least three" in found.reason
+    text = found.text()
+    assert len(text.splitlines()) < 20
+    assert "and 32 more: unreadable" in text
+    assert "Other files left alone: 40 (40 .xmp)" in text
+    assert len(found.as_json()["left_out"]) == 80
 
 
 def test_a_second_model_of_the_same_pictures_is_no_group_of_its_own() -> None:

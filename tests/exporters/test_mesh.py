@@ -22,7 +22,6 @@ from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.splat_cloud import SplatCloud
 
 trimesh = import_or_skip("trimesh")
-import_or_skip("open3d")
 
 RADIUS = 1.0
 VOXEL = 0.04

@@ -1,13 +1,11 @@
 """Initial points from RGB-D captures: the training frames' depth maps fused into one cloud.
 
 Truncated signed distance fusion: Curless and Levoy, "A volumetric method for building complex
-models from range images", SIGGRAPH 1996, through :mod:`scene4d.data.tsdf`. Without Open3D the
-depth maps are unprojected and averaged in voxels, which keeps their noise.
+models from range images", SIGGRAPH 1996, through :mod:`scene4d.data.tsdf`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -18,9 +16,8 @@ from torch import Tensor
 
 from scene4d.data.scene import Points, Scene, View
 from scene4d.data.tsdf import TsdfVolume
-from scene4d.errors import DataError, MissingExtraError
+from scene4d.errors import DataError
 
-_log = logging.getLogger("scene4d")
 _VOXELS_PER_DEPTH = 200
 """The default voxel is the median depth over this: 1 cm at 2 m, what depth cameras resolve."""
 _FAR = 4.0
@@ -29,7 +26,6 @@ are averaged in voxels that are this much larger."""
 _FRAMES_LOOKED_AT = 8
 
 
-@runtime_checkable
 @runtime_checkable
 class DepthImages(Protocol):
     """What gives views by frame index; :class:`scene4d.data.images.ImageCache` does."""
@@ -56,18 +52,11 @@ def fuse_depth(
         raise DataError(f"the voxel size must be positive, got {voxel}", where=scene.root)
     median = _median_depth(scene, images)
     voxel = voxel or median / _VOXELS_PER_DEPTH
-    try:
-        near = _integrated(scene, images, voxel, limit=_FAR * median)
-    except MissingExtraError as missing:
-        _log.info("%s; the depth maps are averaged instead", missing.what)
-        xyz, rgb = _averaged(scene, images, voxel, beyond=0.0)
-    else:
-        far = _averaged(scene, images, _FAR * voxel, beyond=_FAR * median)
-        xyz, rgb = (np.concatenate(parts) for parts in zip(near, far, strict=True))
+    near = _integrated(scene, images, voxel, limit=_FAR * median)
+    far = _averaged(scene, images, _FAR * voxel, beyond=_FAR * median)
+    xyz, rgb = (np.concatenate(parts) for parts in zip(near, far, strict=True))
     if max_points is not None:
         xyz, rgb = _at_most(xyz, rgb, voxel, max_points)
-    order = np.lexsort(xyz.T)  # several threads find them in another order each time
-    xyz, rgb = xyz[order], rgb[order]
     return Points(
         xyz=torch.from_numpy(xyz.astype(np.float32)),
         rgb=torch.from_numpy(np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8)),

@@ -210,8 +210,7 @@ def largest_parts(
     """The connected parts with at least ``share`` of the largest one's triangles, and how many
     parts were dropped.
 
-    Vertices that no triangle uses go, too. Vertices and triangles are sorted: the volume is worked
-    on by several threads and gives them in another order each time."""
+    Vertices that no triangle uses go, too. Vertices and triangles are sorted."""
     import trimesh
 
     edges = trimesh.geometry.faces_to_edges(triangles)

@@ -41,6 +41,8 @@ _NO_PARALLAX = 0.04
 """Camera travel over scene depth; below it half a pixel changes the depth by several per cent."""
 _MAX_STRETCH = 0.05
 """Pixels are square to a fraction of a per cent; some of it is the noise of short captures."""
+_MOVING = 0.25
+"""Share of followed features that no still point explains; still captures had up to 0.19."""
 _MAX_TANGENTIAL = 0.02
 """Of p1 and p2; lenses have some thousandths."""
 
@@ -81,6 +83,8 @@ class Diagnosis:
     num_points: int
     mean_track_length: float | None
     spread: CameraSpread | None
+    unexplained_share: float | None
+    """Of the features followed through four and more pictures: what no fixed point explains."""
     num_models: int
     attempts: tuple[str, ...]
     findings: tuple[str, ...]
@@ -152,7 +156,7 @@ def diagnose(
     total = len(pictures) + sum(left.reason != "not a picture" for left in excluded)
     spread = camera_spread(model) if model else None
     error = float(model.errors_px.mean()) if model else None
-    verdict = _verdict(model, spread, error, len(registered), total)
+    verdict = _verdict(model, spread, error, len(registered), total, _moves(result))
     advice = _advice(pictures, left_out, model, spread, result, verdict, is_video)
     findings = _findings(model, spread, result)
     return Diagnosis(
@@ -165,6 +169,7 @@ def diagnose(
         num_points=len(result.xyz) if result else 0,
         mean_track_length=float(model.track_lengths.mean()) if model else None,
         spread=spread,
+        unexplained_share=result.unexplained if result else None,
         num_models=(1 if model else 0) + (len(result.other_models) if result else 0),
         attempts=tuple(result.attempts) if result else (),
         findings=tuple(findings),
@@ -191,6 +196,7 @@ def _verdict(
     error: float | None,
     registered: int,
     total: int,
+    moves: bool,
 ) -> Verdict:
     """failed: nothing to train on; poor: expect bad results; usable: parts will be missing."""
     if model is None or spread is None or error is None or registered < 2:
@@ -198,7 +204,7 @@ def _verdict(
     angle = spread.triangulation_angle_deg
     per_picture = float(np.median([len(image.point_indices) for image in model.images]))
     still = spread.motion in ("none", "turning only")
-    if any(_implausible_lens(camera) for camera in model.cameras.values()):
+    if moves or any(_implausible_lens(camera) for camera in model.cameras.values()):
         return "poor"
     if still or registered < 0.5 * total or error > 2 or angle < 1.5 or per_picture < 30:
         return "poor"
@@ -328,6 +334,11 @@ def _triangulation_angle(
     return float(np.degrees(np.median(angles)))
 
 
+def _moves(result: SfmResult | None) -> bool:
+    """Whatever the lens model: a lens that gives way hides motion from the other signs."""
+    return result is not None and result.unexplained is not None and result.unexplained > _MOVING
+
+
 def _findings(
     model: SfmModel | None, spread: CameraSpread | None, result: SfmResult | None
 ) -> list[str]:
@@ -337,6 +348,11 @@ def _findings(
         found.append(
             f"the pictures fall into {1 + len(result.other_models)} groups that do not connect; the"
             f" largest, of {len(model.images)}, was taken (the others: {sizes})"
+        )
+    if result is not None and _moves(result):
+        found.append(
+            f"{result.unexplained:.0%} of what was followed from picture to picture is in no fixed"
+            " place: something large moves or bends in the scene"
         )
     if model is not None:
         for camera in model.cameras.values():
@@ -408,8 +424,14 @@ def _advice(
         advice.append("the viewpoints are close together: move farther between pictures")
     if model is not None and any(map(_implausible_lens, model.cameras.values())):
         advice.append(
-            "the pictures contradict each other: keep moving things out of them, cover a background"
-            " that does not turn with the object, or try --camera-model simple_radial"
+            "the pictures contradict each other: keep moving things out of them, or cover a"
+            " background that does not turn with the object"
+            + ("" if _moves(result) else "; else try --camera-model simple_radial")
+        )
+    elif _moves(result):
+        advice.append(
+            "keep the scene still: take moving people, animals and toys out of the pictures, and"
+            " cover a background that does not turn with the object"
         )
     reasons = Counter(o.reason for o in left_out)
     enough = len(left_out) < 0.1 * (len(pictures) + 1) and verdict == "good"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from scene4d.data.image_files import load_formats
+from scene4d.data.process.consistency import unexplained_share
 from scene4d.data.process.matches import (
     PairFacts,
     parallax_deg,
@@ -138,6 +139,8 @@ class SfmResult:
     pairs: dict[tuple[str, str], PairFacts]
     attempts: list[str]
     """One line each, in order."""
+    unexplained: float | None = None
+    """See :func:`scene4d.data.process.consistency.unexplained_share`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +251,9 @@ def run_sfm(
         best.offer(attempt, list(models.values()), database, total)
     xyz, rgb = _all_points(colmap, best, image_dir, work_dir, options)
     features, pairs = read_matches(colmap, best.database)
+    unexplained = None
+    if best.model is not None:
+        unexplained = unexplained_share(colmap, best.database, best.reconstruction)
     return SfmResult(
         model=best.model,
         xyz=xyz,
@@ -256,6 +262,7 @@ def run_sfm(
         num_features=features,
         pairs=pairs,
         attempts=best.attempts,
+        unexplained=unexplained,
     )
 
 
@@ -349,7 +356,7 @@ def _match(
             per_picture=(10 if in_order else 20) * (2 if attempt.more_features else 1),
             neighbours=6 if in_order or options.matching == "sequential" else 0,
         )
-        title = f"matching the most likely of {number * (number - 1) // 2} pairs"
+        title = f"matching the most likely pairs of {number * (number - 1) // 2}"
         listing = database.with_suffix(".pairs.txt")
         listing.write_text("".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
         pairing = colmap.ImportedPairingOptions()
