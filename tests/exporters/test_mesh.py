@@ -100,8 +100,9 @@ def test_the_sphere_comes_out_with_its_radius_and_colours(
     assert abs(mesh.vertices.mean(axis=0)).max() < VOXEL / 2
     assert (mesh.face_normals * mesh.triangles_center).sum(axis=1).min() > 0  # turned outwards
     colours = np.asarray(mesh.visual.vertex_colors)[:, :3].astype(float)
-    right = mesh.vertices[:, 0] > 2 * VOXEL
-    left = mesh.vertices[:, 0] < -2 * VOXEL
+    x = mesh.vertices[:, 0] * (-1 if suffix == ".glb" else 1)  # half a turn about z, y up
+    right = x > 2 * VOXEL
+    left = x < -2 * VOXEL
     green = 255 * ((0.5 + 0.055) / 1.055) ** 2.4 if suffix == ".glb" else 127.5
     np.testing.assert_allclose(colours[right].mean(axis=0), (255, 0, 0), atol=1)  # one 8-bit step
     np.testing.assert_allclose(colours[left].mean(axis=0), (0, green, 0), atol=1)
@@ -115,8 +116,8 @@ def test_the_mesh_lies_in_the_inputs_frame(tmp_path: Path, cameras: list[Camera]
     similarity = torch.eye(4)
     similarity[:3, :3] = 2 * torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     similarity[:3, 3] = torch.tensor([10.0, 20, 30])
-    options = MeshOptions(voxel=VOXEL)
-    for name, matrix in (("here", None), ("there", similarity)):
+    for name, matrix, scale in (("here", None, 1), ("there", similarity, 2)):
+        options = MeshOptions(voxel=scale * VOXEL)  # in the input's unit
         path = tmp_path / f"{name}.ply"
         export_mesh(Sphere(), cameras, path, options=options, source_from_scene=matrix)
     here, there = (
