@@ -35,19 +35,19 @@ def told_loss(source: ExportSource, bundle: Path) -> str:
 
 
 def _pair(source: ExportSource, bundle: Path) -> tuple[Representation, Representation]:
-    """The scene and what the bundle became of it, in the same coordinates."""
+    """The scene and what the bundle became of it, in the bundle's coordinates."""
     from scene4d.bundle.container import open_bundle
     from scene4d.bundle.kinds import SPLATS, decoded_splats
-    from scene4d.exporters.formats import read_splats
     from scene4d.exporters.light_slab import read_light_slabs
     from scene4d.exporters.source import splats_of
 
-    if source.representation is None:  # a file: both where the file has them
-        return splats_of(source.cloud()), splats_of(read_splats(bundle))
     opened = open_bundle(bundle)
+    before = source.representation
+    if before is None:
+        before = splats_of(source.scene_cloud())
     if opened.manifest["kind"] in SPLATS:
-        return source.representation, splats_of(decoded_splats(opened))
-    return source.representation, read_light_slabs(bundle)
+        return before, splats_of(decoded_splats(opened))
+    return before, read_light_slabs(bundle)
 
 
 def _photographs(source: ExportSource, before: Representation, after: Representation) -> str | None:

@@ -106,11 +106,13 @@ def playable(source: Path, temporary: Path, *, bundle: bool, drop_invalid: bool 
             return source
         if form in PLAYED and not bundle:
             cloud = read_splats(source, drop_invalid=drop_invalid)
-            if _is_plain(source, form) and not drop_invalid:
+            if not drop_invalid and not cloud.far and _is_plain(source, form):
                 return source
-            standard = temporary.with_suffix(".ply")
-            write_splats(standard, cloud)
-            return standard
+            if not cloud.far:
+                standard = temporary.with_suffix(".ply")
+                write_splats(standard, cloud)
+                return standard
+            # a bundle has a frame of its own, where float32 is fine enough
     elif source.is_file() and source.name != "config.toml":
         raise DataError(
             "is no scene that the player can show",
