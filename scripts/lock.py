@@ -30,7 +30,7 @@ HEADER = """\
 
 HASHES_HEADER = """\
 # Made by `make lock`; do not edit. The pins of constraints.txt with the SHA-256 of their files;
-# torch is left to pip, as local builds of it have other hashes. Before `pip install -c constraints.txt`:
+# torch is left to pip, as local builds of it have other hashes. Before pip's `-c constraints.txt`:
 #   pip install --no-deps --require-hashes -r constraints-hashes.txt
 """
 
