@@ -11,23 +11,31 @@ from scene4d.ranges import Within
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(SceneOptions):
-    """Where a training reads and writes, on what, and for how long."""
+class BasicOptions:
+    """What most trainings need to say; first in ``--help``."""
 
     data: Path | None = None
     """Folder of the capture; by default the sample scene that ships with scene4d."""
-    teacher: Path | None = None
-    """A run or splat file to learn from; without --data its own capture is used, or renders."""
+    max_minutes: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
+    """Training ends after this time, with every schedule fitted to it; evaluation follows."""
+    viewer: bool = False
+    """Watch the training in a browser, at 127.0.0.1."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where it works, otherwise cpu."""
     output_dir: Path = Path("outputs")
     """Run folders are made in OUTPUT_DIR/EXPERIMENT/METHOD/DATE_TIME."""
     experiment_name: str | None = None
     """By default the name of the capture's folder."""
     resume: Path | None = None
     """A run folder to continue, with the options it was started with."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: cuda where it works, otherwise cpu."""
-    max_minutes: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
-    """Training ends after this time, with every schedule fitted to it; evaluation follows."""
+    teacher: Path | None = None
+    """A run or splat file to learn from; without --data its own capture is used, or renders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(SceneOptions, BasicOptions):
+    """Where a training reads and writes, on what, and for how long."""
+
     seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     """Two runs with the same seed and number of steps on one machine give the same result."""
     checkpoint_every_s: Annotated[float, Within(0.0, 1e9)] = 60.0
@@ -36,8 +44,6 @@ class TrainOptions(SceneOptions):
     """Newest checkpoints to keep; by default 2, of those larger than 100 MB the newest alone."""
     evaluate: bool = True
     """Evaluate on the held-out images at the end and write a report."""
-    viewer: bool = False
-    """Watch the training in a browser, at 127.0.0.1."""
     viewer_port: Annotated[int, Within(0, 65535)] = 0
     """Port of the live viewer; 0: a free one."""
     tensorboard: bool = False

@@ -37,47 +37,51 @@ class LightSlabMethod(Method):
     """Slabs at clusters of cameras (auto, with sheets), one along the cameras or clusters of
     viewing directions (auto, without), or the faces of a cube."""
     max_slabs: Annotated[int, Within(1, 64)] = 48
-    """At clusters of cameras, at most: 1 to 64."""
+    """Most slabs at clusters of cameras, 1 to 64."""
     depths: Annotated[int, Within(2, 64)] | None = None
     """Parallel planes of a slab, 2 to 64, by default as many as parallax asks for; LightSpeed has
     2."""
     sheets: bool = True
     """A multiplane image for each slab, started from the teacher; the decoder adds to it."""
     sheet_scale: Annotated[float, Within(0.0, 16.0, above=True)] = 1.5
-    """Its texels for a pixel of the photographs, along an axis, at most."""
+    """Most texels of a sheet for each pixel of the photographs, along an axis."""
     max_tiles: Annotated[int, Within(1, 200_000)] = 196_608
-    """Of 8 x 8 texels that are stored, at most, 200,000 or fewer: about 0.3 kB each while it is
-    shown, 6 kB in training."""
+    """Most tiles of 8 x 8 texels that sheets store, up to 200,000: each takes about 0.3 kB while it
+    is shown, 6 kB in training."""
     sheets_lr: Rate = 3e-3
+    """Learning rate of the sheets."""
     featured: Annotated[int, Within(1, 64)] = 8
     """How many of a slab's planes have features for the decoder."""
     crossed: bool = False
     """Also planes over one coordinate of the first plane and one of the last, as in LightSpeed."""
     features: Annotated[int, Within(1, 256)] = 4
-    """Of each plane at each level."""
+    """Number of features that each plane has at each level."""
     resolutions: tuple[Annotated[int, Within(2, 1 << 14)], ...] = (32, 128)
     """Samples along an axis of the parallel planes, level by level."""
     crossed_resolutions: tuple[Annotated[int, Within(2, 1 << 14)], ...] = (16, 64)
     """Samples along an axis of the crossed planes."""
     max_mb: Annotated[float, Within(0.0, 1e4, above=True)] = 3.9
-    """Of the exported bundle, about, MB (10^6 bytes): sheets get coarser and planes fewer samples
-    until they fit. 0.9 is the tiny tier."""
+    """Size of the exported bundle, about, in MB (10^6 bytes): sheets get coarser and planes fewer
+    samples until they fit. 0.9 is the tiny tier."""
     samples: Annotated[int, Within(1, 4)] = 2
-    """Along an axis, rays that are looked up for one of the decoder's: 1, 2 or 4."""
+    """Rays along an axis that are looked up for one of the decoder's: 1, 2 or 4."""
     encoded: Annotated[int, Within(1, 4096)] = 16
-    """Channels of each of them."""
+    """Channels that the decoder makes of each ray that is looked up."""
     width: Annotated[int, Within(1, 4096)] = 64
     """Channels of the decoder."""
     blocks: Annotated[int, Within(0, 256)] = 3
-    """Residual blocks of two layers."""
+    """Number of residual blocks of two layers in the decoder."""
     channels: tuple[Annotated[int, Within(1, 4096)], ...] = (32, 16)
-    """After each doubling but the last: two for a bundle 8 times coarser than the picture."""
+    """Channels after each doubling of the decoder's picture but the last: two for rays 8 times
+    coarser than the picture."""
     quantise_at: Annotated[float, Within(0.0, 2.0)] = 0.7
     """Share of training at which planes are rounded."""
     bits: Annotated[int, Within(2, 8)] = 8
-    """Of a plane's value."""
+    """Bits that a value of a plane is rounded to, 2 to 8."""
     planes_lr: Rate = 0.05
+    """Learning rate of the planes' features."""
     decoder_lr: Rate = 2e-3
+    """Learning rate of the decoder."""
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """Learning rates end at this share of their start."""
     teaching: TeacherOptions = field(

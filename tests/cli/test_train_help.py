@@ -1,0 +1,54 @@
+"""What ``scene4d train`` says of itself: the methods in a line each, the usual options first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+import pytest
+
+from scene4d.cli.main import main
+from scene4d.cli.train import next_commands
+from scene4d.representations.light_slabs.method import LightSlabMethod
+from scene4d.training.methods import load_all_methods
+from scene4d.training.options import BasicOptions
+
+
+def test_every_method_has_a_line_and_splat_is_where_to_start(capsys):
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    methods = load_all_methods()
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    assert all(len(lines[name].split()) > 4 and len(lines[name]) <= 100 for name in methods)
+    assert "Start with splat" in text
+    assert text.index("  splat ") < text.index("  lightslab ")
+
+
+def test_the_usual_options_come_first(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "splat", "--help"])
+    listed = re.findall(r"^\W{0,3}--([a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE)
+    basic = [f.name.replace("_", "-") for f in fields(BasicOptions)]
+    assert listed[: len(basic)] == basic
+
+
+def test_every_option_of_light_slabs_is_described_by_a_phrase(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "lightslab", "--help"])
+    text = " ".join(re.sub(r"[│╭╮╰╯─|+]", " ", capsys.readouterr().out).split())
+    own = {f.name for f in fields(LightSlabMethod)} - {"teaching", "photometric"}
+    for name in own:
+        found = re.search(rf"--{name.replace('_', '-')}[ ,].*?(?= --[a-z]|$)", text)
+        assert found, name
+        assert not re.search(r"(INT|FLOAT|\.\.\.) \(default", found.group()), f"{name}: no words"
+        assert not re.search(r"(INT|FLOAT) (Of|At|After|Along|Its) ", found.group()), name
+
+
+def test_the_next_commands_fit_what_was_trained(tmp_path):
+    from scene4d.representations.splats.method import SplatMethod
+    from scene4d.training.options import TrainOptions
+    from scene4d.training.run import write_config
+
+    for method, file in ((SplatMethod(), "scene.ply"), (LightSlabMethod(), "scene.s4d")):
+        write_config(tmp_path, method, TrainOptions())
+        assert file in next_commands(tmp_path)
