@@ -106,7 +106,8 @@ def system_npm() -> list[str] | None:
     if node is None or npm is None:
         return None
     try:
-        told = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30).stdout
+        command = [node, "--version"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     version = tuple(int(part) for part in re.findall(r"\d+", told)[:2])
