@@ -36,8 +36,8 @@ def test_the_suite_is_collected_without_a_single_optional_package(how):
         env={**os.environ, VARIABLE: how, "JAXTYPING_DISABLE": "1"},
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-3000:]
-    assert "tests/data/test_points.py" in found.stdout
-    assert "tests/data/test_process.py" not in found.stdout  # wants pycolmap: skipped as a whole
+    assert "tests/data/test_points.py::" in found.stdout
+    assert "tests/data/test_process.py::" not in found.stdout  # wants pycolmap: skipped as a whole
 
 
 def broken(folder: Path, name: str, text: str = MESSAGE) -> None:
