@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import errno
+import glob
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,34 +25,37 @@ from scene4d.errors import DataError, Scene4dError
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yields a path beside ``target`` to write to; renames it onto ``target`` on success.
 
-    On any exception the temporary file is removed and ``target`` stays as it was. Running out of
-    disk is reported as a :class:`Scene4dError`.
+    On any exception the temporary file is removed and ``target`` stays as it was; what a killed
+    process left of the same ``target`` is removed, too. Where it cannot be written, or the disk is
+    full, a :class:`Scene4dError` says so.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{target.stem}.", suffix=f".tmp{target.suffix}", dir=target.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise Scene4dError(
-            f"could not be written ({error.strerror or error})",
-            where=target,
-            fix="free some disk space or choose another output folder; the earlier file is intact",
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary: Path | None = None
+    with _written(target), ExitStack() as held:
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(target)  # refuses what cannot be a name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target)
+            handle, name = tempfile.mkstemp(
+                prefix=_prefix(target), suffix=f"{_MARK}{target.suffix}", dir=target.parent
+            )
+            temporary = Path(name)
+            held.callback(os.close, handle)
+            _hold(handle)
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            held.close()  # Windows renames no open file
+            os.replace(temporary, target)
+        except BaseException:
+            held.close()
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -55,33 +63,149 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder of the same name beside ``target``; it takes its place on success.
 
     Callers check first that ``target`` may be replaced. On any exception the new folder is removed
-    and ``target`` stays as it was. Running out of disk is a :class:`Scene4dError`.
+    and ``target`` stays as it was; what a killed process left of the same ``target`` is removed or,
+    if it is the folder that was there, put back. Otherwise as :func:`atomic_path`.
     """
     target = Path(target)
     work: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        fresh, old = work / target.name, work / "earlier"
-        fresh.mkdir()
-        yield fresh
-        if target.exists():
-            os.replace(target, old)
+    with _written(target), ExitStack() as held:
         try:
-            os.replace(fresh, target)
-        except OSError:
-            if old.exists():
-                os.replace(old, target)
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(target)  # refuses what cannot be a name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target)
+            work = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=_MARK, dir=target.parent))
+            if hasattr(os, "O_DIRECTORY"):
+                handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+                held.callback(os.close, handle)
+                _hold(handle)
+            fresh, old = work / target.name, work / _EARLIER
+            fresh.mkdir()
+            yield fresh
+            if target.exists():
+                os.replace(target, old)
+            try:
+                os.replace(fresh, target)
+            except OSError:
+                if old.exists():
+                    os.replace(old, target)
+                raise
+        finally:
+            held.close()
+            if work is not None:
+                shutil.rmtree(work, ignore_errors=True)
+
+
+_MARK = ".tmp"
+_EARLIER = "earlier"
+"""In the temporary folder, what was at the target while the new folder takes its place."""
+
+
+def _prefix(target: Path) -> str:
+    """How the temporary names of ``target`` begin: shortened, as names have 255 bytes at most."""
+    stem = target.stem
+    if len(stem) > _LONGEST_STEM:
+        stem = f"{stem[:_LONGEST_STEM]}~{zlib.crc32(os.fsencode(target.name)):08x}"
+    return f".{stem}."
+
+
+_LONGEST_STEM = 40
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[None]:
+    """What the system says against writing ``target`` as one error."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, Scene4dError):
             raise
-    except OSError as error:
+        if isinstance(error, ValueError) and "null" not in str(error):
+            raise
+        words = getattr(error, "strerror", None) or str(error)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = "free some disk space" if full else "see that its folder may be written to"
         raise Scene4dError(
-            f"could not be written ({error.strerror or error})",
-            where=target,
-            fix="free some disk space or choose another folder; what was there is intact",
+            f"could not be written ({words})",
+            where=printable(target),
+            fix=f"{fix}, or choose another place; what was there is intact",
         ) from error
+
+
+def _hold(handle: int) -> bool:
+    """Whether the file is now this process's alone; it is let go when the process ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def remove_leftovers(target: Path) -> None:
+    """Removes the temporary files and folders of writers of ``target`` that are no more, and puts
+    back the folder that one of them had moved away."""
+    names = re.compile(f"{re.escape(_prefix(target))}[a-z0-9_]{{8}}{re.escape(_MARK)}(.*)")
+    for path in sorted(target.parent.glob(f"{glob.escape(_prefix(target))}*{_MARK}*")):
+        match = names.fullmatch(path.name)
+        if match is None or not _is_leftover(path):
+            continue
+        if path.is_dir() and not match[1]:
+            if (path / _EARLIER).exists() and not target.exists():
+                os.replace(path / _EARLIER, target)
+            shutil.rmtree(path, ignore_errors=True)
+        elif match[1] == target.suffix:
+            path.unlink(missing_ok=True)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether nobody holds it any more. Without locks nobody knows, and it stays."""
+    try:
+        kind = os.lstat(path).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            return False
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return _hold(handle)
     finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+        os.close(handle)
+
+
+def check_writable(target: Path, *, folder: bool = False) -> None:
+    """Raises :class:`Scene4dError` where a file (or ``folder``) cannot be written: before the work
+    that would be lost. Folders that it takes are made, and removed again."""
+    target = Path(target)
+    made: list[Path] = []
+    with _written(target):
+        try:
+            there = os.stat(target).st_mode
+        except FileNotFoundError:
+            there = None
+        if there is not None and stat.S_ISDIR(there) != folder:
+            raise Scene4dError(
+                "is a folder, and a file is to be written" if not folder
+                else "is a file, and a folder is to be written",
+                where=target,
+                fix="name another place",
+            )  # fmt: skip
+        parent = target.parent
+        while not parent.exists() and parent != parent.parent:
+            made.append(parent)
+            parent = parent.parent
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=_MARK, dir=target.parent)
+            os.close(handle)
+            os.unlink(name)
+        finally:
+            for empty in made:
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
 
 
 def write_text(target: Path, text: str) -> None:

@@ -174,4 +174,5 @@ def test_help_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--output-path" in done.stdout and "default: 120" in done.stdout
+    told = " ".join(done.stdout.replace("│", "").split())
+    assert "--output-path" in told and "default: 120" in told

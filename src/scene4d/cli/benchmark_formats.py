@@ -51,11 +51,13 @@ def main(argv: list[str]) -> None:
     from scene4d.evaluation.psnr import psnr
     from scene4d.exporters.compare import compare_formats
     from scene4d.exporters.compare_report import as_page, as_table
-    from scene4d.files import write_json, write_text
+    from scene4d.files import check_writable, write_json, write_text
     from scene4d.training.device import choose_device
 
     if args.views < 1 or args.size < 16:
         raise UsageError("--views must be 1 or more, --size 16 or more")
+    if args.output_path is not None:
+        check_writable(args.output_path, folder=True)
     cloud, views, home = _open(args)
     print(f"{len(cloud):,} Gaussians, {len(views.cameras)} views", file=sys.stderr)
     keep = args.output_path

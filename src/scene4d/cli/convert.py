@@ -13,6 +13,7 @@ from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
 from scene4d.exporters.edit import EditOptions
 from scene4d.exporters.placing import FrameChoice
+from scene4d.files import check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ def main(argv: list[str]) -> None:
             where=args.output_path,
             fix="end it with .ply, .compressed.ply, .splat, .spz, .sog or .glb",
         )
+    sog = args.output_path.name == "meta.json"
+    check_writable(args.output_path.parent if sog else args.output_path, folder=sog)
     cloud = read_splats(args.source, drop_invalid=args.drop_invalid)
     turned = "" if read_as.axes == "as they are" else f"; axes on reading undone: {read_as.axes}"
     print(f"read {len(cloud):,} Gaussians as {read_as.name}{turned}", file=sys.stderr)

@@ -31,13 +31,15 @@ class EvalArgs:
 def main(argv: list[str]) -> None:
     """Parses and evaluates; the means on stderr, the path of eval.json on stdout."""
     args = parse(EvalArgs, argv, prog="scene4d eval")
-    from scene4d.files import read_json, write_json
+    from scene4d.files import check_writable, read_json, write_json
     from scene4d.training.evaluate import evaluate_run, summary
     from scene4d.training.run import run_path
 
     target, name = args.output_path, "eval.json"
     if target is not None and target.suffix == ".json":
         target, name = target.parent, target.name
+    if target is not None:
+        check_writable(target, folder=True)
     result = evaluate_run(
         args.run, data=args.data, output_dir=target, device=args.device, lpips=args.lpips
     )

@@ -14,6 +14,7 @@ from scene4d.cli.parse import parse
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions
 from scene4d.exporters.placing import FrameChoice
+from scene4d.files import check_writable
 
 if TYPE_CHECKING:
     from scene4d.exporters.source import ExportSource
@@ -107,6 +108,10 @@ def main(argv: list[str]) -> None:
         print(f"warning: --frame is not used by {args.format}", file=sys.stderr)
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
+    folders = {"player": not args.player.single_file, "coreml": True}
+    sog = args.format == "sog" and args.output_path.name == "meta.json"
+    target = args.output_path.parent if sog else args.output_path
+    check_writable(target, folder=sog or folders.get(args.format, False))
     source = open_source(
         args.source,
         device=args.device if args.format in _RENDERED else "cpu",

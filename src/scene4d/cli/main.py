@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 VERBS: dict[str, tuple[str, str]] = {
     "process-data": ("scene4d.cli.process_data", "photos or a video -> a posed capture"),
@@ -60,18 +63,54 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     warnings.showwarning = _show_warning
-    try:
-        importlib.import_module(VERBS[verb][0]).main(rest)
-    except Scene4dError as error:
-        print(f"scene4d {verb}: error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print(f"scene4d {verb}: stopped", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
-        return 0
+    with stopping_on_signals() as received:
+        try:
+            importlib.import_module(VERBS[verb][0]).main(rest)
+        except Scene4dError as error:
+            print(f"scene4d {verb}: error: {error}", file=sys.stderr)
+            return error.exit_status
+        except KeyboardInterrupt:
+            by = "" if received[:1] in ([], ["SIGINT"]) else f" by {received[0]}"
+            print(f"scene4d {verb}: stopped{by}", file=sys.stderr)
+            return 1
+        except BrokenPipeError:  # the reader of our output went away, as `| head` does
+            sys.stderr.close()
+            return 0
+        except OSError as error:  # a full disk, a file that goes away: the system's to tell
+            place = "" if error.filename is None else f"{error.filename}: "
+            print(f"scene4d {verb}: error: {place}{error.strerror or error}", file=sys.stderr)
+            return 1
     return 0
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[list[str]]:
+    """Raises KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP, so that what was begun is
+    cleared away; the second is too late to change that, and the third ends the process at once.
+    Yields the names of those that came."""
+    received: list[str] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(signal.Signals(number).name)
+        if len(received) == 1:
+            raise KeyboardInterrupt
+        if len(received) > 2:
+            os._exit(1)
+
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        # Whoever lets a process go on after its terminal (nohup) has SIGHUP ignored.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            try:
+                before[number] = signal.signal(number, stop)
+            except ValueError:  # not the main thread: its owner handles signals
+                break
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -15,6 +15,7 @@ import tyro
 
 from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
+from scene4d.files import check_writable
 from scene4d.ranges import Within
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def main(argv: list[str]) -> None:
 
     if not _is_video(args.output_path):
         check_replaceable(args.output_path, overwrite=args.overwrite)
+    check_writable(args.output_path, folder=not _is_video(args.output_path))
+    if args.save_path is not None:
+        check_writable(args.save_path)
     run = load_run(args.run, device=str(choose_device(args.device)))
     cameras, names, fps = choose_cameras(args, run)
     print(_render(args, run, cameras, names, fps=fps, background=background))

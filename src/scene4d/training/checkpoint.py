@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scene4d.errors import DataError
-from scene4d.files import atomic_path, checked_file, printable
+from scene4d.files import atomic_path, checked_file, printable, remove_leftovers
 from scene4d.plain import from_table
 from scene4d.ranges import NotNegative, Within
 
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
+_UNFINISHED = re.compile(r"\.(step-\d{9})\.\w+\.tmp\.safetensors")
 _HEADER_KEY = "scene4d"
 
 
@@ -44,6 +45,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int) -> Pa
     Raises :class:`Scene4dError` when the disk is full; earlier checkpoints stay.
     """
     path = directory / f"step-{checkpoint.step:09d}.safetensors"
+    remove_unfinished(directory)
     tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
     header = {"step": checkpoint.step, **checkpoint.plain}
     with atomic_path(path) as temporary:
@@ -54,6 +56,14 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int) -> Pa
     for old in list_checkpoints(directory)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what a killed process had begun to write."""
+    for path in directory.glob(".step-*"):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match is not None:
+            remove_leftovers(directory / f"{match[1]}.safetensors")
 
 
 def list_checkpoints(directory: Path) -> list[Path]:

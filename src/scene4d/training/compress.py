@@ -21,6 +21,7 @@ from scene4d.exporters import bundle
 from scene4d.exporters.formats import file_bytes, format_of, is_splats, read_splats
 from scene4d.exporters.ply import splat_bytes, write_ply
 from scene4d.exporters.source import ExportSource
+from scene4d.files import check_writable
 from scene4d.representations.base import Representation
 from scene4d.representations.lpgs.method import LpgsMethod
 from scene4d.representations.lpgs.seeds import container_bytes
@@ -88,6 +89,7 @@ def compress(
         raise UsageError("is a folder; bundles are written as files", where=output)
     if target_psnr_drop is not None and not math.isfinite(target_psnr_drop):
         raise UsageError(f"--target-psnr-drop must be a number of dB, got {target_psnr_drop}")
+    check_writable(output)
     with _scratch() as scratch:
         if drop_invalid and is_splats(source):
             cleaned = scratch / f"{source.stem}.ply"

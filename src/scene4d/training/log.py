@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ class TrainingLog:
         elif self._latest:
             print(self.line(), file=sys.stderr, flush=True)
         self._latest = {}
-        self._file.close()
+        with suppress(OSError):  # a full disk was told when the line was written
+            self._file.close()
         if self._board is not None:
             self._board.close()
             self._board = None

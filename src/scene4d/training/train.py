@@ -22,6 +22,7 @@ from scene4d.data.options import SceneOptions
 from scene4d.data.sample import sample_scene_path
 from scene4d.data.scene import Scene, ViewSource, at_size_of
 from scene4d.errors import DataError, UsageError
+from scene4d.files import check_writable
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method
 from scene4d.training.checkpoint import Checkpoint
@@ -104,6 +105,7 @@ def start(
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
     see :attr:`Method.default_teacher`.
     """
+    check_writable(options.output_dir / "run", folder=True)
     method, options = with_sizes(method, options)
     if options.teacher is None and (learns_from_teacher(method) or method.starts_from_teacher):
         options = with_default_teacher(method, options, watcher_factory=watcher_factory)

@@ -21,7 +21,7 @@ from scene4d.representations.method import Method, resolve
 from scene4d.representations.saved import check_tensors, form, like
 from scene4d.training.adjustments import CameraAdjustments
 from scene4d.training.budget import Budget
-from scene4d.training.checkpoint import Checkpoint, save_checkpoint
+from scene4d.training.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
 from scene4d.training.log import TrainingLog
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep
 from scene4d.training.optimiser import GroupedAdam
@@ -108,9 +108,20 @@ class Trainer:
     def train(self) -> None:
         """Trains until the budget is spent, then writes the last checkpoint.
 
-        SIGINT and SIGTERM end it after the current step, with a checkpoint; then
+        SIGINT, SIGTERM and SIGHUP end it after the current step, with a checkpoint; then
         :class:`Interrupted` is raised.
         """
+        try:
+            self._train()
+        except (OSError, Scene4dError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            raise self._out_of_room(cause) from error
+        if self.interrupted_by:
+            raise Interrupted(self.interrupted_by, self.run)
+
+    def _train(self) -> None:
         log = TrainingLog(
             self.run,
             total_steps=self.budget.max_steps,
@@ -130,8 +141,31 @@ class Trainer:
             path = self.save()
             if self.announce or self.interrupted_by:
                 log.event(f"checkpoint: {path}")
-        if self.interrupted_by:
-            raise Interrupted(self.interrupted_by, self.run)
+
+    def _out_of_room(self, error: OSError) -> Scene4dError:
+        """What to say where files cannot be written; first a checkpoint of this moment is tried,
+        if need be in the place of the oldest one."""
+        folder = self.run / "checkpoints"
+        for _ in range(2):
+            try:
+                self.save()
+                break
+            except Scene4dError:
+                if len(kept := list_checkpoints(folder)) < 2:
+                    break
+                kept[0].unlink(missing_ok=True)
+        need = 1e-6 * sum(t.nbytes for t in self.representation.state_dict().values()) * 4 + 10
+        fix = f"free some {need:,.0f} MB"
+        if kept := list_checkpoints(folder):
+            fix += f"; {kept[-1].name} stands: scene4d train --resume {self.run}"
+        else:
+            fix += " and start again: there was no room for a checkpoint"
+        return Scene4dError(
+            f"training stopped at step {self.step}: files could not be written"
+            f" ({error.strerror or error})",
+            where=self.run,
+            fix=fix,
+        )
 
     def _interval_after(self, checkpoint: Path) -> float:
         """Seconds to the next checkpoint after one of this size."""
@@ -293,7 +327,7 @@ class Trainer:
             self.interrupted_by = signal.Signals(number).name
 
         try:
-            before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+            before = {s: signal.signal(s, stop) for s in stopping_signals()}
         except ValueError:  # not the main thread: whoever owns it handles signals
             before = {}
         try:
@@ -301,6 +335,12 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """Those that ask a training to stop: not SIGHUP where it is ignored, as nohup has it."""
+    found = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    return [s for s in found if s is not None and signal.getsignal(s) is not signal.SIG_IGN]
 
 
 class Interrupted(Scene4dError):

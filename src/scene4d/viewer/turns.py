@@ -89,11 +89,12 @@ class Turns:
 
 @contextmanager
 def _on_signals(action) -> Iterator[None]:
-    """Calls ``action`` before the handlers that SIGINT and SIGTERM have, in the main thread."""
+    """Calls ``action`` before the handlers that the stopping signals have, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    before = {number: signal.getsignal(number) for number in numbers if number is not None}
 
     def relay(number: int, frame: FrameType | None) -> None:
         action()

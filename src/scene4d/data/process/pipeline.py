@@ -30,6 +30,7 @@ from scene4d.data.process.write import (
     write_points,
 )
 from scene4d.errors import DataError, UsageError
+from scene4d.files import check_writable
 
 
 def process_images(
@@ -50,6 +51,7 @@ def process_images(
     check_photos(source)
     _check_apart(source, output)
     check_target(output, overwrite=overwrite)
+    check_writable(output, folder=True)
     found = find_pictures(source, skip=output)
     refuse_without_pictures(found, source)
     with _told_where_it_failed(output), staged_folder(output, overwrite=overwrite) as staging:
@@ -84,6 +86,7 @@ def process_video(
     video = video or VideoOptions()
     _check_apart(source, output)
     check_target(output, overwrite=overwrite)
+    check_writable(output, folder=True)
     track: VideoTrack = analyse_video(source, say)
     chosen = select_frames(track, video.num_frames_target)
     with _told_where_it_failed(output), staged_folder(output, overwrite=overwrite) as staging:

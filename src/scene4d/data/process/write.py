@@ -5,9 +5,6 @@ Everything is written into a temporary folder beside the target and renamed at t
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from scene4d.data.process.sfm import SfmCamera, SfmModel
-from scene4d.errors import DataError, Scene4dError, UsageError
-from scene4d.files import read_json, write_json
+from scene4d.errors import DataError, UsageError
+from scene4d.files import atomic_folder, read_json, write_json
 
 _OWN_NAMES = frozenset({"images", "transforms.json", "sparse_pc.ply", "diagnosis.json"})
 
@@ -31,26 +28,8 @@ def staged_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     target = target.absolute()
     check_target(target, overwrite=overwrite)
-    staging: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        )
-        yield staging
-        mask = os.umask(0)
-        os.umask(mask)
-        staging.chmod(0o777 & ~mask)
-        _take_place(staging, target)
-    except OSError as error:
-        raise Scene4dError(
-            f"could not be written ({error.strerror or error})",
-            where=target,
-            fix="free some disk space or choose another --output-dir; nothing was changed",
-        ) from error
-    finally:
-        if staging is not None and staging.exists():
-            shutil.rmtree(staging, ignore_errors=True)
+    with atomic_folder(target) as fresh:
+        yield fresh
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
@@ -98,21 +77,6 @@ def write_failure(target: Path, diagnosis: Mapping[str, Any]) -> Path:
     path = target / "diagnosis.json" if free else target.with_name(f"{target.name}.failed.json")
     write_json(path, diagnosis)
     return path
-
-
-def _take_place(staging: Path, target: Path) -> None:
-    """Renames ``staging`` to ``target``; what was there is removed only afterwards."""
-    if not target.exists():
-        staging.rename(target)
-        return
-    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(aside)
-    try:
-        staging.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def transforms_of(model: SfmModel, times: Mapping[str, float]) -> dict[str, Any]:

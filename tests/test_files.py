@@ -1,0 +1,179 @@
+"""Outputs are whole or not there, and whether they can be written is known before the work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scene4d.cli.main import main, stopping_on_signals
+from scene4d.errors import Scene4dError
+from scene4d.files import atomic_folder, atomic_path, check_writable
+
+KILLED = """if True:
+    import os, signal, sys
+    from pathlib import Path
+    from scene4d import files
+    with files.{manager}(Path(sys.argv[1])) as path:
+        {write}
+        {then}
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_writer(manager: str, target: Path, *, write: str, then: str = "") -> None:
+    """A process that is killed while it writes ``target``."""
+    code = KILLED.format(manager=manager, write=write, then=then)
+    done = subprocess.run([sys.executable, "-c", code, str(target)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of files that tell who is alive are POSIX")
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path) -> None:
+    target = tmp_path / "scene.ply"
+    killed_writer("atomic_path", target, write="path.write_bytes(b'half')")
+    assert len(list(tmp_path.iterdir())) == 1
+    other = tmp_path / ".scene.other.abcdefgh.tmp.ply"  # of scene.other.ply
+    other.write_bytes(b"")
+    with atomic_path(target) as path:
+        path.write_bytes(b"whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"scene.ply", other.name}
+    assert target.read_bytes() == b"whole"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of files that tell who is alive are POSIX")
+def test_a_writer_that_lives_keeps_its_file(tmp_path) -> None:
+    target = tmp_path / "scene.ply"
+    with atomic_path(target) as first:
+        first.write_bytes(b"first")
+        with atomic_path(target) as second:
+            second.write_bytes(b"second")
+        assert first.exists()
+    assert target.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["scene.ply"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of files that tell who is alive are POSIX")
+def test_a_folder_that_a_killed_writer_had_moved_away_comes_back(tmp_path) -> None:
+    target = tmp_path / "scene"
+    target.mkdir()
+    (target / "old").write_text("old")
+    killed_writer(
+        "atomic_folder", target, write="(path / 'new').write_text('new')",
+        then="os.replace(sys.argv[1], path.parent / 'earlier')",
+    )  # fmt: skip
+    assert not target.exists()
+    with pytest.raises(RuntimeError), atomic_folder(target):
+        assert (target / "old").read_text() == "old"
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["scene"]
+    assert (target / "old").read_text() == "old"
+
+
+def spoilt(tmp_path: Path) -> dict[str, Path]:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    return {
+        "below a file": tmp_path / "file" / "out.ply",
+        "a folder": tmp_path / "folder",
+        "a name too long": tmp_path / ("x" * 300 + ".ply"),
+        "a null byte": tmp_path / "a\0b.ply",
+        "no place for files": Path("/proc/scene4d/out.ply"),
+    }
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody may write to")
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path) -> None:
+    for kind, target in spoilt(tmp_path).items():
+        with pytest.raises(Scene4dError):
+            check_writable(target)
+        if kind != "a folder":
+            with pytest.raises(Scene4dError, match="could not be written"), atomic_path(target):
+                raise AssertionError("it began")
+    new = tmp_path / "new" / "deep" / "out.ply"
+    check_writable(new)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(Scene4dError, match="is a file"):
+        check_writable(tmp_path / "file", folder=True)
+    check_writable(tmp_path / ("y" * 240 + ".ply"))
+    with atomic_path(tmp_path / ("y" * 240 + ".ply")) as path:
+        path.write_text("")
+
+
+VERBS = {
+    "convert": ["convert", "absent.ply", "{target}"],
+    "compress": ["compress", "absent.ply", "{target}"],
+    "export": ["export", "absent", "ply", "--output-path", "{target}"],
+    "render": ["render", "absent", "spiral", "--output-path", "{target}"],
+    "process-data": ["process-data", "images", "--data", "absent", "--output-dir", "{target}"],
+    "train": ["train", "splat", "--data", "absent", "--output-dir", "{target}"],
+    "benchmark-formats": ["benchmark-formats", "absent.ply", "--output-path", "{target}"],
+}
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_looks_at_its_output_first(verb, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    endings = {"convert": ".spz", "compress": ".s4d", "export": ".ply", "render": ".mp4"}
+    target = tmp_path / "file" / f"out{endings.get(verb, '')}"
+    if verb == "process-data":
+        (tmp_path / "absent").mkdir()
+    if verb == "convert":
+        shutil.copy(__file__, tmp_path / "absent.ply")
+        (tmp_path / "absent.ply").write_bytes(b"ply\nformat ascii 1.0\nend_header\n")
+    status = main([word.format(target=target) for word in VERBS[verb]])
+    told = capsys.readouterr().err
+    assert status in (1, 2) and "Traceback" not in told
+    assert "file/out" in told and "absent" not in told.replace(" absent", "")
+
+
+# Signals
+
+SLOW = """if True:
+    import sys, time, types
+    from scene4d.cli import main as module
+    slow = types.ModuleType("slow")
+    def run(argv):
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        finally:
+            time.sleep({clearing})
+            print("cleared", flush=True)
+    slow.main = run
+    sys.modules["slow"] = slow
+    module.VERBS["slow"] = ("slow", "")
+    sys.exit(module.main(["slow"]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_end_any_verb_in_order(name: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW.format(clearing=0.5)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, name))
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)  # a second one, from somebody who is in a hurry
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "cleared\n")
+    assert "stopped" in err and "Traceback" not in err
+    assert name == "SIGINT" or name in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping_on_signals():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
