@@ -94,8 +94,10 @@ def find_up(places: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     rows = places[((places >= low - margin) & (places <= high + margin)).all(axis=1)]
     if len(rows) < 50:
         return FILE_UP
-    found = _ground(rows, size)
-    up = _without_mirror(rows, low, high) if found is None else found
+    ground = _ground(rows, size)
+    if (ground is None or _usual(ground) < 1) and _stands_along_z(rows, low, high):
+        return np.array([0.0, 0.0, 1.0])  # a back or a wall is a plane, too
+    up = FILE_UP if ground is None else ground
     axis = np.argmax(np.abs(up))
     if abs(up[axis]) > math.cos(math.radians(4)):
         return np.sign(up) * (np.arange(3) == axis)
@@ -159,16 +161,16 @@ def _refined(
     return mean, normal if normal @ up > 0 else -normal
 
 
-def _without_mirror(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The format's own way up, or z where the scene is far more alike mirrored along y than z."""
+def _stands_along_z(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether the scene is far more alike mirrored along y, the format's way up, than along z."""
     if len(rows) < _LEAST_PLACES:
-        return FILE_UP
+        return False
     shares = (rows - low) / np.maximum(1e-12, high - low)
     cells = np.clip((_CELLS * shares).astype(int), 0, _CELLS - 1)
     full = np.zeros((_CELLS,) * 3, dtype=bool)
     full[tuple(cells.T)] = True
     alike = [float((full & np.flip(full, axis)).sum() / full.sum()) for axis in range(3)]
-    return np.array([0.0, 0.0, 1.0]) if alike[1] > alike[2] + _MIRRORED else FILE_UP
+    return alike[1] > alike[2] + _MIRRORED
 
 
 def forward_at(up: np.ndarray) -> np.ndarray:

@@ -113,7 +113,10 @@ export function findUp(places: ArrayLike<number>, box: Box): V3 {
     if (inside) rows.push(row);
   }
   if (rows.length < 50) return FILE_UP;
-  return snapped(groundOf(rows, sizeOf(box)) ?? mirrorFree(rows, box));
+  const ground = groundOf(rows, sizeOf(box));
+  if (ground && usual(ground) === 1) return snapped(ground);
+  // A back or a wall is a plane, too: what the mirror says comes before an unusual ground.
+  return mirrorFree(rows, box) ?? snapped(ground ?? FILE_UP);
 }
 
 function groundOf(rows: readonly V3[], size: number): V3 | null {
@@ -221,9 +224,9 @@ const MIRRORED = 0.15;
 /** Fewer places leave too much to chance. */
 const LEAST_PLACES = 1000;
 
-/** The format's own way up, or z where the scene is far more alike mirrored along y than along z. */
-function mirrorFree(rows: readonly V3[], box: Box): V3 {
-  if (rows.length < LEAST_PLACES) return FILE_UP;
+/** Z where the scene is far more alike mirrored along y, the format's own way up, than along z. */
+function mirrorFree(rows: readonly V3[], box: Box): V3 | null {
+  if (rows.length < LEAST_PLACES) return null;
   const cells = new Set<number>();
   const place = (row: V3) =>
     row.map((x, a) => {
@@ -245,7 +248,7 @@ function mirrorFree(rows: readonly V3[], box: Box): V3 {
     }
     return both / cells.size;
   });
-  return alike[1]! > alike[2]! + MIRRORED ? [0, 0, 1] : FILE_UP;
+  return alike[1]! > alike[2]! + MIRRORED ? [0, 0, 1] : null;
 }
 
 function snapped(up: V3): V3 {

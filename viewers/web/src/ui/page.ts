@@ -93,10 +93,11 @@ export class Page {
   private assemble(overlayCanvas: HTMLElement): void {
     const { root, dock, bars } = this;
     root.append(overlayCanvas, this.poster);
-    dock.append(this.loading, this.hint.element, this.toast);
+    dock.append(this.loading, this.toast);
     if (this.player.settings.ui) {
       bars.append(this.timeline.element, this.toolbar.element);
-      dock.append(bars);
+      // Over the bars, but after them for keyboards.
+      dock.append(bars, this.hint.element);
       root.append(this.title, this.stats.element, this.through, this.stick, dock);
       root.append(this.toolbar.menu.element, this.settings);
       new ResizeObserver(() => this.measureBars()).observe(bars);
