@@ -26,7 +26,7 @@ VARIABLE = "SCENE4D_TEST_OPTIONAL"
 MESSAGE = "libusb-1.0.so.0: cannot open shared object file: No such file or directory"
 _NEEDED_BY_TESTS = {"pytest", "hypothesis", "beartype", "ruff", "mypy", "pre-commit"}
 """Of the extra ``dev``: without these there are no tests."""
-_MODULES = {"opencv-python-headless": "cv2", "open3d-cpu": "open3d"}
+_MODULES = {"opencv-python-headless": "cv2"}
 """Of packages whose module has another name."""
 
 

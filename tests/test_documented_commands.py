@@ -252,7 +252,7 @@ def run_command(words: list[str], things: Things, here: Path) -> None:
     """One ``scene4d`` command, in this process; its exit status is 0."""
     verb = words[0]
     wanted = {"coreml": "coremltools", "litert": "ai_edge_litert.schema_py_generated",
-              "executorch": "executorch.exir", "onnx": "onnx", "mesh": "open3d"}  # fmt: skip
+              "executorch": "executorch.exir", "onnx": "onnx"}  # fmt: skip
     for word in words[:3]:
         if verb == "export" and word in wanted:
             import_or_skip(wanted[word])

@@ -20,9 +20,9 @@ SOURCES = sorted((ROOT / "src" / "scene4d").rglob("*.py"))
 
 def test_the_list_is_that_of_pyproject():
     modules = optional_modules()
-    assert {"viser", "pycolmap", "open3d", "av", "gsplat", "onnx", "coremltools"} <= set(modules)
+    assert {"viser", "pycolmap", "av", "gsplat", "onnx", "coremltools"} <= set(modules)
     assert not {"pytest", "torch", "numpy"} & set(modules)
-    assert modules["open3d"] == "recon" and modules["cv2"] == "dev"
+    assert modules["pycolmap"] == "recon" and modules["cv2"] == "dev"
 
 
 @pytest.mark.parametrize("how", ["broken", "absent"])
@@ -74,7 +74,7 @@ def test_absent_and_broken_are_told_apart(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("package", "text", "advice"),
     [
-        ("open3d", MESSAGE, "apt-get install libgl1 libegl1 libgomp1 libx11-6 libusb-1.0-0"),
+        ("x", MESSAGE, "apt-get install libusb-1.0-0"),
         ("cv2", "libGL.so.1: cannot open shared object file", "apt-get install libgl1"),
         ("x", "/lib/libc.so.6: version `GLIBC_2.38' not found", "libc.so.6"),
         ("x", "libfoo-2.so.5: cannot open shared object file", "apt-file search libfoo-2.so.5"),
@@ -115,14 +115,15 @@ def test_commands_say_what_to_do(how, tmp_path):
     """In a process of its own, as a user of such a machine would see it."""
     (tmp_path / "photos").mkdir()
     code = f"""if True:
+        from pathlib import Path
         import optional_packages
         optional_packages.hide_if_asked()
         from scene4d.cli.main import main
-        from scene4d.data.tsdf import TsdfVolume
+        from scene4d.data.process.video import analyse_video
         print(main(["process-data", "images", "--data", {str(tmp_path / "photos")!r},
                     "--output-dir", {str(tmp_path / "out")!r}]))
         try:
-            TsdfVolume(0.1)
+            analyse_video(Path({str(tmp_path / "a.mp4")!r}))
         except Exception as error:
             print(error)
     """
@@ -132,6 +133,6 @@ def test_commands_say_what_to_do(how, tmp_path):
         env={**os.environ, VARIABLE: how, "PYTHONPATH": paths},
     )  # fmt: skip
     said = done.stdout + done.stderr
-    assert "Traceback" not in said and "'open3d'" in said
+    assert "Traceback" not in said and "'av'" in said
     assert ("apt-get install" in said) == (how == "broken")
-    assert ("pip install 'scene4d[recon]'" in said) == (how == "absent")
+    assert ("pip install 'scene4d[video]'" in said) == (how == "absent")

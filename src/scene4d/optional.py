@@ -36,8 +36,6 @@ DEBIAN_PACKAGES = {
     "libz.so.1": "zlib1g",
 }
 """Debian's and Ubuntu's package of a shared library."""
-WANTS_TOGETHER = {"open3d": ("libgl1", "libegl1", "libgomp1", "libx11-6", "libusb-1.0-0")}
-"""What a package needs in all: an import names only the first library that is missing."""
 
 _LIBRARY = re.compile(r"lib[\w.+-]*?\.(?:so(?:\.\d+)*|dylib)\b")
 
@@ -87,12 +85,9 @@ def remedy(package: str, error: BaseException, extra: str | None) -> str:
         what = f"scene4d[{extra}]" if extra else package
         return f"pip install --force-reinstall '{what}'"
     library = found.group()
-    debian = list(WANTS_TOGETHER.get(package, ()))
     known = DEBIAN_PACKAGES.get(library)
-    if known and known not in debian:
-        debian.append(known)
-    if debian:
-        how = f"on Debian: apt-get install {' '.join(debian)}"
+    if known:
+        how = f"on Debian: apt-get install {known}"
     else:
         how = f"'apt-file search {library}' names Debian's package of it"
     return f"install the system library {library}; {how}"

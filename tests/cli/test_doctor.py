@@ -58,13 +58,6 @@ def test_extras_are_those_of_this_platform_and_say_how_to_get_them():
     assert gone["install"] == "pip install 'scene4d[gone]'"
 
 
-def test_either_open3d_will_do(monkeypatch):
-    installed = {"open3d": "0.19.0"}
-    monkeypatch.setattr(doctor, "installed_version", installed.get)
-    (state,) = doctor.extras_state(["open3d-cpu>=0.19; extra == 'recon'"])
-    assert state["available"]
-
-
 def test_cache_folder_follows_numbas_rules(tmp_path, monkeypatch):
     assert doctor.cache_folder(str(tmp_path)) == tmp_path
     package = Path(doctor.__file__).parents[1]

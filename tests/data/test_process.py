@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import struct
 import sys
@@ -513,3 +514,56 @@ def test_a_phones_upright_video_comes_out_upright(tmp_path: Path) -> None:
     clockwise = np.asarray(picture.transpose(Image.Transpose.ROTATE_270)).astype(float)
     assert abs(upright - clockwise).mean() < 10  # two lossy codings
     assert abs(upright - clockwise[::-1, ::-1]).mean() > 20
+
+
+# Odd and damaged inputs
+
+
+def test_a_folder_of_odd_files_is_one_error_and_a_diagnosis(tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    (photos / "folder.jpg").mkdir(parents=True)
+    noise_picture(0).save(photos / "good.png")
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / "noise.png").write_bytes(np.random.default_rng(0).bytes(3000))
+    (photos / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    (photos / "half.png").write_bytes((photos / "good.png").read_bytes()[:4000])
+    (photos / "a film.mp4").write_bytes(b"x")
+    os.mkfifo(photos / "pipe.png")
+    for _ in range(2):  # what the first run leaves is not in the way of the second
+        with pytest.raises(DataError, match="no camera poses could be found: give at least three"):
+            process_images(photos, output)
+        assert {path.name for path in output.iterdir()} == {"diagnosis.json"}
+    found = read_json(output / "diagnosis.json")
+    assert found["verdict"] == "failed" and found["num_images"] == 5
+    assert {left["name"]: left["reason"] for left in found["left_out"]} == {
+        **dict.fromkeys(("empty.jpg", "noise.png", "script.png", "half.png"), "unreadable"),
+        **dict.fromkeys(("a film.mp4", "pipe.png"), "not a picture"),
+    }
+
+
+def test_videos_cut_or_changed_anywhere_are_frames_or_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    write_video(path, [noise_picture(i) for i in range(4)])
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for attempt in range(24):
+        data = bytearray(whole[: rng.integers(0, len(whole))] if attempt % 3 else whole)
+        for _ in range(30 * (attempt % 2)):
+            if data:
+                data[rng.integers(0, len(data))] = rng.integers(0, 256)
+        path.write_bytes(bytes(data))
+        try:
+            track = analyse_video(path)
+        except DataError as error:
+            assert str(path) in str(error)
+            continue
+        chosen = select_frames(track, 3)
+        extract_frames(path, chosen, track, tmp_path / "images", lambda line: None)
+
+
+def test_a_playlist_that_is_named_as_a_video_leads_nowhere(tmp_path: Path) -> None:
+    write_video(tmp_path / "secret.mp4", [noise_picture(0)] * 3)
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    (tmp_path / "b.mp4").write_text("#EXTM3U\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n")
+    for name in ("a.mp4", "b.mp4"):
+        with pytest.raises(DataError, match="cannot be decoded"):
+            analyse_video(tmp_path / name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optional_packages import import_or_skip
 from PIL import Image, features
 
 from scene4d.data.process.colours import (
@@ -247,7 +248,7 @@ def test_hdr_white_black_and_colours(transfer: int, white: float, black: float) 
 
 
 def flat_frame(name: str, values: tuple[int, int, int], width: int = 64, height: int = 48):
-    av = pytest.importorskip("av")
+    av = import_or_skip("av")
     frame = av.VideoFrame(width, height, name)
     kind = np.uint16 if "10" in name else np.uint8
     for plane, value in zip(frame.planes, values, strict=True):

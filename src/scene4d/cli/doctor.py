@@ -31,8 +31,6 @@ _CORE = (
 )
 _THREADING = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
 """Numba's parallel layers, in the order in which it takes them, and their modules."""
-_EITHER = {"open3d": "open3d-cpu", "open3d-cpu": "open3d"}
-"""Packages of which one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +165,7 @@ def extras_state(requirements: Sequence[str]) -> list[dict[str, Any]]:
         if extra is None or name is None or not applies_here(requirement):
             continue
         package = name.group()
-        version = installed_version(package) or installed_version(_EITHER.get(package, package))
+        version = installed_version(package)
         extras.setdefault(extra.group(1), {})[package] = version
     return [
         {

@@ -8,6 +8,7 @@ kept apart, so that two cubes that share a face always agree and the mesh has no
 from __future__ import annotations
 
 from functools import cache
+from typing import no_type_check
 
 import numpy as np
 from numba import njit, prange
@@ -122,6 +123,7 @@ def _neighbours(coords: np.ndarray) -> np.ndarray:
 
 
 @njit(inline="always", **_OPTIONS)
+@no_type_check
 def _at(near, block, x, y, z):
     """The block and place of a voxel that may lie in the next block; block -1 where none is."""
     step = (x == BLOCK) + 2 * (y == BLOCK) + 4 * (z == BLOCK)
@@ -129,6 +131,7 @@ def _at(near, block, x, y, z):
 
 
 @njit(parallel=True, **_OPTIONS)
+@no_type_check
 def _mark_edges(near, distance, observed, ids):
     """Numbers the crossed edges of each block from 0; returns how many each has."""
     counts = np.zeros(len(near), dtype=np.int64)
@@ -154,6 +157,7 @@ def _mark_edges(near, distance, observed, ids):
 
 
 @njit(parallel=True, **_OPTIONS)
+@no_type_check
 def _place_vertices(coords, near, distance, colour, ids, start, positions, colours):
     """Interpolates along each marked edge, and makes the numbers run through all blocks."""
     for block in prange(len(near)):
@@ -181,6 +185,7 @@ def _place_vertices(coords, near, distance, colour, ids, start, positions, colou
 
 
 @njit(parallel=True, **_OPTIONS)
+@no_type_check
 def _cubes(near, distance, observed, ids, table, edges, place, found, write):
     """Counts the triangles of each block into ``place``, or writes them from there on."""
     for block in prange(len(near)):

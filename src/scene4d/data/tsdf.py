@@ -8,6 +8,8 @@ not hang on the number of threads.
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import numpy as np
 from jaxtyping import Float
 from numba import njit, prange
@@ -164,6 +166,7 @@ def _array(tensor: Tensor, kind: type) -> np.ndarray:
 
 
 @njit(parallel=True, cache=True, nogil=True)
+@no_type_check
 def _integrate(
     rows, coords, distance, weight, colour, voxel, reach, focal, rotation, shift, depth, rgb
 ):

@@ -26,6 +26,7 @@ _OPEN_OPTIONS = {
     "protocol_whitelist": "file",
 }
 """For FFmpeg: containers of video alone, never playlists, which name other files and addresses."""
+_RE_ENCODE = "re-encode it, e.g. as H.264 MP4"
 _ANALYSED_WIDTH = 640
 _BLOCKS = (3, 4)
 """Rows and columns of the grid on which displacement is measured."""
@@ -240,17 +241,17 @@ def _decode(path: Path) -> Iterator[_Decoded]:
         if isinstance(error, Scene4dError):
             raise
         if index < 3:
-            raise DataError(
-                f"cannot be decoded ({error})", where=path, fix="re-encode it, e.g. as H.264 MP4"
-            ) from error
+            raise DataError(f"cannot be decoded ({error})", where=path, fix=_RE_ENCODE) from error
     if index == 0:
-        raise DataError("contains no frames", where=path, fix="re-encode it, e.g. as H.264 MP4")
+        raise DataError("contains no frames", where=path, fix=_RE_ENCODE)
 
 
 def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise DataError("contains no video stream", where=path)
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise DataError("has a video stream of an unknown codec", where=path, fix=_RE_ENCODE)
     size = stream.codec_context.width, stream.codec_context.height
     if size[0] * size[1] > MAX_PIXELS:
         raise DataError(f"has frames of {size[0]} x {size[1]} pixels, too large", where=path)
