@@ -406,3 +406,25 @@ def test_nan_in_a_path_file_is_refused(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps(value))
     with pytest.raises(DataError, match="finite"):
         load_path(tmp_path / "p.json")
+
+
+def test_the_kind_of_path_follows_the_cameras() -> None:
+    assert paths.suggested(ring()) == "orbit"
+    side_by_side = [
+        camera(looking((x, 0.0, z), (x, 10.0, z))) for x in range(-2, 3) for z in range(-1, 2)
+    ]
+    assert paths.suggested(side_by_side) == "spiral"
+    walk = [camera(looking((0.1 * math.sin(i), i, 0.0), (0.0, i + 5.0, 0.0))) for i in range(10)]
+    assert paths.suggested(walk) == "interpolate"  # a spiral would leave the corridor
+    outward = [camera(looking((0.1 * math.cos(a), 0.1 * math.sin(a), 0.0),
+                              (5 * math.cos(a), 5 * math.sin(a), 0.0)))
+               for a in np.linspace(0, 6, 9)]  # fmt: skip
+    assert paths.suggested(outward) == "interpolate"  # they look at nothing in common
+
+
+def test_a_spiral_looks_at_the_focus_it_is_given() -> None:
+    cameras = [camera(looking((x, 0.0, z), (x, 10.0, z))) for x in (-1, 0, 1) for z in (-1, 0, 1)]
+    for pose in (c.c2w.double() for c in paths.spiral(cameras, num_frames=7, focus=60.0)):
+        toward = torch.tensor([0.0, 60.0, 0.0]) - pose[:3, 3]
+        angle = torch.linalg.cross(-pose[:3, 2], toward / toward.norm()).norm()
+        assert float(angle) < 1e-5  # float32's rounding of a direction

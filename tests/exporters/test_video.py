@@ -11,10 +11,17 @@ from PIL import Image
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.exporters import video
-from scene4d.exporters.frames import path_depth_range, picture, render_frames, to_bytes
+from scene4d.exporters.frames import (
+    focus_distance,
+    path_depth_range,
+    picture,
+    render_frames,
+    to_bytes,
+)
 from scene4d.exporters.video import side_by_side, write_images, write_video
 from scene4d.rendering.colormap import colour_depth, depth_range, turbo
 from scene4d.rendering.render import Render
+from scene4d.representations.base import Representation
 
 
 def solid(colour, size=(48, 64)) -> np.ndarray:
@@ -193,8 +200,6 @@ def cameras():
 
 
 def test_rendered_pictures_of_every_output(cameras):
-    from scene4d.representations.base import Representation
-
     class Scene(Wall, Representation):
         def __init__(self):
             torch.nn.Module.__init__(self)
@@ -219,3 +224,43 @@ def test_rendered_pictures_of_every_output(cameras):
     assert side_by_side(list(first.values())).shape == (30, 120, 3)
     with pytest.raises(ValueError, match="depth=True"):
         picture(scene.render(cameras[0]), "depth")
+
+
+class _Wall(Representation):
+    """Something at one depth, whatever the camera."""
+
+    def __init__(self, depth: float, alpha: float = 1.0):
+        super().__init__()
+        self.depth, self.alpha = depth, alpha
+
+    parameter_groups = plain_data = from_saved = lambda self: None
+
+    def render(self, camera, *, background=None, depth=False):
+        size = camera.height, camera.width
+        return Render(
+            rgb=torch.zeros(*size, 3),
+            alpha=torch.full(size, self.alpha),
+            depth=torch.full(size, self.depth),
+        )
+
+
+def _aside(x: float, *, towards: float | None = None) -> Camera:
+    """A camera at x, looking along -z, or at the point ``towards`` before the origin."""
+    c2w = torch.eye(4)
+    c2w[0, 3] = x
+    if towards is not None:
+        angle = torch.atan(torch.tensor(x / towards))
+        c2w[0, 0] = c2w[2, 2] = angle.cos()
+        c2w[0, 2], c2w[2, 0] = angle.sin(), -angle.sin()
+    K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]])
+    return Camera(c2w=c2w, K=K, width=64, height=48)
+
+
+def test_a_path_looks_at_what_is_seen_where_the_axes_do_not_meet():
+    parallel = [_aside(x) for x in (-1.0, 0.0, 1.0)]
+    assert focus_distance(_Wall(60.0), parallel) == pytest.approx(60.0)  # not 4 times their spread
+    meeting = [_aside(x, towards=4.0) for x in (-1.0, 0.0, 1.0)]
+    found = focus_distance(_Wall(4.5), meeting)
+    assert found == pytest.approx(4.1, abs=0.1)  # their own point, 4 ahead of the middle one
+    assert focus_distance(_Wall(90.0), meeting) == pytest.approx(90.0)  # nothing is seen there
+    assert focus_distance(_Wall(60.0, alpha=0.0), parallel) is None
