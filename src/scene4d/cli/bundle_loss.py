@@ -63,7 +63,9 @@ def _photographs(source: ExportSource, before: Representation, after: Representa
         options = load_run(source.path, device="cpu").options
         if options.data is None and options.teacher is not None:
             return None
-        scene, images = load_capture(options, split="test")
+        scene, images = load_capture(
+            options, split="test", source_from_scene=source.source_from_scene
+        )
     except Scene4dError:  # moved, or of another machine: its own pictures say it as well
         return None
     if not scene.test_indices:
