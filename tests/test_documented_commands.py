@@ -38,6 +38,7 @@ FLAT = {name: [f"--{key.replace('_', '-')}={value}" for key, value in options.it
 LEFT_OUT = {
     r"pip install": "installs",
     r"python -m http.server": "serves until it is stopped",
+    r"npx vitest": "make test-player runs the player's tests",
     r"(node|python) bench/": "wants Node.js and Chromium, and minutes",
     r"python -m scene4d.integrations.nerfstudio": "tests/integrations runs nerfstudio's scripts",
     r"python benchmarks/rasteriser.py jit": "compiles every kernel anew: a minute",
@@ -136,7 +137,8 @@ def substituted(words: list[str], things: Things, here: Path) -> list[str]:
         "CAPTURE": things.capture, "my_scene": things.capture, "data/room": things.capture,
         "fox": things.capture, "FILE": things.ply, "IN": things.ply, "OUT": here / "out.ply",
         "SCENE": things.ply, "bonsai.ply": things.ply, "scene.s4d": things.bundle,
-        "NAME": "splat", "OPTIONS": None, "DIR": here / "folder", "D": 1, "A": 0.01, "N": 50,
+        "NAME": "splat", "METHOD": "splat", "OPTIONS": None,
+        "DIR": here / "folder", "D": 1, "A": 0.01, "N": 50,
         "XMIN": -9, "YMIN": -9, "ZMIN": -9, "XMAX": 9, "YMAX": 9, "ZMAX": 9,
         "X": 1, "Y": 2, "Z": 3, "S": 2, "OUT.s4d": here / "out.s4d", "OUT.png": here / "out.png",
     }  # fmt: skip

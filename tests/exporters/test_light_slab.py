@@ -50,7 +50,7 @@ def random_slabs(
     right = torch.stack([angles.cos(), zero, angles.sin()], dim=1)
     down = torch.stack([zero, -one, zero], dim=1)
     planes = PlanesShape(
-        slabs=slabs, depths=3, crossed=True, features=3, resolutions=(6, 11),
+        slabs=slabs, depths=3, crossed=True, features=2, resolutions=(6, 11),
         crossed_resolutions=(4,),
     )  # fmt: skip
     shape = DecoderShape(

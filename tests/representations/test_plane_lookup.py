@@ -27,7 +27,7 @@ SETS = {
             Plane(axes=(2, 0), columns=1, rows=5),
             Plane(axes=(1, 0), columns=2, rows=2),
         ),
-        features=3,
+        features=5,  # as the triplane: kernels are compiled for each number
         slabs=2,
     ),
 }
