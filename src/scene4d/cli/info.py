@@ -13,6 +13,7 @@ import tyro
 from scene4d.cli.parse import parse
 from scene4d.cli.ply_summary import summarise_ply
 from scene4d.errors import DataError, UsageError
+from scene4d.files import is_regular_file
 
 _SHOWN_IMAGES = 5
 _HEADED = 5
@@ -181,6 +182,7 @@ def summarise_run(run: Path) -> dict[str, Any]:
     from scene4d.training.plain_config import read_toml
 
     config = read_toml(run / "config.toml")
+    data = config.get("data") or None
     checkpoints = sorted((run / "checkpoints").glob("step-*.safetensors"))
     headers = [(path, _safetensors_header(path)) for path in checkpoints]
     readable = [(path, header) for path, header in headers if header is not None]
@@ -188,9 +190,9 @@ def summarise_run(run: Path) -> dict[str, Any]:
         "kind": "run",
         "path": str(run.resolve()),
         "method": config.get("method"),
-        "data": (config.get("data") or {}).get("path", "the built-in sample scene"),
+        "data": data.get("path") if isinstance(data, dict) else "the built-in sample scene",
         "checkpoints": [
-            {"path": path.name, "bytes": path.stat().st_size, "readable": header is not None}
+            {"path": path.name, "bytes": path.lstat().st_size, "readable": header is not None}
             for path, header in headers
         ],
         "evaluation": _evaluation(run),
@@ -228,17 +230,25 @@ def _checkpoint_contents(header: Mapping[str, Any]) -> dict[str, Any]:
 
 def _safetensors_header(path: Path) -> dict[str, Any] | None:
     """The file's header, or None when the file is damaged or cut off."""
+    if not is_regular_file(path):
+        return None
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length <= 0 or length > size - 8:
+        if not 0 < length <= min(size - 8, _MOST_HEADER):
             return None
         try:
             header = json.loads(file.read(length))
             ends = [e["data_offsets"][1] for name, e in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+            _checkpoint_contents(header)
+            whole = 8 + length + max(ends, default=0) == size
+        except Exception:  # whatever a damaged header makes of itself: it is damaged
             return None
-    return header if 8 + length + max(ends, default=0) == size else None
+    return header if whole else None
+
+
+_MOST_HEADER = 100_000_000
+"""Bytes, as safetensors has it."""
 
 
 def _evaluation(run: Path) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scene4d.files import write_text
+from scene4d.files import read_bytes, write_text
 
 PLAIN_EVERY_S = 10.0
 """Seconds between lines where stderr is no terminal."""
@@ -182,7 +182,8 @@ def cut_after(path: Path, step: int) -> None:
     """Keeps the whole lines of a metrics.jsonl up to ``step``; rewritten atomically."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    text = read_bytes(path).decode("utf-8", errors="replace")
+    lines = text.splitlines(keepends=True)
     kept = [line for line in lines if (at := _step_of(line)) is not None and at <= step]
     if kept != lines:
         write_text(path, "".join(kept))
@@ -193,7 +194,7 @@ def _step_of(line: str) -> int | None:
         return None
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

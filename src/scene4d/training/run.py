@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import DataError, Scene4dError
 from scene4d.files import printable, read_json, write_json
 from scene4d.plain import from_table, to_table
+from scene4d.ranges import Finite, Within
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method
 from scene4d.representations.saved import check_tensors, like
@@ -170,16 +171,26 @@ def read_config(run: Path) -> tuple[Method, TrainOptions]:
             where=path,
             fix="use the version of scene4d that wrote it",
         )
-    for key in ("method", "training", "method_options"):
-        if key not in table:
-            raise DataError(f"has no '{key}'", where=path)
-    method_class = load_method(table["method"])
-    method = from_table(method_class, table["method_options"], where=path)
-    training = dict(table["training"])
-    for name in ("data", "teacher"):
-        if table.get(name):
-            training[name] = _find(run, table[name])
+    saved = from_table(_SavedConfig, table, where=path)
+    method = from_table(load_method(saved.method), saved.method_options, where=path)
+    training = dict(saved.training)
+    for name, place in (("data", saved.data), ("teacher", saved.teacher)):
+        if place:
+            training[name] = _find(run, place, where=path)
     return method, from_table(TrainOptions, training, where=path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SavedConfig:
+    """config.toml, as it may be."""
+
+    schema_version: int
+    scene4d_version: str = ""
+    method: str
+    data: Mapping[str, str] = field(default_factory=dict)
+    teacher: Mapping[str, str] = field(default_factory=dict)
+    training: dict  # type: ignore[type-arg]
+    method_options: dict  # type: ignore[type-arg]
 
 
 def _place(path: Path | None, run: Path) -> dict[str, str]:
@@ -190,10 +201,16 @@ def _place(path: Path | None, run: Path) -> dict[str, str]:
     return {"path": Path(os.path.relpath(absolute, run)).as_posix(), "absolute": str(absolute)}
 
 
-def _find(run: Path, place: dict[str, str]) -> str:
+def _find(run: Path, place: Mapping[str, str], *, where: Path) -> str:
     """The relative path where it leads somewhere, otherwise the absolute one."""
+    if "path" not in place:
+        raise DataError("names a capture or teacher without its path", where=where)
     relative = run / place["path"]
-    return str(relative if relative.exists() else place.get("absolute", relative))
+    try:
+        found = relative.exists()
+    except (OSError, ValueError) as error:  # too long, null bytes
+        raise DataError(f"names a path that cannot be ({printable(error)})", where=where) from error
+    return str(relative if found else place.get("absolute", relative))
 
 
 def write_scene(run: Path, scene: Scene, images: ViewSource) -> None:
@@ -225,35 +242,60 @@ def write_scene(run: Path, scene: Scene, images: ViewSource) -> None:
 
 
 def read_cameras(run: Path) -> RunCameras:
-    """The cameras of scene.json."""
-    table = read_json(run / "scene.json")
+    """The cameras of scene.json. Raises :class:`DataError` for anything else."""
+    path = run / "scene.json"
+    table = from_table(_SavedScene, read_json(path), where=path)
 
-    def cameras(split: str) -> list[Camera]:
+    def cameras(saved: tuple[_SavedCamera, ...]) -> list[Camera]:
         return [
             Camera(
-                c2w=torch.tensor(e["c2w"]),
-                K=torch.tensor(e["K"]),
-                width=e["width"],
-                height=e["height"],
-                time=None if e["time"] is None else torch.tensor(e["time"]),
+                c2w=torch.tensor(c.c2w),
+                K=torch.tensor(c.K),
+                width=c.width,
+                height=c.height,
+                time=None if c.time is None else torch.tensor(c.time),
             )
-            for e in table[split]
+            for c in saved
         ]
 
-    try:
-        background, bounds = table["background"], table["bounds"]
-        return RunCameras(
-            train=cameras("train"),
-            test=cameras("test"),
-            train_names=[e["name"] for e in table["train"]],
-            test_names=[e["name"] for e in table["test"]],
-            background=None if background is None else torch.tensor(background),
-            source_from_scene=torch.tensor(table["source_from_scene"], dtype=torch.float64),
-            bounds=None if bounds is None else (float(bounds[0]), float(bounds[1])),
-            split_rule=table["split_rule"],
-        )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"lacks {error}", where=run / "scene.json") from error
+    return RunCameras(
+        train=cameras(table.train),
+        test=cameras(table.test),
+        train_names=[c.name for c in table.train],
+        test_names=[c.name for c in table.test],
+        background=None if table.background is None else torch.tensor(table.background),
+        source_from_scene=torch.tensor(table.source_from_scene, dtype=torch.float64),
+        bounds=table.bounds,
+        split_rule=table.split_rule,
+    )
+
+
+_Row3 = tuple[Finite, Finite, Finite]
+_Row4 = tuple[Finite, Finite, Finite, Finite]
+_Pixels = Annotated[int, Within(1, 1 << 16)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SavedCamera:
+    name: str
+    c2w: tuple[_Row4, _Row4, _Row4, _Row4]
+    K: tuple[_Row3, _Row3, _Row3]
+    width: _Pixels
+    height: _Pixels
+    time: Finite | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SavedScene:
+    """scene.json, as it may be."""
+
+    dataparser: str = ""
+    train: tuple[_SavedCamera, ...]
+    test: tuple[_SavedCamera, ...]
+    split_rule: str
+    background: _Row3 | None = None
+    bounds: tuple[Finite, Finite] | None = None
+    source_from_scene: tuple[_Row4, _Row4, _Row4, _Row4]
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, Checkpoint]:
