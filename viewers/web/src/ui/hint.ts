@@ -23,9 +23,11 @@ export class Hint {
         this.element.hidden = true;
       }, SHOWN_MS);
     });
-    player.on("steer", () => {
+    const enough = () => {
       if (!this.element.hidden) this.close();
-    });
+    };
+    player.on("steer", enough);
+    player.on("mode", enough); // a joystick may stand there now
   }
 
   private close(): void {

@@ -1,6 +1,8 @@
 /** The player in human hands: windows that change, clicks as slow as people's, second scenes. */
 import type { Page } from "playwright-core";
 import { describe, expect, it } from "vitest";
+import { openFile } from "../../src/decode/bundle/container";
+import { MemorySource } from "../../src/decode/remote";
 import { type Bench, bench, open, view } from "./pages";
 import { boxFile } from "./splat-files";
 
@@ -336,7 +338,9 @@ describe("a second scene", () => {
   it("that cannot be opened leaves the first as it was, and says why", async () => {
     const damaged = box.bytes.slice(0, 20_000);
     const bundle = new Uint8Array(await (await fetch(`${b.url}/fixtures/chair.s4d`)).arrayBuffer());
-    bundle.fill(7, bundle.length - 60_000, bundle.length - 55_000); // of its last stage
+    const { manifest } = await openFile(new MemorySource(bundle.slice() as never));
+    const { offset } = manifest.members.find(({ name }) => name === "stage2.bin")!;
+    bundle.fill(7, offset + 100, offset + 200); // of its last stage
     answer(damaged, "/damaged.ply");
     answer(bundle, "/damaged.s4d");
     const page = await open(b, `${CHAIR}&cameras`);
@@ -371,9 +375,10 @@ describe("hands on the scene", () => {
 
   it("drag a point as far as the mouse goes, at every lens", async () => {
     const page = await open(b, `${CHAIR}&view=3,0,0,0,0,0&up=z`);
-    await page.click('[aria-label="Settings"]');
     for (const fov of ["20", "65", "110"]) {
+      await page.click('[aria-label="Settings"]');
       await page.fill("#fov", fov);
+      await page.keyboard.press("Escape");
       const place = () =>
         page.evaluate(() => {
           const { c2w, K } = window.scene4d.camera();
