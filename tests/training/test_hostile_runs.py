@@ -125,3 +125,18 @@ def test_info_names_a_checkpoint_that_is_damaged(run: Path, header: bytes) -> No
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     (entry,) = summarise(run)["checkpoints"]
     assert entry["readable"] is (header == b"{}")
+
+
+def test_a_training_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
+    import torch
+
+    from scene4d.errors import Scene4dError
+    from scene4d.representations.splats.gaussians import GaussianSplats, gaussians_from_points
+    from scene4d.training.trainer import check_content
+
+    points = torch.randn(3, 3), torch.zeros(3, 3, dtype=torch.uint8)
+    some = gaussians_from_points(*points, sh_degree=0)
+    check_content(GaussianSplats(some), step=7, where=tmp_path)
+    none = GaussianSplats({name: value[:0] for name, value in some.items()})
+    with pytest.raises(Scene4dError, match="no Gaussian is left at step 7"):
+        check_content(none, step=7, where=tmp_path)

@@ -138,6 +138,7 @@ class Trainer:
                 if time.monotonic() - last_saved >= interval:
                     interval = self._interval_after(self.save())
                     last_saved = time.monotonic()
+            check_content(self.representation, step=self.step, where=self.run)
             path = self.save()
             if self.announce or self.interrupted_by:
                 log.event(f"checkpoint: {path}")
@@ -335,6 +336,17 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def check_content(representation: Representation, *, step: int, where: Path) -> None:
+    """Raises :class:`Scene4dError` where a training has left nothing to show."""
+    if representation.describe().get("num_gaussians") == 0:
+        raise Scene4dError(
+            f"no Gaussian is left at step {step}",
+            where=where,
+            fix="lower the weights of its size (--rate.weight, --sparsity.weight) or allow more "
+            "(--target-mb); an earlier checkpoint may stand",
+        )
 
 
 def stopping_signals() -> list[signal.Signals]:
