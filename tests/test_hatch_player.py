@@ -6,8 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from optional_packages import import_or_skip
 
-pytest.importorskip("hatchling", reason="pip has it while it builds; pip install hatchling")
+import_or_skip("hatchling", reason="pip has it while it builds; pip install hatchling")
 ROOT = Path(__file__).resolve().parents[1]
 
 

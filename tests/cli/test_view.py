@@ -213,7 +213,7 @@ def test_it_tells_who_can_reach_it(splats, tmp_path: Path) -> None:
 
 
 def test_https_has_a_certificate_for_a_name(splats, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography")
+    import_or_skip("cryptography")
     options = ["--phone", "--https", "always", "--host", "localhost"]
     with viewing(tmp_path, str(splats["s4d"]), *options) as (url, errors):
         assert url.startswith("https://")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from scipy.spatial import cKDTree
 
 from scene4d.cli.export import FORMATS, open_source
@@ -213,7 +214,7 @@ def test_every_format_is_held_to_it():
 
 
 def test_a_model_of_a_light_field_has_the_way_back_beside_it(method_runs, tmp_path):
-    pytest.importorskip("onnx", exc_type=ImportError)
+    import_or_skip("onnx")
     run = method_runs("lightslab", "utm")
     exported("onnx", run, tmp_path / "a.onnx")
     home = load_run(run).cameras.source_from_scene.numpy()
@@ -223,7 +224,8 @@ def test_a_model_of_a_light_field_has_the_way_back_beside_it(method_runs, tmp_pa
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
 def test_a_mesh_far_from_the_origin_keeps_its_shape(suffix, tmp_path):
     """Vertices of a mesh of 2 units, at UTM coordinates, exact to a millionth of a unit."""
-    trimesh = pytest.importorskip("trimesh")
+    import trimesh
+
     from scene4d.exporters.mesh_files import GLTF_FROM_SOURCE, write_mesh
     from scene4d.exporters.placing import placed_points
 

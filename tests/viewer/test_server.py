@@ -412,7 +412,7 @@ def test_a_deleted_scene_is_missing(server: SceneServer) -> None:
     "host", ["localhost", "127.0.0.1", "::1", "0.0.0.0", "scene.example", "x" * 300, "é", "a b"]
 )
 def test_certificates_are_for_numbers_and_names(host: str, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography")
+    import_or_skip("cryptography")
     try:
         assert ":" in make_certificate(tmp_path / "a.pem", host)
         ssl.create_default_context(cafile=str(tmp_path / "a.pem"))

@@ -27,6 +27,13 @@ from scene4d.ranges import Count, NotNegative, Positive, Within
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.hash_grid import HashGrid, contracted
+from scene4d.representations.lpgs.attributes import (
+    as_gaussians,
+    corrected,
+    own_inputs,
+    switch,
+    turned,
+)
 from scene4d.representations.lpgs.family_network import FamilyNetwork
 from scene4d.representations.lpgs.quantisers import Quantiser
 from scene4d.representations.lpgs.seeds import container_bytes, parents_of, structure_for
@@ -351,23 +358,24 @@ class ParentChildSplats(Representation):
         """The Gaussians of parents and children whose masks are on."""
         rows = self.kept.nonzero()[:, 0]
         base = {name: self._quantised(name).index_select(0, rows) for name in CODED}
-        keep = _switch(self.gaussians["keep"], self.kept).index_select(0, rows)
+        keep = switch(self.gaussians["keep"], self.kept).index_select(0, rows)
         means = self._rounded_means().index_select(0, rows)
         if self.network is None:
             return self._parents_alone(rows, means, base, keep)
-        tokens = self.network.tokens(_own_inputs(base, self.structure), self._features(means))
+        tokens = self.network.tokens(own_inputs(base, self.structure), self._features(means))
         if self.has_children:
             logits = self.gaussians["keep_children"].index_select(0, rows)
-            keep_children = _switch(logits, logits > 0)
+            keep_children = switch(logits, logits > 0)
             return self._families(rows, means, base, keep, keep_children, tokens)
-        corrected = _add(base, self.network.corrections(tokens, child=False), self.structure)
-        return self._parents_alone(rows, means, corrected, keep)
+        corrections = self.network.corrections(tokens, child=False)
+        own = corrected(base, corrections, self.structure)
+        return self._parents_alone(rows, means, own, keep)
 
     def _parents_alone(
         self, rows: Tensor, means: Tensor, attributes: Mapping[str, Tensor], keep: Tensor
     ) -> Unpacked:
         return Unpacked(
-            tensors=_as_gaussians(means, attributes, keep),
+            tensors=as_gaussians(means, attributes, keep),
             parent=rows,
             child=torch.full_like(rows, -1),
         )
@@ -385,24 +393,24 @@ class ParentChildSplats(Representation):
         network = self.network
         assert network is not None
         alive = keep_children.detach() > 0
-        places = means[:, None] + _turned(network.offsets(tokens), base)
+        places = means[:, None] + turned(network.offsets(tokens), base)
         family, member = alive.nonzero(as_tuple=True)
         slot = family * alive.shape[1] + member
         kid_places = places.flatten(0, 1).index_select(0, slot)
         kid_base = {name: value.index_select(0, family) for name, value in base.items()}
         kid_tokens = network.tokens(
-            _own_inputs(kid_base, self.structure), self._features(kid_places)
+            own_inputs(kid_base, self.structure), self._features(kid_places)
         )
         grid = tokens.new_zeros(alive.numel(), tokens.shape[1]).index_copy(0, slot, kid_tokens)
         together = torch.cat([tokens[:, None], grid.reshape(*alive.shape, -1)], dim=1)
         everyone = torch.cat([torch.ones_like(alive[:, :1]), alive], dim=1)
         together = network.attended(together, everyone)
-        parents = _add(base, network.corrections(together[:, 0], child=False), self.structure)
+        parents = corrected(base, network.corrections(together[:, 0], child=False), self.structure)
         kid_tokens = together[:, 1:].flatten(0, 1).index_select(0, slot)
-        kids = _add(kid_base, network.corrections(kid_tokens, child=True), self.structure)
+        kids = corrected(kid_base, network.corrections(kid_tokens, child=True), self.structure)
         keep_kids = keep.index_select(0, family) * keep_children.flatten().index_select(0, slot)
         return Unpacked(
-            tensors=_as_gaussians(
+            tensors=as_gaussians(
                 torch.cat([means, kid_places]),
                 {name: torch.cat([parents[name], kids[name]]) for name in CODED},
                 torch.cat([keep, keep_kids]),
@@ -427,11 +435,11 @@ class ParentChildSplats(Representation):
         best, best_error = dict(wanted), means.new_full((len(means), 1), math.inf)
         base = dict(wanted)
         for _ in range(_CORRECTION_STEPS):
-            tokens = network.tokens(_own_inputs(base, self.structure), features)
+            tokens = network.tokens(own_inputs(base, self.structure), features)
             if self.has_children:
                 alone = torch.ones(len(means), 1, dtype=torch.bool, device=means.device)
                 tokens = network.attended(tokens[:, None], alone)[:, 0]
-            found = _add(base, network.corrections(tokens, child=False), self.structure)
+            found = corrected(base, network.corrections(tokens, child=False), self.structure)
             missing = {name: wanted[name] - found[name] for name in CODED}
             error = torch.cat(list(missing.values()), dim=1).abs().amax(dim=1, keepdim=True)
             better = error < best_error
@@ -475,7 +483,7 @@ class ParentChildSplats(Representation):
 
         Bits of attributes are sampled from a part of the parents, other ones at each call.
         """
-        keep = _switch(self.gaussians["keep"], self.kept)
+        keep = switch(self.gaussians["keep"], self.kept)
         count = max(1, int((keep.detach() > 0).sum()))
         every = max(1, min(_SAMPLED_FOR_RATE, self.num_gaussians))
         rows = torch.arange(self._rate_turn % every, self.num_gaussians, every)
@@ -572,50 +580,3 @@ def _some_cameras(scene: Scene) -> list[Camera]:
     cameras = scene.train_cameras()
     every = math.ceil(len(cameras) / _CAMERAS_FOR_SHARES)
     return [undistorted_camera(camera) for camera in cameras[::every]]
-
-
-def _as_gaussians(
-    means: Tensor, attributes: Mapping[str, Tensor], keep: Tensor
-) -> dict[str, Tensor]:
-    ones = torch.ones_like(attributes["rotations"][:, :1])
-    return {
-        "means": means,
-        "quats": torch.cat([ones, attributes["rotations"]], dim=-1),
-        "scales": attributes["scales"],
-        # A mask multiplies the opacity; on, it is exactly 1 and only passes its gradient.
-        "alphas": attributes["opacities"][:, 0].sigmoid() * keep,
-        "sh0": attributes["sh0"][:, None],
-        "shN": attributes["shN"].unflatten(1, (-1, 3)),
-    }
-
-
-def _own_inputs(base: Mapping[str, Tensor], structure: Structure) -> Float[Tensor, "n 10"]:
-    """What tokens see of the parent: sizes relative to the scene, turn, opacity, colour."""
-    sizes = base["scales"] - math.log(structure.radius) + 4.0
-    return torch.cat([sizes, base["rotations"], 0.3 * base["opacities"], base["sh0"]], dim=-1)
-
-
-def _turned(offsets: Tensor, base: Mapping[str, Tensor]) -> Tensor:
-    """Offsets from the parents' axes and sizes into the world."""
-    local = offsets * base["scales"].exp()[:, None]
-    v = base["rotations"][:, None].expand_as(local)
-    # Rotation by the quaternion (1, v), of length sqrt(1 + |v|^2).
-    cross = torch.linalg.cross(v, local)
-    twice = 2 / (1 + (v * v).sum(-1, keepdim=True))
-    return local + twice * (cross + torch.linalg.cross(v, cross))
-
-
-def _switch(logits: Tensor, on: Tensor) -> Tensor:
-    """1 where a mask is ``on``, otherwise 0; gradients as of the logits' sigmoid."""
-    soft = logits.sigmoid()
-    return soft + (on.float() - soft).detach()
-
-
-def _add(
-    base: Mapping[str, Tensor], corrections: Tensor, structure: Structure
-) -> dict[str, Tensor]:
-    widths = [channels for _, channels in structure.attributes]
-    parts = corrections.split(widths, dim=-1)
-    return {
-        name: base[name] + part for (name, _), part in zip(structure.attributes, parts, strict=True)
-    }
