@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scene4d.bundle.container import open_bundle
+from scene4d.bundle.first_view import MARGIN
 from scene4d.bundle.lpgs import encode_lpgs
 from scene4d.cameras.around import sphere_around
 from scene4d.errors import UsageError
@@ -154,10 +155,17 @@ def test_few_of_the_cameras_that_we_placed_ourselves_are_kept(
     names = [camera["name"] for camera in manifest["cameras"]]
     assert len(names) == (KEPT_CAMERAS if rendered else 40)
     assert names[-1] == "camera 39" and (names[0] == "camera 0") != rendered  # evenly among all
-    if rendered:  # a player starts where the first one looks: at the middle of the content
-        c2w = np.array(manifest["cameras"][0]["c2w"])
-        middle = np.mean(manifest["limits"]["content"], axis=0) - c2w[:3, 3]
-        np.testing.assert_allclose(middle / np.linalg.norm(middle), -c2w[:3, 2], atol=1e-6)
+    if rendered:  # a player starts where the first one stands: the content's box fits its picture
+        first, box = manifest["cameras"][0], np.array(manifest["limits"]["content"])
+        corners = np.array(np.meshgrid(*box.T)).reshape(3, 8).T
+        seen = np.c_[corners, np.ones(8)] @ np.linalg.inv(first["c2w"]).T
+        share = np.stack([
+            (first["fx"] * seen[:, 0] / -seen[:, 2] + first["cx"]) / first["width"],
+            (first["fy"] * -seen[:, 1] / -seen[:, 2] + first["cy"]) / first["height"],
+        ])  # fmt: skip
+        assert (seen[:, 2] < 0).all()
+        edges = np.stack([share.min(axis=1), 1 - share.max(axis=1)])
+        np.testing.assert_allclose(edges.min(), MARGIN, atol=1e-3)  # the search for the distance
     # It looks right from all of them, kept or not; 7 digits are stored.
     low, high = (np.array(corner) for corner in manifest["limits"]["cameras"])
     places = np.stack([camera.position.numpy() for camera in cameras])

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from scene4d.bundle.tile_transform import FREQUENCIES as MOST_FREQUENCIES
 from scene4d.bundle.tile_transform import steps_for
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
@@ -89,8 +90,11 @@ class LightSlabsSettings:
 
     def __post_init__(self) -> None:
         sizes = [len(steps) for steps in self.sheet_steps]
-        if sizes != [FREQUENCIES] * CHANNELS:
-            raise ValueError(f"sheets have {sizes} steps, expected {FREQUENCIES} for each channel")
+        if sizes not in [[count] * CHANNELS for count in range(1, MOST_FREQUENCIES + 1)]:
+            raise ValueError(
+                f"sheets have {sizes} steps, expected as many for each of {CHANNELS} channels, "
+                f"1 to {MOST_FREQUENCIES}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
