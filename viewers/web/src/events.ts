@@ -68,3 +68,20 @@ export interface PlayerEvents {
   /** A headset shows the scene, or no more. */
   immersed: (on: boolean) => void;
 }
+
+/** Who listens to what, and tells them. */
+export class Emitter {
+  private readonly listeners = new Map<string, Set<(...args: never[]) => void>>();
+
+  /** Returns what ends it. */
+  on<K extends keyof PlayerEvents>(event: K, listener: PlayerEvents[K]): () => void {
+    const set = this.listeners.get(event) ?? new Set();
+    set.add(listener as (...args: never[]) => void);
+    this.listeners.set(event, set);
+    return () => set.delete(listener as (...args: never[]) => void);
+  }
+
+  emit<K extends keyof PlayerEvents>(event: K, ...args: Parameters<PlayerEvents[K]>): void {
+    for (const listener of this.listeners.get(event) ?? []) listener(...(args as never[]));
+  }
+}

@@ -1,25 +1,19 @@
 import type { Clock } from "./camera/clock";
 import type { Lens } from "./camera/first-view";
 import { HeldInput, type InputHandlers, PointerInput } from "./camera/input";
-import { fitted, type PinholeCamera, rayThrough } from "./camera/projection";
+import { fitted, type PinholeCamera } from "./camera/projection";
 import { MODES, type Mode, Rig } from "./camera/rig";
 import { add, length, scale, sub, type V3 } from "./camera/vec";
 import type { Reference } from "./compare";
-import { SceneError } from "./decode/errors";
-import type { FieldPlane } from "./decode/field/field";
-import type {
-  Box,
-  CaptureCamera,
-  FromWorker,
-  OpenRequest,
-  SceneInfo,
-  View,
-} from "./decode/protocol";
+import type { Box, CaptureCamera, SceneInfo, View } from "./decode/protocol";
 import type { Immersion } from "./engine/immersion";
 import { type CaptureOptions, type Pixels, Stage } from "./engine/stage";
-import type { Failure, PlayerEvents, Statistics } from "./events";
-import { type Quality, qualityLevel, ResolutionGovernor } from "./quality";
-import { type Content, NO_WISHES, Scene, type Wishes } from "./scene";
+import { Emitter, type Statistics } from "./events";
+import { Picking, type PickingHost } from "./picking";
+import type { Quality } from "./quality";
+import { Resolution } from "./resolution";
+import type { Content, Scene } from "./scene";
+import { type SceneHost, Scenes } from "./scenes";
 import type { Settings } from "./settings";
 import { boxOf, startOf, upOfScene } from "./start";
 import { statisticsOf } from "./statistics";
@@ -35,33 +29,20 @@ export interface Insets {
 }
 
 /** The player without its page: scenes, camera, input; the UI listens and calls. */
-export class Player {
+export class Player extends Emitter implements SceneHost, PickingHost {
   readonly rig = new Rig();
   readonly held = new HeldInput(this.rig);
-  quality: Quality;
-  /** What is shown. */
-  scene: Scene;
   fov: number;
   /** While set, clicks go here instead of setting the focus (measuring). */
   onPoint: ((point: V3) => void) | null = null;
-  /** Takes clicks that mean something else (a training camera): whether this was one. */
-  onClick: ((x: number, y: number) => boolean) | null = null;
-  private readonly listeners = new Map<string, Set<(...args: never[]) => void>>();
-  private readonly governor = new ResolutionGovernor();
-  /** What is being opened beside a scene that is shown, before anything of it is drawn. */
-  private next: Scene | null = null;
-  /** What was shown before, until the one that took its place is whole. */
-  private previous: Scene | null = null;
-  private wishesGiven = false;
-  private latest: { content: Content; wishes: Wishes } | null = null;
-  private opened = 0;
+  private readonly scenes: Scenes;
+  private readonly picking: Picking = new Picking(this);
+  private readonly resolution: Resolution;
   private exact: PinholeCamera | null = null;
   private dirty = true;
   private frameMs = 0;
   private insets: Insets = { top: 0, right: 0, bottom: 0, left: 0 };
   private backdrop: V3 = [0, 0, 0];
-  /** The surface at the last click, while a second one may follow. */
-  private clicked: Promise<V3 | null> | null = null;
 
   static async create(canvas: HTMLCanvasElement, settings: Settings): Promise<Player> {
     const box: { player?: Player } = {};
@@ -88,13 +69,10 @@ export class Player {
     readonly stage: Stage,
     readonly settings: Settings,
   ) {
+    super();
     this.fov = settings.fov;
-    this.quality = qualityLevel(settings.quality);
-    this.scene = new Scene(null, this.ownWishes(), (scene, message) =>
-      this.receive(scene, message),
-    );
-    this.scene.fit = null;
-    stage.show(this.scene.layer);
+    this.resolution = new Resolution(settings.quality, stage, () => this.resize());
+    this.scenes = new Scenes(this);
     const reduced = window.matchMedia("(prefers-reduced-motion: reduce)");
     this.rig.instant = reduced.matches || !settings.animation;
     reduced.addEventListener("change", () => {
@@ -111,27 +89,38 @@ export class Player {
 
   private hands(): InputHandlers {
     return {
-      click: (x, y) => this.click(x, y),
-      doubleClick: () => void this.fly(),
+      click: (x, y) => this.picking.click(x, y),
+      doubleClick: () => void this.picking.fly(),
       steer: () => this.steer(),
       focal: () => this.camera().K[0]!,
       passed: () => this.emit("passed"),
     };
   }
 
-  on<K extends keyof PlayerEvents>(event: K, listener: PlayerEvents[K]): () => void {
-    const set = this.listeners.get(event) ?? new Set();
-    set.add(listener as (...args: never[]) => void);
-    this.listeners.set(event, set);
-    return () => set.delete(listener as (...args: never[]) => void);
-  }
-
-  private emit<K extends keyof PlayerEvents>(event: K, ...args: Parameters<PlayerEvents[K]>): void {
-    for (const listener of this.listeners.get(event) ?? []) listener(...(args as never[]));
-  }
-
   /** Whether scenes are fetched with the cookies of this page's host. */
   credentials: RequestCredentials = "same-origin";
+
+  /** What is shown. */
+  get scene(): Scene {
+    return this.scenes.shown;
+  }
+
+  get quality(): Quality {
+    return this.resolution.quality;
+  }
+
+  /**
+   * Opens a scene. One that is shown stays until something of the new one can be drawn, and comes
+   * back where that fails. The settings' view, axes, cameras and so on are those of the first.
+   */
+  open(content: Content): void {
+    this.scenes.open(content);
+  }
+
+  /** Tries the same content again. */
+  retry(): void {
+    this.scenes.retry();
+  }
 
   get info(): SceneInfo | null {
     return this.scene.info;
@@ -153,155 +142,13 @@ export class Player {
     return this.scene.clock;
   }
 
-  /** What the page's settings say of the scene that they name. */
-  private ownWishes(): Wishes {
-    const { view, up, background, title, time, annotations, captureCameras } = this.settings;
-    return { view, up, background, title, time, annotations, captureCameras };
+  /** Takes clicks that mean something else (a training camera): whether this was one. */
+  set onClick(take: (x: number, y: number) => boolean) {
+    this.picking.onClick = take;
   }
 
-  /**
-   * Opens a scene. One that is shown stays until something of the new one can be drawn, and comes
-   * back where that fails. The settings' view, axes, cameras and so on are those of the first.
-   */
-  open(content: Content): void {
-    const wishes = this.wishesGiven ? NO_WISHES : this.ownWishes();
-    this.wishesGiven = true;
-    this.begin(content, wishes);
-  }
-
-  /** Tries the same content again. */
-  retry(): void {
-    if (this.latest) this.begin(this.latest.content, this.latest.wishes);
-  }
-
-  private begin(content: Content, wishes: Wishes): void {
-    this.latest = { content, wishes };
-    const { budget, degree } = this.settings;
-    const request: OpenRequest = {
-      type: "open",
-      id: ++this.opened,
-      credentials: this.credentials,
-      budget: Math.min(budget ?? Number.POSITIVE_INFINITY, this.quality.maxSplats),
-      degree,
-      ...("url" in content ? { url: new URL(content.url, document.baseURI).href } : content),
-    };
-    this.next?.close();
-    this.next = null;
-    const scene = new Scene(request, wishes, (from, message) => this.receive(from, message));
-    if (this.scene.started && !this.scene.failed) this.next = scene;
-    else this.replace(scene);
-    this.emit("opening");
-  }
-
-  /** Shows a scene in the place of another, which goes. */
-  private replace(scene: Scene): void {
-    const old = this.scene;
-    this.leaveCamera();
-    this.show(scene);
-    this.drop(old);
-  }
-
-  /** Everything on the canvas and in the rig is this scene's from now on. */
-  private show(scene: Scene): void {
-    this.clicked = null;
-    this.scene = scene;
-    this.stage.show(scene.layer);
-    if (scene.stance) this.rig.take(scene.stance);
-    else {
-      this.rig.renew();
-      if (scene.up) this.rig.setUp(scene.up);
-    }
-    this.stage.setTime(scene.clock.time);
-    this.applyBackground();
-    this.emit("poster", scene.started ? null : scene.posterUrl);
-    this.emit("scene");
-    if (scene.info) this.applyInfo(scene);
-    if (scene.extent && !scene.stance) this.place(scene);
-    this.applyBudget();
-    this.dirty = true;
-  }
-
-  private drop(scene: Scene): void {
-    scene.close();
-    this.stage.drop(scene.layer);
-  }
-
-  private receive(scene: Scene, message: FromWorker): void {
-    if (scene !== this.scene && scene !== this.next) return;
-    const shown = scene === this.scene;
-    if (message.type === "info") this.takeInfo(scene, message.info);
-    else if (message.type === "poster") {
-      scene.posterUrl = URL.createObjectURL(new Blob([message.bytes], { type: message.mime }));
-      if (shown) this.emit("poster", scene.posterUrl);
-    } else if (message.type === "extent") {
-      scene.extent = message.extent;
-      if (shown) this.place(scene);
-    } else if (message.type === "piece") {
-      this.stage.add(scene.layer, message.packed, message.stage, message.span ?? null);
-      this.showFirst(scene);
-      this.applyBudget();
-    } else if (message.type === "field") {
-      const { shape, layers, sheets } = message;
-      scene.field = { shape, layers, planes: shape.planes.map(() => null), sheets };
-    } else if (message.type === "planes") this.addPlanes(scene, message.planes);
-    else if (message.type === "progress") {
-      if (message.phase === "download") {
-        scene.loaded.bytes = message.loaded;
-        scene.loaded.total = message.total;
-      }
-      this.emit("progress", message.total ? message.loaded / message.total : 0, message.phase);
-    } else if (message.type === "done") this.complete(scene, message.milliseconds);
-    else if (message.type === "failed") this.fail(scene, message);
-  }
-
-  private takeInfo(scene: Scene, info: SceneInfo): void {
-    scene.info = info;
-    if (scene.cameras.length === 0) scene.cameras = info.cameras ?? [];
-    scene.clock.setSpan(info.span ?? null);
-    this.stage.setAntialiased(scene.layer, info.antialiased === true);
-    if (scene === this.scene) this.applyInfo(scene);
-  }
-
-  private applyInfo(scene: Scene): void {
-    this.applyBackground();
-    this.emit("info", scene.info!);
-  }
-
-  private complete(scene: Scene, milliseconds: number): void {
-    if (scene === this.next) this.takeOver(scene); // a scene without splats
-    scene.finished = true;
-    scene.loaded.milliseconds = milliseconds;
-    if (this.previous) this.drop(this.previous);
-    this.previous = null;
-    this.emit("done");
-    void this.findPivot(scene);
-  }
-
-  /** What is shown gives way; it is kept until the new one is whole. */
-  private takeOver(scene: Scene): void {
-    this.leaveCamera();
-    if (this.previous) this.drop(this.scene);
-    else {
-      this.previous = this.scene;
-      this.scene.stance = this.rig.save();
-    }
-    this.next = null;
-    this.show(scene);
-  }
-
-  private fail(scene: Scene, failure: Failure): void {
-    const { kind, where, detail } = failure;
-    if (scene === this.next) {
-      this.next = null;
-      scene.close();
-    } else if (this.previous) {
-      const { previous } = this;
-      this.previous = null;
-      this.leaveCamera();
-      this.show(previous);
-      this.drop(scene);
-    } else scene.failed = true;
-    this.emit("failed", { kind, where, detail });
+  forgetClick(): void {
+    this.picking.forget();
   }
 
   /** A picture to show until the scene is drawn. */
@@ -333,13 +180,13 @@ export class Player {
     return background ?? own ?? this.backdrop;
   }
 
-  private applyBackground(): void {
+  applyBackground(): void {
     this.stage.setBackground(this.background);
     this.dirty = true;
     this.emit("background", this.background);
   }
 
-  private place(scene: Scene): void {
+  place(scene: Scene): void {
     const up = scene.up ?? upOfScene(scene);
     if (up) this.rig.setUp(up);
     const { view, fitted, pivot } = startOf(scene, this.rig, this.lens());
@@ -351,7 +198,7 @@ export class Player {
   }
 
   /** What stands in the middle is turned around, where the first view is a photograph's. */
-  private async findPivot(scene: Scene): Promise<void> {
+  async findPivot(scene: Scene): Promise<void> {
     if (!scene.pivot) return;
     const distance = await this.distanceAhead();
     if (distance === null || scene !== this.scene || !scene.pivot) return;
@@ -359,12 +206,6 @@ export class Player {
     this.rig.setHome(this.rig.view());
     scene.pivot = !scene.finished;
     this.emit("view");
-  }
-
-  private async distanceAhead(): Promise<number | null> {
-    const { K } = this.camera();
-    const point = await this.pick(K[2]!, K[5]!);
-    return point && length(sub(point, this.rig.position));
   }
 
   /** The window's part that no bar lies over, in CSS pixels. */
@@ -397,41 +238,15 @@ export class Player {
     rig.setView(scene.fit === "home" ? view : rig.framing(this.lens()), true);
   }
 
-  private addPlanes(scene: Scene, planes: readonly FieldPlane[]): void {
-    if (!scene.field) return;
-    try {
-      if (scene.started) this.stage.addPlanes(scene.layer, planes);
-      else {
-        scene.takePlanes(planes);
-        this.stage.setField(scene.layer, scene.field);
-      }
-    } catch (error) {
-      if (!(error instanceof SceneError)) throw error;
-      scene.close(); // what else arrives of it is ignored
-      this.fail(scene, { kind: error.kind, where: error.where, detail: error.detail });
-      return;
-    }
-    this.showFirst(scene);
-  }
-
-  private showFirst(scene: Scene): void {
-    if (scene.started) return;
-    scene.started = true;
-    if (scene === this.next) this.takeOver(scene);
-    if (scene.clock.range) this.startClock(scene);
-    this.emit("firstFrame");
-    void this.findPivot(scene);
-  }
-
   /** Goes on from the start, but not where somebody asked for rest, or for one moment. */
-  private startClock(scene: Scene): void {
+  startClock(scene: Scene): void {
     const { time } = scene.wishes;
     if (time !== null) scene.clock.seek(time);
     else if (!this.rig.instant) scene.clock.play();
     this.showTime();
   }
 
-  private applyBudget(): void {
+  applyBudget(): void {
     const { layer, info } = this.scene;
     const shown = info?.shown ?? Number.POSITIVE_INFINITY;
     this.stage.limit(layer, Math.ceil(this.quality.share * shown));
@@ -444,8 +259,7 @@ export class Player {
   }
 
   setQuality(level: number): void {
-    this.quality = qualityLevel(level);
-    this.governor.reset();
+    this.resolution.choose(level);
     this.applyBudget();
     this.resize();
   }
@@ -552,7 +366,7 @@ export class Player {
     this.emit("steer");
   }
 
-  private leaveCamera(): void {
+  leaveCamera(): void {
     if (this.exact) {
       this.exact = null;
       this.resize();
@@ -601,11 +415,11 @@ export class Player {
     const held = this.held.update(Math.min(dt, 0.1));
     if (held) this.steer();
     if (!moved && !held && !this.dirty) {
-      this.idle();
+      this.resolution.resting(this.scene.fieldGovernor);
       return;
     }
     this.frameMs = 0.9 * this.frameMs + 0.1 * dt * 1000;
-    if (this.settings.adaptive && moved) this.adapt(dt);
+    if (this.settings.adaptive && moved) this.resolution.moving(dt, this.scene.fieldGovernor);
     this.dirty = false;
     const camera = this.camera();
     this.stage.setView(camera);
@@ -613,27 +427,8 @@ export class Player {
     if (moved) this.emit("view");
   }
 
-  /** Less resolution where movement is jerky: of the canvas, or of a field's own picture. */
-  private adapt(dt: number): void {
-    const { stage } = this;
-    const { fieldGovernor } = this.scene;
-    const last = stage.fieldPicture;
-    if (!stage.hasField && this.governor.slow(dt)) this.resize();
-    if (last && fieldGovernor.move(last.milliseconds / 1000, last.share))
-      stage.setFieldShare(fieldGovernor.scale);
-  }
-
-  /** Standing still: the full resolution comes back. */
-  private idle(): void {
-    const { fieldGovernor } = this.scene;
-    if (this.governor.rest()) this.resize();
-    if (fieldGovernor.rest()) this.stage.setFieldShare(fieldGovernor.scale);
-  }
-
   private resize(): void {
-    const ratio = this.exact
-      ? 1
-      : this.quality.pixelRatio(window.devicePixelRatio) * this.governor.scale;
+    const ratio = this.exact ? 1 : this.resolution.pixelRatio;
     const { width, height } = this.exact ?? {
       width: this.canvas.clientWidth,
       height: this.canvas.clientHeight,
@@ -642,21 +437,10 @@ export class Player {
     this.refit();
   }
 
-  /** The scene's box at a time. */
-  bounds(_time = this.clock.time): Box | null {
-    return this.scene.extent && boxOf(this.scene.info, this.scene.extent);
-  }
-
-  /** The surface at a CSS pixel, at the time that is shown or another; null in the void. */
-  async pick(x: number, y: number, time = this.clock.time): Promise<V3 | null> {
-    const camera = this.camera();
-    const ray = rayThrough(camera, x, y);
-    const origin: V3 = [camera.c2w[3]!, camera.c2w[7]!, camera.c2w[11]!];
-    const drawn = { c2w: Array.from(camera.c2w), K: Array.from(camera.K), x, y };
-    const pick = { type: "pick", id: 0, origin, direction: ray, camera: drawn, time } as const;
-    const answer = await this.scene.ask(pick);
-    const distance = answer?.type === "picked" ? answer.distance : null;
-    return distance === null ? null : add(origin, scale(ray, distance / Math.hypot(...ray)));
+  /** The box of the scene, or of what of it is there at a time in seconds, where parts come and go. */
+  bounds(time = this.clock.time): Box | null {
+    const { layer, info, extent } = this.scene;
+    return layer.boxAt(time) ?? (extent && boxOf(info, extent));
   }
 
   /** A picture of the writer's renderer that the bundle holds; null where it cannot be read. */
@@ -666,26 +450,19 @@ export class Player {
     return { bytes: answer.bytes, camera: this.info!.cameras![answer.camera]! };
   }
 
-  private click(x: number, y: number): void {
-    this.clicked = null;
-    if (this.onClick?.(x, y)) return;
-    const clicked = this.pick(x, y);
-    this.clicked = clicked;
-    void clicked.then((point) => {
-      // A second click may have come first: then it flies there.
-      if (point && clicked === this.clicked) this.takePoint(point, false);
-    });
+  /** The surface at a CSS pixel, at the time that is shown or another; null in the void. */
+  pick(x: number, y: number, time = this.clock.time): Promise<V3 | null> {
+    return this.picking.pick(x, y, time);
   }
 
-  /** A second click soon after the first: to where the first one was, whatever lies there now. */
-  private async fly(): Promise<void> {
-    const { clicked } = this;
-    if (!clicked) return;
-    const point = await clicked;
-    if (point && clicked === this.clicked) this.takePoint(point, true);
+  private async distanceAhead(): Promise<number | null> {
+    const { K } = this.camera();
+    const point = await this.pick(K[2]!, K[5]!);
+    return point && length(sub(point, this.rig.position));
   }
 
-  private takePoint(point: V3, fly: boolean): void {
+  /** A click has found a surface; `fly`: a double one. */
+  takePoint(point: V3, fly: boolean): void {
     if (this.onPoint) {
       this.onPoint(point);
       return;

@@ -16,6 +16,7 @@ import type {
 } from "./decode/protocol";
 import { Layer } from "./engine/layer";
 import { FieldGovernor } from "./quality";
+import type { Settings } from "./settings";
 
 /** What is opened: an address, or a file's bytes. */
 export type Content = { url: string } | { bytes: ArrayBuffer; name: string };
@@ -41,6 +42,12 @@ export const NO_WISHES: Wishes = {
   annotations: [],
   captureCameras: [],
 };
+
+/** What the page's settings say of the scene that they name. */
+export function wishesOf(settings: Settings): Wishes {
+  const { view, up, background, title, time, annotations, captureCameras } = settings;
+  return { view, up, background, title, time, annotations, captureCameras };
+}
 
 /**
  * Everything that belongs to one scene: what is known of it, what of it is drawn, where it is seen

@@ -1,5 +1,5 @@
 import type { Entity } from "playcanvas";
-import type { TimeSpan } from "../decode/protocol";
+import type { Box, TimeSpan } from "../decode/protocol";
 import type { FieldView } from "../draw/field-view";
 import type { SplatResource } from "./splat-resource";
 
@@ -9,6 +9,8 @@ export interface Piece {
   resource: SplatResource;
   count: number;
   bytes: number;
+  /** Encloses it: x, y, z smallest, then largest. */
+  bounds: ArrayLike<number>;
   /** Of quality: coarse ones first. */
   stage: number;
   /** When it is there; null: always. Independent of the stage. */
@@ -59,15 +61,24 @@ export class Layer {
   /** Enables what is to be drawn; whether that changed. */
   apply(): boolean {
     let changed = false;
-    for (const { entity, stage, span } of this.pieces) {
-      const now = !span || (this.time >= span.start && this.time < span.end);
-      const enabled = this.shown && stage <= this.stages && now;
+    for (const piece of this.pieces) {
+      const { entity, stage } = piece;
+      const enabled = this.shown && stage <= this.stages && isThere(piece, this.time);
       if (entity.enabled === enabled) continue;
       entity.enabled = enabled;
       changed = true;
     }
     this.field?.setShown(this.shown);
     return changed;
+  }
+
+  /** The box of what is there at a time, in seconds; null where nothing comes or goes. */
+  boxAt(seconds: number): Box | null {
+    if (!this.pieces.some((p) => p.span)) return null;
+    const there = this.pieces.filter((p) => isThere(p, seconds));
+    const end = (pick: (...x: number[]) => number, from: number) =>
+      [0, 1, 2].map((a) => pick(...there.map((p) => p.bounds[from + a]!))) as Box["low"];
+    return there.length > 0 ? { low: end(Math.min, 0), high: end(Math.max, 3) } : null;
   }
 
   get splatCount(): number {
@@ -90,6 +101,10 @@ export class Layer {
     this.field?.destroy();
     this.field = null;
   }
+}
+
+function isThere({ span }: Piece, seconds: number): boolean {
+  return !span || (seconds >= span.start && seconds < span.end);
 }
 
 /** The last of the first stages that together have at most `count` splats, or the first one. */

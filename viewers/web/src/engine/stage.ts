@@ -68,6 +68,10 @@ const FAR = 1e6;
 /** Frames drawn after the last change: the sort runs beside the drawing and arrives later. */
 const FRAMES_AFTER_CHANGE = 15;
 const SETTLE_MS = 5000;
+/** The share of the picture's sides that is drawn while a sort is waited for. */
+const SETTLE_SHARE = 1 / 4;
+
+type Texels = Uint8Array | Uint16Array | Float32Array;
 
 /**
  * The engine: one camera, one canvas, the scene's pieces. Everything of PlayCanvas is behind it.
@@ -89,6 +93,9 @@ export class Stage {
   private pending = 0;
   private sorts = 0;
   private paused = false;
+  private capturing = false;
+  /** The end of the last captured picture. */
+  private pictures: Promise<unknown> = Promise.resolve();
   private time = 0;
   private background: [number, number, number] = [0, 0, 0];
 
@@ -159,7 +166,8 @@ export class Stage {
         if (this.view && !this.paused && field.update(this.view, this.target())) this.frames++;
         return;
       }
-      if (this.pending > 0 && !this.paused) {
+      // What is captured is drawn frame by frame: more of them would only be waited for.
+      if (this.pending > 0 && !this.paused && !this.capturing) {
         this.pending--;
         this.app.renderNextFrame = true;
       }
@@ -279,8 +287,9 @@ export class Stage {
     const entity = new Entity("splats", this.app);
     entity.addComponent("gsplat", { resource });
     this.app.root.addChild(entity);
+    const { count, bounds } = packed;
     const bytes = 2 * packedBytes(packed);
-    layer.add({ entity, resource, count: packed.count, bytes, stage, span });
+    layer.add({ entity, resource, count, bytes, bounds, stage, span });
     this.redraw();
   }
 
@@ -362,11 +371,17 @@ export class Stage {
    *
    * Half-float by default where the device has it: what the shaders compute. With `screen` the
    * texture is 8 bits like the canvas, whose rounding at every blended splat is then included.
-   * Another size than the view's scales the picture.
+   * Another size than the view's scales the picture. One picture after the other.
    */
-  async capture(options: CaptureOptions = {}): Promise<Pixels> {
-    const view = this.view;
-    if (!view) throw new Error("no camera");
+  capture(options: CaptureOptions = {}): Promise<Pixels> {
+    const { view } = this;
+    if (!view) return Promise.reject(new Error("no camera"));
+    const picture = this.pictures.then(() => this.draw(view, options));
+    this.pictures = picture.catch(() => {});
+    return picture;
+  }
+
+  private async draw(view: PinholeCamera, options: CaptureOptions): Promise<Pixels> {
     const width = options.width ?? view.width;
     const height = options.height ?? view.height;
     const shown = this.time;
@@ -389,28 +404,45 @@ export class Stage {
       const target = { ...this.target(), width, height, share: 1 };
       return { width, height, data: await field.read(view, target) };
     }
+    // A sort on the CPU is waited for with few pixels: it is the camera's, whatever their number.
+    const [w, h] = [width, height].map((side) => Math.ceil(SETTLE_SHARE * side)) as [
+      number,
+      number,
+    ];
+    const small = this.device.isWebGPU ? null : this.makeTarget(w, h, screen);
+    const full = this.makeTarget(width, height, screen);
+    const component = this.camera.camera!;
+    this.capturing = true;
+    try {
+      component.renderTarget = small ?? full;
+      await this.settle();
+      component.renderTarget = full;
+      await this.frame();
+      const texture = full.colorBuffer;
+      const options = { renderTarget: full, immediate: true };
+      const data = toBytes((await texture.read(0, 0, width, height, options)) as Texels);
+      return { width, height, data: this.device.isWebGPU ? data : flipRows(data, width, height) };
+    } finally {
+      this.capturing = false;
+      component.renderTarget = null!;
+      for (const target of [small, full]) {
+        target?.colorBuffer.destroy();
+        target?.destroy();
+      }
+      this.redraw();
+    }
+  }
+
+  private makeTarget(width: number, height: number, screen: boolean): RenderTarget {
     const hdr = screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F]);
-    const texture = new Texture(this.device, {
+    const colorBuffer = new Texture(this.device, {
       name: "capture",
       width,
       height,
       format: hdr ?? PIXELFORMAT_RGBA8,
       mipmaps: false,
     });
-    const renderTarget = new RenderTarget({ colorBuffer: texture, depth: false });
-    const component = this.camera.camera!;
-    component.renderTarget = renderTarget;
-    try {
-      await this.settle();
-      const texels = await texture.read(0, 0, width, height, { renderTarget, immediate: true });
-      const data = toBytes(texels as Uint8Array | Uint16Array | Float32Array);
-      return { width, height, data: this.device.isWebGPU ? data : flipRows(data, width, height) };
-    } finally {
-      component.renderTarget = null!;
-      renderTarget.destroy();
-      texture.destroy();
-      this.redraw();
-    }
+    return new RenderTarget({ colorBuffer, depth: false });
   }
 
   /** Draws until a sort of the very camera has been applied; colours are evaluated again, too. */
@@ -418,7 +450,6 @@ export class Stage {
     const wanted = this.device.isWebGPU || this.splatCount === 0 ? 0 : this.sorts + 3;
     const end = performance.now() + SETTLE_MS;
     for (let after = 0; after < 3; ) {
-      this.app.scene.gsplat.dirty = true;
       await this.frame();
       if (this.sorts >= wanted || performance.now() > end) after++;
     }
@@ -426,6 +457,7 @@ export class Stage {
 
   private frame(): Promise<void> {
     return new Promise((resolve) => {
+      this.app.scene.gsplat.dirty = true;
       this.app.once("frameend", () => resolve());
       this.app.renderNextFrame = true;
     });

@@ -21,10 +21,13 @@ for (const backend of ["webgl2", "webgpu"] as const) {
     });
 
     it("draws families of a parent/child scene as the Python decoder unpacks them", async () => {
-      const page = await open(b, "content=/fixtures/families.s4d", { backend });
+      // The reference pictures have their own background, whatever stands behind the scene here.
+      const page = await open(b, "content=/fixtures/families.s4d&bg=ff0000", { backend });
       const found = await page.evaluate(() => window.scene4d.fidelity());
       expect(found).toHaveLength(4);
       for (const { psnr } of found) expect(psnr).toBeGreaterThan(50);
+      const { data } = await page.evaluate(() => window.scene4d.capture({ width: 8, height: 8 }));
+      expect([data[0], data[1]]).toEqual([255, 0]);
       expect(page.problems).toEqual([]);
     });
 
@@ -37,16 +40,24 @@ for (const backend of ["webgl2", "webgpu"] as const) {
         const far = await api.capture();
         api.setCamera(null);
         const near = await api.capture({ width: 100, height: 80 });
+        // Two at once, as from two presses of P: none takes the other's canvas away.
+        const both = await Promise.all([
+          api.capture({ width: 64, height: 48 }),
+          api.capture({ width: 64, height: 48 }),
+        ]);
         const sum = (p: { data: Uint8Array }) =>
           p.data.reduce((a, v, i) => a + (i % 4 < 3 ? v : 0), 0);
         return {
           far: [far.width, far.height, sum(far)],
           near: [near.width, near.height, sum(near)],
+          both: both.map((p) => sum(p) / (64 * 48)),
         };
       });
       expect(result.far.slice(0, 2)).toEqual([61, 43]);
       expect(result.near.slice(0, 2)).toEqual([100, 80]);
       expect(result.near[2]! / (100 * 80)).toBeGreaterThan(10);
+      expect(result.both[0]).toBeGreaterThan(10);
+      expect(result.both[1]).toBeCloseTo(result.both[0]!, 0);
     });
   });
 }

@@ -54,6 +54,37 @@ describe.skipIf(withoutPython)("the exported player", () => {
     expect(await page.evaluate(other)).toBe("failed");
   });
 
+  it("shows its poster within 3 s at 1.6 Mbit/s, before any script has come", async () => {
+    const server = await serve({ "/": join(made, "site") });
+    const page = await (await b.browser.newContext({ serviceWorkers: "block" })).newPage();
+    const session = await page.context().newCDPSession(page);
+    await session.send("Network.enable");
+    // What browsers call slow 4G: 1.6 Mbit/s, and 150 ms to the server and back.
+    await session.send("Network.emulateNetworkConditions", {
+      offline: false,
+      latency: 150,
+      downloadThroughput: 1.6e6 / 8,
+      uploadThroughput: 0.75e6 / 8,
+    });
+    await page.goto(`${server.url}/?backend=webgl2`, { waitUntil: "commit" });
+    const shown = await page.evaluate(
+      () =>
+        new Promise<{ at: number; scripts: number }>((resolve) => {
+          new PerformanceObserver((list) => {
+            const entries = list.getEntries() as (PerformanceEntry & { element?: Element })[];
+            const poster = entries.find((e) => e.element?.id === "poster");
+            const all = performance.getEntriesByType("resource") as PerformanceResourceTiming[];
+            const scripts = all.filter((e) => /assets.*js$/.test(e.name) && e.responseEnd > 0);
+            if (poster) resolve({ at: poster.startTime, scripts: scripts.length });
+          }).observe({ type: "largest-contentful-paint", buffered: true });
+        }),
+    );
+    console.info(`poster at ${Math.round(shown.at)} ms`);
+    expect(shown.at).toBeLessThan(3000);
+    expect(shown.scripts).toBe(0);
+    await server.close();
+  });
+
   it("plays as one file from a disk, and asks for nothing", async () => {
     const page = await (await b.browser.newContext({ offline: true })).newPage();
     const asked: string[] = [];

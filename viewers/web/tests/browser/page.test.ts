@@ -218,6 +218,10 @@ describe("page", () => {
     };
     expect(await colour("light")).not.toBe(await colour("dark"));
     const page = await open(b, "content=/fixtures/chair.s4d", { reducedMotion: "reduce" });
+    // The first view shows the whole scene already, as F does: it begins somewhere else.
+    await page.evaluate(() =>
+      window.scene4d.setView({ position: [1, 3, 2.5], target: [0, 0, 0] }, true),
+    );
     const before = await picture(page);
     await page.keyboard.press("f");
     await page.waitForTimeout(60);
@@ -315,6 +319,44 @@ describe("page", () => {
     await page.goto(link);
     await until(page, () => window.scene4d?.stats().splats === 5000);
     expect(apart((await view(page)).position, [1, 2, 1.5])).toBeLessThan(1e-4);
+  });
+
+  it("shares what changes the picture: lens, up, background and quality", async () => {
+    const page = await open(b, CHAIR);
+    await label(page, "Settings");
+    await page.fill("#fov", "40");
+    await page.fill("#quality", "2");
+    await page.selectOption("#up", "x");
+    await page.fill("#colour", "#336699");
+    const link = await page.evaluate(() => window.scene4d.link());
+    for (const part of ["fov=40", "quality=2", "up=x", "bg=336699"]) expect(link).toContain(part);
+    const told = () =>
+      page.evaluate(() => {
+        const { K } = window.scene4d.camera();
+        const { width } = window.scene4d.stats();
+        return [K[0], width, document.documentElement.style.getPropertyValue("--backdrop")];
+      });
+    const before = [await told(), await view(page)];
+    await page.goto(link);
+    await until(page, () => Boolean(window.scene4d));
+    await page.evaluate(() => window.scene4d.ready);
+    expect(await told()).toEqual(before[0]);
+    const { position } = await view(page);
+    expect(apart(position, (before[1] as { position: number[] }).position)).toBeLessThan(1e-3);
+  });
+
+  it("refuses a mode that there is not", async () => {
+    const page = await open(b, CHAIR);
+    const told = await page.evaluate(() => {
+      try {
+        window.scene4d.setMode("swim" as never);
+        return "";
+      } catch (error) {
+        return `${error}`;
+      }
+    });
+    expect(told).toContain('mode must be one of orbit, fly, walk, not "swim"');
+    expect(await page.getAttribute('[aria-label="Orbit"]', "aria-checked")).toBe("true");
   });
 
   it("goes full screen and back", async () => {

@@ -107,12 +107,13 @@ describe("bundles", () => {
     expect(await failure(set("kind", "slab"))).toContain("kind:");
     expect(await failure(set("format", "zip"))).toContain("format:");
     expect(await failure(set("antialiased", 1))).toContain("antialiased must be of type boolean");
-    expect(await failure(set("stages.0.points", 200_000_000))).toContain("declares");
+    expect(await failure(set("stages.0.points", 200_000_000))).toContain("out of range");
+    expect(await failure(set("stages.0.points", 16_000_000))).toContain("declares");
     expect(await failure(set("members.0.offset", 17))).toContain("not aligned");
     expect(await failure(set("members.1.name", "../x"))).toContain("does not match");
     expect(await failure(set("arrays.0.tables.0", 4000))).toContain("frequency tables");
     expect(await failure(set("stages.0.streams.0.depth", 20))).toMatch(/octree|deeper/);
-    expect(await failure(set("stages.1.streams", []))).toContain("codes the arrays");
+    expect(await failure(set("stages.1.streams", []))).toContain("do not fill");
   });
 
   it("know later minor versions and ignore what they add", () => {

@@ -282,18 +282,39 @@ describe("settings", () => {
     expect(parseView(formatView(view as never))).toEqual(view);
   });
   it("come from a file of the known version only", () => {
-    const s = fromFile(
-      {
-        version: 1,
-        fov: 50,
-        up: "z",
-        annotations: [{ title: "a", position: [1, 2, 3] }, { title: 4 }],
-      },
-      DEFAULTS,
-    );
-    expect(s.fov).toBe(50);
+    const annotations = [{ title: "a", position: [1, 2, 3] }];
+    const s = fromFile({ version: 1, fov: 50, up: "z", annotations }, DEFAULTS);
+    expect([s.fov, s.up]).toEqual([50, [0, 0, 1]]);
     expect(s.annotations).toHaveLength(1);
-    expect(() => fromFile({ version: 2 }, DEFAULTS)).toThrow("version");
+    expect(() => fromFile({ version: 2 }, DEFAULTS)).toThrow('"version" must be 1, not 2');
+    expect(() => fromFile({}, DEFAULTS)).toThrow('"version" must be 1');
+    for (const file of [null, 1, "a", []]) {
+      expect(() => fromFile(file, DEFAULTS)).toThrow("not an object");
+    }
+  });
+
+  it("of a file that are wrong say which", () => {
+    const wrong: [string, unknown][] = [
+      ["mode", "swim"],
+      ["fov", "wide"],
+      ["up", [0, 0, 0]],
+      ["view", [1, 2, 3]],
+      ["bg", "red"],
+      ["theme", "blue"],
+      ["backend", "webgl1"],
+      ["quality", "best"],
+      ["time", "noon"],
+      ["budget", "much"],
+      ["degree", "high"],
+      ["annotations", {}],
+      ["annotations", [{ title: 4 }]],
+      ["captureCameras", [{ c2w: [1, 2] }]],
+    ];
+    for (const [name, value] of wrong) {
+      expect(() => fromFile({ version: 1, [name]: value }, DEFAULTS)).toThrow(`"${name}"`);
+    }
+    const second = [{ title: "a", position: [1, 2, 3] }, { title: 4 }];
+    expect(() => fromFile({ version: 1, annotations: second }, DEFAULTS)).toThrow("entry 2");
   });
 });
 

@@ -241,11 +241,13 @@ describe("the entry of sheets", () => {
 
   it("fits a phone's memory with 131,072 tiles of 36 frequencies", async () => {
     const manifest = await manifestWith(131_072, 36);
+    // As many bytes of codes as so many texels need at least.
+    manifest.stages[0]!.streams[0]!.length += 2 ** 19;
     lightslabKind.check(manifest, SIZE);
     const bytes = decodedBytes(manifest) + sheetMemory(manifest.lightslab!);
-    // Codes 76 MB, texels 34 MB, three atlases of 43 MB; with places of tiles. A phone's browser
-    // gives a page at least twice as much.
-    expect(bytes).toBeLessThan(3e8);
+    // Codes 76 MB, texels 34 MB, three atlases of 43 MB; with places of tiles and what decoding
+    // needs beside them 322 MB. A phone's browser gives a page about twice as much.
+    expect(bytes).toBeLessThan(3.3e8);
     expect(bytes).toBeGreaterThan(4 * 144 * 131_072 + (256 + 3 * 4 * CELL * CELL) * 131_072);
   });
 
