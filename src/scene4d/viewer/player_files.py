@@ -36,7 +36,7 @@ def player_folder() -> Path:
         )
     raise PlayerNotBuiltError(
         "this scene4d was installed without the web player, which the npm registry is needed for",
-        fix="install it again where registry.npmjs.org is reachable: pip install --force-reinstall"
+        fix="install it again where the npm registry is reachable: pip install --force-reinstall"
         " --no-deps, and then what you installed scene4d from; released wheels have it built in",
     )
 
