@@ -212,7 +212,7 @@ def test_with_sheets_both_models_give_what_torch_gives(
         rgba, distance = whole(inputs_at(scene, view))
         maps = decoded_maps(scene, view)
         expected = torch.stack([maps[name] for name in "rgba"])
-        assert expected[:3].std() > 0.1
+        assert expected[:3].std() > 0.05  # a picture of one colour would show nothing
         assert maps["seen"].mean() > 0.5  # most of it is the sheets'
         cut = (..., slice(view.height), slice(view.width))
         shown = rgba[cut] * maps["coverage"]
