@@ -197,7 +197,7 @@ WRONG = {
     "no size": (["--target-mb", "0"], "must be positive"),
     "negative": (["--target-mb", "-2"], "must be positive"),
     "not a size": (["--target-mb", "nan"], "must be positive"),
-    "not a loss": (["--target-psnr-drop", "nan"], "number of dB"),
+    "not a loss": (["--target-psnr-drop", "nan"], "--target-psnr-drop is nan"),
     "too many children": (["--num-children", "5"], "0 to 4"),
     "too wide": (["--num-children", "1", "--hidden", "1000"], "1 to 256"),
     "nothing held out": (["--target-psnr-drop", "1", "--test-every", "0"], "holds no picture out"),

@@ -416,8 +416,10 @@ export class Stage {
     try {
       component.renderTarget = small ?? full;
       await this.settle();
-      component.renderTarget = full;
-      await this.frame();
+      if (small) {
+        component.renderTarget = full;
+        await this.frame();
+      }
       const texture = full.colorBuffer;
       const options = { renderTarget: full, immediate: true };
       const data = toBytes((await texture.read(0, 0, width, height, options)) as Texels);
