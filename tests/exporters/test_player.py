@@ -333,15 +333,15 @@ def test_one_file_holds_everything(player: Path, tmp_path: Path) -> None:
     assert not re.search(r'<(script|link)[^>]*\s(src|href)="(?!data:)', text)
     scripts = re.findall(r"<script([^>]*)>(.*?)</script>", text, flags=re.S)
     assert [re.sub(r".*(id|type)=", "", kind) for kind, _ in scripts] == [
-        '"scene4d-scene"', '"scene4d-worker"', '"module"'
+        '"scene4d-notices"', '"scene4d-scene"', '"scene4d-worker"', '"module"'
     ]  # fmt: skip
-    scene = base64.b64decode(scripts[0][1])
+    scene = base64.b64decode(scripts[1][1])
     (tmp_path / "inside.s4d").write_bytes(scene)
     assert open_bundle(tmp_path / "inside.s4d").manifest["count"] == 200
     style = re.search(r"<style>(.*?)</style>", text, flags=re.S)
     assert style is not None
     policy = policy_of(text)
-    for code, directive in ((scripts[2][1], "script-src"), (style[1], "style-src")):
+    for code, directive in ((scripts[3][1], "script-src"), (style[1], "style-src")):
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy[directive]
     assert policy["default-src"] == "'none'" and "*" not in policy["connect-src"]
@@ -353,7 +353,7 @@ def test_the_code_in_one_file_is_javascript(player: Path, tmp_path: Path) -> Non
     path = tmp_path / "x.html"
     export(source_of(random_cloud(20)), path, PlayerOptions(single_file=True), player=player)
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", path.read_text(), flags=re.S)
-    for name, code in (("worker.cjs", scripts[1]), ("main.mjs", scripts[2])):
+    for name, code in (("worker.cjs", scripts[2]), ("main.mjs", scripts[3])):
         (tmp_path / name).write_text(code)
         checked = subprocess.run(["node", "--check", str(tmp_path / name)], capture_output=True)
         assert checked.returncode == 0, checked.stderr.decode()
@@ -370,7 +370,8 @@ def test_a_build_that_does_not_go_into_one_file_is_refused(
     elif change == "more":
         (build / "assets" / "part-123.js").write_text("export const a = 1;")
     else:
-        (build / "index.html").write_text("<html><head></head><body></body></html>")
+        page = '<html><head></head><body><main id="player"></main></body></html>'
+        (build / "index.html").write_text(page)
     options = PlayerOptions(single_file=True)
     with pytest.raises(Scene4dError, match="single-file"):
         export(source_of(random_cloud(5)), tmp_path / "x.html", options, player=build)
