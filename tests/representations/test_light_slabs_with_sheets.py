@@ -48,6 +48,7 @@ from scene4d.representations.method import PhotometricOptions, TeacherOptions
 from scene4d.representations.splats.gaussians import GaussianSplats
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
+from scene4d.training.teachers import load_teacher
 from scene4d.training.train import start
 
 SMALL = {
@@ -404,12 +405,12 @@ METHOD = LightSlabMethod(
 
 
 def trained(capture, path, folder, method=METHOD):
-    """A run's light field and the cameras of its training pictures."""
+    """A run's light field and its cameras, in its working frame."""
     options = TrainOptions(
         data=capture, teacher=path, output_dir=folder, device="cpu", evaluate=False
     )
     run = load_run(start(method, options))
-    return run.representation, run.cameras.train
+    return run.representation, run.cameras
 
 
 @torch.no_grad()
@@ -420,10 +421,12 @@ def likeness(made, splats, cameras):
 
 
 def test_a_short_training_brings_it_nearer_to_its_teacher(arc, teacher, tmp_path):
-    splats, path = teacher
-    later, cameras = trained(arc, path, tmp_path)
-    generator = torch.Generator().manual_seed(0)
-    first = LightSlabs.from_scene(scene_of(cameras), METHOD, generator=generator, teacher=splats)
+    _, path = teacher
+    later, placed = trained(arc, path, tmp_path)
+    cameras, generator = placed.train, torch.Generator().manual_seed(0)
+    scene = replace(scene_of(cameras), source_from_scene=placed.source_from_scene)
+    splats = load_teacher(path).in_frame_of(scene)
+    first = LightSlabs.from_scene(scene, METHOD, generator=generator, teacher=splats)
     assert isinstance(later, LightSlabs) and later.sheets.num_tiles == first.sheets.num_tiles
     assert not torch.equal(later.sheets.texels, first.sheets.texels)
     before, after = likeness(first, splats, cameras), likeness(later, splats, cameras)

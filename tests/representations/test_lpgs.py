@@ -9,6 +9,7 @@ import torch
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.representations.hash_grid import GridShape
+from scene4d.representations.lpgs.attributes import own_inputs
 from scene4d.representations.lpgs.parent_child import CODED, START_STEPS, ParentChildSplats
 from scene4d.representations.lpgs.quantisers import Quantiser
 from scene4d.representations.lpgs.seeds import parents_of, shown
@@ -397,9 +398,7 @@ def test_children_lie_along_their_parents_turned_axes():
 
 
 def _own(scene):
-    from scene4d.representations.lpgs.parent_child import _own_inputs
-
-    return _own_inputs({name: scene._flat(name) for name in CODED}, scene.structure)
+    return own_inputs({name: scene._flat(name) for name in CODED}, scene.structure)
 
 
 def test_the_dead_take_part_in_nothing():
@@ -471,7 +470,9 @@ def test_gradients_reach_everything_that_is_drawn(name):
 def test_a_saved_scene_is_the_same_bit_for_bit(name):
     import json
 
-    scene = trained(STRUCTURES[name], learning_rates={"means": 1e-3}, extent=1.5, warm_up=0.2)
+    groups = ("means", *CODED, "keep", "keep_children", "quantisers", "grid", "network")
+    rates = dict.fromkeys(groups, 1e-3)
+    scene = trained(STRUCTURES[name], learning_rates=rates, extent=1.5, warm_up=0.2)
     with torch.no_grad():
         scene.gaussians["keep"][::5] = -1.0
     scene.coder_ratio = 1.07

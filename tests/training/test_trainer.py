@@ -116,7 +116,7 @@ def test_a_moved_run_still_renders_and_finds_its_capture(tiny_capture, tmp_path,
 
 
 def test_two_runs_never_share_a_folder(tiny_capture, tmp_path, finished):
-    quick = SplatMethod(steps=0, num_random_points=10)
+    quick = SplatMethod(steps=1, num_random_points=10)
     runs = {start(quick, options(tiny_capture, tmp_path)) for _ in range(3)}
     assert len(runs) == 3
     code = f"from pathlib import Path; from scene4d.training.train import resume; resume(Path({str(finished)!r}))"  # noqa: E501
@@ -143,8 +143,9 @@ def test_a_run_without_checkpoint_says_so(tiny_capture, tmp_path, finished):
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(DataError, match="no readable checkpoint"):
         load_run(copy)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no config\.toml"):
-        load_run(tmp_path)
+        load_run(tmp_path / "empty")
 
 
 def test_numbers_that_are_not_finite_stop_training_and_keep_the_last_checkpoint(
