@@ -95,8 +95,9 @@ def test_the_default_poster_shows_the_splats():
     lit = pixels.any(axis=2)
     assert lit.sum() > 500 and (pixels[lit, 0] > pixels[lit, 1]).all()
     rows, columns = np.nonzero(lit)
-    # the ball is in the middle of the picture
-    assert abs(rows.mean() - 72) < 15 and abs(columns.mean() - 128) < 15
+    # The ball is about in the middle: its box is, whose lower front edge the view from above needs
+    # room for.
+    assert abs(rows.mean() - 72) < 25 and abs(columns.mean() - 128) < 15
 
 
 def test_the_schema_is_valid_and_agrees_with_a_full_validator():
