@@ -193,9 +193,9 @@ def tell(url: str, *, phone: bool, host: str) -> None:
             print(code or "  (pip install 'scene4d[viewer]' for a QR code here)", file=sys.stderr)
         except UnicodeEncodeError:
             print("  (this terminal has no block characters for a QR code)", file=sys.stderr)
-    print(url, flush=True)
     others = "phones in the same network" if phone else "all who reach this machine's network"
     where = "this machine alone" if is_loopback(host) else f"{others} and know the address"
     if phone and is_loopback(host):
         where += f" ({host} is no address that a phone reaches)"
     print(f"scene4d view: open to {where}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    print(url, flush=True)  # last: who reads it may ask at once
