@@ -12,31 +12,23 @@ under a limit of time and of memory beyond what the process had.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import multiprocessing
 import os
 import random
-import resource
 import shutil
-import signal
 import struct
-import tempfile
-import time
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from fuzz_formats import ANY, NUMBERS, VALUES, ply_header
+from fuzzing import Tally, Trial, options, print_head, print_row, tried
 from PIL import Image
 
 from scene4d.data.images import ImageCache
 from scene4d.data.load import load_scene
 from scene4d.data.points import random_points
-from scene4d.errors import Scene4dError
 
 SECONDS_PER_CAPTURE = 20.0
 MEMORY = 1 << 30
@@ -396,104 +388,34 @@ def load(root: Path) -> None:
         random_points(scene, 20)
 
 
-class TimeLimitError(Exception):
-    """Loading took too long."""
+def fuzz(name: str, count: int, seed: int) -> Tally[Capture]:
+    """How ``count`` captures of a layout went."""
 
+    def attempt(capture: Capture, folder: Path) -> None:
+        try:
+            load(written(capture, folder))
+        finally:
+            shutil.rmtree(folder)
 
-def _on_alarm(signum: int, frame: object) -> None:
-    raise TimeLimitError
+    def warm_up(folder: Path) -> None:
+        attempt(nerfstudio(), folder)
 
-
-def outcome_of(root: Path) -> str:
-    signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_CAPTURE)
-    try:
-        load(root)
-    except Scene4dError as error:
-        return "refused" if "\n" not in error.what else f"long message: {error.what!r}"
-    except BaseException as error:
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        place = (
-            "" if where is None else f" at {where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
-        )
-        return f"{type(error).__name__}: {error}{place}"[:400]
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    return "ok"
-
-
-def _child(captures: list[Capture], root: Path, connection) -> None:
-    """Sends an outcome for each capture: ok, refused, or what else happened."""
-    import torch
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, _on_alarm)
-    outcome_of(written(nerfstudio(), root / "first"))  # what is imported lazily is loaded
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    for i, capture in enumerate(captures):
-        folder = written(capture, root / f"{i}")
-        start = time.perf_counter()
-        outcome = outcome_of(folder)
-        connection.send((outcome, time.perf_counter() - start))
-        shutil.rmtree(folder)
-    connection.close()
-
-
-def fuzz(name: str, count: int, seed: int) -> tuple[Counter, list[tuple[Capture, str]], float]:
-    """Outcomes of ``count`` captures, those with bad outcomes, and the longest time."""
-    context = multiprocessing.get_context("fork")
-    outcomes: Counter = Counter()
-    bad: list[tuple[Capture, str]] = []
-    longest = 0.0
-    pending = list(mutants(name, count, seed))
-    while pending:
-        with tempfile.TemporaryDirectory() as folder:
-            ours, theirs = context.Pipe(duplex=False)
-            child = context.Process(target=_child, args=(pending, Path(folder), theirs))
-            child.start()
-            theirs.close()
-            done = 0
-            try:
-                while done < len(pending):
-                    outcome, seconds = ours.recv()
-                    longest = max(longest, seconds)
-                    kind = outcome if outcome in ("ok", "refused") else "bad"
-                    outcomes[kind] += 1
-                    if kind == "bad":
-                        bad.append((pending[done], outcome))
-                    done += 1
-            except EOFError:
-                child.join()
-                outcomes["bad"] += 1
-                bad.append((pending[done], f"the process died ({child.exitcode})"))
-                done += 1
-            child.join()
-            pending = pending[done:]
-    return outcomes, bad, longest
+    trial = Trial(attempt, warm_up, seconds=SECONDS_PER_CAPTURE, memory=MEMORY)
+    return tried(mutants(name, count, seed), trial)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=4000, help="captures per layout")
+    parser = options(__doc__.splitlines()[0], files=4000, each="layout")
     parser.add_argument("--layouts", nargs="*", default=list(LAYOUTS))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for the captures with bad outcomes")
     args = parser.parse_args()
     failed = False
-    print(f"{'layout':<16}{'captures':>9}{'loaded':>8}{'refused':>9}{'bad':>6}{'longest s':>11}")
+    print_head("layout")
     for name in args.layouts:
-        outcomes, bad, longest = fuzz(name, args.files, args.seed)
-        row = (sum(outcomes.values()), outcomes["ok"], outcomes["refused"], outcomes["bad"])
-        print(f"{name:<16}{row[0]:>9}{row[1]:>8}{row[2]:>9}{row[3]:>6}{longest:>11.2f}", flush=True)
-        for i, (capture, what) in enumerate(bad):
-            failed = True
-            if i < 10:
-                print(f"    {what}")
-            if args.keep:
-                written(capture, args.keep / f"{name}-{i}")
+        tally = fuzz(name, args.files, args.seed)
+        print_row(name, tally)
+        failed |= bool(tally.bad)
+        for i, (capture, _) in enumerate(tally.bad if args.keep else []):
+            written(capture, args.keep / f"{name}-{i}")
     raise SystemExit(failed)
 
 

@@ -14,25 +14,19 @@ is read in a child process under a limit of time and of memory beyond what the p
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import gzip
 import io
 import json
-import logging
-import multiprocessing
 import random
-import resource
-import signal
 import struct
 import tempfile
-import time
-import warnings
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from fuzzing import Tally, Trial, options, print_head, print_row, tried
 
 from scene4d.cli.info import summarise
 from scene4d.data.points import read_points
@@ -278,118 +272,47 @@ def task_for(task: str, name: str) -> Callable[[Path], object]:
     return {"info": summarise, "convert": _convert, "points": read_points}[task]
 
 
-class TimeLimitError(Exception):
-    """Reading took too long."""
+def fuzz(name: str, count: int, *, seed: int = 0, task: str = "read") -> Tally[bytes]:
+    """How ``count`` files of a format went."""
+    form, act = formats.format_named(name.removesuffix("-gzip")), task_for(task, name)
+    file = "file.bin" if task == "read" else f"file{form.suffixes[0]}"
 
-
-def _on_alarm(signum: int, frame: object) -> None:
-    raise TimeLimitError
-
-
-def _child(
-    read: Callable[[Path], object], files: list[bytes], path: Path, connection, limits: bool
-) -> None:
-    """Sends an outcome per file: ok, refused, or what else happened."""
-    read_good(read, path)
-    warnings.simplefilter("ignore")
-    logging.getLogger("scene4d").setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGALRM, _on_alarm)
-    if limits:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    for data in files:
+    def attempt(data: bytes, folder: Path) -> None:
+        path = folder.with_name(file)
         path.write_bytes(data)
-        start = time.perf_counter()
-        signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_FILE)
-        try:
-            read(path)
-            outcome = "ok"
-        except Scene4dError as error:
-            outcome = "refused" if "\n" not in error.what else f"long message: {error.what!r}"
-        except BaseException as error:
-            outcome = f"{type(error).__name__}: {error}"[:300]
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        connection.send((outcome, time.perf_counter() - start))
-    connection.close()
+        act(path)
 
+    def warm_up(folder: Path) -> None:
+        import PIL.Image
+        import zstandard
 
-def read_good(read, path: Path) -> None:
-    """Loads what a reader imports lazily, before memory is counted."""
-    import PIL.Image
-    import zstandard
+        assert zstandard
+        PIL.Image.init()
+        with contextlib.suppress(Scene4dError):
+            attempt(b"", folder)
 
-    assert PIL.Image and zstandard
-    PIL.Image.init()
-    path.write_bytes(b"")
-    try:
-        read(path)
-    except Scene4dError:
-        return
-
-
-def fuzz(
-    name: str, count: int, *, seed: int = 0, task: str = "read"
-) -> tuple[Counter, list[tuple[bytes, str]], float]:
-    """Outcomes of ``count`` files, the files with bad outcomes, and the longest time."""
-    context = multiprocessing.get_context("fork")
-    outcomes: Counter = Counter()
-    bad: list[tuple[bytes, str]] = []
-    longest = 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        seeds = originals(name, Path(folder))
-        pending = list(mutants(name, seeds, count, seed))
-        form = formats.format_named(name.removesuffix("-gzip"))
-        path = Path(folder) / ("file.bin" if task == "read" else f"file{form.suffixes[0]}")
-        while pending:
-            ours, theirs = context.Pipe(duplex=False)
-            read = task_for(task, name)
-            child = context.Process(target=_child, args=(read, pending, path, theirs, True))
-            child.start()
-            theirs.close()
-            done = 0
-            try:
-                while done < len(pending):
-                    outcome, seconds = ours.recv()
-                    longest = max(longest, seconds)
-                    kind = outcome if outcome in ("ok", "refused") else "bad"
-                    outcomes[kind] += 1
-                    if kind == "bad":
-                        bad.append((pending[done], outcome))
-                    done += 1
-            except EOFError:
-                child.join()
-                outcomes["bad"] += 1
-                bad.append((pending[done], f"the process died ({child.exitcode})"))
-                done += 1
-            child.join()
-            pending = pending[done:]
-    return outcomes, bad, longest
+    with tempfile.TemporaryDirectory() as scratch:
+        seeds = originals(name, Path(scratch))
+    trial = Trial(attempt, warm_up, seconds=SECONDS_PER_FILE, memory=MEMORY)
+    return tried(mutants(name, seeds, count, seed), trial)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=5000, help="per format")
+    parser = options(__doc__.splitlines()[0], files=5000, each="format")
     parser.add_argument("--formats", nargs="*", default=list(INSIDE))
     parser.add_argument("--task", default="read", choices=("read", "info", "convert", "points"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for the files with bad outcomes")
     args = parser.parse_args()
     failed = False
-    print(f"{'format':<16}{'files':>8}{'read':>8}{'refused':>9}{'bad':>6}{'longest s':>11}")
+    print_head("format")
     for name in args.formats:
         if args.task == "points" and not name.endswith("ply"):
             continue
-        outcomes, bad, longest = fuzz(name, args.files, seed=args.seed, task=args.task)
-        row = (sum(outcomes.values()), outcomes["ok"], outcomes["refused"], outcomes["bad"])
-        print(f"{name:<16}{row[0]:>8}{row[1]:>8}{row[2]:>9}{row[3]:>6}{longest:>11.2f}", flush=True)
-        for i, (data, what) in enumerate(bad):
-            failed = True
-            if i < 10:
-                print(f"    {len(data)} bytes: {what}")
-            if args.keep:
-                args.keep.mkdir(parents=True, exist_ok=True)
-                (args.keep / f"{name}-{i}.bin").write_bytes(data)
+        tally = fuzz(name, args.files, seed=args.seed, task=args.task)
+        print_row(name, tally)
+        failed |= bool(tally.bad)
+        for i, (data, _) in enumerate(tally.bad if args.keep else []):
+            args.keep.mkdir(parents=True, exist_ok=True)
+            (args.keep / f"{name}-{i}.bin").write_bytes(data)
     raise SystemExit(failed)
 
 

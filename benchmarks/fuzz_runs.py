@@ -1,30 +1,21 @@
 """Damaged run folders and camera paths: every outcome is a result or one clear error.
 
-    NUMBA_BOUNDSCHECK=1 python benchmarks/fuzz_runs.py RUN [RUN ...] [--inputs N] [--seed S]
+    NUMBA_BOUNDSCHECK=1 python benchmarks/fuzz_runs.py RUN [RUN ...] [--files 20000] [--seed 0]
 
 Of each run folder (one of every method is best, trained for a few steps), one file at a time is
 damaged: bytes anywhere, values of its JSON or TOML, tensors and plain data of a checkpoint, names
 that lead to a pipe or in a circle. Then everything that reads it is asked: ``info``, the run, a
-picture of 16 x 16 pixels, the optimiser's state and a step with it, and camera paths. Counted is
-whatever is neither a result nor a :class:`Scene4dError`, or takes longer than ``--seconds``, under
-a limit of memory. A crash ends the process; the last line then names the input.
+picture of 16 x 16 pixels, the optimiser's state and a step with it, and camera paths. Every other
+outcome than a result or one of scene4d's errors is printed, and makes the exit status 1. Each is
+asked in a child process under a limit of time and of memory beyond what the process had.
 """
 
 from __future__ import annotations
 
-import argparse
-import collections
-import contextlib
 import json
 import os
 import random
-import resource
 import shutil
-import signal
-import sys
-import tempfile
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +23,7 @@ from typing import Any
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import torch
+from fuzzing import Tally, Trial, options, print_head, print_row, tried
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -42,6 +34,9 @@ from scene4d.training.log import cut_after
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.run import list_checkpoints, load_run, newest_checkpoint
 
+SECONDS_PER_RUN = 20.0
+MEMORY = 4 << 30
+"""Bytes of address space that asking one run folder may add."""
 ODD: list[Any] = [
     None, True, -1, 0, 1, 7, 10**9, 10**30, -(10**400), 1.5, 1e300, float("nan"), float("inf"),
     "", "x", "\0", "../" * 50, [], [[]], [1, 2, 3], {}, {"a": {}}, "9" * 5000,
@@ -141,28 +136,26 @@ def damage_checkpoint(path: Path, rng: random.Random) -> None:
     save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata={"scene4d": text})
 
 
-def damage(run: Path, rng: random.Random) -> str:
-    """Damages one file of the folder; returns which and how."""
+def damage(run: Path, rng: random.Random) -> None:
+    """Damages one file of the folder."""
     kind = rng.random()
     if kind < 0.55:
-        path = list_checkpoints(run / "checkpoints")[-1]
-        damage_checkpoint(path, rng)
-        return "checkpoint"
-    name = rng.choice(["config.toml", "scene.json", "metrics.jsonl", "path.json"])
-    path = run / name
+        damage_checkpoint(list_checkpoints(run / "checkpoints")[-1], rng)
+        return
+    path = run / rng.choice(["config.toml", "scene.json", "metrics.jsonl", "path.json"])
     if kind > 0.98:
         path.unlink()
         os.mkfifo(path) if rng.random() < 0.5 else path.symlink_to(path)
-        return f"{name}, a pipe or a circle"
-    if name.endswith(".json") and kind < 0.85:
+    elif path.suffix == ".json" and kind < 0.85:
         path.write_text(json.dumps(damaged_value(json.loads(path.read_text()), rng)))
-        return f"{name}, a value"
-    path.write_bytes(damaged_bytes(path.read_bytes(), rng))
-    return f"{name}, bytes"
+    else:
+        path.write_bytes(damaged_bytes(path.read_bytes(), rng))
 
 
 def ask(run: Path) -> None:
-    """Everything that reads a run folder; an error of ours in one does not spare the others."""
+    """Everything that reads a run folder; an error of ours in one does not spare the others, and is
+    raised at the end."""
+    refusals: list[Scene4dError] = []
 
     def optimiser() -> None:
         loaded, (_, checkpoint) = load_run(run), newest_checkpoint(run)
@@ -183,62 +176,52 @@ def ask(run: Path) -> None:
         lambda: cut_after(run / "metrics.jsonl", 5),
     ]  # fmt: skip
     for question in questions:
-        with contextlib.suppress(Scene4dError):
+        try:
             question()
+        except Scene4dError as error:
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
 
 
-class Late(BaseException):
-    """It took too long."""
+def damaged_copy(runs: list[Path], seed: int, number: int, folder: Path) -> None:
+    """The input of this number, which is the same every time."""
+    source = runs[number % len(runs)]
+    shutil.copytree(source, folder)
+    shutil.copy(source / "scene.json", folder / "path.json")
+    damage(folder, random.Random(seed * 1_000_003 + number))
+
+
+def fuzz(runs: list[Path], count: int, seed: int) -> Tally[int]:
+    """How ``count`` damaged copies of the run folders went; inputs are numbers."""
+
+    def attempt(number: int, folder: Path) -> None:
+        try:
+            damaged_copy(runs, seed, number, folder)
+            ask(folder)
+        finally:
+            shutil.rmtree(folder)
+
+    def warm_up(folder: Path) -> None:
+        for run in runs:
+            shutil.copytree(run, folder)
+            shutil.copy(run / "scene.json", folder / "path.json")
+            ask(folder)
+            shutil.rmtree(folder)
+
+    return tried(range(count), Trial(attempt, warm_up, seconds=SECONDS_PER_RUN, memory=MEMORY))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__.splitlines()[0], files=20_000, each="all run folders")
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--inputs", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=int, default=20)
-    parser.add_argument("--memory-gb", type=float, default=6.0)
-    parser.add_argument("--minutes", type=float, default=1e9)
     args = parser.parse_args()
-    limit = int(args.memory_gb * 2**30)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-    def late(*_: object) -> None:
-        raise Late
-
-    signal.signal(signal.SIGALRM, late)
-    import logging
-
-    logging.getLogger("scene4d").setLevel(logging.CRITICAL)
-    faults: collections.Counter[str] = collections.Counter()
-    for run in args.runs:  # kernels are compiled before the clock runs
-        shutil.copy(run / "scene.json", run / "path.json")
-        ask(run)
-    begun, done = time.monotonic(), 0
-    with tempfile.TemporaryDirectory(prefix="scene4d-fuzz-") as scratch:
-        for number in range(args.inputs):
-            if time.monotonic() - begun > args.minutes * 60:
-                break
-            rng = random.Random(args.seed * 1_000_003 + number)
-            source = args.runs[number % len(args.runs)]
-            run = Path(shutil.copytree(source, Path(scratch) / "run"))
-            what = damage(run, rng)
-            signal.alarm(args.seconds)
-            try:
-                ask(run)
-            except (Exception, Late) as error:
-                place = traceback.extract_tb(error.__traceback__)[-1]
-                faults[f"{type(error).__name__} {Path(place.filename).name}:{place.lineno}"] += 1
-                print(f"{number} {source.name} {what}: {error!r:.200} at {place.filename}:"
-                      f"{place.lineno}", file=sys.stderr, flush=True)  # fmt: skip
-            finally:
-                signal.alarm(0)
-            shutil.rmtree(run)
-            done += 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{done:,} inputs, {sum(faults.values())} faults, {peak:.2f} GB at most")
-    for place, count in faults.most_common():
-        print(f"  {count:5d} {place}")
+    print_head("")
+    tally = fuzz(args.runs, args.files, args.seed)
+    print_row("run folders", tally)
+    for number, _ in tally.bad if args.keep else []:
+        damaged_copy(args.runs, args.seed, number, args.keep / str(number))
+    raise SystemExit(bool(tally.bad))
 
 
 if __name__ == "__main__":

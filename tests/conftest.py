@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import numba
 import optional_packages
 import pytest
 from jaxtyping import install_import_hook
@@ -11,6 +12,11 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 
 optional_packages.hide_if_asked()
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: more threads only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    numba.set_num_threads(1)
 
 # The last jaxtyping for Python 3.10 (0.3.7) wraps Numba's kernels despite their @no_type_check, and
 # then they cannot be compiled.

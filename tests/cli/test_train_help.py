@@ -44,6 +44,23 @@ def test_every_option_of_light_slabs_is_described_by_a_phrase(capsys):
         assert not re.search(r"(INT|FLOAT) (Of|At|After|Along|Its) ", found.group()), name
 
 
+@pytest.mark.parametrize("verb", [["process-data"], ["train", "lightslab"], ["render"]])
+def test_help_is_wrapped_once(verb, capsys):
+    """A line of help ends where the next word would not fit, or the paragraph ends."""
+    with pytest.raises(SystemExit):
+        main([*verb, "--help"])
+    lines = [re.sub(r"[│|]", " ", line) for line in capsys.readouterr().out.splitlines()]
+    indents = [len(line) - len(line.lstrip()) for line in lines]
+    wrapped = [(line, following) for line, following, a, b
+               in zip(lines, lines[1:], indents, indents[1:], strict=False)
+               if line.strip() and a == b >= 6 and following.strip() != "(required)"]  # fmt: skip
+    assert len(wrapped) > 5
+    width = max(len(line) for line, _ in wrapped)
+    for line, following in wrapped:
+        room = width - len(line.rstrip())
+        assert len(following.split()[0]) >= room - 3, line  # less the box
+
+
 def test_the_next_commands_fit_what_was_trained(tmp_path):
     from scene4d.representations.splats.method import SplatMethod
     from scene4d.training.options import TrainOptions

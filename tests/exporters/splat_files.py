@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 
 from scene4d.exporters import packing
 from scene4d.exporters.splat import importance_order
 from scene4d.splat_cloud import SplatCloud
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def random_cloud(count: int = 1000, degree: int = 3, seed: int = 0) -> SplatCloud:
@@ -53,13 +46,3 @@ def angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # |a - b| is accurate for small angles, where the arc cosine of a product is not
     chord = np.minimum(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))
     return 4 * np.arcsin(np.minimum(chord / 2, 1))
-
-
-def benchmark(name: str) -> ModuleType:
-    """A script of benchmarks/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module

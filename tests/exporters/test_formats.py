@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporters.splat_files import angles, benchmark, order_in_file, random_cloud
+from benchmark_scripts import benchmark
+from exporters.splat_files import angles, order_in_file, random_cloud
 
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters import formats, packing

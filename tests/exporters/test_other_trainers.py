@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporters.splat_files import benchmark, random_cloud
+from benchmark_scripts import benchmark
+from exporters.splat_files import random_cloud
 
 from scene4d.errors import DataError
 from scene4d.exporters import formats, packing, spz

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
 import shutil
+from collections.abc import Iterator
 from typing import TypeVar
+from unittest import mock
 
+import docstring_parser
 import tyro
 
 from scene4d.errors import UsageError
@@ -22,12 +27,30 @@ def parse(cls: type[T], argv: list[str], *, prog: str, description: str | None =
     :class:`UsageError`, before any work starts."""
     if shutil.get_terminal_size().columns < LEAST_COLUMNS:
         os.environ["COLUMNS"] = str(LEAST_COLUMNS)
-    arguments = tyro.cli(cls, args=argv, prog=prog, description=description)
+    with _docstrings_unwrapped():
+        arguments = tyro.cli(cls, args=argv, prog=prog, description=description)
     faults = range_faults(arguments)
     if faults:
         told = "; ".join(f"--{fault.replace('_', '-', _words(fault))}" for fault in faults)
         raise UsageError(told, fix=f"'{prog} --help' tells every option's range")
     return arguments
+
+
+@contextlib.contextmanager
+def _docstrings_unwrapped() -> Iterator[None]:
+    """Tyro keeps lines that begin with something else than a letter, and docstring_parser leaves the
+    indentation of attributes' docstrings: help would be wrapped twice."""
+    parse_from_object = docstring_parser.parse_from_object
+
+    def parsed(described: object) -> docstring_parser.Docstring:
+        found = parse_from_object(described)
+        for param in found.params:
+            paragraphs = inspect.cleandoc(param.description or "").split("\n\n")
+            param.description = "\n\n".join(" ".join(p.split()) for p in paragraphs) or None
+        return found
+
+    with mock.patch.object(docstring_parser, "parse_from_object", parsed):
+        yield
 
 
 def _words(fault: str) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.eval_utils import eval_setup
 
+from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
 from scene4d.exporters.ply import write_ply
 from scene4d.integrations.nerfstudio.model import SplatModel
@@ -29,7 +30,8 @@ class ExportArgs:
 
 def entrypoint() -> None:
     """Reads the command line, loads the run and writes the file."""
-    args = tyro.cli(ExportArgs, prog="python -m scene4d.integrations.nerfstudio export")
+    prog = "python -m scene4d.integrations.nerfstudio export"
+    args = parse(ExportArgs, sys.argv[1:], prog=prog)
     _, pipeline, _, _ = eval_setup(args.load_config, test_mode="inference")
     if not isinstance(pipeline.model, SplatModel):
         raise UsageError("is not a run of scene4d-splat", where=args.load_config)
