@@ -16,6 +16,7 @@ import json
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from fuzzing import Tally, Trial, options, print_head, print_row, tried
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from scene4d.cameras.path_files import load_path
+from scene4d.cameras.path_files import load_path, save_path
 from scene4d.cli.info import summarise
 from scene4d.errors import Scene4dError
 from scene4d.training.log import cut_after
@@ -184,11 +185,16 @@ def ask(run: Path) -> None:
         raise refusals[0]
 
 
+def whole_copy(source: Path, folder: Path) -> None:
+    """The run, with a camera path beside it."""
+    shutil.copytree(source, folder)
+    cameras = load_run(source).cameras
+    save_path(folder / "path.json", cameras.train or cameras.test, fps=24)
+
+
 def damaged_copy(runs: list[Path], seed: int, number: int, folder: Path) -> None:
     """The input of this number, which is the same every time."""
-    source = runs[number % len(runs)]
-    shutil.copytree(source, folder)
-    shutil.copy(source / "scene.json", folder / "path.json")
+    shutil.copytree(runs[number % len(runs)], folder)
     damage(folder, random.Random(seed * 1_000_003 + number))
 
 
@@ -204,10 +210,7 @@ def fuzz(runs: list[Path], count: int, seed: int) -> Tally[int]:
 
     def warm_up(folder: Path) -> None:
         for run in runs:
-            shutil.copytree(run, folder)
-            shutil.copy(run / "scene.json", folder / "path.json")
-            ask(folder)
-            shutil.rmtree(folder)
+            ask(run)
 
     return tried(range(count), Trial(attempt, warm_up, seconds=SECONDS_PER_RUN, memory=MEMORY))
 
@@ -217,10 +220,14 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     args = parser.parse_args()
     print_head("")
-    tally = fuzz(args.runs, args.files, args.seed)
-    print_row("run folders", tally)
-    for number, _ in tally.bad if args.keep else []:
-        damaged_copy(args.runs, args.seed, number, args.keep / str(number))
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = [Path(scratch) / str(number) for number in range(len(args.runs))]
+        for source, copy in zip(args.runs, whole, strict=True):
+            whole_copy(source, copy)
+        tally = fuzz(whole, args.files, args.seed)
+        print_row("run folders", tally)
+        for number, _ in tally.bad if args.keep else []:
+            damaged_copy(whole, args.seed, number, args.keep / str(number))
     raise SystemExit(bool(tally.bad))
 
 

@@ -11,6 +11,15 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+
+
+def modules_with_shapes() -> list[str]:
+    """The modules that annotate shapes; a check of each call elsewhere doubles the suite's time."""
+    paths = [path for path in SOURCES.rglob("*.py") if "jaxtyping" in path.read_text("utf-8")]
+    return [".".join(path.relative_to(SOURCES).with_suffix("").parts) for path in paths]
+
+
 optional_packages.hide_if_asked()
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: more threads only wait for each other
@@ -21,7 +30,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: more threads only 
 # The last jaxtyping for Python 3.10 (0.3.7) wraps Numba's kernels despite their @no_type_check, and
 # then they cannot be compiled.
 if sys.version_info >= (3, 11):
-    install_import_hook("scene4d", "pep484.checked")
+    install_import_hook(modules_with_shapes(), "pep484.checked")
 
 SHARED_DATA = (Path(__file__).resolve().parents[2] / "shared" / "data").resolve()
 

@@ -284,7 +284,7 @@ def run_command(words: list[str], things: Things, here: Path) -> None:
 def give_pictures(words: list[str], here: Path) -> None:
     """Photographs of a small room, or a video of it."""
     import_or_skip("pycolmap")
-    from data.test_process import room_cameras, room_picture
+    from room import room_cameras, room_picture
 
     pictures = [room_picture(c2w) for c2w in room_cameras(6)]
     place = words.index("--data") + 1

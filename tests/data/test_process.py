@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from optional_packages import import_or_skip
 from PIL import Image, ImageFilter
+from room import FOCAL, HEIGHT, WIDTH, room_cameras, room_picture
 
 from scene4d.cli import main as command
 from scene4d.data.load import load_scene
@@ -39,61 +40,7 @@ from scene4d.files import read_json
 
 pycolmap = import_or_skip("pycolmap")
 
-WIDTH, HEIGHT, FOCAL = 320, 240, 300.0
 PINHOLE = SfmOptions(camera_model="pinhole")
-
-
-# A room with known cameras: three textured walls, met by exact rays
-
-
-def texture(seed: int, size: int = 256) -> np.ndarray:
-    """[size, size, 3] blobs of several sizes, 0..255."""
-    rng = np.random.default_rng(seed)
-    total = np.zeros((size, size, 3))
-    for cells in (16, 48, 128):
-        grid = rng.integers(0, 255, (cells, cells, 3), dtype=np.uint8)
-        image = Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC)
-        total += np.asarray(image, dtype=float) / 3
-    return total
-
-
-TEXTURES = [texture(seed) for seed in range(3)]
-
-
-def room_picture(c2w: np.ndarray) -> Image.Image:
-    """The corner x = 0, y = 0, z = 0 of a room of 4 units, twice supersampled."""
-    column, row = np.meshgrid((np.arange(2 * WIDTH) + 0.5) / 2, (np.arange(2 * HEIGHT) + 0.5) / 2)
-    local = [(column - WIDTH / 2) / FOCAL, -(row - HEIGHT / 2) / FOCAL, -np.ones_like(row)]
-    rays = np.stack(local, -1) @ c2w[:3, :3].T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distances = np.where(rays < 0, -c2w[:3, 3] / rays, np.inf)
-    wall = distances.argmin(-1)
-    hit = c2w[:3, 3] + rays * distances.min(-1)[..., None]
-    result = np.zeros((*wall.shape, 3))
-    for axis in range(3):
-        uv = np.delete(hit, axis, axis=-1)[wall == axis]
-        index = np.clip((uv / 4 * 256).astype(int), 0, 255)
-        result[wall == axis] = TEXTURES[axis][index[:, 0], index[:, 1]]
-    image = result.reshape(HEIGHT, 2, WIDTH, 2, 3).mean(axis=(1, 3))
-    return Image.fromarray(image.astype(np.uint8))
-
-
-def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Camera-to-world, OpenGL axes, z up."""
-    back = (position - target) / np.linalg.norm(position - target)
-    right = np.cross((0.0, 0, 1), back)
-    right /= np.linalg.norm(right)
-    c2w = np.eye(4)
-    c2w[:3] = np.stack([right, np.cross(back, right), back, position], axis=1)
-    return c2w
-
-
-def room_cameras(count: int) -> list[np.ndarray]:
-    """A quarter circle in front of the corner."""
-    angles = np.linspace(0.15, np.pi / 2 - 0.15, count)
-    positions = [np.array([3.4 * np.cos(a), 3.4 * np.sin(a), 1.8 + 0.3 * np.sin(5 * a)])
-                 for a in angles]  # fmt: skip
-    return [looking_at(p, np.array([0.7, 0.7, 0.7])) for p in positions]
 
 
 def noise_picture(seed: int) -> Image.Image:

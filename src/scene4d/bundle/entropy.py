@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -257,20 +256,22 @@ def _fit_edges(
         return (), np.inf
     rows = bins(values, np.asarray(edges, dtype=np.int64)).astype(np.int64)
     counts = np.bincount(rows * size + symbols, minlength=(len(edges) + 1) * size)
-    tables = list(counts.reshape(len(edges) + 1, size))
-    costs = [_cost(t[None], stride) for t in tables]
-    merged = [_cost((a + b)[None], stride) for a, b in pairwise(tables)]
+    tables = counts.reshape(len(edges) + 1, size)
+    costs = list(_costs(tables, stride))
+    merged = list(_costs(tables[:-1] + tables[1:], stride))
     while merged:
         gains = [costs[i] + costs[i + 1] - merged[i] for i in range(len(merged))]
         at = int(np.argmax(gains))
         if gains[at] <= 0 and len(tables) <= most:
             break
-        tables[at : at + 2] = [tables[at] + tables[at + 1]]
+        tables[at] += tables[at + 1]
+        tables = np.delete(tables, at + 1, axis=0)
         costs[at : at + 2] = [merged[at]]
         del edges[at], merged[at]
-        for i in (at - 1, at):
-            if 0 <= i < len(merged):
-                merged[i] = _cost((tables[i] + tables[i + 1])[None], stride)
+        around = [i for i in (at - 1, at) if 0 <= i < len(merged)]
+        for i, cost in zip(around, _costs(tables[around] + tables[[i + 1 for i in around]], stride),
+                           strict=True):  # fmt: skip
+            merged[i] = cost
     return tuple(edges), float(sum(costs))
 
 
@@ -310,12 +311,17 @@ def _best_low_bits(shifted: np.ndarray) -> int:
 
 def _cost(counts: np.ndarray, stride: int) -> float:
     """Bits of the symbols counted in ``counts`` [tables, n] (every ``stride``-th) with tables."""
+    return float(_costs(counts, stride).sum())
+
+
+def _costs(counts: np.ndarray, stride: int) -> np.ndarray:
+    """As :func:`_cost`, of each table [tables]."""
     total = counts.sum(axis=1, keepdims=True)
     used = counts > 0
     # A symbol's share in its table is at least 1/4096.
     share = np.maximum(counts, total / TOTAL) / np.maximum(total, 1)
-    bits = -(counts * np.log2(share, where=used, out=np.zeros(counts.shape))).sum()
-    return float(bits * stride + used.sum() * _TABLE_ENTRY_BITS)
+    bits = -(counts * np.log2(share, where=used, out=np.zeros(counts.shape))).sum(axis=1)
+    return bits * stride + used.sum(axis=1) * _TABLE_ENTRY_BITS
 
 
 def _before(symbols: np.ndarray, starts: Sequence[int]) -> np.ndarray:

@@ -104,50 +104,60 @@ def find_up(places: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     return up
 
 
-def _usual(up: np.ndarray) -> float:
-    return 1.0 if up @ FILE_UP > math.cos(math.pi / 4) else _UNUSUAL
+def _usual(ups: np.ndarray) -> np.ndarray:
+    """A weight of ways up [..., 3]: others than the format's have to be plainer."""
+    return np.where(ups @ FILE_UP > math.cos(math.pi / 4), 1.0, _UNUSUAL)
 
 
 def _ground(rows: np.ndarray, size: float) -> np.ndarray | None:
     """Up from the plane that most rows lie near, of planes through three of them."""
     judges = rows[:: math.ceil(len(rows) / _JUDGES)]
-    state, best, found = 1, _LEAST_GROUND / 2, None
-    for _ in range(_TRIALS):
-        three = []
-        for _ in range(3):
-            state = state * 48271 % 2147483647  # Lehmer's generator, as in the player
-            three.append(rows[int(state / 2147483647 * len(rows))])
-        normal = np.cross(three[1] - three[0], three[2] - three[0])
-        length = np.linalg.norm(normal)
-        if length == 0:
-            continue
-        share, up = _judge(judges, three[0], normal / length, size)
-        if share * _usual(up) > best:
-            best, found = share * _usual(up), (three[0], up)
-    if found is None:
+    state, picked = 1, []
+    for _ in range(3 * _TRIALS):
+        state = state * 48271 % 2147483647  # Lehmer's generator, as in the player
+        picked.append(int(state / 2147483647 * len(rows)))
+    corners = rows[picked].reshape(_TRIALS, 3, 3)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    planes = (lengths > 0)[:, 0]  # three in a row make none
+    at, normals = corners[planes, 0], normals[planes] / lengths[planes]
+    if not len(at):
         return None
-    share, up = _judge(rows, *_refined(rows, *found, size), size)
-    return up if share * _usual(up) >= _LEAST_GROUND else None
+    shares, ups = _judge(judges, at, normals, size)
+    scores = shares * _usual(ups)
+    best = int(scores.argmax())
+    if scores[best] <= _LEAST_GROUND / 2:
+        return None
+    point, normal = _refined(rows, at[best], ups[best], size)
+    shares, ups = _judge(rows, point[None], normal[None], size)
+    return ups[0] if shares[0] * _usual(ups)[0] >= _LEAST_GROUND else None
 
 
 def _judge(
-    places: np.ndarray, at: np.ndarray, normal: np.ndarray, size: float
-) -> tuple[float, np.ndarray]:
-    """The share of places near a plane, 0 for no ground, and the side of the others."""
-    heights = (places - at) @ normal
+    places: np.ndarray, at: np.ndarray, normals: np.ndarray, size: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each plane through ``at`` [P, 3] the share of places near it [P], 0 for no ground, and the
+    side of the others [P, 3]."""
+    heights = normals @ places.T - (normals * at).sum(axis=1, keepdims=True)
     near = np.abs(heights) <= _THICKNESS * size
-    above, below = (heights > _THICKNESS * size).sum(), (heights < -_THICKNESS * size).sum()
-    up = normal if above >= below else -normal
-    if not near.any():
-        return 0.0, up
+    above = (heights > _THICKNESS * size).sum(axis=1)
+    below = (heights < -_THICKNESS * size).sum(axis=1)
+    ups = np.where((above >= below)[:, None], normals, -normals)
 
-    def along(rows: np.ndarray, height: np.ndarray) -> float:
-        return float(rows.var(axis=0).sum() - height.var())
+    def along(weights: np.ndarray) -> np.ndarray:
+        """The variance of the chosen places [P, N] within the plane."""
+        count = np.maximum(1, weights.sum(axis=1))
+        centred = places - places.mean(axis=0)
+        mean = weights @ centred / count[:, None]
+        total = weights @ (centred**2).sum(axis=1) / count - (mean**2).sum(axis=1)
+        mean_height = (weights * heights).sum(axis=1) / count
+        across = (weights * heights**2).sum(axis=1) / count - mean_height**2
+        return total - across
 
-    wide = along(places[near], heights[near]) >= _LEAST_WIDTH * along(places, heights)
+    wide = along(near.astype(float)) >= _LEAST_WIDTH * along(np.ones_like(heights))
     others = above + below
-    one_sided = others < 0.02 * len(places) or max(above, below) >= _ONE_SIDED * others
-    return (float(near.mean()) if wide and one_sided else 0.0), up
+    one_sided = (others < 0.02 * len(places)) | (np.maximum(above, below) >= _ONE_SIDED * others)
+    return np.where(near.any(axis=1) & wide & one_sided, near.mean(axis=1), 0.0), ups
 
 
 def _refined(

@@ -38,8 +38,8 @@ def parse(cls: type[T], argv: list[str], *, prog: str, description: str | None =
 
 @contextlib.contextmanager
 def _docstrings_unwrapped() -> Iterator[None]:
-    """Tyro keeps lines that begin with something else than a letter, and docstring_parser leaves the
-    indentation of attributes' docstrings: help would be wrapped twice."""
+    """Tyro keeps lines that begin with something else than a letter, and docstring_parser leaves
+    the indentation of attributes' docstrings: help would be wrapped twice."""
     parse_from_object = docstring_parser.parse_from_object
 
     def parsed(described: object) -> docstring_parser.Docstring:
