@@ -87,6 +87,22 @@ export function packSplats(data: SplatData): PackedSplats {
   return packed;
 }
 
+/** One splat of no size and no opacity. */
+export function unseenSplat(): PackedSplats {
+  return {
+    count: 1,
+    degree: 0,
+    width: 1,
+    height: 1,
+    color: new Uint16Array(4),
+    transformA: new Uint32Array(4),
+    transformB: new Uint16Array(4),
+    sh: [],
+    centers: new Float32Array(3),
+    bounds: new Float32Array(6),
+  };
+}
+
 /** Channels of each texture of spherical harmonics. */
 export function shTexels(degree: number): number[] {
   return [[], [4], [4, 4, 1], [4, 4, 4, 4]][degree]!;

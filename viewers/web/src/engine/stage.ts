@@ -21,7 +21,7 @@ import type { PinholeCamera } from "../camera/projection";
 import type { Stand } from "../camera/stand";
 import { SceneError } from "../decode/errors";
 import type { Field, FieldPlane } from "../decode/field/field";
-import { type PackedSplats, packedBytes } from "../decode/pack";
+import { type PackedSplats, packedBytes, unseenSplat } from "../decode/pack";
 import type { TimeSpan } from "../decode/protocol";
 import { type DoneFieldPicture, FieldView } from "../draw/field-view";
 import type { FieldTarget } from "../draw/renderer";
@@ -98,6 +98,8 @@ export class Stage {
   private pictures: Promise<unknown> = Promise.resolve();
   private time = 0;
   private background: [number, number, number] = [0, 0, 0];
+  /** A splat that nobody sees, until there are others. */
+  private rehearsal: Entity | null = null;
 
   static async create(
     canvas: HTMLCanvasElement,
@@ -148,8 +150,21 @@ export class Stage {
         events.immersed(on);
       });
     }
+    this.rehearse();
     this.listen(events);
     this.app.start();
+  }
+
+  /**
+   * The engine makes its splat renderer, the sorter and their shaders when it first draws splats:
+   * that is done while the first scene is still on its way.
+   */
+  private rehearse(): void {
+    const resource = new SplatResource(this.device, unseenSplat());
+    this.rehearsal = new Entity("rehearsal", this.app);
+    this.rehearsal.addComponent("gsplat", { resource });
+    this.rehearsal.once("destroy", () => resource.destroy());
+    this.app.root.addChild(this.rehearsal);
   }
 
   private listen(events: StageEvents): void {
@@ -290,6 +305,8 @@ export class Stage {
     const { count, bounds } = packed;
     const bytes = 2 * packedBytes(packed);
     layer.add({ entity, resource, count, bytes, bounds, stage, span });
+    this.rehearsal?.destroy();
+    this.rehearsal = null;
     this.redraw();
   }
 
