@@ -49,7 +49,7 @@ def from_capture_to_player(run, capture: Path, *, psnr: float) -> Path:
     """Training, and everything that is done with a run; returns the run."""
     trained = Path(run("train", "splat", "--data", capture, *SHORT))
     run("eval", trained)
-    assert read_json(trained / "eval.json")["mean"]["psnr"] > psnr
+    assert read_json(trained / "eval.json")["results"]["psnr"] > psnr
     assert (trained / "report.html").is_file()
     run("info", trained)
 
@@ -128,6 +128,6 @@ def test_from_a_splat_file(run) -> None:
     run("export", "somebodys.ply", "bundle", "--output-path", "scene.s4d")
     run("validate", "scene.s4d")
     run("info", "scene.s4d")
-    run("compress", "somebodys.ply", "small.s4d", "--target-mb", "0.02", "--steps", "3",
+    run("compress", "somebodys.ply", "small.s4d", "--target-mb", "0.03", "--steps", "3",
         "--hidden", "8", "--device", "cpu")  # fmt: skip
-    assert Path("small.s4d").stat().st_size <= 20_000
+    assert Path("small.s4d").stat().st_size <= 30_000

@@ -61,6 +61,10 @@ class CamerasBetween:
         self.quats = quaternion_from_rotation(self.rotations)
         self.neighbours = neighbours_of(self.positions, self.rotations)
         """Of each camera, nearest first."""
+        most = max(1, *(len(near) for near in self.neighbours))
+        rows = [near + [i] * (most - len(near)) for i, near in enumerate(self.neighbours)]
+        self._near = torch.tensor(rows)
+        self._num_near = torch.tensor([len(near) for near in self.neighbours])
 
     @property
     def in_one_place(self) -> bool:
@@ -70,25 +74,27 @@ class CamerasBetween:
             for i, near in enumerate(self.neighbours)
         )
 
-    def draw(self, generator: torch.Generator) -> Camera:
-        """One camera; takes the same number of random numbers each time."""
-        u = torch.rand(10, generator=generator, dtype=torch.float64)
-        choice, kind, other, share = u[:4].tolist()
-        first = min(int(choice * len(self.cameras)), len(self.cameras) - 1)
-        near = self.neighbours[first]
-        position, quat, reach = self.positions[first], self.quats[first], 0.0
-        if near:
-            second = near[min(int(other * len(near)), len(near) - 1)]
-            reach = self.spread.jitter * float((self.positions[second] - position).norm())
-            if kind < self.spread.between:
-                position = torch.lerp(position, self.positions[second], share)
-                quat = slerp(quat, self.quats[second], share)
-        turn = math.radians(self.spread.turn) * _in_ball(u[7:])
-        pose = torch.eye(4, dtype=torch.float64)
-        pose[:3, :3] = rotation_from_quat(quat) @ se3_exp(torch.cat([0 * turn, turn]))[:3, :3]
-        pose[:3, 3] = position + reach * _in_ball(u[4:7])
-        camera = self.cameras[first]
-        return replace(camera, c2w=pose.to(camera.c2w))
+    def draw(self, generator: torch.Generator, count: int = 1) -> list[Camera]:
+        """``count`` cameras; takes the same number of random numbers for each."""
+        u = torch.rand(count, 10, generator=generator, dtype=torch.float64)
+        choice, kind, other, share = u[:, :4].T
+        first = (choice * len(self.cameras)).long().clamp_max(len(self.cameras) - 1)
+        num_near = self._num_near[first]
+        at = torch.minimum((other * num_near).long(), (num_near - 1).clamp_min(0))
+        second = self._near[first, at]  # itself where there is no neighbour
+        moves = ((kind < self.spread.between) & (num_near > 0)) * share
+        positions = torch.lerp(self.positions[first], self.positions[second], moves[:, None])
+        quats = slerp(self.quats[first], self.quats[second], moves)
+        reach = (self.positions[second] - self.positions[first]).norm(dim=-1, keepdim=True)
+        turns = math.radians(self.spread.turn) * _in_ball(u[:, 7:])
+        poses = se3_exp(torch.cat([torch.zeros_like(turns), turns], dim=-1))
+        poses[:, :3, :3] = rotation_from_quat(quats) @ poses[:, :3, :3]
+        poses[:, :3, 3] = positions + self.spread.jitter * reach * _in_ball(u[:, 4:7])
+        cameras = [self.cameras[i] for i in first.tolist()]
+        return [
+            replace(camera, c2w=pose.to(camera.c2w))
+            for camera, pose in zip(cameras, poses, strict=True)
+        ]
 
 
 def neighbours_of(
@@ -112,22 +118,26 @@ def neighbours_of(
 
 
 def slerp(
-    first: Float[Tensor, " 4"], second: Float[Tensor, " 4"], share: float
-) -> Float[Tensor, " 4"]:
-    """The unit quaternion ``share`` of the short way round from ``first`` to ``second``
+    first: Float[Tensor, "*batch 4"],
+    second: Float[Tensor, "*batch 4"],
+    share: Float[Tensor, " *batch"],
+) -> Float[Tensor, "*batch 4"]:
+    """The unit quaternions ``share`` of the short way round from ``first`` to ``second``
     (Shoemake 1985)."""
-    cosine = float((first * second).sum())
-    if cosine < 0:
-        second, cosine = -second, -cosine
-    angle = math.acos(min(cosine, 1.0))
-    if angle < 1e-6:  # sines would be divided by nearly 0; the chord is as good as the arc
-        return torch.nn.functional.normalize(torch.lerp(first, second, share), dim=0)
-    before, after = math.sin((1 - share) * angle), math.sin(share * angle)
-    return (before * first + after * second) / math.sin(angle)
+    cosine = (first * second).sum(dim=-1, keepdim=True)
+    second = torch.where(cosine < 0, -second, second)
+    angle = cosine.abs().clamp_max(1.0).acos()
+    share = share[..., None]
+    # Sines would be divided by nearly 0 there; the chord is as good as the arc.
+    close = angle < 1e-6
+    chord = torch.nn.functional.normalize(torch.lerp(first, second, share), dim=-1)
+    before, after = ((1 - share) * angle).sin(), (share * angle).sin()
+    arc = (before * first + after * second) / torch.where(close, 1.0, angle.sin())
+    return torch.where(close, chord, arc)
 
 
-def _in_ball(u: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
-    """A point evenly in the unit ball, from three numbers evenly in 0..1."""
-    z, turn, radius = 2 * float(u[0]) - 1, 2 * math.pi * float(u[1]), float(u[2]) ** (1 / 3)
-    flat = math.sqrt(max(0.0, 1 - z * z))
-    return radius * u.new_tensor([flat * math.cos(turn), flat * math.sin(turn), z])
+def _in_ball(u: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Points evenly in the unit ball, from three numbers evenly in 0..1 each."""
+    z, turn, radius = 2 * u[..., 0] - 1, 2 * math.pi * u[..., 1], u[..., 2] ** (1 / 3)
+    flat = (1 - z * z).clamp_min(0.0).sqrt()
+    return radius[..., None] * torch.stack([flat * turn.cos(), flat * turn.sin(), z], dim=-1)

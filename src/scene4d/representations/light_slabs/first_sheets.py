@@ -311,8 +311,9 @@ def visitors(cameras: Sequence[Camera], spread: Spread) -> list[Camera]:
 
 def between(cameras: Sequence[Camera], spread: Spread, count: int, seed: int) -> list[Camera]:
     """Undistorted cameras that nobody stood at, the same for the same seed."""
-    drawn, generator = CamerasBetween(cameras, spread), torch.Generator().manual_seed(seed)
-    return [replace(drawn.draw(generator), distortion=None) for _ in range(count)]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = CamerasBetween(cameras, spread).draw(generator, count)
+    return [replace(camera, distortion=None) for camera in drawn]
 
 
 def _only(sheets: Sheets, kept: Bool[Tensor, " tiles"]) -> Sheets:

@@ -109,8 +109,8 @@ class Teaching(Objective):
         """The first pictures, then a new one every ``refresh_every`` steps."""
         missing = min(self.options.first_views, self.views.capacity) - len(self.views)
         due = max(missing, int(number % self.options.refresh_every == 0))
-        for _ in range(due):
-            self.views.add(self.cameras.draw(self.generator))
+        for camera in self.cameras.draw(self.generator, due):
+            self.views.add(camera)
 
     def _alpha_error(self, render: Render, crops: Crops) -> Float[Tensor, ""]:
         if self.options.loss == "mse":

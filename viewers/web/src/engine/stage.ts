@@ -65,8 +65,8 @@ export interface StageEvents {
 
 const NEAR = 0.01;
 const FAR = 1e6;
-/** Frames drawn after the last change: the sort runs beside the drawing and arrives later. */
-const FRAMES_AFTER_CHANGE = 15;
+/** Frames drawn after a change: what the engine copies in one frame is drawn in the next. */
+const FRAMES_AFTER_CHANGE = 2;
 const SETTLE_MS = 5000;
 /** The share of the picture's sides that is drawn while a sort is waited for. */
 const SETTLE_SHARE = 1 / 4;
@@ -189,6 +189,10 @@ export class Stage {
     });
     this.app.on("postrender", () => {
       this.frames++;
+    });
+    // A sort on the CPU runs beside the drawing; the engine asks for a frame when it is there.
+    this.app.systems.gsplat!.on("frame:request", () => {
+      if (!this.paused && !this.capturing) this.app.renderNextFrame = true;
     });
     this.app.scene.on("gsplat:sorted", (ms: number) => {
       this.sortTime = ms;

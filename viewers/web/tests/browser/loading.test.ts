@@ -135,7 +135,7 @@ describe("streaming", () => {
   });
 
   // Twice again: other work on the machine can stretch any task.
-  it("does not block the main thread for more than 200 ms", { retry: 2 }, async () => {
+  it("does not block the main thread for more than 75 ms", { retry: 2 }, async () => {
     const folder = mkdtempSync(join(tmpdir(), "scene4d-"));
     // 120,000 splats: the same 600 again and again, in four pieces.
     const small = readBytes(join(ROOT, "tests/fixtures/small.ply"));
@@ -169,12 +169,14 @@ describe("streaming", () => {
     });
     expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(120_000);
     const tasks = await page.evaluate(() => (window as unknown as { tasks: number[] }).tasks);
-    // Entries are tasks over 50 ms. There were none before scenes had layers of their own: the engine
-    // sets up a renderer for each layer with its first frame, 70 to 110 ms in software here.
-    expect(Math.max(0, ...tasks)).toBeLessThan(200);
+    // Entries are tasks over 50 ms.
+    expect(Math.max(0, ...tasks)).toBeLessThan(75);
     await page.evaluate(() => {
-      const end = performance.now() + 120;
-      while (performance.now() < end);
+      (window as unknown as { tasks: number[] }).tasks.length = 0;
+      setTimeout(() => {
+        const end = performance.now() + 120;
+        while (performance.now() < end);
+      });
     });
     await until(page, () => (window as unknown as { tasks: number[] }).tasks.length > 0);
     await server.close();
