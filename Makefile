@@ -29,6 +29,9 @@ AGAIN = $(MAKE) --no-print-directory
 
 DEMO_MINUTES ?= 2.5
 PYTEST_ARGS ?=
+# Test files are spread over so many processes, each of which takes up to 3 GB.
+TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint format lock benchmark test-nerfstudio node player test-player benchmark-player wheel clean
@@ -73,7 +76,7 @@ test: $(STAMP)
 	  $(AGAIN) test-player || status=$$?; \
 	elif [ -n "$$CI" ]; then echo "The player's tests cannot run, $$missing" >&2; status=1; \
 	else left_out="node chromium"; fi; \
-	$(WITH_NODE) $(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
+	$(WITH_NODE) $(PYTEST) $(PYTEST_ARGS) || status=$$?; \
 	for need in $$left_out; do \
 	  missing=$$($(WITH_NODE) $(WEB)/build/needs.sh $$need) || \
 	    echo "Left out: the player's tests, $$missing" >&2; \

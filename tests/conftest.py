@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import jaxtyping
 import numba
 import optional_packages
 import pytest
@@ -31,6 +32,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: more threads only 
 # then they cannot be compiled.
 if sys.version_info >= (3, 11):
     install_import_hook(modules_with_shapes(), "pep484.checked")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "unchecked_shapes: whole trainings and exports; others check the same shapes"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    jaxtyping.config.update("jaxtyping_disable", bool(item.get_closest_marker("unchecked_shapes")))
+    return (yield)
+
 
 SHARED_DATA = (Path(__file__).resolve().parents[2] / "shared" / "data").resolve()
 

@@ -29,6 +29,8 @@ from scene4d.training.methods import load_method, method_names
 from scene4d.training.options import TrainOptions
 from scene4d.training.train import start
 
+pytestmark = pytest.mark.unchecked_shapes
+
 COMMANDS = documented_commands()
 FLAT = {name: [f"--{key.replace('_', '-')}={value}" for key, value in options.items()
                if not isinstance(value, tuple)] for name, options in SMALL.items()}  # fmt: skip

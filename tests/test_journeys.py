@@ -23,6 +23,8 @@ from scene4d.data.load import load_scene
 from scene4d.exporters import formats
 from scene4d.files import read_json
 
+pytestmark = pytest.mark.unchecked_shapes
+
 SHORT = ["--steps", "60", "--max-num-gaussians", "3000", "--device", "cpu"]
 NUM_PHOTOS = 10
 

@@ -30,6 +30,8 @@ from scene4d.bundle.tile_transform import frequency_codes, steps_for, texel_code
 from scene4d.errors import DataError
 from scene4d.splat_cloud import SplatCloud
 
+pytestmark = pytest.mark.unchecked_shapes
+
 GOOD = Path(__file__).resolve().parents[2] / "mobile_export" / "conformance" / "good"
 
 

@@ -165,6 +165,8 @@ def test_slerp_against_the_exponential_map():
         half[1:] *= math.sin(size / 2)
         identity = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
         for share in (0.0, 0.3, 1.0):
-            found = rotation_from_quat(slerp(identity, -half, torch.tensor(share, dtype=torch.float64)))
+            found = rotation_from_quat(
+                slerp(identity, -half, torch.tensor(share, dtype=torch.float64))
+            )
             wanted = se3_exp(torch.cat([zero, share * turn]))[:3, :3]
             torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)  # float64

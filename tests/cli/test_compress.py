@@ -26,6 +26,8 @@ from scene4d.training import rendered_capture
 from scene4d.training.compress import Compressed, _next_size, _preferred
 from scene4d.training.trainer import Trainer
 
+pytestmark = pytest.mark.unchecked_shapes
+
 QUICK = ["--steps", "30", "--device", "cpu"]
 
 

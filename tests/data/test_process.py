@@ -38,6 +38,8 @@ from scene4d.data.process.write import check_target, staged_folder
 from scene4d.errors import DataError, MissingExtraError, Scene4dError, UsageError
 from scene4d.files import read_json
 
+pytestmark = pytest.mark.unchecked_shapes
+
 pycolmap = import_or_skip("pycolmap")
 
 PINHOLE = SfmOptions(camera_model="pinhole")

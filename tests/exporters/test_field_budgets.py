@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from scene4d.exporters.budgets import field_of, write_within
 from scene4d.exporters.formats import format_by_content
 from scene4d.exporters.light_slab import read_light_slabs
+
+pytestmark = pytest.mark.unchecked_shapes
 
 GOOD = Path(__file__).parents[2] / "mobile_export" / "conformance" / "good"
 FIELD = GOOD / "lightslab_three.s4d"

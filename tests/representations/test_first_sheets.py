@@ -43,6 +43,8 @@ from scene4d.representations.light_slabs.stored_sheets import (
 )
 from scene4d.representations.splats.gaussians import NAMES, GaussianSplats
 
+pytestmark = pytest.mark.unchecked_shapes
+
 SIZE = 64
 DEPTHS = [5.3, 4.6, 4.0, 3.5, 3.1, 2.8]
 SPLATS = splats_at((0.0, 0.0, -4.0), radius=1.3, size=0.12)

@@ -51,6 +51,8 @@ from scene4d.training.run import load_run
 from scene4d.training.teachers import load_teacher
 from scene4d.training.train import start
 
+pytestmark = pytest.mark.unchecked_shapes
+
 SMALL = {
     "features": 2, "resolutions": (8, 24), "crossed_resolutions": (8,), "width": 24, "blocks": 1,
     "encoded": 8, "channels": (12, 8), "depths": 8,

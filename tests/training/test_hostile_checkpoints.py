@@ -25,6 +25,8 @@ from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run, representation_from
 
+pytestmark = pytest.mark.unchecked_shapes
+
 METHODS = ("splat", "lpgs", "lightslab", "mobile-r2l")
 SIZES = {
     "splat": {"max_num_gaussians": 80, "sh_degree": 1},

@@ -31,6 +31,8 @@ from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import start
 
+pytestmark = pytest.mark.unchecked_shapes
+
 UTM = (448_262.3, 5_412_331.7, 151.2)
 GEOCENTRIC = (4_186_000.5, 834_000.25, 4_723_000.125)
 VARIANTS = {

@@ -22,6 +22,8 @@ from scene4d.training.run import load_run
 from scene4d.training.strategies.tree import Tree
 from scene4d.training.train import resume, start
 
+pytestmark = pytest.mark.unchecked_shapes
+
 STRUCTURE = Structure(
     num_children=2,
     sh_degree=1,

@@ -38,6 +38,8 @@ from scene4d.training.run import load_run
 from scene4d.training.teachers import held_out_but_taught, load_teacher
 from scene4d.training.train import resume, start
 
+pytestmark = pytest.mark.unchecked_shapes
+
 SMALL = {"num_random_points": 300, "max_num_gaussians": 400, "coarsest_downscale": 1,
          "sh_degree": 1}  # fmt: skip
 TAUGHT = SplatMethod(
