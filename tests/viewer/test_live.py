@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
@@ -520,3 +521,15 @@ def test_missing_viser_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "viser", None)
     with pytest.raises(MissingExtraError, match=r"scene4d\[viewer\]"):
         LiveViewer(SCENE, Sphere())
+
+
+@pytest.mark.parametrize("uses_time", [False, True])
+def test_a_slider_of_time_is_there_only_where_it_does_something(uses_time):
+    moments = [replace(camera, time=torch.tensor(float(i))) for i, camera in enumerate(CAMERAS)]
+    scene = SimpleNamespace(
+        frames=[SimpleNamespace(camera=camera) for camera in moments],
+        train_indices=[0, 2, 4, 6],
+        background=None,
+    )
+    with LiveViewer(scene, Sphere(), uses_time=uses_time, port=free_port()) as live:
+        assert (live.panel.time is not None) == uses_time

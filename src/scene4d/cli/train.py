@@ -122,8 +122,11 @@ def _train(method: Method | None, options: TrainOptions):
     if options.viewer:
         from scene4d.viewer.live import LiveViewer
 
-        def factory(scene, images, representation):
-            return LiveViewer(scene, representation, images=images, port=options.viewer_port)
+        def factory(trained, scene, images, representation):
+            return LiveViewer(
+                scene, representation, images=images, uses_time=trained.uses_time,
+                port=options.viewer_port,
+            )  # fmt: skip
 
     if options.resume is not None:
         run = train.resume(

@@ -47,7 +47,7 @@ from scene4d.training.teachers import Teacher, check_teaches, load_teacher
 from scene4d.training.trainer import Interrupted, Trainer, Watcher
 
 MAX_FUSED_POINTS = 200_000
-WatcherFactory = Callable[[Scene, ViewSource, Representation], Watcher]
+WatcherFactory = Callable[[Method, Scene, ViewSource, Representation], Watcher]
 _log = logging.getLogger("scene4d")
 
 
@@ -273,7 +273,7 @@ def _fit(
         run=run,
         device=task.device,
         generator=generator,
-        watchers=_watchers(watcher_factory, task.scene, task.images, representation),
+        watchers=_watchers(watcher_factory, task, representation),
         teacher=_on_device(task.teacher, task.device),
         announce=announce,
     )
@@ -306,6 +306,8 @@ def _closing(watchers: Sequence[Watcher]) -> Iterator[None]:
 
 
 def _watchers(
-    factory: WatcherFactory | None, scene: Scene, images: ViewSource, representation: Representation
+    factory: WatcherFactory | None, task: _Task, representation: Representation
 ) -> Sequence[Watcher]:
-    return () if factory is None else (factory(scene, images, representation),)
+    if factory is None:
+        return ()
+    return (factory(task.method, task.scene, task.images, representation),)

@@ -128,13 +128,14 @@ class LiveViewer:
         representation: Renderable,
         *,
         images: Photos | None = None,
+        uses_time: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
         longest_side: int = 1024,
     ) -> None:
-        """Starts serving. ``images``: for the cameras' thumbnails. ``port`` 0: a free one; takes
-        the next one that is free, and says so, where ``port`` is not. Raises
-        :class:`MissingExtraError` without viser.
+        """Starts serving. ``images``: for the cameras' thumbnails. ``uses_time``: whether renders
+        differ by the camera's time. ``port`` 0: a free one; takes the next one that is free, and
+        says so, where ``port`` is not. Raises :class:`MissingExtraError` without viser.
         """
         cameras = [scene.frames[i].camera for i in scene.train_indices]
         if not cameras:
@@ -157,7 +158,7 @@ class LiveViewer:
         self.panel = Panel(
             self.server,
             longest_side=longest_side,
-            times=_time_range(cameras),
+            times=_time_range(cameras) if uses_time else None,
             on_change=self._make_stale,
             on_pause=self.set_paused,
             on_show_cameras=lambda shown: setattr(self.frusta, "visible", shown),
