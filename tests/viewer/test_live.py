@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import math
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -493,16 +496,22 @@ def test_depth_hides_frusta_only_behind_what_is_seen():
     np.testing.assert_allclose(sent, [[1.0, 167.0, 167.0, 167.0]])
 
 
+def in_units(unit):
+    """The scene with all lengths times ``unit``."""
+    sizes = torch.diag(torch.tensor([unit, unit, unit, 1.0]))
+    cameras = [camera.float32() for camera in in_frame(CAMERAS, sizes)]
+    return SimpleNamespace(
+        **{**vars(SCENE), "frames": [SimpleNamespace(camera=c) for c in cameras]}
+    )
+
+
 @pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
 def test_what_is_sent_does_not_depend_on_the_unit_of_length(unit):
     """viser draws no background with depth where near is above about 1: scenes of any unit are sent
     at one size."""
     import_or_skip("viser")
-    sizes = torch.diag(torch.tensor([unit, unit, unit, 1.0]))
-    cameras = [camera.float32() for camera in in_frame(CAMERAS, sizes)]
-    scene = SimpleNamespace(
-        **{**vars(SCENE), "frames": [SimpleNamespace(camera=c) for c in cameras]}
-    )
+    scene = in_units(unit)
+    cameras = [frame.camera for frame in scene.frames]
     with LiveViewer(scene, Sphere(radius=unit), port=free_port()) as live:
         first = live.server.initial_camera
         assert first.near <= 0.5
@@ -515,6 +524,30 @@ def test_what_is_sent_does_not_depend_on_the_unit_of_length(unit):
         # On the sphere: from 2 units away, less its radius
         radius = 2.0 / math.hypot(4, 1.5)
         assert picture.depth[24, 32] == pytest.approx(2.0 - radius, rel=0.01)  # off by half a pixel
+
+
+def test_a_browser_shows_the_same_picture_in_every_unit(tmp_path):
+    """Its pixels: pages were black with captures in units of a hundredth or a hundred."""
+    import_or_skip("viser")
+    root = Path(__file__).resolve().parents[2] / "viewers" / "web"
+    needs = subprocess.run(["sh", str(root / "build" / "needs.sh"), "node", "chromium"],
+                           capture_output=True, text=True)  # fmt: skip
+    if needs.returncode or not (root / "node_modules" / "playwright-core").is_dir():
+        pytest.skip(needs.stdout.strip() or "the player's packages are not installed (make player)")
+    command = ["node", str(Path(__file__).with_name("screenshot.mjs")), "4"]
+    pictures = []
+    with contextlib.ExitStack() as stack:
+        for unit in (0.01, 1.0, 100.0):
+            viewer = LiveViewer(in_units(unit), Sphere(radius=unit), port=free_port())
+            stack.callback(viewer.close)
+            pictures.append(tmp_path / f"{unit}.png")
+            command += [viewer.url, str(pictures[-1])]
+        subprocess.run(command, check=True, timeout=180)
+    shown = [np.asarray(Image.open(path).convert("RGB")).astype(float) for path in pictures]
+    middle = [picture[250:350, 420:580] for picture in shown]  # beside the panels
+    for found in middle:
+        assert found.mean() > 60 and found.std() > 10  # the sphere's normals as colours
+        assert np.abs(found - middle[1]).mean() < 8  # lines of cameras' frusta may differ
 
 
 def test_missing_viser_names_the_extra(monkeypatch):
