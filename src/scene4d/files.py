@@ -33,10 +33,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary: Path | None = None
     with _written(target), ExitStack() as held:
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.lstat(target)  # refuses what cannot be a name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(target)
+            _prepare(target)
             handle, name = tempfile.mkstemp(
                 prefix=_prefix(target), suffix=f"{_MARK}{target.suffix}", dir=target.parent
             )
@@ -70,10 +67,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     work: Path | None = None
     with _written(target), ExitStack() as held:
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.lstat(target)  # refuses what cannot be a name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(target)
+            _prepare(target)
             work = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=_MARK, dir=target.parent))
             if hasattr(os, "O_DIRECTORY"):
                 handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
@@ -94,6 +88,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             held.close()
             if work is not None:
                 shutil.rmtree(work, ignore_errors=True)
+
+
+def _prepare(target: Path) -> None:
+    """Makes the folder that ``target`` goes to, without what writers of it left there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(target)  # refuses what cannot be a name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
 
 
 _MARK = ".tmp"

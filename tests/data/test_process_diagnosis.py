@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from optional_packages import import_or_skip
 from PIL import Image, ImageFilter
+from room import HEIGHT, WIDTH, looking_at
 
 from scene4d.data.process import VideoOptions
 from scene4d.data.process.consistency import explained_views
@@ -35,18 +36,6 @@ from scene4d.data.process.write import transforms_of
 from scene4d.errors import DataError
 
 pycolmap = import_or_skip("pycolmap")
-
-WIDTH, HEIGHT = 320, 240
-
-
-def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Camera-to-world, OpenGL axes, z up."""
-    back = (position - target) / np.linalg.norm(position - target)
-    right = np.cross((0.0, 0, 1), back)
-    right /= np.linalg.norm(right)
-    c2w = np.eye(4)
-    c2w[:3] = np.stack([right, np.cross(back, right), back, position], axis=1)
-    return c2w
 
 
 # Diagnosis of camera motion
