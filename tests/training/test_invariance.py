@@ -210,6 +210,40 @@ def exported(form: str, run: Path, path: Path, **more) -> None:
     getattr(importlib.import_module(module), function)(open_source(run), path, None, **more)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_player_plays_it_where_the_capture_is(variant, splat_runs, tmp_path):
+    """The bundle inside, from the page's folder."""
+    from scene4d.viewer.player_files import PlayerNotBuiltError, player_folder
+
+    try:
+        player_folder()
+    except PlayerNotBuiltError as error:
+        pytest.skip(str(error))
+    exported("player", splat_runs[variant], tmp_path / "site")
+    exported("bundle", splat_runs[variant], tmp_path / "a.s4d")
+    inside, alone = (read_splats(tmp_path / name) for name in ("site/scene.s4d", "a.s4d"))
+    np.testing.assert_array_equal(inside.means, alone.means)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_mesh_lies_where_the_capture_does(variant, splat_runs, tmp_path):
+    import trimesh
+
+    vertices = {}
+    for name in ("plain", variant):
+        exported("mesh", splat_runs[name], tmp_path / f"{name}.ply")
+        mesh = trimesh.load(tmp_path / f"{name}.ply", process=False)
+        vertices[name] = np.asarray(mesh.vertices, dtype=np.float64)
+    found = vertices[variant] @ inverse_similarity(similarity(variant))[:3, :3].T
+    found += inverse_similarity(similarity(variant))[:3, 3]
+    size = float(np.ptp(vertices["plain"], axis=0).max())
+    assert len(found) > 100
+    for one, other in ((found, vertices["plain"]), (vertices["plain"], found)):
+        distance, _ = cKDTree(one).query(other)
+        # Depth differs by float32's digits, which a triangle at a contour may come or go by.
+        assert np.quantile(distance, 0.99) < 1e-3 * size
+
+
 def test_every_format_is_held_to_it():
     models = {"onnx", "coreml", "litert", "executorch"}
     assert set(FORMATS) == {*TOLERANCE, "mesh", "player", *models}
