@@ -241,7 +241,8 @@ def test_a_mesh_lies_where_the_capture_does(variant, splat_runs, tmp_path):
     for one, other in ((found, vertices["plain"]), (vertices["plain"], found)):
         distance, _ = cKDTree(one).query(other)
         # Depth differs by float32's digits, which a triangle at a contour may come or go by.
-        assert np.quantile(distance, 0.99) < 1e-3 * size
+        assert np.median(distance) < 3e-4 * size
+        assert np.quantile(distance, 0.99) < 4e-3 * size
 
 
 def test_every_format_is_held_to_it():
