@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -312,7 +313,7 @@ def test_it_runs(command: Command, things, tmp_path, monkeypatch):
         if re.match(pattern, text):
             pytest.skip(reason)
     if text.startswith("make "):
-        target = text.split()[1]
+        target = next(word for word in shlex.split(text)[1:] if "=" not in word)
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return
     if text.startswith("scene4d ") and "--help" in text:
