@@ -137,6 +137,27 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tiny_capture, tmp_path, capl
     assert newest.name in caplog.text
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_large_checkpoints_are_rare_and_the_newest_is_kept_alone(
+    tiny_capture, tmp_path, monkeypatch, large
+):
+    """A minute of light slabs wrote 430 MB of them."""
+    import scene4d.training.trainer as trainer_module
+
+    if large:
+        monkeypatch.setattr(trainer_module, "CHECKPOINT_MB_A_MINUTE", 1e-4)
+        monkeypatch.setattr(trainer_module, "LARGE_CHECKPOINT_MB", 1e-4)
+    saved = []
+    save = trainer_module.Trainer.save
+    monkeypatch.setattr(
+        trainer_module.Trainer, "save", lambda self: saved.append(self.step) or save(self)
+    )
+    run = start(METHOD, options(tiny_capture, tmp_path, checkpoint_every_s=0.0))
+    steps = 60
+    assert len(saved) == (2 if large else steps + 1)  # the first, and the one at the end
+    assert len(list_checkpoints(run / "checkpoints")) == (1 if large else 2)
+
+
 def test_a_run_without_checkpoint_says_so(tiny_capture, tmp_path, finished):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
