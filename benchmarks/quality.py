@@ -95,18 +95,23 @@ def measured(run: Path) -> dict:
 
 
 def provenance(arguments: argparse.Namespace) -> dict:
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True,
-                            text=True).stdout.strip()  # fmt: skip
-    changed = subprocess.run([*git, "status", "--porcelain", "src"], capture_output=True,
-                             text=True).stdout.strip()  # fmt: skip
+    commit, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "src")
     options = f" with {arguments.options}" if arguments.options else ""
     return {
-        "commit": commit + ("+changes" if changed else ""),
+        "commit": (commit or "unknown") + ("+changes" if changed else ""),
         "machine": machine(),
         "date": date.today().isoformat(),
         "command": f"scene4d train {arguments.method}{options}",
     }
+
+
+def git(*words: str) -> str:
+    """What git says of this checkout; nothing where it is not installed, or this is none."""
+    try:
+        command = ["git", "-C", str(ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def machine() -> str:
