@@ -534,20 +534,23 @@ def test_a_browser_shows_the_same_picture_in_every_unit(tmp_path):
                            capture_output=True, text=True)  # fmt: skip
     if needs.returncode or not (root / "node_modules" / "playwright-core").is_dir():
         pytest.skip(needs.stdout.strip() or "the player's packages are not installed (make player)")
-    command = ["node", str(Path(__file__).with_name("screenshot.mjs")), "4"]
-    pictures = []
+    script, shots = str(Path(__file__).with_name("screenshot.mjs")), []
     with contextlib.ExitStack() as stack:
         for unit in (0.01, 1.0, 100.0):
             viewer = LiveViewer(in_units(unit), Sphere(radius=unit), port=free_port())
             stack.callback(viewer.close)
-            pictures.append(tmp_path / f"{unit}.png")
-            command += [viewer.url, str(pictures[-1])]
-        subprocess.run(command, check=True, timeout=180)
-    shown = [np.asarray(Image.open(path).convert("RGB")).astype(float) for path in pictures]
-    middle = [picture[250:350, 420:580] for picture in shown]  # beside the panels
-    for found in middle:
-        assert found.mean() > 60 and found.std() > 10  # the sphere's normals as colours
-        assert np.abs(found - middle[1]).mean() < 8  # lines of cameras' frusta may differ
+            shots += [viewer.url, str(tmp_path / f"{unit}.png")]
+        for seconds in ("4", "15", "40"):  # a busy machine takes longer to show the first picture
+            subprocess.run(["node", script, seconds, *shots], check=True, timeout=300)
+            shown = [np.asarray(Image.open(path).convert("RGB")) for path in shots[1::2]]
+            middle = [
+                picture[250:350, 420:580].astype(float) for picture in shown
+            ]  # no panel there
+            differences = [float(np.abs(found - middle[1]).mean()) for found in middle]
+            # The sphere's normals as colours; lines of cameras' frusta may differ.
+            if min(found.std() for found in middle) > 10 and max(differences) < 8:
+                return
+    raise AssertionError(f"pictures differ by {differences} levels, or are black")
 
 
 def test_missing_viser_names_the_extra(monkeypatch):
