@@ -7,8 +7,7 @@ import inspect
 import os
 import shutil
 from collections.abc import Iterator
-from typing import TypeVar
-from unittest import mock
+from typing import Any, TypeVar
 
 import docstring_parser
 import tyro
@@ -42,15 +41,20 @@ def _docstrings_unwrapped() -> Iterator[None]:
     the indentation of attributes' docstrings: help would be wrapped twice."""
     parse_from_object = docstring_parser.parse_from_object
 
-    def parsed(described: object) -> docstring_parser.Docstring:
-        found = parse_from_object(described)
+    def parsed(
+        obj: Any, style: docstring_parser.DocstringStyle = docstring_parser.DocstringStyle.AUTO
+    ) -> docstring_parser.Docstring:
+        found = parse_from_object(obj, style)
         for param in found.params:
             paragraphs = inspect.cleandoc(param.description or "").split("\n\n")
             param.description = "\n\n".join(" ".join(p.split()) for p in paragraphs) or None
         return found
 
-    with mock.patch.object(docstring_parser, "parse_from_object", parsed):
+    docstring_parser.parse_from_object = parsed
+    try:
         yield
+    finally:
+        docstring_parser.parse_from_object = parse_from_object
 
 
 def _words(fault: str) -> int:
