@@ -99,6 +99,7 @@ class Things:
     field_bundle: Path
     ply: Path
     matrix: Path
+    mesh: Path
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +123,11 @@ def things(tmp_path_factory) -> Things:
     assert main(["export", str(run), "ply", "--output-path", str(root / "scene.ply")]) == 0
     matrix = root / "matrix.txt"
     matrix.write_text("1 0 0 1\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    (root / "mesh.obj").write_text(
+        "v -1 0 -1 1 0 0\nv 1 0 -1 0 1 0\nv 0 0 1 0 0 1\nf 1 2 3\n"  # x y z, then r g b
+    )
     return Things(
-        root=root, capture=capture, run=run, field=field, bundle=root / "bundle.s4d",
+        root=root, mesh=root / "mesh.obj", capture=capture, run=run, field=field, bundle=root / "bundle.s4d",
         field_bundle=root / "field_bundle.s4d", ply=root / "scene.ply", matrix=matrix,
     )  # fmt: skip
 
@@ -150,6 +154,8 @@ def substituted(words: list[str], things: Things, here: Path) -> list[str]:
         after = words[i - 1] if i else ""
         if after == "--transform":
             word = str(things.matrix)
+        elif after == "--mesh":
+            word = str(things.mesh)
         elif after == "--output-path":
             word = (
                 "out" if word == "FILE" else word.replace("data/room", "room").replace("DIR", "d")
