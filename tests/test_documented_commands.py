@@ -127,8 +127,9 @@ def things(tmp_path_factory) -> Things:
         "v -1 0 -1 1 0 0\nv 1 0 -1 0 1 0\nv 0 0 1 0 0 1\nf 1 2 3\n"  # x y z, then r g b
     )
     return Things(
-        root=root, mesh=root / "mesh.obj", capture=capture, run=run, field=field, bundle=root / "bundle.s4d",
+        root=root, capture=capture, run=run, field=field, bundle=root / "bundle.s4d",
         field_bundle=root / "field_bundle.s4d", ply=root / "scene.ply", matrix=matrix,
+        mesh=root / "mesh.obj",
     )  # fmt: skip
 
 
