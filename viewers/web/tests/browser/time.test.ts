@@ -69,8 +69,10 @@ describe("a scene that moves", () => {
     const phone = { viewport: { width: 390, height: 700 }, hasTouch: true, isMobile: true };
     const page = await open(b, `${CHAIR}&noanim&mode=fly`, { ...phone, before: moving });
     await page.keyboard.press("m"); // says what to do, in a toast
-    const boxes = await page.evaluate(() => {
+    const boxes = await page.evaluate(async () => {
       document.querySelector<HTMLElement>("#loading")!.hidden = false;
+      // A frame in which the row is laid out and the page measures it, and one with what follows.
+      for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
       return ["#timeline", "#toolbar", "#toast", "#loading", "#stick"].map((name) => {
         const { top, bottom, height } = document.querySelector(name)!.getBoundingClientRect();
         return { name, top, bottom, height };
