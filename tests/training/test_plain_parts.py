@@ -1,10 +1,14 @@
 """Budget, sampling, configs and the method registry."""
 
 import dataclasses
+import threading
+import time
 from importlib.metadata import EntryPoint
 
+import numba
 import pytest
 import torch
+from numba.core import event
 
 from scene4d.errors import DataError, UsageError
 from scene4d.plain import from_table, to_table
@@ -26,6 +30,26 @@ def test_progress_follows_the_clock_with_one():
     assert budget.progress(10**6) == pytest.approx(0.5, abs=0.01)
     budget.exclude(budget.elapsed - 25.0)
     assert budget.progress(0) == pytest.approx(0.25, abs=0.01)
+
+
+def test_what_is_compiled_on_the_way_is_no_training_time():
+    budget, start = Budget(max_steps=None, max_seconds=100.0), time.monotonic()
+    spent: list[float] = []
+    with event.install_timer("numba:compile", spent.append), budget.without_compiling():
+        inner = numba.njit(lambda x: x + 1.0)  # compiled while the outer one is: counted once
+        assert numba.njit(lambda x: inner(x) * 2.0)(1.0) == 4.0
+    assert spent[0] > 0.01
+    # The clocks are read some microseconds apart, but on a machine that does more.
+    assert time.monotonic() - start - budget.elapsed == pytest.approx(spent[0], abs=0.02)
+
+
+def test_what_another_thread_compiles_meanwhile_is():
+    budget, start = Budget(max_steps=None, max_seconds=100.0), time.monotonic()
+    with budget.without_compiling():
+        viewer = threading.Thread(target=lambda: numba.njit(lambda x: x - 1.0)(1.0))
+        viewer.start()
+        viewer.join()
+    assert budget.elapsed == pytest.approx(time.monotonic() - start, abs=0.02)
 
 
 def test_whichever_limit_comes_first_ends_training():

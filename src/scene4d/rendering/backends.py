@@ -75,7 +75,7 @@ def _announced(device_type: str) -> BackendName:
     if reason is None:
         _log.info("splat rasteriser on cpu: numba")
         if not _kernels_are_compiled():
-            _log.info("compiling its kernels for this machine: once, under a minute on 2 cores")
+            _log.info("compiling its kernels for this machine: once, about a minute on 2 cores")
         return "numba"
     _log.warning("splat rasteriser on cpu: plain torch (slow), because %s", reason)
     return "reference"

@@ -130,7 +130,7 @@ class Trainer:
             first_step=self.step,
         )
         last_saved, interval = time.monotonic(), self.options.checkpoint_every_s
-        with log, self._stopping_on_signals():
+        with log, self._stopping_on_signals(), self.budget.without_compiling():
             while self.interrupted_by is None and self.budget.progress(self.step) < 1.0:
                 metrics = self._step()
                 if metrics:
