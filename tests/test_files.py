@@ -14,7 +14,7 @@ import pytest
 
 from scene4d.cli.main import main, stopping_on_signals
 from scene4d.errors import Scene4dError
-from scene4d.files import atomic_folder, atomic_path, check_writable
+from scene4d.files import atomic_folder, atomic_path, atomic_update, check_writable
 
 KILLED = """if True:
     import os, signal, sys
@@ -74,6 +74,53 @@ def test_a_folder_that_a_killed_writer_had_moved_away_comes_back(tmp_path) -> No
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["scene"]
     assert (target / "old").read_text() == "old"
+
+
+UPDATED = """if True:
+    import os, signal, sys
+    from pathlib import Path
+    from scene4d import files
+    left, replace = int(sys.argv[2]), os.replace
+    def replace_until(source, target):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        replace(source, target)
+    os.replace = replace_until
+    with files.atomic_update(Path(sys.argv[1]), index="index.json") as folder:
+        (folder / "pictures").mkdir()
+        for name in ("index.json", "pictures/a", "pictures/b"):
+            (folder / name).write_text("new")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of files that tell who is alive are POSIX")
+@pytest.mark.parametrize("moved", [0, 1, 2, 3])
+def test_an_index_never_stands_beside_files_of_another_time(tmp_path, moved: int) -> None:
+    """Killed after so many of three files have taken their places."""
+    (tmp_path / "pictures").mkdir()
+    for name in ("index.json", "pictures/a", "pictures/b", "pictures/others"):
+        (tmp_path / name).write_text("old")
+    done = subprocess.run([sys.executable, "-c", UPDATED, str(tmp_path), str(moved)], timeout=60)
+    assert done.returncode == (0 if moved == 3 else -signal.SIGKILL)
+    index = tmp_path / "index.json"
+    assert index.exists() == (moved == 3)
+    assert [(tmp_path / "pictures" / n).read_text() for n in "ab"].count("new") == min(moved, 2)
+    with atomic_update(tmp_path, index="index.json") as folder:
+        (folder / "index.json").write_text("next")
+    assert {p.name for p in tmp_path.iterdir()} == {"index.json", "pictures"}
+    assert index.read_text() == "next"
+    assert (tmp_path / "pictures" / "others").read_text() == "old"
+
+
+def test_an_update_that_fails_changes_nothing(tmp_path) -> None:
+    (tmp_path / "index.json").write_text("old")
+    with pytest.raises(RuntimeError), atomic_update(tmp_path, index="index.json") as folder:
+        (folder / "index.json").write_text("new")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["index.json"]
+    assert (tmp_path / "index.json").read_text() == "old"
 
 
 def spoilt(tmp_path: Path) -> dict[str, Path]:

@@ -48,9 +48,9 @@ BEYOND_THE_TABLE = {
 }
 """Where the code needs more than the table says, and why; still one way only."""
 MAY_IMPORT_ALL = {"integrations", "cli"}
-FREE = {"errors", "files", "optional", "plain", "ply_tables", "ranges", "splat_cloud"}
+FREE = {"errors", "files", "optional", "plain", "ply_tables", "ranges", "splat_cloud", "toml_files"}
 """Modules that every room may import: errors, files, optional packages, plain data and the ranges
-of its numbers, PLY (points and splats), and splats as plain arrays."""
+of its numbers, PLY (points and splats), splats as plain arrays, and TOML."""
 
 MAX_LINES = 600
 

@@ -64,8 +64,46 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     if it is the folder that was there, put back. Otherwise as :func:`atomic_path`.
     """
     target = Path(target)
+    with _written(target), _held_folder(target) as work:
+        fresh, old = work / target.name, work / _EARLIER
+        fresh.mkdir()
+        yield fresh
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(fresh, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
+
+
+@contextmanager
+def atomic_update(folder: Path, *, index: str) -> Iterator[Path]:
+    """Yields an empty folder, whose files take their places in ``folder`` on success, beside what
+    is there: ``index``, the file that tells of the others, is removed first and comes last.
+
+    So an index never stands beside files of another time, whenever the process is killed. On any
+    exception before that ``folder`` stays as it was. Otherwise as :func:`atomic_path`.
+    """
+    folder = Path(folder)
+    target = folder / index
+    with _written(target), _held_folder(target) as work:
+        fresh = work / _FRESH
+        fresh.mkdir()
+        yield fresh
+        files = sorted(p.relative_to(fresh) for p in fresh.rglob("*") if p.is_file())
+        target.unlink(missing_ok=True)
+        for file in sorted(files, key=lambda file: file == Path(index)):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(fresh / file, folder / file)
+
+
+@contextmanager
+def _held_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target`` that is this process's as long as it runs."""
     work: Path | None = None
-    with _written(target), ExitStack() as held:
+    with ExitStack() as held:
         try:
             _prepare(target)
             work = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=_MARK, dir=target.parent))
@@ -73,17 +111,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
                 held.callback(os.close, handle)
                 _hold(handle)
-            fresh, old = work / target.name, work / _EARLIER
-            fresh.mkdir()
-            yield fresh
-            if target.exists():
-                os.replace(target, old)
-            try:
-                os.replace(fresh, target)
-            except OSError:
-                if old.exists():
-                    os.replace(old, target)
-                raise
+            yield work
         finally:
             held.close()
             if work is not None:
@@ -101,6 +129,7 @@ def _prepare(target: Path) -> None:
 _MARK = ".tmp"
 _EARLIER = "earlier"
 """In the temporary folder, what was at the target while the new folder takes its place."""
+_FRESH = "fresh"
 
 
 def _prefix(target: Path) -> str:

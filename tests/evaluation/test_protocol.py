@@ -101,7 +101,7 @@ def test_eval_json_has_nerfstudios_layout_and_the_split(tmp_path):
         names={0: "images/a.png"},
         step=100,
     )
-    result = evaluate(painting(picture(1)), [view()], output_dir=tmp_path, info=info)
+    result = evaluate(painting(picture(1)), [view()], output_path=tmp_path / "eval.json", info=info)
     written = json.loads((tmp_path / "eval.json").read_text())
     assert written["experiment_name"] == "fox" and written["method_name"] == "splat"
     assert written["checkpoint"].startswith("checkpoints/")
@@ -118,13 +118,37 @@ def test_eval_json_has_nerfstudios_layout_and_the_split(tmp_path):
 
 def test_pictures_are_photograph_render_and_error(tmp_path):
     pred, photo = picture(1), view()
-    result = evaluate(painting(pred), [photo], output_dir=tmp_path)
+    result = evaluate(painting(pred), [photo], output_path=tmp_path / "eval.json")
     with Image.open(tmp_path / result.images[0].picture) as image:
         assert image.size == (3 * WIDTH + 2 * GAP, HEIGHT)
         left = image.getpixel((0, 0))
         middle = image.getpixel((WIDTH + GAP, 0))
     assert left == tuple((photo.rgb[0, 0] * 255).round().int().tolist())
     assert middle == tuple((pred[0, 0] * 255).round().int().tolist())
+
+
+def test_a_second_evaluation_leaves_the_first_as_it_is(tmp_path):
+    first = evaluate(painting(picture(1)), [view()], output_path=tmp_path / "eval.json")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    second = evaluate(painting(picture(2)), [view()], output_path=tmp_path / "cpu.json")
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert json.loads((tmp_path / "cpu.json").read_text())["results"]["psnr"] == second.psnr
+    assert first.images[0].picture != second.images[0].picture
+    assert (tmp_path / second.images[0].picture).is_file()
+
+
+def test_an_evaluation_that_fails_leaves_the_last_one(tmp_path):
+    pred = picture(1)
+    evaluate(painting(pred), [view()], output_path=tmp_path / "eval.json")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    def broken():
+        yield view()
+        raise DataError("no picture any more")
+
+    with pytest.raises(DataError, match="no picture"):
+        evaluate(painting(picture(2)), broken(), output_path=tmp_path / "eval.json")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
 def test_error_heat_grows_in_lightness_and_greys_what_is_excluded():
@@ -154,7 +178,7 @@ def test_no_view_is_an_error():
 def test_small_images_are_measured_without_lpips(tmp_path):
     small = View(index=0, camera=camera(20, 20), rgb=picture(0, 20, 20))
     with pytest.warns(UserWarning, match="too small for LPIPS"):
-        result = evaluate(painting(picture(1, 20, 20)), [small], output_dir=tmp_path)
+        result = evaluate(painting(picture(1, 20, 20)), [small], output_path=tmp_path / "eval.json")
     assert result.lpips is None
     assert json.loads((tmp_path / "eval.json").read_text())["results"]["lpips"] is None
 

@@ -178,6 +178,20 @@ def test_a_killed_training_still_has_a_report(tmp_path):
     assert page.tags.count("svg") == 6 and "nan" not in " ".join(page.text).lower()
 
 
+def test_options_nested_without_end_are_named(tmp_path):
+    run = make_run(tmp_path)
+    (run / "config.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(DataError, match=r"config\.toml"):
+        write_report(run)
+
+
+def test_a_line_of_metrics_nested_without_end_is_passed_over(tmp_path):
+    run = make_run(tmp_path)
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write("[" * 100_000 + "\n\xff\n")
+    assert Page(write_report(run).read_text()).tags.count("svg") == 6
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"results": 3}', "{"])
 def test_a_damaged_evaluation_is_named(tmp_path, content):
     run = make_run(tmp_path)

@@ -12,8 +12,8 @@ import pytest
 from scene4d.cli.info import summarise
 from scene4d.errors import DataError
 from scene4d.files import write_json
+from scene4d.toml_files import read_toml, write_toml
 from scene4d.training.log import cut_after
-from scene4d.training.plain_config import read_toml, write_toml
 from scene4d.training.run import read_cameras, read_config
 
 CAMERA = {

@@ -13,10 +13,10 @@ from numba.core import event
 from scene4d.errors import DataError, UsageError
 from scene4d.plain import from_table, to_table
 from scene4d.representations.splats.method import McmcOptions, SplatMethod
+from scene4d.toml_files import read_toml, write_toml
 from scene4d.training import methods
 from scene4d.training.budget import Budget
 from scene4d.training.options import TrainOptions
-from scene4d.training.plain_config import read_toml, write_toml
 from scene4d.training.sampling import ViewSampler
 
 

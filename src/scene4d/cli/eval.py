@@ -19,8 +19,8 @@ class EvalArgs:
     run: tyro.conf.Positional[Path]
     """Run folder or its config.toml."""
     output_path: Path | None = None
-    """Folder for eval.json and pictures, or the path of a .json file, whose folder is used; by
-    default the run folder, with a report."""
+    """Folder for eval.json and pictures, or the path of a .json file, beside which pictures lie in
+    NAME_images; by default the run folder, with a report."""
     data: Path | None = None
     """The capture, where it is no longer at the place the run remembers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -31,21 +31,17 @@ class EvalArgs:
 def main(argv: list[str]) -> None:
     """Parses and evaluates; the means on stderr, the path of eval.json on stdout."""
     args = parse(EvalArgs, argv, prog="scene4d eval")
-    from scene4d.files import check_writable, read_json, write_json
+    from scene4d.files import check_writable
     from scene4d.training.evaluate import evaluate_run, summary
     from scene4d.training.run import run_path
 
-    target, name = args.output_path, "eval.json"
-    if target is not None and target.suffix == ".json":
-        target, name = target.parent, target.name
+    target = args.output_path
     if target is not None:
-        check_writable(target, folder=True)
+        if target.suffix != ".json":
+            target = target / "eval.json"
+        check_writable(target)
     result = evaluate_run(
-        args.run, data=args.data, output_dir=target, device=args.device, lpips=args.lpips
+        args.run, data=args.data, output_path=target, device=args.device, lpips=args.lpips
     )
-    folder = run_path(args.run) if target is None else target
-    if name != "eval.json":
-        write_json(folder / name, read_json(folder / "eval.json"))
-        (folder / "eval.json").unlink()
     print(summary(result), file=sys.stderr)
-    print(folder / name)
+    print(target or run_path(args.run) / "eval.json")

@@ -179,7 +179,7 @@ def summarise_bundle(path: Path, *, network: bool = True) -> dict[str, Any]:
 
 def summarise_run(run: Path) -> dict[str, Any]:
     """A run's method, progress, tensors, checkpoints and last evaluation."""
-    from scene4d.training.plain_config import read_toml
+    from scene4d.toml_files import read_toml
 
     config = read_toml(run / "config.toml")
     data = config.get("data") or None

@@ -29,7 +29,7 @@ from scene4d.evaluation.machine import describe_machine
 from scene4d.evaluation.pictures import side_by_side, write_picture
 from scene4d.evaluation.psnr import psnr
 from scene4d.evaluation.ssim import ssim
-from scene4d.files import write_json
+from scene4d.files import atomic_update, write_json
 
 METRICS = {
     "psnr": "dB, from the mean squared error of images in 0..1, not quantised",
@@ -108,11 +108,12 @@ def evaluate(
     views: Iterable[View],
     *,
     background: Float[Tensor, 3] | None = None,
-    output_dir: Path | None = None,
+    output_path: Path | None = None,
     info: EvalInfo | None = None,
     lpips: bool = True,
 ) -> EvalResult:
-    """Measures ``renderer`` at ``views``; writes ``eval.json`` and ``images/`` in ``output_dir``.
+    """Measures ``renderer`` at ``views``; the figures go into the JSON file ``output_path``, and
+    pictures into a folder beside it (:func:`pictures_of`), all at once at the end.
 
     ``background``: colour behind both render and photographs with alpha; None is black. Views are
     taken one at a time, on the device they come on. The pictures are photograph, render and error
@@ -120,29 +121,49 @@ def evaluate(
     :class:`DataError` when no view is left, or a render is not finite.
     """
     info = info or EvalInfo(experiment_name="", method_name="", checkpoint="")
+    if output_path is None:
+        return _measured(renderer, views, background, None, info, lpips)
+    with atomic_update(output_path.parent, index=output_path.name) as folder:
+        staged = folder / output_path.name
+        result = _measured(renderer, views, background, staged, info, lpips)
+        write_eval(staged, result, info)
+    return result
+
+
+def pictures_of(path: Path) -> Path:
+    """Where the pictures of the evaluation ``path`` lie: ``images`` beside ``eval.json``."""
+    return path.parent / ("images" if path.name == "eval.json" else f"{path.stem}_images")
+
+
+def _measured(
+    renderer: Renderer,
+    views: Iterable[View],
+    background: Float[Tensor, 3] | None,
+    output_path: Path | None,
+    info: EvalInfo,
+    lpips: bool,
+) -> EvalResult:
+    """Every view's figures and their means; with pictures for the evaluation ``output_path``."""
     images = []
     for view in views:
         name = info.names.get(view.index, f"{view.index:05d}")
         if view.mask is not None and not bool(view.mask.any()):
-            warnings.warn(f"{name}: left out, its mask excludes every pixel", stacklevel=2)
+            warnings.warn(f"{name}: left out, its mask excludes every pixel", stacklevel=3)
             continue
-        images.append(_evaluate_view(renderer, view, name, background, output_dir, lpips))
+        images.append(_evaluate_view(renderer, view, name, background, output_path, lpips))
     if not images:
         raise DataError(
             "there is no image to evaluate on",
             fix="hold images out: --test-every N, or test_filenames in transforms.json",
         )
     scores = [image.lpips for image in images if image.lpips is not None]
-    result = EvalResult(
+    return EvalResult(
         psnr=statistics.fmean(image.psnr for image in images),
         ssim=statistics.fmean(image.ssim for image in images),
         lpips=statistics.fmean(scores) if len(scores) == len(images) else None,
         seconds_per_image=statistics.median(image.seconds for image in images),
         images=images,
     )
-    if output_dir is not None:
-        write_eval(output_dir / "eval.json", result, info)
-    return result
 
 
 def write_eval(path: Path, result: EvalResult, info: EvalInfo) -> None:
@@ -184,7 +205,7 @@ def _evaluate_view(
     view: View,
     name: str,
     background: Float[Tensor, 3] | None,
-    output_dir: Path | None,
+    output_path: Path | None,
     with_lpips: bool,
 ) -> ImageResult:
     behind = torch.zeros(3) if background is None else background
@@ -199,9 +220,10 @@ def _evaluate_view(
         raise DataError("the render has values that are not finite", where=name)
     pred = rendered.to(target).clamp(0.0, 1.0)
     picture = None
-    if output_dir is not None:
-        picture = f"images/{view.index:05d}_{Path(name).stem}.png"
-        write_picture(output_dir / picture, side_by_side(target, pred, view.mask))
+    if output_path is not None:
+        path = pictures_of(output_path) / f"{view.index:05d}_{Path(name).stem}.png"
+        picture = path.relative_to(output_path.parent).as_posix()
+        write_picture(path, side_by_side(target, pred, view.mask))
     return ImageResult(
         name=name,
         psnr=float(psnr(pred, target, view.mask)),

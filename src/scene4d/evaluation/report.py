@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -15,12 +14,15 @@ from scene4d.data.image_files import open_picture
 from scene4d.errors import DataError
 from scene4d.evaluation.charts import Chart, line_chart
 from scene4d.evaluation.pictures import ERROR_AT_TOP
-from scene4d.files import path_inside, read_json, write_text
+from scene4d.files import path_inside, read_bytes, read_json, write_text
+from scene4d.toml_files import read_toml
 
 PICTURE_BUDGET = 2_000_000
 """Bytes of HTML for pictures; with the rest the report stays below 3 MB."""
 PICTURE_WIDTH = 1440
 MAX_PICTURES = 24
+_MOST_METRICS = 1 << 28
+"""Bytes of a metrics.jsonl: a line has some 300, every tenth step one."""
 _STYLE = Path(__file__).with_name("report.css")
 
 Run = Mapping[str, Any]
@@ -41,7 +43,8 @@ def write_report(run: Path, *, defaults: Mapping[str, Any] | None = None) -> Pat
             where=run,
             fix="train first, then 'scene4d eval RUN'",
         )
-    config = _read_config(run / "config.toml")
+    options = run / "config.toml"
+    config = read_toml(options) if options.is_file() else {}
     title = " · ".join(
         str(part)
         for part in (
@@ -75,10 +78,10 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_bytes(path, most_bytes=_MOST_METRICS).splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and _is_number(row.get("step")):
             rows.append({name: value for name, value in row.items() if _is_number(value)})
@@ -93,19 +96,6 @@ def _read_evaluation(run: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("results"), dict):
         raise DataError("is not an evaluation: it has no 'results'", where=path)
     return value
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"is not valid TOML ({error})", where=path) from error
 
 
 def _tiles(metrics: Sequence[Mapping[str, float]], evaluation: Run) -> str:

@@ -21,12 +21,13 @@ def evaluate_run(
     path: Path,
     *,
     data: Path | None = None,
-    output_dir: Path | None = None,
+    output_path: Path | None = None,
     device: str = "auto",
     lpips: bool = True,
 ) -> EvalResult:
-    """Measures the newest checkpoint on the test images; eval.json, pictures and report.html go
-    into ``output_dir`` (by default the run folder). ``data``: where the capture lies now."""
+    """Measures the newest checkpoint on the test images; the figures go into ``output_path``, with
+    pictures beside it, by default eval.json in the run folder, with report.html.
+    ``data``: where the capture lies now."""
     torch_device = choose_device(device)
     run = load_run(path, device=str(torch_device))
     options = run.options if data is None else TrainOptions(**{**vars(run.options), "data": data})
@@ -47,13 +48,13 @@ def evaluate_run(
             where=run.path,
             fix="train with --test-every 8",
         )
-    target = output_dir or run.path
+    target = output_path or run.path / "eval.json"
     background = None if scene.background is None else torch.tensor(scene.background)
     result = evaluate(
         run.representation,
         (on_device(images.view(i), torch_device) for i in scene.test_indices),
         background=background,
-        output_dir=target,
+        output_path=target,
         info=EvalInfo(
             experiment_name=run.experiment_name,
             method_name=run.method.name,
@@ -65,7 +66,7 @@ def evaluate_run(
         ),
         lpips=lpips,
     )
-    if target == run.path:
+    if target == run.path / "eval.json":
         defaults = {"training": to_table(TrainOptions()),
                     "method_options": to_table(type(run.method)())}  # fmt: skip
         write_report(run.path, defaults=defaults)

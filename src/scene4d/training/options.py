@@ -17,8 +17,8 @@ class BasicOptions:
     data: Path | None = None
     """Folder of the capture; by default the sample scene that ships with scene4d."""
     max_minutes: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
-    """Training ends after this time, with every schedule fitted to it; the first training on a machine
-    compiles its kernels before (a minute), evaluation follows."""
+    """Time of training, which every schedule is fitted to; compiling kernels, once on a machine,
+    and the evaluation that follows are not counted."""
     viewer: bool = False
     """Watch the training in a browser, at 127.0.0.1."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -29,10 +29,10 @@ from scene4d.ranges import Finite, Within
 from scene4d.representations.base import Representation
 from scene4d.representations.method import Method
 from scene4d.representations.saved import check_tensors, like
+from scene4d.toml_files import read_toml, write_toml
 from scene4d.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from scene4d.training.methods import load_method
 from scene4d.training.options import TrainOptions
-from scene4d.training.plain_config import read_toml, write_toml
 
 SCHEMA_VERSION = 1
 _log = logging.getLogger("scene4d")

@@ -1,4 +1,4 @@
-"""The configuration of a run as TOML."""
+"""TOML files of plain data, such as the configuration of a run."""
 
 from __future__ import annotations
 
