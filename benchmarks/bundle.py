@@ -17,7 +17,7 @@ import numpy as np
 
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.splats import decode_splats, encode_splats, write_splats_bundle
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
 
 
 def made_up_cloud(count: int, degree: int) -> SplatCloud:
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path)
     arguments = parser.parse_args()
     if arguments.file:
-        from scene4d.exporters.ply import read_ply
+        from scene4d.formats.ply import read_ply
 
         cloud = read_ply(arguments.file)
     else:

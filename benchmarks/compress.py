@@ -58,10 +58,10 @@ def name_of(source: Path) -> str:
 
 def file_sizes(source: Path) -> dict:
     """MB of the scene in the formats that people use, as our exporters write them."""
-    from scene4d.cli.export import open_source
-    from scene4d.exporters.formats import write_splats
+    from scene4d.formats.registry import write_splats
+    from scene4d.training.open_scene import open_scene
 
-    cloud = open_source(source, device="cpu").cloud()
+    cloud = open_scene(source).cloud()
     sizes = {"num_before": len(cloud), "sh_degree": cloud.sh_degree}
     with tempfile.TemporaryDirectory() as folder:
         for suffix in ("ply", "sog", "spz"):

@@ -29,7 +29,7 @@ WARM_UP = 100
 TRAINING = """
 import sys
 from pathlib import Path
-from scene4d.representations.splats.method import SplatMethod
+from scene4d.methods.splat.method import SplatMethod
 from scene4d.training.options import TrainOptions
 from scene4d.training.train import start
 steps, count = int(sys.argv[2]), int(sys.argv[3])

@@ -20,17 +20,17 @@ import torch
 from scene4d.cameras.between import Spread
 from scene4d.cameras.rays import camera_rays
 from scene4d.data.scene import at_size_of
-from scene4d.representations.light_slabs.first_sheets import (
+from scene4d.methods.lightslab.first_sheets import (
     SheetLimits,
     between,
     first_sheets,
     gaussians_of,
     visitors,
 )
-from scene4d.representations.light_slabs.method import LightSlabMethod
-from scene4d.representations.light_slabs.placement import find_content, place_slabs
-from scene4d.representations.light_slabs.sheets import Sheets, seen_by
-from scene4d.representations.light_slabs.stored_sheets import as_stored, fitting_steps
+from scene4d.methods.lightslab.method import LightSlabMethod
+from scene4d.methods.lightslab.placement import find_content, place_slabs
+from scene4d.methods.lightslab.sheets import Sheets, seen_by
+from scene4d.methods.lightslab.stored_sheets import as_stored, fitting_steps
 from scene4d.training.run import load_run
 from scene4d.training.train import load_capture
 

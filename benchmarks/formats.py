@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scene4d.exporters import formats
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats import registry as formats
+from scene4d.formats.splat_cloud import SplatCloud
 
 
 def synthetic(count: int, degree: int) -> SplatCloud:

@@ -29,9 +29,9 @@ import numpy as np
 
 from scene4d.bundle.checks import bundle_faults
 from scene4d.bundle.container import BundleWriter, open_bundle
-from scene4d.bundle.kinds import DECODERS, SPLATS, decoded
+from scene4d.bundle.kinds import bundle_kinds, decoded, kind_of
+from scene4d.bundle.splat_file import read_s4d
 from scene4d.errors import DataError
-from scene4d.exporters.s4d import read_s4d
 
 _EXPORT = Path(__file__).resolve().parents[1] / "mobile_export"
 GOOD = _EXPORT / "conformance" / "good"
@@ -251,7 +251,7 @@ def outcome(path: Path) -> tuple[str, float, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             bundle = open_bundle(path)
-            read_s4d(path) if bundle.manifest["kind"] in SPLATS else decoded(bundle)
+            read_s4d(path) if kind_of(bundle).made_of_splats else decoded(bundle)
         told = "read"
     except DataError as error:
         told = error.what
@@ -302,7 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kind", choices=tuple(DECODERS))
+    parser.add_argument("--kind", choices=tuple(bundle_kinds()))
     arguments = parser.parse_args()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

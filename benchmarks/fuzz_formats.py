@@ -31,8 +31,8 @@ from fuzzing import Tally, Trial, options, print_head, print_row, tried
 from scene4d.cli.info import summarise
 from scene4d.data.points import read_points
 from scene4d.errors import Scene4dError
-from scene4d.exporters import formats
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats import registry as formats
+from scene4d.formats.splat_cloud import SplatCloud
 
 SECONDS_PER_FILE = 5.0
 MEMORY = 1 << 30
@@ -215,7 +215,7 @@ INSIDE: dict[str, tuple[Mutator, ...]] = {
 
 def legacy_spz(cloud: SplatCloud, version: int) -> bytes:
     """A gzip SPZ of version 2 or 3, as nianticlabs/spz wrote them."""
-    from scene4d.exporters import spz
+    from scene4d.formats import spz
 
     parts = spz._packed(cloud, 12, (8, 8))
     if version == 2:

@@ -79,7 +79,7 @@ def time_lookups(arguments: argparse.Namespace) -> None:
     """Forward and backward, random rays, gradients of the planes; then of the rays as well."""
     import torch
 
-    from scene4d.representations.plane_lookup import LIGHT_SLAB_AXES, PlaneSet, lookup_planes
+    from scene4d.rendering.fields.plane_lookup import LIGHT_SLAB_AXES, PlaneSet, lookup_planes
 
     print("| rays | features | gradients | kernel s | grid_sample s | ratio |")
     print("|" + " --- |" * 6)
@@ -114,7 +114,7 @@ def time_sheets(arguments: argparse.Namespace) -> None:
     import torch
 
     from scene4d.cameras.rays import camera_rays
-    from scene4d.representations.light_slabs.sheets import reference_composite
+    from scene4d.methods.lightslab.sheets import reference_composite
     from scene4d.training.run import load_run
 
     run = load_run(arguments.run)
@@ -281,7 +281,7 @@ def network_of(model: object) -> tuple:
     import torch
 
     if hasattr(model, "decoder"):
-        from scene4d.representations.light_slabs.decoder import HALO
+        from scene4d.methods.lightslab.decoder import HALO
 
         shape = model.decoder.shape
         rays = (-(-SIDE // shape.upsampling) + 2 * HALO) * shape.samples
@@ -318,7 +318,7 @@ def print_bundles(arguments: argparse.Namespace) -> None:
     from scene4d.bundle.container import open_bundle
     from scene4d.evaluation.protocol import composited
     from scene4d.evaluation.psnr import psnr
-    from scene4d.exporters.light_slab import read_light_slabs
+    from scene4d.methods.lightslab.bundle_parts import read_light_slabs
     from scene4d.training.run import load_run
     from scene4d.training.train import load_capture
 

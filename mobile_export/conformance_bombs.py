@@ -17,11 +17,11 @@ from conformance_scenes import cloud, family
 from scene4d.bundle.arrays import CodedArray, uniform
 from scene4d.bundle.coding import Coded, PointSet, encode_scene
 from scene4d.bundle.container import BundleWriter, open_bundle
-from scene4d.bundle.light_slab import layer_shapes
 from scene4d.bundle.limits import CODES, POINTS, VALUES
-from scene4d.bundle.lpgs import array_name
-from scene4d.bundle.lpgs import layer_shapes as family_shapes
 from scene4d.bundle.scene_info import default_info, info_entries
+from scene4d.methods.lightslab.bundle_content import layer_shapes
+from scene4d.methods.lpgs.bundle_content import array_name
+from scene4d.methods.lpgs.bundle_content import layer_shapes as family_shapes
 
 Bombs = dict[str, tuple[bytes, str, str]]
 POINTS_ROOM, CODES_ROOM = 50_000, 14_000

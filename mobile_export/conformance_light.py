@@ -11,12 +11,12 @@ import torch
 from conformance_scenes import numbers
 
 from scene4d.bundle.container import open_bundle
-from scene4d.bundle.light_slab import LightSlabParts, layer_shapes
 from scene4d.bundle.scene_info import CameraView, SceneInfo
-from scene4d.bundle.sheets import TILE, SheetParts
-from scene4d.bundle.tile_transform import ORDER
 from scene4d.cameras.camera import Camera
-from scene4d.exporters.light_slab import decoded_maps, read_light_slabs
+from scene4d.methods.lightslab.bundle_content import LightSlabParts, layer_shapes
+from scene4d.methods.lightslab.bundle_parts import decoded_maps, read_light_slabs
+from scene4d.methods.lightslab.bundle_sheets import TILE, SheetParts
+from scene4d.methods.lightslab.tile_transform import ORDER
 
 FOCAL = 36.0
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from scene4d.bundle.container import Bundle
-from scene4d.bundle.lpgs import ATTRIBUTES, LpgsParts
 from scene4d.bundle.scene_info import SceneInfo, info_from
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.lpgs.bundle_content import ATTRIBUTES, LpgsParts
 
 
 def numbers(rows: int, columns: int, seed: int) -> np.ndarray:

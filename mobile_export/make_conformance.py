@@ -24,8 +24,6 @@ from scene4d.bundle.coding import decode_scene, encode_scene
 from scene4d.bundle.columns import quantised
 from scene4d.bundle.container import BundleWriter, open_bundle
 from scene4d.bundle.kinds import decoded_splats
-from scene4d.bundle.light_slab import encode_light_slab
-from scene4d.bundle.lpgs import encode_lpgs
 from scene4d.bundle.quantise import lloyd_max, quantise_codebook
 from scene4d.bundle.scene_info import SceneInfo, default_info, png
 from scene4d.bundle.splats import (
@@ -36,7 +34,9 @@ from scene4d.bundle.splats import (
     uniform_array,
     write_splats_bundle,
 )
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.lightslab.bundle_content import encode_light_slab
+from scene4d.methods.lpgs.bundle_content import encode_lpgs
 
 HERE = Path(__file__).resolve().parent / "conformance"
 KINDS = ("lpgs_family", "lightslab_three", "lightslab_sheets_least")

@@ -1,6 +1,7 @@
 """Shape annotations are checked at run time in every test, on Python 3.11 and later."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "unchecked_shapes: whole trainings and exports; others check the same shapes"
     )
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in its background so, and programs that tests start inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -278,7 +278,7 @@ def run_command(words: list[str], things: Things, here: Path) -> None:
     if verb == "export" and "--output-path" not in words:
         words += ["--output-path", "out"]
     if verb == "export" and "out" in words:
-        from scene4d.exporters.formats import FORMATS
+        from scene4d.formats.registry import FORMATS
 
         suffixes = {f.name: f.suffixes[0] for f in FORMATS}
         suffixes |= {"onnx": ".onnx", "coreml": ".mlpackage", "litert": ".tflite",

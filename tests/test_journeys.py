@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporters.splat_files import random_cloud
+from formats.splat_files import random_cloud
 from optional_packages import import_or_skip
 from PIL import Image
 from room import FOCAL, HEIGHT, WIDTH, room_cameras, room_depth, room_picture
@@ -20,8 +20,8 @@ from room import FOCAL, HEIGHT, WIDTH, room_cameras, room_depth, room_picture
 from scene4d.bundle.container import open_bundle
 from scene4d.cli.main import main
 from scene4d.data.load import load_scene
-from scene4d.exporters import formats
 from scene4d.files import read_json
+from scene4d.formats import registry as formats
 
 pytestmark = pytest.mark.unchecked_shapes
 

@@ -16,10 +16,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from scene4d.cameras.camera import Camera as Camera
     from scene4d.data.load import load_scene as load_scene
-    from scene4d.exporters.formats import read_splats as read_splats
-    from scene4d.exporters.formats import write_splats as write_splats
+    from scene4d.formats.registry import read_splats as read_splats
+    from scene4d.formats.registry import write_splats as write_splats
+    from scene4d.methods.splat.method import SplatMethod as SplatMethod
     from scene4d.rendering.splats.rasterization import rasterization as rasterization
-    from scene4d.representations.splats.method import SplatMethod as SplatMethod
     from scene4d.training.evaluate import evaluate_run as evaluate_run
     from scene4d.training.methods import load_method as load_method
     from scene4d.training.options import TrainOptions as TrainOptions

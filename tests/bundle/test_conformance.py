@@ -17,12 +17,12 @@ from bundle import independent_light_field
 from scene4d.bundle.checks import bundle_faults
 from scene4d.bundle.coding import decode_scene
 from scene4d.bundle.container import open_bundle
-from scene4d.bundle.kinds import SPLATS, decoded, decoded_splats
+from scene4d.bundle.kinds import decoded, decoded_splats, kind_of
+from scene4d.bundle.splat_file import read_s4d
 from scene4d.bundle.splats import ALPHA_LIMIT
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError
-from scene4d.exporters.light_slab import decoded_maps, read_light_slabs
-from scene4d.exporters.s4d import read_s4d
+from scene4d.methods.lightslab.bundle_parts import decoded_maps, read_light_slabs
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFORMANCE = ROOT / "mobile_export" / "conformance"
@@ -30,7 +30,7 @@ GOOD = sorted(p for p in (CONFORMANCE / "good").iterdir() if p.suffix != ".json"
 ERRORS = json.loads((CONFORMANCE / "bad" / "errors.json").read_text(encoding="ascii"))
 
 
-WITH_SPLATS = [p for p in GOOD if open_bundle(p).manifest["kind"] in SPLATS]
+WITH_SPLATS = [p for p in GOOD if kind_of(open_bundle(p)).made_of_splats]
 LIGHT = [p for p in GOOD if p.name.startswith("lightslab")]
 SHEETS = [p for p in LIGHT if "sheets" in p.name and p.suffix == ".s4d"]
 
@@ -144,7 +144,7 @@ def test_bad_bundles_are_refused_with_the_stated_error(name):
     path = CONFORMANCE / "bad" / name
     with pytest.raises(DataError, match=ERRORS[name]["error"]) as told:
         bundle = open_bundle(path)
-        read_s4d(path) if bundle.manifest["kind"] in SPLATS else decoded(bundle)
+        read_s4d(path) if kind_of(bundle).made_of_splats else decoded(bundle)
     assert "\n  File" not in str(told.value) and len(str(told.value)) < 500
     faults = bundle_faults(path)
     assert faults and all(len(fault) < 400 for fault in faults)

@@ -13,11 +13,11 @@ from optional_packages import import_or_skip
 from scene4d.bundle.container import BundleWriter, open_bundle
 from scene4d.bundle.manifest import faults, schema
 from scene4d.bundle.scene_info import default_info, info_entries, info_from, png
+from scene4d.bundle.splat_file import read_s4d
 from scene4d.bundle.splats import write_splats_bundle
 from scene4d.cli.validate import main as validate
 from scene4d.errors import DataError
-from scene4d.exporters.s4d import read_s4d
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
 
 GOOD = Path(__file__).resolve().parents[2] / "mobile_export" / "conformance" / "good"
 

@@ -9,7 +9,7 @@ import pytest
 
 from scene4d.bundle import first_view
 from scene4d.bundle.scene_info import MADE_UP, default_info, made_up_view
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
 
 
 def cloud_of(means: np.ndarray) -> SplatCloud:

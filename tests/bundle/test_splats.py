@@ -10,6 +10,7 @@ from scene4d.bundle.coding import decode_scene
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.rotations import angles_between, canonical
 from scene4d.bundle.scene_info import default_info
+from scene4d.bundle.splat_file import read_s4d, write_s4d
 from scene4d.bundle.splats import (
     SplatQuantisation,
     decode_splats,
@@ -19,8 +20,7 @@ from scene4d.bundle.splats import (
     write_splats_bundle,
 )
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters.s4d import read_s4d, write_s4d
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
 
 
 def make_cloud(count: int, degree: int = 3, seed: int = 0) -> SplatCloud:

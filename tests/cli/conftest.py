@@ -41,7 +41,7 @@ def built_run(tiny_capture, tmp_path_factory) -> Path:
     """A run folder of that capture with 200 random splats at step 12."""
     from scene4d.data.images import ImageCache
     from scene4d.data.load import load_scene
-    from scene4d.representations.splats.method import SplatMethod
+    from scene4d.methods.splat.method import SplatMethod
     from scene4d.training.checkpoint import Checkpoint, save_checkpoint
     from scene4d.training.options import TrainOptions
     from scene4d.training.run import create_run, write_config, write_scene

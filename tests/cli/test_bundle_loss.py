@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from exporters.splat_files import random_cloud
+from formats.splat_files import random_cloud
 
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.kinds import decoded_splats
 from scene4d.cli import main as command
-from scene4d.exporters.ply import write_ply
-from scene4d.exporters.source import splats_of
-from scene4d.training.compress import mean_psnr
+from scene4d.formats.ply import write_ply
+from scene4d.methods.lpgs.compress import mean_psnr
+from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.run import load_run
 from scene4d.training.train import load_capture
 
@@ -30,10 +30,8 @@ def test_a_runs_loss_is_that_on_its_held_out_photographs(tiny_run, tmp_path: Pat
     found = re.search(r"PSNR ([\d.]+) dB on 2 held-out photographs, the run's own ([\d.]+)", told)
     assert found is not None, told
     run = load_run(tiny_run)
-    scene, images = load_capture(
-        run.options, split="test", source_from_scene=run.cameras.source_from_scene
-    )
-    made = splats_of(decoded_splats(open_bundle(out)))
+    scene, images = load_capture(run.options, split="test", source_from_scene=run.source_from_scene)
+    made = GaussianSplats.of(decoded_splats(open_bundle(out)))
     figures = [mean_psnr(r, scene, images) for r in (made, run.representation)]
     assert [float(x) for x in found.groups()] == pytest.approx(figures, abs=0.006)  # two digits
 

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scene4d.bundle.splat_file import read_s4d
 from scene4d.cli import main as command
 from scene4d.errors import UsageError
 from scene4d.exporters.bundle import LANDING
-from scene4d.exporters.formats import write_splats
-from scene4d.exporters.ply import write_ply
-from scene4d.exporters.s4d import read_s4d
-from scene4d.splat_cloud import SplatCloud
-from scene4d.training import compress as module
+from scene4d.formats.ply import write_ply
+from scene4d.formats.registry import write_splats
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.lpgs import compress as module
+from scene4d.methods.lpgs.compress import Compressed, _next_size, _preferred
 from scene4d.training import rendered_capture
-from scene4d.training.compress import Compressed, _next_size, _preferred
 from scene4d.training.trainer import Trainer
 
 pytestmark = pytest.mark.unchecked_shapes
@@ -312,7 +312,7 @@ def test_rounds_find_the_size_of_a_known_curve() -> None:
 
 
 def test_a_later_round_that_cannot_land_keeps_what_was_found(tmp_path, monkeypatch) -> None:
-    from scene4d.representations.lpgs.method import LpgsMethod
+    from scene4d.methods.lpgs.method import LpgsMethod
     from scene4d.training.options import TrainOptions
 
     write_ply(tmp_path / "scene.ply", cloud_of(600))

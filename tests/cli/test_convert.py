@@ -10,10 +10,10 @@ import pytest
 
 from scene4d.cli import main as command
 from scene4d.cli.info import summarise
-from scene4d.exporters import formats
 from scene4d.exporters.edit import EditOptions, edited, matrix_of, read_matrix
-from scene4d.exporters.ply import read_ply, write_ply
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats import registry as formats
+from scene4d.formats.ply import read_ply, write_ply
+from scene4d.formats.splat_cloud import SplatCloud
 
 
 def cloud_of(count: int = 200, degree: int = 2) -> SplatCloud:

@@ -13,10 +13,9 @@ from optional_packages import import_or_skip
 
 from scene4d.cli import main as command
 from scene4d.cli.export import FORMATS, ExportArgs
-from scene4d.exporters.ply import read_ply
-from scene4d.exporters.source import cloud_of
 from scene4d.files import read_json, write_json
-from scene4d.representations.splats.gaussians import GaussianSplats, gaussians_from_points
+from scene4d.formats.ply import read_ply
+from scene4d.representations.gaussians import GaussianSplats, gaussians_from_points
 from scene4d.training.run import load_run
 
 
@@ -73,9 +72,9 @@ def test_only_bands_in_use_are_written() -> None:
         torch.rand(5, 3), torch.zeros(5, 3, dtype=torch.uint8), sh_degree=3
     )
     splats = GaussianSplats({**tensors, "shN": torch.rand(5, 15, 3)})
-    assert cloud_of(splats).sh_degree == 3
+    assert splats.splats().sh_degree == 3
     splats.active_sh_degree = 1
-    cloud = cloud_of(splats)
+    cloud = splats.splats()
     assert cloud.sh_degree == 1
     np.testing.assert_array_equal(cloud.sh[:, 1:], splats.gaussians["shN"].detach()[:, :3])
 

@@ -12,7 +12,7 @@ import pytest
 from scene4d.cli.info import size_text, summarise
 from scene4d.cli.main import main
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters.formats import read_splats
+from scene4d.formats.registry import read_splats
 
 INRIA = [
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"),

@@ -9,7 +9,7 @@ import pytest
 
 from scene4d.cli.main import main
 from scene4d.cli.train import next_commands
-from scene4d.representations.light_slabs.method import LightSlabMethod
+from scene4d.methods.lightslab.method import LightSlabMethod
 from scene4d.training.methods import load_all_methods
 from scene4d.training.options import BasicOptions
 
@@ -62,7 +62,7 @@ def test_help_is_wrapped_once(verb, capsys):
 
 
 def test_the_next_commands_fit_what_was_trained(tmp_path):
-    from scene4d.representations.splats.method import SplatMethod
+    from scene4d.methods.splat.method import SplatMethod
     from scene4d.training.options import TrainOptions
     from scene4d.training.run import write_config
 

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporters.splat_files import random_cloud
+from formats.splat_files import random_cloud
 from optional_packages import import_or_skip
 
 from scene4d.bundle.container import open_bundle
 from scene4d.cli import main as command
 from scene4d.cli.view import PLAYED, playable
 from scene4d.errors import DataError, Scene4dError
-from scene4d.exporters.formats import FORMATS, read_splats, write_splats
-from scene4d.viewer.phone import lan_address
-from scene4d.viewer.player_files import player_folder
-from scene4d.viewer.site import scene_site
+from scene4d.formats.registry import FORMATS, read_splats, write_splats
+from scene4d.player.phone import lan_address
+from scene4d.player.player_files import player_folder
+from scene4d.player.site import scene_site
 
 URL = re.compile(r"(https?)://([\d.]+):(\d+)/([\w-]{22})/\n")
 
@@ -77,7 +77,7 @@ def viewing(tmp_path: Path, *arguments: str) -> Iterator[tuple[str, Path]]:
             status = process.wait(timeout=20)
             seconds = time.monotonic() - start
     assert status == 0, errors.read_text()
-    # the server itself ends within a second (tests/viewer/test_server.py); unloading torch, which
+    # the server itself ends within a second (tests/player/test_server.py); unloading torch, which
     # a conversion has loaded, takes longer on a busy machine
     assert seconds < 5
     assert list(temporary.iterdir()) == []

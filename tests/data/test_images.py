@@ -6,12 +6,13 @@ import torch
 from PIL import Image
 
 from scene4d.cameras.rays import project
-from scene4d.data.image_files import image_header, read_depth, read_mask, read_picture
 from scene4d.data.images import ImageCache
 from scene4d.data.load import load_scene
-from scene4d.data.memory import available_ram_bytes
+from scene4d.data.maps import read_depth, read_mask
 from scene4d.data.options import SceneOptions
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
+from scene4d.image_files import image_header, read_picture
+from scene4d.memory import available_ram_bytes
 
 
 def test_pixels_are_those_of_the_file(make_capture):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scene4d.data.image_files import read_mask
 from scene4d.data.images import ImageCache
 from scene4d.data.load import load_scene
+from scene4d.data.maps import read_mask
 from scene4d.errors import DataError
 
 HALF = np.zeros((16, 24), bool)

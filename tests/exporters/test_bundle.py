@@ -11,19 +11,20 @@ import torch
 
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.first_view import MARGIN
-from scene4d.bundle.lpgs import encode_lpgs
+from scene4d.bundle.splat_file import read_s4d
 from scene4d.cameras.around import sphere_around
 from scene4d.errors import UsageError
-from scene4d.exporters.bundle import export, lpgs_parts
+from scene4d.exporters.bundle import export
 from scene4d.exporters.options import BundleOptions
-from scene4d.exporters.s4d import read_s4d
-from scene4d.exporters.source import ExportSource, cloud_of
-from scene4d.representations.hash_grid import GridShape
-from scene4d.representations.lpgs.parent_child import ParentChildSplats
-from scene4d.representations.lpgs.seeds import KEPT_CAMERAS
-from scene4d.representations.lpgs.structure import Structure
-from scene4d.representations.splats.gaussians import GaussianSplats
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.lpgs.bundle_content import encode_lpgs
+from scene4d.methods.lpgs.bundle_parts import lpgs_parts
+from scene4d.methods.lpgs.parent_child import ParentChildSplats
+from scene4d.methods.lpgs.seeds import KEPT_CAMERAS
+from scene4d.methods.lpgs.structure import Structure
+from scene4d.rendering.fields.hash_grid import GridShape
+from scene4d.representations.gaussians import GaussianSplats
+from scene4d.training.opened import OpenedScene, SceneCameras
 
 GRID = GridShape.growing(levels=3, features=2, coarsest=2, finest=16, max_rows=200)
 PLAIN = Structure(
@@ -88,7 +89,7 @@ def in_coding_order(scene: ParentChildSplats) -> SplatCloud:
     rank[unpacked.parent[:parents][order]] = torch.arange(parents)
     children = rank[unpacked.parent[parents:]] * 10 + unpacked.child[parents:]
     rows = torch.cat([order, parents + children.argsort()])
-    cloud = cloud_of(scene.as_splats())
+    cloud = scene.splats()
     r = rows.numpy()
     lengths = np.linalg.norm(cloud.quats[r], axis=1, keepdims=True)
     return SplatCloud(
@@ -101,7 +102,7 @@ def in_coding_order(scene: ParentChildSplats) -> SplatCloud:
 def test_the_decoder_gives_the_scene(name: str, tmp_path: Path) -> None:
     scene = random_scene(STRUCTURES[name])
     expected = in_coding_order(scene)
-    export(ExportSource(path=Path("scene"), representation=scene), tmp_path / "scene.s4d")
+    export(OpenedScene(path=Path("scene"), representation=scene), tmp_path / "scene.s4d")
     decoded = read_s4d(tmp_path / "scene.s4d")
     assert len(decoded) == len(expected)
     for attribute in ("means", "quats", "log_scales", "sh"):
@@ -113,7 +114,7 @@ def test_the_decoder_gives_the_scene(name: str, tmp_path: Path) -> None:
 
 
 def test_a_size_that_is_asked_for_is_met_within_two_percent(tmp_path: Path) -> None:
-    source = ExportSource(path=Path("scene"), representation=random_scene(PLAIN, 4000))
+    source = OpenedScene(path=Path("scene"), representation=random_scene(PLAIN, 4000))
     path = tmp_path / "scene.s4d"
     export(source, path)
     for share in (0.8, 1.25):
@@ -124,7 +125,7 @@ def test_a_size_that_is_asked_for_is_met_within_two_percent(tmp_path: Path) -> N
 
 
 def test_a_size_out_of_reach_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    source = ExportSource(path=Path("scene"), representation=random_scene(PLAIN, 1000))
+    source = OpenedScene(path=Path("scene"), representation=random_scene(PLAIN, 1000))
     with pytest.raises(UsageError, match=r"nearest is 0\.\d+ MB"):
         export(source, tmp_path / "scene.s4d", BundleOptions(target_mb=0.001))
     assert not (tmp_path / "scene.s4d").exists()
@@ -132,11 +133,11 @@ def test_a_size_out_of_reach_is_refused_with_the_nearest(tmp_path: Path) -> None
 
 def test_what_to_do_about_a_size_out_of_reach_depends_on_what_is_exported(tmp_path: Path) -> None:
     options = BundleOptions(target_mb=0.001)
-    trained = ExportSource(path=Path("scene"), representation=random_scene(PLAIN, 1000))
+    trained = OpenedScene(path=Path("scene"), representation=random_scene(PLAIN, 1000))
     with pytest.raises(UsageError) as error:  # as compress and train lpgs end
         export(trained, tmp_path / "scene.s4d", options)
     assert "--max-minutes" in str(error.value) and "scene4d compress" not in str(error.value)
-    file = ExportSource(path=Path("scene.ply"), splats=cloud_of(random_splats(1000)))
+    file = OpenedScene(path=Path("scene.ply"), representation=random_splats(1000))
     with pytest.raises(UsageError, match=r"scene4d compress SCENE OUT.s4d --target-mb 0.001"):
         export(file, tmp_path / "scene.s4d", options)
 
@@ -146,9 +147,9 @@ def test_few_of_the_cameras_that_we_placed_ourselves_are_kept(
     rendered: bool, tmp_path: Path
 ) -> None:
     cameras = sphere_around(torch.randn(50, 3), count=40, size=64)
-    source = ExportSource(
-        path=Path("scene"), representation=random_scene(PLAIN, 30), cameras=cameras,
-        rendered=rendered,
+    source = OpenedScene(
+        path=Path("scene"), representation=random_scene(PLAIN, 30),
+        cameras=SceneCameras(train=cameras, photographed=not rendered),
     )  # fmt: skip
     export(source, tmp_path / "scene.s4d")
     manifest = open_bundle(tmp_path / "scene.s4d").manifest

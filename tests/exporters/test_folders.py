@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporters.splat_files import random_cloud
+from formats.splat_files import random_cloud
 
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.splats import write_splats_bundle
 from scene4d.errors import DataError
-from scene4d.exporters import sog
-from scene4d.exporters.field_models import megabytes_written
+from scene4d.formats import sog
+from scene4d.methods.lightslab.runtimes.models import megabytes_written
 
 
 class KilledError(BaseException):

@@ -16,10 +16,11 @@ from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters.mesh import export, export_mesh, largest_parts
 from scene4d.exporters.options import MeshOptions
-from scene4d.exporters.source import ExportSource
+from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
-from scene4d.splat_cloud import SplatCloud
+from scene4d.representations.gaussians import GaussianSplats
+from scene4d.training.opened import OpenedScene
 
 trimesh = import_or_skip("trimesh")
 
@@ -185,6 +186,9 @@ def test_wrong_use_is_told(tmp_path: Path, cameras: list[Camera]) -> None:
     arrays = {name: np.ones(shape, np.float32) for name, shape in floats.items()}
     splats = SplatCloud(**arrays, sh=np.ones((1, 1, 3), np.float32))
     with pytest.raises(UsageError, match="run folder"):
-        export(ExportSource(path=tmp_path / "a.ply", splats=splats), tmp_path / "b.glb")
+        export(
+            OpenedScene(path=tmp_path / "a.ply", representation=GaussianSplats.of(splats)),
+            tmp_path / "b.glb",
+        )
     with pytest.raises(UsageError, match="Sphere"):
-        ExportSource(path=tmp_path, representation=Sphere()).cloud()
+        OpenedScene(path=tmp_path, representation=Sphere()).cloud()

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exporters.splat_files import random_cloud
+from formats.splat_files import random_cloud
 from PIL import Image
 
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.scene_info import png
+from scene4d.bundle.splat_file import read_s4d
 from scene4d.bundle.splats import default_importance
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.exporters import bundle as bundles
@@ -34,12 +35,13 @@ from scene4d.exporters.player import (
     service_worker,
     write_folder,
 )
-from scene4d.exporters.s4d import read_s4d
-from scene4d.exporters.source import ExportSource
 from scene4d.files import read_json
-from scene4d.splat_cloud import SplatCloud
-from scene4d.viewer import player_files
-from scene4d.viewer.player_files import PlayerNotBuiltError, player_folder, policy_of
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.player import player_files
+from scene4d.player.player_files import PlayerNotBuiltError, player_folder, policy_of
+from scene4d.representations.gaussians import GaussianSplats
+from scene4d.training.open_scene import open_scene
+from scene4d.training.opened import OpenedScene, SceneCameras
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,8 @@ def player(tmp_path_factory) -> Path:
     return Path(shutil.copytree(built, tmp_path_factory.mktemp("player") / "build"))
 
 
-def source_of(cloud: SplatCloud) -> ExportSource:
-    return ExportSource(path=Path("statue.ply"), splats=cloud)
+def source_of(cloud: SplatCloud) -> OpenedScene:
+    return OpenedScene(path=Path("statue.ply"), representation=GaussianSplats.of(cloud))
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +302,7 @@ def test_a_failure_keeps_the_earlier_export(tmp_path: Path, monkeypatch) -> None
 
 
 def test_the_wrong_kind_of_name_is_told_before_the_work(player: Path, tmp_path: Path) -> None:
-    broken = ExportSource(path=Path("x"))  # has nothing to write: only the name can be refused
+    broken = source_of(random_cloud(0))  # it has nothing to write: only the name can be refused
     with pytest.raises(UsageError, match=r"written as \.html"):
         export(broken, tmp_path / "out", PlayerOptions(single_file=True), player=player)
     with pytest.raises(UsageError, match="--single-file"):
@@ -391,7 +393,7 @@ def test_a_scene_within_the_target_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_bundle_that_fits_is_copied_byte_by_byte(tmp_path: Path) -> None:
     cloud = random_cloud(200)
     bundles.export(source_of(cloud), tmp_path / "a.s4d")
-    source = ExportSource(path=tmp_path / "a.s4d", splats=read_s4d(tmp_path / "a.s4d"))
+    source = open_scene(tmp_path / "a.s4d")
     write_within(source, tmp_path / "b.s4d", target="desktop")
     assert (tmp_path / "b.s4d").read_bytes() == (tmp_path / "a.s4d").read_bytes()
     opened = open_bundle(tmp_path / "a.s4d")
@@ -428,13 +430,15 @@ def test_a_bundle_that_is_cut_keeps_its_place_and_cameras(tmp_path: Path, monkey
     cloud = random_cloud(300, 2)
     home = torch.tensor([[0.0, -2, 0, 5], [2, 0, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1]])
     bundles.export(source_of(cloud), tmp_path / "plain.s4d")
-    from scene4d.exporters.source import splats_of
-
-    trained = ExportSource(path=tmp_path, representation=splats_of(cloud), source_from_scene=home)
+    trained = OpenedScene(
+        path=tmp_path,
+        representation=GaussianSplats.of(cloud),
+        cameras=SceneCameras(source_from_scene=home),
+    )
     bundles.export(trained, tmp_path / "a.s4d")
     before = read_s4d(tmp_path / "a.s4d")
     monkeypatch.setitem(TARGETS, "phone", TargetBudget(splats=150, sh_degree=2, size_mb=1))
-    source = ExportSource(path=tmp_path / "a.s4d", splats=before)
+    source = open_scene(tmp_path / "a.s4d")
     write_within(source, tmp_path / "b.s4d", target="phone")
     manifests = [open_bundle(tmp_path / name).manifest for name in ("a.s4d", "b.s4d")]
     assert manifests[0]["transform"] == manifests[1]["transform"]

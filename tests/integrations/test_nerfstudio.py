@@ -33,7 +33,7 @@ from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.utils.eval_utils import eval_setup
 
 from scene4d.cameras.conventions import viewmat_from_c2w
-from scene4d.exporters.ply import read_ply
+from scene4d.formats.ply import read_ply
 from scene4d.integrations.nerfstudio import export
 from scene4d.integrations.nerfstudio.cameras import camera_from_nerfstudio
 from scene4d.integrations.nerfstudio.model import SplatModel

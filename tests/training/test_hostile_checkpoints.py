@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from scene4d.cli.main import main
 from scene4d.errors import DataError
-from scene4d.representations.light_slabs.light_slabs import LightSlabs
+from scene4d.methods.lightslab.light_slabs import LightSlabs
 from scene4d.training import train
 from scene4d.training.checkpoint import list_checkpoints, load_checkpoint
 from scene4d.training.methods import load_method
@@ -224,14 +224,14 @@ def test_a_pipe_in_place_of_a_checkpoint_does_not_wait(copied) -> None:
 
 
 def test_sheets_without_tiles_in_a_direction_cannot_be() -> None:
-    from scene4d.representations.light_slabs.sheets import Sheets
+    from scene4d.methods.lightslab.sheets import Sheets
 
     with pytest.raises(ValueError, match="no sheet"):
         Sheets(stored=torch.zeros(1, 2, 0, 3, dtype=torch.bool), texels=torch.zeros(0, 8, 8, 4))
 
 
 def test_sheets_refuse_coordinates_and_slabs_of_others() -> None:
-    from scene4d.representations.light_slabs.sheets import Sheets
+    from scene4d.methods.lightslab.sheets import Sheets
 
     sheets = Sheets(stored=torch.ones(2, 3, 1, 1, dtype=torch.bool), texels=torch.zeros(6, 8, 8, 4))
     depths, slab = torch.ones(2, 3), torch.tensor([0, 1])
@@ -248,7 +248,7 @@ def test_sheets_refuse_coordinates_and_slabs_of_others() -> None:
 
 
 def test_slabs_are_routed_only_where_their_arrays_fit() -> None:
-    from scene4d.representations.light_slabs.routing import routed
+    from scene4d.methods.lightslab.routing import routed
 
     rays = (np.zeros((4, 3), np.float32), np.ones((4, 3), np.float32))
     frames = (np.zeros((2, 3, 3), np.float32), np.zeros((2, 3), np.float32))
@@ -258,7 +258,7 @@ def test_slabs_are_routed_only_where_their_arrays_fit() -> None:
 
 
 def test_a_hash_grid_refuses_a_table_of_another_size() -> None:
-    from scene4d.representations.hash_grid import GridShape, HashGrid
+    from scene4d.rendering.fields.hash_grid import GridShape, HashGrid
 
     grid = HashGrid(GridShape(resolutions=(4,), rows=(125,), features=2))
     with pytest.raises(ValueError, match="table"):

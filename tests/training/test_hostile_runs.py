@@ -131,7 +131,7 @@ def test_a_training_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
     import torch
 
     from scene4d.errors import Scene4dError
-    from scene4d.representations.splats.gaussians import GaussianSplats, gaussians_from_points
+    from scene4d.representations.gaussians import GaussianSplats, gaussians_from_points
     from scene4d.training.trainer import check_content
 
     points = torch.randn(3, 3), torch.zeros(3, 3, dtype=torch.uint8)

@@ -19,14 +19,15 @@ import torch
 from optional_packages import import_or_skip
 from scipy.spatial import cKDTree
 
-from scene4d.cli.export import FORMATS, open_source
+from scene4d.cli.export import FORMATS
 from scene4d.data.frame import EXTENT, in_working_frame
 from scene4d.data.load import read_scene
 from scene4d.evaluation.psnr import psnr
-from scene4d.exporters.formats import read_splats, write_splats
-from scene4d.exporters.placing import read_sidecar
-from scene4d.splat_cloud import inverse_similarity
+from scene4d.formats.placing import read_sidecar
+from scene4d.formats.registry import read_splats, write_splats
+from scene4d.formats.splat_cloud import inverse_similarity
 from scene4d.training.methods import load_all_methods, load_method
+from scene4d.training.open_scene import open_scene
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import start
@@ -111,7 +112,7 @@ def splat_runs(captures, tmp_path_factory) -> dict[str, Path]:
 def teachers(splat_runs, captures, tmp_path_factory) -> dict[str, Path]:
     """The plain run's splats as a PLY file in each capture's coordinates."""
     folder = tmp_path_factory.mktemp("teachers")
-    cloud = open_source(splat_runs["plain"]).cloud()
+    cloud = open_scene(splat_runs["plain"]).cloud()
     for name in captures:
         matrix = np.eye(4) if name == "plain" else similarity(name)
         write_splats(folder / f"{name}.ply", cloud.transformed(matrix))
@@ -197,7 +198,7 @@ def test_an_export_lies_where_the_capture_does(form, variant, splat_runs, tmp_pa
     path = tmp_path / f"a.{suffix}"
     exported(form, splat_runs[variant], path)
     found = read_splats(path).transformed(inverse_similarity(similarity(variant)))
-    expected = open_source(splat_runs["plain"]).cloud()
+    expected = open_scene(splat_runs["plain"]).cloud()
     assert len(found) == len(expected)
     size = float(np.ptp(expected.means, axis=0).max())
     for one, other in ((found, expected), (expected, found)):  # formats sort
@@ -207,13 +208,13 @@ def test_an_export_lies_where_the_capture_does(form, variant, splat_runs, tmp_pa
 
 def exported(form: str, run: Path, path: Path, **more) -> None:
     module, _, function = FORMATS[form].partition(":")
-    getattr(importlib.import_module(module), function)(open_source(run), path, None, **more)
+    getattr(importlib.import_module(module), function)(open_scene(run), path, None, **more)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_player_plays_it_where_the_capture_is(variant, splat_runs, tmp_path):
     """The bundle inside, from the page's folder."""
-    from scene4d.viewer.player_files import PlayerNotBuiltError, player_folder
+    from scene4d.player.player_files import PlayerNotBuiltError, player_folder
 
     try:
         player_folder()
@@ -254,7 +255,7 @@ def test_a_model_of_a_light_field_has_the_way_back_beside_it(method_runs, tmp_pa
     import_or_skip("onnx")
     run = method_runs("lightslab", "utm")
     exported("onnx", run, tmp_path / "a.onnx")
-    home = load_run(run).cameras.source_from_scene.numpy()
+    home = load_run(run).source_from_scene.numpy()
     np.testing.assert_array_equal(read_sidecar(tmp_path / "a.onnx"), home)
 
 
@@ -264,7 +265,7 @@ def test_a_mesh_far_from_the_origin_keeps_its_shape(suffix, tmp_path):
     import trimesh
 
     from scene4d.exporters.mesh_files import GLTF_FROM_SOURCE, write_mesh
-    from scene4d.exporters.placing import placed_points
+    from scene4d.formats.placing import placed_points
 
     ball = trimesh.creation.icosphere(subdivisions=2)
     vertices = np.asarray(ball.vertices) + np.array(UTM)

@@ -15,7 +15,7 @@ from scene4d.cli.main import main
 from scene4d.data.load import load_scene
 from scene4d.data.scene import Scene
 from scene4d.errors import DataError
-from scene4d.representations.splats.method import SplatMethod
+from scene4d.methods.splat.method import SplatMethod
 from scene4d.training.notices import notices
 from scene4d.training.run import load_run, newest_run, run_path
 

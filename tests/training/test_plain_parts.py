@@ -11,8 +11,8 @@ import torch
 from numba.core import event
 
 from scene4d.errors import DataError, UsageError
+from scene4d.methods.splat.method import McmcOptions, SplatMethod
 from scene4d.plain import from_table, to_table
-from scene4d.representations.splats.method import McmcOptions, SplatMethod
 from scene4d.toml_files import read_toml, write_toml
 from scene4d.training import methods
 from scene4d.training.budget import Budget
@@ -130,7 +130,7 @@ def test_the_built_in_method_is_registered():
 def test_a_broken_plugin_is_named_and_left_out(monkeypatch, caplog):
     broken = EntryPoint("broken", "no_such_module_here:METHOD", methods.GROUP)
     wrong = EntryPoint("wrong", "json:dumps", methods.GROUP)
-    good = EntryPoint("splat", "scene4d.representations.splats.method:SPLAT", methods.GROUP)
+    good = EntryPoint("splat", "scene4d.methods.splat.method:SPLAT", methods.GROUP)
     monkeypatch.setattr(methods, "entry_points", lambda group: [broken, wrong, good])
     assert set(methods.load_all_methods()) == {"splat"}
     assert "broken" in caplog.text

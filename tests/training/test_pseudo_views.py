@@ -9,7 +9,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
-from scene4d.representations.splats.gaussians import GaussianSplats
+from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.pseudo_views import Places, PseudoViews, draw_tiles
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from scene4d.representations.splats.method import SplatMethod
+from scene4d.methods.splat.method import SplatMethod
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.sizing import FEWEST_STEPS, LONGEST_SIDE, Means, choose_sizes, with_sizes

@@ -13,17 +13,17 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.path_files import in_frame
 from scene4d.data.scene import Frame, Scene
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters.ply import write_ply
-from scene4d.exporters.source import cloud_of, splats_of
+from scene4d.formats.ply import write_ply
+from scene4d.formats.splat_cloud import SplatCloud, inverse_similarity
+from scene4d.methods.lpgs.method import LpgsMethod
+from scene4d.methods.splat.method import SplatMethod
 from scene4d.representations.base import Representation
-from scene4d.representations.lpgs.method import LpgsMethod
-from scene4d.representations.splats.gaussians import GaussianSplats
-from scene4d.representations.splats.method import SplatMethod
-from scene4d.splat_cloud import SplatCloud, inverse_similarity
+from scene4d.representations.gaussians import GaussianSplats
+from scene4d.training.opened import OpenedScene, SceneCameras
 from scene4d.training.options import TrainOptions
 from scene4d.training.rendered_capture import NUM_CAMERAS, TEST_EVERY, rendered_capture
 from scene4d.training.run import load_run
-from scene4d.training.teachers import Teacher, load_teacher
+from scene4d.training.teachers import load_teacher
 from scene4d.training.train import load_capture, resume, start
 
 QUICK = LpgsMethod(steps=4, sh_degree=1)
@@ -96,8 +96,8 @@ def test_a_run_whose_capture_is_gone_teaches_by_renders_at_its_training_cameras(
     student = load_run(run)
     assert student.options.data is None
     poses = [c.c2w for c in (*student.cameras.train, *student.cameras.test)]
-    assert len(poses) == len(teacher.cameras) == 12
-    for camera in teacher.cameras:  # never the held-out ones of the teacher
+    assert len(poses) == len(teacher.cameras.train) == 12
+    for camera in teacher.cameras.train:  # never the held-out ones of the teacher
         assert any(torch.equal(camera.c2w, pose) for pose in poses)
     assert student.cameras.test_names == ["render-000", "render-008"]
 
@@ -114,9 +114,9 @@ def test_a_files_renders_are_the_same_every_time_and_some_are_held_out(ply):
     assert list(scene.test_indices) == list(range(0, NUM_CAMERAS, TEST_EVERY))
     assert not set(scene.test_indices) & set(scene.train_indices)
     assert len(scene.test_indices) + len(scene.train_indices) == NUM_CAMERAS
-    assert scene.dataparser == "rendered"
+    assert not scene.photographed
     there = inverse_similarity(scene.source_from_scene.numpy())  # a frame around the content
-    splats = splats_of(random_cloud().transformed(there))
+    splats = GaussianSplats.of(random_cloud().transformed(there))
     for index in (1, 2, 4):
         view = images.view(index)
         behind = torch.tensor([0.2, 0.5, 0.9])
@@ -188,11 +188,9 @@ def scene_with(cameras, source_from_scene):
 
 
 def teacher_of(splats, source_from_scene=None, path=Path("teacher")):
-    return Teacher(
-        path=path,
-        representation=splats,
-        cameras=(),
-        source_from_scene=torch.eye(4) if source_from_scene is None else source_from_scene,
+    home = torch.eye(4) if source_from_scene is None else source_from_scene
+    return OpenedScene(
+        path=path, representation=splats, cameras=SceneCameras(source_from_scene=home)
     )
 
 
@@ -202,7 +200,7 @@ def assert_lines_up(teacher, scene, camera):
     there = torch.linalg.inv(teacher.source_from_scene.double()) @ scene.source_from_scene.double()
     (own,) = (moved.float32() for moved in in_frame([camera], there))
     with torch.no_grad():
-        got = teacher.in_frame_of(scene).render(camera).rgb
+        got = teacher.in_frame(scene.source_from_scene).render(camera).rgb
         want = teacher.representation.render(own).rgb
     assert want.max() > 0.2
     with torch.no_grad():  # it does matter where the teacher is
@@ -213,12 +211,12 @@ def assert_lines_up(teacher, scene, camera):
 
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_a_file_lines_up_with_a_capture_in_a_frame_of_its_own(antialiased):
-    inside = cloud_of(splats_of(random_cloud(spread=0.8)))
+    inside = GaussianSplats.of(random_cloud(spread=0.8)).splats()
     # In the source frame, so that the scene's camera sees it around the scene's origin.
     cloud = inside.transformed(similarity().double().numpy())
     if antialiased:  # thin, so that the filter matters
         cloud = replace(cloud, log_scales=cloud.log_scales - 1.5, antialiased=True)
-    splats = splats_of(cloud)
+    splats = GaussianSplats.of(cloud)
     camera = camera_at([0.3, -0.2, 5.0])
     scene = scene_with([camera], similarity())
     assert_lines_up(teacher_of(splats), scene, camera)
@@ -228,17 +226,17 @@ def test_a_run_in_one_frame_lines_up_with_a_capture_in_another():
     camera = camera_at([0.0, 0.1, 5.0])
     own = torch.diag(torch.tensor([0.5, 0.5, 0.5, 1.0]))
     own[:3, 3] = torch.tensor([0.1, 0.2, -0.3])
-    teacher = teacher_of(splats_of(random_cloud(spread=4.0)), own)
+    teacher = teacher_of(GaussianSplats.of(random_cloud(spread=4.0)), own)
     other = torch.eye(4)
     other[:3, 3] = torch.tensor([0.0, 0.0, 0.2])
     assert_lines_up(teacher, scene_with([camera], other), camera)
 
 
 def test_a_teacher_in_the_captures_own_frame_is_left_as_it_is():
-    splats = splats_of(random_cloud())
+    splats = GaussianSplats.of(random_cloud())
     camera = camera_at([0.0, 0.0, 5.0])
     scene = scene_with([camera], similarity())
-    assert teacher_of(splats, similarity()).in_frame_of(scene) is splats
+    assert teacher_of(splats, similarity()).in_frame(scene.source_from_scene) is splats
 
 
 class Fog(Representation):
@@ -261,7 +259,7 @@ class Fog(Representation):
 def test_what_is_not_made_of_splats_cannot_move_nor_be_looked_around():
     fog = teacher_of(Fog(), path=Path("fog"))
     with pytest.raises(UsageError, match=r"fog: .*only splats can be moved"):
-        fog.in_frame_of(scene_with([camera_at([0.0, 0.0, 5.0])], similarity()))
+        fog.in_frame(similarity())
     with pytest.raises(DataError, match="fog: has no cameras"):
         rendered_capture(fog)
 
@@ -277,13 +275,13 @@ def test_a_missing_teacher_is_named(tmp_path):
 def test_a_file_or_folder_that_is_neither_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     for path in (tmp_path / "notes.txt", tmp_path):
-        with pytest.raises(DataError, match="neither a splat file nor a run folder"):
+        with pytest.raises(DataError, match="nor a run folder|not a run folder"):
             load_teacher(path)
 
 
 def test_splat_files_that_only_their_name_tells_teach_too(tmp_path):
     """.splat files have no first bytes that tell them."""
-    from scene4d.exporters.formats import write_splats
+    from scene4d.formats.registry import write_splats
 
     write_splats(tmp_path / "scene.splat", random_cloud())
     assert load_teacher(tmp_path / "scene.splat").representation.num_gaussians == 60
@@ -316,15 +314,15 @@ def test_one_splat_is_seen_from_all_sides(tmp_path):
 
 def test_load_capture_without_photographs_gives_the_renders(ply):
     scene, images = load_capture(TrainOptions(teacher=ply))
-    assert scene.dataparser == "rendered"
+    assert not scene.photographed
     assert images.view(0).alpha is not None
 
 
 def test_a_teachers_gaussians_are_where_splats_start(ply):
     scene, _ = load_capture(TrainOptions(teacher=ply))
-    placed = load_teacher(ply).in_frame_of(scene)
+    placed = load_teacher(ply).in_frame(scene.source_from_scene)
     found = SplatMethod(sh_degree=1).build_from(placed, scene, generator=torch.Generator())
     assert isinstance(found, GaussianSplats)
-    home = cloud_of(found).transformed(scene.source_from_scene.numpy())
+    home = found.splats().transformed(scene.source_from_scene.numpy())
     # there and back: two roundings of float32 in a scene of a few units
     np.testing.assert_allclose(home.means, random_cloud().means, rtol=0, atol=1e-5)

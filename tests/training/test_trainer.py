@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scene4d.errors import DataError, Scene4dError
-from scene4d.representations.splats.method import AdaptiveOptions, McmcOptions, SplatMethod
+from scene4d.methods.splat.method import AdaptiveOptions, McmcOptions, SplatMethod
 from scene4d.training.checkpoint import list_checkpoints, load_checkpoint
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run, locked

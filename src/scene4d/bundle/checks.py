@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from scene4d.bundle.container import Bundle, open_bundle
-from scene4d.bundle.kinds import content_of, decoded
-from scene4d.bundle.manifest import faults, schema
+from scene4d.bundle.kinds import kind_of
+from scene4d.bundle.manifest import manifest_faults
 from scene4d.bundle.scene_info import image_extension
 from scene4d.errors import DataError
-from scene4d.splat_cloud import split_similarity
+from scene4d.formats.splat_cloud import split_similarity
 
 _MOST = 50
 
@@ -22,12 +22,13 @@ def bundle_faults(path: Path) -> list[str]:
         bundle = open_bundle(path)
     except DataError as error:
         return [error.what]
-    found = list(dict.fromkeys(faults(bundle.manifest, schema())))[:_MOST]
+    kind = kind_of(bundle)
+    found = list(dict.fromkeys(manifest_faults(bundle.manifest, kind)))[:_MOST]
     found += _member_faults(bundle)
     found += _scene_faults(bundle)
     if not found:
         try:
-            decoded(bundle)
+            kind.decode(bundle)
         except DataError as error:
             found.append(error.what)
     return found
@@ -38,8 +39,8 @@ def describe(path: Path) -> str:
     bundle = open_bundle(path)
     m = bundle.manifest
     return (
-        f"{path}: a sound bundle of kind {m['kind']}, version {m['version']}: {content_of(m)}"
-        f" in {len(m['stages'])} stages, {bundle.size:,} bytes"
+        f"{path}: a sound bundle of kind {m['kind']}, version {m['version']}: "
+        f"{kind_of(bundle).describe(m)} in {len(m['stages'])} stages, {bundle.size:,} bytes"
     )
 
 

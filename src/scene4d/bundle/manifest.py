@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from scene4d.bundle.kinds import BundleKind, bundle_kinds
 from scene4d.errors import DataError
 
 FORMAT, VERSION = "s4d", "1.0"
-KINDS = ("splats", "lpgs", "lightslab")
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "integer": (int,),
     "number": (int, float), "null": (type(None),),
@@ -43,16 +43,29 @@ def check_manifest(manifest: Any, where: object) -> None:
             where=where,
             fix="update scene4d",
         )
-    kind = manifest.get("kind")
-    if kind not in KINDS:
+    kinds, name = bundle_kinds(), manifest.get("kind")
+    if not isinstance(name, str) or name not in kinds:
         raise DataError(
-            f"is of kind {kind!r}; this reader knows {', '.join(KINDS)}",
+            f"is of kind {name!r}; this reader knows {', '.join(kinds)}",
             where=where,
-            fix="update scene4d",
+            fix="update scene4d, or install the package that brings the kind",
         )
-    fault = next(faults(manifest, schema()), None)
+    fault = next(manifest_faults(manifest, kinds[name]), None)
     if fault is not None:
         raise DataError(f"manifest.json: {fault}", where=where)
+
+
+def manifest_faults(manifest: Mapping[str, Any], kind: BundleKind) -> Iterator[str]:
+    """What the schema says against the manifest, and then, if that is nothing, its kind."""
+    listed = schema()["properties"]["kind"]["enum"]
+    # The schema lists the kinds that every reader has; what others add, they check themselves.
+    known = manifest if kind.name in listed else {**manifest, "kind": listed[0]}
+    sound = True
+    for fault in faults(known, schema()):
+        sound = False
+        yield fault
+    if sound:
+        yield from kind.faults(manifest)
 
 
 def faults(value: Any, rule: Mapping[str, Any], at: str = "") -> Iterator[str]:

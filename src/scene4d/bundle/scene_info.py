@@ -13,7 +13,7 @@ import numpy as np
 from scene4d.bundle import first_view
 from scene4d.bundle.quantise import rounded
 from scene4d.errors import DataError
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
 
 Matrix = tuple[tuple[float, float, float, float], ...]
 IDENTITY: Matrix = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0),
@@ -22,6 +22,10 @@ NEAR_SHARE = 0.02
 """Cameras nearer to the content than this share of its size see artefacts."""
 MADE_UP = "default"
 """Name of the one camera of a scene that nobody photographed."""
+FACING = "facing"
+"""Name of the camera that faces the content, before those that a teacher's renders were made at."""
+KEPT_CAMERAS = 8
+"""So many of the cameras at which a teacher's renders were made go into a bundle."""
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
 
 

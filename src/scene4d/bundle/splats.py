@@ -26,7 +26,7 @@ from scene4d.bundle.quantise import rounded
 from scene4d.bundle.rotations import angles_between, canonical, quats_of
 from scene4d.bundle.scene_info import SceneInfo, default_info, info_entries
 from scene4d.errors import DataError, UsageError
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud
 
 KIND = "splats"
 ALPHA_LIMIT = 1 / 4096

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from scene4d.cameras.camera import Camera
     from scene4d.exporters.compare import Photo
-    from scene4d.splat_cloud import SplatCloud
+    from scene4d.formats.splat_cloud import SplatCloud
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +96,19 @@ class _Views:
 def _open(args: BenchmarkFormatsArgs) -> tuple[SplatCloud, _Views, np.ndarray]:
     """The splats in the capture's own coordinates; views of them in scene coordinates, and the way
     back from these."""
-    from scene4d.cli.export import open_source
     from scene4d.exporters.compare import cameras_around
-    from scene4d.splat_cloud import inverse_similarity, local_frame
+    from scene4d.formats.splat_cloud import inverse_similarity, local_frame
+    from scene4d.training.open_scene import open_scene
     from scene4d.training.options import TrainOptions
+    from scene4d.training.run import LoadedRun
 
-    source = open_source(args.scene, device="cpu")
+    source = open_scene(args.scene)
     cloud = source.cloud()
     options = None
     if args.data is not None:
         options = TrainOptions(data=args.data)
-    elif source.representation is not None:
-        from scene4d.training.run import load_run
-
-        options = load_run(args.scene, device="cpu").options
+    elif isinstance(source, LoadedRun):
+        options = source.options
     if options is None:
         home = local_frame(cloud)
         local = cloud.transformed(inverse_similarity(home))

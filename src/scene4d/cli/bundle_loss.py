@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scene4d.cameras.camera import Camera
-    from scene4d.exporters.source import ExportSource
     from scene4d.representations.base import Representation
+    from scene4d.training.opened import OpenedScene
 
 VIEWS = 8
 """At most so many pictures are rendered of each; they say the loss to some 0.1 dB."""
@@ -17,14 +17,16 @@ _SIZE = 256
 """Pixels of views around a file that comes without cameras."""
 
 
-def told_loss(source: ExportSource, bundle: Path) -> str:
+def told_loss(source: OpenedScene, bundle: Path) -> str:
     """A line about the loss: in PSNR to the photographs that were held out (or trained on) where
     they are at hand, otherwise the PSNR of the bundle's pictures to the scene's own."""
-    before, after = _pair(source, bundle)
-    compared = None if source.representation is None else _photographs(source, before, after)
+    from scene4d.training.open_scene import open_scene
+
+    before, after = source.representation, open_scene(bundle).representation
+    compared = _photographs(source, before, after)
     if compared is not None:
         return compared
-    cameras = _some(source.cameras) or _around(source)
+    cameras = _some(source.cameras.train) or _around(source)
     if not cameras:
         return ""
     db = _mean_psnr(before, after, cameras)
@@ -34,37 +36,20 @@ def told_loss(source: ExportSource, bundle: Path) -> str:
     )
 
 
-def _pair(source: ExportSource, bundle: Path) -> tuple[Representation, Representation]:
-    """The scene and what the bundle became of it, in the bundle's coordinates."""
-    from scene4d.bundle.container import open_bundle
-    from scene4d.bundle.kinds import SPLATS, decoded_splats
-    from scene4d.exporters.light_slab import read_light_slabs
-    from scene4d.exporters.source import splats_of
-
-    opened = open_bundle(bundle)
-    before = source.representation
-    if before is None:
-        before = splats_of(source.scene_cloud())
-    if opened.manifest["kind"] in SPLATS:
-        return before, splats_of(decoded_splats(opened))
-    return before, read_light_slabs(bundle)
-
-
-def _photographs(source: ExportSource, before: Representation, after: Representation) -> str | None:
+def _photographs(source: OpenedScene, before: Representation, after: Representation) -> str | None:
     """The loss against photographs; None where the run has none that are still there."""
     from dataclasses import replace
 
     from scene4d.errors import Scene4dError
-    from scene4d.training.compress import mean_psnr
-    from scene4d.training.run import load_run
+    from scene4d.training.evaluate import mean_psnr
+    from scene4d.training.run import LoadedRun
     from scene4d.training.train import load_capture
 
+    if not isinstance(source, LoadedRun) or not source.cameras.photographed:
+        return None
     try:
-        options = load_run(source.path, device="cpu").options
-        if options.data is None and options.teacher is not None:
-            return None
         scene, images = load_capture(
-            options, split="test", source_from_scene=source.source_from_scene
+            source.options, split="test", source_from_scene=source.source_from_scene
         )
     except Scene4dError:  # moved, or of another machine: its own pictures say it as well
         return None
@@ -84,11 +69,11 @@ def _some(items: Sequence) -> list:
     return list(items[::step])
 
 
-def _around(source: ExportSource) -> list[Camera]:
+def _around(source: OpenedScene) -> list[Camera]:
     """Views around a file's splats."""
     from scene4d.exporters.compare import cameras_around
 
-    cloud = source.splats
+    cloud = source.representation.splats()
     return (
         cameras_around(cloud, count=VIEWS, size=_SIZE) if cloud is not None and len(cloud) else []
     )

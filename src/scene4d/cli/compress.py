@@ -5,14 +5,20 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from scene4d.cli.parse import parse
 from scene4d.data.options import SceneOptions
 from scene4d.ranges import Within
-from scene4d.representations.lpgs.method import LpgsMethod
+from scene4d.representations.method import resolve
+from scene4d.training.methods import compressing_method
+
+if TYPE_CHECKING:
+    from scene4d.representations.method import Method as CompressingMethod
+else:
+    CompressingMethod = compressing_method()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +41,18 @@ class CompressArgs:
     device: str = "auto"
     """auto, cpu or cuda."""
     capture: Annotated[SceneOptions, tyro.conf.arg(name="")] = field(default_factory=SceneOptions)
-    method: Annotated[LpgsMethod, tyro.conf.arg(name="")] = field(default_factory=LpgsMethod)
+    method: Annotated[CompressingMethod, tyro.conf.arg(name="")] = field(
+        default_factory=CompressingMethod
+    )
 
 
 def main(argv: list[str]) -> None:
     """Runs the verb: progress and figures on stderr, the bundle's path on stdout."""
     args = parse(CompressArgs, argv, prog="scene4d compress")
-    from scene4d.training.compress import compress
     from scene4d.training.options import TrainOptions
 
-    made = compress(
+    assert CompressingMethod.compressor is not None
+    made = resolve(CompressingMethod.compressor)(
         args.source,
         args.output,
         method=args.method,

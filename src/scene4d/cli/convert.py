@@ -12,8 +12,8 @@ import tyro
 from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
 from scene4d.exporters.edit import EditOptions
-from scene4d.exporters.placing import FrameChoice
 from scene4d.files import check_writable
+from scene4d.formats.placing import FrameChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     """Runs the verb: what was read and written on stderr, the path on stdout."""
     args = parse(ConvertArgs, argv, prog="scene4d convert")
     from scene4d.exporters.edit import edited
-    from scene4d.exporters.formats import (
+    from scene4d.formats.registry import (
         describe_written,
         format_by_suffix,
         format_of,

@@ -87,7 +87,7 @@ def machine_state() -> dict[str, Any]:
     """Cores, vector instructions, memory and disk (GB)."""
     from llvmlite import binding
 
-    from scene4d.data.memory import available_ram_bytes
+    from scene4d.memory import available_ram_bytes
 
     features = binding.get_host_cpu_features()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

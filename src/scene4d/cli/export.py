@@ -5,38 +5,39 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from scene4d.cli.parse import parse
-from scene4d.errors import DataError, UsageError
+from scene4d.errors import UsageError
 from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions
-from scene4d.exporters.placing import FrameChoice
 from scene4d.files import check_writable
+from scene4d.formats.placing import FrameChoice
 
-if TYPE_CHECKING:
-    from scene4d.exporters.source import ExportSource
-    from scene4d.representations.base import Representation
-
+GROUP = "scene4d.export_formats"
+"""Entry points of what families bring, such as models for other runtimes."""
 FORMATS: dict[str, str] = {
-    "ply": "scene4d.exporters.formats:export_ply",
+    "ply": "scene4d.exporters.splats:export_ply",
     "mesh": "scene4d.exporters.mesh:export",
-    "compressed-ply": "scene4d.exporters.formats:export_compressed_ply",
-    "splat": "scene4d.exporters.formats:export_splat",
-    "spz": "scene4d.exporters.formats:export_spz",
-    "sog": "scene4d.exporters.formats:export_sog",
-    "glb": "scene4d.exporters.formats:export_glb",
+    "compressed-ply": "scene4d.exporters.splats:export_compressed_ply",
+    "splat": "scene4d.exporters.splats:export_splat",
+    "spz": "scene4d.exporters.splats:export_spz",
+    "sog": "scene4d.exporters.splats:export_sog",
+    "glb": "scene4d.exporters.splats:export_glb",
     "bundle": "scene4d.exporters.bundle:export",
     "player": "scene4d.exporters.player:export",
-    "onnx": "scene4d.exporters.onnx:export",
-    "coreml": "scene4d.exporters.coreml:export",
-    "litert": "scene4d.exporters.litert:export",
-    "executorch": "scene4d.exporters.executorch:export",
+    **{entry.name: entry.value for entry in entry_points(group=GROUP)},
 }
-"""Format -> module:function, called with (ExportSource, output path, options). The options are the
+"""Format -> module:function, called with (OpenedScene, output path, options). The options are the
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
+
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[tuple(FORMATS)]
 
 _FRAMED = {"ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb"}
 """Formats whose coordinates can be chosen; a bundle keeps the way back in its manifest."""
@@ -50,23 +51,7 @@ class ExportArgs:
 
     source: tyro.conf.Positional[Path]
     """Run folder or its config.toml, or a splat file of any format."""
-    format: tyro.conf.Positional[
-        Literal[
-            "ply",
-            "mesh",
-            "compressed-ply",
-            "splat",
-            "spz",
-            "sog",
-            "glb",
-            "bundle",
-            "player",
-            "onnx",
-            "coreml",
-            "litert",
-            "executorch",
-        ]
-    ]
+    format: tyro.conf.Positional[FormatName]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
     (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; player: a folder with the web
     player and the scene, for any static host, docs/phone.md; onnx, coreml (.mlpackage),
@@ -112,7 +97,9 @@ def main(argv: list[str]) -> None:
     sog = args.format == "sog" and args.output_path.name == "meta.json"
     target = args.output_path.parent if sog else args.output_path
     check_writable(target, folder=sog or folders.get(args.format, False))
-    source = open_source(
+    from scene4d.training.open_scene import open_scene
+
+    source = open_scene(
         args.source,
         device=args.device if args.format in _RENDERED else "cpu",
         drop_invalid=args.drop_invalid,
@@ -130,42 +117,3 @@ def main(argv: list[str]) -> None:
 
         print(told_loss(source, args.output_path), file=sys.stderr)
     print(args.output_path)
-
-
-def open_source(path: Path, *, device: str = "auto", drop_invalid: bool = False) -> ExportSource:
-    """The run or splat file at ``path``; ``drop_invalid``: without splats that nothing can draw."""
-    from scene4d.exporters.source import ExportSource, source_of_file
-
-    if not path.exists():
-        raise DataError("not found", where=path)
-    from scene4d.exporters.formats import is_splats, read_splats
-
-    if is_splats(path):
-        from scene4d.exporters.budgets import field_of
-
-        return field_of(path) or source_of_file(path, read_splats(path, drop_invalid=drop_invalid))
-    from scene4d.training.device import choose_device
-    from scene4d.training.run import load_run
-
-    chosen = choose_device(device)
-    run = load_run(path, device=str(chosen))
-    return ExportSource(
-        path=run.path,
-        representation=_without_invalid(run.representation, path)
-        if drop_invalid
-        else run.representation,
-        cameras=[camera.to(chosen) for camera in run.cameras.train],
-        source_from_scene=run.cameras.source_from_scene,
-        rendered=run.options.data is None and run.options.teacher is not None,
-    )
-
-
-def _without_invalid(representation: Representation, path: Path) -> Representation:
-    """Trained splats without those that nothing can draw; other representations as they are."""
-    from scene4d.exporters.packing import checked
-    from scene4d.exporters.source import cloud_of, splats_of
-    from scene4d.representations.splats.gaussians import GaussianSplats
-
-    if not isinstance(representation, GaussianSplats):
-        return representation
-    return splats_of(checked(cloud_of(representation), path, drop_invalid=True))

@@ -47,7 +47,7 @@ def summarise(path: Path) -> dict[str, Any]:
         raise DataError("there is no such file or folder", where=path)
     if path.name == "config.toml" or (path / "config.toml").is_file():
         return summarise_run(path.parent if path.name == "config.toml" else path)
-    from scene4d.exporters.formats import format_by_content, is_splats
+    from scene4d.formats.registry import format_by_content, is_splats
 
     told = format_by_content(path) if path.suffix.lower() not in (".json", ".toml") else None
     if path.suffix.lower() == ".ply" or (told and told.name in ("ply", "compressed-ply")):
@@ -55,7 +55,7 @@ def summarise(path: Path) -> dict[str, Any]:
     if not path.is_dir() and path.suffix.lower() == ".json" and path.name != "meta.json":
         return summarise_capture(path)
     if is_splats(path):
-        return summarise_light_field(path) or summarise_splats(path)
+        return summarise_field(path) or summarise_splats(path)
     if path.is_dir():
         from scene4d.training.run import newest_run
 
@@ -72,8 +72,8 @@ def _with_packed_attributes(summary: dict[str, Any], path: Path) -> dict[str, An
     """A compressed PLY's bytes by what they hold instead of by property."""
     if not summary["content"].endswith("compressed"):
         return summary
-    from scene4d.exporters.compressed_ply import sizes_compressed_ply
-    from scene4d.exporters.packing import bytes_table
+    from scene4d.formats.compressed_ply import sizes_compressed_ply
+    from scene4d.formats.packing import bytes_table
 
     return {
         **summary,
@@ -83,8 +83,8 @@ def _with_packed_attributes(summary: dict[str, Any], path: Path) -> dict[str, An
 
 def summarise_splats(path: Path) -> dict[str, Any]:
     """Counts, spherical-harmonics degree, bytes per attribute and ranges of a splat file."""
-    from scene4d.exporters.formats import attribute_sizes, file_bytes, format_of, read_splats
-    from scene4d.exporters.packing import bytes_table, opacity_of
+    from scene4d.formats.packing import bytes_table, opacity_of
+    from scene4d.formats.registry import attribute_sizes, file_bytes, format_of, read_splats
 
     # what nothing can draw is counted in the log
     form, cloud = format_of(path), read_splats(path, drop_invalid=True)
@@ -114,42 +114,34 @@ def summarise_splats(path: Path) -> dict[str, Any]:
     return summary
 
 
-def summarise_light_field(path: Path) -> dict[str, Any] | None:
-    """Sizes of a bundle of light slabs; None for what is made of splats."""
+def summarise_field(path: Path) -> dict[str, Any] | None:
+    """A bundle that is not made of splats; None for what is."""
     from scene4d.bundle.container import open_bundle
-    from scene4d.bundle.light_slab import KIND
-    from scene4d.exporters.formats import format_by_content
+    from scene4d.bundle.kinds import kind_of
+    from scene4d.formats.registry import format_by_content
 
     form = format_by_content(path)
     if form is None or form.name != "s4d":
         return None
-    manifest = (bundle := open_bundle(path)).manifest
-    if manifest["kind"] != KIND:
+    bundle = open_bundle(path)
+    kind = kind_of(bundle)
+    if kind.made_of_splats:
         return None
-    shape = manifest[KIND]
-    slabs, features = len(shape["slabs"]), shape["features"]
-    sheets = shape.get("sheets")
     return {
-        "kind": "light field",
+        "kind": "bundle",
         "path": str(path.resolve()),
-        "content": "a light field on slabs",
+        "content": kind.describe(bundle.manifest),
         "bytes": bundle.size,
-        "slabs": slabs,
-        "depths": len(shape["slabs"][0]["disparities"]),
-        "planes": len(shape["planes"]),
-        "plane_values": slabs * features * sum(p["columns"] * p["rows"] for p in shape["planes"]),
-        "sheets": sheets and f"{sheets['columns']} x {sheets['rows']}, {sheets['tiles']:,} tiles",
-        "network": shape["decoder"],
-        "focal_length": shape["focal"],
-        **summarise_bundle(path, network=False),
+        **summarise_bundle(path),
     }
 
 
-def summarise_bundle(path: Path, *, network: bool = True) -> dict[str, Any]:
+def summarise_bundle(path: Path) -> dict[str, Any]:
     """A bundle's kind, parts, and what each attribute takes and lost; errors in its own unit."""
     from scene4d.bundle.container import open_bundle
+    from scene4d.bundle.kinds import kind_of
     from scene4d.bundle.sizes import attribute_sizes, part_sizes
-    from scene4d.exporters.packing import bytes_table
+    from scene4d.formats.packing import bytes_table
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
@@ -160,7 +152,6 @@ def summarise_bundle(path: Path, *, network: bool = True) -> dict[str, Any]:
         {"half_step": s.half_step, "max_error": s.max_error, "rms_error": s.rms_error}
         for s in sizes
     ]
-    shape = manifest.get("lpgs")
     parts = bytes_table(part_sizes(bundle), count)
     for row in (*parts, *rows):
         if not count:
@@ -168,8 +159,7 @@ def summarise_bundle(path: Path, *, network: bool = True) -> dict[str, Any]:
     return {
         "bundle_kind": manifest["kind"],
         "generator": manifest["generator"],
-        "parents": None if shape is None else sum(s["points"] for s in manifest["stages"]),
-        **({"network": shape} if network else {}),
+        **kind_of(bundle).summary(bundle),
         "cameras": len(manifest["cameras"]),
         "antialiased": manifest["antialiased"],
         "parts": parts,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from scene4d.errors import DataError
-from scene4d.exporters.ply import says_antialiased
-from scene4d.ply_tables import PlyElement, PlyHeader, read_header, read_tables
+from scene4d.formats.ply import says_antialiased
+from scene4d.formats.ply_tables import PlyElement, PlyHeader, read_header, read_tables
 
 _SPLATS = {"f_dc_0", "opacity", "scale_0", "rot_0"}
 

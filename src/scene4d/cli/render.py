@@ -163,7 +163,7 @@ def choose_cameras(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], list
     if kind == "auto":
         kind = paths.suggested(given)
         print(f"cameras: {kind}, by where the training cameras stand", file=sys.stderr)
-    to_source = run.cameras.source_from_scene
+    to_source = run.source_from_scene
     if kind == "path":
         assert args.path_file is not None
         loaded = load_path(args.path_file)

@@ -55,9 +55,9 @@ class ViewArgs:
 def main(argv: list[str]) -> None:
     """Runs the verb: the address on stdout, the rest on stderr; returns after Ctrl-C."""
     args = parse(ViewArgs, argv, prog="scene4d view")
-    from scene4d.viewer.player_files import player_folder
-    from scene4d.viewer.server import LOOPBACK, SceneServer, stopped_by_signals
-    from scene4d.viewer.site import scene_site, title_of
+    from scene4d.player.player_files import player_folder
+    from scene4d.player.server import LOOPBACK, SceneServer, stopped_by_signals
+    from scene4d.player.site import scene_site, title_of
 
     player = player_folder()
     with stopped_by_signals(), tempfile.TemporaryDirectory(prefix="scene4d-view-") as folder:
@@ -92,8 +92,7 @@ def playable(source: Path, temporary: Path, *, bundle: bool, drop_invalid: bool 
     Raises :class:`DataError` then.
     """
     from scene4d.bundle.container import MANIFEST, open_bundle
-    from scene4d.cli.export import open_source
-    from scene4d.exporters.formats import format_of, is_splats, read_splats, write_splats
+    from scene4d.formats.registry import format_of, is_splats, read_splats, write_splats
 
     folder = source.parent if source.name == MANIFEST else source
     if (folder / MANIFEST).is_file():
@@ -121,8 +120,9 @@ def playable(source: Path, temporary: Path, *, bundle: bool, drop_invalid: bool 
             " them. A mesh is something else",
         )
     from scene4d.exporters.bundle import export
+    from scene4d.training.open_scene import open_scene
 
-    opened = open_source(source, device="cpu", drop_invalid=drop_invalid)
+    opened = open_scene(source, drop_invalid=drop_invalid)
     print(f"scene4d view: making a bundle of {source} ...", file=sys.stderr, flush=True)
     print(f"  {export(opened, temporary)}", file=sys.stderr, flush=True)
     return temporary
@@ -139,7 +139,7 @@ def _is_plain(source: Path, form: str) -> bool:
     PLY, binary little-endian float32 with three sizes and harmonics up to degree 3, no filter."""
     if form != "ply":
         return True
-    from scene4d.ply_tables import read_header
+    from scene4d.formats.ply_tables import read_header
 
     header = read_header(source)
     vertex = header.element("vertex")
@@ -156,14 +156,14 @@ def _is_plain(source: Path, form: str) -> bool:
 def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path | None]:
     """The address to serve on, and the certificate for HTTPS; says in one line which and why."""
     from scene4d.bundle.container import open_bundle
-    from scene4d.bundle.kinds import content_of
-    from scene4d.viewer import phone
-    from scene4d.viewer.server import shown_host
+    from scene4d.bundle.kinds import kind_of
+    from scene4d.player import phone
+    from scene4d.player.server import shown_host
 
     host = args.host or phone.lan_address()
-    manifest = open_bundle(scene).manifest
-    count = int(manifest["count"])
-    what = content_of(manifest)
+    opened = open_bundle(scene)
+    count = int(opened.manifest["count"])
+    what = kind_of(opened).describe(opened.manifest)
     large, possible = count > phone.HTTPS_FROM_SPLATS, phone.can_make_certificates()
     if args.https == "always" or (args.https == "auto" and large and possible):
         certificate = folder / "certificate.pem"
@@ -183,10 +183,10 @@ def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path |
 
 def tell(url: str, *, phone: bool, host: str) -> None:
     """Prints the address, for a phone with its QR code, and who can reach ``host``."""
-    from scene4d.viewer.server import is_loopback
+    from scene4d.player.server import is_loopback
 
     if phone:
-        from scene4d.viewer.phone import qr_code
+        from scene4d.player.phone import qr_code
 
         code = qr_code(url)
         try:

@@ -19,16 +19,11 @@ from torch.nn import functional
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.undistortion import undistorted_camera, undistortion_grid
-from scene4d.data.image_files import (
-    image_header,
-    image_size,
-    read_depth,
-    read_mask,
-    read_picture,
-)
-from scene4d.data.memory import available_ram_bytes
+from scene4d.data.maps import read_depth, read_mask
 from scene4d.data.scene import Frame, Scene, View
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
+from scene4d.image_files import image_header, image_size, read_picture
+from scene4d.memory import available_ram_bytes
 
 _PYRAMID_SHARE = 4 / 3
 """All coarser levels together take a third of the full one: 1/4 + 1/16 + ..."""

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from scene4d.data.dataparsers import ParseOptions, dataparser_module, detect
 from scene4d.data.frame import working_frame
-from scene4d.data.image_files import depth_size, image_size
 from scene4d.data.images import check_same_shape
+from scene4d.data.maps import depth_size
 from scene4d.data.options import SceneOptions
 from scene4d.data.pose_repair import with_rigid_poses
 from scene4d.data.scene import Frame, Scene
 from scene4d.errors import DataError, UsageError
+from scene4d.image_files import image_size
 
 _ASPECT_TOLERANCE = 0.01
 """Images may have been resized with rounding: 1 % covers one pixel in a hundred."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scene4d.errors import DataError
-from scene4d.ply_tables import read_tables
+from scene4d.formats.ply_tables import read_tables
 
 _COLOURS = (
     ("red", "green", "blue"),

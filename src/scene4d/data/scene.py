@@ -94,6 +94,8 @@ class Scene:
     """The similarity that maps scene coordinates back to the input's own frame; float64."""
     working_from_scene: Float[Tensor, "4 4"] | None = None
     """The move to the working frame, where frames were left out since: all of them decide it."""
+    photographed: bool = True
+    """False: its pictures are renders of a teacher, from cameras that nobody stood at."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     pictures: ViewSource | None = field(default=None, repr=False, compare=False)
     """The decoded pictures of the frames as they are here; None: as their files hold them."""

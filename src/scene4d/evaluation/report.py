@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from scene4d.data.image_files import open_picture
 from scene4d.errors import DataError
 from scene4d.evaluation.charts import Chart, line_chart
 from scene4d.evaluation.pictures import ERROR_AT_TOP
 from scene4d.files import path_inside, read_bytes, read_json, write_text
+from scene4d.image_files import open_picture
 from scene4d.toml_files import read_toml
 
 PICTURE_BUDGET = 2_000_000

@@ -6,22 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from scene4d.bundle.container import MANIFEST, Bundle, BundleWriter, open_bundle
-from scene4d.bundle.light_slab import KIND as LIGHT_SLAB
+from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
 from scene4d.bundle.splats import default_importance
-from scene4d.cameras.camera import Camera
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.edit import with_sh_degree
-from scene4d.exporters.formats import format_by_content
-from scene4d.exporters.light_slab import read_light_slabs
 from scene4d.exporters.options import TARGETS, BundleOptions, TargetBudget
-from scene4d.exporters.packing import taken
-from scene4d.exporters.source import ExportSource, splats_of
 from scene4d.files import atomic_path
-from scene4d.representations.light_slabs.light_slabs import LightSlabs
-from scene4d.splat_cloud import inverse_similarity
+from scene4d.formats.packing import taken
+from scene4d.representations.gaussians import GaussianSplats
+from scene4d.training.open_scene import is_bundle
+from scene4d.training.opened import OpenedScene
 
 COARSEST = 1.5
 """A bundle up to so many times too large gets coarser steps; beyond that it loses splats first,
@@ -65,74 +60,49 @@ class Fitted:
 
 
 def write_within(
-    source: ExportSource, path: Path, *, target: str | None, target_mb: float | None = None
+    source: OpenedScene, path: Path, *, target: str | None, target_mb: float | None = None
 ) -> Fitted:
     """Writes ``source`` as a bundle that keeps within ``target``; a bundle that fits is copied.
 
-    Splats of the least opacity times area go first. ``target_mb``: a size of the user's own.
-    Raises :class:`UsageError` where coarser steps do not reach the size.
+    Splats of the least opacity times area go first; what is not made of splats costs the same a
+    picture whatever its size, so that only bytes are counted. ``target_mb``: a size of the user's
+    own. Raises :class:`UsageError` where coarser steps do not reach the size.
     """
     budget = TARGETS[target] if target else TargetBudget()
-    if isinstance(source.representation, LightSlabs):
-        return _write_field(source, path, budget, target_mb)
-    before = _counted(source)
-    opened = open_bundle(source.path) if _is_bundle(source) else None
-    if opened is not None:
-        if target_mb is None and opened.size <= budget.size_mb * 1e6 and _fits(before, budget):
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(_file_of(opened))
-            return _fitted(path, before, before, coarser=False)
-        source = _from_bundle(source, opened)
-    source = _cut(source, budget.splats, budget.sh_degree)
+    cloud = source.representation.splats()
+    if cloud is None:
+        what = bundles.kind_for(source).told(source.representation) or "a scene"
+        before = (0, 0)
+    else:
+        what, before = None, (len(cloud), cloud.sh_degree)
+    kept = open_bundle(source.path) if source.path.exists() and is_bundle(source.path) else None
+    few = before[0] <= budget.splats and before[1] <= budget.sh_degree
+    if few and kept is not None and target_mb is None and kept.size <= budget.size_mb * 1e6:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(_file_of(kept))
+        return _fitted(path, before, before, coarser=False, what=what)
     wanted = min(budget.size_mb, target_mb or float("inf"))
-    for _ in range(_ROUNDS):
-        bundles.export(source, path, BundleOptions())
-        size = path.stat().st_size / 1e6
-        if size <= wanted * COARSEST or target_mb is not None:
+    source = _cut(source, budget.splats, budget.sh_degree)
+    size = _written(source, path)
+    for _ in range(_ROUNDS if cloud is not None and target_mb is None else 0):
+        if size <= wanted * COARSEST:
             break
-        splats = _counted(source)[0]
-        source = _cut(source, int(splats * 0.9 * COARSEST * wanted / size), budget.sh_degree)
+        splats = int(_counted(source)[0] * 0.9 * COARSEST * wanted / size)
+        source = _cut(source, splats, budget.sh_degree)
+        size = _written(source, path)
     coarser = target_mb is not None or size > wanted
     if coarser:
         # a size is met within LANDING; a budget is not to be passed at all
         aimed = target_mb if target_mb == wanted else wanted * (1 - bundles.LANDING)
-        bundles.export(source, path, BundleOptions(target_mb=aimed))
-    return _fitted(path, before, _counted(source), coarser=coarser and target_mb is None)
+        _written(source, path, target_mb=aimed)
+    coarser = coarser and target_mb is None
+    return _fitted(path, before, _counted(source), coarser=coarser, what=what)
 
 
-def field_of(path: Path) -> ExportSource | None:
-    """The light field of a bundle, with its cameras; None for files of splats."""
-    form = format_by_content(path)
-    if form is None or form.name != "s4d":
-        return None
-    bundle = open_bundle(path)
-    if bundle.manifest["kind"] != LIGHT_SLAB:
-        return None
-    return ExportSource(
-        path=path,
-        representation=read_light_slabs(path),
-        cameras=_cameras(bundle),
-        source_from_scene=torch.tensor(bundle.manifest["transform"], dtype=torch.float64),
-    )
-
-
-def _write_field(
-    source: ExportSource, path: Path, budget: TargetBudget, target_mb: float | None
-) -> Fitted:
-    """A light field costs the same per picture whatever its size, so that only bytes are counted;
-    a bundle that fits is copied."""
-    form = format_by_content(source.path) if source.path.exists() else None
-    opened = open_bundle(source.path) if form is not None and form.name == "s4d" else None
-    if opened is not None and target_mb is None and opened.size <= budget.size_mb * 1e6:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(_file_of(opened))
-        return _fitted(path, (0, 0), (0, 0), coarser=False, what="a light field")
+def _written(source: OpenedScene, path: Path, *, target_mb: float | None = None) -> float:
+    """MB of the bundle that was written."""
     bundles.export(source, path, BundleOptions(target_mb=target_mb))
-    coarser = path.stat().st_size > budget.size_mb * 1e6
-    if coarser:
-        aimed = budget.size_mb * (1 - bundles.LANDING)
-        bundles.export(source, path, BundleOptions(target_mb=aimed))
-    return _fitted(path, (0, 0), (0, 0), coarser=coarser, what="a light field")
+    return path.stat().st_size / 1e6
 
 
 def _fitted(
@@ -154,34 +124,22 @@ def _fitted(
     )
 
 
-def _fits(counted: tuple[int, int], budget: TargetBudget) -> bool:
-    return counted[0] <= budget.splats and counted[1] <= budget.sh_degree
+def _counted(source: OpenedScene) -> tuple[int, int]:
+    """Splats and their harmonics; 0 where it is not made of such."""
+    cloud = source.representation.splats()
+    return (0, 0) if cloud is None else (len(cloud), cloud.sh_degree)
 
 
-def _counted(source: ExportSource) -> tuple[int, int]:
-    cloud = source.scene_cloud()
-    return len(cloud), cloud.sh_degree
-
-
-def _cut(source: ExportSource, splats: int, sh_degree: int) -> ExportSource:
+def _cut(source: OpenedScene, splats: int, sh_degree: int) -> OpenedScene:
     """``source`` as plain splats without the least important ones; itself where nothing is cut."""
-    cloud = source.scene_cloud()
-    if len(cloud) <= splats and cloud.sh_degree <= sh_degree:
+    cloud = source.representation.splats()
+    if cloud is None or (len(cloud) <= splats and cloud.sh_degree <= sh_degree):
         return source
     if len(cloud) > splats:
         most = np.argsort(-default_importance(cloud), kind="stable")[: max(1, splats)]
         cloud = taken(cloud, np.sort(most))
     cloud = with_sh_degree(cloud, min(sh_degree, cloud.sh_degree))
-    if source.splats is not None:
-        return replace(source, splats=cloud)
-    return replace(source, representation=splats_of(cloud))
-
-
-def _is_bundle(source: ExportSource) -> bool:
-    if source.splats is None or not source.path.exists():
-        return False
-    form = format_by_content(source.path)
-    return form is not None and form.name == "s4d"
+    return replace(source, representation=GaussianSplats.of(cloud))
 
 
 def _file_of(bundle: Bundle) -> bytes:
@@ -192,33 +150,3 @@ def _file_of(bundle: Bundle) -> bytes:
     for name in bundle.names():
         writer.add(name, bundle.read(name))
     return writer.to_bytes()
-
-
-def _from_bundle(source: ExportSource, bundle: Bundle) -> ExportSource:
-    """A bundle that cannot stay as it is: its splats, cameras and way home."""
-    manifest = bundle.manifest
-    home = np.array(manifest["transform"], dtype=np.float64)
-    assert source.splats is not None, f"{MANIFEST} was read as splats"
-    cloud = source.cloud().transformed(inverse_similarity(home))
-    return replace(
-        source,
-        splats=None,
-        representation=splats_of(cloud),
-        cameras=_cameras(bundle),
-        source_from_scene=torch.from_numpy(home),
-    )
-
-
-def _cameras(bundle: Bundle) -> list[Camera]:
-    return [
-        Camera(
-            c2w=torch.tensor(view["c2w"], dtype=torch.float32),
-            K=torch.tensor(
-                [[view["fx"], 0, view["cx"]], [0, view["fy"], view["cy"]], [0, 0, 1]],
-                dtype=torch.float32,
-            ),
-            width=view["width"],
-            height=view["height"],
-        )
-        for view in bundle.manifest["cameras"]
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from scene4d.bundle.coding import Coded
-from scene4d.bundle.light_slab import KIND as LIGHT_SLAB
-from scene4d.bundle.light_slab import encode_light_slab
-from scene4d.bundle.lpgs import KIND as LPGS
-from scene4d.bundle.lpgs import LpgsParts, encode_lpgs, grid_of, uncontracted
+from scene4d.bundle.kinds import BundleKind, bundle_kinds
 from scene4d.bundle.scene_info import (
+    FACING,
+    KEPT_CAMERAS,
+    MADE_UP,
     NEAR_SHARE,
     CameraView,
     Limits,
@@ -26,42 +26,17 @@ from scene4d.bundle.scene_info import (
     made_up_view,
 )
 from scene4d.bundle.splats import KIND as SPLATS
-from scene4d.bundle.splats import SplatQuantisation, bundle_writer, encode_splats, error_of
+from scene4d.bundle.splats import bundle_writer
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
-from scene4d.exporters.light_slab import light_slab_parts
 from scene4d.exporters.options import BundleOptions
-from scene4d.exporters.source import ExportSource, cloud_of, splats_of
 from scene4d.representations.base import Representation
-from scene4d.representations.light_slabs.light_slabs import LightSlabs
-from scene4d.representations.lpgs.parent_child import CODED, ParentChildSplats
-from scene4d.representations.lpgs.seeds import KEPT_CAMERAS
-from scene4d.splat_cloud import SplatCloud
+from scene4d.training.opened import OpenedScene
 
 POSTER_WIDTH = 480
-_NAMES = {"scales": "log_scales", "rotations": "rotation", "opacities": "opacity", "sh0": "dc",
-          "shN": "sh"}  # fmt: skip
-_CONTENT_REACH = 2.0
-"""The box of a light field's content, in its radii, within which half of its points lie."""
 _SEARCH_STEPS = 14
 LANDING = 0.02
 """A size that was asked for is met when the file is within this share of it."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Bundled:
-    """A scene as bundles of its kind have it."""
-
-    kind: str
-    encode: Callable[[float], Coded]
-    """The members, with all steps so many times coarser."""
-    info: SceneInfo
-    what: str | None = None
-    """For people; None: that many Gaussians."""
-    trained_mb: float | None = None
-    """The size that it was trained for, MB."""
-    trains_sizes: bool = False
-    """Whether training towards another size is what reaches one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,66 +50,37 @@ class Landed:
     """What multiplies all steps."""
 
 
-def export(source: ExportSource, path: Path, options: BundleOptions | None = None) -> str:
-    """Writes the bundle; returns a line that describes it."""
+def export(source: OpenedScene, path: Path, options: BundleOptions | None = None) -> str:
+    """Writes the bundle, of the kind that takes the scene; returns a line that describes it."""
     target_mb = None if options is None else options.target_mb
     if Path(path).suffix.lower() != ".s4d":
         raise UsageError("bundles are written as .s4d", where=path, fix="name it SOMETHING.s4d")
-    scene = bundled(source)
-    kind, info = scene.kind, scene.info
-    landed = land(
-        lambda factor: _sized(kind, scene.encode(factor), info, factor),
-        target_mb or scene.trained_mb, path, trained=scene.trains_sizes,
-    )  # fmt: skip
-    bundle_writer(kind, landed.coded, info).write(Path(path))
+    kind, scene = kind_for(source), source.representation
+    info = scene_info(source, kind)
+
+    def at(factor: float) -> Landed:
+        return _sized(kind.name, kind.encode(scene, factor=factor), info, factor)
+
+    landed = land(at, target_mb or kind.trained_mb(scene), path, trained=kind.trains_sizes)
+    bundle_writer(kind.name, landed.coded, info).write(Path(path))
     count, size = landed.coded.manifest["count"], f"{landed.size / 1e6:.3f} MB"
-    if scene.what is not None:
-        return f"{scene.what} in {size}, kind {kind}"
+    if (told := kind.told(scene)) is not None:
+        return f"{told} in {size}, kind {kind.name}"
     each = landed.size / max(1, count)
-    return f"{count:,} Gaussians in {size} ({each:.2f} bytes each), kind {kind}"
+    return f"{count:,} Gaussians in {size} ({each:.2f} bytes each), kind {kind.name}"
 
 
-def bundled(source: ExportSource) -> Bundled:
-    """The scene by the first entry of :data:`ENCODERS` that knows it, or else as plain splats."""
-    for representation, encoder in ENCODERS.items():
-        if isinstance(source.representation, representation):
-            return encoder(source)
-    cloud = source.scene_cloud()
-    return Bundled(kind=SPLATS, encode=_splats_encoder(cloud), info=scene_info(source, cloud))
+def kind_for(source: OpenedScene) -> BundleKind:
+    """The kind of the scene's family or, for what is made of splats in any way, that of splats.
 
-
-def _families(source: ExportSource) -> Bundled:
-    scene = source.representation
-    assert isinstance(scene, ParentChildSplats)
-    return Bundled(
-        kind=LPGS,
-        encode=lambda factor: encode_lpgs(lpgs_parts(scene, factor=factor)),
-        info=scene_info(source, cloud_of(scene.as_splats())),
-        trained_mb=scene.target_mb,
-        trains_sizes=True,
-    )
-
-
-def _light_field(source: ExportSource) -> Bundled:
-    scene = source.representation
-    assert isinstance(scene, LightSlabs)
-    centre = scene.content_centre.cpu().double().numpy()
-    reach = _CONTENT_REACH * scene.settings.content_radius
-    slabs = f"{scene.planes.slabs} slab" + ("s" if scene.planes.slabs > 1 else "")
-    return Bundled(
-        kind=LIGHT_SLAB,
-        encode=lambda factor: encode_light_slab(light_slab_parts(scene, factor=factor)),
-        info=field_info(source, centre - reach, centre + reach),
-        what=f"a light field of {slabs} and {len(scene.plane_set.planes)} planes"
-        + (f", with {scene.sheets.num_tiles:,} tiles of sheets" if scene.sheets else ""),
-    )
-
-
-ENCODERS: Mapping[type[Representation], Callable[[ExportSource], Bundled]] = {
-    ParentChildSplats: _families,
-    LightSlabs: _light_field,
-}
-"""Representations with a kind of their own."""
+    Raises :class:`UsageError` where no kind takes it.
+    """
+    kinds = bundle_kinds()
+    for kind in kinds.values():
+        if kind.takes(source.representation):
+            return kind
+    source.scene_cloud()  # refuses what has no splats
+    return kinds[SPLATS]
 
 
 def land(
@@ -175,84 +121,41 @@ def _sized(kind: str, coded: Coded, info: SceneInfo, factor: float) -> Landed:
     return Landed(coded=coded, size=len(bundle_writer(kind, coded, info).to_bytes()), factor=factor)
 
 
-def _splats_encoder(cloud: SplatCloud) -> Callable[[float], Coded]:
-    base = SplatQuantisation()
-
-    def encode(factor: float) -> Coded:
-        levels = max(3, round((base.opacity_levels - 1) / factor) + 1)
-        scaled = {
-            name: getattr(base, name) * factor
-            for name in ("log_scale_step", "rotation_step", "dc_step", "sh_steps")
-        }
-        return encode_splats(cloud, replace(base, opacity_levels=levels, **scaled))
-
-    return encode
-
-
-@torch.no_grad()
-def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
-    """The scene's integers; ``factor`` coarsens the steps of all attributes of parents."""
-    rows = scene.kept.nonzero()[:, 0].cpu()
-    codes, steps, errors = {}, {}, {}
-    for name in CODED:
-        values, step = scene.values_and_step(name)
-        values, step = values.cpu()[rows], (step * factor).cpu()
-        rounded = (values / step).round()
-        codes[_NAMES[name]] = rounded.int().numpy()
-        steps[_NAMES[name]] = step.numpy()
-        errors[_NAMES[name]] = error_of((rounded * step - values).double().numpy())
-    points = scene.cells(scene.means).cpu()[rows].numpy().astype(np.uint32)
-    origin, width = grid_of(scene.structure.position_bits)
-    places = uncontracted((origin + width * points).astype(np.float32), scene.structure.plain())
-    errors["positions"] = error_of(places - scene.means.cpu()[rows].double().numpy())
-    masks = (scene.gaussians["keep_children"].cpu()[rows] > 0).numpy()
-    table = None
-    if scene.grid is not None and scene.table_quantiser is not None:
-        table = scene.table_quantiser.codes(scene.grid.table).cpu().numpy()
-        steps["grid"] = scene.table_quantiser.step.cpu().numpy()
-        errors["grid"] = error_of(table * steps["grid"] - scene.grid.table.cpu().numpy())
-    areas = scene.stds[rows].sort(dim=-1).values[:, 1:].prod(dim=-1)
-    return LpgsParts(
-        structure=scene.structure.plain(),
-        points=points,
-        codes=codes,
-        steps=steps,
-        children=(masks << np.arange(masks.shape[1])).sum(axis=1),
-        importance=(scene.alphas.cpu()[rows] * areas.cpu()).numpy(),
-        table=table,
-        errors=errors,
-        weights=None
-        if scene.network is None
-        else {n: p.detach().cpu().numpy() for n, p in scene.network.named_parameters()},
-    )
-
-
-def scene_info(source: ExportSource, cloud: SplatCloud) -> SceneInfo:
+def scene_info(source: OpenedScene, kind: BundleKind) -> SceneInfo:
     """Cameras (a few where nobody took a photograph), limits, the way home, and a poster rendered
-    from the first camera."""
-    views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
-    info = default_info(cloud, cameras=views)
-    if source.rendered and views:  # from somewhere around the content; a player starts facing it
-        facing = replace(made_up_view(cloud, lens=views[0]), name="facing")
-        info = replace(info, cameras=(facing, *_kept(source, views)[1:]))
-    elif views:
-        info = replace(info, cameras=views)
-    scene = source.representation
-    if scene is None:
-        scene = splats_of(cloud)
+    from the first camera.
+
+    Raises :class:`UsageError` for scenes without splats that nobody looked at.
+    """
+    views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras.train))
+    box = kind.content_box(source.representation)
+    info = _field_info(source, views, *box) if box else _splats_info(source, views)
     return replace(
         info,
         transform=_rows(source.source_from_scene),
-        poster=poster(scene, _camera(info.cameras[0])),
+        poster=poster(source.representation, _camera(info.cameras[0])),
     )
 
 
-def field_info(source: ExportSource, low: np.ndarray, high: np.ndarray) -> SceneInfo:
-    """The same of a scene without points: its content's box is ``low`` to ``high``, and it looks
-    right from the box in which its training cameras stood."""
-    if source.representation is None or not source.cameras:
+def _splats_info(source: OpenedScene, views: tuple[CameraView, ...]) -> SceneInfo:
+    cloud, start = source.scene_cloud(), source.cameras.start
+    info = default_info(cloud, cameras=views)
+    if source.cameras.photographed:
+        return replace(info, cameras=views) if views else info
+    if start is not None:
+        return replace(info, cameras=(_view(FACING if views else MADE_UP, start), *views))
+    # From somewhere around the content; a player starts facing it.
+    facing = replace(made_up_view(cloud, lens=views[0]), name=FACING)
+    return replace(info, cameras=(facing, *_kept(source, views)[1:]))
+
+
+def _field_info(
+    source: OpenedScene, views: tuple[CameraView, ...], low: np.ndarray, high: np.ndarray
+) -> SceneInfo:
+    """Of a scene without points: its content's box is ``low`` to ``high``, and it looks right from
+    the box in which its training cameras stood."""
+    if not views:
         raise UsageError("has no cameras from which it was trained", where=source.path)
-    views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras))
     positions = np.array([[row[3] for row in view.c2w[:3]] for view in views])
     return SceneInfo(
         cameras=_kept(source, views),
@@ -261,14 +164,13 @@ def field_info(source: ExportSource, low: np.ndarray, high: np.ndarray) -> Scene
             cameras=(_corner(positions.min(axis=0)), _corner(positions.max(axis=0))),
             near=NEAR_SHARE * float(np.linalg.norm(high - low)),
         ),
-        poster=poster(source.representation, source.cameras[0]),
-        transform=_rows(source.source_from_scene),
+        poster=b"",
     )
 
 
-def _kept(source: ExportSource, views: tuple[CameraView, ...]) -> tuple[CameraView, ...]:
+def _kept(source: OpenedScene, views: tuple[CameraView, ...]) -> tuple[CameraView, ...]:
     """A few where nobody took a photograph, otherwise all."""
-    if not source.rendered or len(views) <= KEPT_CAMERAS:
+    if source.cameras.photographed or len(views) <= KEPT_CAMERAS:
         return views
     return tuple(views[i] for i in np.linspace(0, len(views) - 1, KEPT_CAMERAS).round().astype(int))
 

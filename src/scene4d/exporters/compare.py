@@ -20,10 +20,10 @@ from torch import Tensor
 from scene4d.cameras.around import circle_around
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError
-from scene4d.exporters import packing
-from scene4d.exporters.formats import FORMATS, format_named, read_splats, write_splats
-from scene4d.exporters.source import splats_of
-from scene4d.splat_cloud import SplatCloud, inverse_similarity
+from scene4d.formats import packing
+from scene4d.formats.registry import FORMATS, format_named, read_splats, write_splats
+from scene4d.formats.splat_cloud import SplatCloud, inverse_similarity
+from scene4d.representations.gaussians import GaussianSplats
 
 Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(picture, target, mask or None) -> one figure; larger is better."""
@@ -97,7 +97,7 @@ def compare_formats(
     here = inverse_similarity(np.eye(4) if source_from_scene is None else source_from_scene)
 
     def renders(splats: SplatCloud) -> list[Tensor]:
-        representation = splats_of(splats.transformed(here)).to(device)
+        representation = GaussianSplats.of(splats.transformed(here)).to(device)
         with torch.no_grad():
             return [
                 representation.render(camera.to(device), background=behind).rgb.clamp(0, 1).cpu()

@@ -14,10 +14,10 @@ import torch
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
-from scene4d.exporters.packing import taken
-from scene4d.exporters.source import ExportSource
-from scene4d.representations.lpgs.seeds import shown
-from scene4d.representations.splats.gaussians import GaussianSplats
+from scene4d.formats.packing import taken
+from scene4d.representations.blending_weights import shown
+from scene4d.representations.gaussians import GaussianSplats
+from scene4d.training.opened import OpenedScene
 
 SHOWN = 0.999
 """Of the training pictures: what lies in the ball around the cameras that is kept."""
@@ -25,23 +25,23 @@ _LOOKS, _SIZE = 32, 256
 _log = logging.getLogger("scene4d")
 
 
-def auto_cropped(source: ExportSource) -> ExportSource:
+def auto_cropped(source: OpenedScene) -> OpenedScene:
     """``source`` as plain splats, without those beyond the ball around the cameras which holds
     :data:`SHOWN` of what the training pictures show, by blending weights; says how many.
 
     Raises :class:`UsageError` for files, which have no cameras, and for scenes without splats.
     """
-    splats = None if source.representation is None else source.representation.as_splats()
-    if not isinstance(splats, GaussianSplats) or not source.cameras:
+    cameras, cloud = source.cameras.train, source.representation.splats()
+    if cloud is None or not cameras:
         raise UsageError(
             "--crop auto goes by the training cameras of a run that is made of splats",
             where=source.path,
             fix="give a run, or crop a file with scene4d convert --crop",
         )
-    cloud = source.scene_cloud()
-    step = max(1, -(-len(source.cameras) // _LOOKS))
-    weights = shown(splats, [_small(camera) for camera in source.cameras[::step]]).cpu()
-    centre = torch.stack([camera.position for camera in source.cameras]).mean(dim=0)
+    splats = GaussianSplats.of(cloud)
+    step = max(1, -(-len(cameras) // _LOOKS))
+    weights = shown(splats, [_small(camera) for camera in cameras[::step]]).cpu()
+    centre = torch.stack([camera.position for camera in cameras]).mean(dim=0)
     distances = (splats.means.detach() - centre).norm(dim=-1).cpu()
     order = distances.argsort()
     total = weights[order].double().cumsum(dim=0)
@@ -51,7 +51,7 @@ def auto_cropped(source: ExportSource) -> ExportSource:
         "--crop auto: %d of %d splats lie beyond what makes up %g %% of the training pictures",
         len(cloud) - int(kept.sum()), len(cloud), 100 * SHOWN,
     )  # fmt: skip
-    return replace(source, representation=None, splats=taken(cloud, kept))
+    return replace(source, representation=GaussianSplats.of(taken(cloud, kept)))
 
 
 def _small(camera: Camera) -> Camera:

@@ -10,10 +10,10 @@ from typing import Annotated
 import numpy as np
 
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters import packing
-from scene4d.exporters.splat import importance_order
+from scene4d.formats import packing
+from scene4d.formats.splat import importance_order
+from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.ranges import Count, Finite, Positive, Share, Within
-from scene4d.splat_cloud import SplatCloud
 
 
 @dataclass(frozen=True, kw_only=True)

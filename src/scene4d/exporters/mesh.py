@@ -17,10 +17,10 @@ from scene4d.data.tsdf import TsdfVolume
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
 from scene4d.exporters.mesh_files import GLTF_AXES, write_mesh
 from scene4d.exporters.options import MeshOptions
-from scene4d.exporters.placing import FrameChoice, placed_points, write_sidecar
-from scene4d.exporters.source import ExportSource
+from scene4d.formats.placing import FrameChoice, placed_points, write_sidecar
+from scene4d.formats.splat_cloud import split_similarity
 from scene4d.representations.base import Representation
-from scene4d.splat_cloud import split_similarity
+from scene4d.training.opened import OpenedScene
 
 SUFFIXES = (".glb", ".ply", ".obj")
 _VOXEL_PIXELS, _LEAST_VOXEL = 1.5, 1 / 512
@@ -49,14 +49,15 @@ class MeshSummary:
 
 
 def export(
-    source: ExportSource,
+    source: OpenedScene,
     path: Path,
     options: MeshOptions | None = None,
     *,
     frame: FrameChoice = "auto",
 ) -> str:
     """Writes the mesh of a trained scene in the input's frame; returns a line that describes it."""
-    if source.representation is None:
+    cameras = [camera.to(source.device) for camera in source.cameras.train]
+    if not cameras:
         raise UsageError(
             "a mesh is made from renders at the training cameras, which a splat file does not hold",
             where=source.path,
@@ -64,7 +65,7 @@ def export(
         )
     found = export_mesh(
         source.representation,
-        source.cameras,
+        cameras,
         path,
         options=options,
         source_from_scene=source.source_from_scene,

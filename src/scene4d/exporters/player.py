@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scene4d.bundle.container import open_bundle
-from scene4d.data.image_files import open_picture
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.exporters.budgets import write_within
 from scene4d.exporters.options import PlayerOptions
 from scene4d.exporters.single_file import SCENE, single_page
-from scene4d.exporters.source import ExportSource
 from scene4d.files import atomic_folder, atomic_path, read_json
-from scene4d.viewer.player_files import INDEX, page_with, player_files, player_folder, with_poster
-from scene4d.viewer.site import title_of
+from scene4d.image_files import open_picture
+from scene4d.player.player_files import INDEX, page_with, player_files, player_folder, with_poster
+from scene4d.player.site import title_of
+from scene4d.training.opened import OpenedScene
 
 MARKER = "scene4d-player.json"
 """Lists the folder's files: what a later export may replace, and what it must not touch."""
@@ -36,7 +36,7 @@ _HEAD = """\
 
 
 def export(
-    source: ExportSource,
+    source: OpenedScene,
     path: Path,
     options: PlayerOptions | None = None,
     *,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scene4d.bundle.scene_info import image_extension
 from scene4d.errors import Scene4dError
-from scene4d.viewer.player_files import (
+from scene4d.player.player_files import (
     INDEX,
     page_with,
     player_files,

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
+from scene4d.errors import UsageError
+from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.rendering.render import Render
 from scene4d.representations.saved import Form
 
@@ -67,9 +70,15 @@ class Representation(nn.Module, ABC):
         """
         return None
 
-    def as_splats(self) -> Representation | None:
-        """The same scene as plain Gaussian splats, where it is made of such."""
+    def splats(self, time: float | None = None) -> SplatCloud | None:
+        """The Gaussians that are drawn, where it is made of such; at ``time`` (seconds) if they
+        move."""
         return None
+
+    def moved(self, similarity: np.ndarray) -> Representation:
+        """The same scene in other coordinates, which ``similarity`` [4, 4] leads to. Raises
+        :class:`UsageError` where it cannot be moved."""
+        raise UsageError(f"{type(self).__name__} cannot be moved to other coordinates; splats can")
 
     def on_progress(self, progress: float) -> None:
         """Told the share of training that is done (0..1) before each step, for coarse-to-fine."""

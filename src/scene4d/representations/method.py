@@ -59,7 +59,7 @@ class ObjectiveOptions:
 class StrategyOptions:
     """Declares how the number of primitives changes during training."""
 
-    implementation: ClassVar[str] = "scene4d.training.strategies.base:KeepAll"
+    implementation: ClassVar[str] = "scene4d.training.strategy:KeepAll"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +144,9 @@ class Method(ABC):
     """The method that is trained first, as the teacher, where none is given."""
     default_teacher_share: ClassVar[float] = 0.3
     """Share of --max-minutes (or of --steps, without a limit of time) that this teacher gets."""
+    compressor: ClassVar[str | None] = None
+    """What makes a small bundle of any scene by training this method on it, as
+    ``"module:function"``: ``scene4d compress`` is that of the first method that has one."""
     steps: Annotated[int, Within(1, 100_000_000)] | None = None
     """Training steps; by default 7000, or as many as --max-minutes has time for."""
     batch_size: Annotated[int, Within(1, 4096)] = 1

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
 
+from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import DataError
-from scene4d.evaluation.protocol import EvalInfo, EvalResult, evaluate
+from scene4d.evaluation.protocol import EvalInfo, EvalResult, composited, evaluate
+from scene4d.evaluation.psnr import psnr
 from scene4d.evaluation.report import write_report
 from scene4d.plain import to_table
+from scene4d.representations.base import Representation
 from scene4d.training.device import choose_device
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
@@ -32,9 +36,7 @@ def evaluate_run(
     run = load_run(path, device=str(torch_device))
     options = run.options if data is None else TrainOptions(**{**vars(run.options), "data": data})
     # Headers first, pixels of the test images only.
-    scene, images = load_capture(
-        options, split="test", source_from_scene=run.cameras.source_from_scene
-    )
+    scene, images = load_capture(options, split="test", source_from_scene=run.source_from_scene)
     names = {i: scene.frames[i].name for i in scene.test_indices}
     if list(names.values()) != list(run.cameras.test_names):
         raise DataError(
@@ -79,3 +81,15 @@ def summary(result: EvalResult) -> str:
     if result.lpips is not None:
         parts.append(f"LPIPS {result.lpips:.4f}")
     return f"{len(result.images)} test images: " + ", ".join(parts)
+
+
+@torch.no_grad()
+def mean_psnr(representation: Representation, scene: Scene, images: ViewSource) -> float:
+    """Mean PSNR in dB over the views that were held out; NaN where there are none."""
+    background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
+    values = []
+    for index in scene.test_indices:
+        view = images.view(index)
+        rgb = representation.render(view.camera, background=background).rgb.clamp(0, 1)
+        values.append(float(psnr(rgb, composited(view, background), mask=view.mask)))
+    return sum(values) / len(values) if values else math.nan

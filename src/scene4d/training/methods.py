@@ -41,6 +41,14 @@ def load_all_methods() -> dict[str, type[Method]]:
     return methods
 
 
+def compressing_method() -> type[Method]:
+    """The method that ``scene4d compress`` trains."""
+    for method in load_all_methods().values():
+        if method.compressor is not None:
+            return method
+    raise UsageError("no method that compresses is installed", fix="install scene4d again")
+
+
 def _load(entry: EntryPoint) -> type[Method]:
     try:
         method = entry.load()

@@ -10,8 +10,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Frame, Scene, View
 from scene4d.errors import DataError
 from scene4d.representations.base import Representation
-from scene4d.representations.splats.gaussians import GaussianSplats
-from scene4d.training.teachers import Teacher
+from scene4d.training.opened import OpenedScene
 
 NUM_CAMERAS = 120
 IMAGE_SIZE = 400
@@ -49,17 +48,18 @@ class RenderedViews:
         return (torch.cat([straight, alpha], dim=-1) * 255.0).round().to(torch.uint8).cpu()
 
 
-def rendered_capture(teacher: Teacher) -> tuple[Scene, RenderedViews]:
+def rendered_capture(teacher: OpenedScene) -> tuple[Scene, RenderedViews]:
     """Frames at the teacher's own cameras, or else around its content.
 
     Around the content: :func:`sphere_around`. Every eighth is held out. Raises
     :class:`DataError` where neither cameras nor splats say where to look from.
     """
-    cameras = list(teacher.cameras) or _cameras_around(teacher)
+    cameras = list(teacher.cameras.train) or _cameras_around(teacher)
     indices = range(len(cameras))
     scene = Scene(
         root=teacher.path,
-        dataparser="rendered",
+        dataparser="none",
+        photographed=False,
         frames=[
             Frame(  # no such file: whoever looks for the picture itself is told so
                 name=f"render-{i:03d}",
@@ -77,18 +77,18 @@ def rendered_capture(teacher: Teacher) -> tuple[Scene, RenderedViews]:
     return scene, RenderedViews(scene, teacher.representation)
 
 
-def _cameras_around(teacher: Teacher) -> list[Camera]:
+def _cameras_around(teacher: OpenedScene) -> list[Camera]:
     """Cameras on all sides of the teacher's splats that show. Raises :class:`DataError`."""
-    splats = teacher.representation.as_splats()
-    if not isinstance(splats, GaussianSplats):
+    cloud = teacher.representation.splats()
+    if cloud is None:
         raise DataError("has no cameras to look from", where=teacher.path)
-    if not splats.num_gaussians:
+    if not len(cloud):
         raise DataError("holds no splats to look at", where=teacher.path)
-    visible = splats.alphas.detach() > VISIBLE_ALPHA
+    visible = torch.from_numpy(cloud.logit_opacities).sigmoid() > VISIBLE_ALPHA
     shown = visible if bool(visible.any()) else torch.ones_like(visible)
-    stds = splats.stds.detach()[shown].amax(dim=-1)
+    stds = torch.from_numpy(cloud.log_scales).exp()[shown].amax(dim=-1)
     return sphere_around(
-        splats.means.detach()[shown],
+        torch.from_numpy(cloud.means)[shown],
         count=NUM_CAMERAS,
         size=IMAGE_SIZE,
         least_radius=2 * float(stds.median()),

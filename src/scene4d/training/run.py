@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 import scene4d
 from scene4d.cameras.camera import Camera
@@ -32,36 +30,19 @@ from scene4d.representations.saved import check_tensors, like
 from scene4d.toml_files import read_toml, write_toml
 from scene4d.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from scene4d.training.methods import load_method
+from scene4d.training.opened import OpenedScene, SceneCameras
 from scene4d.training.options import TrainOptions
 
 SCHEMA_VERSION = 1
 _log = logging.getLogger("scene4d")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunCameras:
-    """What a run remembers of its capture, so that it renders without the photographs."""
-
-    train: list[Camera]
-    test: list[Camera]
-    train_names: list[str]
-    test_names: list[str]
-    background: Float[Tensor, " 3"] | None
-    source_from_scene: Float[Tensor, "4 4"]
-    """float64"""
-    bounds: tuple[float, float] | None
-    split_rule: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedRun:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedRun(OpenedScene):
     """A run read back: the representation at its newest checkpoint, and how it came about."""
 
-    path: Path
     method: Method
     options: TrainOptions
-    representation: Representation
-    cameras: RunCameras
     step: int
     elapsed_s: float
     """Seconds of training up to the checkpoint."""
@@ -237,11 +218,12 @@ def write_scene(run: Path, scene: Scene, images: ViewSource) -> None:
             "background": scene.background,
             "bounds": scene.bounds,
             "source_from_scene": scene.source_from_scene.tolist(),
+            "photographed": scene.photographed,
         },
     )
 
 
-def read_cameras(run: Path) -> RunCameras:
+def read_cameras(run: Path) -> SceneCameras:
     """The cameras of scene.json. Raises :class:`DataError` for anything else."""
     path = run / "scene.json"
     table = from_table(_SavedScene, read_json(path), where=path)
@@ -258,7 +240,7 @@ def read_cameras(run: Path) -> RunCameras:
             for c in saved
         ]
 
-    return RunCameras(
+    return SceneCameras(
         train=cameras(table.train),
         test=cameras(table.test),
         train_names=[c.name for c in table.train],
@@ -267,6 +249,7 @@ def read_cameras(run: Path) -> RunCameras:
         source_from_scene=torch.tensor(table.source_from_scene, dtype=torch.float64),
         bounds=table.bounds,
         split_rule=table.split_rule,
+        photographed=table.photographed,
     )
 
 
@@ -296,6 +279,7 @@ class _SavedScene:
     background: _Row3 | None = None
     bounds: tuple[Finite, Finite] | None = None
     source_from_scene: tuple[_Row4, _Row4, _Row4, _Row4]
+    photographed: bool = True
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, Checkpoint]:

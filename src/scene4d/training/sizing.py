@@ -23,9 +23,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from scene4d.data.load import load_scene
-from scene4d.data.memory import available_ram_bytes
 from scene4d.data.sample import sample_scene_path
 from scene4d.data.scene import Scene
+from scene4d.memory import available_ram_bytes
 from scene4d.representations.method import Method
 from scene4d.training.options import TrainOptions
 

@@ -29,9 +29,11 @@ from scene4d.training.checkpoint import Checkpoint
 from scene4d.training.device import choose_device
 from scene4d.training.methods import load_method
 from scene4d.training.notices import notices
+from scene4d.training.opened import OpenedScene
 from scene4d.training.options import TrainOptions
 from scene4d.training.rendered_capture import rendered_capture
 from scene4d.training.run import (
+    LoadedRun,
     create_run,
     locked,
     newest_checkpoint,
@@ -43,7 +45,7 @@ from scene4d.training.run import (
     write_scene,
 )
 from scene4d.training.sizing import with_sizes
-from scene4d.training.teachers import Teacher, check_teaches, load_teacher
+from scene4d.training.teachers import check_teaches, load_teacher
 from scene4d.training.trainer import Interrupted, Trainer, Watcher
 
 MAX_FUSED_POINTS = 200_000
@@ -55,7 +57,7 @@ def load_capture(
     options: TrainOptions,
     *,
     split: Literal["all", "test"] = "all",
-    teacher: Teacher | None = None,
+    teacher: OpenedScene | None = None,
     source_from_scene: Float[Tensor, "4 4"] | None = None,
 ) -> tuple[Scene, ViewSource]:
     """The scene, with the images of ``split`` decoded; renders of the teacher where a training
@@ -78,9 +80,9 @@ def load_capture(
     return scene, images
 
 
-def with_teachers_capture(options: TrainOptions, teacher: Teacher | None) -> TrainOptions:
+def with_teachers_capture(options: TrainOptions, teacher: OpenedScene | None) -> TrainOptions:
     """Without a capture of its own, a training uses that of its teacher, if it is still there."""
-    if options.data is not None or teacher is None or teacher.options is None:
+    if options.data is not None or not isinstance(teacher, LoadedRun):
         return options
     taught = teacher.options
     path = taught.data
@@ -117,12 +119,12 @@ def start(
         scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
         task = replace(task, scene=scene)
     generator = torch.Generator().manual_seed(options.seed)
-    placed = None if teacher is None else teacher.in_frame_of(scene)
+    placed = None if teacher is None else teacher.in_frame(scene.source_from_scene)
     seen = at_size_of(scene, images)
     if teacher is None or placed is None:
         representation = method.build(seen, generator=generator)
     else:
-        if scene.dataparser != "rendered":
+        if scene.photographed:
             check_teaches(teacher, placed, scene, images)
         representation = method.build_from(placed, seen, generator=generator)
     task = replace(task, teacher=placed)
@@ -237,13 +239,13 @@ def _task_with_teacher(run: Path, method: Method, options: TrainOptions) -> _Tas
         )
     teacher = load_teacher(options.teacher)
     task = _task(method, options, teacher, home=home)
-    return replace(task, teacher=teacher.in_frame_of(task.scene))
+    return replace(task, teacher=teacher.in_frame(task.scene.source_from_scene))
 
 
 def _task(
     method: Method,
     options: TrainOptions,
-    teacher: Teacher | None = None,
+    teacher: OpenedScene | None = None,
     *,
     home: Float[Tensor, "4 4"] | None = None,
 ) -> _Task:

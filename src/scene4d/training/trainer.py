@@ -27,7 +27,7 @@ from scene4d.training.objectives.base import Objective, ObjectiveInputs, Trainin
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
 from scene4d.training.sampling import ViewSampler
-from scene4d.training.strategies.base import Strategy
+from scene4d.training.strategy import Strategy
 
 CHECKPOINT_MB_A_MINUTE = 100.0
 """More is not written, however often they are wanted: large ones come at longer intervals."""

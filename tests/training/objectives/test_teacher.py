@@ -14,10 +14,12 @@ import torch
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Frame, Scene
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters.ply import write_ply
+from scene4d.formats.ply import write_ply
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.lpgs.method import LpgsMethod
+from scene4d.methods.splat.method import SparsityOptions, SplatMethod
 from scene4d.rendering.render import Render
 from scene4d.representations.base import Representation
-from scene4d.representations.lpgs.method import LpgsMethod
 from scene4d.representations.method import (
     DepthOptions,
     Method,
@@ -25,8 +27,6 @@ from scene4d.representations.method import (
     PhotometricOptions,
     TeacherOptions,
 )
-from scene4d.representations.splats.method import SparsityOptions, SplatMethod
-from scene4d.splat_cloud import SplatCloud
 from scene4d.training import train as train_module
 from scene4d.training import trainer as trainer_module
 from scene4d.training.adjustments import CameraAdjustments

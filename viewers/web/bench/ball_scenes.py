@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scene4d.exporters.formats import write_splats
-from scene4d.splat_cloud import SplatCloud
+from scene4d.formats.registry import write_splats
+from scene4d.formats.splat_cloud import SplatCloud
 
 BUNDLES = {"1mb": 40_000, "5mb": 200_000, "20mb": 800_000}
 PLYS = {"10k": 10_000, "50k": 50_000}

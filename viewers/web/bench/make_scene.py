@@ -7,13 +7,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 from bundle import made_up_cloud
 
-from scene4d.bundle.lpgs import encode_lpgs
 from scene4d.bundle.scene_info import default_info
 from scene4d.bundle.splats import bundle_writer
 from scene4d.exporters.bundle import lpgs_parts
 from scene4d.exporters.source import splats_of
-from scene4d.representations.lpgs.parent_child import ParentChildSplats
-from scene4d.representations.lpgs.structure import Structure
+from scene4d.methods.lpgs.bundle_content import encode_lpgs
+from scene4d.methods.lpgs.parent_child import ParentChildSplats
+from scene4d.methods.lpgs.structure import Structure
 
 cloud = made_up_cloud(int(sys.argv[2]) if len(sys.argv) > 2 else 500_000, 3)
 structure = Structure(

@@ -24,12 +24,12 @@ from scene4d.data.dataparsers.colmap_models import (
     model_folders,
 )
 from scene4d.data.dataparsers.lenses import make_camera
-from scene4d.data.image_files import image_size
 from scene4d.data.points import clean_points
 from scene4d.data.scene import Frame, Scene
 from scene4d.data.split import every_nth
 from scene4d.errors import DataError
 from scene4d.files import printable
+from scene4d.image_files import image_size
 
 LOOKS_FOR = "a COLMAP model (cameras and images, .bin or .txt, in sparse/0 or the like)"
 

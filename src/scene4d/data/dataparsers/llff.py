@@ -15,12 +15,12 @@ import torch
 from scene4d.data.dataparsers import ParseOptions
 from scene4d.data.dataparsers.files import find_entry
 from scene4d.data.dataparsers.lenses import IMAGE_SUFFIXES, make_camera
-from scene4d.data.image_files import image_size
 from scene4d.data.npy_files import read_npy
 from scene4d.data.scene import Frame, Scene
 from scene4d.data.split import every_nth
 from scene4d.errors import DataError
 from scene4d.files import is_regular_file
+from scene4d.image_files import image_size
 
 LOOKS_FOR = "a poses_bounds.npy"
 _SMALL_FOLDERS = (2, 4, 8)

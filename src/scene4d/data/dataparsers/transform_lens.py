@@ -10,9 +10,9 @@ from typing import Any
 
 from scene4d.cameras.distortion import Distortion
 from scene4d.data.dataparsers.lenses import finite_number
-from scene4d.data.image_files import image_size
 from scene4d.errors import DataError
 from scene4d.files import printable
+from scene4d.image_files import image_size
 
 _PINHOLE_MODELS = (
     "PINHOLE",

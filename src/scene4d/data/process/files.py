@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scene4d.data.image_files import open_picture, reads_heif
 from scene4d.errors import DataError
+from scene4d.image_files import open_picture, reads_heif
 
 
 def _words(text: str) -> frozenset[str]:

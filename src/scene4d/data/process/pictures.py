@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scene4d.data.image_files import open_picture, plain_colours
 from scene4d.data.process.names import unused_name
+from scene4d.image_files import open_picture, plain_colours
 
 _EXIF_ORIENTATION, _EXIF_MAKE, _EXIF_MODEL = 0x0112, 0x010F, 0x0110
 _EXIF_IFD, _EXIF_FOCAL = 0x8769, 0x920A

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from scene4d.data.image_files import load_formats
 from scene4d.data.process.consistency import unexplained_share
 from scene4d.data.process.matches import (
     PairFacts,
@@ -27,6 +26,7 @@ from scene4d.data.process.matches import (
 from scene4d.data.process.pairs import likely_pairs
 from scene4d.data.process.pictures import Picture
 from scene4d.data.process.progress import Say, Ticker, watched
+from scene4d.image_files import load_formats
 from scene4d.optional import import_optional
 from scene4d.ranges import Within
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from scene4d.data.image_files import MAX_PIXELS
 from scene4d.data.process.colours import frame_picture, hdr_kind
 from scene4d.data.process.pictures import Picture, measure, sharpness
 from scene4d.data.process.progress import Say, Ticker
 from scene4d.errors import DataError, Scene4dError
+from scene4d.image_files import MAX_PIXELS
 from scene4d.optional import import_optional
 from scene4d.ranges import Within
 

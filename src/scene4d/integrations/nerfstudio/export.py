@@ -13,9 +13,9 @@ from nerfstudio.utils.eval_utils import eval_setup
 
 from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
-from scene4d.exporters.ply import write_ply
+from scene4d.formats.ply import write_ply
+from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.integrations.nerfstudio.model import SplatModel
-from scene4d.splat_cloud import SplatCloud
 
 
 @dataclass(frozen=True, kw_only=True)

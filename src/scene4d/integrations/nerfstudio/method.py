@@ -12,7 +12,7 @@ from nerfstudio.plugins.types import MethodSpecification
 from scene4d.integrations.nerfstudio.datamanager import SceneDatamanagerConfig
 from scene4d.integrations.nerfstudio.model import GROUP, SplatModelConfig
 from scene4d.integrations.nerfstudio.optimiser import SplatAdamConfig
-from scene4d.representations.splats.method import SplatMethod
+from scene4d.methods.splat.method import SplatMethod
 
 SCENE4D_SPLAT = MethodSpecification(
     config=TrainerConfig(

@@ -28,13 +28,13 @@ from scene4d.evaluation.ssim import ssim
 from scene4d.integrations.nerfstudio.cameras import camera_from_nerfstudio
 from scene4d.integrations.nerfstudio.datamanager import SCENE_KEY
 from scene4d.integrations.nerfstudio.optimiser import NerfstudioAdam, torch_groups
+from scene4d.methods.splat.method import SplatMethod
 from scene4d.representations.base import ParameterGroup
+from scene4d.representations.gaussians import GaussianSplats
 from scene4d.representations.method import resolve
-from scene4d.representations.splats.gaussians import GaussianSplats
-from scene4d.representations.splats.method import SplatMethod
 from scene4d.training.adjustments import CameraAdjustments
 from scene4d.training.objectives.base import ObjectiveInputs, TrainingStep
-from scene4d.training.strategies.base import Strategy
+from scene4d.training.strategy import Strategy
 from scene4d.training.trainer import build_objectives
 
 GROUP = "scene4d"

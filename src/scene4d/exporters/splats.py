@@ -1,0 +1,47 @@
+"""A trained scene's splats in any format."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from scene4d.errors import UsageError
+from scene4d.formats.placing import FrameChoice
+from scene4d.formats.registry import (
+    describe_written,
+    format_by_suffix,
+    format_named,
+    write_splats,
+)
+from scene4d.training.opened import OpenedScene
+
+
+def _export(
+    source: OpenedScene,
+    path: Path,
+    options: object = None,
+    *,
+    name: str,
+    frame: FrameChoice = "auto",
+) -> str:
+    """Writes the splats of ``source`` in the input's frame; returns a line that describes them."""
+    del options  # there are none
+    form, path = format_named(name), Path(path)
+    by_name = format_by_suffix(path)
+    if by_name is None or by_name.name != name:
+        raise UsageError(
+            f"splats in the format {name} are written as {form.suffixes[0]}",
+            where=path,
+            fix=f"name the file SOMETHING{form.suffixes[0]}",
+        )
+    cloud = source.cloud()
+    write_splats(path, cloud, name=name, frame=frame)
+    return describe_written(path, cloud, form)
+
+
+export_ply = partial(_export, name="ply")
+export_compressed_ply = partial(_export, name="compressed-ply")
+export_splat = partial(_export, name="splat")
+export_spz = partial(_export, name="spz")
+export_sog = partial(_export, name="sog")
+export_glb = partial(_export, name="glb")

@@ -1,0 +1,1 @@
+"""Splat files: readers and writers without torch, one module a format."""

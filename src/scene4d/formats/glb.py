@@ -1,0 +1,438 @@
+"""glTF 2.0 binary with KHR_gaussian_splatting (ratified by Khronos): float32 attributes, no loss.
+
+One mesh primitive of mode POINTS; POSITION, ``KHR_gaussian_splatting:ROTATION`` (xyzw), ``:SCALE``
+(linear), ``:OPACITY`` (0..1), ``:SH_DEGREE_l_COEF_n`` (the coefficients of 3DGS as they are), and
+COLOR_0, so that programs without the extension show coloured points.
+
+Axes: glTF has y up and a front towards +z; a 3DGS PLY is taken as right-down-front, so the scene is
+turned by 180 degrees about z, as PlayCanvas' splat-transform does. Here the *node* carries that
+rotation and the attributes stay the PLY's numbers, which the reader undoes exactly; files whose
+attributes were turned instead (splat-transform's) come out the same within float32. A scene far
+from the origin lies near it in its attributes, and the node's translation, which is text in
+float64, holds the rest. Nodes may turn, move and scale uniformly; other transforms are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scene4d.errors import DataError
+from scene4d.files import atomic_path
+from scene4d.formats import packing
+from scene4d.formats.placing import cloud_offset
+from scene4d.formats.splat_cloud import SplatCloud, inverse_similarity
+
+EXTENSION = "KHR_gaussian_splatting"
+_JSON, _BIN = 0x4E4F534A, 0x004E4942
+_FLOAT, _BYTE = 5126, 5121
+_KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_LONGEST_JSON = 1 << 26
+_DEEPEST_NODE = 64
+_HALF_TURN = [0.0, 0.0, 1.0, 0.0]
+"""180 degrees about z, xyzw."""
+_KNOWN = {EXTENSION, "KHR_mesh_quantization"}
+_PLY_FROM_GLTF = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def _sh_name(degree: int, index: int) -> str:
+    return f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{index}"
+
+
+def write_glb(path: Path, cloud: SplatCloud, *, fallback_colours: bool = True) -> None:
+    """Writes ``cloud`` in its order, 60 bytes per splat at degree 0 and 240 at degree 3.
+
+    ``fallback_colours`` adds COLOR_0, 4 bytes. Raises :class:`DataError` for an empty cloud (glTF
+    has no empty accessors), for NaN and for sizes beyond float32.
+    """
+    packing.require_splats(cloud, path, "glTF")
+    cloud, offset = packing.checked(cloud, path), np.zeros(3)
+    if cloud.far:
+        home = cloud_offset(cloud)
+        offset, cloud = home[:3, 3], cloud.transformed(inverse_similarity(home))
+    document, arrays = _document(cloud, fallback_colours, path)
+    if offset.any():
+        document["nodes"][0]["translation"] = (_PLY_FROM_GLTF[:3, :3] @ offset).tolist()
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    size = sum(array.nbytes for array in arrays)
+    if 28 + len(text) + size >= 2**32:
+        raise DataError(
+            f"{len(cloud):,} splats are more than the 4 GB that a GLB can hold",
+            where=path,
+            fix="crop the scene or lower --sh-degree",
+        )
+    with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
+        file.write(struct.pack("<4sII", b"glTF", 2, 28 + len(text) + size))
+        file.write(struct.pack("<II", len(text), _JSON) + text)
+        file.write(struct.pack("<II", size, _BIN))
+        for array in arrays:
+            file.write(array.data)
+
+
+def _document(
+    cloud: SplatCloud, fallback_colours: bool, path: Path
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The JSON, and the arrays of the binary part in order, of lengths that 4 divides."""
+    attributes: dict[str, int] = {}
+    accessors: list[dict[str, Any]] = []
+    views: list[dict[str, Any]] = []
+    arrays: list[np.ndarray] = []
+    offset = 0
+    for name, array in _attributes(cloud, fallback_colours, path):
+        array = np.ascontiguousarray(array)
+        width = 1 if array.ndim == 1 else array.shape[1]
+        floats = array.dtype != np.uint8
+        accessor: dict[str, Any] = {
+            "bufferView": len(views),
+            "componentType": _FLOAT if floats else _BYTE,
+            "count": len(cloud),
+            "type": "SCALAR" if width == 1 else f"VEC{width}",
+        }
+        if not floats:
+            accessor["normalized"] = True
+        if name == "POSITION":
+            accessor["min"] = array.min(axis=0).astype(float).tolist()
+            accessor["max"] = array.max(axis=0).astype(float).tolist()
+        attributes[name] = len(accessors)
+        accessors.append(accessor)
+        views.append({"buffer": 0, "byteOffset": offset, "byteLength": array.nbytes})
+        arrays.append(array)
+        offset += array.nbytes
+    splatting = {
+        "kernel": "ellipse",
+        "colorSpace": "srgb_rec709_display",
+        "projection": "perspective",
+        "sortingMethod": "cameraDistance",
+    }
+    primitive = {"attributes": attributes, "mode": 0, "extensions": {EXTENSION: splatting}}
+    document = {
+        "asset": {"version": "2.0", "generator": "scene4d"},
+        "extensionsUsed": [EXTENSION],
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "rotation": _HALF_TURN}],
+        "meshes": [{"primitives": [primitive]}],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": offset}],
+    }
+    return document, arrays
+
+
+def _attributes(
+    cloud: SplatCloud, fallback_colours: bool, path: Path
+) -> Iterator[tuple[str, np.ndarray]]:
+    opacities = packing.opacity_of(cloud.logit_opacities)
+    with np.errstate(over="ignore"):
+        scales = np.exp(cloud.log_scales)
+    if not np.isfinite(scales).all():
+        raise packing.too_large(path)
+    yield "POSITION", cloud.means.astype("<f4")
+    yield f"{EXTENSION}:ROTATION", packing.unit_quats(cloud.quats)[:, [1, 2, 3, 0]].astype("<f4")
+    yield f"{EXTENSION}:SCALE", scales.astype("<f4")
+    yield f"{EXTENSION}:OPACITY", opacities.astype("<f4")
+    for index in range(cloud.sh.shape[1]):
+        degree = int(index**0.5)
+        yield _sh_name(degree, index - degree**2), cloud.sh[:, index].astype("<f4")
+    if fallback_colours:
+        colours = 255 * (0.5 + packing.SH_C0 * cloud.sh[:, 0])
+        rgba = np.concatenate([colours, 255 * opacities[:, None]], axis=1)
+        yield "COLOR_0", packing.to_codes(rgba, 255)
+
+
+def read_glb(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
+    """All splats of the default scene of a GLB, in the axes of the 3DGS PLY, float32.
+
+    Quantised attributes (normalised bytes and shorts) are read too. Raises :class:`DataError` for
+    compressed splats, other kernels, sparse accessors, and whatever points outside the file.
+    """
+    path = Path(path)
+    document, binary = _chunks(packing.read_bytes(path), path)
+    reader = _Reader(document, binary, path, drop_invalid=drop_invalid)
+    required = set(reader.strings("extensionsRequired")) - _KNOWN
+    if required:
+        raise DataError(
+            f"needs the glTF extensions {', '.join(sorted(required))}, which are not read",
+            where=path,
+            fix="save it with plain float attributes (no compression)",
+        )
+    clouds: list[SplatCloud] = []
+    total = 0
+    for matrix, primitive in reader.primitives():
+        cloud = _placed(reader.cloud(primitive), matrix, path)
+        total += len(cloud)
+        packing.require_plausible(total, len(binary), path)
+        clouds.append(cloud)
+    if not clouds:
+        raise DataError(f"holds no mesh with the extension {EXTENSION}", where=path)
+    return packing.checked(_joined(clouds, path), path, drop_invalid=drop_invalid)
+
+
+def _placed(cloud: SplatCloud, matrix: np.ndarray, path: Path) -> SplatCloud:
+    """``cloud`` of a node with ``matrix``, in the PLY's axes; unchanged by our own half turn."""
+    product = _PLY_FROM_GLTF @ matrix
+    if np.allclose(product, np.eye(4), rtol=0, atol=1e-12):
+        return cloud
+    try:
+        return cloud.transformed(product)
+    except DataError as error:
+        raise DataError(f"its nodes cannot be followed: {error.what}", where=path) from error
+
+
+def _joined(clouds: list[SplatCloud], path: Path) -> SplatCloud:
+    if len(clouds) == 1:
+        return clouds[0]
+    most = max(cloud.sh.shape[1] for cloud in clouds)
+
+    def padded(sh: np.ndarray) -> np.ndarray:
+        return np.pad(sh, ((0, 0), (0, most - sh.shape[1]), (0, 0)))
+
+    parts: dict[str, Any] = {
+        name: np.concatenate([getattr(cloud, name) for cloud in clouds])
+        for name in ("means", "quats", "log_scales", "logit_opacities")
+    }
+    return SplatCloud(**parts, sh=np.concatenate([padded(cloud.sh) for cloud in clouds]))
+
+
+def _chunks(data: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON document and the binary part."""
+    if len(data) < 20 or data[:4] != b"glTF":
+        raise DataError("is not a GLB file: it does not begin with 'glTF'", where=path)
+    version, length = struct.unpack_from("<II", data, 4)
+    if version != 2:
+        raise DataError(f"is glTF version {version}; version 2 can be read", where=path)
+    if length > len(data):
+        raise packing.cut_off(path, length, len(data))
+    size, kind = struct.unpack_from("<II", data, 12)
+    if kind != _JSON or 20 + size > len(data) or size > _LONGEST_JSON:
+        raise DataError("its JSON part does not fit into the file", where=path)
+    try:
+        document = json.loads(data[20 : 20 + size])
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"its JSON part cannot be read ({error})", where=path) from error
+    if not isinstance(document, dict):
+        raise DataError("its JSON part is not an object", where=path)
+    start = 20 + size
+    if start + 8 > len(data):
+        raise DataError(
+            "has no binary part", where=path, fix="files with buffers beside them are not read"
+        )
+    size, kind = struct.unpack_from("<II", data, start)
+    if kind != _BIN or start + 8 + size > len(data):
+        raise packing.cut_off(path, size, len(data) - start - 8, "its binary part")
+    return document, data[start + 8 : start + 8 + size]
+
+
+class _Reader:
+    """A document whose every reference is checked before it is followed."""
+
+    def __init__(
+        self, document: dict[str, Any], binary: bytes, path: Path, *, drop_invalid: bool = False
+    ) -> None:
+        self.document, self.binary, self.path = document, binary, path
+        self.drop_invalid = drop_invalid
+
+    def wrong(self, what: str) -> DataError:
+        return DataError(what, where=self.path)
+
+    def strings(self, name: str) -> list[str]:
+        found = self.document.get(name, [])
+        if not isinstance(found, list) or not all(isinstance(x, str) for x in found):
+            raise self.wrong(f"its {name} is not a list of names")
+        return found
+
+    def at(self, name: str, index: object) -> dict[str, Any]:
+        """``document[name][index]``, an object."""
+        items = self.document.get(name)
+        if (
+            not isinstance(items, list)
+            or not isinstance(index, int)
+            or isinstance(index, bool)
+            or not 0 <= index < len(items)
+            or not isinstance(items[index], dict)
+        ):
+            raise self.wrong(f"refers to {name}[{index!r}], which it does not have")
+        return items[index]
+
+    def integer(self, entry: dict[str, Any], key: str, default: int | None = None) -> int:
+        value = entry.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.wrong(f"has no whole number {key!r} where one belongs")
+        return value
+
+    def numbers(self, entry: dict[str, Any], key: str, default: list[float]) -> np.ndarray:
+        value = entry.get(key, default)
+        if (
+            not isinstance(value, list)
+            or len(value) != len(default)
+            or not all(isinstance(x, (int, float)) and abs(x) < 1e18 for x in value)
+        ):
+            raise self.wrong(f"has a node whose {key!r} is not {len(default)} numbers")
+        return np.array(value, dtype=np.float64)
+
+    def primitives(self) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        """Node-to-scene matrix and primitive of every splat primitive of the default scene."""
+        if "scenes" in self.document:
+            scene = self.at("scenes", self.document.get("scene", 0))
+            roots = scene.get("nodes", [])
+        else:
+            roots = list(range(len(self.document.get("nodes") or [])))[:1]
+        pending = [(root, np.eye(4), 0) for root in self.list_of(roots)]
+        visited: set[int] = set()
+        while pending:
+            index, above, depth = pending.pop()
+            node = self.at("nodes", index)
+            if not isinstance(index, int) or index in visited or depth > _DEEPEST_NODE:
+                raise self.wrong("its nodes form a circle or are nested too deeply")
+            visited.add(index)
+            matrix = above @ self.matrix(node)
+            children = self.list_of(node.get("children", []))
+            pending += [(child, matrix, depth + 1) for child in children]
+            if "mesh" in node:
+                for primitive in self.list_of(self.at("meshes", node["mesh"]).get("primitives")):
+                    if self.has_splats(primitive):
+                        yield matrix, primitive
+
+    def list_of(self, value: object) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.wrong("has no list where one belongs")
+        return value
+
+    def has_splats(self, primitive: object) -> bool:
+        if not isinstance(primitive, dict) or not isinstance(primitive.get("attributes"), dict):
+            raise self.wrong("has a primitive without attributes")
+        extensions = primitive.get("extensions", {})
+        found = extensions.get(EXTENSION) if isinstance(extensions, dict) else None
+        if found is None:
+            return False
+        if not isinstance(found, dict):
+            raise self.wrong(f"its {EXTENSION} is not an object")
+        kernel, space = found.get("kernel", "ellipse"), found.get("colorSpace", "")
+        if kernel != "ellipse":
+            raise self.wrong(f"its splats have the kernel {kernel!r}; 'ellipse' can be read")
+        if isinstance(found.get("extensions"), dict) and found["extensions"]:
+            names = ", ".join(map(str, found["extensions"]))
+            raise self.wrong(f"its splats use {names}, which is not read")
+        if isinstance(space, str) and space.startswith("lin_"):
+            warnings.warn(f"{self.path}: linear colours are taken as they are", stacklevel=2)
+        return True
+
+    def matrix(self, node: dict[str, Any]) -> np.ndarray:
+        """[4, 4]"""
+        if "matrix" in node:
+            return self.numbers(node, "matrix", [0.0] * 16).reshape(4, 4).T
+        matrix = np.eye(4)
+        x, y, z, w = self.numbers(node, "rotation", [0.0, 0.0, 0.0, 1.0])
+        length = x * x + y * y + z * z + w * w
+        if not 0.9 < length < 1.1:
+            raise self.wrong("has a node whose rotation is not a unit quaternion")
+        s = 2 / length
+        rotation = np.array(
+            [
+                [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
+                [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
+                [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
+            ]
+        )
+        matrix[:3, :3] = rotation * self.numbers(node, "scale", [1.0, 1.0, 1.0])
+        matrix[:3, 3] = self.numbers(node, "translation", [0.0, 0.0, 0.0])
+        return matrix
+
+    def accessor(self, attributes: dict[str, Any], name: str, width: int) -> np.ndarray:
+        """[count, width] float32 of an attribute."""
+        if name not in attributes:
+            raise self.wrong(f"its splats have no attribute {name}")
+        entry = self.at("accessors", attributes[name])
+        if "sparse" in entry or "bufferView" not in entry:
+            raise self.wrong(f"its attribute {name} is sparse or empty, which is not read")
+        kind, form = self.integer(entry, "componentType"), entry.get("type")
+        if kind not in _KINDS or _WIDTHS.get(str(form)) != width:
+            raise self.wrong(f"its attribute {name} is of type {form!r}, {kind!r}")
+        dtype = np.dtype((_KINDS[kind], (width,)))
+        count = self.integer(entry, "count")
+        view = self.at("bufferViews", entry["bufferView"])
+        if view.get("buffer") != 0 or "uri" in self.at("buffers", 0) or view.get("extensions"):
+            raise self.wrong("keeps data outside its binary part, or compressed; this is not read")
+        stride = self.integer(view, "byteStride", dtype.itemsize) or dtype.itemsize
+        start, length = self.integer(view, "byteOffset", 0), self.integer(view, "byteLength")
+        inside = self.integer(entry, "byteOffset", 0)
+        needed = inside + (stride * (count - 1) + dtype.itemsize if count else 0)
+        if stride < dtype.itemsize or needed > length or start + length > len(self.binary):
+            raise packing.cut_off(
+                self.path, start + needed, len(self.binary), f"the attribute {name}"
+            )
+        rows = np.ndarray(
+            (count, width), _KINDS[kind], self.binary, start + inside, (stride, dtype.base.itemsize)
+        )
+        values = rows.astype(np.float32)
+        if entry.get("normalized") and kind != _FLOAT:
+            values = np.maximum(values / np.iinfo(dtype.base).max, -1.0)
+        return values
+
+    def cloud(self, primitive: dict[str, Any]) -> SplatCloud:
+        """The splats of a primitive as they are stored, before any node's transform."""
+        attributes = primitive["attributes"]
+        if primitive.get("mode", 4) != 0:
+            raise self.wrong("its splats are not of the mode POINTS")
+        means = self.accessor(attributes, "POSITION", 3)
+        quats = self.accessor(attributes, f"{EXTENSION}:ROTATION", 4)
+        scales = self.accessor(attributes, f"{EXTENSION}:SCALE", 3)
+        opacities = self.accessor(attributes, f"{EXTENSION}:OPACITY", 1)[:, 0]
+        degree = 0
+        while degree < 3 and _sh_name(degree + 1, 0) in attributes:
+            degree += 1
+        names = [_sh_name(d, i) for d in range(degree + 1) for i in range(2 * d + 1)]
+        bands = [self.accessor(attributes, name, 3) for name in names]
+        if any(len(array) != len(means) for array in (quats, scales, opacities, *bands)):
+            raise self.wrong("its attributes are of different lengths")
+        if not self.drop_invalid and (scales < 0).any():
+            raise DataError(
+                "a splat has a negative size",
+                where=self.path,
+                fix="early drafts of the extension stored logarithms; save it again with a newer"
+                " program. If it is a few splats alone: " + packing.DROP_INVALID,
+            )
+        if not self.drop_invalid and ((opacities < 0) | (opacities > 1)).any():
+            raise DataError(
+                "a splat has an opacity outside 0..1", where=self.path, fix=packing.DROP_INVALID
+            )
+        return SplatCloud(
+            means=means,
+            quats=np.ascontiguousarray(quats[:, [3, 0, 1, 2]]),
+            log_scales=packing.log_of_sizes(scales),
+            logit_opacities=packing.logit_of(opacities.astype(np.float64)),
+            sh=np.stack(bands, axis=1),
+        )
+
+
+def sizes_glb(path: Path) -> dict[str, int]:
+    """Bytes of each attribute of the splats."""
+    path = Path(path)
+    document, binary = _chunks(packing.read_bytes(path), path)
+    reader = _Reader(document, binary, path)
+    sizes: dict[str, int] = {}
+    for _, primitive in reader.primitives():
+        for name, index in primitive["attributes"].items():
+            entry = reader.at("accessors", index)
+            width = _WIDTHS.get(str(entry.get("type")), 1)
+            kind = np.dtype(_KINDS.get(reader.integer(entry, "componentType"), "<u1")).itemsize
+            label = _label(name)
+            size = reader.integer(entry, "count") * width * kind
+            sizes[label] = sizes.get(label, 0) + size
+    return sizes
+
+
+def _label(name: str) -> str:
+    labels = {"POSITION": "means", "ROTATION": "quats", "SCALE": "scales", "OPACITY": "opacities"}
+    short = name.removeprefix(f"{EXTENSION}:")
+    if short.startswith("SH_DEGREE_"):
+        return "sh0" if short.startswith("SH_DEGREE_0") else "shN"
+    return labels.get(short, short)

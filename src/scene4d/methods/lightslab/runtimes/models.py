@@ -1,0 +1,473 @@
+"""Light slabs as models for other runtimes: what is common to their formats.
+
+Every format gets two models: the whole, from the coordinates of rays to maps, and the decoder half,
+from features to maps. The modules here are traced for Core ML and ExecuTorch; ONNX and LiteRT
+graphs are written node by node, so that they keep pictures of any size.
+
+Where a field has sheets, the decoder's colours and alpha are added to the sheets' composite: the
+decoder half gives them without sigmoids, and the whole takes the pixels' rays as well, and looks
+them up, plane by plane, in an atlas of the stored tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, grid_sample, pixel_shuffle
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.rays import rays_at
+from scene4d.errors import UsageError
+from scene4d.files import atomic_path
+from scene4d.methods.lightslab.bundle_parts import weights_of
+from scene4d.methods.lightslab.decoder import HALO, RING
+from scene4d.methods.lightslab.light_slabs import LightSlabs
+from scene4d.methods.lightslab.planes import rounded
+from scene4d.methods.lightslab.sheets import TILE
+from scene4d.methods.lightslab.slabs import MAX_SLABS, local_rays
+from scene4d.training.opened import OpenedScene
+
+METADATA = "scene4d.lightslab"
+"""Key of a model's metadata with slabs, planes and sizes as JSON: SPEC.md's entry lightslab."""
+CELL = TILE + 1
+"""Texels of a tile's cell in the atlas: its own, and its right, lower and corner neighbours' next
+ones, so that one bilinear look-up needs no other cell."""
+CELLS_ACROSS = 256
+
+
+def light_field(source: OpenedScene, path: Path, *, format: str, suffix: str) -> LightSlabs:
+    """The scene, if it is a light field; raises :class:`UsageError` for others and other names."""
+    scene = source.representation
+    if not isinstance(scene, LightSlabs):
+        raise UsageError(
+            f"{format} models are made of light fields alone",
+            where=source.path,
+            fix="train the method 'lightslab', or export a bundle",
+        )
+    if path.suffix.lower() != suffix:
+        raise UsageError(
+            f"models are written as {suffix}", where=path, fix=f"name it SOMETHING{suffix}"
+        )
+    return scene
+
+
+def half_path(path: Path) -> Path:
+    """Where the decoder half is written: beside the whole, a.decoder.onnx for a.onnx."""
+    return path.with_suffix(f".decoder{path.suffix}")
+
+
+def megabytes_written(models: Mapping[Path, bytes]) -> list[float]:
+    """Writes all files, each atomically and none before all are complete; their sizes in MB."""
+    with ExitStack() as stack:
+        for target, model in models.items():
+            stack.enter_context(atomic_path(target)).write_bytes(model)
+    return [len(model) / 1e6 for model in models.values()]
+
+
+@torch.no_grad()
+def table_of(scene: LightSlabs) -> Float[Tensor, "texels features"]:
+    """The planes' texels as pictures are made of them: rounded, once training rounds them."""
+    table = scene.table.detach().cpu()
+    if scene.progress < scene.settings.quantise_at:
+        return table
+    return rounded(table, scene.plane_set, scene.settings.bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """A layer of the decoder as an unpadded convolution."""
+
+    weight: np.ndarray
+    """[out, in, side, side]"""
+    bias: np.ndarray
+    stride: int = 1
+
+
+def convolutions_of(scene: LightSlabs) -> dict[str, Convolution]:
+    """The decoder's layers by their names in a bundle; the layer that takes in the k x k samples of
+    a ray has stride k."""
+    weights, found = weights_of(scene), {}
+    for name in (key[: -len(".weight")] for key in weights if key.endswith(".weight")):
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        side = scene.decoder.shape.samples if name == "first" else 1
+        if weight.ndim == 2:  # the samples of a ray are row by row, channels last
+            weight = weight.reshape(len(bias), side, side, -1).transpose(0, 3, 1, 2)
+        # A copy, because 1 x 1 weights that were turned count as contiguous, and torch would take
+        # them, by their strides, for channels last: ExecuTorch then mixes the two.
+        found[name] = Convolution(weight=weight.copy(order="C"), bias=bias, stride=side)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Samples along the axes of a model's input."""
+
+    down: int
+    across: int
+
+
+def samples_for(scene: LightSlabs, *, width: int, height: int) -> Samples:
+    """Samples for a picture, the outermost rays beyond its edges included."""
+    shape = scene.decoder.shape
+    down, across = ((-(-n // shape.upsampling) + 2 * HALO) * shape.samples for n in (height, width))
+    return Samples(down=down, across=across)
+
+
+def training_size(source: OpenedScene, otherwise: int = 512) -> tuple[int, int]:
+    """Largest width and height among the training cameras."""
+    cameras = source.cameras.train
+    if not cameras:
+        return otherwise, otherwise
+    return max(c.width for c in cameras), max(c.height for c in cameras)
+
+
+@torch.no_grad()
+def ray_inputs(
+    scene: LightSlabs, camera: Camera
+) -> tuple[
+    Float[Tensor, "slabs down across axes"],
+    Float[Tensor, "slabs 1 down across"],
+    Float[Tensor, "down across"],
+]:
+    """``coordinates`` and ``weights`` of the samples of one picture, and their coverage.
+
+    The camera's focal length is the trained one; the maps reach beyond its width and height to the
+    next multiple of the upsampling and are to be cut.
+    """
+    shape = scene.decoder.shape
+    size, ring = shape.upsampling // shape.samples, HALO * shape.samples
+    samples = samples_for(scene, width=camera.width, height=camera.height)
+    y = (torch.arange(samples.down) - ring + 0.5) * size
+    x = (torch.arange(samples.across) - ring + 0.5) * size
+    pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
+    rays = rays_at(camera, pixels)
+    found = scene.slabs(rays.origins, rays.directions)
+    slabs = scene.planes.slabs
+    coordinates = torch.zeros(slabs, len(pixels), 2 * scene.slabs.num_planes)
+    coordinates[found.slab, found.ray] = found.coordinates
+    weights = torch.zeros(slabs, len(pixels))
+    weights[found.slab, found.ray] = found.weight
+    return (
+        coordinates.view(slabs, samples.down, samples.across, -1),
+        weights.view(slabs, 1, samples.down, samples.across),
+        found.coverage.view(samples.down, samples.across),
+    )
+
+
+@torch.no_grad()
+def pixel_rays(scene: LightSlabs, camera: Camera) -> Float[Tensor, "layers values height width"]:
+    """``rays`` of a field with sheets: every pixel's in its slabs, at most MAX_SLABS of them.
+
+    Six values: right and down of the ray's tangent in the slab; right and down of where it passes
+    the slab's viewpoint, in the plane through that; the depth of its origin along the slab's axis;
+    how much the slab counts. With MAX_SLABS slabs or fewer each has a layer of its own; with more,
+    a seventh value is the slab's number. The pixels reach as far as the decoder's maps do.
+    """
+    step, slabs = scene.decoder.shape.upsampling, scene.planes.slabs
+    height, width = (-(-n // step) * step for n in (camera.height, camera.width))
+    y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
+    rays = rays_at(camera, pixels)
+    found, layers = scene.slabs(rays.origins, rays.directions), sheet_layers(scene)
+    layer = found.slab
+    if slabs > layers:  # the pairs of a ray follow one another
+        first = torch.searchsorted(found.ray.contiguous(), torch.arange(len(pixels)))
+        layer = torch.arange(len(found.ray)) - first[found.ray]
+    way = local_rays(
+        rays.origins[found.ray],
+        rays.directions[found.ray],
+        scene.slabs.rotations[found.slab],
+        scene.slabs.viewpoints[found.slab],
+    )
+    passing = way.at - way.start[:, None] * way.tangent
+    told = [way.tangent, passing, way.start[:, None], found.weight[:, None], found.slab[:, None]]
+    values = torch.zeros(layers, len(pixels), ray_values(scene))
+    values[layer, found.ray] = torch.cat(told, dim=1)[:, : ray_values(scene)]
+    return values.view(layers, height, width, -1).permute(0, 3, 1, 2).contiguous()
+
+
+def sheet_layers(scene: LightSlabs) -> int:
+    """Slabs of one pixel's ray, at most."""
+    return min(MAX_SLABS, scene.planes.slabs)
+
+
+def ray_values(scene: LightSlabs) -> int:
+    """Values of a ray in a slab that the whole model takes for a field with sheets."""
+    return 6 if scene.planes.slabs <= MAX_SLABS else 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetTables:
+    """The sheets of all slabs as look-ups. Cell 0 of the atlas is empty."""
+
+    cells: np.ndarray
+    """[cells, 9, 9, 4] uint8, in 1/255."""
+    index: np.ndarray
+    """[places] int32: the cell of every place of a tile, in the order slab, plane, row, column."""
+    down: int
+    """Tiles of a sheet from top to bottom."""
+    across: int
+    disparities: np.ndarray
+    """[slabs, planes] float32, farthest first."""
+    low: np.ndarray
+    """[slabs, planes, 2]: where a sheet starts, as points on its plane in perspective."""
+    tiles: np.ndarray
+    """[slabs, planes, 2]: tiles for a unit of those."""
+
+    def start(self, slab: int, plane: int) -> int:
+        """The first place of a sheet."""
+        return (slab * self.disparities.shape[1] + plane) * self.down * self.across
+
+    @property
+    def last(self) -> tuple[float, float]:
+        """A sheet's last texel to the right and downwards, in tiles."""
+        return self.across - 1 / TILE, self.down - 1 / TILE
+
+    def atlas(self) -> np.ndarray:
+        """[1, 4, rows, columns] uint8: cells row by row, CELLS_ACROSS of them in each."""
+        rows = -(-len(self.cells) // CELLS_ACROSS)
+        padded = np.zeros((rows * CELLS_ACROSS, CELL, CELL, 4), dtype=np.uint8)
+        padded[: len(self.cells)] = self.cells
+        grid = padded.reshape(rows, CELLS_ACROSS, CELL, CELL, 4).transpose(4, 0, 2, 1, 3)
+        return np.ascontiguousarray(grid.reshape(1, 4, rows * CELL, CELLS_ACROSS * CELL))
+
+    def corners(self) -> np.ndarray:
+        """[cells, 2] float32: each one's first texel in the atlas, -1 to 1 from first to last."""
+        number = np.arange(len(self.cells))
+        place = np.stack([number % CELLS_ACROSS, number // CELLS_ACROSS], axis=1) * CELL
+        return (place * self.steps() - 1).astype(np.float32)
+
+    def steps(self) -> np.ndarray:
+        """[2] float64: a texel of the atlas, across and down, in those units."""
+        rows = -(-len(self.cells) // CELLS_ACROSS)
+        return 2 / (np.array([CELLS_ACROSS, rows]) * CELL - 1)
+
+
+@torch.no_grad()
+def sheet_tables(scene: LightSlabs) -> SheetTables:
+    """The tables of a scene that has sheets, whose values are kept in 8 bits."""
+    sheets = scene.sheets
+    assert sheets is not None
+    texels = scene.shown_texels().detach().cpu()
+    values = torch.zeros(1 + len(texels), TILE, TILE, 4, dtype=torch.uint8)
+    values[1:] = (texels * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
+    index = (sheets.place.cpu() + 1).long()
+    right, below = torch.zeros_like(index), torch.zeros_like(index)
+    corner = torch.zeros_like(index)
+    right[..., :-1], below[..., :-1, :] = index[..., 1:], index[..., 1:, :]
+    corner[..., :-1, :-1] = index[..., 1:, 1:]
+    stored = index > 0
+    cells = torch.zeros(1 + len(texels), CELL, CELL, 4, dtype=torch.uint8)
+    cells[:, :TILE, :TILE] = values
+    cells[1:, :TILE, TILE] = values[right[stored]][:, :, 0]
+    cells[1:, TILE, :TILE] = values[below[stored]][:, 0]
+    cells[1:, TILE, TILE] = values[corner[stored]][:, 0, 0]
+    slabs = scene.slabs
+    size = torch.tensor([sheets.columns - 1, sheets.rows - 1]) / TILE
+    return SheetTables(
+        cells=cells.numpy(),
+        index=index.flatten().int().numpy(),
+        down=index.shape[2],
+        across=index.shape[3],
+        disparities=slabs.disparities.cpu().numpy(),
+        low=slabs.low.cpu().numpy(),
+        tiles=(size / (slabs.high - slabs.low).cpu()).numpy(),
+    )
+
+
+class DecoderHalf(nn.Module):
+    """``features`` [1, inputs, down, across] to ``rgba`` [1, 4, height, width] after sigmoids, or
+    without them where the field has sheets, and ``z`` [1, 1, height, width].
+
+    Convolutions and slices alone, so that tracing finds no size but the layers'. Shapes are told
+    here and not in annotations, which would compare symbolic sizes while a model is traced.
+    """
+
+    def __init__(self, scene: LightSlabs) -> None:
+        super().__init__()
+        self.shape = scene.decoder.shape
+        self.raw = scene.sheets is not None
+        self.strides: dict[str, int] = {}
+        for name, layer in convolutions_of(scene).items():
+            self.register_buffer(f"{name}_weight", torch.tensor(layer.weight))
+            self.register_buffer(f"{name}_bias", torch.tensor(layer.bias))
+            self.strides[name] = layer.stride
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps."""
+        shape = self.shape
+        encoded = torch.relu(self._layer("encode", features))
+        x = self._layer("first", encoded)
+        for i in range(shape.blocks):
+            inside = torch.relu(self._layer(f"block_{i}_0", torch.relu(x)))
+            x = x + self._layer(f"block_{i}_1", inside)
+        x = pixel_shuffle(self._layer("last", torch.relu(x)), 2)
+        for step in range(len(shape.channels)):
+            x = torch.relu(x)
+            if step == shape.skip:
+                x = torch.cat([x, _inner(encoded, shape.samples * HALO - RING)], dim=1)
+            x = pixel_shuffle(self._layer(f"sharpen_{step}", x), 2)
+        x = _inner(x, RING)
+        rgba = x[:, :4]
+        return rgba if self.raw else torch.sigmoid(rgba), x[:, 4:]
+
+    def _layer(self, name: str, x: Tensor) -> Tensor:
+        weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
+        return conv2d(x, weight, bias, stride=self.strides[name])
+
+
+class WholeField(nn.Module):
+    """``coordinates`` [slabs, down, across, 2 depths] of the samples in every slab, and how much
+    each slab counts, ``weights`` [slabs, 1, down, across], to the maps of :class:`DecoderHalf`."""
+
+    def __init__(self, scene: LightSlabs) -> None:
+        super().__init__()
+        planes, table = scene.plane_set, table_of(scene)
+        self.count = len(planes.planes)
+        for index, plane in enumerate(planes.planes):
+            grid = planes.grid(table, index).permute(0, 3, 1, 2).contiguous()
+            self.register_buffer(f"grid_{index}", grid)
+            self.register_buffer(f"axes_{index}", torch.tensor(plane.axes))
+        self.decoder = DecoderHalf(scene)
+
+    def forward(self, coordinates: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps."""
+        found = [
+            grid_sample(
+                getattr(self, f"grid_{index}"),
+                torch.index_select(coordinates, 3, getattr(self, f"axes_{index}")),
+                mode="bilinear",
+                padding_mode="border",
+                align_corners=True,
+            )
+            for index in range(self.count)
+        ]
+        features = torch.cat(found, dim=1) * weights
+        return self.decoder(features.sum(dim=0, keepdim=True))
+
+
+class SheetComposite(nn.Module):
+    """``rays`` [layers, values, height, width], see :func:`pixel_rays`, to what is seen of the
+    sheets: premultiplied colour and alpha [1, 4, height, width], and the distance along the ray
+    [1, 1, height, width], 0 where nothing is seen."""
+
+    atlas: Tensor
+    index: Tensor
+    corners: Tensor
+
+    def __init__(self, scene: LightSlabs) -> None:
+        super().__init__()
+        self.tables = sheet_tables(scene)
+        self.layers, self.slabs = sheet_layers(scene), scene.planes.slabs
+        tables = self.tables
+        self.register_buffer("atlas", torch.from_numpy(tables.atlas()))
+        self.register_buffer("index", torch.from_numpy(tables.index))
+        self.register_buffer("corners", torch.from_numpy(tables.corners().T.copy()))
+        for name in ("disparities", "low", "tiles"):
+            value = torch.from_numpy(getattr(tables, name))
+            self.register_buffer(name, value.view(len(value), -1))
+        starts = [float(tables.start(slab, 0)) for slab in range(self.slabs)]
+        self.register_buffer("starts", torch.tensor(starts))
+
+    def forward(self, rays: Tensor) -> tuple[Tensor, Tensor]:
+        """What is seen. All of it has four axes, as XNNPACK adds and takes none away where both
+        height and width are free."""
+        right, down, pass_right, pass_down, start, weight = (rays[:, i : i + 1] for i in range(6))
+        slab = rays[:, 6:7].int() if self.slabs > self.layers else None
+        starts = self._of("starts", 0, slab)
+        atlas = self.atlas.to(rays.dtype) / 255
+        left = torch.ones_like(right)
+        total = torch.zeros_like(rays[:, :4])
+        depth = torch.zeros_like(right)
+        for plane in reversed(range(self.tables.disparities.shape[1])):
+            s = self._of("disparities", plane, slab)
+            x = self._tile(right + s * pass_right, 0, plane, slab)
+            y = self._tile(down + s * pass_down, 1, plane, slab)
+            part = self._read(atlas, x, y, starts + float(self.tables.start(0, plane))) * left
+            left = left - part[:, 3:]
+            total = total + part
+            depth = depth + part[:, 3:] / s
+        along = (depth - total[:, 3:] * start) * torch.sqrt(1 + right * right + down * down)
+        total = (total * weight).sum(dim=0, keepdim=True)
+        along = (along * weight).sum(dim=0, keepdim=True)
+        return total, (along / total[:, 3:].clamp(min=1e-6)).clamp(min=0)
+
+    def _of(self, name: str, column: int, slab: Tensor | None) -> Tensor:
+        """A number of each slab: for each layer, or for each of its pixels."""
+        values: Tensor = getattr(self, name).view(self.slabs, -1)[:, column]
+        return values.view(-1, 1, 1, 1) if slab is None else values[slab]
+
+    def _tile(self, q: Tensor, axis: int, plane: int, slab: Tensor | None) -> Tensor:
+        """Where on the sheet, in tiles."""
+        low, tiles = (self._of(name, 2 * plane + axis, slab) for name in ("low", "tiles"))
+        return ((q - low) * tiles).clamp(0, self.tables.last[axis])
+
+    def _read(self, atlas: Tensor, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+        """The sheet that starts at a place at (x, y): [layers, 4, height, width]. Places are whole
+        numbers of at most 2^22, which float32 holds."""
+        column, row = torch.floor(x), torch.floor(y)
+        cell = self.index[(start + row * self.tables.across + column).int()]
+        across, down = (TILE * float(step) for step in self.tables.steps())
+        at_x = self.corners[0][cell] + (x - column) * across
+        at_y = self.corners[1][cell] + (y - row) * down
+        grid = torch.cat([at_x, at_y], dim=1).permute(0, 2, 3, 1)
+        found = [
+            grid_sample(atlas, part, mode="bilinear", padding_mode="border", align_corners=True)
+            for part in grid.split(1)
+        ]
+        return torch.cat(found)
+
+
+class WholeWithSheets(nn.Module):
+    """Inputs of :class:`WholeField` and ``rays`` [layers, values, height, width] to ``rgba``
+    [1, 4, height, width], colour multiplied by alpha, and ``distance`` [1, 1, height, width]."""
+
+    def __init__(self, scene: LightSlabs) -> None:
+        super().__init__()
+        self.field, self.sheets = WholeField(scene), SheetComposite(scene)
+
+    def forward(self, coordinates: Tensor, weights: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture, and how far away what it shows is."""
+        raw, _ = self.field(coordinates, weights)
+        seen, distance = self.sheets(rays)
+        return (seen + raw).clamp(0, 1), distance
+
+
+def whole_module(scene: LightSlabs) -> nn.Module:
+    """The whole, as torch has it."""
+    return WholeField(scene) if scene.sheets is None else WholeWithSheets(scene)
+
+
+def example_inputs(scene: LightSlabs, samples: Samples) -> dict[str, dict[str, Any]]:
+    """Zeros of the shapes that :func:`whole_module` and :class:`DecoderHalf` take, by name."""
+    slabs, size = scene.planes.slabs, (samples.down, samples.across)
+    whole = {
+        "coordinates": torch.zeros(slabs, *size, 2 * scene.slabs.num_planes),
+        "weights": torch.zeros(slabs, 1, *size),
+    }
+    if scene.sheets is not None:
+        whole["rays"] = torch.zeros(sheet_layers(scene), ray_values(scene), *_decoded(scene, size))
+    return {
+        "whole": whole,
+        "half": {"features": torch.zeros(1, scene.decoder.shape.inputs, *size)},
+    }
+
+
+def _decoded(scene: LightSlabs, samples: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the maps of so many samples."""
+    shape = scene.decoder.shape
+    down, across = ((n // shape.samples - 2 * HALO) * shape.upsampling for n in samples)
+    return down, across
+
+
+def _inner(x: Tensor, ring: int) -> Tensor:
+    """Without the outermost ``ring`` rows and columns."""
+    return x if ring == 0 else x[:, :, ring:-ring, ring:-ring]

@@ -1,0 +1,51 @@
+"""A parent/child scene as the integers of a bundle."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scene4d.bundle.splats import error_of
+from scene4d.methods.lpgs.bundle_content import LpgsParts, grid_of, uncontracted
+from scene4d.methods.lpgs.parent_child import CODED, ParentChildSplats
+
+_NAMES = {"scales": "log_scales", "rotations": "rotation", "opacities": "opacity", "sh0": "dc",
+          "shN": "sh"}  # fmt: skip
+
+
+@torch.no_grad()
+def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
+    """The scene's integers; ``factor`` coarsens the steps of all attributes of parents."""
+    rows = scene.kept.nonzero()[:, 0].cpu()
+    codes, steps, errors = {}, {}, {}
+    for name in CODED:
+        values, step = scene.values_and_step(name)
+        values, step = values.cpu()[rows], (step * factor).cpu()
+        rounded = (values / step).round()
+        codes[_NAMES[name]] = rounded.int().numpy()
+        steps[_NAMES[name]] = step.numpy()
+        errors[_NAMES[name]] = error_of((rounded * step - values).double().numpy())
+    points = scene.cells(scene.means).cpu()[rows].numpy().astype(np.uint32)
+    origin, width = grid_of(scene.structure.position_bits)
+    places = uncontracted((origin + width * points).astype(np.float32), scene.structure.plain())
+    errors["positions"] = error_of(places - scene.means.cpu()[rows].double().numpy())
+    masks = (scene.gaussians["keep_children"].cpu()[rows] > 0).numpy()
+    table = None
+    if scene.grid is not None and scene.table_quantiser is not None:
+        table = scene.table_quantiser.codes(scene.grid.table).cpu().numpy()
+        steps["grid"] = scene.table_quantiser.step.cpu().numpy()
+        errors["grid"] = error_of(table * steps["grid"] - scene.grid.table.cpu().numpy())
+    areas = scene.stds[rows].sort(dim=-1).values[:, 1:].prod(dim=-1)
+    return LpgsParts(
+        structure=scene.structure.plain(),
+        points=points,
+        codes=codes,
+        steps=steps,
+        children=(masks << np.arange(masks.shape[1])).sum(axis=1),
+        importance=(scene.alphas.cpu()[rows] * areas.cpu()).numpy(),
+        table=table,
+        errors=errors,
+        weights=None
+        if scene.network is None
+        else {n: p.detach().cpu().numpy() for n, p in scene.network.named_parameters()},
+    )

@@ -1,0 +1,218 @@
+"""Compression: a trained scene becomes a small bundle, by training a parent/child scene on it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scene4d.errors import DataError, UsageError
+from scene4d.exporters import bundle
+from scene4d.files import check_writable
+from scene4d.formats.ply import splat_bytes, write_ply
+from scene4d.formats.registry import file_bytes, format_of, is_splats, read_splats
+from scene4d.methods.lpgs.method import LpgsMethod
+from scene4d.methods.lpgs.seeds import container_bytes
+from scene4d.training.evaluate import mean_psnr
+from scene4d.training.open_scene import open_scene
+from scene4d.training.opened import OpenedScene
+from scene4d.training.options import TrainOptions
+from scene4d.training.run import load_run
+from scene4d.training.teachers import load_teacher
+from scene4d.training.train import load_capture, start, with_teachers_capture
+from scene4d.training.trainer import Interrupted
+
+ROUNDS = 3
+"""Trainings spent on finding the size at which a given loss is reached."""
+_FIRST_SHARE = 1 / 60
+"""Size of the first round, as a share of the uncompressed PLY."""
+_DB_PER_HALVING = 0.8
+"""What halving the size costs, until two rounds have been measured."""
+_log = logging.getLogger("scene4d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """A bundle and how it compares with what it was made from, on views that were held out."""
+
+    path: Path
+    size_mb: float
+    psnr_before: float
+    """Of the original against the photographs (or against its own renders as bytes)."""
+    psnr_after: float
+    num_before: int
+    num_after: int
+    views: int
+    against: str
+    """What the pictures were compared with."""
+    seconds: float
+    before: str = ""
+    """The size of what it was made from, for people: of the file itself, and as a plain PLY."""
+
+    @property
+    def drop(self) -> float:
+        """dB lost; negative where the bundle is better."""
+        return self.psnr_before - self.psnr_after
+
+
+def compress(
+    source: Path,
+    output: Path,
+    *,
+    method: LpgsMethod,
+    options: TrainOptions,
+    target_psnr_drop: float | None = None,
+    drop_invalid: bool = False,
+) -> Compressed:
+    """Trains on ``source`` (a run or a splat file) and writes the bundle ``output``.
+
+    With ``target_psnr_drop`` the time is divided among :data:`ROUNDS` trainings that look for the
+    smallest size which loses no more dB. ``drop_invalid``: a file's splats that nothing can draw
+    are left out first. Raises :class:`UsageError` when both targets are given or the size cannot be
+    met.
+    """
+    if method.target_mb is not None and target_psnr_drop is not None:
+        raise UsageError("--target-mb and --target-psnr-drop exclude each other")
+    if output.suffix.lower() != ".s4d":
+        raise UsageError("bundles are written as .s4d", where=output, fix="name it SOMETHING.s4d")
+    if output.is_dir():
+        raise UsageError("is a folder; bundles are written as files", where=output)
+    if target_psnr_drop is not None and not math.isfinite(target_psnr_drop):
+        raise UsageError(f"--target-psnr-drop must be a number of dB, got {target_psnr_drop}")
+    check_writable(output)
+    with _scratch() as scratch:
+        if drop_invalid and is_splats(source):
+            cleaned = scratch / f"{source.stem}.ply"
+            write_ply(cleaned, read_splats(source, drop_invalid=True))
+            source = cleaned
+        teacher = load_teacher(source)
+        _require_splats(teacher)
+        options = with_teachers_capture(replace(options, teacher=source), teacher)
+        options = replace(options, output_dir=scratch, evaluate=False)
+        if target_psnr_drop is None:
+            return _one(teacher, output, method, options)
+        return _at_drop(teacher, output, method, options, target_psnr_drop)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the training's run, which goes again; an interrupted training is kept, as its
+    message says how to go on with it."""
+    folder = Path(tempfile.mkdtemp(prefix="scene4d-compress-"))
+    try:
+        yield folder
+    except Interrupted:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_splats(teacher: OpenedScene) -> None:
+    cloud = teacher.representation.splats()
+    if cloud is not None and not len(cloud):
+        raise DataError(
+            "holds no splats, so there is nothing to compress",
+            where=teacher.path,
+            fix="give a scene with content",
+        )
+
+
+def _before(teacher: OpenedScene) -> tuple[int, str]:
+    """How many splats the original has, and its size for people."""
+    cloud = teacher.representation.splats()
+    if cloud is None:
+        return 0, "not made of splats"
+    count, degree = len(cloud), cloud.sh_degree
+    as_ply = f"{count * splat_bytes(degree) / 1e6:.3g} MB as PLY of degree {degree}"
+    if not is_splats(teacher.path) or format_of(teacher.path).name == "ply":
+        return count, as_ply
+    size, name = file_bytes(teacher.path), format_of(teacher.path).name
+    return count, f"{size / 1e6:.3g} MB as {name}, {as_ply}"
+
+
+def _at_drop(
+    teacher: OpenedScene, output: Path, method: LpgsMethod, options: TrainOptions, allowed: float
+) -> Compressed:
+    """The smallest of some sizes whose loss is allowed, or the best where none is."""
+    scene, _ = load_capture(options, split="test", teacher=teacher)
+    if not scene.test_indices:
+        raise UsageError(
+            "holds no picture out to measure the loss on", where=teacher.path, fix="--test-every 8"
+        )
+    minutes = options.max_minutes
+    options = replace(options, max_minutes=None if minutes is None else minutes / ROUNDS)
+    cloud = teacher.representation.splats()
+    plain = 0 if cloud is None else len(cloud) * splat_bytes(cloud.sh_degree)
+    size = max(1.5 * container_bytes(scene), _FIRST_SHARE * plain) / 1e6
+    tried: list[Compressed] = []
+    for number in range(ROUNDS):
+        path = output.with_name(f".{output.stem}.{number}.s4d")
+        try:
+            made = _one(teacher, path, replace(method, target_mb=size), options)
+            _log.info("%.3f MB loses %.2f dB", made.size_mb, made.drop)
+            better = _preferred([*tried, made], allowed)
+            if better is made:
+                path.replace(output)
+            tried.append(made)
+        except UsageError as error:  # such a size cannot be met; what was found so far stands
+            if not tried:
+                raise
+            _log.info("%s", error)
+            break
+        finally:
+            path.unlink(missing_ok=True)
+        size = _next_size(tried, allowed)
+    return replace(_preferred(tried, allowed), path=output)
+
+
+def _preferred(tried: Sequence[Compressed], allowed: float) -> Compressed:
+    good = [t for t in tried if t.drop <= allowed]
+    if good:
+        return min(good, key=lambda t: t.size_mb)
+    return min(tried, key=lambda t: t.drop)
+
+
+def _next_size(tried: Sequence[Compressed], allowed: float) -> float:
+    """Where the line through the last two measurements meets the loss that is allowed."""
+    last = tried[-1]
+    slope = _DB_PER_HALVING
+    if len(tried) > 1 and tried[-1].size_mb != tried[-2].size_mb:
+        halvings = math.log2(tried[-2].size_mb / last.size_mb)
+        slope = min(4.0, max(0.2, (last.drop - tried[-2].drop) / halvings))
+    halvings = min(2.0, max(-2.0, (allowed - last.drop) / slope))
+    return last.size_mb / 2**halvings
+
+
+def _one(
+    teacher: OpenedScene,
+    output: Path,
+    method: LpgsMethod,
+    options: TrainOptions,
+) -> Compressed:
+    folder = start(method, options, announce=False)
+    run = load_run(folder)
+    _log.info("%s", bundle.export(run, output))
+    scene, images = load_capture(options, split="test", teacher=teacher)
+    before = teacher.in_frame(scene.source_from_scene)
+    found = open_scene(output)
+    count, size = _before(teacher)
+    return Compressed(
+        path=output,
+        size_mb=output.stat().st_size / 1e6,
+        psnr_before=mean_psnr(before, scene, images),
+        psnr_after=mean_psnr(found.in_frame(scene.source_from_scene), scene, images),
+        num_before=count,
+        before=size,
+        num_after=len(found.scene_cloud()),
+        views=len(scene.test_indices),
+        against="photographs" if scene.photographed else "the original's renders",
+        seconds=run.elapsed_s,
+    )

@@ -1,0 +1,593 @@
+"""Parent/child splats: parents are stored, children and corrections are predicted.
+
+Source: LPGS, Lightweight Predictive 3D Gaussian Splats (arXiv 2406.19434): a forest of trees of
+depth one. Beyond the paper, a parent carries attributes of its own, quantised with learned steps
+(most become 0 where the network predicts well), parents and children carry learned masks, and a
+rate term weighs every bit. Everything is view-independent, so the scene unpacks into plain splats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.undistortion import undistorted_camera
+from scene4d.errors import DataError
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.lpgs.attributes import (
+    as_gaussians,
+    corrected,
+    own_inputs,
+    switch,
+    turned,
+)
+from scene4d.methods.lpgs.family_network import FamilyNetwork
+from scene4d.methods.lpgs.quantisers import Quantiser
+from scene4d.methods.lpgs.seeds import container_bytes, parents_of, structure_for
+from scene4d.methods.lpgs.structure import Structure
+from scene4d.plain import from_table
+from scene4d.ranges import Count, NotNegative, Positive, Within
+from scene4d.rendering.fields.hash_grid import HashGrid, contracted
+from scene4d.rendering.render import Render
+from scene4d.representations.base import ParameterGroup, Representation
+from scene4d.representations.gaussians import NEAR_SHARE, GaussianSplats, render_gaussians
+from scene4d.representations.saved import Form, form, module_forms
+
+if TYPE_CHECKING:
+    from scene4d.data.scene import Scene
+    from scene4d.methods.lpgs.method import LpgsMethod
+
+CODED = ("scales", "rotations", "opacities", "sh0", "shN")
+"""Attributes of a parent that are quantised and coded; beside them its place and its masks."""
+START_STEPS = {"scales": 0.12, "rotations": 0.06, "opacities": 0.4, "sh0": 0.06, "shN": 0.08}
+_SAMPLED_FOR_RATE = 4
+"""The rate is estimated from one parent in so many, another each time."""
+_TABLE_STEP = 0.02
+_CAMERAS_FOR_SHARES = 60
+"""Training cameras that are asked which Gaussians they see."""
+_CORRECTION_STEPS = 12
+"""Iterations towards attributes whose correction is known to be wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """Plain Gaussians of a scene, differentiable, and which parent each belongs to."""
+
+    tensors: Mapping[str, Tensor]
+    """As :class:`GaussianSplats` names them."""
+    parent: Int[Tensor, " n"]
+    child: Int[Tensor, " n"]
+    """-1 for the parent itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """:meth:`ParentChildSplats.plain_data` without its structure, as it may be."""
+
+    learning_rates: Mapping[str, NotNegative]
+    extent: Positive
+    antialiased: bool
+    warm_up: NotNegative
+    quantise_at: NotNegative
+    max_num_gaussians: Count
+    num_at_start: Count
+    coder_ratio: Positive = 1.0
+    rate_turn: Annotated[int, Within(0)] = 0
+    target_mb: Positive | None = None
+    container_bytes: NotNegative = 25_000.0
+
+
+class ParentChildSplats(Representation):
+    """A forest of Gaussians, of which only the parents are stored."""
+
+    def __init__(
+        self,
+        parents: Mapping[str, Tensor],
+        structure: Structure,
+        *,
+        learning_rates: Mapping[str, float] | None = None,
+        extent: float = 1.0,
+        antialiased: bool = False,
+        warm_up: float = 0.0,
+        quantise_at: float = 0.0,
+        max_num_gaussians: int = 2**31 - 1,
+        num_at_start: int = 0,
+        coder_ratio: float = 1.0,
+        rate_turn: int = 0,
+        target_mb: float | None = None,
+        container_bytes: float = 25_000.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """``parents``: means [P, 3], the :data:`CODED` attributes (rotations are the vector part
+        of a quaternion whose scalar part is 1), ``keep`` [P] and ``keep_children`` [P, K] logits.
+        Children appear after the share ``warm_up`` of training, rounding starts at
+        ``quantise_at``."""
+        super().__init__()
+        self.structure = structure
+        self.gaussians = nn.ParameterDict({k: nn.Parameter(v) for k, v in parents.items()})
+        self.grid = (
+            None if structure.grid is None else HashGrid(structure.grid, generator=generator)
+        )
+        self.network = (
+            FamilyNetwork(structure, generator=generator) if structure.has_network else None
+        )
+        channels = dict(structure.attributes)
+        self.quantisers = nn.ModuleDict(
+            {name: Quantiser(channels[name], START_STEPS[name]) for name in CODED}
+        )
+        self.table_quantiser = (
+            Quantiser(structure.grid.features, _TABLE_STEP) if structure.grid else None
+        )
+        self.learning_rates = dict(learning_rates or {})
+        self.extent = extent
+        self.antialiased = antialiased
+        self.warm_up, self.quantise_at = warm_up, quantise_at
+        self.max_num_gaussians = max_num_gaussians
+        self.num_at_start = num_at_start or len(parents["means"])
+        self.progress = 1.0
+        self._rate_turn = rate_turn
+        self.target_mb = target_mb
+        """Size that its bundle shall have, in MB."""
+        self.container_bytes = container_bytes
+        """About what its bundle's manifest, cameras and poster take."""
+        self.coder_ratio = coder_ratio
+        """What the coder makes of the scene, relative to the estimate without it."""
+
+    # Building
+
+    @classmethod
+    def from_scene(
+        cls,
+        scene: Scene,
+        method: LpgsMethod,
+        *,
+        generator: torch.Generator,
+        teacher: Representation | None = None,
+    ) -> ParentChildSplats:
+        """Parents at the Gaussians of ``teacher``, or at the scene's points."""
+        cloud = None if teacher is None else teacher.splats()
+        if cloud is not None:
+            splats = GaussianSplats.of(cloud, extent=scene.extent)
+        else:
+            splats = GaussianSplats.at_points(
+                scene,
+                init="auto" if method.init == "teacher" else method.init,
+                num_random_points=method.num_random_points,
+                max_num_gaussians=method.most_gaussians,
+                sh_degree=method.sh_degree,
+                generator=generator,
+            )
+        taught = teacher is not None
+        warm_up = method.warm_up if method.warm_up is not None else (0.0 if taught else 0.4)
+        quantise_at = (
+            method.quantise_at if method.quantise_at is not None else (0.0 if taught else 0.6)
+        )
+        rates = {name: getattr(method, f"{name}_lr") for name in ("means", *CODED)}
+        masks = {"keep": method.masks_lr, "keep_children": method.masks_lr}
+        shared = {name: getattr(method, f"{name}_lr") for name in ("grid", "network", "quantisers")}
+        return cls.from_splats(
+            splats,
+            structure_for(scene, splats, method),
+            cameras=_some_cameras(scene) if taught else (),
+            learning_rates={**rates, **masks, **shared},
+            extent=scene.extent,
+            antialiased=splats.antialiased,
+            warm_up=warm_up,
+            quantise_at=quantise_at,
+            max_num_gaussians=method.most_gaussians,
+            target_mb=method.target_mb,
+            container_bytes=container_bytes(scene),
+            generator=generator,
+        )
+
+    @classmethod
+    def from_splats(
+        cls,
+        splats: GaussianSplats,
+        structure: Structure,
+        *,
+        cameras: Sequence[Camera] = (),
+        **settings: Any,
+    ) -> ParentChildSplats:
+        """One parent for each Gaussian of ``splats``; nothing is predicted yet. ``cameras`` say
+        which are seen most, and are kept longest when the scene shrinks."""
+        scene = cls(parents_of(splats, structure, cameras), structure, **settings)
+        scene.fit_quantisers()
+        return scene
+
+    @classmethod
+    def from_saved(
+        cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
+    ) -> ParentChildSplats:
+        """Built again from a checkpoint."""
+        settings = dict(plain)
+        structure = Structure.from_plain(settings.pop("structure", {}))
+        saved = from_table(_Saved, settings, where="settings")
+        prefix = "gaussians."
+        parents = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        scene = cls(parents, structure, **vars(saved))
+        lacking = {group.name for group in scene._groups()} - set(saved.learning_rates)
+        if saved.learning_rates and lacking:
+            raise DataError(f"lacks learning rates of {', '.join(sorted(lacking))}")
+        scene.load_state_dict(dict(tensors))
+        return scene
+
+    @classmethod
+    def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
+        """One row for each parent; the network's and the quantisers' as the structure says."""
+        structure = Structure.from_plain(plain.get("structure", {}))
+        children, rest = structure.num_children, 3 * structure.sh_rest
+        shapes = {
+            "means": "p 3", "scales": "p 3", "rotations": "p 3", "opacities": "p", "sh0": "p 3",
+            "shN": f"p {rest}", "keep": "p", "keep_children": f"p {children}",
+        }  # fmt: skip
+        forms = {f"gaussians.{name}": form(shape) for name, shape in shapes.items()}
+        channels = dict(structure.attributes)
+        for name in CODED:
+            within = f"quantisers.{name}"
+            forms |= module_forms(partial(Quantiser, channels[name], 1.0), within=within)
+        if structure.grid is not None:
+            grid = structure.grid
+            forms["grid.table"] = form(f"{sum(grid.rows)} {grid.features}")
+            forms |= module_forms(partial(Quantiser, grid.features, 1.0), within="table_quantiser")
+        if structure.has_network:
+            forms |= module_forms(partial(FamilyNetwork, structure), within="network")
+        return forms
+
+    def plain_data(self) -> Mapping[str, Any]:
+        """What the tensors do not say."""
+        return {
+            "structure": self.structure.plain(),
+            "learning_rates": self.learning_rates,
+            "extent": self.extent,
+            "antialiased": self.antialiased,
+            "warm_up": self.warm_up,
+            "quantise_at": self.quantise_at,
+            "max_num_gaussians": self.max_num_gaussians,
+            "num_at_start": self.num_at_start,
+            "coder_ratio": self.coder_ratio,
+            "rate_turn": self._rate_turn,
+            "target_mb": self.target_mb,
+            "container_bytes": self.container_bytes,
+        }
+
+    @torch.no_grad()
+    def fit_quantisers(self) -> None:
+        """Fits the distributions of codes to the present attributes."""
+        for name in CODED:
+            self._quantiser(name).fit(self._flat(name))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Parents by attribute; the network, the grid, and the quantisers."""
+        return self._groups() if self.learning_rates else []
+
+    def _groups(self) -> list[ParameterGroup]:
+        rates = defaultdict(float, self.learning_rates)
+        groups = [
+            ParameterGroup(
+                name=name,
+                parameters=[parameter],
+                learning_rate=rates[name] * (self.extent if name == "means" else 1.0),
+            )
+            for name, parameter in self.gaussians.items()
+        ]
+        if self.network is not None:
+            groups.append(
+                ParameterGroup(
+                    name="network",
+                    parameters=list(self.network.parameters()),
+                    learning_rate=rates["network"],
+                )
+            )
+        quantisers = list(self.quantisers.parameters())
+        if self.grid is not None and self.table_quantiser is not None:
+            groups.append(
+                ParameterGroup(
+                    name="grid", parameters=[self.grid.table], learning_rate=rates["grid"]
+                )
+            )
+            quantisers += list(self.table_quantiser.parameters())
+        groups.append(
+            ParameterGroup(
+                name="quantisers", parameters=quantisers, learning_rate=rates["quantisers"]
+            )
+        )
+        return groups
+
+    # Parents as Gaussians, for densification strategies
+
+    @property
+    def num_gaussians(self) -> int:
+        """How many parents there are, masked ones included."""
+        return self.gaussians["means"].shape[0]
+
+    @property
+    def means(self) -> Float[Tensor, "p 3"]:
+        """Centres of the parents in the world."""
+        return self.gaussians["means"]
+
+    @property
+    def quats(self) -> Float[Tensor, "p 4"]:
+        """Rotations of the parents, wxyz, not normalised."""
+        vectors = self.gaussians["rotations"]
+        return torch.cat([torch.ones_like(vectors[:, :1]), vectors], dim=-1)
+
+    @property
+    def stds(self) -> Float[Tensor, "p 3"]:
+        """Standard deviations of the parents, scene units."""
+        return self.gaussians["scales"].exp()
+
+    @property
+    def alphas(self) -> Float[Tensor, " p"]:
+        """Opacities of the parents, 0..1."""
+        return self.gaussians["opacities"].sigmoid()
+
+    # Unpacking
+
+    @property
+    def kept(self) -> Bool[Tensor, " p"]:
+        """Parents whose mask is on; the last one's stays on, as no scene can be made of none."""
+        logits = self.gaussians["keep"].detach()
+        kept = logits > 0
+        if len(logits) and not bool(kept.any()):
+            kept[logits.argmax()] = True
+        return kept
+
+    @property
+    def has_children(self) -> bool:
+        """Whether children exist at this moment of training."""
+        return self.structure.num_children > 0 and self.progress >= self.warm_up
+
+    @property
+    def rounds(self) -> bool:
+        """Whether values are rounded at this moment of training."""
+        return self.progress >= self.quantise_at
+
+    def on_progress(self, progress: float) -> None:
+        """Warm-up and the start of rounding."""
+        self.progress = progress
+
+    def unpack(self) -> Unpacked:
+        """The Gaussians of parents and children whose masks are on."""
+        rows = self.kept.nonzero()[:, 0]
+        base = {name: self._quantised(name).index_select(0, rows) for name in CODED}
+        keep = switch(self.gaussians["keep"], self.kept).index_select(0, rows)
+        means = self._rounded_means().index_select(0, rows)
+        if self.network is None:
+            return self._parents_alone(rows, means, base, keep)
+        tokens = self.network.tokens(own_inputs(base, self.structure), self._features(means))
+        if self.has_children:
+            logits = self.gaussians["keep_children"].index_select(0, rows)
+            keep_children = switch(logits, logits > 0)
+            return self._families(rows, means, base, keep, keep_children, tokens)
+        corrections = self.network.corrections(tokens, child=False)
+        own = corrected(base, corrections, self.structure)
+        return self._parents_alone(rows, means, own, keep)
+
+    def _parents_alone(
+        self, rows: Tensor, means: Tensor, attributes: Mapping[str, Tensor], keep: Tensor
+    ) -> Unpacked:
+        return Unpacked(
+            tensors=as_gaussians(means, attributes, keep),
+            parent=rows,
+            child=torch.full_like(rows, -1),
+        )
+
+    def _families(
+        self,
+        rows: Tensor,
+        means: Tensor,
+        base: Mapping[str, Tensor],
+        keep: Tensor,
+        keep_children: Tensor,
+        tokens: Tensor,
+    ) -> Unpacked:
+        """Parents, then the living children; a dead child takes part in nothing."""
+        network = self.network
+        assert network is not None
+        alive = keep_children.detach() > 0
+        places = means[:, None] + turned(network.offsets(tokens), base)
+        family, member = alive.nonzero(as_tuple=True)
+        slot = family * alive.shape[1] + member
+        kid_places = places.flatten(0, 1).index_select(0, slot)
+        kid_base = {name: value.index_select(0, family) for name, value in base.items()}
+        kid_tokens = network.tokens(
+            own_inputs(kid_base, self.structure), self._features(kid_places)
+        )
+        grid = tokens.new_zeros(alive.numel(), tokens.shape[1]).index_copy(0, slot, kid_tokens)
+        together = torch.cat([tokens[:, None], grid.reshape(*alive.shape, -1)], dim=1)
+        everyone = torch.cat([torch.ones_like(alive[:, :1]), alive], dim=1)
+        together = network.attended(together, everyone)
+        parents = corrected(base, network.corrections(together[:, 0], child=False), self.structure)
+        kid_tokens = together[:, 1:].flatten(0, 1).index_select(0, slot)
+        kids = corrected(kid_base, network.corrections(kid_tokens, child=True), self.structure)
+        keep_kids = keep.index_select(0, family) * keep_children.flatten().index_select(0, slot)
+        return Unpacked(
+            tensors=as_gaussians(
+                torch.cat([means, kid_places]),
+                {name: torch.cat([parents[name], kids[name]]) for name in CODED},
+                torch.cat([keep, keep_kids]),
+            ),
+            parent=torch.cat([rows, rows.index_select(0, family)]),
+            child=torch.cat([torch.full_like(rows, -1), member]),
+        )
+
+    @torch.no_grad()
+    def before_correction(
+        self, means: Float[Tensor, "n 3"], wanted: Mapping[str, Float[Tensor, "n _"]]
+    ) -> dict[str, Float[Tensor, "n _"]]:
+        """Attributes (:data:`CODED`) of childless parents at ``means`` that unpack to ``wanted``.
+
+        Corrections depend on what they correct, so it is found by iteration, as closely as that
+        gets: exactly before the network has learned to correct.
+        """
+        network = self.network
+        if network is None:
+            return dict(wanted)
+        features = self._features(means)
+        best, best_error = dict(wanted), means.new_full((len(means), 1), math.inf)
+        base = dict(wanted)
+        for _ in range(_CORRECTION_STEPS):
+            tokens = network.tokens(own_inputs(base, self.structure), features)
+            if self.has_children:
+                alone = torch.ones(len(means), 1, dtype=torch.bool, device=means.device)
+                tokens = network.attended(tokens[:, None], alone)[:, 0]
+            found = corrected(base, network.corrections(tokens, child=False), self.structure)
+            missing = {name: wanted[name] - found[name] for name in CODED}
+            error = torch.cat(list(missing.values()), dim=1).abs().amax(dim=1, keepdim=True)
+            better = error < best_error
+            best = {name: torch.where(better, base[name], best[name]) for name in CODED}
+            best_error = torch.where(better, error, best_error)
+            base = {name: base[name] + missing[name] for name in CODED}
+        return best
+
+    def splats(self, time: float | None = None) -> SplatCloud:
+        """Parents and children as they are drawn."""
+        return self.unpacked_splats().splats()
+
+    def moved(self, similarity: np.ndarray) -> GaussianSplats:
+        """Its splats in other coordinates; for rendering only."""
+        return GaussianSplats.of(self.splats().transformed(similarity))
+
+    def unpacked_splats(self) -> GaussianSplats:
+        """The scene as plain splats that render."""
+        with torch.no_grad():
+            tensors = dict(self.unpack().tensors)
+        tensors["opacities"] = torch.logit(tensors.pop("alphas").clamp(1e-6, 1 - 1e-6))
+        return GaussianSplats(tensors, antialiased=self.antialiased, extent=self.extent)
+
+    def render(
+        self,
+        camera: Camera,
+        *,
+        background: Float[Tensor, " 3"] | None = None,
+        depth: bool = False,
+    ) -> Render:
+        """Unpacks and rasterises."""
+        unpacked = self.unpack()
+        render = render_gaussians(
+            unpacked.tensors,
+            camera,
+            background=background,
+            depth=depth,
+            sh_degree=self.structure.sh_degree,
+            antialiased=self.antialiased,
+            near=NEAR_SHARE * self.extent,
+        )
+        family = {"parent": unpacked.parent, "child": unpacked.child}
+        return Render(**{**vars(render), "extras": {**render.extras, **family}})
+
+    # Size
+
+    def estimated_bytes(self) -> Float[Tensor, ""]:
+        """Size of the scene's codes, differentiable; without the container around them.
+
+        Bits of attributes are sampled from a part of the parents, other ones at each call.
+        """
+        keep = switch(self.gaussians["keep"], self.kept)
+        count = max(1, int((keep.detach() > 0).sum()))
+        every = max(1, min(_SAMPLED_FOR_RATE, self.num_gaussians))
+        rows = torch.arange(self._rate_turn % every, self.num_gaussians, every)
+        self._rate_turn = (self._rate_turn + 1) % _SAMPLED_FOR_RATE
+        rows = rows.to(keep.device)
+        bits = keep.new_zeros(len(rows))
+        for name in CODED:
+            if self._flat(name).shape[1]:
+                bits = bits + self._quantiser(name).bits(self._flat(name)[rows])
+        children = self.gaussians["keep_children"].shape[1]
+        # n places in no order: n! arrangements are one.
+        place = 3 * self.structure.position_bits - max(0.0, math.log2(count) - 1.44)
+        total = (keep[rows] * (bits + place + children)).sum() * (self.num_gaussians / len(rows))
+        total = total / 8
+        if self.grid is not None and self.table_quantiser is not None:
+            total = total + self.table_quantiser.bits(self.grid.table).sum() / 8
+        if self.network is not None:
+            total = total + sum(p.numel() for p in self.network.parameters())
+        return total * self.coder_ratio
+
+    def payload_bytes(self, target_mb: float) -> float:
+        """What is left for the scene itself in a bundle of that size."""
+        return max(1000.0, target_mb * 1e6 - self.container_bytes)
+
+    def describe(self) -> dict[str, float]:
+        """Parents, and how many Gaussians they unpack to."""
+        kept = self.kept
+        kids = 0
+        if self.has_children:
+            kids = int((self.gaussians["keep_children"].detach()[kept] > 0).sum())
+        return {"num_gaussians": int(kept.sum()) + kids, "num_parents": int(kept.sum())}
+
+    # Parts
+
+    def values_and_step(self, name: str) -> tuple[Float[Tensor, "p c"], Float[Tensor, " c"]]:
+        """A coded attribute of the parents before rounding, and its learned steps."""
+        return self._flat(name).detach(), self._quantiser(name).step.detach()
+
+    def _quantiser(self, name: str) -> Quantiser:
+        found = self.quantisers[name]
+        assert isinstance(found, Quantiser)
+        return found
+
+    def _flat(self, name: str) -> Float[Tensor, "p c"]:
+        return self.gaussians[name].reshape(self.num_gaussians, -1)
+
+    def _quantised(self, name: str) -> Float[Tensor, "p c"]:
+        values = self._flat(name)
+        return self._quantiser(name)(values) if self.rounds else values
+
+    def _rounded_means(self) -> Float[Tensor, "p 3"]:
+        means = self.gaussians["means"]
+        if not self.rounds:
+            return means
+        with torch.no_grad():
+            centres = (self.cells(means) + 0.5) / 2.0**self.structure.position_bits
+            rounded = self._from_cube(centres)
+        return rounded + (means - means.detach())  # exact, however far away
+
+    def cells(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n 3"]:
+        """The cells of the contracted unit cube, along each axis, that points are rounded to."""
+        cells = 2**self.structure.position_bits
+        local = self._cube(points) - 0.5
+        # All space lies in a ball; the cells at its surface have their centres beyond it.
+        limit = 0.5 - 2 / cells
+        local = local * (limit / local.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+        return ((local + 0.5) * cells).floor().long().clamp(0, cells - 1)
+
+    def _cube(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        return contracted(points, points.new_tensor(self.structure.centre), self.structure.radius)
+
+    def _from_cube(self, cube: Tensor) -> Tensor:
+        local = (cube - 0.5) * 4
+        norm = local.norm(dim=-1, keepdim=True).clamp_min(1.0)
+        local = local / (norm * (2 - norm))
+        return local * self.structure.radius + local.new_tensor(self.structure.centre)
+
+    def _features(self, points: Tensor) -> Tensor | None:
+        if self.grid is None or self.table_quantiser is None:
+            return None
+        if self.structure.contraction:
+            cube = self._cube(points)
+        else:
+            centre = points.new_tensor(self.structure.centre)
+            cube = (points - centre) / (2 * self.structure.radius) + 0.5
+        table = self.grid.table
+        if self.rounds:
+            table = self.table_quantiser(table)
+        return self.grid(cube, table)
+
+
+def _some_cameras(scene: Scene) -> list[Camera]:
+    """At most :data:`_CAMERAS_FOR_SHARES` of the training cameras, without their lenses."""
+    cameras = scene.train_cameras()
+    every = math.ceil(len(cameras) / _CAMERAS_FOR_SHARES)
+    return [undistorted_camera(camera) for camera in cameras[::every]]

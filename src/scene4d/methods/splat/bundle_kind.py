@@ -1,0 +1,55 @@
+"""The bundle kind ``splats``: plain Gaussians, quantised and coded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from scene4d.bundle.coding import Coded
+from scene4d.bundle.container import Bundle
+from scene4d.bundle.kinds import BundleKind, told_splats
+from scene4d.bundle.splats import KIND, SplatQuantisation, decode_splats, encode_splats
+from scene4d.formats.splat_cloud import SplatCloud
+
+if TYPE_CHECKING:
+    from scene4d.representations.gaussians import GaussianSplats
+
+
+class SplatsKind(BundleKind):
+    """Gaussians, each with all its attributes."""
+
+    name = KIND
+    made_of_splats = True
+
+    def decode(self, bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
+        """In coding order."""
+        return decode_splats(bundle, stages=stages)
+
+    def describe(self, manifest: Mapping[str, Any]) -> str:
+        """The number of splats and their harmonics."""
+        return told_splats(manifest)
+
+    def takes(self, representation: Any) -> bool:
+        """Whether it is plain splats; what else is made of splats becomes such if need be."""
+        from scene4d.representations.gaussians import GaussianSplats
+
+        return isinstance(representation, GaussianSplats)
+
+    def encode(self, representation: Any, *, factor: float = 1.0) -> Coded:
+        """With the default steps of :class:`SplatQuantisation`, ``factor`` times coarser."""
+        base = SplatQuantisation()
+        levels = max(3, round((base.opacity_levels - 1) / factor) + 1)
+        scaled = {
+            name: getattr(base, name) * factor
+            for name in ("log_scale_step", "rotation_step", "dc_step", "sh_steps")
+        }
+        return encode_splats(
+            representation.splats(), replace(base, opacity_levels=levels, **scaled)
+        )
+
+    def open(self, bundle: Bundle) -> GaussianSplats:
+        """As they are."""
+        from scene4d.representations.gaussians import GaussianSplats
+
+        return GaussianSplats.of(self.decode(bundle))

@@ -1,0 +1,1 @@
+"""The web player: packing it, serving it, and to a phone."""
