@@ -39,27 +39,30 @@ class VoxelGrid(Representation):
         """Marches 64 samples along every pixel's ray through the box (Max 1995, eq. 5)."""
         rays = camera_rays(camera)
         origins, directions = rays.origins, rays.directions
-        middle = ((self.low + self.high) / 2 - camera.position).norm()
+        middle = ((self.low + self.high) / 2 - camera.position).norm(dim=-1)
         reach = (self.high - self.low).norm() / 2
-        t = torch.linspace(0.0, 1.0, 64, device=origins.device) * 2 * reach + middle - reach
-        points = origins[..., None, :] + directions[..., None, :] * t[:, None]
+        steps = torch.linspace(-1.0, 1.0, 64, device=origins.device) * reach
+        t = middle[..., None, None, None] + steps  # [*batch, 1, 1, 64]
+        points = origins[..., None, :] + directions[..., None, :] * t[..., None]
         unit = (points - self.low) / (self.high - self.low) * 2.0 - 1.0
-        grid = unit.flip(-1)[None]  # grid_sample counts z, y, x
+        # grid_sample counts z, y, x; a batch of cameras is one column of pictures.
+        grid = unit.flip(-1).reshape(1, -1, *unit.shape[-3:])
         sampled = nn.functional.grid_sample(
             self.values[None], grid, align_corners=True, padding_mode="zeros"
-        )[0]
+        )[0].reshape(4, *unit.shape[:-1])
         inside = (unit.abs() <= 1.0).all(dim=-1)
         density = nn.functional.softplus(sampled[0] - 4.0) * inside * (40.0 / reach)
-        alphas = 1.0 - torch.exp(-density * (t[1] - t[0]))
+        alphas = 1.0 - torch.exp(-density * (steps[1] - steps[0]))
         through = torch.cumprod(1.0 - alphas + 1e-10, dim=-1)
         weights = alphas * torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], -1)
-        rgb = (weights * sampled[1:].sigmoid()).sum(dim=-1).permute(1, 2, 0)
+        rgb = (weights * sampled[1:].sigmoid()).sum(dim=-1).movedim(0, -1)
         alpha = weights.sum(dim=-1)
         if background is not None:
             rgb = rgb + (1.0 - alpha)[..., None] * background
         if not depth:
             return Render(rgb=rgb, alpha=alpha)
-        along_axis = -(directions @ camera.c2w[:3, 2])  # from length along the ray
+        forward = -camera.c2w[..., None, None, :3, 2]
+        along_axis = (directions * forward).sum(dim=-1)  # from length along the ray
         expected = (weights * t).sum(dim=-1) / alpha.clamp_min(1e-6) * along_axis
         return Render(rgb=rgb, alpha=alpha, depth=expected)
 

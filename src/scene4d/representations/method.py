@@ -200,7 +200,13 @@ class Method(ABC):
 
     def downscale(self, progress: float) -> int:
         """How many times smaller the training images are at ``progress`` (0..1)."""
-        factor = self.coarsest_downscale
-        while factor > 1 and progress >= self.full_resolution_at / factor * 2:
-            factor //= 2
-        return max(1, factor)
+        return downscale_at(progress, self.coarsest_downscale, self.full_resolution_at)
+
+
+def downscale_at(progress: float, coarsest: int, full_size_at: float) -> int:
+    """How many times smaller the training images are at ``progress`` (0..1), from ``coarsest`` to
+    1 at ``full_size_at``."""
+    factor = coarsest
+    while factor > 1 and progress >= full_size_at / factor * 2:
+        factor //= 2
+    return max(1, factor)

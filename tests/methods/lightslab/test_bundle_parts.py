@@ -99,6 +99,7 @@ def field_with_sheets(slabs: int = 2, samples: int = 2) -> LightSlabs:
     """Its network adds about a tenth to what the sheets show."""
     scene = random_slabs(slabs=slabs, samples=samples, opaque=False, sheets=random_sheets(slabs))
     scene.settings = replace(scene.settings, sheet_steps=STEPS.tolist())
+    scene.round_sheets()
     g = torch.Generator().manual_seed(5)
     with torch.no_grad():
         last = scene.decoder.sharpen[-1]

@@ -207,6 +207,7 @@ def test_saved_and_built_again():
 def test_pictures_are_decoded_at_the_scale_of_training():
     scene = untrained(place_slabs(cameras_around(), BALL))
     one = camera(size=64, position=(0.0, 0.0, 4.0))
+    scene.focal.copy_(one.K[0, 0])
     trained = scene.render(one)
     with torch.no_grad():
         small, large = scene.render(one.resized(32, 32)), scene.render(one.resized(128, 128))

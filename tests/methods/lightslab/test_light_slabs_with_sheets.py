@@ -165,15 +165,15 @@ def test_where_no_slab_covers_the_background_shows():
     assert torch.equal(render.rgb, background.expand_as(render.rgb))
 
 
-def test_pictures_are_within_range_when_shown_and_not_when_trained():
+def test_pictures_are_within_range_and_what_is_beyond_still_has_a_gradient():
     scene = field(front_slabs([5.0, 4.0, 3.0]))
     with torch.no_grad():
         scene.sheets.texels.add_(0.8)
-        shown = scene.render(camera())
-    trained = scene.render(camera())
+    shown = scene.render(camera())
     assert shown.rgb.max() == 1 and shown.rgb.min() >= 0 and shown.alpha.max() <= 1
-    assert trained.rgb.max() > 1.01
-    assert torch.allclose(trained.rgb.clamp(0, 1), shown.rgb, atol=1e-5)  # float32
+    beyond = shown.rgb == 1
+    (slope,) = torch.autograd.grad(shown.rgb[beyond].sum(), scene.sheets.texels)
+    assert int(beyond.sum()) > 100 and slope.abs().max() > 0.1
     scene.on_progress(0.1)
     assert scene.sheets.texels.max() == 1 and scene.sheets.texels.min() >= 0
 
@@ -259,21 +259,24 @@ def test_rounding_is_exact_when_shown_and_follows_in_training():
     def stored():
         return as_stored(sheets.texels, sheets.levels, steps)
 
-    first = rounded.of(sheets, steps)
+    def shown(*, exactly=False):
+        rounded.refresh(sheets, steps, exactly=exactly)
+        return rounded.of(sheets)
+
+    first = shown()
     assert torch.allclose(first, stored(), atol=1e-6)  # float32
     (slope,) = torch.autograd.grad(first.sum(), sheets.texels)
     assert torch.equal(slope, torch.ones_like(slope))  # straight through
     for _ in range(40):
         with torch.no_grad():
             sheets.texels.add_(0.002)
-    late = rounded.of(sheets, steps)
+    late = shown()
     assert torch.allclose(late, stored(), atol=1e-6)
     with torch.no_grad():
         sheets.texels.add_(0.002)
-    lagging = rounded.of(sheets, steps)
+    lagging = shown()
     assert torch.allclose(lagging, late + 0.002, atol=1e-6)  # the error is as it was
-    with torch.no_grad():
-        assert torch.allclose(rounded.of(sheets, steps), stored(), atol=1e-6)
+    assert torch.allclose(shown(exactly=True), stored(), atol=1e-6)
 
 
 def test_when_rounding_starts_the_steps_are_such_that_what_was_learned_fits():
@@ -426,7 +429,7 @@ def test_a_short_training_brings_it_nearer_to_its_teacher(arc, teacher, tmp_path
     later, placed = trained(arc, path, tmp_path)
     cameras, generator = placed.train, torch.Generator().manual_seed(0)
     scene = replace(scene_of(cameras), source_from_scene=placed.source_from_scene)
-    splats = load_teacher(path).in_frame_of(scene)
+    splats = load_teacher(path).in_frame(scene.source_from_scene)
     first = LightSlabs.from_scene(scene, METHOD, generator=generator, teacher=splats)
     assert isinstance(later, LightSlabs) and later.sheets.num_tiles == first.sheets.num_tiles
     assert not torch.equal(later.sheets.texels, first.sheets.texels)

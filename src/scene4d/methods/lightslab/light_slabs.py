@@ -47,6 +47,7 @@ from scene4d.ranges import NotNegative, Positive, Within
 from scene4d.rendering.fields.plane_lookup import lookup_planes
 from scene4d.rendering.render import Render
 from scene4d.representations.base import ParameterGroup, Representation
+from scene4d.representations.method import downscale_at
 from scene4d.representations.saved import Form, form, module_forms
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ class LightSlabsSettings:
     """[4, frequencies]: of what sheets hold, as it is stored."""
     sheet_bytes: NotNegative = 0.0
     """Of a bundle for sheets, about: when rounding starts, the steps become such; 0: they stay."""
+    coarsest_downscale: Annotated[int, Within(1, 8)] = 1
+    """The method's, of its training pictures."""
+    full_resolution_at: NotNegative = 0.0
+    """The method's, of its training pictures."""
+
+    def downscale(self, progress: float) -> int:
+        """How many times smaller the training pictures are at ``progress`` (0..1)."""
+        return downscale_at(progress, self.coarsest_downscale, self.full_resolution_at)
 
     def __post_init__(self) -> None:
         sizes = [len(steps) for steps in self.sheet_steps]
@@ -117,7 +126,7 @@ class LightSlabs(Representation):
 
     content_centre: Tensor
     focal: Tensor
-    """Of the pictures it was trained on, in pixels; 0 before."""
+    """Of the pictures that it is trained on, at their full size, in pixels; 0: not known."""
 
     def __init__(
         self,
@@ -182,8 +191,9 @@ class LightSlabs(Representation):
             return [*maps, self._depth(camera, raw[:, 4], alpha)[:, None]] if depth else maps
         seen, coverage, distance = self._on_sheets(camera)
         added = seen + raw[:, :4]
-        # Training sees what is beyond the range, or nothing could bring it back.
-        shown = (added if torch.is_grad_enabled() else added.clamp(0, 1)) * coverage[:, None]
+        # Clamped with the gradient of what is not, or nothing could bring back what is beyond.
+        added = added.clamp(0, 1).detach() + (added - added.detach())
+        shown = added * coverage[:, None]
         maps = [shown[:, :3], shown[:, 3:], coverage[:, None]]
         return [*maps, (distance * (coverage > 0))[:, None]] if depth else maps
 
@@ -206,15 +216,14 @@ class LightSlabs(Representation):
         if self.progress < self.settings.quantise_at:
             texels: Tensor = self.sheets.texels
             return texels
-        return self._rounded.of(self.sheets, np.array(self.settings.sheet_steps))
+        return self._rounded.of(self.sheets)
 
     def _at_trained_scale(self, camera: Camera) -> Camera:
         """The camera at the resolution that the decoder knows: it makes blocks of pixels, and how
-        much of the scene a block shows is learned. In training, that is the camera's own."""
+        much of the scene a block shows is learned, of pictures as large as training has them."""
         focal = camera.K[..., 0, 0].detach().mean()
-        if self.training and torch.is_grad_enabled():
-            self.focal.copy_(focal)
-        ratio = min(float(self.focal / focal), MAX_SHRINK)
+        learned = self.focal / self.settings.downscale(self.progress)
+        ratio = min(float(learned / focal), MAX_SHRINK)
         if ratio == 0 or abs(math.log(ratio)) < math.log(SAME_SCALE):
             return camera
         size = (max(1, round(n * ratio)) for n in (camera.width, camera.height))
@@ -292,10 +301,12 @@ class LightSlabs(Representation):
             opaque=first is None and not content.bounded,
             sheets_lr=options.sheets_lr,
             sheet_bytes=options.max_mb * 1e6 * SHEETS_SHARE,
+            coarsest_downscale=options.coarsest_downscale,
+            full_resolution_at=options.full_resolution_at,
         )
         if first is not None:
             settings = replace(settings, sheet_steps=first.steps.tolist())
-        return cls(
+        built = cls(
             slabs=slabs,
             planes=shape,
             decoder=decoder,
@@ -304,6 +315,8 @@ class LightSlabs(Representation):
             sheets=None if first is None else first.sheets,
             generator=generator,
         )
+        built.focal.copy_(torch.stack([camera.K[0, 0] for camera in cameras]).mean())
+        return built
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Planes, decoder and sheets."""
@@ -356,6 +369,7 @@ class LightSlabs(Representation):
         )
         scene.load_state_dict(dict(tensors))
         scene.progress = saved.progress
+        scene.round_sheets()
         return scene
 
     @classmethod
@@ -394,6 +408,14 @@ class LightSlabs(Representation):
             # What was learned takes more of a file than what training started from.
             steps = fitting_steps(self.sheets, self.settings.sheet_bytes)
             self.settings = replace(self.settings, sheet_steps=steps.tolist())
+        if progress >= self.settings.quantise_at:
+            self._rounded.refresh(self.sheets, np.array(self.settings.sheet_steps))
+
+    def round_sheets(self) -> None:
+        """Takes the sheets as they are stored, where they are shown so."""
+        if self.sheets is not None and self.progress >= self.settings.quantise_at:
+            steps = np.array(self.settings.sheet_steps)
+            self._rounded.refresh(self.sheets, steps, exactly=True)
 
     def macs(self, width: int, height: int) -> int:
         """Multiply-accumulates for a picture whose rays are in one slab: of the decoder, and of

@@ -37,8 +37,8 @@ def as_stored(
 class RoundedTexels:
     """Texels as stored, with the gradient of the texels themselves (straight-through).
 
-    While training, their errors are taken as they were at most 16 changes ago: rounding takes
-    longer than a step does.
+    While training, their errors are those of at most 16 changes ago: rounding takes longer than a
+    step does.
     """
 
     def __init__(self) -> None:
@@ -46,16 +46,19 @@ class RoundedTexels:
         self._steps = np.zeros((0, 0), dtype=np.int64)
         self._error: Tensor | None = None
 
-    def of(self, sheets: Sheets, steps: np.ndarray) -> Float[Tensor, "tiles 8 8 4"]:
-        """``sheets``' texels, rounded."""
+    @torch.no_grad()
+    def refresh(self, sheets: Sheets, steps: np.ndarray, *, exactly: bool = False) -> None:
+        """Rounds anew where the texels (``exactly``: in any way) or the steps have changed."""
         texels = sheets.texels
-        kept_for = _KEPT_FOR if torch.is_grad_enabled() and texels.requires_grad else 0
-        recent = 0 <= texels._version - self._version <= kept_for
+        recent = 0 <= texels._version - self._version <= (0 if exactly else _KEPT_FOR)
         if self._error is None or not recent or not np.array_equal(steps, self._steps):
-            with torch.no_grad():
-                self._error = as_stored(texels, sheets.levels, steps) - texels
+            self._error = as_stored(texels, sheets.levels, steps) - texels
             self._version, self._steps = texels._version, steps
-        found: Tensor = texels + self._error
+
+    def of(self, sheets: Sheets) -> Float[Tensor, "tiles 8 8 4"]:
+        """``sheets``' texels with the errors of the last :meth:`refresh`."""
+        assert self._error is not None
+        found: Tensor = sheets.texels + self._error.to(sheets.texels.device)
         return found
 
 
