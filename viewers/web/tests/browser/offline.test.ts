@@ -8,22 +8,25 @@ import { ROOT, serve } from "./harness";
 import { bench, picture, until } from "./pages";
 import { scene4d, withoutPython } from "./python";
 
+const SMALL = { width: 320, height: 240 };
 const CHAIR = join(ROOT, "tests/fixtures/chair.s4d");
 
 describe.skipIf(withoutPython)("the exported player", () => {
   const b = bench();
   let made = "";
-  beforeAll(() => {
+  beforeAll(async () => {
     made = mkdtempSync(join(tmpdir(), "scene4d-"));
-    scene4d("export", CHAIR, "player", "--output-path", join(made, "site"), "--title", "A chair");
-    const one = join(made, "one.html");
-    scene4d("export", CHAIR, "player", "--single-file", "--output-path", one);
+    const [site, one] = [join(made, "site"), join(made, "one.html")];
+    await scene4d(
+      ["export", CHAIR, "player", "--output-path", site, "--title", "A chair"],
+      ["export", CHAIR, "player", "--single-file", "--output-path", one],
+    );
   });
   afterAll(() => rmSync(made, { recursive: true }));
 
   it("opens again without a network, at another view, and can be installed", async () => {
     const server = await serve({ "/some/where/": join(made, "site") });
-    const page = await (await b.browser.newContext()).newPage();
+    const page = await (await b.browser.newContext({ viewport: SMALL })).newPage();
     const start = `${server.url}/some/where/?backend=webgl2`;
     await page.goto(start);
     await until(page, () => Boolean(window.scene4d));
@@ -86,7 +89,7 @@ describe.skipIf(withoutPython)("the exported player", () => {
   });
 
   it("plays as one file from a disk, and asks for nothing", async () => {
-    const page = await (await b.browser.newContext({ offline: true })).newPage();
+    const page = await (await b.browser.newContext({ viewport: SMALL, offline: true })).newPage();
     const asked: string[] = [];
     const problems: string[] = [];
     page.on("request", (request) => asked.push(request.url().slice(0, 5)));
