@@ -5,10 +5,11 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ROOT, serve } from "./harness";
-import { bench, picture, until } from "./pages";
+import { bench, open, picture, until, view } from "./pages";
 import { scene4d, withoutPython } from "./python";
 
 const SMALL = { width: 320, height: 240 };
+const SPLATS = join(ROOT, "tests/fixtures/small.ply");
 const CHAIR = join(ROOT, "tests/fixtures/chair.s4d");
 
 describe.skipIf(withoutPython)("the exported player", () => {
@@ -20,6 +21,7 @@ describe.skipIf(withoutPython)("the exported player", () => {
     await scene4d(
       ["export", CHAIR, "player", "--output-path", site, "--title", "A chair"],
       ["export", CHAIR, "player", "--single-file", "--output-path", one],
+      ["export", SPLATS, "player", "--output-path", join(made, "splats")],
     );
   });
   afterAll(() => rmSync(made, { recursive: true }));
@@ -85,6 +87,20 @@ describe.skipIf(withoutPython)("the exported player", () => {
     console.info(`poster at ${Math.round(shown.at)} ms`);
     expect(shown.at).toBeLessThan(3000);
     expect(shown.scripts).toBe(0);
+    await server.close();
+  });
+
+  it("of a splat file starts where the file itself does", async () => {
+    const server = await serve({ "/": join(made, "splats") });
+    const page = await open({ ...b, url: server.url }, "noanim", { viewport: SMALL });
+    const bundle = await view(page);
+    await page.goto(`${b.url}/?backend=webgl2&noanim&content=/fixtures/small.ply`);
+    await until(page, () => Boolean(window.scene4d));
+    await page.evaluate(() => window.scene4d.ready);
+    const file = await view(page);
+    const size = Math.hypot(...file.position.map((x, i) => x - file.target[i]!));
+    const apart = Math.hypot(...file.position.map((x, i) => x - bundle.position[i]!));
+    expect(apart).toBeLessThan(0.05 * size);
     await server.close();
   });
 
