@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from scene4d.bundle.inside_view import gathers_along, has_floor
+
 PLACES = 4096
 """Splats that are looked at, spread over all."""
 FILE_UP = np.array([0.0, -1.0, 0.0])
@@ -32,6 +34,14 @@ _UNUSUAL = 0.5
 _CELLS = 10
 _MIRRORED = 0.15
 _LEAST_PLACES = 1000
+_HEAVIER = 0.1
+_LEAST_GATHERED = 0.2
+_DIRECTIONS = 12
+_IN_THE_WAY = 0.005
+_FRONT = 0.25
+_MIDDLE = 0.3
+_OVER = 0.25
+_WALLED = 0.02
 
 
 def places_of(means: np.ndarray, importance: np.ndarray) -> np.ndarray:
@@ -87,7 +97,8 @@ def find_up(places: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     """Which way is up [3], a unit vector.
 
     A ground is a plane near which many of ``places`` [N, 3] lie, spread as far as all, with all
-    others on one side; else the format's own way, unless the scene is mirrored along it.
+    others on one side. Else things gather on a floor, or the scene stands in the format's own way,
+    unless it is mirrored along it.
     """
     size = float(np.linalg.norm(high - low))
     margin = 0.1 * size
@@ -95,6 +106,10 @@ def find_up(places: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     if len(rows) < 50:
         return FILE_UP
     ground = _ground(rows, size)
+    if ground is None or _usual(ground) < 1:
+        gathered = _gathered_up(rows, low, high)
+        if gathered is not None:
+            return gathered
     if (ground is None or _usual(ground) < 1) and _stands_along_z(rows, low, high):
         return np.array([0.0, 0.0, 1.0])  # a back or a wall is a plane, too
     up = FILE_UP if ground is None else ground
@@ -102,6 +117,16 @@ def find_up(places: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     if abs(up[axis]) > math.cos(math.radians(4)):
         return np.sign(up) * (np.arange(3) == axis)
     return up
+
+
+def _gathered_up(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
+    """The way up of the formats' ones in which a scene has a floor and things gather on it."""
+    best, found = _LEAST_GATHERED - _HEAVIER, None
+    for up in (FILE_UP, np.array([0.0, 0.0, 1.0]), -FILE_UP):
+        gathered = gathers_along(rows, low, high, up)
+        if gathered > best + _HEAVIER:
+            best, found = gathered, up
+    return found
 
 
 def _usual(ups: np.ndarray) -> np.ndarray:
@@ -183,12 +208,48 @@ def _stands_along_z(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool
     return alike[1] > alike[2] + _MIRRORED
 
 
-def forward_at(up: np.ndarray) -> np.ndarray:
-    """The direction [3] of the first view, a little from above and from the side."""
+def clear_direction(
+    places: np.ndarray, low: np.ndarray, high: np.ndarray, up: np.ndarray
+) -> np.ndarray:
+    """The direction [3] in which the box is looked at from outside, a little from above: the usual
+    one for the axes, or the next one to it in whose way no wall stands and nothing floats."""
     usual = np.array([0.6, 0.8, 0.0] if abs(up[2]) > 0.5 else [0.6, 0.0, 0.8])
     flat = usual - up * (usual @ up)
-    forward = flat / np.linalg.norm(flat) - DOWNWARDS * up
-    return forward / np.linalg.norm(forward)
+    flat /= np.linalg.norm(flat)
+    turns = [(1 if n % 2 else -1) * math.ceil(n / 2) for n in range(_DIRECTIONS)]
+    angles = 2 * math.pi * np.array(turns)[:, None] / _DIRECTIONS  # 0, 30, -30, 60 ... degrees
+    level = np.cos(angles) * flat + np.sin(angles) * np.cross(up, flat)
+    forwards = level - DOWNWARDS * up
+    forwards /= np.linalg.norm(forwards, axis=1, keepdims=True)
+    inside = ((places >= low) & (places <= high)).all(axis=1)
+    costs = _before(places[~inside], forwards, low, high)
+    if has_floor(places, low, high, up):
+        walls = _in_front(places[inside], level, up)
+        costs = costs + np.maximum(0, walls - walls.min() - _WALLED * len(places))
+    return forwards[np.argmax(costs <= costs.min() + _IN_THE_WAY * len(places))]
+
+
+def _in_front(rows: np.ndarray, level: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """How many of ``rows`` [N, 3] stand up in front of the middle, by level direction [D]."""
+
+    def shares(axes: np.ndarray) -> np.ndarray:
+        along = rows @ axes.T
+        return (along - along.min(axis=0)) / np.maximum(1e-12, np.ptp(along, axis=0))
+
+    tall = shares(up[None]) > _OVER
+    middle = np.abs(shares(np.cross(up, level)) - 0.5) < _MIDDLE
+    return (tall & middle & (shares(level) < _FRONT)).sum(axis=0)
+
+
+def _before(
+    rows: np.ndarray, forwards: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """How many of ``rows`` [N, 3] lie around the line from an eye to the box, by direction [D]."""
+    size = float(np.linalg.norm(high - low))
+    offsets = rows - (low + high) / 2
+    along = -offsets @ forwards.T
+    aside = np.linalg.norm(offsets[:, None] + along[..., None] * forwards, axis=2)
+    return ((along > 0) & (along <= 2 * size) & (aside < 0.35 * size)).sum(axis=0)
 
 
 def fitting_view(
@@ -203,9 +264,7 @@ def fitting_view(
 
     ``slopes``: half the picture's width and height by its focal length.
     """
-    right = np.cross(forward, up)
-    right /= np.linalg.norm(right)
-    axes = np.stack([right, np.cross(right, forward), forward], axis=1)
+    axes = _axes_of(forward, up)
     corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, 8).T
     centre = (low + high) / 2
     local = (corners - centre) @ axes
@@ -217,9 +276,22 @@ def fitting_view(
         distance = max(distance, float(span) / (2 * a))
     shift = [_middle(local[:, axis], local[:, 2] + distance) for axis in range(2)]
     position = centre + axes[:, :2] @ np.array(shift) - distance * forward
+    return standing_at(position, forward, up)
+
+
+def standing_at(position: np.ndarray, forward: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Camera to world [4, 4] (OpenGL axes) at a place, looking along a unit vector, upright."""
+    axes = _axes_of(forward, up)
     c2w = np.eye(4)
     c2w[:3] = np.stack([axes[:, 0], axes[:, 1], -forward, position], axis=1)
     return c2w
+
+
+def _axes_of(forward: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Right, above and forward as columns [3, 3]."""
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(right, forward), forward], axis=1)
 
 
 def _middle(values: np.ndarray, depths: np.ndarray) -> float:

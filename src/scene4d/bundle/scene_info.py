@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scene4d.bundle import first_view
+from scene4d.bundle.inside_view import inside_view
 from scene4d.bundle.quantise import rounded
 from scene4d.errors import DataError
 from scene4d.formats.splat_cloud import SplatCloud
@@ -165,21 +166,26 @@ def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> Sc
 
 
 def made_up_view(cloud: SplatCloud, *, lens: CameraView | None = None) -> CameraView:
-    """A camera where nobody took a photograph: all of the content in its picture, upright.
+    """A camera where nobody took a photograph: all of the content in its picture, upright; in a
+    room, one that stands in it.
 
-    ``lens``: a camera whose intrinsics it has. Players fit it to their windows; its name tells
-    them that they may.
+    ``lens``: a camera whose intrinsics it has, of those that went around the content. Players fit
+    it to their windows; its name tells them that they may.
     """
     places = _places(cloud)
     low, high = first_view.content_box(places)
     up = first_view.find_up(places, low, high)
+    inside = None if lens else inside_view(places, low, high, up)
     lens = lens or CameraView(
         name=MADE_UP, c2w=IDENTITY, fx=480.0, fy=480.0, cx=320.0, cy=180.0, width=640, height=360
     )
-    c2w = first_view.fitting_view(
-        low, high, up=up, forward=first_view.forward_at(up),
-        slopes=(0.5 * lens.width / lens.fx, 0.5 * lens.height / lens.fy),
-    )  # fmt: skip
+    if inside is not None:
+        c2w = first_view.standing_at(*inside, up)
+    else:
+        c2w = first_view.fitting_view(
+            low, high, up=up, forward=first_view.clear_direction(places, low, high, up),
+            slopes=(0.5 * lens.width / lens.fx, 0.5 * lens.height / lens.fy),
+        )  # fmt: skip
     rows = tuple((rounded(a), rounded(b), rounded(c), rounded(d)) for a, b, c, d in c2w)
     return replace(lens, name=MADE_UP, c2w=rows)
 

@@ -8,7 +8,7 @@
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { basename, dirname, extname, join, normalize, resolve } from "node:path";
-import { chromium } from "playwright-core";
+import { launchChromium } from "../build/chromium.mjs";
 
 const given = process.argv.slice(2);
 const at = given.indexOf("--dist");
@@ -42,9 +42,7 @@ const server = createServer((request, response) => {
 });
 await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
 const url = `http://127.0.0.1:${server.address().port}`;
-const executablePath = process.env.SCENE4D_CHROMIUM ?? "/usr/bin/chromium";
-const args = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
-const browser = await chromium.launch({ executablePath, args });
+const browser = await launchChromium();
 
 async function shoot(number, options) {
   const context = await browser.newContext(options);

@@ -10,7 +10,7 @@ import { execFileSync } from "node:child_process";
 import { createReadStream, existsSync, readdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join } from "node:path";
-import { chromium } from "playwright-core";
+import { launchChromium } from "../build/chromium.mjs";
 
 const WEB = join(import.meta.dirname, "..");
 const BUILT = join(WEB, "node_modules/.benchmark-patches");
@@ -97,9 +97,7 @@ const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1]
 
 build();
 const server = await serve();
-const executablePath = process.env.SCENE4D_CHROMIUM ?? "/usr/bin/chromium";
-const args = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
-const browser = await chromium.launch({ executablePath, args });
+const browser = await launchChromium();
 const found = Object.fromEntries(Object.keys(VARIANTS).map((name) => [name, []]));
 for (let round = 0; round < Number(option("rounds", "3")); round++) {
   for (const name of Object.keys(VARIANTS)) {

@@ -7,7 +7,7 @@
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { basename, extname, join, resolve } from "node:path";
-import { chromium } from "playwright-core";
+import { launchChromium } from "../build/chromium.mjs";
 
 const ROOT = join(import.meta.dirname, "..");
 const [scene, capture, out = join(ROOT, "../../docs/images")] = process.argv.slice(2);
@@ -39,9 +39,7 @@ const server = createServer((request, response) => {
 });
 await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
 const url = `http://127.0.0.1:${server.address().port}`;
-const executablePath = process.env.SCENE4D_CHROMIUM ?? "/usr/bin/chromium";
-const args = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
-const browser = await chromium.launch({ executablePath, args });
+const browser = await launchChromium();
 
 const DESKTOP = { viewport: { width: 1280, height: 720 } };
 const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };

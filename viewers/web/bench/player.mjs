@@ -10,7 +10,7 @@ import { createReadStream, existsSync, readdirSync, readFileSync, statSync } fro
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { gzipSync } from "node:zlib";
-import { chromium } from "playwright-core";
+import { launchChromium } from "../build/chromium.mjs";
 
 const WEB = join(import.meta.dirname, "..");
 const DIST = join(WEB, "dist");
@@ -78,12 +78,6 @@ async function serve(link) {
     url: `http://127.0.0.1:${server.address().port}`,
     close: () => server.closeAllConnections() ?? server.close(),
   };
-}
-
-async function browse() {
-  const executablePath = process.env.SCENE4D_CHROMIUM ?? "/usr/bin/chromium";
-  const args = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
-  return chromium.launch({ executablePath, args });
 }
 
 async function until(page, condition, ms = 300_000) {
@@ -216,7 +210,7 @@ async function frames(browser) {
 }
 
 const wanted = process.argv.slice(2).filter((a) => /^(size|loading|frames)$/.test(a));
-const browser = await browse();
+const browser = await launchChromium();
 for (const part of wanted.length ? wanted : ["size", "loading", "frames"])
   await { size, loading, frames }[part](browser);
 await browser.close();

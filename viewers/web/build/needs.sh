@@ -8,11 +8,18 @@ node_is_new_enough() {
     npm --version >/dev/null 2>&1
 }
 
+case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
+
+# Ubuntu's chromium-browser may be a note to use snap.
+starts() {
+  [ -x "$1" ] && "$1" --version >/dev/null 2>&1 </dev/null
+}
+
 chromium_is_there() {
-  # The list of tests/browser/harness.ts. Ubuntu's chromium-browser may be a note to use snap.
-  for path in "$SCENE4D_CHROMIUM" /usr/bin/chromium /usr/bin/chromium-browser /usr/bin/google-chrome; do
-    [ -x "$path" ] && "$path" --version >/dev/null 2>&1 && return 0
-  done
+  starts "$SCENE4D_CHROMIUM" && return 0
+  while read -r path; do
+    starts "$path" && return 0
+  done <"$here/chromium-paths.txt"
   return 1
 }
 

@@ -8,7 +8,7 @@ import type { Scene } from "./scene";
 
 /** The camera that a bundle's writer made up where nobody took a photograph. */
 const MADE_UP = "default";
-/** It looks downwards by this slope. */
+/** It looks downwards by this slope, but level where it stands inside. */
 const DOWNWARDS = 0.35;
 const AXIS = Math.cos((4 * Math.PI) / 180);
 
@@ -22,6 +22,10 @@ export interface Start {
 
 const eyeOf = (c: CaptureCamera): V3 => [c.c2w[3]!, c.c2w[7]!, c.c2w[11]!];
 const forwardOf = (c: CaptureCamera): V3 => [-c.c2w[2]!, -c.c2w[6]!, -c.c2w[10]!];
+const aboveOf = (c: CaptureCamera): V3 => [c.c2w[1]!, c.c2w[5]!, c.c2w[9]!];
+/** Whether a made-up camera stands in a room: from outside all of the box is before it. */
+const isInside = (c: CaptureCamera, box: Box) =>
+  length(sub(eyeOf(c), clamped(eyeOf(c), box))) === 0;
 
 function madeUp(cameras: readonly CaptureCamera[]): CaptureCamera | null {
   return cameras.length === 1 && cameras[0]!.name === MADE_UP ? cameras[0]! : null;
@@ -42,12 +46,10 @@ export function upOfScene(scene: Scene): V3 | null {
   if (!camera && scene.cameras.length > 0)
     return scene.info?.cameras ? scene.info.up! : upOf(scene.cameras);
   if (!camera) return scene.extent?.stand?.up ?? scene.info?.up ?? null;
-  const [sine, cosine] = [DOWNWARDS, 1].map((x) => x / Math.hypot(DOWNWARDS, 1)) as [
-    number,
-    number,
-  ];
-  const m = camera.c2w;
-  const up = sub(scale([m[1]!, m[5]!, m[9]!], cosine), scale(forwardOf(camera), sine));
+  const level = scene.extent && isInside(camera, boxOf(scene.info, scene.extent));
+  const slope = level ? 0 : DOWNWARDS;
+  const [sine, cosine] = [slope, 1].map((x) => x / Math.hypot(slope, 1)) as [number, number];
+  const up = sub(scale(aboveOf(camera), cosine), scale(forwardOf(camera), sine));
   const axis = up.findIndex((x) => Math.abs(x) > AXIS);
   return axis < 0 ? up : (up.map((x, a) => (a === axis ? Math.sign(x) : 0)) as V3);
 }
@@ -75,6 +77,10 @@ function firstView(scene: Scene, up: V3, box: Box, lens: Lens): Start {
   const first = madeUp(cameras) ? undefined : cameras[0];
   if (!first) {
     const camera = madeUp(cameras);
+    const inside = extent.stand?.inside;
+    if (camera && isInside(camera, box))
+      return { view: viewThrough(camera.c2w, extent), fitted: false, pivot: true };
+    if (!camera && inside) return { view: inside, fitted: false, pivot: true };
     const found = camera ? forwardOf(camera) : extent.stand?.forward;
     const forward = found && !scene.up ? found : oblique(up);
     return { view: fitBox(box, forward, up, lens), fitted: true, pivot: false };

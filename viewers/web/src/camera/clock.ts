@@ -1,5 +1,10 @@
 import type { TimeSpan } from "../decode/protocol";
 
+/** Whether what has a span is there at a time in seconds; without one it always is. */
+export function isThere(span: TimeSpan | null, seconds: number): boolean {
+  return !span || (seconds >= span.start && seconds < span.end);
+}
+
 /** What time it is in a scene that moves: pure state, no events, no engine. */
 export class Clock {
   /** Seconds, within the span. */

@@ -1,4 +1,6 @@
+import { isThere } from "../camera/clock";
 import { fromHalf, type PackedSplats } from "./pack";
+import type { TimeSpan } from "./protocol";
 
 /** What picking needs of a piece; 26 bytes a splat. */
 export interface Pickable {
@@ -6,9 +8,11 @@ export interface Pickable {
   transformA: Uint32Array;
   transformB: Uint16Array;
   opacity: Uint16Array;
+  /** When it is there; null: always. */
+  span: TimeSpan | null;
 }
 
-export function pickable(packed: PackedSplats): Pickable {
+export function pickable(packed: PackedSplats, span: TimeSpan | null = null): Pickable {
   const opacity = new Uint16Array(packed.count);
   for (let i = 0; i < packed.count; i++) opacity[i] = packed.color[4 * i + 3]!;
   return {
@@ -16,6 +20,7 @@ export function pickable(packed: PackedSplats): Pickable {
     transformA: packed.transformA.slice(),
     transformB: packed.transformB.slice(),
     opacity,
+    span,
   };
 }
 
@@ -28,15 +33,21 @@ const LEAST_COVERAGE = 0.2;
 type V3 = readonly [number, number, number];
 
 /**
- * Distance along the ray at which half of its pixel's opacity is reached; null in the void.
+ * Distance along the ray at which half of its pixel's opacity is reached, of what is there at a
+ * time in seconds; null in the void.
  *
  * Each Gaussian is met where it is densest on the ray, with its opacity times exp(-d^2 / 2).
  */
-export function pickAlong(pieces: readonly Pickable[], origin: V3, direction: V3): number | null {
+export function pickAlong(
+  pieces: readonly Pickable[],
+  origin: V3,
+  direction: V3,
+  time = 0,
+): number | null {
   const norm = Math.hypot(...direction);
   const d = direction.map((v) => v / norm) as [number, number, number];
   const hits: [number, number][] = [];
-  for (const piece of pieces) meet(piece, origin, d, hits);
+  for (const piece of pieces) if (isThere(piece.span, time)) meet(piece, origin, d, hits);
   hits.sort((a, b) => a[0] - b[0]);
   const total = 1 - hits.reduce((left, [, alpha]) => left * (1 - alpha), 1);
   if (total < LEAST_COVERAGE) return null;

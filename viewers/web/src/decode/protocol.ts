@@ -86,8 +86,10 @@ export interface Extent {
 export interface FileStand {
   box: Box;
   up: [number, number, number];
-  /** The direction in which it is looked at first. */
+  /** The direction in which it is looked at first, from outside. */
   forward: [number, number, number];
+  /** Where it is seen from first that closes around those who captured it. */
+  inside: View | null;
 }
 
 export interface OpenRequest {
@@ -129,7 +131,7 @@ export type FromWorker =
   | { type: "info"; id: number; info: SceneInfo }
   | { type: "poster"; id: number; bytes: Uint8Array<ArrayBuffer>; mime: string }
   | { type: "extent"; id: number; extent: Extent }
-  | { type: "piece"; id: number; packed: PackedSplats; stage: number; span?: TimeSpan }
+  | { type: "piece"; id: number; packed: PackedSplats; stage: number; span?: TimeSpan | undefined }
   | {
       type: "field";
       id: number;

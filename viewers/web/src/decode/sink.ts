@@ -1,7 +1,7 @@
 import { SceneError } from "./errors";
 import type { Field, FieldPlane, FieldShape } from "./field/field";
 import type { PackedSplats } from "./pack";
-import type { Extent, SceneInfo } from "./protocol";
+import type { Extent, SceneInfo, TimeSpan } from "./protocol";
 import { CHUNK_SPLATS, splatBytes } from "./splats";
 
 /** Everything a scene needs in memory at once must stay below this. */
@@ -17,7 +17,8 @@ export interface Sink {
   info(info: SceneInfo): void;
   poster(bytes: Uint8Array<ArrayBuffer>, mime: string): void;
   extent(extent: Extent): void;
-  piece(packed: PackedSplats, stage: number): void;
+  /** `span`: when it is there, where parts come and go. */
+  piece(packed: PackedSplats, stage: number, span?: TimeSpan): void;
   /** A field of light, of which no plane is there yet. */
   field(shape: FieldShape, layers: Field["layers"], sheets: Field["sheets"]): void;
   /** Planes of a field; those of the first stage make the first picture. */

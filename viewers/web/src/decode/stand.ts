@@ -4,6 +4,7 @@
  */
 import { centreOf, sizeOf } from "../camera/first-view";
 import { add, cross, dot, frameOf, length, normalize, scale, sub, type V3 } from "../camera/vec";
+import { gathersAlong, hasFloor, insideView } from "./inside";
 import type { Box, FileStand } from "./protocol";
 
 /** From some thousand places of splats, x, y, z; null without any. */
@@ -11,7 +12,8 @@ export function standOf(places: ArrayLike<number>): FileStand | null {
   const box = contentBox(places);
   if (!box) return null;
   const up = findUp(places, box);
-  return { box, up, forward: clearDirection(places, box, up) };
+  const inside = insideView(places, box, up);
+  return { box, up, forward: clearDirection(places, box, up), inside };
 }
 
 /** Steps of a walk outwards through bins of this share of the widest middle half. */
@@ -101,8 +103,8 @@ const AXIS = Math.cos((4 * Math.PI) / 180);
 
 /**
  * Which way is up in a file without cameras. A ground is a plane near which many places lie, spread
- * out, with all others on one side; else the format's own way, unless the scene is mirrored along
- * it, which nothing that stands is.
+ * out, with all others on one side. Else things gather on a floor, or the scene stands in the
+ * format's own way, unless it is mirrored along it, which nothing that stands is.
  */
 export function findUp(places: ArrayLike<number>, box: Box): V3 {
   const rows: V3[] = [];
@@ -115,8 +117,8 @@ export function findUp(places: ArrayLike<number>, box: Box): V3 {
   if (rows.length < 50) return FILE_UP;
   const ground = groundOf(rows, sizeOf(box));
   if (ground && usual(ground) === 1) return snapped(ground);
-  // A back or a wall is a plane, too: what the mirror says comes before an unusual ground.
-  return mirrorFree(rows, box) ?? snapped(ground ?? FILE_UP);
+  // A back or a wall is a plane, too: what gathers and what the mirror says come before it.
+  return gatheredUp(rows.flat(), box) ?? mirrorFree(rows, box) ?? snapped(ground ?? FILE_UP);
 }
 
 function groundOf(rows: readonly V3[], size: number): V3 | null {
@@ -219,6 +221,23 @@ function refined(rows: readonly V3[], at: V3, up: V3, size: number): { at: V3; u
   return { at: mean, up: normalize(sub(up, add(scale(x, slopeX), scale(y, slopeY)))) };
 }
 
+/** By so much things must gather more at another side than at the formats' floor. */
+const HEAVIER = 0.1;
+const LEAST_GATHERED = 0.2;
+
+/** The way up of the formats' ones in which a scene has a floor and things gather on it. */
+function gatheredUp(places: readonly number[], box: Box): V3 | null {
+  let best = LEAST_GATHERED - HEAVIER;
+  let found: V3 | null = null;
+  for (const up of [FILE_UP, [0, 0, 1], [0, 1, 0]] as V3[]) {
+    const gathered = gathersAlong(places, box, up);
+    if (gathered <= best + HEAVIER) continue;
+    best = gathered;
+    found = up;
+  }
+  return found;
+}
+
 const CELLS = 10;
 const MIRRORED = 0.15;
 /** Fewer places leave too much to chance. */
@@ -269,30 +288,54 @@ const DIRECTIONS = 12;
 const DOWNWARDS = 0.35;
 /** Share of all places by which a direction may be worse than the best one. */
 const TOLERATED = 0.005;
+/** What lies before the middle and is tall: shares of the length, the half width and the height. */
+const FRONT = 0.25;
+const MIDDLE = 0.3;
+const OVER = 0.25;
+/** By this share of all places a wall in front is more than what always stands there. */
+const WALLED = 0.02;
 
 /**
  * The direction to look along at a box, a little from above: the usual one for the axes, or the
- * next one to it in whose way nothing floats before the box.
+ * next one to it in whose way no wall stands and nothing floats before the box.
  */
 export function clearDirection(places: ArrayLike<number>, box: Box, up: V3): V3 {
   const usual: V3 = Math.abs(up[2]) > 0.5 ? [0.6, 0.8, 0] : [0.6, 0, 0.8];
   const flat = normalize(sub(usual, scale(up, dot(usual, up))));
   const side = cross(up, flat);
-  const outside: V3[] = [];
+  const [inside, outside]: [V3[], V3[]] = [[], []];
   for (let i = 0; i + 2 < places.length; i += 3) {
     const row: V3 = [places[i]!, places[i + 1]!, places[i + 2]!];
-    if (row.some((x, a) => x < box.low[a]! || x > box.high[a]!)) outside.push(row);
+    (row.some((x, a) => x < box.low[a]! || x > box.high[a]!) ? outside : inside).push(row);
   }
-  const found: { direction: V3; count: number }[] = [];
+  const floor = hasFloor(places, box, up);
+  const found: { direction: V3; walls: number; count: number }[] = [];
   for (let n = 0; n < DIRECTIONS; n++) {
     // 0, 30, -30, 60, -60 ... degrees away from the usual one.
     const angle = ((n % 2 ? 1 : -1) * Math.ceil(n / 2) * 2 * Math.PI) / DIRECTIONS;
     const level = add(scale(flat, Math.cos(angle)), scale(side, Math.sin(angle)));
     const direction = normalize(sub(level, scale(up, DOWNWARDS)));
-    found.push({ direction, count: inTheWay(outside, box, direction) });
+    const walls = floor ? inFront(inside, level, up) : 0;
+    found.push({ direction, walls, count: inTheWay(outside, box, direction) });
   }
+  const usualWalls = Math.min(...found.map((f) => f.walls)) + (WALLED * places.length) / 3;
+  for (const f of found) f.count += Math.max(0, f.walls - usualWalls);
   const least = Math.min(...found.map((f) => f.count));
   return found.find((f) => f.count <= least + TOLERATED * (places.length / 3))!.direction;
+}
+
+/** How many places stand up in front of the middle, along a level direction. */
+function inFront(rows: readonly V3[], level: V3, up: V3): number {
+  const shares = (axis: V3) => {
+    const along = rows.map((row) => dot(row, axis));
+    const low = along.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
+    const high = along.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+    return along.map((x) => (x - low) / Math.max(1e-12, high - low));
+  };
+  const [ahead, aside, height] = [shares(level), shares(cross(up, level)), shares(up)];
+  return rows.filter(
+    (_, i) => height[i]! > OVER && Math.abs(aside[i]! - 0.5) < MIDDLE && ahead[i]! < FRONT,
+  ).length;
 }
 
 /** How many places lie around the line from the eye to the box. */

@@ -27,7 +27,7 @@ self.onmessage = (event: MessageEvent<ToWorker>) => {
   else if (message.type === "pick") {
     const distance = field
       ? pickInField(field, message.camera)
-      : pickAlong(pieces, message.origin, message.direction);
+      : pickAlong(pieces, message.origin, message.direction, message.time);
     post({ type: "picked", id: message.id, distance });
   } else if (message.type === "reference") void reference(message.id, message.index);
   else {
@@ -88,10 +88,10 @@ function sinkFor(id: number): Sink {
       const stand = photographed || !sample ? null : standOf(sample);
       post({ type: "extent", id, extent: stand ? { ...extent, stand } : extent });
     },
-    piece: (packed, stage) => {
+    piece: (packed, stage, span) => {
       live();
-      pieces.push(pickable(packed));
-      post({ type: "piece", id, packed, stage }, transferables(packed));
+      pieces.push(pickable(packed, span));
+      post({ type: "piece", id, packed, stage, span }, transferables(packed));
     },
     field: (shape, layers, sheets) => {
       live();

@@ -1,4 +1,5 @@
 import type { Entity } from "playcanvas";
+import { isThere } from "../camera/clock";
 import type { Box, TimeSpan } from "../decode/protocol";
 import type { FieldView } from "../draw/field-view";
 import type { SplatResource } from "./splat-resource";
@@ -63,7 +64,7 @@ export class Layer {
     let changed = false;
     for (const piece of this.pieces) {
       const { entity, stage } = piece;
-      const enabled = this.shown && stage <= this.stages && isThere(piece, this.time);
+      const enabled = this.shown && stage <= this.stages && isThere(piece.span, this.time);
       if (entity.enabled === enabled) continue;
       entity.enabled = enabled;
       changed = true;
@@ -75,7 +76,7 @@ export class Layer {
   /** The box of what is there at a time, in seconds; null where nothing comes or goes. */
   boxAt(seconds: number): Box | null {
     if (!this.pieces.some((p) => p.span)) return null;
-    const there = this.pieces.filter((p) => isThere(p, seconds));
+    const there = this.pieces.filter((p) => isThere(p.span, seconds));
     const end = (pick: (...x: number[]) => number, from: number) =>
       [0, 1, 2].map((a) => pick(...there.map((p) => p.bounds[from + a]!))) as Box["low"];
     return there.length > 0 ? { low: end(Math.min, 0), high: end(Math.max, 3) } : null;
@@ -101,10 +102,6 @@ export class Layer {
     this.field?.destroy();
     this.field = null;
   }
-}
-
-function isThere({ span }: Piece, seconds: number): boolean {
-  return !span || (seconds >= span.start && seconds < span.end);
 }
 
 /** The last of the first stages that together have at most `count` splats, or the first one. */

@@ -6,7 +6,9 @@ import type { Failure, Player } from "../player";
 import { isHandheld } from "../quality";
 import type { Settings } from "../settings";
 import { h, iconButton } from "./dom";
+import { filePicker } from "./files";
 import { Hint } from "./hint";
+import { listenToKeys } from "./keys";
 import { isLocalServer, linkTo } from "./link";
 import { failureMessage, welcomeMessage } from "./message";
 import { Notes } from "./notes";
@@ -41,11 +43,7 @@ export class Page {
   /** Stacked from the bottom: bars, and over them what comes and goes. */
   private readonly bars = h("div", { id: "bars" });
   private readonly dock = h("div", { id: "dock" });
-  private readonly picker = h("input", {
-    type: "file",
-    accept: ".s4d,.ply,.spz,.sog,.glb,.splat",
-    hidden: true,
-  });
+  private readonly picker: HTMLInputElement;
   private notes: Notes | null = null;
   private message: HTMLElement | null = null;
   private measuring: V3[] | null = null;
@@ -80,11 +78,12 @@ export class Page {
       this.loadingText,
       h("div", { class: "bar" }, this.bar),
     );
+    this.picker = filePicker((bytes, name) => player.open({ bytes, name }));
     this.assemble(overlayCanvas);
     this.stats.show(player.settings.stats && player.settings.ui);
     this.showCameras(player.settings.cameras);
     this.listen();
-    this.takeFiles();
+    this.listenToKeys();
     this.setTheme(player.settings.theme);
     this.showMode(player.rig.mode);
     void immersions().then((kinds) => this.offerImmersion(kinds));
@@ -209,7 +208,6 @@ export class Page {
     });
     player.onClick = (x, y) => this.pressCamera(x, y);
     player.canvas.addEventListener("pointerdown", () => this.toggleSettings(false));
-    window.addEventListener("keydown", (event) => this.onKey(event));
     document.addEventListener("fullscreenchange", () => player.stage.redraw());
     const dark = window.matchMedia("(prefers-color-scheme: dark)");
     dark.addEventListener("change", () => this.setTheme(player.settings.theme));
@@ -234,40 +232,32 @@ export class Page {
     if (!this.settings.hidden) this.refreshSettings();
   }
 
-  private onKey(event: KeyboardEvent): void {
-    const typing =
-      event.target instanceof HTMLElement &&
-      event.target.closest("input, select, textarea, dialog");
-    const key = event.key.toLowerCase();
-    if (key === "escape" && !(event.target as HTMLElement).closest?.("dialog")) {
-      this.escape();
-      return;
-    }
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || this.message) return;
+  private listenToKeys(): void {
     const { player } = this;
-    if (!player.settings.ui) return;
-    const free = event.target === document.body || event.target === player.canvas;
-    if (key === " " && free && this.timeline.toggle()) event.preventDefault();
-    if (key === "enter" && free) void toggleFullscreen();
     const actions = this.actions();
-    const cameras = player.captureCameras.length;
-    const keys: Record<string, () => void> = {
-      "1": () => player.setMode("orbit"),
-      "2": () => player.setMode("fly"),
-      "3": () => player.setMode("walk"),
-      f: actions.frame,
-      r: actions.reset,
-      c: actions.cameras,
-      m: actions.measure,
-      p: actions.picture,
-      u: actions.turnUp,
-      i: actions.statistics,
-      h: actions.help,
-      "?": actions.help,
-      "[": () => this.stepCamera(-1, cameras),
-      "]": () => this.stepCamera(1, cameras),
-    };
-    keys[key]?.();
+    const step = (by: number) => this.stepCamera(by, player.captureCameras.length);
+    listenToKeys(player.canvas, {
+      escape: () => this.escape(),
+      listening: () => !this.message && player.settings.ui,
+      playOrPause: () => this.timeline.toggle(),
+      fullscreen: () => void toggleFullscreen(),
+      actions: {
+        "1": () => player.setMode("orbit"),
+        "2": () => player.setMode("fly"),
+        "3": () => player.setMode("walk"),
+        f: actions.frame,
+        r: actions.reset,
+        c: actions.cameras,
+        m: actions.measure,
+        p: actions.picture,
+        u: actions.turnUp,
+        i: actions.statistics,
+        h: actions.help,
+        "?": actions.help,
+        "[": () => step(-1),
+        "]": () => step(1),
+      },
+    });
   }
 
   private escape(): void {
@@ -492,27 +482,6 @@ export class Page {
 
   welcome(): void {
     this.say(welcomeMessage(() => this.picker.click()));
-  }
-
-  private takeFiles(): void {
-    const take = async (file: File | undefined) => {
-      if (file) this.player.open({ bytes: await file.arrayBuffer(), name: file.name });
-    };
-    this.picker.addEventListener("change", () => {
-      void take(this.picker.files?.[0]);
-      this.picker.value = ""; // the same file again is another choice
-    });
-    const over = (on: boolean) => document.body.classList.toggle("dropping", on);
-    window.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      over(true);
-    });
-    window.addEventListener("dragleave", () => over(false));
-    window.addEventListener("drop", (event) => {
-      event.preventDefault();
-      over(false);
-      void take(event.dataTransfer?.files[0]);
-    });
   }
 }
 

@@ -5,10 +5,11 @@ import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { describe, expect, it } from "vitest";
 import { DIST, ROOT, readBytes, serve } from "./harness";
-import { bench, open, picture, until, view } from "./pages";
+import { bench, open, until, view } from "./pages";
 
 const b = bench();
 const CHAIR = "content=/fixtures/chair.s4d&noanim";
+const SMALL = { viewport: { width: 320, height: 240 } };
 
 describe("parameters of the address", () => {
   it("title, theme, stats, cameras, mode and view", async () => {
@@ -38,7 +39,7 @@ describe("parameters of the address", () => {
     expect([stats.splats, stats.width]).toEqual([1000, 320]);
     await page.click('button[aria-label="Settings"]');
     expect(await page.inputValue("#quality")).toBe("1");
-    const fewer = await open(b, `${CHAIR}&quality=5&degree=0&budget=300`);
+    const fewer = await open(b, `${CHAIR}&quality=5&degree=0&budget=300`, SMALL);
     const least = await fewer.evaluate(() => window.scene4d.stats());
     // The first stage, 1,000 splats, thinned to every fourth.
     expect([least.splats, least.degree]).toEqual([250, 0]);
@@ -46,33 +47,38 @@ describe("parameters of the address", () => {
 
   it("bg, fov and up change the picture", async () => {
     const small = { viewport: { width: 160, height: 120 } };
-    // Without bars the middle of the window is the picture's.
-    const at = `${CHAIR}&view=2.5,0,0,0,0,0&up=z&noui`;
-    const plain = await picture(await open(b, `${at}&bg=000000`, small));
-    const wide = await picture(await open(b, `${at}&bg=000000&fov=120`, small));
-    // (tan 32.5 / tan 60)^2, an eighth of the area, and more where the object was cut off.
-    expect(wide.lit).toBeLessThan(0.4 * plain.lit);
-    const page = await open(b, `${at}&bg=ff0000&fov=120`, small);
-    const corner = await page.evaluate(async () => [
-      ...(await window.scene4d.capture()).data.slice(0, 3),
-    ]);
-    expect(corner).toEqual([255, 0, 0]);
-    // Upside down: what is above the middle one way is below it the other way.
-    const halves = async (up: string) => {
-      const turned = await open(b, `${CHAIR}&view=2.5,0,0,0,0,0&bg=000000&noui&up=${up}`, small);
-      return turned.evaluate(async () => {
+    /** Of the pixels that are not background: above and below the middle, and how much of all. */
+    const seen = async (query: string) => {
+      // Without bars the middle of the window is the picture's.
+      const page = await open(b, `${CHAIR}&view=2.5,0,0,0,0,0&noui&${query}`, small);
+      return page.evaluate(async () => {
         const { data, width, height } = await window.scene4d.capture();
-        const sums = [0, 0];
-        for (let i = 0; i < width * height; i++)
-          sums[i < (width * height) / 2 ? 0 : 1]! += data[4 * i]! + data[4 * i + 1]!;
-        return sums as [number, number];
+        const counts = [0, 0];
+        for (let i = 0; i < width * height; i++) {
+          const off = [0, 1, 2].reduce((t, c) => t + Math.abs(data[4 * i + c]! - data[c]!), 0);
+          if (off > 12) counts[i < (width * height) / 2 ? 0 : 1]!++;
+        }
+        const [above, below] = counts as [number, number];
+        const { K, c2w } = window.scene4d.camera();
+        const lit = (above + below) / (width * height);
+        return { corner: [...data.slice(0, 3)], above, below, lit, focal: K[0]!, up: c2w[9]! };
       });
     };
-    const [above, below] = await halves("z");
-    const turned = await halves("-z");
-    expect(turned[0] / below).toBeCloseTo(1, 1);
-    expect(turned[1] / above).toBeCloseTo(1, 1);
-    expect(Math.abs(above - below)).toBeGreaterThan(0.2 * above);
+    const plain = await seen("up=z&bg=000000");
+    const other = await seen("up=-z&bg=ff0000&fov=120");
+    expect([plain.corner, other.corner]).toEqual([
+      [0, 0, 0],
+      [255, 0, 0],
+    ]);
+    expect([plain.up, other.up]).toEqual([expect.closeTo(1, 5), expect.closeTo(-1, 5)]);
+    const tangent = (degrees: number) => Math.tan((degrees * Math.PI) / 360);
+    expect(plain.focal / other.focal).toBeCloseTo(tangent(120) / tangent(65), 5);
+    // (tan 32.5 / tan 60)^2, an eighth of the area, and more where the object was cut off.
+    expect(other.lit).toBeLessThan(0.4 * plain.lit);
+    expect(other.lit).toBeGreaterThan(0.02);
+    // Upside down: what was more above the middle is more below it, or the other way round.
+    expect(Math.abs(plain.above / plain.below - 1)).toBeGreaterThan(0.1);
+    expect(plain.above > plain.below).toBe(other.above < other.below);
   });
 
   it("poster stands there until the scene does", async () => {
@@ -96,7 +102,10 @@ describe("parameters of the address", () => {
         return true;
       },
     };
-    const page = await open(b, "content=/fixtures/small.spz&poster=/poster.png", { wait: false });
+    const page = await open(b, "content=/fixtures/small.spz&poster=/poster.png", {
+      ...SMALL,
+      wait: false,
+    });
     await until(page, () => !document.querySelector("#poster")!.hasAttribute("hidden"));
     expect(await page.getAttribute("#poster", "src")).toBe("/poster.png");
     go();
@@ -106,11 +115,11 @@ describe("parameters of the address", () => {
   });
 
   it("what does not parse is as if it were not there", async () => {
-    const plain = await view(await open(b, CHAIR));
+    const plain = await view(await open(b, CHAIR, SMALL));
     const nonsense =
       "view=1,2,x,0,0,0&mode=swim&up=sideways&fov=wide&quality=best&budget=&degree=x&bg=red" +
       "&theme=pink&backend=metal&title=&cameras=0&stats=false";
-    const page = await open(b, `${CHAIR}&${nonsense}`);
+    const page = await open(b, `${CHAIR}&${nonsense}`, SMALL);
     expect(await view(page)).toEqual(plain);
     expect(await page.isVisible("#stats")).toBe(false);
     expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
@@ -120,7 +129,7 @@ describe("parameters of the address", () => {
 
 describe("embedding", () => {
   const host = (player: string) =>
-    `<!doctype html><iframe style="width:400px;height:300px"
+    `<!doctype html><iframe style="width:240px;height:180px"
        src="${player}/?backend=webgl2&${CHAIR}&noui"></iframe>
      <script>
        window.got = []; window.replies = {};
@@ -168,7 +177,7 @@ describe("embedding", () => {
       ["setView", [{ position: [1, 2, 3], target: [0, 0, 0] }, true]],
       ["screenshot"],
       ["open", [`${b.url}/fixtures/slabs.s4d`]],
-      ["pick", [200, 150]],
+      ["pick", [120, 90]],
       ["link"],
       ["setMode", ["fly"]],
       ["getView"],
@@ -295,7 +304,7 @@ describe("embedding", () => {
 describe("a scene on another host", () => {
   it("that allows no page to read it is told apart from one that is not there", async () => {
     const server = await serve({ "/": `${ROOT}/tests/fixtures/` });
-    const page = await open(b, `content=${server.url}/small.spz`, { wait: false });
+    const page = await open(b, `content=${server.url}/small.spz`, { ...SMALL, wait: false });
     const told = await page.evaluate(() => window.scene4d.ready.catch((error) => `${error}`));
     expect(told).toContain("cors");
     expect(await page.textContent("body")).toContain("Access-Control-Allow-Origin");

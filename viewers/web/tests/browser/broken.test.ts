@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { openFile } from "../../src/decode/bundle/container";
 import { MemorySource } from "../../src/decode/remote";
 import { ROOT, readBytes } from "./harness";
-import { bench, open, picture, until } from "./pages";
+import { bench, failureOf, open, picture, SMALL, shared, until } from "./pages";
 
 const b = bench();
 afterEach(() => {
@@ -16,7 +16,7 @@ const message = () => document.querySelector("#message")?.getAttribute("data-kin
 const splats = () => window.scene4d.stats().splats;
 
 /** 149 kB, all of which the player reads; of a bundle it leaves the reference pictures. */
-const SMALL = readBytes(join(ROOT, "tests/fixtures/small.ply"));
+const PLY = readBytes(join(ROOT, "tests/fixtures/small.ply"));
 /** Enough that the browser hands a part on before it learns that the rest does not come. */
 const PART = 50_000;
 
@@ -52,14 +52,14 @@ describe("a network that drops half-way", () => {
     b.options = {
       intercept: (req, res) => {
         if (!isFor(req, "small.ply")) return false;
-        starts.push(rangeOf(req, SMALL.length)![0]);
+        starts.push(rangeOf(req, PLY.length)![0]);
         // The second request breaks.
         const most = starts.length === 2 ? PART : Number.POSITIVE_INFINITY;
-        send(req, res, { file: SMALL, most });
+        send(req, res, { file: PLY, most });
         return true;
       },
     };
-    const page = await open(b, "content=/fixtures/small.ply");
+    const page = await open(b, "content=/fixtures/small.ply", SMALL);
     expect(await page.evaluate(splats)).toBe(600);
     expect(await page.evaluate(message)).toBe("");
     // From within the part that broke, not from its start.
@@ -83,7 +83,10 @@ describe("a network that drops half-way", () => {
         return true;
       },
     };
-    const page = await open(b, "content=/fixtures/chair.s4d&bg=000000", { wait: false });
+    const page = await open(b, "content=/fixtures/chair.s4d&bg=000000", {
+      ...SMALL,
+      wait: false,
+    });
     await until(page, () => window.scene4d.stats().splats === 2500);
     await until(page, () => document.querySelector("#message") !== null, 30_000);
     expect(await page.evaluate(message)).toBe("network");
@@ -105,11 +108,11 @@ describe("a network that drops half-way", () => {
         if (!isFor(req, "small.ply")) return false;
         requests++;
         const most = requests === 1 ? PART : Number.POSITIVE_INFINITY;
-        send(req, res, { file: SMALL, most, ranged: false });
+        send(req, res, { file: PLY, most, ranged: false });
         return true;
       },
     };
-    const page = await open(b, "content=/fixtures/small.ply");
+    const page = await open(b, "content=/fixtures/small.ply", SMALL);
     expect([await page.evaluate(splats), requests]).toEqual([600, 2]);
   });
 
@@ -117,11 +120,11 @@ describe("a network that drops half-way", () => {
     b.options = {
       intercept: (req, res) => {
         if (!isFor(req, "small.ply")) return false;
-        send(req, res, { file: SMALL, most: PART, ranged: false });
+        send(req, res, { file: PLY, most: PART, ranged: false });
         return true;
       },
     };
-    const page = await open(b, "content=/fixtures/small.ply", { wait: false });
+    const page = await open(b, "content=/fixtures/small.ply", { ...SMALL, wait: false });
     await until(page, () => document.querySelector("#message") !== null, 40_000);
     expect(await page.evaluate(message)).toBe("network");
     expect(await page.isVisible("#retry")).toBe(true);
@@ -129,6 +132,7 @@ describe("a network that drops half-way", () => {
 });
 
 describe("scenes cut short or too large", () => {
+  const another = shared(b, "", { ...SMALL, wait: false });
   const cut = (name: string, share: number) => {
     const bytes = readBytes(join(ROOT, "tests/fixtures", name));
     return bytes.subarray(0, Math.floor(share * bytes.length));
@@ -154,10 +158,10 @@ describe("scenes cut short or too large", () => {
           return true;
         },
       };
-      const page = await open(b, `content=/cut/${name}`, { wait: false });
-      await until(page, () => document.querySelector("#message") !== null);
-      expect(await page.evaluate(message)).toBe(kind);
-      expect(await page.textContent("#message p")).toMatch(/\.$/);
+      const page = await another();
+      const shown = await failureOf(page, `/cut/${name}`);
+      expect(shown.kind).toBe(kind);
+      expect(shown.words).toMatch(/\.$/);
       expect(page.problems).toEqual([]);
     });
   }
@@ -176,9 +180,8 @@ describe("scenes cut short or too large", () => {
         return true;
       },
     };
-    const page = await open(b, "content=/huge/manifest.json", { wait: false });
-    await until(page, () => document.querySelector("#message") !== null);
-    expect(["too-big", "damaged"]).toContain(await page.evaluate(message));
+    const page = await another();
+    expect(["too-big", "damaged"]).toContain((await failureOf(page, "/huge/manifest.json")).kind);
     const heap = await page.evaluate(
       () =>
         (performance as unknown as { memory: { usedJSHeapSize: number } }).memory.usedJSHeapSize,

@@ -1,12 +1,16 @@
 import { describe, expect, it } from "vitest";
-import { bench, open } from "./pages";
+import { bench, open, shared } from "./pages";
 
 for (const backend of ["webgl2", "webgpu"] as const) {
   describe(`fidelity on ${backend}`, () => {
     const b = bench(backend);
+    const chair = shared(b, "content=/fixtures/chair.s4d", {
+      backend,
+      viewport: { width: 240, height: 180 },
+    });
 
     it("draws what the Python rasteriser draws, at off-centre and non-square cameras", async () => {
-      const page = await open(b, "content=/fixtures/chair.s4d", { backend });
+      const page = await chair();
       expect(await page.evaluate(() => window.scene4d.backend)).toBe(backend);
       const best = await page.evaluate(() => window.scene4d.fidelity());
       expect(best).toHaveLength(4);
@@ -22,7 +26,10 @@ for (const backend of ["webgl2", "webgpu"] as const) {
 
     it("draws families of a parent/child scene as the Python decoder unpacks them", async () => {
       // The reference pictures have their own background, whatever stands behind the scene here.
-      const page = await open(b, "content=/fixtures/families.s4d&bg=ff0000", { backend });
+      const page = await open(b, "content=/fixtures/families.s4d&bg=ff0000", {
+        backend,
+        viewport: { width: 240, height: 180 },
+      });
       const found = await page.evaluate(() => window.scene4d.fidelity());
       expect(found).toHaveLength(4);
       for (const { psnr } of found) expect(psnr).toBeGreaterThan(50);
@@ -32,7 +39,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
     });
 
     it("captures what was asked for, and not a blank picture", async () => {
-      const page = await open(b, "content=/fixtures/chair.s4d", { backend });
+      const page = await chair();
       const result = await page.evaluate(async () => {
         const api = window.scene4d;
         const c2w = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 50, 0, 0, 0, 1];

@@ -5,14 +5,14 @@ import { describe, expect, it } from "vitest";
 import { openFile } from "../../src/decode/bundle/container";
 import { openPly } from "../../src/decode/ply";
 import { MemorySource } from "../../src/decode/remote";
+import { margins } from "./gestures";
 import { ROOT, readBytes } from "./harness";
-import { bench, open, until, view } from "./pages";
+import { bench, frames, open, PHONE, still, until, view } from "./pages";
 import { boxFile, type Made, plyOf, randomFrom } from "./splat-files";
 
 type V3 = [number, number, number];
 const b = bench();
 const fixture = (name: string) => readBytes(join(ROOT, "tests/fixtures", name));
-const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 const SHAPES = [
   { width: 960, height: 540 },
   { width: 640, height: 480 },
@@ -56,34 +56,6 @@ async function files(): Promise<Record<string, Made>> {
   return made;
 }
 
-/** Margins of a box' picture within what no bar covers, as shares: left, top, right, bottom. */
-function margins(page: Page, low: V3, high: V3): Promise<number[]> {
-  return page.evaluate(
-    ([from, to]) => {
-      const { c2w, K, width, height } = window.scene4d.camera();
-      const bar = document.querySelector("#bars")!.getBoundingClientRect();
-      const bottom = Math.min(height, bar.top);
-      const xs: number[] = [];
-      const ys: number[] = [];
-      for (let n = 0; n < 8; n++) {
-        const d = [0, 1, 2].map((a) => ((n >> a) & 1 ? to : from)[a]! - c2w[4 * a + 3]!);
-        const along = (c: number) => d.reduce((sum, x, r) => sum + x * c2w[4 * r + c]!, 0);
-        const depth = -along(2);
-        if (depth <= 0) return [Number.NEGATIVE_INFINITY];
-        xs.push((K[0]! * along(0)) / depth + K[2]!);
-        ys.push((-K[4]! * along(1)) / depth + K[5]!);
-      }
-      return [
-        Math.min(...xs) / width,
-        Math.min(...ys) / bottom,
-        1 - Math.max(...xs) / width,
-        1 - Math.max(...ys) / bottom,
-      ];
-    },
-    [low, high] as const,
-  );
-}
-
 /** Until the player has seen the window's present size. */
 async function resized(page: Page): Promise<void> {
   await until(page, () => {
@@ -95,13 +67,22 @@ async function resized(page: Page): Promise<void> {
   });
 }
 
+interface Before {
+  before: Promise<void>;
+}
+
 async function openBytes(page: Page, name: string, bytes: Uint8Array): Promise<void> {
+  await page.evaluate(() => {
+    // The promise of the scene before is another one.
+    const { ready } = window.scene4d;
+    Object.assign(window, { before: ready });
+  });
   await page.setInputFiles("input[type=file]", {
     name,
     mimeType: "application/octet-stream",
     buffer: Buffer.from(bytes),
   });
-  await page.waitForTimeout(100);
+  await until(page, () => window.scene4d.ready !== (window as unknown as Before).before);
   await page.evaluate(() => window.scene4d.ready);
 }
 
@@ -110,11 +91,7 @@ describe("the first view", () => {
     const desktop = await open(b, "noanim", { wait: false });
     const phone = await open(b, "noanim", { ...PHONE, wait: false });
     // Where it stands is the same without drawing, and 48 windows are much to draw in software.
-    for (const page of [desktop, phone])
-      await page.evaluate(() => {
-        Object.defineProperty(document, "hidden", { value: true });
-        document.dispatchEvent(new Event("visibilitychange"));
-      });
+    for (const page of [desktop, phone]) await still(page);
     const off: string[] = [];
     for (const [name, { bytes, low, high }] of Object.entries(await files())) {
       for (const [page, shapes] of [
@@ -141,7 +118,7 @@ describe("the first view", () => {
   }, 240_000);
 
   it("follows the window until a hand moves, and again from R and F", async () => {
-    const page = await open(b, "content=/fixtures/chair.s4d&noanim");
+    const page = await open(b, "content=/fixtures/chair.s4d&noanim", { viewport: SHAPES[1]! });
     const { low, high } = await bundleBox("chair.s4d");
     const least = async () => Math.min(...(await margins(page, low, high)));
     await page.mouse.move(300, 200);
@@ -272,8 +249,10 @@ describe("which way is up", () => {
     // Limits come from the cameras: nobody gets far behind them.
     await page.keyboard.press("2");
     await page.keyboard.down("Shift");
+    const before = await view(page);
     await page.keyboard.down("s");
-    await page.waitForTimeout(1500);
+    await frames(page, 30);
+    expect(await view(page)).not.toEqual(before);
     await page.keyboard.up("s");
     await page.keyboard.up("Shift");
     await expect.poll(moved, { timeout: 20_000 }).toBeLessThan(6);

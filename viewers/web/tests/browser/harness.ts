@@ -3,7 +3,7 @@ import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname, join, normalize } from "node:path";
-import { type Browser, chromium } from "playwright-core";
+import { launchChromium } from "../../build/chromium.mjs";
 
 export const ROOT = join(import.meta.dirname, "../..");
 export const DIST = join(ROOT, "dist");
@@ -79,33 +79,7 @@ function answer(
   else createReadStream(file, { start, end }).pipe(res);
 }
 
-const WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
-const WEBGPU = [
-  "--no-sandbox",
-  "--enable-unsafe-webgpu",
-  "--enable-features=Vulkan",
-  "--use-angle=swiftshader",
-  "--use-vulkan=swiftshader",
-  "--ignore-gpu-blocklist",
-  "--disable-vulkan-surface",
-  "--use-webgpu-adapter=swiftshader",
-];
-
-function chromiumPath(): string {
-  const found = [
-    process.env.SCENE4D_CHROMIUM,
-    "/usr/bin/chromium",
-    "/usr/bin/chromium-browser",
-    "/usr/bin/google-chrome",
-  ].find((p) => p && existsSync(p));
-  if (!found) throw new Error("no Chromium; install it or set SCENE4D_CHROMIUM");
-  return found;
-}
-
-export function launch(backend: "webgl2" | "webgpu" = "webgl2"): Promise<Browser> {
-  const args = backend === "webgpu" ? WEBGPU : WEBGL;
-  return chromium.launch({ executablePath: chromiumPath(), args, headless: true });
-}
+export const launch = launchChromium;
 
 export function readBytes(path: string): Uint8Array {
   return new Uint8Array(readFileSync(path));

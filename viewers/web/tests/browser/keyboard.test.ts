@@ -3,21 +3,13 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { Page } from "playwright-core";
 import { describe, expect, it } from "vitest";
-import { bench, open, view } from "./pages";
+import { bench, open, PHONE, still, view } from "./pages";
 
 const b = bench();
 const CHAIR = "content=/fixtures/chair.s4d&noanim";
-const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const SOON = { timeout: 15_000 };
 const apart = (a: number[], c: number[]) => Math.hypot(...a.map((x, i) => x - c[i]!));
-
-/** Nothing is drawn from now on: only the page is looked at, and software drawing is slow. */
-const still = (page: Page) =>
-  page.evaluate(() => {
-    Object.defineProperty(document, "hidden", { value: true });
-    document.dispatchEvent(new Event("visibilitychange"));
-  });
 
 /** What axe-core holds for serious or worse, by rule and place. */
 async function serious(page: Page): Promise<string[]> {
@@ -55,9 +47,12 @@ async function tabTo(page: Page, name: string): Promise<string[]> {
 describe("axe-core finds nothing serious", () => {
   it("on the page, its panels, its messages, light and dark, desktop and phone", async () => {
     const found: Record<string, string[]> = {};
-    for (const theme of ["light", "dark"]) {
-      const page = await open(b, `${CHAIR}&stats&theme=${theme}`);
-      await still(page);
+    const page = await open(b, `${CHAIR}&stats`, { colorScheme: "light" });
+    await still(page);
+    for (const theme of ["light", "dark"] as const) {
+      await page.emulateMedia({ colorScheme: theme });
+      const dark = () => page.evaluate(() => matchMedia("(prefers-color-scheme: dark)").matches);
+      await expect.poll(dark, SOON).toBe(theme === "dark");
       found[`page, ${theme}`] = await serious(page);
       await page.click('[aria-label="Settings"]');
       await page.keyboard.press("]");
@@ -65,16 +60,16 @@ describe("axe-core finds nothing serious", () => {
       await page.keyboard.press("Escape");
       await page.keyboard.press("h");
       found[`help, ${theme}`] = await serious(page);
-      await page.context().close();
+      await page.keyboard.press("Escape");
     }
     const phone = await open(b, CHAIR, PHONE);
     await still(phone);
     await phone.tap('[aria-label="More"]');
     found.menu = await serious(phone);
-    await phone.context().close();
-    const message = await open(b, "content=/nowhere.s4d", { wait: false });
-    await expect.poll(() => message.isVisible("#message"), SOON).toBe(true);
-    found.message = await serious(message);
+    await phone.keyboard.press("Escape");
+    await phone.evaluate(() => window.scene4d.open("/nowhere.s4d").catch(() => {}));
+    expect(await phone.isVisible("#message")).toBe(true);
+    found.message = await serious(phone);
     expect(Object.fromEntries(Object.entries(found).filter(([, list]) => list.length > 0))).toEqual(
       {},
     );
@@ -155,7 +150,7 @@ describe("by keyboard alone", () => {
   });
 
   it("the menu of a narrow window", async () => {
-    const page = await open(b, CHAIR, { viewport: { width: 390, height: 700 } });
+    const page = await open(b, CHAIR, { viewport: { width: 390, height: 400 } });
     await tabTo(page, "More");
     await page.keyboard.press("Enter");
     expect(await page.evaluate(() => document.activeElement!.textContent)).toBe("Reset the view");
@@ -167,9 +162,9 @@ describe("by keyboard alone", () => {
   });
 
   it("a hint how to move stands there on the first visit, and is gone on the next", async () => {
-    const page = await open(b, CHAIR);
+    const page = await open(b, CHAIR, { viewport: { width: 400, height: 300 } });
     expect(await page.isVisible("#hint")).toBe(true);
-    await page.mouse.move(300, 200);
+    await page.mouse.move(200, 120);
     await page.mouse.wheel(0, 100);
     await expect.poll(() => page.isVisible("#hint"), SOON).toBe(false);
     await page.reload();

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
 import { psnr } from "../../src/compare";
 import { readField } from "../decode/read-field";
-import { bench, open, until, view } from "./pages";
+import { bench, open, shared, still, until, view } from "./pages";
 
 const good = join(import.meta.dirname, "../../../../mobile_export/conformance/good");
 const NAMES = [
@@ -53,12 +53,19 @@ function composed(maps: Maps, background: number[]): Uint8Array {
 for (const backend of ["webgl2", "webgpu"] as const) {
   describe(`light slabs on ${backend}`, () => {
     const b = bench(backend);
+    const first = `content=/bundles/good/${NAMES[0]}.s4d&fov=20`;
+    const pageOf = shared(b, first, { backend, viewport });
 
     for (const name of NAMES) {
       it(`draws what the conformance file says: ${name}`, async () => {
-        const page = await open(b, `content=/bundles/good/${name}.s4d&bg=204060&fov=20`, {
-          backend,
-          viewport,
+        const page = await pageOf();
+        await still(page);
+        await page.evaluate((url) => window.scene4d.open(url), `/bundles/good/${name}.s4d`);
+        await page.evaluate(() => {
+          document.querySelector<HTMLElement>('button[aria-label="Settings"]')!.click();
+          const colour = document.querySelector<HTMLInputElement>("#colour")!;
+          colour.value = "#204060";
+          colour.dispatchEvent(new Event("input"));
         });
         const { cameras, field } = await readField(join(good, `${name}.s4d`));
         const { maps } = JSON.parse(readFileSync(join(good, `${name}.json`), "utf8"));
@@ -71,8 +78,13 @@ for (const backend of ["webgl2", "webgpu"] as const) {
             const pixels = await window.scene4d.capture();
             return { data: Array.from(pixels.data) };
           }, camera);
-          const background = [0x20, 0x40, 0x60].map((v) => v / 255);
-          const found = psnr(data, composed(wanted, background));
+          const found = psnr(
+            data,
+            composed(
+              wanted,
+              [0x20, 0x40, 0x60].map((v) => v / 255),
+            ),
+          );
           // Measured 65 dB and more: half floats between layers (WebGL 2), 8 bits in the picture.
           expect(found).toBeGreaterThan(60);
         }
@@ -82,14 +94,15 @@ for (const backend of ["webgl2", "webgpu"] as const) {
   });
 
   describe(`a trained scene on ${backend}`, () => {
-    const b = bench(backend, true);
-    let shared: ReturnType<typeof open> | null = null;
-    const slabs = () => {
-      shared ??= open(b, "content=/fixtures/slabs.s4d&fov=40&mode=fly&stats&bg=000000", {
-        backend,
-        viewport,
-      });
-      return shared;
+    const b = bench(backend);
+    const pageOf = shared(b, "content=/fixtures/slabs.s4d&fov=40&stats&bg=000000", {
+      backend,
+      viewport,
+    });
+    const slabs = async () => {
+      const page = await pageOf();
+      await page.evaluate(() => window.scene4d.setMode("fly"));
+      return page;
     };
 
     it("is drawn as the Python renderer does", async () => {

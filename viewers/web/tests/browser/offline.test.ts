@@ -5,25 +5,30 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ROOT, serve } from "./harness";
-import { bench, picture, until } from "./pages";
+import { bench, open, picture, until, view } from "./pages";
 import { scene4d, withoutPython } from "./python";
 
+const SMALL = { width: 320, height: 240 };
+const SPLATS = join(ROOT, "tests/fixtures/small.ply");
 const CHAIR = join(ROOT, "tests/fixtures/chair.s4d");
 
 describe.skipIf(withoutPython)("the exported player", () => {
   const b = bench();
   let made = "";
-  beforeAll(() => {
+  beforeAll(async () => {
     made = mkdtempSync(join(tmpdir(), "scene4d-"));
-    scene4d("export", CHAIR, "player", "--output-path", join(made, "site"), "--title", "A chair");
-    const one = join(made, "one.html");
-    scene4d("export", CHAIR, "player", "--single-file", "--output-path", one);
+    const [site, one] = [join(made, "site"), join(made, "one.html")];
+    await scene4d(
+      ["export", CHAIR, "player", "--output-path", site, "--title", "A chair"],
+      ["export", CHAIR, "player", "--single-file", "--output-path", one],
+      ["export", SPLATS, "player", "--output-path", join(made, "splats")],
+    );
   });
   afterAll(() => rmSync(made, { recursive: true }));
 
   it("opens again without a network, at another view, and can be installed", async () => {
     const server = await serve({ "/some/where/": join(made, "site") });
-    const page = await (await b.browser.newContext()).newPage();
+    const page = await (await b.browser.newContext({ viewport: SMALL })).newPage();
     const start = `${server.url}/some/where/?backend=webgl2`;
     await page.goto(start);
     await until(page, () => Boolean(window.scene4d));
@@ -85,8 +90,22 @@ describe.skipIf(withoutPython)("the exported player", () => {
     await server.close();
   });
 
+  it("of a splat file starts where the file itself does", async () => {
+    const server = await serve({ "/": join(made, "splats") });
+    const page = await open({ ...b, url: server.url }, "noanim", { viewport: SMALL });
+    const bundle = await view(page);
+    await page.goto(`${b.url}/?backend=webgl2&noanim&content=/fixtures/small.ply`);
+    await until(page, () => Boolean(window.scene4d));
+    await page.evaluate(() => window.scene4d.ready);
+    const file = await view(page);
+    const size = Math.hypot(...file.position.map((x, i) => x - file.target[i]!));
+    const apart = Math.hypot(...file.position.map((x, i) => x - bundle.position[i]!));
+    expect(apart).toBeLessThan(0.05 * size);
+    await server.close();
+  });
+
   it("plays as one file from a disk, and asks for nothing", async () => {
-    const page = await (await b.browser.newContext({ offline: true })).newPage();
+    const page = await (await b.browser.newContext({ viewport: SMALL, offline: true })).newPage();
     const asked: string[] = [];
     const problems: string[] = [];
     page.on("request", (request) => asked.push(request.url().slice(0, 5)));

@@ -1,5 +1,5 @@
-import type { Browser, BrowserContextOptions, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll } from "vitest";
+import type { Browser, BrowserContext, BrowserContextOptions, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, onTestFailed } from "vitest";
 import type { Scene4dApi } from "../../src/api";
 import { DIST, launch, ROOT, type ServerOptions, serve } from "./harness";
 
@@ -9,16 +9,22 @@ declare global {
   }
 }
 
+/** A window in which little is drawn, for what does not hang on its size. */
+export const SMALL = { viewport: { width: 240, height: 180 } };
+export const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
+
 export interface Bench {
   browser: Browser;
   url: string;
   /** Changes how the server answers; reset by assigning {}. */
   options: ServerOptions;
+  /** Stay open from test to test. */
+  kept: Set<BrowserContext>;
 }
 
-/** One browser and one server for a file of tests; `keep`: pages stay open from test to test. */
-export function bench(backend: "webgl2" | "webgpu" = "webgl2", keep = false): Bench {
-  const made = { options: {} } as Bench;
+/** One browser and one server for a file of tests. */
+export function bench(backend: "webgl2" | "webgpu" = "webgl2"): Bench {
+  const made = { options: {}, kept: new Set() } as unknown as Bench;
   let close = () => Promise.resolve();
   beforeAll(async () => {
     made.browser = await launch(backend);
@@ -37,9 +43,10 @@ export function bench(backend: "webgl2" | "webgpu" = "webgl2", keep = false): Be
     made.url = server.url;
     close = server.close;
   });
-  // A page that stays open goes on drawing and slows the next one down.
+  // A page that moves goes on drawing and slows the next one down.
   afterEach(async () => {
-    if (!keep) for (const context of made.browser.contexts()) await context.close();
+    for (const context of made.browser.contexts())
+      if (!made.kept.has(context)) await context.close();
   });
   afterAll(async () => {
     await made.browser?.close();
@@ -48,22 +55,23 @@ export function bench(backend: "webgl2" | "webgpu" = "webgl2", keep = false): Be
   return made;
 }
 
+/** A page with the errors that it reported. */
+export type Opened = Page & { problems: string[] };
+
+export type OpenOptions = BrowserContextOptions & {
+  wait?: boolean;
+  backend?: string;
+  path?: string;
+  /** Before the page's own scripts. */
+  before?: (page: Page) => Promise<void>;
+};
+
 /** Opens the player; `wait`: until the scene is there. Errors of the page fail the test. */
-export async function open(
-  b: Bench,
-  query: string,
-  options: BrowserContextOptions & {
-    wait?: boolean;
-    backend?: string;
-    path?: string;
-    /** Before the page's own scripts. */
-    before?: (page: Page) => Promise<void>;
-  } = {},
-): Promise<Page & { problems: string[] }> {
+export async function open(b: Bench, query: string, options: OpenOptions = {}): Promise<Opened> {
   const { wait = true, backend = "webgl2", path = "/", before, ...context } = options;
   const page = (await (
     await b.browser.newContext({ viewport: { width: 640, height: 480 }, ...context })
-  ).newPage()) as Page & { problems: string[] };
+  ).newPage()) as Opened;
   page.problems = [];
   page.on("pageerror", (error) => page.problems.push(error.message));
   page.on("console", (m) => {
@@ -77,6 +85,45 @@ export async function open(
   return page;
 }
 
+/**
+ * One page for the tests of a file that need no fresh one (to open one takes both cores a second):
+ * each finds it at its first view, in orbit, with everything shut. After a failed test the next one
+ * gets a new page.
+ */
+export function shared(b: Bench, query: string, options: OpenOptions = {}): () => Promise<Opened> {
+  let opened: Promise<Opened> | null = null;
+  return async () => {
+    onTestFailed(async () => {
+      const page = await opened?.catch(() => null);
+      if (page) b.kept.delete(page.context());
+      opened = null;
+    });
+    opened ??= open(b, query, options);
+    const page = await opened;
+    b.kept.add(page.context());
+    await page.evaluate(() => {
+      document.querySelector<HTMLDialogElement>("dialog[open]")?.close();
+      (document.activeElement as HTMLElement | null)?.blur();
+    });
+    await page.keyboard.press("Escape");
+    await page.evaluate(() => {
+      window.scene4d.setMode("orbit");
+      window.scene4d.reset();
+    });
+    return page;
+  };
+}
+
+/** How a scene that is opened on the page fails: a message's kind, its heading and its words. */
+export async function failureOf(page: Page, url: string): Promise<Record<string, string>> {
+  return page.evaluate(async (address) => {
+    await window.scene4d.open(address).catch(() => {});
+    const message = document.querySelector<HTMLElement>("#message");
+    const text = (part: string) => message?.querySelector(part)?.textContent ?? "";
+    return { kind: message?.dataset.kind ?? "", heading: text("h2"), words: text("p") };
+  }, url);
+}
+
 /** Waits for a condition in the page (the page's policy forbids Playwright's own way, eval). */
 export async function until(page: Page, condition: () => boolean, ms = 20_000): Promise<void> {
   const end = Date.now() + ms;
@@ -85,6 +132,19 @@ export async function until(page: Page, condition: () => boolean, ms = 20_000): 
     await page.waitForTimeout(50);
   }
 }
+
+/** Waits for so many more of the browser's frames. */
+export const frames = (page: Page, count: number) =>
+  page.evaluate(async (n) => {
+    for (let i = 0; i < n; i++) await new Promise(requestAnimationFrame);
+  }, count);
+
+/** Nothing is drawn from now on but what is captured: software drawing is slow. */
+export const still = (page: Page) =>
+  page.evaluate(() => {
+    Object.defineProperty(document, "hidden", { value: true, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  });
 
 export const view = (page: Page) => page.evaluate(() => window.scene4d.getView());
 

@@ -1,11 +1,10 @@
 /** A scene that moves: its row above the toolbar, its link, its box, and rest where it is asked for. */
 import type { Page } from "playwright-core";
 import { describe, expect, it } from "vitest";
-import { bench, open, until } from "./pages";
+import { bench, frames, open, SMALL, until } from "./pages";
 
 const b = bench();
 const CHAIR = "content=/fixtures/chair.s4d";
-const small = { viewport: { width: 480, height: 360 } };
 
 /** No file holds a time yet: the pieces of a still one come and go, one after the other. */
 async function moving(page: Page): Promise<void> {
@@ -31,23 +30,24 @@ const time = (page: Page) =>
 
 describe("a scene that moves", () => {
   it("plays by itself and pauses by Space, but stands where rest is asked for", async () => {
-    const still = await open(b, CHAIR, { ...small, before: moving, reducedMotion: "reduce" });
-    await still.waitForTimeout(500);
+    const still = await open(b, CHAIR, { ...SMALL, before: moving, reducedMotion: "reduce" });
+    // Ten frames later nothing has begun.
+    await frames(still, 10);
     expect(await time(still)).toBe(0);
     expect(await still.isVisible('#timeline [aria-label="Play"]')).toBe(true);
     await still.context().close();
-    const page = await open(b, CHAIR, { ...small, before: moving });
+    const page = await open(b, CHAIR, { ...SMALL, before: moving });
     await until(page, () =>
       Boolean(document.querySelector<HTMLInputElement>("#timeline input")!.valueAsNumber),
     );
     await page.keyboard.press("Space");
     const stopped = await time(page);
-    await page.waitForTimeout(400);
+    await frames(page, 10);
     expect(await time(page)).toBe(stopped);
   });
 
   it("draws, picks and measures what is there; its link leads to the time", async () => {
-    const page = await open(b, `${CHAIR}&time=0.5&noanim`, { ...small, before: moving });
+    const page = await open(b, `${CHAIR}&time=0.5&noanim`, { ...SMALL, before: moving });
     const at = (seconds: number) =>
       page.evaluate((t) => {
         window.scene4d.setTime(t);

@@ -135,6 +135,18 @@ describe("picking", () => {
     expect(pickAlong(pieces, [-5, 3, 0], [1, 0, 0])).toBeNull();
     expect(pickAlong(pieces, [10, 0, 0], [1, 0, 0])).toBeNull();
   });
+  it("meets what is there at a time", () => {
+    const packed = packSplats(row([0.1, 0.1, 0.1], [0.99, 0.99, 0.99]));
+    const pieces = [pickable(packed, { start: 1, end: 2 })];
+    const at = (time: number) => pickAlong(pieces, [-5, 0, 0], [1, 0, 0], time);
+    expect([at(0.9), at(1), at(1.9), at(2)]).toEqual([
+      null,
+      expect.closeTo(5, 3),
+      expect.closeTo(5, 3),
+      null,
+    ]);
+  });
+
   it("sees through the faint and knows turned splats", () => {
     const data = row([0.1, 0.1], [0.05, 0.99]);
     expect(pickAlong([pickable(packSplats(data))], [-5, 0, 0], [1, 0, 0])).toBeCloseTo(6, 3);
