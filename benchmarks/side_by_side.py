@@ -47,7 +47,7 @@ def row(number: int, sources: list[Path], mesh: Path | None) -> torch.Tensor:
     background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
     columns = [composited(view, background)]
     for source in sources:
-        shown = load_teacher(source).in_frame_of(scene).eval()
+        shown = load_teacher(source).in_frame(scene.source_from_scene).eval()
         rgb = shown.render(view.camera, background=background).rgb.clamp(0, 1)
         print(f"view {number}  {source}  {float(psnr(rgb, columns[0], mask=view.mask)):.2f} dB")
         columns.append(rgb)

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Camera": "cameras.camera:Camera",
-    "SplatMethod": "representations.splats.method:SplatMethod",
+    "SplatMethod": "methods.splat.method:SplatMethod",
     "TrainOptions": "training.options:TrainOptions",
     "evaluate_run": "training.evaluate:evaluate_run",
     "load_method": "training.methods:load_method",
     "load_run": "training.run:load_run",
     "load_scene": "data.load:load_scene",
     "rasterization": "rendering.splats.rasterization:rasterization",
-    "read_splats": "exporters.formats:read_splats",
+    "read_splats": "formats.registry:read_splats",
     "train": "training.train:start",
-    "write_splats": "exporters.formats:write_splats",
+    "write_splats": "formats.registry:write_splats",
 }
 
 __all__ = ["__version__", *_PLACES]

@@ -17,7 +17,7 @@ from bundle import independent_light_field
 from scene4d.bundle.checks import bundle_faults
 from scene4d.bundle.coding import decode_scene
 from scene4d.bundle.container import open_bundle
-from scene4d.bundle.kinds import decoded, decoded_splats, kind_of
+from scene4d.bundle.kinds import bundle_kinds, decoded, decoded_splats
 from scene4d.bundle.splat_file import read_s4d
 from scene4d.bundle.splats import ALPHA_LIMIT
 from scene4d.cameras.camera import Camera
@@ -30,7 +30,11 @@ GOOD = sorted(p for p in (CONFORMANCE / "good").iterdir() if p.suffix != ".json"
 ERRORS = json.loads((CONFORMANCE / "bad" / "errors.json").read_text(encoding="ascii"))
 
 
-WITH_SPLATS = [p for p in GOOD if kind_of(open_bundle(p)).made_of_splats]
+def made_of_splats(bundle) -> bool:
+    return bundle_kinds()[bundle.manifest["kind"]].made_of_splats
+
+
+WITH_SPLATS = [p for p in GOOD if made_of_splats(open_bundle(p))]
 LIGHT = [p for p in GOOD if p.name.startswith("lightslab")]
 SHEETS = [p for p in LIGHT if "sheets" in p.name and p.suffix == ".s4d"]
 
@@ -144,7 +148,7 @@ def test_bad_bundles_are_refused_with_the_stated_error(name):
     path = CONFORMANCE / "bad" / name
     with pytest.raises(DataError, match=ERRORS[name]["error"]) as told:
         bundle = open_bundle(path)
-        read_s4d(path) if kind_of(bundle).made_of_splats else decoded(bundle)
+        read_s4d(path) if made_of_splats(bundle) else decoded(bundle)
     assert "\n  File" not in str(told.value) and len(str(told.value)) < 500
     faults = bundle_faults(path)
     assert faults and all(len(fault) < 400 for fault in faults)

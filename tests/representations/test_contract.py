@@ -44,6 +44,7 @@ CASES = {
     "lightslab, several slabs": lambda: (
         field_with_sheets(3), slab_camera(), 3.0, {"align": 8, "pose_rtol": None},
     ),
+    # At 0.9 of its training: before, batches are normalised by their own statistics.
     "mobile-r2l": lambda: (small(), a_camera(width=64, height=64), 3.0, {"align": 8}),
     "voxels": lambda: (voxels(), a_camera(), 3.0, {}),
 }  # fmt: skip

@@ -49,7 +49,8 @@ class MobileR2lMethod(Method):
     alpha: bool = True
     """Also an alpha, 17 of 4.3 million parameters; published without, on white backgrounds."""
     freeze_at: Annotated[float, Within(0.0, 2.0)] = 0.8
-    """Share of training from which the statistics that normalise stay as they are."""
+    """Share of training from which running statistics normalise, as in the finished network: single
+    photographs' own would differ."""
     network_lr: Rate = 5e-4
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """The learning rate ends at this share of its start."""

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from scene4d.data.scene import Scene
     from scene4d.methods.mobile_r2l.method import MobileR2lMethod
 
-CALIBRATED = 6
-"""Training pictures whose rays' statistics normalise."""
-CALIBRATED_RAYS = 10
-"""Of each, along an axis."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class _SavedPoints:
@@ -57,12 +52,8 @@ class MobileR2l(Representation):
     """A network from encoded points on rays to colours; it has no depth.
 
     A crop's picture is the picture's crop, to float rounding, where crops start at multiples of
-    ``upsampling``.
+    ``upsampling`` and outside of training, when running statistics normalise.
     """
-
-    calibration: Tensor
-    """[bundles, 3 points, rows, columns]: coordinates of points on rays of the training pictures,
-    whose statistics normalise; none: they stay as they are."""
 
     def __init__(
         self,
@@ -73,7 +64,6 @@ class MobileR2l(Representation):
         frequencies: int,
         learning_rate: float = 5e-4,
         freeze_at: float = 0.8,
-        calibration: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Raises ValueError where ``shape.inputs`` is not what the encoding gives."""
@@ -84,8 +74,7 @@ class MobileR2l(Representation):
         self.points, self.frequencies = points, frequencies
         self.learning_rate, self.freeze_at = learning_rate, freeze_at
         self.network = Network(shape, generator=generator)
-        none = torch.zeros(0, 3 * points, 1, 1)
-        self.register_buffer("calibration", none if calibration is None else calibration)
+        self.eval()  # until it is told of training's progress
 
     def render(
         self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, depth: bool = False
@@ -107,15 +96,13 @@ class MobileR2l(Representation):
         return Render(rgb=rgb.reshape(*shape, 3), alpha=alpha.reshape(shape))
 
     def _encoded(self, camera: Camera) -> Float[Tensor, "n inputs rows columns"]:
-        return encoded_maps(self._points(camera), self.frequencies)
-
-    def _points(self, camera: Camera) -> Float[Tensor, "n coordinates rows columns"]:
         shape = self.network.shape
         columns, rows = (side + 2 * HALO for side in shape.bundle(camera.width, camera.height))
         corner = (pixel_centres(columns, rows, device=camera.K.device) - HALO) * shape.upsampling
         pixels = corner.reshape(-1, 2).to(camera.K.dtype).expand(len(camera.K), -1, -1)
         points = self.ray_points(rays_at(camera, pixels), self.points)
-        return points.flatten(2).reshape(len(points), rows, columns, -1).permute(0, 3, 1, 2)
+        values = encoded(points.flatten(2), self.frequencies)
+        return values.reshape(len(points), rows, columns, -1).permute(0, 3, 1, 2)
 
     @classmethod
     def from_scene(
@@ -139,7 +126,7 @@ class MobileR2l(Representation):
             outputs=4 if options.alpha else 3,
             activation=options.activation,
         )
-        made = cls(
+        return cls(
             shape,
             place_points(cameras, content, scene.bounds),
             points=options.points,
@@ -148,12 +135,6 @@ class MobileR2l(Representation):
             freeze_at=options.freeze_at,
             generator=generator,
         )
-        chosen = cameras[:: max(1, len(cameras) // CALIBRATED)][:CALIBRATED]
-        with torch.no_grad():
-            made.calibration = torch.cat(
-                [made._points(_part(camera, i, shape)) for i, camera in enumerate(chosen)]
-            )
-        return made
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The network."""
@@ -185,9 +166,7 @@ class MobileR2l(Representation):
             **vars(saved.ray_points),
         )
         names = ("points", "frequencies", "learning_rate", "freeze_at")
-        settings = {name: getattr(saved, name) for name in names}
-        settings["calibration"] = tensors["calibration"]
-        network = cls(saved.shape, ray_points, **settings)
+        network = cls(saved.shape, ray_points, **{name: getattr(saved, name) for name in names})
         network.load_state_dict(dict(tensors))
         return network
 
@@ -198,14 +177,12 @@ class MobileR2l(Representation):
         return {
             "ray_points.centre": form("3"),
             "ray_points.rotation": form("3 3"),
-            "calibration": form(f"bundles {3 * saved.points} rows columns"),
             **module_forms(partial(Network, saved.shape), within="network"),
         }
 
     def on_progress(self, progress: float) -> None:
-        """Takes the statistics that normalise anew, until late in training."""
-        if progress < self.freeze_at and len(self.calibration):
-            self.network.calibrate(encoded_maps(self.calibration, self.frequencies))
+        """Batches' own statistics normalise where gradients are taken, until late in training."""
+        self.train(progress < self.freeze_at)
 
     def macs(self, width: int, height: int) -> int:
         """Multiply-accumulates for a picture, as published: without the halo."""
@@ -221,24 +198,6 @@ class MobileR2l(Representation):
             "mb_at_8_bits": self.num_bytes() / 1e6,
             "gmac_800": self.macs(800, 800) / 1e9,
         }
-
-
-def encoded_maps(
-    coordinates: Float[Tensor, "n coordinates rows columns"], frequencies: int
-) -> Float[Tensor, "n inputs rows columns"]:
-    """:func:`encoded`, of every ray of a map."""
-    return encoded(coordinates.permute(0, 2, 3, 1), frequencies).permute(0, 3, 1, 2)
-
-
-def _part(camera: Camera, number: int, shape: NetworkShape) -> Camera:
-    """A part of the picture, somewhere else in each."""
-    side = CALIBRATED_RAYS * shape.upsampling
-    width, height = min(side, camera.width), min(side, camera.height)
-    # Multiples of the golden ratio, and of its square, spread evenly.
-    x, y = ((number * step) % 1.0 for step in (0.61803399, 0.38196601 * 1.7))
-    return Camera.stack([camera]).cropped(
-        int(x * (camera.width - width)), int(y * (camera.height - height)), width, height
-    )
 
 
 def encoded_width(points: int, frequencies: int) -> int:

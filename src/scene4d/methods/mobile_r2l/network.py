@@ -1,11 +1,10 @@
 """MobileR2L's network: 1x1 convolutions on a coarse bundle of rays, then transposed convolutions.
 
 Cao et al., "Real-Time Neural Light Field on Mobile Devices", CVPR 2023, arXiv 2212.08057: section
-3.2, figure 2; sizes as in its released code. Two things differ. Published pictures are padded with
+3.2, figure 2; sizes as in its released code. One thing differs. Published pictures are padded with
 zeros where transposed convolutions reach beyond them; here the bundle has a ring of further rays,
-so that a part of a picture is decoded as that part of the whole, and small crops teach what whole
-pictures show. And layers are normalised, in training as later, by the statistics of a few fixed
-bundles of rays, taken anew before each step, not by those of whatever is rendered together.
+so that a part of a picture is decoded as that part of the whole (with running statistics), and
+small crops teach what whole pictures show.
 """
 
 from __future__ import annotations
@@ -116,16 +115,6 @@ class Network(nn.Module):
         return torch.sigmoid(self.last(x))
 
     @torch.no_grad()
-    def calibrate(self, encoded: Float[Tensor, "n inputs rows columns"]) -> None:
-        """Takes the statistics of these rays for those that normalise, layer by layer."""
-        norms = [module for module in self.modules() if isinstance(module, _Norm)]
-        for norm in norms:
-            norm.calibrating = True
-        self(encoded)
-        for norm in norms:
-            norm.calibrating = False
-
-    @torch.no_grad()
     def _start(self, generator: torch.Generator | None) -> None:
         """torch's own bounds of uniform weights and biases, from the run's generator."""
         for layer in self.modules():
@@ -152,15 +141,13 @@ class _Block(nn.Module):
 
 
 class _Norm(nn.BatchNorm2d):
-    """Normalises by its own statistics, which :meth:`Network.calibrate` sets: what is rendered
-    depends neither on its neighbours in a batch nor on whether gradients are taken."""
-
-    calibrating = False
+    """Statistics of the batch where gradients are taken in training, else the running ones: a
+    picture looked at during training neither depends on its neighbours nor changes anything."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
-            training=self.calibrating, momentum=1.0, eps=self.eps,
+            training=self.training and torch.is_grad_enabled(), momentum=0.1, eps=self.eps,
         )  # fmt: skip
 
 
