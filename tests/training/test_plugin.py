@@ -2,12 +2,21 @@
 
 import json
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
+import torch
 
+from scene4d.bundle import kinds
+from scene4d.bundle.container import open_bundle
+from scene4d.cameras.camera import Camera
+from scene4d.cli.main import main
+from scene4d.errors import DataError
+from scene4d.exporters.bundle import export
 from scene4d.training import methods
+from scene4d.training.open_scene import open_scene
+from scene4d.training.opened import OpenedScene, SceneCameras
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import start
@@ -24,6 +33,18 @@ def voxels(monkeypatch):
     sys.modules.pop("voxel_grid", None)
 
 
+@pytest.fixture
+def voxel_bundles(voxels, monkeypatch):
+    """With the kind of bundle that an entry point of the plugin would bring."""
+    installed = kinds.entry_points
+    entry = EntryPoint("voxels", "voxel_bundle:VoxelKind", kinds.GROUP)
+    monkeypatch.setattr(kinds, "entry_points", lambda group: [*installed(group=group), entry])
+    kinds.bundle_kinds.cache_clear()
+    yield voxels
+    kinds.bundle_kinds.cache_clear()
+    sys.modules.pop("voxel_bundle", None)
+
+
 def test_a_plugin_trains_saves_and_loads_without_a_change_elsewhere(voxels, tiny_capture, tmp_path):
     run = start(
         voxels(steps=120, resolution=32, coarsest_downscale=2),
@@ -36,3 +57,61 @@ def test_a_plugin_trains_saves_and_loads_without_a_change_elsewhere(voxels, tiny
     loaded = load_run(run)
     assert type(loaded.representation).__name__ == "VoxelGrid"
     assert loaded.representation.render(loaded.cameras.test[0]).rgb.shape == (48, 48, 3)
+
+
+def test_a_kind_of_bundle_comes_by_an_entry_point_alone(
+    voxel_bundles, tiny_capture, tmp_path, capsys
+):
+    run = start(
+        voxel_bundles(steps=30, resolution=16),
+        TrainOptions(data=tiny_capture, output_dir=tmp_path, device="cpu", evaluate=False),
+    )
+    path = tmp_path / "fog.s4d"
+    assert main(["export", str(run), "bundle", "--output-path", str(path)]) == 0
+    told = capsys.readouterr().err
+    assert "fog on a grid of 16 x 16 x 16" in told and "kind voxels" in told
+    assert "held-out photographs" in told  # what it loses was measured
+    assert main(["validate", str(path)]) == 0
+    assert main(["info", str(path)]) == 0
+    assert "fog on a grid of 16 x 16 x 16" in capsys.readouterr().out
+    ours, theirs = open_scene(run), open_scene(path)
+    assert len(theirs.cameras.train) == len(ours.cameras.train)
+    with torch.no_grad():
+        pictures = [s.representation.render(s.cameras.train[0]).rgb for s in (ours, theirs)]
+    assert pictures[0].std() > 0.01
+    # 255 levels of a range of some 10 before a softplus and a sigmoid
+    assert torch.allclose(*pictures, atol=0.05)
+    manifest = open_bundle(path).manifest
+    (kind,) = (k for k in kinds.bundle_kinds().values() if k.name == "voxels")
+    assert kind.faults(manifest) == []
+    wrong = {**manifest, "voxels": {**manifest["voxels"], "sides": [16, 16, 15]}}
+    assert "16, 16, 15" in kind.faults(wrong)[0]
+
+
+def test_a_bundle_of_a_kind_that_is_not_there_says_which_are(voxel_bundles, tmp_path):
+    from voxel_grid import VoxelGrid
+
+    low, high = torch.full((3,), -1.0), torch.ones(3)
+    camera = Camera(
+        c2w=torch.eye(4), K=torch.tensor([[20.0, 0, 8], [0, 20, 8], [0, 0, 1]]), width=16, height=16
+    )
+    scene = OpenedScene(
+        path=tmp_path,
+        representation=VoxelGrid(torch.zeros(4, 3, 4, 5), low, high),
+        cameras=SceneCameras(train=[camera]),
+    )
+    export(scene, tmp_path / "fog.s4d")
+    kinds.bundle_kinds.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kinds, "entry_points", entry_points)
+        with pytest.raises(DataError, match="of kind 'voxels'; this reader knows lightslab, lpgs"):
+            open_bundle(tmp_path / "fog.s4d")
+
+
+def test_a_kind_that_cannot_be_imported_is_named_and_left_out(monkeypatch, caplog):
+    broken = EntryPoint("broken", "no_such_module:Kind", kinds.GROUP)
+    monkeypatch.setattr(kinds, "entry_points", lambda group: [*entry_points(group=group), broken])
+    kinds.bundle_kinds.cache_clear()
+    assert "splats" in kinds.bundle_kinds() and "broken" not in kinds.bundle_kinds()
+    assert "no_such_module" in caplog.text
+    kinds.bundle_kinds.cache_clear()
