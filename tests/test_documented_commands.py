@@ -286,9 +286,13 @@ def run_command(words: list[str], things: Things, here: Path) -> None:
         words[words.index("out")] = f"out{suffixes[words[2]]}"
     if ran_before(words):
         return
+    ends = threading.Timer(3.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     if verb == "view":
-        threading.Timer(3.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    assert main(words) == 0, words
+        ends.start()
+    try:
+        assert main(words) == 0, words
+    finally:
+        ends.cancel()  # where it ended by itself, nobody is interrupted
 
 
 def give_pictures(words: list[str], here: Path) -> None:
