@@ -206,13 +206,6 @@ FORMAT_NAMES = {"splat", "splats"}
 """Also what people call the format ``.splat``, and files of splats."""
 
 
-def plain_strings(tree: ast.AST) -> Iterator[ast.Constant]:
-    """String constants that are not docstrings or parts of longer texts."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_family_is_named_outside_its_room(path: Path) -> None:
     """Families are found by entry points: the trainer, runs and verbs know none of them."""
@@ -222,9 +215,13 @@ def test_no_family_is_named_outside_its_room(path: Path) -> None:
     tree = ast.parse(path.read_text())
     spoken = [
         f"line {node.lineno}: {node.value!r}"
-        for node in plain_strings(tree)
-        if node.value in names_of_families() - FORMAT_NAMES
-        or any(node.value.startswith(f"scene4d.methods.{name}") for name in FAMILIES)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and (
+            node.value in names_of_families() - FORMAT_NAMES
+            or any(node.value.startswith(f"scene4d.methods.{name}") for name in FAMILIES)
+        )
     ]
     assert spoken == []
     if parts[0] != "integrations":

@@ -160,7 +160,7 @@ def test_what_is_missing_is_left_out(tmp_path, missing):
             picture.unlink()
     else:
         (run / missing).unlink()
-    Page(write_report(run).read_text())
+    assert "main" in Page(write_report(run).read_text()).tags
 
 
 def test_nothing_to_report_on_is_an_error(tmp_path):

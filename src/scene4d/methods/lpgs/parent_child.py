@@ -457,7 +457,7 @@ class ParentChildSplats(Representation):
 
     def moved(self, similarity: np.ndarray) -> GaussianSplats:
         """Its splats in other coordinates; for rendering only."""
-        return GaussianSplats.of(self.splats().transformed(similarity))
+        return self.unpacked_splats().moved(similarity)
 
     def unpacked_splats(self) -> GaussianSplats:
         """The scene as plain splats that render."""
