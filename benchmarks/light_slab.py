@@ -34,6 +34,8 @@ from pathlib import Path
 
 from quality import DATA_ROOT, measured, provenance
 
+from scene4d.rendering.render import DEPTH
+
 METHODS = ["lightslab", "mobile-r2l"]
 SIDE = 800
 
@@ -305,7 +307,7 @@ def print_flicker(arguments: argparse.Namespace) -> None:
     flight = interpolate(seen, num_frames=20 * len(seen), order="nearest")[: arguments.frames]
     black = torch.zeros(3)
     with torch.no_grad():
-        depths = [runs[0].representation.render(c, depth=True).depth for c in flight]
+        depths = [runs[0].representation.render(c, want=DEPTH).depth for c in flight]
         for path, run in zip(arguments.runs, runs, strict=True):
             scene = run.representation.eval()
             frames = [scene.render(c, background=black).rgb.clamp(0, 1) for c in flight]

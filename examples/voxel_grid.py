@@ -16,7 +16,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.data.points import random_points
 from scene4d.data.scene import Scene
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.method import Method, ObjectiveOptions, PhotometricOptions
 
@@ -34,7 +34,7 @@ class VoxelGrid(Representation):
         self.rate = rate
 
     def render(
-        self, camera: Camera, *, background: Tensor | None = None, depth: bool = False
+        self, camera: Camera, *, background: Tensor | None = None, want: Want = RGB
     ) -> Render:
         """Marches 64 samples along every pixel's ray through the box (Max 1995, eq. 5)."""
         rays = camera_rays(camera)
@@ -59,7 +59,7 @@ class VoxelGrid(Representation):
         alpha = weights.sum(dim=-1)
         if background is not None:
             rgb = rgb + (1.0 - alpha)[..., None] * background
-        if not depth:
+        if not want.depth:
             return Render(rgb=rgb, alpha=alpha)
         forward = -camera.c2w[..., None, None, :3, 2]
         along_axis = (directions * forward).sum(dim=-1)  # from length along the ray

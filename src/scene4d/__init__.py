@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scene4d.formats.registry import read_splats as read_splats
     from scene4d.formats.registry import write_splats as write_splats
     from scene4d.methods.splat.method import SplatMethod as SplatMethod
+    from scene4d.rendering.render import Want as Want
     from scene4d.rendering.splats.rasterization import rasterization as rasterization
     from scene4d.training.evaluate import evaluate_run as evaluate_run
     from scene4d.training.methods import load_method as load_method
@@ -30,6 +31,7 @@ _PLACES = {
     "Camera": "cameras.camera:Camera",
     "SplatMethod": "methods.splat.method:SplatMethod",
     "TrainOptions": "training.options:TrainOptions",
+    "Want": "rendering.render:Want",
     "evaluate_run": "training.evaluate:evaluate_run",
     "load_method": "training.methods:load_method",
     "load_run": "training.run:load_run",

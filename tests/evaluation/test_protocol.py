@@ -14,7 +14,7 @@ from scene4d.evaluation.pictures import GAP, error_heat
 from scene4d.evaluation.protocol import EvalInfo, evaluate
 from scene4d.evaluation.psnr import psnr
 from scene4d.evaluation.ssim import ssim
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render
 
 HEIGHT, WIDTH = 40, 48
 
@@ -26,7 +26,7 @@ class Painting:
     rgb: torch.Tensor
     alpha: torch.Tensor
 
-    def render(self, camera, *, background=None, depth=False):
+    def render(self, camera, *, background=None, want=RGB):
         behind = torch.zeros(3) if background is None else background
         alpha = self.alpha[..., None]
         return Render(rgb=self.rgb * alpha + behind * (1 - alpha), alpha=self.alpha)

@@ -17,7 +17,7 @@ from scene4d.errors import DataError, UsageError
 from scene4d.exporters.mesh import export, export_mesh, largest_parts
 from scene4d.exporters.options import MeshOptions
 from scene4d.formats.splat_cloud import SplatCloud
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.opened import OpenedScene
@@ -37,7 +37,7 @@ class Sphere(Representation):
         self.opacity = opacity
 
     def render(
-        self, camera: Camera, *, background: Tensor | None = None, depth: bool = False
+        self, camera: Camera, *, background: Tensor | None = None, want: Want = RGB
     ) -> Render:
         row, column = torch.meshgrid(
             torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij"
@@ -55,7 +55,7 @@ class Sphere(Representation):
         right = (origin + rays * z[..., None])[..., :1] > 0
         colour = torch.where(right, torch.tensor([1.0, 0, 0]), torch.tensor([0, 0.5, 0]))
         alpha = hit.float() * self.opacity
-        return Render(rgb=colour * alpha[..., None], alpha=alpha, depth=z if depth else None)
+        return Render(rgb=colour * alpha[..., None], alpha=alpha, depth=z if want.depth else None)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup(name="radius", parameters=[self.radius], learning_rate=0.0)]

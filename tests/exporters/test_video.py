@@ -20,7 +20,7 @@ from scene4d.exporters.frames import (
 )
 from scene4d.exporters.video import side_by_side, write_images, write_video
 from scene4d.rendering.colormap import colour_depth, depth_range, turbo
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render
 from scene4d.representations.base import Representation
 
 
@@ -184,13 +184,13 @@ def test_bytes_are_rounded_clamped_and_free_of_nan():
 class Wall:
     """A wall at depth 2 + x / width over the right three quarters of every picture."""
 
-    def render(self, camera, *, background=None, depth=False):
+    def render(self, camera, *, background=None, want=RGB):
         x = ((torch.arange(camera.width) + 0.5) / camera.width).expand(camera.height, -1)
         alpha = (x > 0.25).float()
         rgb = alpha[..., None] * torch.tensor([1.0, 0.0, 0.0])
         if background is not None:
             rgb = rgb + (1 - alpha[..., None]) * background
-        return Render(rgb=rgb, alpha=alpha, depth=(2 + x) * alpha if depth else None)
+        return Render(rgb=rgb, alpha=alpha, depth=(2 + x) * alpha if want.depth else None)
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_rendered_pictures_of_every_output(cameras):
     assert first["depth"][0, 0].tolist() == [0] * 3
     assert first["depth"][0, 11, 2] > 100 > first["depth"][0, 39, 2]  # near blue, far red
     assert side_by_side(list(first.values())).shape == (30, 120, 3)
-    with pytest.raises(ValueError, match="depth=True"):
+    with pytest.raises(ValueError, match="want=DEPTH"):
         picture(scene.render(cameras[0]), "depth")
 
 
@@ -235,7 +235,7 @@ class _Wall(Representation):
 
     parameter_groups = plain_data = from_saved = lambda self: None
 
-    def render(self, camera, *, background=None, depth=False):
+    def render(self, camera, *, background=None, want=RGB):
         size = camera.height, camera.width
         return Render(
             rgb=torch.zeros(*size, 3),

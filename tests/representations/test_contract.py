@@ -13,7 +13,7 @@ from methods.mobile_r2l.test_mobile_r2l import a_camera, small
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import Representation
 from scene4d.representations.contract import check_representation
 
@@ -68,7 +68,7 @@ class Broken(Representation):
         self.register_buffer("last", torch.zeros(()))
 
     def render(
-        self, camera: Camera, *, background: Tensor | None = None, depth: bool = False
+        self, camera: Camera, *, background: Tensor | None = None, want: Want = RGB
     ) -> Render:
         batch = camera.c2w.shape[:-2]
         x = torch.arange(camera.width) + 0.5 - camera.K[..., 0, 2, None]

@@ -7,7 +7,7 @@ import torch
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import DEPTH, RGB, Render
 from scene4d.representations.base import Representation
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.pseudo_views import Places, PseudoViews, draw_tiles
@@ -42,7 +42,7 @@ class Gradient(Representation):
         super().__init__()
         self.asked = 0
 
-    def render(self, camera, *, background=None, depth=False):
+    def render(self, camera, *, background=None, want=RGB):
         assert camera.c2w.ndim == 2
         assert not torch.is_grad_enabled()
         self.asked += 1
@@ -52,7 +52,7 @@ class Gradient(Representation):
         red, green = (0.5 + x).expand(shape), (0.5 + y)[:, None].expand(shape)
         blue = torch.full(shape, float(camera.position[0]))
         rgb = torch.stack([red, green, blue], dim=-1)
-        return Render(rgb=rgb, alpha=torch.ones(shape), depth=1.0 + red if depth else None)
+        return Render(rgb=rgb, alpha=torch.ones(shape), depth=1.0 + red if want.depth else None)
 
     def parameter_groups(self):
         return []
@@ -92,7 +92,7 @@ def test_crops_of_a_pseudo_view_are_pseudo_views_of_the_crops(size):
     assert crops.camera.c2w.shape == (3, 4, 4)
     background = torch.tensor([0.2, 0.6, 1.0])
     with torch.no_grad():
-        found = teacher.render(crops.camera, background=background, depth=True)
+        found = teacher.render(crops.camera, background=background, want=DEPTH)
     wanted = crops.on(background)
     error = (found.rgb - wanted).abs()
     inside = crops.rgb.amax(dim=-1) < 1  # bytes do not hold more than white

@@ -17,6 +17,7 @@ from scene4d.formats.ply import write_ply
 from scene4d.formats.splat_cloud import SplatCloud, inverse_similarity
 from scene4d.methods.lpgs.method import LpgsMethod
 from scene4d.methods.splat.method import SplatMethod
+from scene4d.rendering.render import RGB
 from scene4d.representations.base import Representation
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.opened import OpenedScene, SceneCameras
@@ -242,7 +243,7 @@ def test_a_teacher_in_the_captures_own_frame_is_left_as_it_is():
 class Fog(Representation):
     """A scene that is not made of splats."""
 
-    def render(self, camera, *, background=None, depth=False):
+    def render(self, camera, *, background=None, want=RGB):
         raise AssertionError("is not rendered")
 
     def parameter_groups(self):

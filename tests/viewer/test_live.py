@@ -28,7 +28,7 @@ from scene4d.cameras.conventions import flip_yz
 from scene4d.cameras.path_files import in_frame
 from scene4d.cameras.paths import _look_at
 from scene4d.errors import MissingExtraError
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render
 from scene4d.viewer.frusta import distance_ahead, frustum_length, opencv_pose, vertical_fov
 from scene4d.viewer.live import LiveViewer, _depth_for_viser
 from scene4d.viewer.panel import metrics_table
@@ -44,7 +44,7 @@ class Sphere(torch.nn.Module):
         self.radius = torch.nn.Parameter(torch.tensor(radius))
         self.radii_seen: list[float] = []
 
-    def render(self, camera, *, background=None, depth=False):
+    def render(self, camera, *, background=None, want=RGB):
         before = float(self.radius)
         v, u = torch.meshgrid(
             torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij"
@@ -63,7 +63,9 @@ class Sphere(torch.nn.Module):
         normal = (origin + distance[..., None] * rays) / self.radius
         rgb = torch.where(hit[..., None], normal / 2 + 0.5, background)
         self.radii_seen += [before, float(self.radius)]
-        far = torch.where(hit, distance / length, torch.zeros_like(distance)) if depth else None
+        far = (
+            torch.where(hit, distance / length, torch.zeros_like(distance)) if want.depth else None
+        )
         return Render(rgb=rgb, alpha=hit.float(), depth=far)
 
 
@@ -377,7 +379,7 @@ def test_a_signal_ends_a_pause_so_that_training_can_stop():
 
 
 def test_a_failing_render_is_reported_and_training_goes_on(viewer, caplog):
-    def failing(camera, *, background=None, depth=False):
+    def failing(camera, *, background=None, want=RGB):
         raise RuntimeError("splats on strike")
 
     whole, viewer.representation.render = viewer.representation.render, failing

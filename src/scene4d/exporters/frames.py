@@ -13,7 +13,7 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.paths import focus_point
 from scene4d.rendering.colormap import colour_depth, depth_range
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import DEPTH, Render, Want
 from scene4d.representations.base import Representation
 
 Output = Literal["rgb", "depth", "alpha"]
@@ -39,7 +39,7 @@ def picture(
         colours = render.alpha[..., None].expand(*render.alpha.shape, 3)
     else:
         if render.depth is None:
-            raise ValueError("the render has no depth: ask for it with depth=True")
+            raise ValueError("the render has no depth: ask for it with want=DEPTH")
         limits = depth_range(render.depth, render.alpha) if limits is None else limits
         colours = colour_depth(render.depth, render.alpha, limits)
     return to_bytes(colours)
@@ -91,7 +91,7 @@ def _looks(
             max(1, round(camera.width / shrink)), max(1, round(camera.height / shrink))
         )
         with torch.no_grad():
-            render = representation.render(small, depth=True)
+            render = representation.render(small, want=DEPTH)
         if render.depth is not None:
             depths.append(render.depth.flatten().cpu())
             alphas.append(render.alpha.flatten().cpu())
@@ -110,5 +110,5 @@ def render_frames(
     limits = path_depth_range(representation, cameras) if depth else None
     for camera in cameras:
         with torch.no_grad():
-            render = representation.render(camera, background=background, depth=depth)
+            render = representation.render(camera, background=background, want=Want(depth=depth))
         yield {output: picture(render, output, limits=limits) for output in outputs}

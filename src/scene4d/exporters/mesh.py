@@ -19,6 +19,7 @@ from scene4d.exporters.mesh_files import GLTF_AXES, write_mesh
 from scene4d.exporters.options import MeshOptions
 from scene4d.formats.placing import FrameChoice, placed_points, write_sidecar
 from scene4d.formats.splat_cloud import split_similarity
+from scene4d.rendering.render import DEPTH
 from scene4d.representations.base import Representation
 from scene4d.training.opened import OpenedScene
 
@@ -169,7 +170,7 @@ def _surfaces(
     """Straight colours and depth at each camera; depth 0 where no surface is seen."""
     for camera in cameras:
         with torch.no_grad():
-            render = representation.render(camera, depth=True)
+            render = representation.render(camera, want=DEPTH)
         if render.depth is None:
             raise UsageError(f"{type(representation).__name__} renders no depth, needed for a mesh")
         seen = (render.alpha >= _SEEN_ALPHA) & torch.isfinite(render.depth) & (render.depth > 0)

@@ -11,6 +11,31 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
+class Want:
+    """What is asked of a render beside colour and alpha; what a scene does not have stays None."""
+
+    depth: bool = False
+    positions_at: tuple[float, ...] = ()
+    """Times in seconds: where what is seen now is then. Two projections make optical flow, three
+    or more a track."""
+    parts: bool = False
+    """The scene's parts apart, such as what stands still and what moves."""
+
+    def __or__(self, other: Want) -> Want:
+        """Both of them."""
+        more = tuple(t for t in other.positions_at if t not in self.positions_at)
+        return Want(
+            depth=self.depth or other.depth,
+            positions_at=self.positions_at + more,
+            parts=self.parts or other.parts,
+        )
+
+
+RGB = Want()
+DEPTH = Want(depth=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Render:
     """The picture a representation gives for one camera or a batch of cameras."""
 
@@ -19,6 +44,11 @@ class Render:
     alpha: Float[Tensor, "*batch height width"]
     depth: Float[Tensor, "*batch height width"] | None = None
     """Expected distance along the viewing axis in scene units; 0 where alpha is 0."""
+    positions: Float[Tensor, "*batch times height width 3"] | None = None
+    """World coordinates, at each time of ``Want.positions_at``, of what is seen: expected like
+    ``depth``; 0 where alpha is 0."""
+    parts: Mapping[str, Render] = field(default_factory=dict)
+    """By name, each on black."""
     features: Float[Tensor, "*batch height width channels"] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     """What this representation alone knows (screen-space statistics, ...)."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.formats.splat_cloud import SplatCloud
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.saved import Form
 
 
@@ -41,11 +41,12 @@ class Representation(nn.Module, ABC):
         camera: Camera,
         *,
         background: Float[Tensor, " 3"] | None = None,
-        depth: bool = False,
+        want: Want = RGB,
     ) -> Render:
         """The picture at ``camera`` (one or a batch), differentiable in the representation's
-        parameters and in ``camera.c2w``. ``background`` None means black; ``depth`` asks for
-        ``Render.depth``."""
+        parameters and in ``camera.c2w``; a function of these, of the camera and of the last
+        progress told, which writes nothing. ``background`` None means black; ``want`` asks for
+        more than colour and alpha."""
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:

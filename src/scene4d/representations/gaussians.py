@@ -22,7 +22,7 @@ from scene4d.errors import DataError
 from scene4d.formats.splat_cloud import SplatCloud, local_frame
 from scene4d.plain import from_table
 from scene4d.ranges import Count, NotNegative, Positive, Share, Within
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.rendering.splats.rasterization import rasterization
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.saved import Form, form
@@ -283,7 +283,7 @@ class GaussianSplats(Representation):
         camera: Camera,
         *,
         background: Float[Tensor, " 3"] | None = None,
-        depth: bool = False,
+        want: Want = RGB,
     ) -> Render:
         """Rasterises the Gaussians; ``extras`` holds the rasteriser's screen-space data."""
         tensors = {name: self.gaussians[name] for name in NAMES}
@@ -291,7 +291,7 @@ class GaussianSplats(Representation):
             {**tensors, "alphas": self.alphas},
             camera,
             background=background,
-            depth=depth,
+            depth=want.depth,
             sh_degree=self.active_sh_degree,
             antialiased=self.antialiased,
             near=NEAR_SHARE * self.extent,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
+from scene4d.rendering.render import Want
 from scene4d.representations.base import Representation
 from scene4d.representations.saved import Form, form
 
@@ -276,7 +277,9 @@ class PseudoViews:
         found = self._pictures[slot]
         if found is not None:
             return found
-        render = self.teacher.render(self.cameras[slot].to(self.device), depth=self.depth)
+        render = self.teacher.render(
+            self.cameras[slot].to(self.device), want=Want(depth=self.depth)
+        )
         rgba = torch.cat([render.rgb, render.alpha[..., None]], dim=-1)
         depth = None
         if render.depth is not None:

@@ -27,7 +27,7 @@ from scene4d.cameras.paths import focus_point, up_axis
 from scene4d.errors import Scene4dError
 from scene4d.optional import import_optional
 from scene4d.rendering.colormap import colour_depth, depth_range
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.viewer.door import guarded
 from scene4d.viewer.frusta import Frusta, Photos, distance_ahead, opencv_pose, vertical_fov
 from scene4d.viewer.panel import Panel
@@ -59,7 +59,7 @@ class Renderable(Protocol):
         camera: Camera,
         *,
         background: Float[Tensor, " 3"] | None = None,
-        depth: bool = False,
+        want: Want = RGB,
     ) -> Render:
         """The picture at a camera."""
 
@@ -230,7 +230,9 @@ class LiveViewer:
             start = time.monotonic()
             with torch.no_grad():
                 render = self.representation.render(
-                    camera, background=self.background.to(device), depth=hides or output == "depth"
+                    camera,
+                    background=self.background.to(device),
+                    want=Want(depth=hides or output == "depth"),
                 )
                 depth = _depth_for_viser(render, self.scale) if hides else None
                 picture = Picture(pixels=_pixels(render, output), depth=depth)

@@ -25,6 +25,7 @@ from scene4d.methods.lightslab.sheets import Sheets
 from scene4d.methods.lightslab.slabs import Slabs
 from scene4d.methods.lightslab.stored_sheets import as_stored
 from scene4d.methods.lightslab.tile_transform import MOST_STEP, steps_for
+from scene4d.rendering.render import DEPTH
 from scene4d.training.opened import OpenedScene, SceneCameras
 
 FOCAL = 40.0
@@ -148,7 +149,7 @@ def test_what_is_read_back_renders_what_was_written(
         # Steps have 7 digits; the last bias, to which the opaque start was added, 16 bits: 3 / 2^15
         # at most, of which a sigmoid takes a quarter.
         torch.testing.assert_close(ours[1], theirs[1], rtol=1e-4, atol=1e-4)
-    a, b = (s.render(camera(), background=torch.ones(3), depth=True) for s in (again, scene))
+    a, b = (s.render(camera(), background=torch.ones(3), want=DEPTH) for s in (again, scene))
     torch.testing.assert_close(a.rgb, b.rgb, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(a.depth, b.depth, rtol=1e-3, atol=1e-3)
 
@@ -262,7 +263,7 @@ def test_the_maps_of_sheets_are_what_is_rendered() -> None:
     scene, seen_by = field_with_sheets(), camera()
     maps = decoded_maps(scene, seen_by)
     with torch.no_grad():
-        render = scene.render(seen_by, background=torch.tensor([0.5, 0.25, 1.0]), depth=True)
+        render = scene.render(seen_by, background=torch.tensor([0.5, 0.25, 1.0]), want=DEPTH)
     shown = torch.stack([maps[c] for c in "rgb"], dim=-1)
     over = shown + (1 - maps["a"])[..., None] * torch.tensor([0.5, 0.25, 1.0])
     torch.testing.assert_close(render.rgb, over, rtol=0, atol=1e-5)

@@ -39,7 +39,7 @@ from scene4d.methods.lightslab.stored_sheets import (
     fitting_steps,
 )
 from scene4d.methods.lightslab.tile_transform import steps_for
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import DEPTH, RGB, Render
 from scene4d.representations.base import Representation
 from scene4d.representations.gaussians import NAMES, GaussianSplats
 
@@ -90,7 +90,7 @@ def test_from_its_viewpoint_sheets_show_what_the_rasteriser_does():
     sheets = first_sheets(SPLATS, slabs, [one], ROOMY)
     assert (sheets.columns, sheets.rows) == (SIZE, SIZE)
     with torch.no_grad():
-        render = SPLATS.render(one, depth=True)
+        render = SPLATS.render(one, want=DEPTH)
     assert render.alpha.mean() > 0.2  # the ball fills much of the picture
     values = seen_on(sheets, slabs, one)
     wanted = torch.cat([render.rgb, render.alpha[..., None]], dim=-1)
@@ -277,7 +277,7 @@ class Disc(Representation):
         super().__init__()
         self.centre, self.radius, self.colour = map(torch.tensor, (centre, radius, colour))
 
-    def render(self, camera, *, background=None, depth=False):
+    def render(self, camera, *, background=None, want=RGB):
         rays = camera_rays(camera)
         to = self.centre - rays.origins
         along = (to * rays.directions).sum(dim=-1)
@@ -286,7 +286,7 @@ class Disc(Representation):
         cosine = -(rays.directions @ camera.c2w[:3, 2])
         hit = (along - inside.clamp_min(0).sqrt()) * cosine * alpha
         rgb = alpha[..., None] * self.colour
-        return Render(rgb=rgb, alpha=alpha, depth=hit if depth else None)
+        return Render(rgb=rgb, alpha=alpha, depth=hit if want.depth else None)
 
     def parameter_groups(self):
         return []

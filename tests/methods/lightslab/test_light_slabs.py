@@ -29,6 +29,7 @@ from scene4d.methods.lightslab.light_slabs import (
 from scene4d.methods.lightslab.method import LightSlabMethod
 from scene4d.methods.lightslab.placement import find_content, place_slabs
 from scene4d.methods.lightslab.planes import PlanesShape, plane_codes, rounded
+from scene4d.rendering.render import DEPTH
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
@@ -135,8 +136,8 @@ def test_a_crop_renders_as_the_part_of_the_picture(channels, samples):
     slabs = place_slabs(cameras_around(), BALL)
     scene = untrained(slabs, channels=channels, samples=samples)
     whole_camera = camera(size=72, position=(0.2, 0.1, 4.0))
-    whole = scene.render(whole_camera, depth=True)
-    crop = scene.render(whole_camera.cropped(16, 40, 37, 21), depth=True)
+    whole = scene.render(whole_camera, want=DEPTH)
+    crop = scene.render(whole_camera.cropped(16, 40, 37, 21), want=DEPTH)
     parts = [(whole.rgb, crop.rgb), (whole.alpha, crop.alpha), (whole.depth, crop.depth),
              (whole.features, crop.features)]  # fmt: skip
     assert whole.rgb.std() > 0.01  # not a flat picture
@@ -148,9 +149,9 @@ def test_a_crop_renders_as_the_part_of_the_picture(channels, samples):
 def test_a_batch_renders_as_its_cameras_do():
     scene = untrained(place_slabs(cameras_around(), BALL))
     cameras = [camera(size=33, position=(x, 0.0, 4.0)) for x in (-0.2, 0.3)]
-    together = scene.render(Camera.stack(cameras), depth=True)
+    together = scene.render(Camera.stack(cameras), want=DEPTH)
     for i, one in enumerate(cameras):
-        alone = scene.render(one, depth=True)
+        alone = scene.render(one, want=DEPTH)
         assert together.rgb[i].shape == alone.rgb.shape == (33, 33, 3)
         assert torch.allclose(together.rgb[i], alone.rgb, atol=1e-5)  # float32, other tiling
         assert torch.allclose(together.depth[i], alone.depth, rtol=1e-4, atol=1e-4)
@@ -160,7 +161,7 @@ def test_where_nothing_is_covered_the_background_shows():
     scene = untrained(place_slabs(facing_cameras(), WALL))
     away = camera(turn=math.pi)
     background = torch.tensor([0.2, 0.4, 0.6])
-    render = scene.render(away, background=background, depth=True)
+    render = scene.render(away, background=background, want=DEPTH)
     assert (render.features == 0).all() and (render.alpha == 0).all() and (render.depth == 0).all()
     assert torch.allclose(render.rgb, background.expand_as(render.rgb))
 
@@ -186,7 +187,7 @@ def test_gradients_reach_every_parameter_and_the_pose():
     scene = untrained(place_slabs(cameras_around(), BALL))
     one = camera(size=24, position=(0.0, 0.0, 4.0))
     c2w = one.c2w.clone().requires_grad_(True)
-    render = scene.render(one.with_pose(c2w), depth=True)
+    render = scene.render(one.with_pose(c2w), want=DEPTH)
     (render.rgb.sum() + render.alpha.sum() + render.depth.sum()).backward()
     assert torch.isfinite(c2w.grad).all() and (c2w.grad[:3] != 0).any()
     groups = [p for group in scene.parameter_groups() for p in group.parameters]

@@ -43,6 +43,7 @@ from scene4d.methods.lightslab.stored_sheets import (
     estimated_bytes,
 )
 from scene4d.methods.lightslab.tile_transform import steps_for
+from scene4d.rendering.render import DEPTH
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
 from scene4d.training.options import TrainOptions
@@ -91,7 +92,7 @@ VIEW = camera(size=56, position=(0.1, 0.3, 3.9))
 def test_the_start_shows_the_sheets_alone(slabs):
     scene = field(slabs, decoding=False)
     with torch.no_grad():
-        render = scene.render(VIEW, depth=True)
+        render = scene.render(VIEW, want=DEPTH)
     rays = camera_rays(VIEW)
     origins, dirs = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
     found = slabs(origins, dirs)
@@ -125,7 +126,7 @@ def test_a_plane_of_one_depth_has_that_depth_wherever_one_stands():
     for z, turn in ((0.0, 0.0), (1.5, 0.0), (-0.7, 0.0), (0.0, 0.2)):
         one = camera(size=24, position=(0.1, -0.2, z), turn=turn)
         with torch.no_grad():
-            render = scene.render(one, depth=True)
+            render = scene.render(one, want=DEPTH)
         rays = camera_rays(one)
         # Where rays meet the plane z = -4 of the world, along the camera's axis.
         along = (-4 - rays.origins[..., 2]) / rays.directions[..., 2]
@@ -137,8 +138,8 @@ def test_a_plane_of_one_depth_has_that_depth_wherever_one_stands():
 
 def test_a_crop_renders_as_the_part_of_the_picture(slabs):
     scene = field(slabs)
-    whole = scene.render(VIEW, depth=True)
-    crop = scene.render(VIEW.cropped(16, 8, 37, 21), depth=True)
+    whole = scene.render(VIEW, want=DEPTH)
+    crop = scene.render(VIEW.cropped(16, 8, 37, 21), want=DEPTH)
     assert whole.rgb.std() > 0.01
     solid = whole.alpha[8:29, 16:53] > 0.05
     parts = [(whole.rgb, crop.rgb), (whole.alpha, crop.alpha), (whole.features, crop.features)]
@@ -181,7 +182,7 @@ def test_pictures_are_within_range_and_what_is_beyond_still_has_a_gradient():
 def test_gradients_reach_every_parameter_and_the_pose(slabs):
     scene = field(slabs)
     c2w = VIEW.c2w.clone().requires_grad_(True)
-    render = scene.render(VIEW.with_pose(c2w), depth=True)
+    render = scene.render(VIEW.with_pose(c2w), want=DEPTH)
     (render.rgb.sum() + render.alpha.sum() + render.depth.sum()).backward()
     assert torch.isfinite(c2w.grad).all() and (c2w.grad[:3] != 0).any()
     groups = scene.parameter_groups()
@@ -224,7 +225,7 @@ def test_saved_and_built_again(slabs):
     assert again.sheets is not None and again.slabs.overlap == scene.slabs.overlap
     assert torch.equal(again.sheets.place, scene.sheets.place)
     with torch.no_grad():
-        one, two = scene.render(VIEW, depth=True), again.render(VIEW, depth=True)
+        one, two = scene.render(VIEW, want=DEPTH), again.render(VIEW, want=DEPTH)
     assert torch.equal(one.rgb, two.rgb) and torch.equal(one.depth, two.depth)
     without = untrained(slabs)
     saved = LightSlabs.from_saved(without.state_dict(), without.plain_data())

@@ -18,7 +18,7 @@ from scene4d.formats.ply import write_ply
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.lpgs.method import LpgsMethod
 from scene4d.methods.splat.method import SparsityOptions, SplatMethod
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render
 from scene4d.representations.base import Representation
 from scene4d.representations.method import (
     DepthOptions,
@@ -187,14 +187,16 @@ class Constant(Representation):
         self.value = torch.nn.Parameter(torch.tensor([*rgb, alpha, depth]))
         self.asked = []
 
-    def render(self, camera, *, background=None, depth=False):
+    def render(self, camera, *, background=None, want=RGB):
         self.asked.append(camera)
         shape = (*camera.c2w.shape[:-2], camera.height, camera.width)
         alpha = self.value[3].expand(shape)
         rgb = self.value[:3] * alpha[..., None]
         if background is not None:
             rgb = rgb + (1 - alpha)[..., None] * background
-        return Render(rgb=rgb, alpha=alpha, depth=self.value[4].expand(shape) if depth else None)
+        return Render(
+            rgb=rgb, alpha=alpha, depth=self.value[4].expand(shape) if want.depth else None
+        )
 
     def parameter_groups(self):
         return []

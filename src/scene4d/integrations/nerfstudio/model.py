@@ -29,6 +29,7 @@ from scene4d.integrations.nerfstudio.cameras import camera_from_nerfstudio
 from scene4d.integrations.nerfstudio.datamanager import SCENE_KEY
 from scene4d.integrations.nerfstudio.optimiser import NerfstudioAdam, torch_groups
 from scene4d.methods.splat.method import SplatMethod
+from scene4d.rendering.render import DEPTH
 from scene4d.representations.base import ParameterGroup
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.representations.method import resolve
@@ -225,7 +226,7 @@ class SplatModel(Model):
 
     def _shown(self, camera: Camera, splats: GaussianSplats | None = None) -> dict[str, Tensor]:
         splats = self.representation if splats is None else splats
-        render = splats.render(camera, background=self.background, depth=True)
+        render = splats.render(camera, background=self.background, want=DEPTH)
         assert render.depth is not None
         return {
             "rgb": render.rgb.clamp(0.0, 1.0),

@@ -24,7 +24,7 @@ from scene4d.methods.lightslab.bundle_sheets import MAX_PLACES
 from scene4d.methods.lightslab.sheets import TILE, Sheets, seen_by
 from scene4d.methods.lightslab.slabs import Slabs
 from scene4d.methods.lightslab.stored_sheets import as_stored, fitting_steps
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import DEPTH, Render
 from scene4d.representations.base import Representation
 from scene4d.representations.gaussians import (
     NAMES,
@@ -199,7 +199,7 @@ def gaussians_of(teacher: Representation, cameras: Sequence[Camera]) -> Gaussian
     for camera in chosen:
         small = replace(camera.to("cpu"), distortion=None)
         small = small.downscaled(max(1, round((pixels / _POINTS) ** 0.5)))
-        render = teacher.render(small, depth=True)
+        render = teacher.render(small, want=DEPTH)
         assert render.depth is not None
         rays = camera_rays(small)
         along = -(rays.directions @ small.c2w[:3, 2])

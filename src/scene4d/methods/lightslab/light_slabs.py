@@ -45,7 +45,7 @@ from scene4d.methods.lightslab.tile_transform import steps_for
 from scene4d.plain import from_table
 from scene4d.ranges import NotNegative, Positive, Within
 from scene4d.rendering.fields.plane_lookup import lookup_planes
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.method import downscale_at
 from scene4d.representations.saved import Form, form, module_forms
@@ -158,7 +158,7 @@ class LightSlabs(Representation):
         self.progress = 0.0
 
     def render(
-        self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, depth: bool = False
+        self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, want: Want = RGB
     ) -> Render:
         """The picture at ``camera``; where no training camera saw such rays, the background.
 
@@ -169,7 +169,7 @@ class LightSlabs(Representation):
         flat = replace(
             seen, c2w=seen.c2w.reshape(-1, 4, 4), K=seen.K.expand(*batch, 3, 3).reshape(-1, 3, 3)
         )
-        maps = self._shown(flat, depth=depth)
+        maps = self._shown(flat, depth=want.depth)
         picture = _resized(torch.cat(maps, dim=1), camera.width, camera.height)
         picture = picture.permute(0, 2, 3, 1).reshape(*batch, camera.height, camera.width, -1)
         rgb, alpha = picture[..., :3], picture[..., 3]
@@ -178,7 +178,7 @@ class LightSlabs(Representation):
         return Render(
             rgb=rgb,
             alpha=alpha,
-            depth=picture[..., 5] if depth else None,
+            depth=picture[..., 5] if want.depth else None,
             features=picture[..., 4:5],
         )
 

@@ -23,6 +23,7 @@ from scene4d.methods.lightslab.slabs import (
     plane_points,
     slab_weights,
 )
+from scene4d.rendering.render import DEPTH
 from scene4d.representations.base import Representation
 
 Kind = Literal["auto", "forward", "cube", "kmeans", "cameras"]
@@ -217,7 +218,7 @@ def _seen_by(teacher: Representation, cameras: Sequence[Camera]) -> Content:
     for camera in cameras[:: max(1, len(cameras) // 40)]:
         small = camera.to("cpu").downscaled(max(1, camera.width // 100))
         small = replace(small, distortion=None)
-        render = teacher.render(small, depth=True)
+        render = teacher.render(small, want=DEPTH)
         assert render.depth is not None
         rays = camera_rays(small)
         along = -(rays.directions @ small.c2w[:3, 2])

@@ -38,7 +38,7 @@ from scene4d.methods.lpgs.structure import Structure
 from scene4d.plain import from_table
 from scene4d.ranges import Count, NotNegative, Positive, Within
 from scene4d.rendering.fields.hash_grid import HashGrid, contracted
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.gaussians import NEAR_SHARE, GaussianSplats, render_gaussians
 from scene4d.representations.saved import Form, form, module_forms
@@ -471,7 +471,7 @@ class ParentChildSplats(Representation):
         camera: Camera,
         *,
         background: Float[Tensor, " 3"] | None = None,
-        depth: bool = False,
+        want: Want = RGB,
     ) -> Render:
         """Unpacks and rasterises."""
         unpacked = self.unpack()
@@ -479,7 +479,7 @@ class ParentChildSplats(Representation):
             unpacked.tensors,
             camera,
             background=background,
-            depth=depth,
+            depth=want.depth,
             sh_degree=self.structure.sh_degree,
             antialiased=self.antialiased,
             near=NEAR_SHARE * self.extent,

@@ -19,7 +19,7 @@ from scene4d.methods.mobile_r2l.network import HALO, Network, NetworkShape
 from scene4d.methods.mobile_r2l.ray_points import Kind, RayPoints, place_points
 from scene4d.plain import from_table
 from scene4d.ranges import NotNegative, Positive, Within
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.saved import Form, form, module_forms
 
@@ -77,7 +77,7 @@ class MobileR2l(Representation):
         self.eval()  # until it is told of training's progress
 
     def render(
-        self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, depth: bool = False
+        self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, want: Want = RGB
     ) -> Render:
         """The picture at ``camera``; opaque unless the network was built with alpha.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Scene, View
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import Render, Want
 from scene4d.representations.base import Representation
 from scene4d.representations.method import ObjectiveOptions
 from scene4d.representations.saved import Form, like
@@ -53,7 +53,7 @@ class TrainingStep:
         if view.index not in self.renders:
             camera = self.adjustments.refined(view.camera, view.index)
             self.renders[view.index] = self.representation.render(
-                camera, background=self.background, depth=self.needs_depth
+                camera, background=self.background, want=Want(depth=self.needs_depth)
             )
         return self.renders[view.index]
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scene4d.cameras.between import CamerasBetween, Spread
-from scene4d.rendering.render import Render
+from scene4d.rendering.render import Render, Want
 from scene4d.representations.method import TeacherOptions
 from scene4d.representations.saved import Form
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep
@@ -78,7 +78,7 @@ class Teaching(Objective):
         )
         crops = self.views.crops(places)
         render = step.representation.render(
-            crops.camera, background=step.background, depth=options.depth_weight > 0
+            crops.camera, background=step.background, want=Want(depth=options.depth_weight > 0)
         )
         difference = render.rgb - crops.on(step.background)
         squared = difference.square()
