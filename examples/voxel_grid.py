@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.data.points import random_points
-from scene4d.data.scene import Scene
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.method import Method, ObjectiveOptions, PhotometricOptions
+from scene4d.representations.task import Task
 
 
 class VoxelGrid(Representation):
@@ -93,9 +93,9 @@ class VoxelMethod(Method):
     grid_lr: float = 0.1
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
 
-    def build(self, scene: Scene, *, generator: torch.Generator) -> VoxelGrid:
+    def build(self, task: Task, *, generator: torch.Generator) -> VoxelGrid:
         """Nearly empty fog around where the cameras look."""
-        points = scene.points or random_points(scene, 4000, seed=0)
+        points = task.scene.points or random_points(task.scene, 4000, seed=0)
         low, high = points.xyz.amin(dim=0), points.xyz.amax(dim=0)
         values = torch.zeros(4, self.resolution, self.resolution, self.resolution)
         return VoxelGrid(values, low, high, self.grid_lr)

@@ -41,7 +41,9 @@ def built_run(tiny_capture, tmp_path_factory) -> Path:
     """A run folder of that capture with 200 random splats at step 12."""
     from scene4d.data.images import ImageCache
     from scene4d.data.load import load_scene
+    from scene4d.data.scene import at_size_of
     from scene4d.methods.splat.method import SplatMethod
+    from scene4d.representations.task import Task, World
     from scene4d.training.checkpoint import Checkpoint, save_checkpoint
     from scene4d.training.options import TrainOptions
     from scene4d.training.run import create_run, write_config, write_scene
@@ -49,10 +51,12 @@ def built_run(tiny_capture, tmp_path_factory) -> Path:
     scene = load_scene(tiny_capture)
     method = SplatMethod(init="random", num_random_points=200, sh_degree=1)
     options = TrainOptions(data=tiny_capture, output_dir=tmp_path_factory.mktemp("outputs"))
-    splats = method.build(scene, generator=torch.Generator().manual_seed(0))
+    capture = at_size_of(scene, ImageCache(scene))
+    task = Task(world=World.of(scene), capture=capture)
+    splats = method.build(task, generator=torch.Generator().manual_seed(0))
     run = create_run(method, options, experiment_name="tiny")
     write_config(run, method, options)
-    write_scene(run, scene, ImageCache(scene))
+    write_scene(run, task)
     tensors = {f"representation/{k}": v for k, v in splats.state_dict().items()}
     plain = {
         "method": "splat",

@@ -23,7 +23,7 @@ from scene4d.training.checkpoint import list_checkpoints, load_checkpoint
 from scene4d.training.methods import load_method
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
-from scene4d.training.run import load_run, representation_from
+from scene4d.training.run import load_run, trainable_from
 
 pytestmark = pytest.mark.unchecked_shapes
 
@@ -104,7 +104,7 @@ def test_every_tensor_of_every_representation_is_checked(trained, method: str) -
     for number, name in enumerate(names[:: max(1, len(names) // 12)]):
         tensors = {**sound.tensors, name: damaged(sound.tensors[name], number)}
         with pytest.raises(DataError) as error:
-            representation_from(replace(sound, tensors=tensors), where=path)
+            trainable_from(replace(sound, tensors=tensors), where=path)
         assert name.split("/", 1)[1] in str(error.value) and path.name in str(error.value)
 
 
@@ -112,7 +112,7 @@ def test_every_tensor_of_every_representation_is_checked(trained, method: str) -
 def test_every_tensor_of_the_optimiser_is_checked(trained, method: str) -> None:
     path = list_checkpoints(trained[method] / "checkpoints")[-1]
     sound = load_checkpoint(path)
-    adam = GroupedAdam(representation_from(sound, where=path).parameter_groups())
+    adam = GroupedAdam(trainable_from(sound, where=path).parameter_groups())
     saved = sound.part("optimiser")
     assert saved
     adam.load_state_tensors(saved)
@@ -155,7 +155,7 @@ def test_the_header_of_a_checkpoint_is_checked(copied, field: str) -> None:
         rewrite(run, lambda _, header, value=value: header.update({field: value}))
         with pytest.raises(DataError, match=path.name):
             loaded = load_checkpoint(path)
-            representation_from(loaded, where=path)
+            trainable_from(loaded, where=path)
         path.write_bytes(whole)
 
 
@@ -178,7 +178,7 @@ def test_plain_data_of_every_representation_is_checked(trained, method: str) -> 
                 continue
             changed = {**sound.plain, "representation": {**plain, name: value}}
             with pytest.raises(DataError):
-                representation_from(replace(sound, plain=changed), where=path)
+                trainable_from(replace(sound, plain=changed), where=path)
 
 
 @pytest.mark.parametrize("method", ["splat", "lightslab"])
@@ -284,4 +284,4 @@ def test_the_representations_of_plugins_are_compared_with_what_was_built(
     )
     path = list_checkpoints(run / "checkpoints")[-1]
     with pytest.raises(DataError, match="more"):
-        module.representation_from(load_checkpoint(path), where=path)
+        module.trainable_from(load_checkpoint(path), where=path)

@@ -12,14 +12,15 @@ from scene4d.bundle import kinds
 from scene4d.bundle.container import open_bundle
 from scene4d.cameras.camera import Camera
 from scene4d.cli.main import main
-from scene4d.errors import DataError
+from scene4d.errors import DataError, UsageError
 from scene4d.exporters.bundle import export
 from scene4d.training import methods
 from scene4d.training.open_scene import open_scene
 from scene4d.training.opened import OpenedScene, SceneCameras
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
-from scene4d.training.train import start
+from scene4d.training.train import resume, start
+from scene4d.training.trainer import Interrupted, Trainer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -115,3 +116,65 @@ def test_a_kind_that_cannot_be_imported_is_named_and_left_out(monkeypatch, caplo
     assert "splats" in kinds.bundle_kinds() and "broken" not in kinds.bundle_kinds()
     assert "no_such_module" in caplog.text
     kinds.bundle_kinds.cache_clear()
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    entry = EntryPoint("text-to-splats", "text_to_splats:TextToSplatsMethod", methods.GROUP)
+    monkeypatch.setattr(methods, "entry_points", lambda group: [entry])
+    yield methods.load_method("text-to-splats")
+    sys.modules.pop("text_to_splats", None)
+
+
+def test_a_generator_is_trained_without_any_capture(texts, tmp_path, capsys):
+    from text_to_splats import TEXTS, UNSEEN, ball
+
+    method = texts(steps=400)
+    run = start(method, TrainOptions(output_dir=tmp_path, device="cpu"))
+    assert run.parent.parent.name == "text-to-splats"  # no sample scene took part
+    loaded = load_run(run)
+    assert loaded.condition == TEXTS[0] and not loaded.cameras.train
+
+    def error(drawn, meant):
+        """Mean squared, of the scene of a text against what another means, from five sides."""
+        scene = load_run(run, condition=drawn).representation
+        camera = Camera.stack(method.poses().draw(torch.Generator().manual_seed(7), 5))
+        with torch.no_grad():
+            shown = scene.render(camera, background=torch.zeros(3)).rgb
+        return float((shown - ball(meant, camera, torch.zeros(3))).square().mean())
+
+    def likest(text):
+        errors = {meant: error(text, meant) for meant in TEXTS}
+        return min(errors, key=errors.get)
+
+    assert [likest(text) for text in (TEXTS[0], TEXTS[7])] == [TEXTS[0], TEXTS[7]]
+    assert "blue" in likest(UNSEEN)  # words that it knows, in a text that it never saw
+    with pytest.raises(UsageError, match="no word"):
+        load_run(run, condition="a purple cow")
+    path = tmp_path / "ball.ply"
+    assert main(["export", str(run), "ply", "--output-path", str(path)]) == 0
+    assert main(["eval", str(run)]) == 2
+    assert "without photographs" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--data means nothing"):
+        start(method, TrainOptions(data=tmp_path, output_dir=tmp_path))
+
+
+def test_a_generators_training_goes_on_where_it_stopped(texts, tmp_path, monkeypatch):
+    options = TrainOptions(output_dir=tmp_path, device="cpu")
+    straight = load_run(start(texts(steps=40), options))
+    original = Trainer._step
+
+    def stopping(self):
+        metrics = original(self)
+        if self.step == 20:
+            self.interrupted_by = "SIGINT"
+        return metrics
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
+    with pytest.raises(Interrupted) as stopped:
+        start(texts(steps=40), options)
+    resumed = load_run(resume(stopped.value.run))
+    assert resumed.step == straight.step == 40
+    for name, value in straight.generator.state_dict().items():
+        assert torch.equal(resumed.generator.state_dict()[name], value), name

@@ -20,6 +20,7 @@ from scene4d.methods.splat.method import SplatMethod
 from scene4d.rendering.render import RGB
 from scene4d.representations.base import Representation
 from scene4d.representations.gaussians import GaussianSplats
+from scene4d.representations.task import Task, World
 from scene4d.training.opened import OpenedScene, SceneCameras
 from scene4d.training.options import TrainOptions
 from scene4d.training.rendered_capture import NUM_CAMERAS, TEST_EVERY, rendered_capture
@@ -322,7 +323,8 @@ def test_load_capture_without_photographs_gives_the_renders(ply):
 def test_a_teachers_gaussians_are_where_splats_start(ply):
     scene, _ = load_capture(TrainOptions(teacher=ply))
     placed = load_teacher(ply).in_frame(scene.source_from_scene)
-    found = SplatMethod(sh_degree=1).build_from(placed, scene, generator=torch.Generator())
+    task = Task(world=World.of(scene), capture=scene, teacher=placed)
+    found = SplatMethod(sh_degree=1).build(task, generator=torch.Generator())
     assert isinstance(found, GaussianSplats)
     home = found.splats().transformed(scene.source_from_scene.numpy())
     # there and back: two roundings of float32 in a scene of a few units

@@ -182,7 +182,7 @@ def test_numbers_that_are_not_finite_stop_training_and_keep_the_last_checkpoint(
         metrics = original(self)
         if self.step == 25:
             with torch.no_grad():
-                self.representation.gaussians["sh0"][0] = float("nan")
+                self.trainable.gaussians["sh0"][0] = float("nan")
         return metrics
 
     monkeypatch.setattr(trainer_module.Trainer, "_step", poisoned)

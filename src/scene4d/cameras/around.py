@@ -1,8 +1,9 @@
-"""Cameras around content of which nothing but its points is known; the same ones every time."""
+"""Cameras around content that nobody photographed: the same ones every time, or drawn at random."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,39 @@ _SPHERE_VIEW_ANGLE = math.radians(50.0)
 _KINDS = (1.2, 2.0, 1.2, 2.0, None)
 """Distances in turn, as multiples of that at which the content fills the picture; None: inside.
 Five kinds, so that every eighth camera, which is held out, is of all kinds in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamerasOnSphere:
+    """Square cameras that look at the origin, from directions drawn evenly over a band of the
+    sphere, where -y is up; see :data:`UP`."""
+
+    distance: float
+    """From the origin, scene units."""
+    view_angle: float
+    """Radians."""
+    size: int
+    """Width and height in pixels."""
+    lowest: float = -90.0
+    highest: float = 90.0
+    """Elevation over the horizon, degrees."""
+    times: tuple[float, float] | None = None
+    """First and last second, between which times are drawn evenly; None: a static scene."""
+
+    def draw(self, generator: torch.Generator, count: int = 1) -> list[Camera]:
+        """``count`` cameras; takes three random numbers for each."""
+        low, high = (math.sin(math.radians(angle)) for angle in (self.lowest, self.highest))
+        cameras = []
+        for turn, height, moment in torch.rand(count, 3, generator=generator).double():
+            up = low + (high - low) * height
+            flat, angle = (1 - up * up).clamp_min(0).sqrt(), 2 * math.pi * turn
+            eye = self.distance * torch.stack([flat * angle.cos(), -up, flat * angle.sin()])
+            camera = _looking(eye, torch.zeros_like(eye), self.view_angle, self.size)
+            if self.times is not None:
+                first, last = self.times
+                camera = replace(camera, time=(first + (last - first) * moment).float())
+            cameras.append(camera)
+        return cameras
 
 
 def circle_around(

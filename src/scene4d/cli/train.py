@@ -117,14 +117,15 @@ def _in_a_line(method: type[Method]) -> str:
 
 def _train(method: Method | None, options: TrainOptions):
     from scene4d.training import train
+    from scene4d.training.run import read_config
 
     factory = None
     if options.viewer:
         from scene4d.viewer.live import LiveViewer
 
-        def factory(trained, scene, images, representation):
+        def factory(trained, task, representation):
             return LiveViewer(
-                scene, representation, images=images, uses_time=trained.uses_time,
+                task.scene, representation, images=task.images, uses_time=trained.uses_time,
                 port=options.viewer_port,
             )  # fmt: skip
 
@@ -135,7 +136,7 @@ def _train(method: Method | None, options: TrainOptions):
     else:
         assert method is not None
         run = train.start(method, options, watcher_factory=factory)
-    if options.evaluate:
+    if options.evaluate and read_config(run)[0].needs_capture:
         from scene4d.training.evaluate import evaluate_run, summary
 
         print(summary(evaluate_run(run, data=options.data)), file=sys.stderr)

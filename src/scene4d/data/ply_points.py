@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scene4d.errors import DataError
+from scene4d.formats.packing import SH_C0
 from scene4d.formats.ply_tables import read_tables
 
 _COLOURS = (
@@ -15,7 +16,6 @@ _COLOURS = (
     ("diffuse_red", "diffuse_green", "diffuse_blue"),
 )
 _HARMONICS = ("f_dc_0", "f_dc_1", "f_dc_2")
-_SH_C0 = 0.28209479177387814
 _FIX = "the file is truncated or damaged: restore it, or leave the points out"
 
 
@@ -40,7 +40,7 @@ def _colours(rows: np.ndarray) -> np.ndarray:
     names = rows.dtype.names or ()
     found = next((group for group in _COLOURS if set(group) <= set(names)), None)
     if found is None and set(_HARMONICS) <= set(names):  # a splat file's own colours
-        values = [255 * (0.5 + _SH_C0 * rows[name].astype(np.float64)) for name in _HARMONICS]
+        values = [255 * (0.5 + SH_C0 * rows[name].astype(np.float64)) for name in _HARMONICS]
     elif found is None:
         return np.full((len(rows), 3), 128, np.uint8)
     else:

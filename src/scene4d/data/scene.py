@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from scene4d.cameras.camera import Camera
@@ -45,17 +45,18 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A frame's pixels as the trainer sees them: undistorted, at the size asked for."""
+    """A frame's pixels as the trainer sees them: undistorted, at the size asked for; or a batch of
+    parts of frames, crops or single pixels."""
 
-    index: int
-    """The frame's index in ``Scene.frames``."""
+    index: int | Int[Tensor, " batch"]
+    """The frame's index in ``Scene.frames``; of a batch, that of each."""
     camera: Camera
-    rgb: Float[Tensor, "height width 3"]
+    rgb: Float[Tensor, "*batch height width 3"]
     """0..1; straight (not premultiplied) where ``alpha`` is given."""
-    alpha: Float[Tensor, "height width"] | None = None
-    mask: Bool[Tensor, "height width"] | None = None
+    alpha: Float[Tensor, "*batch height width"] | None = None
+    mask: Bool[Tensor, "*batch height width"] | None = None
     """False: this pixel says nothing (masked out, or outside the undistorted picture)."""
-    depth: Float[Tensor, "height width"] | None = None
+    depth: Float[Tensor, "*batch height width"] | None = None
     """Distance along the viewing axis in scene units; 0 where there is no measurement."""
 
 

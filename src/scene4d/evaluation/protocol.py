@@ -146,7 +146,7 @@ def _measured(
     """Every view's figures and their means; with pictures for the evaluation ``output_path``."""
     images = []
     for view in views:
-        name = info.names.get(view.index, f"{view.index:05d}")
+        name = info.names.get(int(view.index), f"{view.index:05d}")
         if view.mask is not None and not bool(view.mask.any()):
             warnings.warn(f"{name}: left out, its mask excludes every pixel", stacklevel=3)
             continue

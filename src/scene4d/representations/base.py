@@ -1,4 +1,8 @@
-"""The interface that every representation implements; the trainer knows nothing else of them."""
+"""What is trained: representations, which render, and generators, which make representations.
+
+The trainer, the optimiser and checkpoints touch a :class:`Trainable`; renderers, exporters and the
+viewer a :class:`Representation`.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,68 @@ class ParameterGroup:
     eps: float = 1e-15
 
 
-class Representation(nn.Module, ABC):
-    """A neural scene that renders itself."""
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which part of the photographs a step looks at."""
 
-    sampling: Literal["images", "patches", "rays"] = "images"
+    of: Literal["images", "crops", "rays"] = "images"
+    """Whole pictures, as many as the method's batch; crops of pictures; or single pixels. Crops and
+    rays come as one batch of small cameras: a ray is a camera of 1 x 1 pixel."""
+    count: int = 4096
+    """Crops or rays a step."""
+    size: int = 64
+    """Width and height of a crop in pixels."""
+    pictures: int = 8
+    """Photographs that a step's crops or rays are of."""
+
+    def __post_init__(self) -> None:
+        if min(self.count, self.size, self.pictures) < 1:
+            raise ValueError(f"nothing to sample: {self}")
+
+
+IMAGES = Sampling()
+
+
+class Trainable(nn.Module, ABC):
+    """What a trainer fits, and a checkpoint holds."""
+
+    sampling: Sampling = IMAGES
     """How it wants to be asked during training."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Every trainable parameter, once. Groups that are new since the last step (a second stage)
+        join the optimiser."""
+
+    @abstractmethod
+    def plain_data(self) -> Mapping[str, Any]:
+        """What beside ``state_dict`` is needed to build it again: numbers, strings, lists only."""
+
+    @classmethod
+    @abstractmethod
+    def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Trainable:
+        """Built again from ``state_dict`` tensors and :meth:`plain_data`."""
+
+    @classmethod
+    def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form] | None:
+        """Names, shapes and types of the ``state_dict`` tensors that belong to ``plain``: what a
+        file holds is compared with it before :meth:`from_saved` sees it.
+
+        By default None: what was built is compared afterwards, which is early enough where building
+        runs nothing compiled. May raise :class:`DataError` for plain data that cannot be.
+        """
+        return None
+
+    def on_progress(self, progress: float) -> None:
+        """Told the share of training that is done (0..1) before each step, for coarse-to-fine."""
+
+    def describe(self) -> dict[str, float]:
+        """Numbers for the log, such as how many Gaussians there are."""
+        return {}
+
+
+class Representation(Trainable):
+    """A neural scene that renders itself."""
 
     @abstractmethod
     def render(
@@ -48,29 +109,6 @@ class Representation(nn.Module, ABC):
         progress told, which writes nothing. ``background`` None means black; ``want`` asks for
         more than colour and alpha."""
 
-    @abstractmethod
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Every trainable parameter, once."""
-
-    @abstractmethod
-    def plain_data(self) -> Mapping[str, Any]:
-        """What beside ``state_dict`` is needed to build it again: numbers, strings, lists only."""
-
-    @classmethod
-    @abstractmethod
-    def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Representation:
-        """Built again from ``state_dict`` tensors and :meth:`plain_data`."""
-
-    @classmethod
-    def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form] | None:
-        """Names, shapes and types of the ``state_dict`` tensors that belong to ``plain``: what a
-        file holds is compared with it before :meth:`from_saved` sees it.
-
-        By default None: what was built is compared afterwards, which is early enough where building
-        runs nothing compiled. May raise :class:`DataError` for plain data that cannot be.
-        """
-        return None
-
     def splats(self, time: float | None = None) -> SplatCloud | None:
         """The Gaussians that are drawn, where it is made of such; at ``time`` (seconds) if they
         move."""
@@ -81,9 +119,10 @@ class Representation(nn.Module, ABC):
         :class:`UsageError` where it cannot be moved."""
         raise UsageError(f"{type(self).__name__} cannot be moved to other coordinates; splats can")
 
-    def on_progress(self, progress: float) -> None:
-        """Told the share of training that is done (0..1) before each step, for coarse-to-fine."""
 
-    def describe(self) -> dict[str, float]:
-        """Numbers for the log, such as how many Gaussians there are."""
-        return {}
+class Generator(Trainable):
+    """A network that makes a scene of a condition, such as a text."""
+
+    @abstractmethod
+    def scene(self, condition: str) -> Representation:
+        """The scene of ``condition``, differentiable in the generator's parameters."""

@@ -109,6 +109,7 @@ def _check_crop(
 def _check_saved(representation: Representation, camera: Camera, whole: Render) -> None:
     tensors, plain = _state(representation)
     again = type(representation).from_saved(tensors, json.loads(plain))
+    assert isinstance(again, Representation)
     for name, got, expected in _outputs(_render(again, camera), whole):
         assert torch.equal(got, expected), f"{name} differs after saving and building again"
     state: Mapping[str, Tensor] = again.state_dict()

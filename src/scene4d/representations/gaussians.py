@@ -24,15 +24,13 @@ from scene4d.plain import from_table
 from scene4d.ranges import Count, NotNegative, Positive, Share, Within
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.rendering.splats.rasterization import rasterization
+from scene4d.rendering.splats.reference import SH_C0
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.saved import Form, form
 
 if TYPE_CHECKING:
     from scene4d.data.scene import Points, Scene
     from scene4d.methods.splat.method import SplatMethod
-
-SH_C0 = 0.28209479177387814
-"""The constant spherical harmonic, 1 / (2 sqrt(pi))."""
 
 NAMES = ("means", "quats", "scales", "opacities", "sh0", "shN")
 NEAR_SHARE = 0.002

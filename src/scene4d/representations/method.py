@@ -19,8 +19,8 @@ from scene4d.ranges import Count, Rate, Share, Weight, Within
 if TYPE_CHECKING:
     import torch
 
-    from scene4d.data.scene import Scene
-    from scene4d.representations.base import Representation
+    from scene4d.representations.base import Trainable
+    from scene4d.representations.task import Poses, Task, World
 
 
 def resolve(implementation: str) -> Any:
@@ -49,6 +49,11 @@ class ObjectiveOptions:
                 f"a term of the loss counts from {self.start} to {self.end} of training",
                 fix="give shares of training, 0 <= start < end <= 1",
             )
+
+    def weight_at(self, progress: float) -> float:
+        """The factor of the term at ``progress`` (0..1) of training; by default always
+        ``weight``."""
+        return self.weight
 
     def counts_at(self, progress: float) -> bool:
         """Whether the term is part of the loss at ``progress`` (0..1)."""
@@ -134,7 +139,10 @@ class Method(ABC):
     description: ClassVar[str]
 
     representation: ClassVar[str]
-    """Where its representation lives, as ``"module:Class"``."""
+    """Where its representation (or its generator of such) lives, as ``"module:Class"``."""
+    needs_capture: ClassVar[bool] = True
+    """Whether it is trained on photographs or on renders of a teacher; False: on neither, and
+    --data is refused."""
     made_of_splats: ClassVar[bool] = False
     """Whether what it trains is, or unpacks into, Gaussian splats."""
     uses_time: ClassVar[bool] = False
@@ -165,25 +173,32 @@ class Method(ABC):
     """Learning rate of the colour transforms."""
 
     @classmethod
-    def representation_class(cls) -> type[Representation]:
+    def representation_class(cls) -> type[Trainable]:
         """The class that :attr:`representation` names."""
         return resolve(cls.representation)
 
     @abstractmethod
-    def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
-        """The untrained representation of ``scene``."""
+    def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
+        """What is trained, as it is before: from the task's capture and, where there is one, its
+        teacher."""
 
-    def build_from(
-        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
-    ) -> Representation:
-        """What training starts from where a ``teacher`` of the same scene is given; by default
-        the same as without."""
-        return self.build(scene, generator=generator)
+    def world(self) -> World:
+        """The world of a training without a capture: see :attr:`needs_capture`."""
+        from scene4d.representations.task import World
+
+        return World()
+
+    def conditions(self) -> Sequence[str]:
+        """What a generator is trained for, such as texts."""
+        return ()
+
+    def poses(self) -> Poses | None:
+        """Where a scene that nobody photographed is looked at from."""
+        return None
 
     @property
     def starts_from_teacher(self) -> bool:
-        """Whether :meth:`build_from` is what it wants: without a teacher, the default one is
-        trained first."""
+        """Whether :meth:`build` wants one: without a teacher, the default one is trained first."""
         return False
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
@@ -27,20 +27,26 @@ class CameraAdjustments(nn.Module):
         identity = torch.eye(3, 4).repeat(num_frames, 1, 1)
         self.exposure = nn.Parameter(identity) if method.fit_exposure else None
 
-    def refined(self, camera: Camera, index: int) -> Camera:
-        """The camera moved by its learned rigid motion (rotation, translation; camera axes)."""
+    def refined(self, camera: Camera, index: int | Int[Tensor, " n"]) -> Camera:
+        """The camera moved by its learned rigid motion (rotation, translation; camera axes); or a
+        batch, each by that of its picture."""
         if self.pose is None:
             return camera
-        rotation, translation = self.pose[index].split(3)
-        tangent = torch.cat([rotation, translation * self.extent])
+        rotation, translation = self.pose[index].split(3, dim=-1)
+        tangent = torch.cat([rotation, translation * self.extent], dim=-1)
         return camera.with_pose(camera.c2w @ se3_exp(tangent))
 
-    def exposed(self, rgb: Float[Tensor, "h w 3"], index: int) -> Float[Tensor, "h w 3"]:
-        """The render as this photograph's exposure and white balance would show it."""
+    def exposed(
+        self, rgb: Float[Tensor, "*n h w 3"], index: int | Int[Tensor, " n"]
+    ) -> Float[Tensor, "*n h w 3"]:
+        """The render as this photograph's exposure and white balance would show it; or a batch,
+        each as its own photograph's."""
         if self.exposure is None:
             return rgb
         affine = self.exposure[index]
-        return rgb @ affine[:, :3].T + affine[:, 3]
+        if affine.ndim == 2:
+            return rgb @ affine[:, :3].T + affine[:, 3]
+        return rgb @ affine[:, None, :, :3].mT + affine[:, None, None, :, 3]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups that are trained; none by default."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from scene4d.data.scene import Scene, ViewSource
-from scene4d.errors import DataError
+from scene4d.errors import DataError, UsageError
 from scene4d.evaluation.protocol import EvalInfo, EvalResult, composited, evaluate
 from scene4d.evaluation.psnr import psnr
 from scene4d.evaluation.report import write_report
@@ -34,6 +34,13 @@ def evaluate_run(
     ``data``: where the capture lies now."""
     torch_device = choose_device(device)
     run = load_run(path, device=str(torch_device))
+    if not run.method.needs_capture:
+        raise UsageError(
+            f"the method {run.method.name!r} is trained without photographs: there is nothing to "
+            "compare with",
+            where=run.path,
+            fix="look at it: scene4d view",
+        )
     options = run.options if data is None else TrainOptions(**{**vars(run.options), "data": data})
     # Headers first, pixels of the test images only.
     scene, images = load_capture(options, split="test", source_from_scene=run.source_from_scene)

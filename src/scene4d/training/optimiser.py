@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -23,13 +24,17 @@ class GroupedAdam:
         if len(self.groups) != len(groups):
             raise ValueError("two parameter groups have the same name")
         self._adam = torch.optim.Adam(
-            [
-                {"params": list(g.parameters), "lr": g.learning_rate, "eps": g.eps, "name": g.name}
-                for g in groups
-            ],
+            [_entry(group) for group in groups],
             betas=(0.9, 0.999),
             fused=True,
         )
+
+    def take_in(self, groups: Sequence[ParameterGroup]) -> None:
+        """Adds those of ``groups`` that are new by name: a second stage's."""
+        for group in groups:
+            if group.name not in self.groups:
+                self.groups[group.name] = group
+                self._adam.add_param_group(_entry(group))
 
     def step(self, factor: Callable[[str], float]) -> None:
         """One step with every group's learning rate times ``factor(name)``; clears gradients."""
@@ -82,6 +87,12 @@ class GroupedAdam:
                 }
                 if state:
                     self._adam.state[parameter] = state
+
+
+def _entry(group: ParameterGroup) -> dict[str, Any]:
+    """The group as torch's optimisers want it."""
+    return {"params": list(group.parameters), "lr": group.learning_rate, "eps": group.eps,
+            "name": group.name}  # fmt: skip
 
 
 class RowEditor:

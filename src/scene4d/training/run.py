@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +19,15 @@ import torch
 
 import scene4d
 from scene4d.cameras.camera import Camera
-from scene4d.data.scene import Scene, ViewSource
-from scene4d.errors import DataError, Scene4dError
+from scene4d.data.scene import Frame
+from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.files import printable, read_json, write_json
 from scene4d.plain import from_table, to_table
 from scene4d.ranges import Finite, Within
-from scene4d.representations.base import Representation
+from scene4d.representations.base import Generator, Representation, Trainable
 from scene4d.representations.method import Method
 from scene4d.representations.saved import check_tensors, like
+from scene4d.representations.task import Task
 from scene4d.toml_files import read_toml, write_toml
 from scene4d.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from scene4d.training.methods import load_method
@@ -47,6 +48,10 @@ class LoadedRun(OpenedScene):
     elapsed_s: float
     """Seconds of training up to the checkpoint."""
     checkpoint_path: Path
+    generator: Generator | None = None
+    """What was trained, where that is no scene but makes them: ``representation`` is one of its."""
+    condition: str | None = None
+    """What the generator made ``representation`` of."""
 
     @property
     def experiment_name(self) -> str:
@@ -194,13 +199,18 @@ def _find(run: Path, place: Mapping[str, str], *, where: Path) -> str:
     return str(relative if found else place.get("absolute", relative))
 
 
-def write_scene(run: Path, scene: Scene, images: ViewSource) -> None:
-    """Writes scene.json: undistorted cameras at the training size, and the split."""
+def write_scene(run: Path, task: Task) -> None:
+    """Writes scene.json: the world, and of a capture undistorted cameras at the training size and
+    the split."""
+    world, scene = task.world, task.capture
 
-    def entry(index: int) -> dict[str, Any]:
-        camera = images.camera(index)
+    def entries(indices: Sequence[int]) -> list[dict[str, Any]]:
+        return [] if scene is None else [entry(scene.frames[i]) for i in indices]
+
+    def entry(frame: Frame) -> dict[str, Any]:
+        camera = frame.camera
         return {
-            "name": scene.frames[index].name,
+            "name": frame.name,
             "c2w": camera.c2w.tolist(),
             "K": camera.K.tolist(),
             "width": camera.width,
@@ -211,14 +221,14 @@ def write_scene(run: Path, scene: Scene, images: ViewSource) -> None:
     write_json(
         run / "scene.json",
         {
-            "dataparser": scene.dataparser,
-            "train": [entry(i) for i in scene.train_indices],
-            "test": [entry(i) for i in scene.test_indices],
-            "split_rule": scene.split_rule,
-            "background": scene.background,
-            "bounds": scene.bounds,
-            "source_from_scene": scene.source_from_scene.tolist(),
-            "photographed": scene.photographed,
+            "dataparser": "" if scene is None else scene.dataparser,
+            "train": [] if scene is None else entries(scene.train_indices),
+            "test": [] if scene is None else entries(scene.test_indices),
+            "split_rule": "" if scene is None else scene.split_rule,
+            "background": world.background,
+            "bounds": world.bounds,
+            "source_from_scene": world.source_from_scene.tolist(),
+            "photographed": scene is not None and scene.photographed,
         },
     )
 
@@ -296,8 +306,8 @@ def newest_checkpoint(run: Path) -> tuple[Path, Checkpoint]:
     )
 
 
-def representation_from(checkpoint: Checkpoint, *, where: Path) -> Representation:
-    """The representation that a checkpoint holds, on the CPU.
+def trainable_from(checkpoint: Checkpoint, *, where: Path) -> Trainable:
+    """What a checkpoint holds, a representation or a generator, on the CPU.
 
     Raises :class:`DataError` unless its tensors are those that its plain data implies.
     """
@@ -319,18 +329,43 @@ def representation_from(checkpoint: Checkpoint, *, where: Path) -> Representatio
     return built
 
 
-def load_run(path: Path, *, device: str = "cpu") -> LoadedRun:
-    """Reads a run folder or its config.toml. Raises :class:`DataError` when it is not one."""
+def load_run(path: Path, *, device: str = "cpu", condition: str | None = None) -> LoadedRun:
+    """Reads a run folder or its config.toml. Of a generator's run, the scene of ``condition``, by
+    default the first that it was trained for.
+
+    Raises :class:`DataError` when it is no run, :class:`UsageError` for a condition where none is
+    taken, or none where one is needed.
+    """
     run = run_path(path)
     method, options = read_config(run)
     checkpoint_path, checkpoint = newest_checkpoint(run)
+    trained = trainable_from(checkpoint, where=checkpoint_path).to(device)
+    generator = trained if isinstance(trained, Generator) else None
+    if generator is not None:
+        condition = condition if condition is not None else next(iter(method.conditions()), None)
+    representation = _scene_of(trained, condition, where=run)
     return LoadedRun(
         path=run,
         method=method,
         options=options,
-        representation=representation_from(checkpoint, where=checkpoint_path).to(device),
+        representation=representation,
         cameras=read_cameras(run),
         step=checkpoint.step,
         elapsed_s=checkpoint.plain["elapsed_s"],
         checkpoint_path=checkpoint_path,
+        generator=generator,
+        condition=condition,
     )
+
+
+def _scene_of(trained: Trainable, condition: str | None, *, where: Path) -> Representation:
+    """What was trained, or the scene that it makes of a condition."""
+    if isinstance(trained, Generator):
+        if condition is None:
+            raise UsageError("makes scenes of a condition, and none is given", where=where)
+        with torch.no_grad():
+            return trained.scene(condition)
+    if condition is not None:
+        raise UsageError("holds one scene, and takes no condition", where=where)
+    assert isinstance(trained, Representation)
+    return trained

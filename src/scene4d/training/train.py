@@ -23,8 +23,9 @@ from scene4d.data.sample import sample_scene_path
 from scene4d.data.scene import Scene, ViewSource, at_size_of
 from scene4d.errors import DataError, UsageError
 from scene4d.files import check_writable
-from scene4d.representations.base import Representation
+from scene4d.representations.base import Representation, Trainable
 from scene4d.representations.method import Method
+from scene4d.representations.task import Task, World
 from scene4d.training.checkpoint import Checkpoint
 from scene4d.training.device import choose_device
 from scene4d.training.methods import load_method
@@ -39,8 +40,8 @@ from scene4d.training.run import (
     newest_checkpoint,
     read_cameras,
     read_config,
-    representation_from,
     run_path,
+    trainable_from,
     write_config,
     write_scene,
 )
@@ -49,7 +50,7 @@ from scene4d.training.teachers import check_teaches, load_teacher
 from scene4d.training.trainer import Interrupted, Trainer, Watcher
 
 MAX_FUSED_POINTS = 200_000
-WatcherFactory = Callable[[Method, Scene, ViewSource, Representation], Watcher]
+WatcherFactory = Callable[[Method, Task, Representation], Watcher]
 _log = logging.getLogger("scene4d")
 
 
@@ -101,43 +102,74 @@ def start(
     watcher_factory: WatcherFactory | None = None,
     announce: bool = True,
 ) -> Path:
-    """Trains ``method`` on a capture in a new run folder, and returns the folder.
+    """Trains ``method`` in a new run folder, and returns the folder.
 
     ``announce``: name the folder in the log; not where it goes again.
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
     see :attr:`Method.default_teacher`.
     """
     check_writable(options.output_dir / "run", folder=True)
+    if not method.needs_capture:
+        return _start_without_capture(method, options, watcher_factory, announce=announce)
     method, options = with_sizes(method, options)
     if options.teacher is None and (learns_from_teacher(method) or method.starts_from_teacher):
         options = with_default_teacher(method, options, watcher_factory=watcher_factory)
     teacher = None if options.teacher is None else load_teacher(options.teacher)
     options = with_teachers_capture(options, teacher)
-    task = _task(method, options, teacher)
-    scene, images = task.scene, task.images
+    device = choose_device(options.device)  # first: a refusal need not wait for the images
+    scene, images = load_capture(options, teacher=teacher)
     if scene.points is None and any(f.depth_path is not None for f in scene.frames):
         scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
-        task = replace(task, scene=scene)
-    generator = torch.Generator().manual_seed(options.seed)
     placed = None if teacher is None else teacher.in_frame(scene.source_from_scene)
-    seen = at_size_of(scene, images)
-    if teacher is None or placed is None:
-        representation = method.build(seen, generator=generator)
-    else:
-        if scene.photographed:
-            check_teaches(teacher, placed, scene, images)
-        representation = method.build_from(placed, seen, generator=generator)
-    task = replace(task, teacher=placed)
-    name = options.experiment_name or experiment_name(options)
-    run = create_run(method, options, experiment_name=name)
+    if teacher is not None and placed is not None and scene.photographed:
+        check_teaches(teacher, placed, scene, images)
+    task = _task_on(scene, images, placed)
+    generator = torch.Generator().manual_seed(options.seed)
+    trainable = method.build(task, generator=generator)
+    run = create_run(method, options, experiment_name=_experiment_name(options))
     with locked(run):
         write_config(run, method, options)
-        write_scene(run, scene, images)
+        write_scene(run, task)
         if announce:
             _log.info("run folder: %s", run)
         for line in notices(scene, method):
             _log.warning("note: %s", line)
-        _fit(task, run, representation, generator, watcher_factory, announce=announce)
+        training = _Training(method=method, options=options, task=task, device=device, run=run)
+        training.fit(trainable, generator, watcher_factory, announce=announce)
+    return run
+
+
+def _start_without_capture(
+    method: Method,
+    options: TrainOptions,
+    watcher_factory: WatcherFactory | None,
+    *,
+    announce: bool,
+) -> Path:
+    """Trains a method that has no photographs, in a new run folder.
+
+    Raises :class:`UsageError` where a capture, a teacher or a live viewer is asked for.
+    """
+    given = {"--data": options.data, "--teacher": options.teacher, "--viewer": watcher_factory}
+    unused = [name for name, value in given.items() if value is not None]
+    if unused:
+        raise UsageError(
+            f"{unused[0]} means nothing to the method {method.name!r}, which has no capture",
+            fix=f"leave {unused[0]} out",
+        )
+    device = choose_device(options.device)
+    task = Task(world=method.world(), conditions=method.conditions(), poses=method.poses())
+    generator = torch.Generator().manual_seed(options.seed)
+    trainable = method.build(task, generator=generator)
+    name = options.experiment_name or method.name
+    run = create_run(method, options, experiment_name=name)
+    with locked(run):
+        write_config(run, method, options)
+        write_scene(run, task)
+        if announce:
+            _log.info("run folder: %s", run)
+        training = _Training(method=method, options=options, task=task, device=device, run=run)
+        training.fit(trainable, generator, announce=announce)
     return run
 
 
@@ -199,38 +231,28 @@ def resume(
         checkpoint_path, checkpoint = newest_checkpoint(run)
         if checkpoint.plain["method"] != method.name:
             raise UsageError(f"is of method {checkpoint.plain['method']!r}", where=checkpoint_path)
-        task = _task_with_teacher(run, method, options)
-        representation = representation_from(checkpoint, where=checkpoint_path)
+        device = choose_device(options.device)
+        task = _task_again(run, method, options)
+        training = _Training(method=method, options=options, task=task, device=device, run=run)
+        trainable = trainable_from(checkpoint, where=checkpoint_path)
         _log.info("resuming %s at step %d", run, checkpoint.step)
-        _fit(
-            task,
-            run,
-            representation,
-            torch.Generator(),
-            watcher_factory,
-            (checkpoint_path, checkpoint),
-        )
+        resumed = (checkpoint_path, checkpoint)
+        training.fit(trainable, torch.Generator(), watcher_factory, resumed)
     return run
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    """What is trained on what, where: known before there is a run folder."""
-
-    method: Method
-    options: TrainOptions
-    scene: Scene
-    images: ViewSource
-    device: torch.device
-    teacher: Representation | None = None
-    """In the scene's coordinates."""
+def _task_on(scene: Scene, images: ViewSource, teacher: Representation | None) -> Task:
+    """That of a capture; the teacher is in its coordinates."""
+    return Task(world=World.of(scene), capture=at_size_of(scene, images), teacher=teacher)
 
 
-def _task_with_teacher(run: Path, method: Method, options: TrainOptions) -> _Task:
+def _task_again(run: Path, method: Method, options: TrainOptions) -> Task:
     """The task of a run that goes on; its teacher is read where it is still needed."""
+    if not method.needs_capture:
+        return Task(world=method.world(), conditions=method.conditions(), poses=method.poses())
     home = read_cameras(run).source_from_scene
     if options.teacher is None or not (options.data is None or learns_from_teacher(method)):
-        return _task(method, options, home=home)
+        return _task_on(*load_capture(options, source_from_scene=home), teacher=None)
     if not options.teacher.exists():
         raise DataError(
             "the teacher was not found",
@@ -238,55 +260,57 @@ def _task_with_teacher(run: Path, method: Method, options: TrainOptions) -> _Tas
             fix=f"name its new place: scene4d train --resume {run} --teacher PATH",
         )
     teacher = load_teacher(options.teacher)
-    task = _task(method, options, teacher, home=home)
-    return replace(task, teacher=teacher.in_frame(task.scene.source_from_scene))
-
-
-def _task(
-    method: Method,
-    options: TrainOptions,
-    teacher: OpenedScene | None = None,
-    *,
-    home: Float[Tensor, "4 4"] | None = None,
-) -> _Task:
-    """``home``: the way back to the input's frame of the run that goes on."""
-    device = choose_device(options.device)  # first: a refusal need not wait for the images
     scene, images = load_capture(options, teacher=teacher, source_from_scene=home)
-    return _Task(method=method, options=options, scene=scene, images=images, device=device)
+    return _task_on(scene, images, teacher.in_frame(scene.source_from_scene))
 
 
-def _fit(
-    task: _Task,
-    run: Path,
-    representation: Representation,
-    generator: torch.Generator,
-    watcher_factory: WatcherFactory | None,
-    resumed: tuple[Path, Checkpoint] | None = None,
-    *,
-    announce: bool = True,
-) -> None:
-    """Trains ``representation`` in ``run``, from a checkpoint on where there is one."""
-    trainer = Trainer(
-        method=task.method,
-        options=task.options,
-        scene=task.scene,
-        images=task.images,
-        representation=representation,
-        run=run,
-        device=task.device,
-        generator=generator,
-        watchers=_watchers(watcher_factory, task, representation),
-        teacher=_on_device(task.teacher, task.device),
-        announce=announce,
-    )
-    with _closing(trainer.watchers):
-        if resumed is not None:
-            trainer.restore(resumed[1], where=resumed[0])
-        trainer.train()
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """What is trained on what, where."""
+
+    method: Method
+    options: TrainOptions
+    task: Task
+    device: torch.device
+    run: Path
+
+    def fit(
+        self,
+        trainable: Trainable,
+        generator: torch.Generator,
+        watcher_factory: WatcherFactory | None = None,
+        resumed: tuple[Path, Checkpoint] | None = None,
+        *,
+        announce: bool = True,
+    ) -> None:
+        """Trains ``trainable``, from a checkpoint on where there is one."""
+        teacher = _on_device(self.task.teacher, self.device)
+        trainer = Trainer(
+            method=self.method,
+            options=self.options,
+            task=replace(self.task, teacher=teacher),
+            trainable=trainable,
+            run=self.run,
+            device=self.device,
+            generator=generator,
+            watchers=self._watchers(watcher_factory, trainable),
+            announce=announce,
+        )
+        with _closing(trainer.watchers):
+            if resumed is not None:
+                trainer.restore(resumed[1], where=resumed[0])
+            trainer.train()
+
+    def _watchers(self, factory: WatcherFactory | None, trainable: Trainable) -> Sequence[Watcher]:
+        if factory is None or not isinstance(trainable, Representation):
+            return ()
+        return (factory(self.method, self.task, trainable),)
 
 
-def experiment_name(options: TrainOptions) -> str:
-    """The name of the capture's folder."""
+def _experiment_name(options: TrainOptions) -> str:
+    """What was asked for, or the name of the capture's folder."""
+    if options.experiment_name is not None:
+        return options.experiment_name
     path = (options.data or options.teacher or sample_scene_path()).resolve()
     return (path.parent if path.is_file() else path).name
 
@@ -305,11 +329,3 @@ def _closing(watchers: Sequence[Watcher]) -> Iterator[None]:
         for watcher in watchers:
             stack.callback(watcher.close)
         yield
-
-
-def _watchers(
-    factory: WatcherFactory | None, task: _Task, representation: Representation
-) -> Sequence[Watcher]:
-    if factory is None:
-        return ()
-    return (factory(task.method, task.scene, task.images, representation),)

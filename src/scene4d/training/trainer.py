@@ -1,4 +1,4 @@
-"""The one Trainer: fits any representation by any objectives; it names no method."""
+"""The one Trainer: fits anything trainable by any objectives; it names no method."""
 
 from __future__ import annotations
 
@@ -14,19 +14,27 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from scene4d.data.scene import Scene, View, ViewSource
+from scene4d.data.scene import View
 from scene4d.errors import DataError, Scene4dError, UsageError
-from scene4d.representations.base import Representation
+from scene4d.representations.base import Trainable
 from scene4d.representations.method import Method, resolve
 from scene4d.representations.saved import check_tensors, form, like
+from scene4d.representations.task import Task
 from scene4d.training.adjustments import CameraAdjustments
 from scene4d.training.budget import Budget
 from scene4d.training.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
 from scene4d.training.log import TrainingLog
-from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep
+from scene4d.training.objectives.base import (
+    Loss,
+    Objective,
+    ObjectiveInputs,
+    total_loss,
+    wanted,
+)
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
-from scene4d.training.sampling import ViewSampler
+from scene4d.training.sampling import ViewSampler, parts_of
+from scene4d.training.step import Step
 from scene4d.training.strategy import Strategy
 
 CHECKPOINT_MB_A_MINUTE = 100.0
@@ -58,52 +66,41 @@ class Trainer:
 
     method: Method
     options: TrainOptions
-    scene: Scene
-    images: ViewSource
-    representation: Representation
+    task: Task
+    """With the teacher on the device."""
+    trainable: Trainable
     run: Path
     device: torch.device
     generator: torch.Generator
     """On the CPU, whatever the device: a run's random numbers do not depend on it."""
     watchers: Sequence[Watcher] = ()
-    teacher: Representation | None = None
-    """In the scene's coordinates, on the device."""
     announce: bool = True
     """Name the run's files in the log; not where they go again."""
 
     def __post_init__(self) -> None:
-        if self.representation.sampling != "images":
-            raise UsageError(
-                f"the method {self.method.name!r} asks for {self.representation.sampling}; "
-                "the trainer samples whole images only"
-            )
-        self.representation.to(self.device)
+        self.trainable.to(self.device)
+        capture = self.task.capture
         self.adjustments = CameraAdjustments(
-            len(self.scene.frames), self.method, extent=self.scene.extent
+            0 if capture is None else len(capture.frames),
+            self.method,
+            extent=self.task.world.extent,
         ).to(self.device)
         self.optimiser = GroupedAdam(
-            [*self.representation.parameter_groups(), *self.adjustments.parameter_groups()]
+            [*self.trainable.parameter_groups(), *self.adjustments.parameter_groups()]
         )
-        self.objectives = build_objectives(self.method, self._inputs())
+        inputs = ObjectiveInputs(task=self.task, generator=self.generator, device=self.device)
+        self.objectives = build_objectives(self.method, inputs)
         check_schedule(self.objectives, self.method)
         strategy_options = self.method.strategy_options()
         strategy_class = resolve(strategy_options.implementation)
         self.strategy: Strategy = strategy_class(
-            strategy_options, self.representation, self.optimiser, self.generator
+            strategy_options, self.trainable, self.optimiser, self.generator
         )
-        self.sampler = ViewSampler(self.scene.train_indices, self.generator)
+        self.train_indices = [] if capture is None else list(capture.train_indices)
+        self.sampler = ViewSampler(self.train_indices, self.generator)
         self.step = 0
         self.budget = self._budget(elapsed_before=0.0)
         self.interrupted_by: str | None = None
-
-    def _inputs(self) -> ObjectiveInputs:
-        return ObjectiveInputs(
-            scene=self.scene,
-            cameras=[self.images.camera(index) for index in self.scene.train_indices],
-            generator=self.generator,
-            device=self.device,
-            teacher=self.teacher,
-        )
 
     def train(self) -> None:
         """Trains until the budget is spent, then writes the last checkpoint.
@@ -138,7 +135,7 @@ class Trainer:
                 if time.monotonic() - last_saved >= interval:
                     interval = self._interval_after(self.save())
                     last_saved = time.monotonic()
-            check_content(self.representation, step=self.step, where=self.run)
+            check_content(self.trainable, step=self.step, where=self.run)
             path = self.save()
             if self.announce or self.interrupted_by:
                 log.event(f"checkpoint: {path}")
@@ -155,7 +152,7 @@ class Trainer:
                 if len(kept := list_checkpoints(folder)) < 2:
                     break
                 kept[0].unlink(missing_ok=True)
-        need = 1e-6 * sum(t.nbytes for t in self.representation.state_dict().values()) * 4 + 10
+        need = 1e-6 * sum(t.nbytes for t in self.trainable.state_dict().values()) * 4 + 10
         fix = f"free some {need:,.0f} MB"
         if kept := list_checkpoints(folder):
             fix += f"; {kept[-1].name} stands: scene4d train --resume {self.run}"
@@ -177,7 +174,7 @@ class Trainer:
         """Writes a checkpoint of this moment."""
         self._check_finite()
         parts = {
-            "representation": self.representation.state_dict(),
+            "representation": self.trainable.state_dict(),
             "adjustments": self.adjustments.state_dict(),
             "optimiser": self.optimiser.state_tensors(),
             "strategy": self.strategy.state_tensors(),
@@ -195,7 +192,7 @@ class Trainer:
         plain = {
             "method": self.method.name,
             "elapsed_s": self.budget.elapsed,
-            "representation": dict(self.representation.plain_data()),
+            "representation": dict(self.trainable.plain_data()),
         }
         keep = self.options.keep_checkpoints
         if keep is None:
@@ -208,7 +205,7 @@ class Trainer:
         )
 
     def restore(self, checkpoint: Checkpoint, *, where: Path) -> None:
-        """Takes over from a checkpoint whose representation this trainer was built with.
+        """Takes over from a checkpoint whose trainable this trainer was built with.
 
         Raises :class:`DataError` for tensors that this training cannot have left ``where``.
         """
@@ -237,7 +234,7 @@ class Trainer:
         check_tensors(trainer, forms, where="trainer")
         self.generator.set_state(trainer["generator"])
         pending = trainer["pending_views"].tolist()
-        if not set(pending) <= set(self.scene.train_indices):
+        if not set(pending) <= set(self.train_indices):
             raise ValueError("views are still to come that are none of the capture's")
         self.sampler.pending = pending
 
@@ -257,56 +254,59 @@ class Trainer:
         with _all_entered(self.watchers, self.budget):
             counting = [o for o in self.objectives if o.options.counts_at(progress)]
             step = self._prepare(progress, counting)
-            terms = [(o, o(step)) for o in counting]
-            loss = sum(o.options.weight * next(iter(t.values())) for o, t in terms)
-            assert isinstance(loss, Tensor)
-            self.strategy.before_backward(step)
-            loss.backward()
+            loss = total_loss(step, counting)
+            if loss.to_propagate is not None:
+                loss.to_propagate.backward()
             self.strategy.after_backward(step)
             self.optimiser.step(lambda g: self.method.learning_rate_factor(g, progress))
             self.strategy.after_step(step)
         self.step += 1
         due = self.step % LOG_EVERY == 0 or self.step == 1
-        metrics = self._metrics(loss, terms, step) if due or self.watchers else {}
+        metrics = self._metrics(loss, step) if due or self.watchers else {}
         for watcher in self.watchers:
             watcher.after_step(self.step, metrics)
         return metrics if due else {}
 
-    def _prepare(self, progress: float, counting: Sequence[Objective]) -> TrainingStep:
-        self.representation.on_progress(progress)
+    def _prepare(self, progress: float, counting: Sequence[Objective]) -> Step:
+        self.trainable.on_progress(progress)
+        self.optimiser.take_in(self.trainable.parameter_groups())
         views: list[View] = []
-        has_alpha = self.scene.background is not None
+        has_alpha = self.task.world.background is not None
         if any(objective.needs_views for objective in counting):
-            downscale = self.method.downscale(progress)
-            indices = self.sampler.next(self.method.batch_size)
-            views = [on_device(self.images.view(i, downscale), self.device) for i in indices]
+            views = self._views(self.method.downscale(progress))
             has_alpha = any(view.alpha is not None for view in views)
-        background = (torch.rand(3, generator=self.generator) if has_alpha else torch.zeros(3)).to(
-            self.device
-        )
-        return TrainingStep(
+        background = torch.rand(3, generator=self.generator) if has_alpha else torch.zeros(3)
+        return Step(
             number=self.step,
             progress=progress,
-            representation=self.representation,
+            trainable=self.trainable,
             views=views,
-            background=background,
+            background=background.to(self.device),
             adjustments=self.adjustments,
-            needs_depth=any(objective.needs_depth for objective in counting),
+            want=wanted(counting),
+            watch=self.strategy.on_render,
         )
 
-    def _metrics(
-        self, loss: Tensor, terms: Sequence[tuple[Objective, dict[str, Tensor]]], step: TrainingStep
-    ) -> dict[str, float]:
-        values = {"loss": float(loss.detach())}
-        for _, named in terms:
-            values.update({name: float(value.detach()) for name, value in named.items()})
+    def _views(self, downscale: int) -> list[View]:
+        """The photographs of a step, whole or in parts."""
+        sampling, images = self.trainable.sampling, self.task.images
+        whole = sampling.of == "images"
+        indices = self.sampler.next(self.method.batch_size if whole else sampling.pictures)
+        views = [images.view(i, downscale) for i in indices]
+        if not whole:
+            views = [parts_of(views, sampling, self.generator)]
+        return [on_device(view, self.device) for view in views]
+
+    def _metrics(self, loss: Loss, step: Step) -> dict[str, float]:
+        values = {"loss": float(loss.value)}
+        values.update({name: float(value.detach()) for name, value in loss.log.items()})
         if not math.isfinite(values["loss"]):
             raise Scene4dError(
                 f"the loss became {values['loss']} at step {self.step}",
                 where=self.run,
                 fix="resume from the last checkpoint, or lower the learning rates",
             )
-        values.update(self.representation.describe())
+        values.update(self.trainable.describe())
         values["seconds"] = self.budget.elapsed
         if step.views:
             camera = step.views[0].camera
@@ -314,7 +314,7 @@ class Trainer:
         return values
 
     def _check_finite(self) -> None:
-        for name, value in self.representation.state_dict().items():
+        for name, value in self.trainable.state_dict().items():
             if not bool(torch.isfinite(value).all()):
                 raise Scene4dError(
                     f"the parameter {name} has values that are not finite at step {self.step}",
@@ -338,9 +338,9 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def check_content(representation: Representation, *, step: int, where: Path) -> None:
+def check_content(trainable: Trainable, *, step: int, where: Path) -> None:
     """Raises :class:`Scene4dError` where a training has left nothing to show."""
-    if representation.describe().get("num_gaussians") == 0:
+    if trainable.describe().get("num_gaussians") == 0:
         raise Scene4dError(
             f"no Gaussian is left at step {step}",
             where=where,
@@ -378,8 +378,8 @@ def on_device(view: View, device: torch.device) -> View:
         return view
     tensors = {
         name: value.to(device)
-        for name in ("rgb", "alpha", "mask", "depth")
-        if (value := getattr(view, name)) is not None
+        for name in ("rgb", "alpha", "mask", "depth", "index")
+        if isinstance(value := getattr(view, name), Tensor)
     }
     return replace(view, camera=view.camera.to(device), **tensors)
 

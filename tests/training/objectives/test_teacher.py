@@ -27,14 +27,16 @@ from scene4d.representations.method import (
     PhotometricOptions,
     TeacherOptions,
 )
+from scene4d.representations.task import Task, World
 from scene4d.training import train as train_module
 from scene4d.training import trainer as trainer_module
 from scene4d.training.adjustments import CameraAdjustments
 from scene4d.training.checkpoint import list_checkpoints, load_checkpoint
-from scene4d.training.objectives.base import ObjectiveInputs, TrainingStep
+from scene4d.training.objectives.base import ObjectiveInputs
 from scene4d.training.objectives.teacher import Teaching
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
+from scene4d.training.step import Step
 from scene4d.training.teachers import held_out_but_taught, load_teacher
 from scene4d.training.train import resume, start
 
@@ -223,17 +225,17 @@ def taught_by(constant, cameras, **changes):
                 for i, c in enumerate(cameras)],
         train_indices=list(range(len(cameras))),
     )  # fmt: skip
+    task = Task(world=World.of(scene), capture=scene, teacher=constant)
     inputs = ObjectiveInputs(
-        scene=scene, cameras=cameras, generator=torch.Generator().manual_seed(0),
-        device=torch.device("cpu"), teacher=constant,
-    )  # fmt: skip
+        task=task, generator=torch.Generator().manual_seed(0), device=torch.device("cpu")
+    )
     return Teaching(TeacherOptions(**changes), inputs), scene
 
 
 def step_of(student, scene, background, number=0):
     adjustments = CameraAdjustments(len(scene.frames), SplatMethod(), extent=scene.extent)
-    return TrainingStep(
-        number=number, progress=0.0, representation=student, views=[], background=background,
+    return Step(
+        number=number, progress=0.0, trainable=student, background=background,
         adjustments=adjustments,
     )  # fmt: skip
 
@@ -246,19 +248,19 @@ def test_the_loss_in_closed_form(loss):
         alpha_weight=0.5, depth_weight=0.25,
     )  # fmt: skip
     background = torch.tensor([0.0, 1.0, 0.5])
-    terms = objective(step_of(student, scene, background))
+    term = objective(step_of(student, scene, background))
     target = torch.tensor([1.0, 0.4, 0.0]) * 0.6 + 0.4 * background
     colour = torch.tensor([0.5, 0.4, 0.2]) - target
     power = 1 if loss == "l1" else 2
     wanted = colour.abs().pow(power).mean() + 0.5 * 0.4**power + 0.25 * abs(1 / 4 - 1 / 2) / (1 / 2)
     # Bytes: 0.002 of colours and of alpha; half precision of depth: 0.0005
-    assert float(terms["teacher"].detach()) == pytest.approx(float(wanted), abs=3e-3)
-    assert float(terms["teacher_psnr"]) == pytest.approx(
+    assert float(term.loss.detach()) == pytest.approx(float(wanted), abs=3e-3)
+    assert float(term.log["teacher_psnr"]) == pytest.approx(
         float(-10 * colour.square().mean().log10()), abs=0.1
     )
     (asked,) = student.asked  # one batch
     assert asked.c2w.shape == (3, 4, 4) and (asked.width, asked.height) == (16, 16)
-    terms["teacher"].backward()
+    term.loss.backward()
     assert bool((student.value.grad != 0).all()) and teacher.value.grad is None
 
 

@@ -33,8 +33,10 @@ from scene4d.rendering.render import DEPTH
 from scene4d.representations.base import ParameterGroup
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.representations.method import resolve
+from scene4d.representations.task import Task, World
 from scene4d.training.adjustments import CameraAdjustments
-from scene4d.training.objectives.base import ObjectiveInputs, TrainingStep
+from scene4d.training.objectives.base import ObjectiveInputs, total_loss, wanted
+from scene4d.training.step import Shot, Step
 from scene4d.training.strategy import Strategy
 from scene4d.training.trainer import build_objectives
 
@@ -79,20 +81,16 @@ class SplatModel(Model):
                 stacklevel=2,
             )
         self.generator = torch.Generator().manual_seed(self.config.seed)
-        representation = method.build(scene, generator=self.generator)
+        task = Task(world=World.of(scene), capture=scene)
+        representation = method.build(task, generator=self.generator)
         assert isinstance(representation, GaussianSplats)
         self.representation = representation
         self.adjustments = CameraAdjustments(self.num_train_data, method, extent=scene.extent)
-        inputs = ObjectiveInputs(
-            scene=scene,
-            cameras=scene.train_cameras(),
-            generator=self.generator,
-            device=torch.device("cpu"),
-        )
+        inputs = ObjectiveInputs(task=task, generator=self.generator, device=torch.device("cpu"))
         self.objectives = build_objectives(method, inputs)
         self.strategy: Strategy | None = None
         self.saved_strategy: Mapping[str, Tensor] = {}
-        self.current: TrainingStep | None = None
+        self.current: Step | None = None
         self.number = 0
         self.register_buffer("progress", torch.zeros(()))
         self.register_buffer("background", torch.zeros(3))
@@ -208,21 +206,28 @@ class SplatModel(Model):
         background = self.background
         if bool(self.random_background):
             background = torch.rand(3, generator=self.generator).to(self.device)
-        step = TrainingStep(
+        progress = float(self.progress)
+        counting = [o for o in self.objectives if o.options.counts_at(progress)]
+        step = Step(
             number=self.number,
-            progress=float(self.progress),
-            representation=self.representation,
-            views=[],
+            progress=progress,
+            trainable=self.representation,
             background=background,
             adjustments=self.adjustments,
+            want=wanted(counting),
+            watch=self._watch,
         )
-        camera = camera.downscaled(self.config.method.downscale(step.progress))
-        refined = self.adjustments.refined(camera, index)
-        render = self.representation.render(refined, background=background)
-        step.renders[index] = render
-        self.current = step
-        self.current_camera, self.current_index = camera, index
+        camera = camera.downscaled(self.config.method.downscale(progress))
+        # nerfstudio brings the photograph's pixels later, with the losses
+        blank = torch.zeros(camera.height, camera.width, 3, device=self.device)
+        step.views = [View(index=index, camera=camera, rgb=blank)]
+        render = step.view(step.views[0])
+        self.current, self.counting = step, counting
         return {"rgb": render.rgb, "accumulation": render.alpha[..., None]}
+
+    def _watch(self, shot: Shot) -> None:
+        assert self.strategy is not None
+        self.strategy.on_render(shot)
 
     def _shown(self, camera: Camera, splats: GaussianSplats | None = None) -> dict[str, Tensor]:
         splats = self.representation if splats is None else splats
@@ -253,18 +258,15 @@ class SplatModel(Model):
         batch: dict[str, Any],
         metrics_dict: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """The method's objectives, weighted; outside training the mean absolute error."""
+        """The loss of scene4d's step; outside training the mean absolute error."""
         view, background = self._view(outputs, batch)
         if not self.training:
             return {"l1": (outputs["rgb"] - composited(view, background)).abs().mean()}
-        assert self.current is not None and self.strategy is not None
+        assert self.current is not None
         self.current.views = [view]
-        losses = {}
-        for objective in self.objectives:
-            name, value = next(iter(objective(self.current).items()))
-            losses[name] = objective.options.weight * value
-        self.strategy.before_backward(self.current)
-        return losses
+        loss = total_loss(self.current, self.counting)
+        nothing = 0.0 * outputs["rgb"].sum()  # nerfstudio propagates in any case
+        return {"loss": nothing if loss.to_propagate is None else loss.to_propagate}
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
@@ -292,7 +294,7 @@ class SplatModel(Model):
         rgb, alpha, kept = _boxes(pixels, mask, factor)
         if self.training:
             assert self.current is not None
-            index, camera = self.current_index, self.current_camera
+            index, camera = int(self.current.views[0].index), self.current.views[0].camera
             background = self.current.background
         else:
             index, background = int(batch["image_idx"]), self.background

@@ -19,8 +19,8 @@ from scene4d.representations.method import (
 if TYPE_CHECKING:
     import torch
 
-    from scene4d.data.scene import Scene
-    from scene4d.representations.base import Representation
+    from scene4d.representations.base import Trainable
+    from scene4d.representations.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +108,11 @@ class LightSlabMethod(Method):
         if wrong or not self.resolutions:
             raise UsageError(f"light slabs cannot have these sizes: {', '.join(wrong)}")
 
-    def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
-        """Slabs along the training cameras, planes where their content may be."""
+    def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
+        """Slabs along the training cameras, planes from the depths that the teacher renders, or
+        where the content may be."""
         fields: Any = self.representation_class()
-        return fields.from_scene(scene, self, generator=generator)
-
-    def build_from(
-        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
-    ) -> Representation:
-        """Planes from the depths that the teacher renders."""
-        fields: Any = self.representation_class()
-        return fields.from_scene(scene, self, generator=generator, teacher=teacher)
+        return fields.from_scene(task.scene, self, generator=generator, teacher=task.teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """The teacher's pictures, then the photographs."""

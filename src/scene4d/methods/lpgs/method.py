@@ -25,8 +25,8 @@ from scene4d.representations.method import (
 if TYPE_CHECKING:
     import torch
 
-    from scene4d.data.scene import Scene
-    from scene4d.representations.base import Representation
+    from scene4d.representations.base import Trainable
+    from scene4d.representations.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,17 +142,10 @@ class LpgsMethod(Method):
         """The limit, also where nobody chose one."""
         return self.max_num_gaussians or DEFAULT_MAX_GAUSSIANS
 
-    def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
-        """Parents at the scene's points, or at random ones."""
+    def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
+        """Parents at the teacher's Gaussians, at the capture's points, or at random ones."""
         scenes: Any = self.representation_class()
-        return scenes.from_scene(scene, self, generator=generator)
-
-    def build_from(
-        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
-    ) -> Representation:
-        """Parents at the teacher's Gaussians where it is made of such."""
-        scenes: Any = self.representation_class()
-        return scenes.from_scene(scene, self, generator=generator, teacher=teacher)
+        return scenes.from_scene(task.scene, self, generator=generator, teacher=task.teacher)
 
     @property
     def starts_from_teacher(self) -> bool:

@@ -16,7 +16,8 @@ from scene4d.methods.lpgs.method import TreeOptions
 from scene4d.methods.lpgs.parent_child import ParentChildSplats
 from scene4d.methods.lpgs.seeds import MASK_START
 from scene4d.methods.splat.mcmc import Mcmc
-from scene4d.training.objectives.base import TrainingStep
+from scene4d.training.step import Shot, Step
+from scene4d.training.strategy import ask_for_pull, pull_of
 
 _CALIBRATE_EVERY = 0.1
 """Share of training between comparisons of the estimated size with the coder's."""
@@ -34,31 +35,26 @@ class Tree(Mcmc):
         self.start_bytes = self.start_at = self.next_calibration = 0.0
         self._clear()
 
-    def before_backward(self, step: TrainingStep) -> None:
+    def on_render(self, shot: Shot) -> None:
         """Asks for the gradients of the projected centres, once there are children."""
-        if not self._counts(step):
-            return
-        for render in step.renders.values():
-            if render.extras["means2d"].requires_grad:
-                render.extras["means2d"].retain_grad()
+        if self.representation.has_children:
+            ask_for_pull(shot)
 
-    def after_backward(self, step: TrainingStep) -> None:
+    def after_backward(self, step: Step) -> None:
         """Sums the children's screen-space gradients."""
         if not self._counts(step):
             return
-        for view in step.views:
-            extras = step.render(view).extras
-            gradient = extras["means2d"].grad
-            if gradient is None:
+        for shot in step.shots:
+            norms = pull_of(shot)
+            if norms is None:
                 continue
-            half_image = gradient.new_tensor([view.camera.width / 2, view.camera.height / 2])
-            pull = (gradient * half_image).norm(dim=-1).sum(dim=0) * len(step.views)
+            pull, extras = norms.sum(dim=0), shot.render.extras
             child = extras["child"] >= 0
             place = (extras["parent"][child], extras["child"][child])
             self.pull.index_put_(place, pull[child], accumulate=True)
             self.seen.index_put_(place, (pull[child] > 0).float(), accumulate=True)
 
-    def after_step(self, step: TrainingStep) -> None:
+    def after_step(self, step: Step) -> None:
         """Grows during warm-up; then manipulates trees every ``tree_every`` steps."""
         if step.progress < self.representation.warm_up:
             super().after_step(step)
@@ -89,7 +85,7 @@ class Tree(Mcmc):
         self.start_bytes, self.start_at, self.next_calibration = tensors["size"].tolist()
         self.pull, self.seen = tensors["pull"].to(device), tensors["seen"].to(device)
 
-    def _counts(self, step: TrainingStep) -> bool:
+    def _counts(self, step: Step) -> bool:
         """Whether children exist and may still be promoted."""
         return self.representation.has_children and step.progress < self.options.tree_until
 

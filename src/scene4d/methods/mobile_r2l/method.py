@@ -19,8 +19,8 @@ from scene4d.representations.method import (
 if TYPE_CHECKING:
     import torch
 
-    from scene4d.data.scene import Scene
-    from scene4d.representations.base import Representation
+    from scene4d.representations.base import Trainable
+    from scene4d.representations.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +63,10 @@ class MobileR2lMethod(Method):
         if wrong:
             raise UsageError(f"the network needs at least one of each: {', '.join(wrong)}")
 
-    def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
-        """Points where the capture's content may be."""
+    def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
+        """Points where the teacher shows something, or the capture's content may be."""
         networks: Any = self.representation_class()
-        return networks.from_scene(scene, self, generator=generator)
-
-    def build_from(
-        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
-    ) -> Representation:
-        """Points where the teacher shows something."""
-        networks: Any = self.representation_class()
-        return networks.from_scene(scene, self, generator=generator, teacher=teacher)
+        return networks.from_scene(task.scene, self, generator=generator, teacher=task.teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """The teacher's pictures, then the photographs."""

@@ -9,9 +9,9 @@ from torch import Tensor
 from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.methods.splat.method import AdaptiveOptions
 from scene4d.representations.gaussians import GaussianSplats
-from scene4d.training.objectives.base import TrainingStep
 from scene4d.training.optimiser import RowEditor
-from scene4d.training.strategy import Strategy
+from scene4d.training.step import Shot, Step
+from scene4d.training.strategy import Strategy, ask_for_pull, pull_of
 
 SPLIT_SHRINK = 1.6
 """A split Gaussian's halves are this many times smaller."""
@@ -29,28 +29,23 @@ class Adaptive(Strategy):
         self.num_resets = 0
         self._clear()
 
-    def before_backward(self, step: TrainingStep) -> None:
+    def on_render(self, shot: Shot) -> None:
         """Asks for the gradients of the projected centres."""
-        for render in step.renders.values():
-            if render.extras["means2d"].requires_grad:
-                render.extras["means2d"].retain_grad()
+        ask_for_pull(shot)
 
-    def after_backward(self, step: TrainingStep) -> None:
+    def after_backward(self, step: Step) -> None:
         """Sums the screen-space gradients of the Gaussians that were seen."""
         if step.progress >= self.options.refine_until:
             return
-        for view in step.views:
-            extras = step.render(view).extras
-            gradient = extras["means2d"].grad
-            if gradient is None:
+        for shot in step.shots:
+            norms = pull_of(shot)
+            if norms is None:
                 continue
-            half_image = gradient.new_tensor([view.camera.width / 2, view.camera.height / 2])
-            seen = (extras["radii"] > 0).all(dim=-1)
-            norms = (gradient * half_image).norm(dim=-1) * len(step.views)
+            seen = (shot.render.extras["radii"] > 0).all(dim=-1)
             self.gradient_sum += torch.where(seen, norms, 0.0).sum(dim=0)
             self.num_seen += seen.sum(dim=0)
 
-    def after_step(self, step: TrainingStep) -> None:
+    def after_step(self, step: Step) -> None:
         """Refines every ``refine_every`` steps; resets opacities evenly over the period."""
         options = self.options
         if not options.refine_from <= step.progress < options.refine_until:

@@ -16,8 +16,8 @@ from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.methods.splat.method import McmcOptions
 from scene4d.ranges import MOST_WHOLE
 from scene4d.representations.gaussians import GaussianSplats
-from scene4d.training.objectives.base import TrainingStep
 from scene4d.training.optimiser import RowEditor
+from scene4d.training.step import Step
 from scene4d.training.strategy import Strategy
 
 MAX_COPIES = 51
@@ -39,7 +39,7 @@ class Mcmc(Strategy):
         self.num_start = representation.num_gaussians
         self.editor = RowEditor(representation.gaussians, optimiser)
 
-    def after_step(self, step: TrainingStep) -> None:
+    def after_step(self, step: Step) -> None:
         """Every ``refine_every`` steps relocates and grows; adds noise at every step."""
         due = step.number % self.options.refine_every == 0
         if due and self.options.refine_from <= step.progress < self.options.refine_until:

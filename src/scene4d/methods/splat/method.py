@@ -19,8 +19,8 @@ from scene4d.representations.method import (
 if TYPE_CHECKING:
     import torch
 
-    from scene4d.data.scene import Scene
-    from scene4d.representations.base import Representation
+    from scene4d.representations.base import Trainable
+    from scene4d.representations.task import Task
 
 
 DEFAULT_MAX_GAUSSIANS = 100_000
@@ -122,19 +122,11 @@ class SplatMethod(Method):
         """The limit, also where nobody chose one."""
         return self.max_num_gaussians or DEFAULT_MAX_GAUSSIANS
 
-    def build(self, scene: Scene, *, generator: torch.Generator) -> Representation:
-        """Gaussians at the scene's points, or at random ones."""
+    def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
+        """Gaussians at the teacher's, at the capture's points, or at random ones: see ``init``."""
         splats: Any = self.representation_class()
-        return splats.from_scene(scene, self, generator=generator)
-
-    def build_from(
-        self, teacher: Representation, scene: Scene, *, generator: torch.Generator
-    ) -> Representation:
-        """The teacher's Gaussians where it is made of such, unless ``init`` says otherwise."""
-        if self.init != "auto":
-            return self.build(scene, generator=generator)
-        splats: Any = self.representation_class()
-        return splats.from_scene(scene, self, generator=generator, teacher=teacher)
+        teacher = task.teacher if self.init == "auto" else None
+        return splats.from_scene(task.scene, self, generator=generator, teacher=teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Photometric and, where there is depth, depth; a teacher's where it has a weight; MCMC

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scene4d.methods.splat.method import SparsityOptions
-from scene4d.training.objectives.base import Objective, TrainingStep
+from scene4d.training.objectives.base import Objective, Term
+from scene4d.training.step import Step
 
 
 @runtime_checkable
@@ -32,10 +33,10 @@ class Sparsity(Objective):
     options: SparsityOptions
     needs_views = False
 
-    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
+    def __call__(self, step: Step) -> Term:
         """The weighted sum of both means; scales are in scene extents."""
         splats = step.representation
         assert isinstance(splats, Gaussians)
         opacity = self.options.opacity * splats.alphas.mean()
         scale = self.options.scale * splats.stds.mean() / splats.extent
-        return {"sparsity": opacity + scale}
+        return Term(loss=opacity + scale, log={"sparsity": opacity + scale})

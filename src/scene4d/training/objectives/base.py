@@ -1,4 +1,4 @@
-"""What an objective is: one term of the loss, and what a step offers it."""
+"""What an objective is: one term of the loss, and what it is built from."""
 
 from __future__ import annotations
 
@@ -10,59 +10,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scene4d.cameras.camera import Camera
-from scene4d.data.scene import Scene, View
-from scene4d.rendering.render import Render, Want
-from scene4d.representations.base import Representation
+from scene4d.rendering.render import RGB, Want
 from scene4d.representations.method import ObjectiveOptions
 from scene4d.representations.saved import Form, like
-from scene4d.training.adjustments import CameraAdjustments
+from scene4d.representations.task import Task
+from scene4d.training.step import Step
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ObjectiveInputs:
     """What an objective is built from, beside its options."""
 
-    scene: Scene
-    cameras: Sequence[Camera]
-    """Of the training pictures, undistorted, at the size of training."""
+    task: Task
     generator: torch.Generator
     """On the CPU; part of a checkpoint."""
     device: torch.device
-    teacher: Representation | None = None
-    """In the scene's coordinates, on ``device``."""
+    """That of what is trained, and of the teacher."""
 
 
-@dataclass(kw_only=True)
-class TrainingStep:
-    """One step as objectives and strategies see it; renders are made once and shared."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Term:
+    """What an objective makes of a step."""
 
-    number: int
-    progress: float
-    """Share of training that is done, 0..1."""
-    representation: Representation
-    views: Sequence[View]
-    """Empty where no term that counts looks at photographs."""
-    background: Float[Tensor, " 3"]
-    adjustments: CameraAdjustments
-    needs_depth: bool = False
-    renders: dict[int, Render] = field(default_factory=dict)
-
-    def render(self, view: View) -> Render:
-        """The representation at the view's (refined) camera, on this step's background."""
-        if view.index not in self.renders:
-            camera = self.adjustments.refined(view.camera, view.index)
-            self.renders[view.index] = self.representation.render(
-                camera, background=self.background, want=Want(depth=self.needs_depth)
-            )
-        return self.renders[view.index]
+    loss: Float[Tensor, ""] | None
+    """Before its weight; None where it has propagated its gradients itself."""
+    log: Mapping[str, Tensor] = field(default_factory=dict)
+    """Named scalars."""
 
 
 class Objective(ABC):
     """A term of the loss; built from its options."""
 
-    needs_depth = False
-    """Whether it reads ``Render.depth`` of the step's views."""
+    want: Want = RGB
+    """What it reads of the renders of the step's views."""
     needs_views = True
     """Whether it looks at the step's views."""
 
@@ -75,8 +55,9 @@ class Objective(ABC):
         return True
 
     @abstractmethod
-    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
-        """Named scalars; the first is the loss before its weight, the others are for the log."""
+    def __call__(self, step: Step) -> Term:
+        """The term of a step. It may render as often as it likes, and propagate gradients in
+        pieces (:meth:`Step.deferred`) in place of returning a loss."""
 
     def state_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold of the objective."""
@@ -89,6 +70,45 @@ class Objective(ABC):
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores :meth:`state_tensors`: all is finite, and as :meth:`state_forms` says. Raises
         ValueError for numbers that cannot be."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loss:
+    """The weighted sum of a step's terms, and what they said."""
+
+    to_propagate: Float[Tensor, ""] | None
+    """None where every term has propagated its gradients itself."""
+    value: float | Tensor
+    """All of it, for the log."""
+    log: Mapping[str, Tensor]
+
+
+def total_loss(step: Step, objectives: Sequence[Objective]) -> Loss:
+    """The loss of one step. Gradients of what is in it are not propagated yet, but for what terms
+    propagate themselves."""
+    total: Tensor | None = None
+    log: dict[str, Tensor] = {}
+    for objective in objectives:
+        step.weight = objective.options.weight_at(step.progress)
+        term = objective(step)
+        log.update(term.log)
+        if term.loss is not None:
+            weighted = step.weight * term.loss
+            total = weighted if total is None else total + weighted
+    propagated = torch.as_tensor(step.propagated)
+    return Loss(
+        to_propagate=total,
+        value=propagated if total is None else total.detach() + propagated.to(total),
+        log=log,
+    )
+
+
+def wanted(objectives: Sequence[Objective]) -> Want:
+    """What all of them together read of the views' renders."""
+    want = RGB
+    for objective in objectives:
+        want = want | objective.want
+    return want
 
 
 def mean(terms: Sequence[Tensor]) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep, mean
+from scene4d.rendering.render import DEPTH
+from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term, mean
+from scene4d.training.step import Step
 
 
 class Depth(Objective):
@@ -15,21 +16,23 @@ class Depth(Objective):
     regularisation); dividing by the mean makes the term independent of the scene's unit.
     """
 
-    needs_depth = True
+    want = DEPTH
 
     @classmethod
     def applies_to(cls, inputs: ObjectiveInputs) -> bool:
         """Whether any training image has a depth map."""
-        scene = inputs.scene
-        return any(scene.frames[i].depth_path is not None for i in scene.train_indices)
+        scene = inputs.task.capture
+        return scene is not None and any(
+            scene.frames[i].depth_path is not None for i in scene.train_indices
+        )
 
-    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
+    def __call__(self, step: Step) -> Term:
         """The loss; 0 where no view has depth."""
         terms = []
         for view in step.views:
             if view.depth is None:
                 continue
-            rendered = step.render(view)
+            rendered = step.view(view)
             assert rendered.depth is not None
             valid = (view.depth > 0) & (rendered.alpha.detach() > 0.5)
             if view.mask is not None:
@@ -39,4 +42,5 @@ class Depth(Objective):
             measured = 1.0 / view.depth[valid]
             predicted = 1.0 / rendered.depth[valid].clamp_min(1e-6)
             terms.append((predicted - measured).abs().mean() / measured.mean())
-        return {"depth": mean(terms) if terms else torch.zeros((), device=step.background.device)}
+        loss = mean(terms) if terms else torch.zeros((), device=step.background.device)
+        return Term(loss=loss, log={"depth": loss})

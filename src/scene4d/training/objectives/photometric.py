@@ -8,8 +8,9 @@ from torch import Tensor
 from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.representations.method import PhotometricOptions
-from scene4d.training.objectives.base import Objective, TrainingStep, mean
+from scene4d.training.objectives.base import Objective, Term, mean
 from scene4d.training.objectives.fused_ssim import fused_l1_ssim
+from scene4d.training.step import Step
 
 
 class Photometric(Objective):
@@ -17,15 +18,41 @@ class Photometric(Objective):
 
     options: PhotometricOptions
 
-    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
-        """The loss, and the PSNR of this step's views."""
+    def __call__(self, step: Step) -> Term:
+        """The loss, and the PSNR of this step's views. Of crops, the mean over them; rays have no
+        neighbours, so there it is L1 alone."""
         losses, psnrs = [], []
         for view in step.views:
             target = composited(view, step.background)
-            rgb = step.adjustments.exposed(step.render(view).rgb, view.index)
-            losses.append(
-                fused_l1_ssim(rgb, target, ssim_weight=self.options.ssim_weight, mask=view.mask)
-            )
+            rgb = step.view(view).rgb
+            if step.adjustments is not None:
+                rgb = step.adjustments.exposed(rgb, view.index)
+            losses.append(self._loss(rgb, target, view.mask))
             with torch.no_grad():
-                psnrs.append(psnr(rgb.clamp(0, 1), target, mask=view.mask))
-        return {"photometric": mean(losses), "psnr": mean(psnrs)}
+                psnrs.append(_psnr(rgb.clamp(0, 1), target, view.mask))
+        loss = mean(losses)
+        return Term(loss=loss, log={"photometric": loss, "psnr": mean(psnrs)})
+
+    def _loss(self, rgb: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        weight = self.options.ssim_weight
+        if rgb.ndim == 3:
+            return fused_l1_ssim(rgb, target, ssim_weight=weight, mask=mask)
+        if rgb.shape[1:3] == (1, 1):
+            difference = (rgb - target).abs()[:, 0, 0]
+            return difference.mean() if mask is None else _mean_where(difference, mask[:, 0, 0])
+        masks = [None] * len(rgb) if mask is None else list(mask)
+        crops = zip(rgb, target, masks, strict=True)
+        return mean([fused_l1_ssim(r, t, ssim_weight=weight, mask=m) for r, t, m in crops])
+
+
+def _psnr(rgb: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    """Over all pixels, of a batch together."""
+    if rgb.ndim == 4:
+        rgb, target = rgb.flatten(0, 1), target.flatten(0, 1)
+        mask = None if mask is None else mask.flatten(0, 1)
+    return psnr(rgb, target, mask=mask)
+
+
+def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean over rows where ``mask``; 0 where there are none."""
+    return (values * mask[:, None]).sum() / (mask.sum() * values.shape[1]).clamp_min(1)

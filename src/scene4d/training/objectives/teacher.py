@@ -17,8 +17,9 @@ from scene4d.cameras.between import CamerasBetween, Spread
 from scene4d.rendering.render import Render, Want
 from scene4d.representations.method import TeacherOptions
 from scene4d.representations.saved import Form
-from scene4d.training.objectives.base import Objective, ObjectiveInputs, TrainingStep
+from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.pseudo_views import Crops, PseudoViews
+from scene4d.training.step import Step
 
 _log = logging.getLogger("scene4d")
 _OPAQUE = 0.5
@@ -40,9 +41,11 @@ class Teaching(Objective):
     def __init__(self, options: TeacherOptions, inputs: ObjectiveInputs) -> None:
         """Raises :class:`UsageError` where the budget does not hold one picture."""
         super().__init__(options, inputs)
-        assert inputs.teacher is not None
+        task = inputs.task
+        assert task.teacher is not None
+        cameras = task.training_cameras
         spread = Spread(between=options.between, jitter=options.jitter, turn=options.turn)
-        self.cameras = CamerasBetween(inputs.cameras, spread)
+        self.cameras = CamerasBetween(cameras, spread)
         if self.cameras.in_one_place:
             _log.warning(
                 "no training camera has a neighbour that stands elsewhere and looks the same way: "
@@ -51,25 +54,25 @@ class Teaching(Objective):
             )
         self.generator = inputs.generator
         self.size = (
-            min(options.crop_size, *(c.width for c in inputs.cameras)),
-            min(options.crop_size, *(c.height for c in inputs.cameras)),
+            min(options.crop_size, *(c.width for c in cameras)),
+            min(options.crop_size, *(c.height for c in cameras)),
         )
         self.views = PseudoViews(
-            inputs.teacher,
-            inputs.cameras,
+            task.teacher,
+            cameras,
             budget_bytes=options.cache_mb * 1e6,
             tile=max(1, min(self.size) // 2),
             depth=options.depth_weight > 0,
-            unit=inputs.scene.extent,
+            unit=task.world.extent,
             device=inputs.device,
         )
 
     @classmethod
     def applies_to(cls, inputs: ObjectiveInputs) -> bool:
         """Whether there is a teacher."""
-        return inputs.teacher is not None
+        return inputs.task.teacher is not None
 
-    def __call__(self, step: TrainingStep) -> dict[str, Tensor]:
+    def __call__(self, step: Step) -> Term:
         """The loss; in the log also the PSNR of colours and the number of pictures kept."""
         self._refresh(step.number)
         options = self.options
@@ -77,9 +80,7 @@ class Teaching(Objective):
             options.crops, hard=options.hard, size=self.size, generator=self.generator
         )
         crops = self.views.crops(places)
-        render = step.representation.render(
-            crops.camera, background=step.background, want=Want(depth=options.depth_weight > 0)
-        )
+        render = step.render(crops.camera, want=Want(depth=options.depth_weight > 0))
         difference = render.rgb - crops.on(step.background)
         squared = difference.square()
         self.views.report(places, squared)
@@ -91,7 +92,8 @@ class Teaching(Objective):
             loss = loss + options.depth_weight * inverse_depth_error(render, crops, crops.depth)
         psnr = -10.0 * mse.detach().clamp_min(1e-10).log10()
         count = torch.tensor(float(len(self.views)))
-        return {"teacher": loss, "teacher_psnr": psnr, "pseudo_views": count}
+        log = {"teacher": loss, "teacher_psnr": psnr, "pseudo_views": count}
+        return Term(loss=loss, log=log)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The pseudo-views' cameras and errors."""

@@ -1,0 +1,206 @@
+"""A method without any capture: words in, a scene out, trained by a judge that looks from anywhere.
+
+One network serves every text ("a large red ball"); of one that it was never shown, it gets the
+colour right and the size about so. What a diffusion model would say of a picture, a closed form
+says here: how the ball looks, ray by ray.
+The shape is that of amortised text-to-3D (ATT3D, Lorraine et al. 2023). See also
+docs/add-a-representation.md.
+
+    [project.entry-points."scene4d.methods"]
+    text-to-splats = "text_to_splats:TextToSplatsMethod"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scene4d.cameras.around import CamerasOnSphere
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.rays import camera_rays
+from scene4d.errors import UsageError
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.rendering.render import RGB, Render, Want
+from scene4d.representations.base import Generator, ParameterGroup, Representation
+from scene4d.representations.gaussians import SH_C0, render_gaussians
+from scene4d.representations.method import Method, ObjectiveOptions
+from scene4d.representations.task import Poses, Task
+from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
+from scene4d.training.step import Step
+
+COLOURS = {
+    "red": (0.9, 0.1, 0.1), "green": (0.1, 0.8, 0.1), "blue": (0.1, 0.2, 0.9),
+    "yellow": (0.9, 0.8, 0.1), "white": (0.9, 0.9, 0.9),
+}  # fmt: skip
+RADII = {"small": 0.4, "medium": 0.6, "large": 0.8}
+UNSEEN = "a large blue ball"
+TEXTS = [f"a {size} {colour} ball" for size in RADII for colour in COLOURS]
+WORDS = sorted({word for text in TEXTS for word in text.split()})
+
+
+class Splats(Representation):
+    """Gaussians as a network made them: plain tensors, through which gradients flow."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.tensors = dict(tensors)
+
+    def render(
+        self, camera: Camera, *, background: Tensor | None = None, want: Want = RGB
+    ) -> Render:
+        """Rasterises them."""
+        return render_gaussians(
+            self.tensors, camera, background=background, depth=want.depth, sh_degree=0,
+            antialiased=False, near=0.01,
+        )  # fmt: skip
+
+    def splats(self, time: float | None = None) -> SplatCloud:
+        """As a file holds them."""
+        held = {name: value.detach().cpu().numpy() for name, value in self.tensors.items()}
+        return SplatCloud(
+            means=held["means"],
+            quats=held["quats"],
+            log_scales=held["scales"],
+            logit_opacities=np.log(held["alphas"] / (1 - held["alphas"])),
+            sh=held["sh0"],
+        )
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """None: its generator is trained."""
+        return []
+
+    plain_data = from_saved = None  # type: ignore[assignment]  # its generator is saved
+
+
+class TextToSplats(Generator):
+    """Words, their mean embedding, a small network, Gaussians."""
+
+    def __init__(self, num_gaussians: int, rate: float, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.num_gaussians, self.rate = num_gaussians, rate
+        self.words = nn.Embedding(len(WORDS), 16)
+        self.network = nn.Sequential(
+            nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(),
+            nn.Linear(64, num_gaussians * 8),
+        )  # fmt: skip
+        for parameter in self.parameters():
+            spread = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.0
+            with torch.no_grad():
+                parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
+
+    def scene(self, condition: str) -> Splats:
+        """The ball that the words describe."""
+        words = condition.split()
+        unknown = sorted(set(words) - set(WORDS))
+        if unknown or not words:
+            raise UsageError(f"knows no word {unknown}", fix=f"use some of: {', '.join(WORDS)}")
+        code = self.words(torch.tensor([WORDS.index(word) for word in words])).mean(dim=0)
+        made = self.network(code).view(self.num_gaussians, 8)
+        upright = made.new_tensor([1.0, 0.0, 0.0, 0.0]).repeat(self.num_gaussians, 1)
+        return Splats(
+            {
+                "means": made[:, :3].tanh(),
+                "quats": upright,
+                "scales": made[:, 3:4].repeat(1, 3) - 1.5,
+                "alphas": made[:, 4].sigmoid().clamp(1e-4, 1 - 1e-4),
+                "sh0": (made[:, 5:].sigmoid() - 0.5)[:, None] / SH_C0,
+                "shN": made.new_zeros(self.num_gaussians, 0, 3),
+            }
+        )
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group."""
+        parameters = list(self.parameters())
+        return [ParameterGroup(name="network", parameters=parameters, learning_rate=self.rate)]
+
+    def plain_data(self) -> dict[str, Any]:
+        """Sizes."""
+        return {"num_gaussians": self.num_gaussians, "rate": self.rate}
+
+    @classmethod
+    def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> TextToSplats:
+        """Built again."""
+        made = cls(plain["num_gaussians"], plain["rate"], None)
+        made.load_state_dict(dict(tensors))
+        return made
+
+
+def ball(condition: str, camera: Camera, background: Tensor) -> Tensor:
+    """What a text means, as a picture: [n, height, width, 3] of a ball around the origin."""
+    radius = next(RADII[word] for word in condition.split() if word in RADII)
+    colour = next(COLOURS[word] for word in condition.split() if word in COLOURS)
+    rays = camera_rays(camera)
+    nearest = rays.origins - (rays.origins * rays.directions).sum(-1, keepdim=True) * (
+        rays.directions / rays.directions.square().sum(-1, keepdim=True)
+    )
+    hit = nearest.norm(dim=-1, keepdim=True) < radius
+    return torch.where(hit, torch.tensor(colour), background)
+
+
+class LooksLikeTheText(Objective):
+    """Mean squared error to what the text means, at random poses."""
+
+    needs_views = False
+    options: LooksLikeTheTextOptions
+
+    def __init__(self, options: ObjectiveOptions, inputs: ObjectiveInputs) -> None:
+        super().__init__(options, inputs)
+        assert inputs.task.poses is not None
+        self.poses, self.generator = inputs.task.poses, inputs.generator
+        self.conditions = inputs.task.conditions
+
+    def __call__(self, step: Step) -> Term:
+        """The text of the step's turn, from some sides."""
+        condition = self.conditions[step.number % len(self.conditions)]
+        camera = Camera.stack(self.poses.draw(self.generator, self.options.pictures))
+        render = step.render(camera, condition=condition)
+        loss = (render.rgb - ball(condition, camera, step.background)).square().mean()
+        return Term(loss=loss, log={"text": loss})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LooksLikeTheTextOptions(ObjectiveOptions):
+    """Compares with what the text means."""
+
+    implementation: ClassVar[str] = "text_to_splats:LooksLikeTheText"
+    pictures: int = 2
+    """Pictures a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToSplatsMethod(Method):
+    """Balls from words: one network for all texts, no photograph."""
+
+    name: ClassVar[str] = "text-to-splats"
+    description: ClassVar[str] = "A network from words to splats (example)"
+    representation: ClassVar[str] = "text_to_splats:TextToSplats"
+    needs_capture: ClassVar[bool] = False
+
+    num_gaussians: int = 48
+    network_lr: float = 5e-3
+    text: LooksLikeTheTextOptions = field(default_factory=LooksLikeTheTextOptions)
+
+    def build(self, task: Task, *, generator: torch.Generator) -> TextToSplats:
+        """Small Gaussians anywhere."""
+        return TextToSplats(self.num_gaussians, self.network_lr, generator)
+
+    def conditions(self) -> Sequence[str]:
+        """All texts but one."""
+        return [text for text in TEXTS if text != UNSEEN]
+
+    def poses(self) -> Poses:
+        """On a sphere around the ball, 32 x 32 pixels."""
+        return CamerasOnSphere(distance=3.0, view_angle=0.8, size=32)
+
+    def objectives(self) -> Sequence[ObjectiveOptions]:
+        """The text alone."""
+        return [self.text]
+
+    def learning_rate_factor(self, group: str, progress: float) -> float:
+        """Exponential decay."""
+        return 0.2**progress
