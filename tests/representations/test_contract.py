@@ -38,23 +38,27 @@ CASES = {
     "splats": lambda: (splats(200), camera(64), 6.0, SPLATTED),
     "lpgs": lambda: (trained(STRUCTURES["families"]), camera(64), 6.0, SPLATTED),
     # The decoder's blocks start at multiples of 8 pixels.
-    "lightslab": lambda: (random_slabs(slabs=1, opaque=False), slab_camera(), 3.0, {"align": 8}),
+    "lightslab": lambda: (  # bilinear, so with kinks between the finite difference's ends
+        random_slabs(slabs=1, opaque=False), slab_camera(), 3.0, {"align": 8, "pose_rtol": 0.2},
+    ),
     "lightslab with sheets": lambda: (field_with_sheets(1), slab_camera(), 3.0, {"align": 8}),
     # How much of a ray each of several slabs gives is taken for fixed in gradients.
     "lightslab, several slabs": lambda: (
         field_with_sheets(3), slab_camera(), 3.0, {"align": 8, "pose_rtol": None},
     ),
-    # At 0.9 of its training: before, batches are normalised by their own statistics.
     "mobile-r2l": lambda: (small(), a_camera(width=64, height=64), 3.0, {"align": 8}),
     "voxels": lambda: (voxels(), a_camera(), 3.0, {}),
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("progress", [0.1, 0.9])
 @pytest.mark.parametrize("name", CASES)
-def test_it_holds_for_every_method(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_holds_for_every_method(
+    name: str, progress: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     representation, seen_from, distance, options = CASES[name]()
-    representation.on_progress(0.9)
+    representation.on_progress(progress)
     check_representation(representation, seen_from, distance=distance, **options)
 
 

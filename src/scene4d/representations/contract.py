@@ -27,7 +27,8 @@ def check_representation(
     atol: float = 1e-5,
     pose_rtol: float | None = 0.1,
 ) -> None:
-    """Raises AssertionError, naming the first property of these that does not hold:
+    """Raises AssertionError, naming the first property of these that does not hold, in evaluation
+    mode (``nn.Module.eval``: a network normalises by its running statistics):
 
     - rendering is a function: with gradients the same as without, after another camera as before,
       and it writes nothing;
@@ -41,6 +42,7 @@ def check_representation(
     colours; float32 and another order of sums. ``pose_rtol``: of the slopes along moves of the
     camera; None where it is known to be another.
     """
+    representation.eval()
     whole = _render(representation, camera)
     assert bool(whole.rgb.std() > 1e-3), "the camera sees nothing: choose another"
     _check_pure(representation, camera, whole, distance)

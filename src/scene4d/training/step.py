@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import View
@@ -123,9 +124,21 @@ class Step:
         crops of about ``chunk_pixels`` pixels are rendered again, each with its part of the
         gradient (deferred back-propagation: ARF, Zhang et al. 2022, section 4). The gradients are
         multiplied by :attr:`weight`; the loss that is returned, for the log, is not. ``score`` must
-        not depend on what is trained but through the picture. What a crop shows is that part of the
+        not depend on what is trained but through the picture. Networks normalise by their running
+        statistics, for those of a crop are not the picture's. What a crop shows is that part of the
         picture; of splats but for Gaussians so wide that EWA bends them at a crop's border.
         """
+        with _evaluating(self.trainable):
+            return self._deferred(camera, score, chunk_pixels, condition, want)
+
+    def _deferred(
+        self,
+        camera: Camera,
+        score: Callable[[Render], Float[Tensor, ""]],
+        chunk_pixels: int,
+        condition: str | None,
+        want: Want,
+    ) -> Float[Tensor, ""]:
         with torch.no_grad():
             whole = self.render(camera, condition=condition, want=want)
         leaves = {
@@ -153,6 +166,17 @@ class Step:
         loss = loss.detach()
         self.propagated += self.weight * float(loss)
         return loss
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """With the module in evaluation mode."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def _crops(width: int, height: int, pixels: int) -> Iterator[tuple[int, int, int, int]]:
