@@ -19,10 +19,9 @@ import numpy as np
 
 from scene4d.formats.placing import write_sidecar
 from scene4d.methods.lightslab.bundle_parts import structure_of
-from scene4d.methods.lightslab.decoder import HALO, OUTPUTS, RING
+from scene4d.methods.lightslab.decoder import OUTPUTS
 from scene4d.methods.lightslab.light_slabs import LightSlabs
 from scene4d.methods.lightslab.runtimes.models import (
-    CELL,
     METADATA,
     Convolution,
     Samples,
@@ -32,10 +31,11 @@ from scene4d.methods.lightslab.runtimes.models import (
     light_field,
     megabytes_written,
     samples_for,
-    sheet_tables,
     table_of,
     training_size,
 )
+from scene4d.methods.lightslab.runtimes.network import composited, decoded
+from scene4d.methods.lightslab.runtimes.tables import CELL, sheet_tables
 from scene4d.methods.lightslab.sheets import TILE
 from scene4d.optional import import_optional
 from scene4d.training.opened import OpenedScene
@@ -91,7 +91,8 @@ def whole_model(scene: LightSlabs, samples: Samples) -> bytes:
     if scene.sheets is None:
         return graph.packed({"rgba": graph.unary("LOGISTIC", rgba), "z": z}, scene)
     layers, values, *size = example_inputs(scene, samples)["whole"]["rays"].shape
-    seen, distance = _Sheets(graph, graph.input("rays", (layers, *size, values)), scene).seen()
+    pixels = _Pixels(graph, graph.input("rays", (layers, *size, values)), scene)
+    seen, distance = composited(pixels, pixels.rays, pixels.tables)
     shown = graph.between(graph.binary("ADD", seen, rgba), 0.0, 1.0)
     return graph.packed({"rgba": shown, "distance": distance}, scene)
 
@@ -339,9 +340,8 @@ def _between(graph: _Graph, a: int, b: int, share: int) -> int:
     return graph.binary("ADD", a, graph.binary("MUL", graph.binary("SUB", b, a), share))
 
 
-class _Sheets:
-    """The sheets' composite, plane by plane; tensors are [layers, height, width, 1], colours'
-    [layers, height, width, 4]."""
+class _Pixels:
+    """:class:`Pixels` of LiteRT: values are [layers, height, width, 1], colours [..., 4]."""
 
     def __init__(self, graph: _Graph, rays: int, scene: LightSlabs) -> None:
         self.graph, self.tables = graph, sheet_tables(scene)
@@ -350,105 +350,109 @@ class _Sheets:
         # With more slabs than layers the last value is the slab's number
         self.slab = graph.cast(self.rays[6], np.float32, np.int32) if values > 6 else None
         self.index = graph.constant(self.tables.index)
-        self.texels = graph.constant(self.tables.cells.reshape(-1, 4))
+        self.cells = graph.constant(self.tables.cells.reshape(-1, 4))
 
-    def seen(self) -> tuple[int, int]:
-        """Premultiplied colour and alpha [1, height, width, 4], and the distance along the ray."""
-        graph, (right, down, pass_right, pass_down) = self.graph, self.rays[:4]
-        left = colours = depth = -1  # nothing yet
-        for plane in reversed(range(self.tables.disparities.shape[1])):
-            disparity = self._of(self.tables.disparities[:, plane])
-            x = self._tile(right, pass_right, disparity, plane, 0)
-            y = self._tile(down, pass_down, disparity, plane, 1)
-            part = self._read(x, y, plane)
-            part = part if left < 0 else graph.binary("MUL", part, left)
-            alpha = graph.cut(part, 0, (3, 4))
-            one = self._like(alpha) if left < 0 else left
-            left = graph.binary("SUB", one, alpha)
-            far = graph.binary("DIV", alpha, disparity)
-            colours = part if colours < 0 else graph.binary("ADD", colours, part)
-            depth = far if depth < 0 else graph.binary("ADD", depth, far)
-        total = graph.total(graph.binary("MUL", colours, self.rays[5]))
-        return total, self._distance(depth, graph.cut(colours, 0, (3, 4)), total)
+    def add(self, a: int, b: int) -> int:
+        return self.graph.binary("ADD", a, b)
 
-    def _like(self, alpha: int) -> int:
-        """Ones."""
-        nothing = self.graph.binary("MUL", alpha, self.graph.number(0))
-        return self.graph.binary("ADD", nothing, self.graph.number(1))
+    def sub(self, a: int, b: int) -> int:
+        if not self.graph.shapes[a]:  # broadcasting is onto the first
+            a = self.add(self.mul(b, self.graph.number(0)), a)
+        return self.graph.binary("SUB", a, b)
 
-    def _distance(self, depth: int, alpha: int, total: int) -> int:
-        """From depths along the slabs' axes to the distance along the ray."""
-        graph, (right, down, _, _, start, weight) = self.graph, self.rays[:6]
-        square = graph.binary(
-            "ADD", graph.binary("MUL", right, right), graph.binary("MUL", down, down)
-        )
-        slope = graph.unary("SQRT", graph.binary("ADD", square, graph.number(1)))
-        along = graph.binary("SUB", depth, graph.binary("MUL", alpha, start))
-        along = graph.binary("MUL", graph.binary("MUL", along, slope), weight)
-        seen = graph.binary("MAXIMUM", graph.cut(total, 0, (3, 4)), graph.number(1e-6))
-        return graph.unary("RELU", graph.binary("DIV", graph.total(along), seen))
+    def mul(self, a: int, b: int) -> int:
+        return self.graph.binary("MUL", a, b)
 
-    def _of(self, values: np.ndarray) -> int:
-        """A number of each slab: for each layer, or for each of its pixels."""
-        values = values.astype(np.float32)
+    def div(self, a: int, b: int) -> int:
+        return self.graph.binary("DIV", a, b)
+
+    def sqrt(self, x: int) -> int:
+        return self.graph.unary("SQRT", x)
+
+    def relu(self, x: int) -> int:
+        return self.graph.unary("RELU", x)
+
+    def clamped(self, x: int, low: float, high: float | None) -> int:
+        x = self.graph.binary("MAXIMUM", x, self.graph.number(low))
+        return x if high is None else self.graph.binary("MINIMUM", x, self.graph.number(high))
+
+    def number(self, value: float) -> int:
+        return self.graph.constant(np.array(value, np.float32))
+
+    def of_slab(self, name: str, column: int) -> int:
+        values = self.tables.column(name, column)
         if self.slab is None:
             return self.graph.constant(values[:, None, None, None])
         return self.graph.gather(self.graph.constant(values), self.slab, 0)
 
-    def _tile(self, tangent: int, passing: int, disparity: int, plane: int, axis: int) -> int:
-        """Where on the sheet, in tiles."""
-        graph, tables = self.graph, self.tables
-        q = graph.binary("ADD", tangent, graph.binary("MUL", passing, disparity))
-        q = graph.binary("SUB", q, self._of(tables.low[:, plane, axis]))
-        place = graph.binary("MUL", q, self._of(tables.tiles[:, plane, axis]))
-        return graph.between(place, 0.0, tables.last[axis])
-
-    def _read(self, x: int, y: int, plane: int) -> int:
-        """The sheet at (x, y). Places are whole numbers of at most 2^22, which float32 holds."""
+    def texels(self, x: int, y: int, plane: int) -> int:
+        """Places are whole numbers of at most 2^22, which float32 holds."""
         graph, tables = self.graph, self.tables
         (column, u, in_x), (row, v, in_y) = self._parts(x), self._parts(y)
-        place = graph.binary("MUL", row, graph.number(tables.across))
-        starts = np.array([tables.start(slab, plane) for slab in range(self.slabs)])
-        place = graph.binary("ADD", graph.binary("ADD", place, column), self._of(starts))
+        place = self.add(self.mul(row, graph.number(tables.across)), column)
+        place = self.add(place, self.of_slab("starts", plane))
         (place,) = graph.unpack(graph.cast(place, np.float32, np.int32), np.int32)
         cell = graph.gather(self.index, place, 0, np.int32)
-        within = graph.binary("ADD", graph.binary("MUL", v, graph.number(CELL)), u)
+        within = self.add(self.mul(v, graph.number(CELL)), u)
         (within,) = graph.unpack(graph.cast(within, np.float32, np.int32), np.int32)
         first = graph.binary("MUL", cell, graph.number(CELL * CELL, np.int32), np.int32)
         first = graph.binary("ADD", first, within, np.int32)
         corners = [self._texel(first, offset) for offset in (0, 1, CELL, CELL + 1)]
         upper, lower = (_between(graph, corners[k], corners[k + 1], in_x) for k in (0, 2))
-        mixed = _between(graph, upper, lower, in_y)
-        return graph.binary("MUL", mixed, graph.number(1 / 255))
+        return self.mul(_between(graph, upper, lower, in_y), graph.number(1 / 255))
+
+    def alpha(self, colours: int) -> int:
+        return self.graph.cut(colours, 0, (3, 4))
+
+    def as_ray(self, alpha: int) -> int:
+        return alpha
+
+    def over_layers(self, colours: int) -> int:
+        return self.graph.total(self.mul(colours, self.rays[5]))
+
+    rays_over_layers = over_layers
 
     def _parts(self, x: int) -> tuple[int, int, int]:
         """The tile, the texel in it, and how far beyond that."""
         graph = self.graph
         tile = graph.unary("FLOOR", x)
-        within = graph.binary("MUL", graph.binary("SUB", x, tile), graph.number(TILE))
+        within = self.mul(self.sub(x, tile), graph.number(TILE))
         texel = graph.unary("FLOOR", within)
-        return tile, texel, graph.binary("SUB", within, texel)
+        return tile, texel, self.sub(within, texel)
 
     def _texel(self, first: int, offset: int) -> int:
         """[layers, height, width, 4], 0 to 255."""
         place = self.graph.binary("ADD", first, self.graph.number(offset, np.int32), np.int32)
-        found = self.graph.gather(self.texels, place, 0, np.uint8)
+        found = self.graph.gather(self.cells, place, 0, np.uint8)
         return self.graph.cast(found, np.uint8, np.float32)
+
+
+class _Layers:
+    """:class:`Layers` of LiteRT, channels last."""
+
+    def __init__(self, graph: _Graph, layers: Mapping[str, Convolution]) -> None:
+        self.graph, self.layers = graph, layers
+
+    def convolved(self, x: int, layer: str, *, relu: bool = False) -> int:
+        return self.graph.conv(x, self.layers[layer], relu=relu)
+
+    def upsampled(self, x: int, layer: str) -> int:
+        return self.graph.shuffled(x, self.layers[layer])
+
+    def relu(self, x: int) -> int:
+        return self.graph.unary("RELU", x)
+
+    def add(self, a: int, b: int) -> int:
+        return self.graph.binary("ADD", a, b)
+
+    def joined(self, a: int, b: int) -> int:
+        return self.graph.concat([a, b])
+
+    def inner(self, x: int, ring: int) -> int:
+        return self.graph.cut(x, ring) if ring else x
 
 
 def _decode(graph: _Graph, features: int, scene: LightSlabs) -> tuple[int, int]:
     """The decoder: its red, green, blue and alpha, without sigmoids, and z."""
-    shape, layers = scene.decoder.shape, convolutions_of(scene)
-    encoded = graph.conv(features, layers["encode"], relu=True)
-    x = graph.conv(encoded, layers["first"])
-    for i in range(shape.blocks):
-        inside = graph.conv(graph.unary("RELU", x), layers[f"block_{i}_0"], relu=True)
-        x = graph.binary("ADD", x, graph.conv(inside, layers[f"block_{i}_1"]))
-    x = graph.shuffled(graph.unary("RELU", x), layers["last"])
-    for step in range(len(shape.channels)):
-        x = graph.unary("RELU", x)
-        if step == shape.skip:
-            ring = shape.samples * HALO - RING
-            x = graph.concat([x, graph.cut(encoded, ring) if ring else encoded])
-        x = graph.shuffled(x, layers[f"sharpen_{step}"])
-    return graph.cut(x, RING, (0, 4)), graph.cut(x, RING, (4, OUTPUTS))
+    maps = decoded(_Layers(graph, convolutions_of(scene)), features, scene.decoder.shape)
+    return graph.cut(maps, 0, (0, 4)), graph.cut(maps, 0, (4, OUTPUTS))

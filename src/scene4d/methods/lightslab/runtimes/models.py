@@ -28,19 +28,17 @@ from scene4d.cameras.rays import rays_at
 from scene4d.errors import UsageError
 from scene4d.files import atomic_path
 from scene4d.methods.lightslab.bundle_parts import weights_of
-from scene4d.methods.lightslab.decoder import HALO, RING
+from scene4d.methods.lightslab.decoder import HALO
 from scene4d.methods.lightslab.light_slabs import LightSlabs
 from scene4d.methods.lightslab.planes import rounded
+from scene4d.methods.lightslab.runtimes.network import composited, decoded
+from scene4d.methods.lightslab.runtimes.tables import sheet_tables
 from scene4d.methods.lightslab.sheets import TILE
 from scene4d.methods.lightslab.slabs import MAX_SLABS, local_rays
 from scene4d.training.opened import OpenedScene
 
 METADATA = "scene4d.lightslab"
 """Key of a model's metadata with slabs, planes and sizes as JSON: SPEC.md's entry lightslab."""
-CELL = TILE + 1
-"""Texels of a tile's cell in the atlas: its own, and its right, lower and corner neighbours' next
-ones, so that one bilinear look-up needs no other cell."""
-CELLS_ACROSS = 256
 
 
 def light_field(source: OpenedScene, path: Path, *, format: str, suffix: str) -> LightSlabs:
@@ -204,85 +202,6 @@ def ray_values(scene: LightSlabs) -> int:
     return 6 if scene.planes.slabs <= MAX_SLABS else 7
 
 
-@dataclass(frozen=True, kw_only=True)
-class SheetTables:
-    """The sheets of all slabs as look-ups. Cell 0 of the atlas is empty."""
-
-    cells: np.ndarray
-    """[cells, 9, 9, 4] uint8, in 1/255."""
-    index: np.ndarray
-    """[places] int32: the cell of every place of a tile, in the order slab, plane, row, column."""
-    down: int
-    """Tiles of a sheet from top to bottom."""
-    across: int
-    disparities: np.ndarray
-    """[slabs, planes] float32, farthest first."""
-    low: np.ndarray
-    """[slabs, planes, 2]: where a sheet starts, as points on its plane in perspective."""
-    tiles: np.ndarray
-    """[slabs, planes, 2]: tiles for a unit of those."""
-
-    def start(self, slab: int, plane: int) -> int:
-        """The first place of a sheet."""
-        return (slab * self.disparities.shape[1] + plane) * self.down * self.across
-
-    @property
-    def last(self) -> tuple[float, float]:
-        """A sheet's last texel to the right and downwards, in tiles."""
-        return self.across - 1 / TILE, self.down - 1 / TILE
-
-    def atlas(self) -> np.ndarray:
-        """[1, 4, rows, columns] uint8: cells row by row, CELLS_ACROSS of them in each."""
-        rows = -(-len(self.cells) // CELLS_ACROSS)
-        padded = np.zeros((rows * CELLS_ACROSS, CELL, CELL, 4), dtype=np.uint8)
-        padded[: len(self.cells)] = self.cells
-        grid = padded.reshape(rows, CELLS_ACROSS, CELL, CELL, 4).transpose(4, 0, 2, 1, 3)
-        return np.ascontiguousarray(grid.reshape(1, 4, rows * CELL, CELLS_ACROSS * CELL))
-
-    def corners(self) -> np.ndarray:
-        """[cells, 2] float32: each one's first texel in the atlas, -1 to 1 from first to last."""
-        number = np.arange(len(self.cells))
-        place = np.stack([number % CELLS_ACROSS, number // CELLS_ACROSS], axis=1) * CELL
-        return (place * self.steps() - 1).astype(np.float32)
-
-    def steps(self) -> np.ndarray:
-        """[2] float64: a texel of the atlas, across and down, in those units."""
-        rows = -(-len(self.cells) // CELLS_ACROSS)
-        return 2 / (np.array([CELLS_ACROSS, rows]) * CELL - 1)
-
-
-@torch.no_grad()
-def sheet_tables(scene: LightSlabs) -> SheetTables:
-    """The tables of a scene that has sheets, whose values are kept in 8 bits."""
-    sheets = scene.sheets
-    assert sheets is not None
-    texels = scene.shown_texels().detach().cpu()
-    values = torch.zeros(1 + len(texels), TILE, TILE, 4, dtype=torch.uint8)
-    values[1:] = (texels * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
-    index = (sheets.place.cpu() + 1).long()
-    right, below = torch.zeros_like(index), torch.zeros_like(index)
-    corner = torch.zeros_like(index)
-    right[..., :-1], below[..., :-1, :] = index[..., 1:], index[..., 1:, :]
-    corner[..., :-1, :-1] = index[..., 1:, 1:]
-    stored = index > 0
-    cells = torch.zeros(1 + len(texels), CELL, CELL, 4, dtype=torch.uint8)
-    cells[:, :TILE, :TILE] = values
-    cells[1:, :TILE, TILE] = values[right[stored]][:, :, 0]
-    cells[1:, TILE, :TILE] = values[below[stored]][:, 0]
-    cells[1:, TILE, TILE] = values[corner[stored]][:, 0, 0]
-    slabs = scene.slabs
-    size = torch.tensor([sheets.columns - 1, sheets.rows - 1]) / TILE
-    return SheetTables(
-        cells=cells.numpy(),
-        index=index.flatten().int().numpy(),
-        down=index.shape[2],
-        across=index.shape[3],
-        disparities=slabs.disparities.cpu().numpy(),
-        low=slabs.low.cpu().numpy(),
-        tiles=(size / (slabs.high - slabs.low).cpu()).numpy(),
-    )
-
-
 class DecoderHalf(nn.Module):
     """``features`` [1, inputs, down, across] to ``rgba`` [1, 4, height, width] after sigmoids, or
     without them where the field has sheets, and ``z`` [1, 1, height, width].
@@ -303,25 +222,35 @@ class DecoderHalf(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The maps."""
-        shape = self.shape
-        encoded = torch.relu(self._layer("encode", features))
-        x = self._layer("first", encoded)
-        for i in range(shape.blocks):
-            inside = torch.relu(self._layer(f"block_{i}_0", torch.relu(x)))
-            x = x + self._layer(f"block_{i}_1", inside)
-        x = pixel_shuffle(self._layer("last", torch.relu(x)), 2)
-        for step in range(len(shape.channels)):
-            x = torch.relu(x)
-            if step == shape.skip:
-                x = torch.cat([x, _inner(encoded, shape.samples * HALO - RING)], dim=1)
-            x = pixel_shuffle(self._layer(f"sharpen_{step}", x), 2)
-        x = _inner(x, RING)
+        x = decoded(self, features, self.shape)
         rgba = x[:, :4]
         return rgba if self.raw else torch.sigmoid(rgba), x[:, 4:]
 
-    def _layer(self, name: str, x: Tensor) -> Tensor:
-        weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
-        return conv2d(x, weight, bias, stride=self.strides[name])
+    def convolved(self, x: Tensor, layer: str, *, relu: bool = False) -> Tensor:
+        """See :class:`Layers`, as of the others."""
+        weight, bias = getattr(self, f"{layer}_weight"), getattr(self, f"{layer}_bias")
+        found = conv2d(x, weight, bias, stride=self.strides[layer])
+        return torch.relu(found) if relu else found
+
+    def upsampled(self, x: Tensor, layer: str) -> Tensor:
+        """Twice as many pixels."""
+        return pixel_shuffle(self.convolved(x, layer), 2)
+
+    def relu(self, x: Tensor) -> Tensor:
+        """At least 0."""
+        return torch.relu(x)
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """The sum."""
+        return a + b
+
+    def joined(self, a: Tensor, b: Tensor) -> Tensor:
+        """Along channels."""
+        return torch.cat([a, b], dim=1)
+
+    def inner(self, x: Tensor, ring: int) -> Tensor:
+        """Without the outermost rows and columns."""
+        return x if ring == 0 else x[:, :, ring:-ring, ring:-ring]
 
 
 class WholeField(nn.Module):
@@ -370,60 +299,80 @@ class SheetComposite(nn.Module):
         tables = self.tables
         self.register_buffer("atlas", torch.from_numpy(tables.atlas()))
         self.register_buffer("index", torch.from_numpy(tables.index))
+        for name, columns in (("disparities", 1), ("low", 2), ("tiles", 2), ("starts", 1)):
+            count = columns * tables.disparities.shape[1]
+            found = np.stack([tables.column(name, i) for i in range(count)], axis=1)
+            self.register_buffer(name, torch.from_numpy(found))
         self.register_buffer("corners", torch.from_numpy(tables.corners().T.copy()))
-        for name in ("disparities", "low", "tiles"):
-            value = torch.from_numpy(getattr(tables, name))
-            self.register_buffer(name, value.view(len(value), -1))
-        starts = [float(tables.start(slab, 0)) for slab in range(self.slabs)]
-        self.register_buffer("starts", torch.tensor(starts))
 
     def forward(self, rays: Tensor) -> tuple[Tensor, Tensor]:
         """What is seen. All of it has four axes, as XNNPACK adds and takes none away where both
         height and width are free."""
-        right, down, pass_right, pass_down, start, weight = (rays[:, i : i + 1] for i in range(6))
-        slab = rays[:, 6:7].int() if self.slabs > self.layers else None
-        starts = self._of("starts", 0, slab)
-        atlas = self.atlas.to(rays.dtype) / 255
-        left = torch.ones_like(right)
-        total = torch.zeros_like(rays[:, :4])
-        depth = torch.zeros_like(right)
-        for plane in reversed(range(self.tables.disparities.shape[1])):
-            s = self._of("disparities", plane, slab)
-            x = self._tile(right + s * pass_right, 0, plane, slab)
-            y = self._tile(down + s * pass_down, 1, plane, slab)
-            part = self._read(atlas, x, y, starts + float(self.tables.start(0, plane))) * left
-            left = left - part[:, 3:]
-            total = total + part
-            depth = depth + part[:, 3:] / s
-        along = (depth - total[:, 3:] * start) * torch.sqrt(1 + right * right + down * down)
-        total = (total * weight).sum(dim=0, keepdim=True)
-        along = (along * weight).sum(dim=0, keepdim=True)
-        return total, (along / total[:, 3:].clamp(min=1e-6)).clamp(min=0)
+        return composited(_Traced(self, rays), rays[:, :6].split(1, dim=1), self.tables)
 
-    def _of(self, name: str, column: int, slab: Tensor | None) -> Tensor:
-        """A number of each slab: for each layer, or for each of its pixels."""
-        values: Tensor = getattr(self, name).view(self.slabs, -1)[:, column]
-        return values.view(-1, 1, 1, 1) if slab is None else values[slab]
 
-    def _tile(self, q: Tensor, axis: int, plane: int, slab: Tensor | None) -> Tensor:
-        """Where on the sheet, in tiles."""
-        low, tiles = (self._of(name, 2 * plane + axis, slab) for name in ("low", "tiles"))
-        return ((q - low) * tiles).clamp(0, self.tables.last[axis])
+class _Traced:
+    """:class:`Pixels` of torch: values [layers, 1, height, width], colours [layers, 4, ...]."""
 
-    def _read(self, atlas: Tensor, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
-        """The sheet that starts at a place at (x, y): [layers, 4, height, width]. Places are whole
-        numbers of at most 2^22, which float32 holds."""
+    def __init__(self, module: SheetComposite, rays: Tensor) -> None:
+        self.module, self.weight = module, rays[:, 5:6]
+        self.slab = rays[:, 6:7].int() if module.slabs > module.layers else None
+        self.atlas = module.atlas.to(rays.dtype) / 255
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+    def sub(self, a: Tensor, b: Tensor) -> Tensor:
+        return a - b
+
+    def mul(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * b
+
+    def div(self, a: Tensor, b: Tensor) -> Tensor:
+        return a / b
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        return torch.sqrt(x)
+
+    def relu(self, x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+    def clamped(self, x: Tensor, low: float, high: float | None) -> Tensor:
+        return x.clamp(low, high)
+
+    def number(self, value: float) -> Tensor:
+        return torch.full_like(self.weight, value)
+
+    def of_slab(self, name: str, column: int) -> Tensor:
+        each: Tensor = getattr(self.module, name)[:, column]
+        return each.view(-1, 1, 1, 1) if self.slab is None else each[self.slab]
+
+    def texels(self, x: Tensor, y: Tensor, plane: int) -> Tensor:
+        """Places are whole numbers of at most 2^22, which float32 holds."""
+        module, tables = self.module, self.module.tables
         column, row = torch.floor(x), torch.floor(y)
-        cell = self.index[(start + row * self.tables.across + column).int()]
-        across, down = (TILE * float(step) for step in self.tables.steps())
-        at_x = self.corners[0][cell] + (x - column) * across
-        at_y = self.corners[1][cell] + (y - row) * down
+        cell = module.index[(self.of_slab("starts", plane) + row * tables.across + column).int()]
+        across, down = (TILE * float(step) for step in tables.steps())
+        at_x = module.corners[0][cell] + (x - column) * across
+        at_y = module.corners[1][cell] + (y - row) * down
         grid = torch.cat([at_x, at_y], dim=1).permute(0, 2, 3, 1)
         found = [
-            grid_sample(atlas, part, mode="bilinear", padding_mode="border", align_corners=True)
+            grid_sample(self.atlas, part, mode="bilinear", padding_mode="border",
+                        align_corners=True)
             for part in grid.split(1)
-        ]
+        ]  # fmt: skip
         return torch.cat(found)
+
+    def alpha(self, colours: Tensor) -> Tensor:
+        return colours[:, 3:]
+
+    def as_ray(self, alpha: Tensor) -> Tensor:
+        return alpha
+
+    def over_layers(self, colours: Tensor) -> Tensor:
+        return (colours * self.weight).sum(dim=0, keepdim=True)
+
+    rays_over_layers = over_layers
 
 
 class WholeWithSheets(nn.Module):
@@ -466,8 +415,3 @@ def _decoded(scene: LightSlabs, samples: tuple[int, int]) -> tuple[int, int]:
     shape = scene.decoder.shape
     down, across = ((n // shape.samples - 2 * HALO) * shape.upsampling for n in samples)
     return down, across
-
-
-def _inner(x: Tensor, ring: int) -> Tensor:
-    """Without the outermost ``ring`` rows and columns."""
-    return x if ring == 0 else x[:, :, ring:-ring, ring:-ring]

@@ -8,7 +8,8 @@ pictures of any size, in opset 17.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import scene4d
 from scene4d.formats.placing import write_sidecar
 from scene4d.methods.lightslab.bundle_parts import structure_of
-from scene4d.methods.lightslab.decoder import HALO, OUTPUTS, RING
+from scene4d.methods.lightslab.decoder import OUTPUTS
 from scene4d.methods.lightslab.light_slabs import LightSlabs
 from scene4d.methods.lightslab.runtimes.models import (
     METADATA,
@@ -28,9 +29,10 @@ from scene4d.methods.lightslab.runtimes.models import (
     megabytes_written,
     ray_values,
     sheet_layers,
-    sheet_tables,
     table_of,
 )
+from scene4d.methods.lightslab.runtimes.network import composited, decoded
+from scene4d.methods.lightslab.runtimes.tables import sheet_tables
 from scene4d.methods.lightslab.sheets import TILE
 from scene4d.optional import import_optional
 from scene4d.training.opened import OpenedScene
@@ -162,148 +164,133 @@ def whole_model(scene: LightSlabs) -> ModelProto:
         graph.add("Sigmoid", raw, name="rgba")
         return _model(graph, scene, inputs, ("rgba", "z"))
     inputs["rays"] = [sheet_layers(scene), ray_values(scene), "height", "width"]
-    added = graph.add("Add", _Sheets(graph, scene).seen(), raw)
+    pixels = _Pixels(graph, scene)
+    seen, distance = composited(pixels, pixels.rays, pixels.tables)
+    graph.add("Identity", distance, name="distance")
+    added = graph.add("Add", seen, raw)
     graph.add("Clip", added, graph.number(0), graph.number(1), name="rgba")
     return _model(graph, scene, inputs, ("rgba", "distance"))
 
 
-class _Sheets:
-    """The sheets' composite, plane by plane. Its tensors are [layers, height, width], the layers
-    below one another where colours are [1, 4, layers * height, width]."""
+class _Pixels:
+    """:class:`Pixels` of ONNX: values are [layers, height, width], the layers below one another
+    where colours are [1, 4, layers * height, width]."""
 
     def __init__(self, graph: _Graph, scene: LightSlabs) -> None:
         self.graph, self.tables = graph, sheet_tables(scene)
         self.layers, self.slabs = sheet_layers(scene), scene.planes.slabs
         parts = graph.split("rays", ray_values(scene), axis=1)
         flat = [graph.add("Squeeze", part, graph.whole(1)) for part in parts]
-        self.right, self.down, self.pass_right, self.pass_down, self.start, _ = flat[:6]
-        self.weight = parts[5]
-        self.slab = ""
-        if self.slabs > self.layers:
-            self.slab = graph.add("Cast", flat[6], to=_type("INT32"))
-            starts = [self.tables.start(slab, 0) for slab in range(self.slabs)]
-            self.starts = self._of(np.array(starts))
+        self.rays, self.weight = flat[:6], parts[5]
+        self.slab = graph.add("Cast", flat[6], to=_type("INT32")) if len(flat) > 6 else ""
         atlas = graph.add("Cast", graph.constant(self.tables.atlas()), to=_type("FLOAT"))
         self.atlas = graph.add("Mul", atlas, graph.number(1 / 255))
         self.index = graph.constant(self.tables.index)
         self.corners = graph.constant(self.tables.corners())
         self.step = [graph.number(TILE * float(v)) for v in self.tables.steps()]
+        self.alphas = [graph.whole(v) for v in (3, 4, 1)]
 
-    def seen(self) -> str:
-        """Premultiplied colour and alpha [1, 4, height, width]; adds the output ``distance``."""
-        graph, left, colours, depth = self.graph, "", "", ""
-        channel = [graph.whole(v) for v in (3, 4, 1)]
-        for plane in range(self.tables.disparities.shape[1] - 1, -1, -1):
-            disparity = self._of(self.tables.disparities[:, plane])
-            x = self._tile(self.right, self.pass_right, disparity, plane, 0)
-            y = self._tile(self.down, self.pass_down, disparity, plane, 1)
-            value = self._read(x, y, plane)
-            value = graph.add("Mul", value, left) if left else value
-            alpha = graph.add("Slice", value, *channel)
-            left = graph.add("Sub", left or graph.number(1), alpha)
-            colours = graph.add("Add", colours, value) if colours else value
-            far = graph.add("Div", self._layered(alpha), disparity)
-            depth = graph.add("Add", depth, far) if depth else far
-        weight = self.graph.split(self.weight, self.layers, axis=0)
-        layers = graph.split(colours, self.layers, axis=2)
-        total = self._sum([graph.add("Mul", a, w) for a, w in zip(layers, weight, strict=True)])
-        self._distance(depth, self._layered(graph.add("Slice", colours, *channel)), total)
-        return total
+    def add(self, a: str, b: str) -> str:
+        return self.graph.add("Add", a, b)
 
-    def _distance(self, depth: str, alpha: str, total: str) -> None:
-        """From depths along the slabs' axes to the distance along the ray."""
-        graph = self.graph
-        square = self._sum([graph.add("Mul", v, v) for v in (self.right, self.down)])
-        slope = graph.add("Sqrt", graph.add("Add", square, graph.number(1)))
-        along = graph.add("Sub", depth, graph.add("Mul", alpha, self.start))
-        along = graph.add("Unsqueeze", graph.add("Mul", along, slope), graph.whole(1))
-        weighted = graph.add("Mul", along, self.weight)
-        summed = graph.add("ReduceSum", weighted, graph.whole(0), keepdims=1)
-        ends = [graph.whole(v) for v in (3, 4, 1)]
-        seen = graph.add("Clip", graph.add("Slice", total, *ends), graph.number(1e-6))
-        graph.add("Relu", graph.add("Div", summed, seen), name="distance")
+    def sub(self, a: str, b: str) -> str:
+        return self.graph.add("Sub", a, b)
 
-    def _layered(self, x: str) -> str:
-        """[1, 1, layers * height, width] as [layers, height, width]."""
-        flat = self.graph.add("Squeeze", x, self.graph.whole(1))  # [1, layers * height, width]
-        if self.layers == 1:
-            return flat
-        return self.graph.add("Reshape", flat, self.graph.whole(self.layers, -1, 0))
+    def mul(self, a: str, b: str) -> str:
+        return self.graph.add("Mul", a, b)
 
-    def _of(self, values: np.ndarray) -> str:
-        """A number of each slab: for each layer, or for each of its pixels."""
-        values = values.astype(np.float32)
+    def div(self, a: str, b: str) -> str:
+        return self.graph.add("Div", a, b)
+
+    def sqrt(self, x: str) -> str:
+        return self.graph.add("Sqrt", x)
+
+    def relu(self, x: str) -> str:
+        return self.graph.add("Relu", x)
+
+    def clamped(self, x: str, low: float, high: float | None) -> str:
+        ends = [self.graph.number(end) for end in (low, high) if end is not None]
+        return self.graph.add("Clip", x, *ends)
+
+    def number(self, value: float) -> str:
+        return self.graph.number(value)
+
+    def of_slab(self, name: str, column: int) -> str:
+        values = self.tables.column(name, column)
         if self.slab:
             return self.graph.add("Gather", self.graph.constant(values), self.slab)
         if self.slabs == 1:
             return self.graph.number(float(values[0]))
         return self.graph.constant(values[:, None, None])
 
-    def _tile(self, tangent: str, passing: str, disparity: str, plane: int, axis: int) -> str:
-        """Where on the sheet, in tiles."""
-        graph, tables = self.graph, self.tables
-        q = graph.add("Add", tangent, graph.add("Mul", passing, disparity))
-        within = graph.add("Sub", q, self._of(tables.low[:, plane, axis]))
-        place = graph.add("Mul", within, self._of(tables.tiles[:, plane, axis]))
-        return graph.add("Clip", place, graph.number(0), graph.number(tables.last[axis]))
-
-    def _read(self, x: str, y: str, plane: int) -> str:
-        """The sheet at (x, y): [1, 4, layers * height, width]. Places are whole numbers of at most
-        2^22, which float32 holds."""
+    def texels(self, x: str, y: str, plane: int) -> str:
+        """Places are whole numbers of at most 2^22, which float32 holds."""
         graph, tables = self.graph, self.tables
         column, row = graph.add("Floor", x), graph.add("Floor", y)
-        rows = graph.add("Mul", row, graph.number(tables.across))
-        place = graph.add("Add", graph.add("Add", rows, column), self._starts(plane))
-        cell = graph.add("Gather", self.index, graph.add("Cast", place, to=_type("INT32")))
-        corner = graph.add("Gather", self.corners, cell)
+        place = self.add(self.mul(row, graph.number(tables.across)), column)
+        place = graph.add("Cast", self.add(place, self.of_slab("starts", plane)), to=_type("INT32"))
+        corner = graph.add("Gather", self.corners, graph.add("Gather", self.index, place))
         within = [
-            graph.add(
-                "Unsqueeze", graph.add("Mul", graph.add("Sub", at, low), step), graph.whole(3)
-            )
+            graph.add("Unsqueeze", self.mul(self.sub(at, low), step), graph.whole(3))
             for at, low, step in ((x, column, self.step[0]), (y, row, self.step[1]))
         ]
-        at = graph.add("Add", corner, graph.add("Concat", *within, axis=3))
-        at = graph.add("Reshape", at, graph.whole(1, -1, 0, 2))
-        return graph.sampled(self.atlas, at)
+        at = self.add(corner, graph.add("Concat", *within, axis=3))
+        return graph.sampled(self.atlas, graph.add("Reshape", at, graph.whole(1, -1, 0, 2)))
 
-    def _starts(self, plane: int) -> str:
-        if self.slab:
-            return self.graph.add(
-                "Add", self.starts, self.graph.number(self.tables.start(0, plane))
-            )
-        return self._of(np.array([self.tables.start(slab, plane) for slab in range(self.slabs)]))
+    def alpha(self, colours: str) -> str:
+        return self.graph.add("Slice", colours, *self.alphas)
 
-    def _sum(self, parts: Sequence[str]) -> str:
-        total = parts[0]
-        for part in parts[1:]:
-            total = self.graph.add("Add", total, part)
-        return total
+    def as_ray(self, alpha: str) -> str:
+        flat = self.graph.add("Squeeze", alpha, self.graph.whole(1))  # [1, layers * height, width]
+        if self.layers == 1:
+            return flat
+        return self.graph.add("Reshape", flat, self.graph.whole(self.layers, -1, 0))
+
+    def over_layers(self, colours: str) -> str:
+        weights = self.graph.split(self.weight, self.layers, axis=0)
+        layers = self.graph.split(colours, self.layers, axis=2)
+        parts = [self.mul(a, w) for a, w in zip(layers, weights, strict=True)]
+        return reduce(self.add, parts)
+
+    def rays_over_layers(self, values: str) -> str:
+        weighted = self.mul(self.graph.add("Unsqueeze", values, self.graph.whole(1)), self.weight)
+        return self.graph.add("ReduceSum", weighted, self.graph.whole(0), keepdims=1)
+
+
+class _Layers:
+    """:class:`Layers` of ONNX, whose tensors are as torch's."""
+
+    def __init__(self, graph: _Graph, layers: Mapping[str, Convolution]) -> None:
+        self.graph, self.layers = graph, layers
+
+    def convolved(self, x: str, layer: str, *, relu: bool = False) -> str:
+        found = self.graph.conv(x, self.layers[layer])
+        return self.relu(found) if relu else found
+
+    def upsampled(self, x: str, layer: str) -> str:
+        return self.graph.shuffle(self.convolved(x, layer))
+
+    def relu(self, x: str) -> str:
+        return self.graph.add("Relu", x)
+
+    def add(self, a: str, b: str) -> str:
+        return self.graph.add("Add", a, b)
+
+    def joined(self, a: str, b: str) -> str:
+        return self.graph.add("Concat", a, b, axis=1)
+
+    def inner(self, x: str, ring: int) -> str:
+        return self.graph.inner(x, ring)
 
 
 def _decode(graph: _Graph, features: str, scene: LightSlabs) -> str:
     """Adds the decoder and the output ``z``; its red, green, blue and alpha, without sigmoids."""
-    shape, layers = scene.decoder.shape, convolutions_of(scene)
-
-    def layer(x: str, name: str) -> str:
-        return graph.conv(x, layers[name])
-
-    encoded = graph.add("Relu", layer(features, "encode"))
-    x = layer(encoded, "first")
-    for i in range(shape.blocks):
-        inside = graph.add("Relu", layer(graph.add("Relu", x), f"block_{i}_0"))
-        x = graph.add("Add", x, layer(inside, f"block_{i}_1"))
-    x = graph.shuffle(layer(graph.add("Relu", x), "last"))
-    for step in range(len(scene.decoder.sharpen)):
-        x = graph.add("Relu", x)
-        if step == shape.skip:
-            x = graph.add("Concat", x, graph.inner(encoded, shape.samples * HALO - RING), axis=1)
-        x = graph.shuffle(layer(x, f"sharpen_{step}"))
+    net = _Layers(graph, convolutions_of(scene))
+    maps = decoded(net, features, scene.decoder.shape)
     sizes = graph.whole(4, OUTPUTS - 4)
     from onnx import helper
 
-    graph.nodes.append(
-        helper.make_node("Split", [graph.inner(x, RING), sizes], ["colours", "z"], axis=1)
-    )
+    graph.nodes.append(helper.make_node("Split", [maps, sizes], ["colours", "z"], axis=1))
     return "colours"
 
 
