@@ -79,7 +79,7 @@ class SplatCloud:
         return replace(
             self,
             means=held(means, self.log_scales + np.log(scale)),
-            quats=_compose(_quat_of(rotation), self.quats.astype(np.float64)).astype(np.float32),
+            quats=_compose(quat_of(rotation), self.quats.astype(np.float64)).astype(np.float32),
             log_scales=(self.log_scales + np.log(scale)).astype(np.float32),
             sh=rotate_sh(self.sh, rotation),
         )
@@ -208,7 +208,7 @@ def _even_directions(count: int) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
 
 
-def _quat_of(rotation: np.ndarray) -> np.ndarray:
+def quat_of(rotation: np.ndarray) -> np.ndarray:
     """[4] unit quaternion wxyz of a rotation matrix: the largest eigenvector of Bar-Itzhack's
     symmetric matrix (2000), which needs no case distinction."""
     r = rotation
