@@ -13,9 +13,10 @@ import tyro
 
 from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
-from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions
+from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions, SequenceOptions
 from scene4d.files import check_writable
 from scene4d.formats.placing import FrameChoice
+from scene4d.ranges import Within
 
 GROUP = "scene4d.export_formats"
 """Entry points of what families bring, such as models for other runtimes."""
@@ -27,6 +28,7 @@ FORMATS: dict[str, str] = {
     "spz": "scene4d.exporters.splats:export_spz",
     "sog": "scene4d.exporters.splats:export_sog",
     "glb": "scene4d.exporters.splats:export_glb",
+    "ply-sequence": "scene4d.exporters.sequence:export",
     "bundle": "scene4d.exporters.bundle:export",
     "player": "scene4d.exporters.player:export",
     **{entry.name: entry.value for entry in entry_points(group=GROUP)},
@@ -35,11 +37,13 @@ FORMATS: dict[str, str] = {
 field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
 
 if TYPE_CHECKING:
+    from scene4d.training.opened import OpenedScene
+
     FormatName = str
 else:
     FormatName = Literal[tuple(FORMATS)]
 
-_FRAMED = {"ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb"}
+_FRAMED = {"ply", "ply-sequence", "mesh", "compressed-ply", "splat", "spz", "sog", "glb"}
 """Formats whose coordinates can be chosen; a bundle keeps the way back in its manifest."""
 _RENDERED = {"mesh"}
 """Formats that are made from renders; the others only read parameters."""
@@ -53,7 +57,8 @@ class ExportArgs:
     """Run folder or its config.toml, or a splat file of any format."""
     format: tyro.conf.Positional[FormatName]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
-    (.glb, .ply or .obj by the suffix); bundle: .s4d for the player; player: a folder with the web
+    (.glb, .ply or .obj by the suffix); ply-sequence: a folder with a ply for each picture of a
+    scene that moves; bundle: .s4d for the player; player: a folder with the web
     player and the scene, for any static host, docs/phone.md; onnx, coreml (.mlpackage),
     litert (.tflite), executorch (.pte): a light field as models for other runtimes; the others:
     splats for other programs, docs/formats.md."""
@@ -69,19 +74,27 @@ class ExportArgs:
     crop: Literal["none", "auto"] = "none"
     """Of splat files of a run. auto: without the far splats that the training pictures hardly show:
     what lies beyond 99.9% of what makes them up."""
+    at_time: Annotated[float, Within(-1e9, 1e9)] | None = None
+    """Moment of a scene that moves, in seconds, at which its splats are written; by default the
+    first."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where renders for a mesh are made."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
     bundle: Annotated[BundleOptions, tyro.conf.arg(name="")] = field(default_factory=BundleOptions)
     player: Annotated[PlayerOptions, tyro.conf.arg(name="")] = field(default_factory=PlayerOptions)
+    sequence: Annotated[SequenceOptions, tyro.conf.arg(name="")] = field(
+        default_factory=SequenceOptions
+    )
 
 
 def main(argv: list[str]) -> None:
     """Runs the verb: what was written on stderr, its path on stdout."""
     args = parse(ExportArgs, argv, prog="scene4d export")
-    for name, defaults in (("mesh", MeshOptions()), ("bundle", BundleOptions()),
-                           ("player", PlayerOptions())):  # fmt: skip
-        used = args.format == name or (name, args.format) == ("bundle", "player")
+    for name, defaults in (
+        ("mesh", MeshOptions()), ("bundle", BundleOptions()), ("player", PlayerOptions()),
+        ("sequence", SequenceOptions()),
+    ):  # fmt: skip
+        used = args.format in (name, f"ply-{name}") or (name, args.format) == ("bundle", "player")
         if not used and getattr(args, name) != defaults:
             print(f"warning: the options for {name} are ignored by {args.format}", file=sys.stderr)
     more: dict[str, Any] = {}
@@ -93,7 +106,7 @@ def main(argv: list[str]) -> None:
         print(f"warning: --frame is not used by {args.format}", file=sys.stderr)
     module, _, function = FORMATS[args.format].partition(":")
     export = getattr(importlib.import_module(module), function)
-    folders = {"player": not args.player.single_file, "coreml": True}
+    folders = {"player": not args.player.single_file, "coreml": True, "ply-sequence": True}
     sog = args.format == "sog" and args.output_path.name == "meta.json"
     target = args.output_path.parent if sog else args.output_path
     check_writable(target, folder=sog or folders.get(args.format, False))
@@ -104,16 +117,35 @@ def main(argv: list[str]) -> None:
         device=args.device if args.format in _RENDERED else "cpu",
         drop_invalid=args.drop_invalid,
     )
+    source = _at_a_time(source, args)
     if args.crop == "auto":
-        if args.format not in _FRAMED - _RENDERED:
+        if args.format not in _FRAMED - _RENDERED - {"ply-sequence"}:
             raise UsageError(f"--crop is not for {args.format}", fix="leave it out")
         from scene4d.exporters.crop import auto_cropped
 
         source = auto_cropped(source)
-    described = export(source, args.output_path, getattr(args, args.format, None), **more)
+    options = args.sequence if args.format == "ply-sequence" else getattr(args, args.format, None)
+    described = export(source, args.output_path, options, **more)
     print(described, file=sys.stderr)
     if args.format == "bundle":
         from scene4d.cli.bundle_loss import told_loss
 
         print(told_loss(source, args.output_path), file=sys.stderr)
     print(args.output_path)
+
+
+def _at_a_time(source: OpenedScene, args: ExportArgs) -> OpenedScene:
+    """As it stands at --at-time, where a file has no time: at the first, which is said."""
+    times, still = source.representation.times, args.format in _FRAMED - {"ply-sequence"}
+    if args.at_time is not None:
+        if not still:
+            raise UsageError(f"--at-time is not for {args.format}", fix="leave it out")
+        return source.at_time(args.at_time)
+    if times is None or not still:
+        return source
+    print(
+        f"note: it moves from {times[0]:g} to {times[1]:g} s; this is {times[0]:g} s, --at-time"
+        " chooses another, and ply-sequence writes them all",
+        file=sys.stderr,
+    )
+    return source.at_time(times[0])

@@ -47,6 +47,14 @@ class BundleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SequenceOptions:
+    """How a scene that moves is written picture by picture (format ply-sequence)."""
+
+    sequence_fps: Annotated[float, Within(0.0, 1000.0, above=True)] = 24.0
+    """Files for a second of the scene."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetBudget:
     """What a kind of device draws smoothly and loads without a long wait; by default no limit."""
 

@@ -109,9 +109,14 @@ class Representation(Trainable):
         progress told, which writes nothing. ``background`` None means black; ``want`` asks for
         more than colour and alpha."""
 
+    @property
+    def times(self) -> tuple[float, float] | None:
+        """First and last second of what moves; None: nothing does."""
+        return None
+
     def splats(self, time: float | None = None) -> SplatCloud | None:
-        """The Gaussians that are drawn, where it is made of such; at ``time`` (seconds) if they
-        move."""
+        """The Gaussians that are drawn, where it is made of such; if they move as they are at
+        ``time`` (seconds), by default at the first."""
         return None
 
     def moved(self, similarity: np.ndarray) -> Representation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from scene4d.data.frame import inverted
 from scene4d.errors import UsageError
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.representations.base import Representation
+from scene4d.representations.gaussians import GaussianSplats
 
 
 def identity() -> Float[Tensor, "4 4"]:
@@ -73,6 +74,22 @@ class OpenedScene:
                 fix="export it as a mesh, or train the method 'splat'",
             )
         return cloud
+
+    def at_time(self, time: float) -> OpenedScene:
+        """Its splats as they are at ``time`` (seconds), standing still.
+
+        Raises :class:`UsageError` where nothing moves, at another time, or without splats.
+        """
+        times = self.representation.times
+        if times is None:
+            raise UsageError("nothing in it moves", where=self.path, fix="leave --at-time out")
+        if not times[0] <= time <= times[1]:
+            raise UsageError(
+                f"lasts from {times[0]:g} to {times[1]:g} s, so there is nothing at {time:g} s",
+                where=self.path,
+            )
+        cloud = self.representation.splats(time)
+        return self if cloud is None else replace(self, representation=GaussianSplats.of(cloud))
 
     def cloud(self) -> SplatCloud:
         """Its splats in the input's frame. Raises :class:`UsageError` when there are none."""
