@@ -40,6 +40,7 @@ FLAT = {name: [f"--{key.replace('_', '-')}={value}" for key, value in options.it
 LEFT_OUT = {
     r"pip install": "installs",
     r"python -m http.server": "serves until it is stopped",
+    r"scene4d export RUN ply(-sequence| --at-time)": "of scenes that move: test_sequence.py",
     r"npx vitest": "make test-player runs the player's tests",
     r"(node|python) bench/": "wants Node.js and Chromium, and minutes",
     r"python -m scene4d.integrations.nerfstudio": "tests/integrations runs nerfstudio's scripts",
