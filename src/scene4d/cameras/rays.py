@@ -84,3 +84,15 @@ def project(
     safe = torch.where(depth.abs() > 1e-12, depth, torch.full_like(depth, 1e-12))
     image = local @ camera.K.transpose(-1, -2)
     return image[..., :2] / safe[..., None], depth
+
+
+def unproject(
+    camera: Camera, depth: Float[Tensor, "height width"]
+) -> Float[Tensor, "height width 3"]:
+    """World positions of what a camera's pixels show, from their depth along the viewing axis; the
+    lens's distortion is left out."""
+    pixels = pixel_centres(camera.width, camera.height, device=depth.device).to(depth.dtype)
+    focal = torch.stack([camera.K[0, 0], camera.K[1, 1]])
+    xy = (pixels - camera.K[:2, 2]) / focal * depth[..., None]
+    local = torch.stack([xy[..., 0], -xy[..., 1], -depth], dim=-1)
+    return local @ camera.c2w[:3, :3].T + camera.position

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from scene4d.cameras.camera import Camera
-from scene4d.cameras.rays import pixel_centres, project
+from scene4d.cameras.rays import project, unproject
 
 SAME_SURFACE = 0.02
 """Relative difference of depth up to which two frames see the same surface."""
@@ -34,7 +34,7 @@ def warped(
     without depth, those that fall outside the picture, and those whose surface is hidden there or
     lies next to an edge of depth.
     """
-    points = _points(camera, depth)
+    points = unproject(camera, depth)
     position, distance = project(its_camera, points.reshape(-1, 3))
     size = position.new_tensor([its_camera.width, its_camera.height])
     grid = (position / size * 2 - 1).reshape(1, *depth.shape, 2)
@@ -69,14 +69,3 @@ def consistency(
     if not count:
         return float("nan")
     return float(-10 * torch.tensor(max(total / count, 1e-10)).log10())
-
-
-def _points(
-    camera: Camera, depth: Float[Tensor, "height width"]
-) -> Float[Tensor, "height width 3"]:
-    """World positions of the pixels' surfaces."""
-    pixels = pixel_centres(camera.width, camera.height, device=depth.device).to(depth.dtype)
-    focal = torch.stack([camera.K[0, 0], camera.K[1, 1]])
-    xy = (pixels - camera.K[:2, 2]) / focal * depth[..., None]
-    local = torch.stack([xy[..., 0], -xy[..., 1], -depth], dim=-1)
-    return local @ camera.c2w[:3, :3].T + camera.position

@@ -6,7 +6,7 @@ with the package in float16 and are computed with in float32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,23 +40,54 @@ def lpips(
     Differentiable in both images. ``weights``: another set with the same names, float32; by
     default the one that ships. Raises :class:`DataError` for sides below 32 pixels.
     """
-    height, width = pred.shape[-3:-1]
+    check_size(pred)
+    batch = pred.shape[:-3]
+    total = torch.zeros(batch, device=pred.device)
+    for weighted in _layers(pred, target, weights):
+        total = total + weighted.mean(dim=(-3, -2, -1)).reshape(batch)
+    return total
+
+
+def lpips_map(
+    pred: Float[Tensor, "height width 3"],
+    target: Float[Tensor, "height width 3"],
+    *,
+    weights: Weights | None = None,
+) -> Float[Tensor, "height width"]:
+    """LPIPS of every pixel (``spatial=True`` of the authors' package): each layer's map, enlarged
+    to the picture bilinearly, summed. Images in 0..1; raises as :func:`lpips`."""
+    check_size(pred)
+    size = pred.shape[-3:-1]
+    enlarged = [
+        functional.interpolate(layer, size=size, mode="bilinear", align_corners=False)
+        for layer in _layers(pred, target, weights)
+    ]
+    return torch.stack(enlarged).sum(dim=0)[0, 0]
+
+
+def check_size(picture: Float[Tensor, "*batch height width 3"]) -> None:
+    """Raises :class:`DataError` where a side is below 32 pixels."""
+    height, width = picture.shape[-3:-1]
     if min(height, width) < SMALLEST_SIDE:
         raise DataError(
             f"LPIPS needs images of {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels or more, "
             f"got {width}x{height}",
             fix="evaluate at a larger size, or without LPIPS",
         )
+
+
+def _layers(
+    pred: Float[Tensor, "*batch height width 3"],
+    target: Float[Tensor, "*batch height width 3"],
+    weights: Weights | None,
+) -> Iterator[Float[Tensor, "n 1 h w"]]:
+    """Of each layer, the weighted squared difference of unit-length features."""
     if weights is None:
         weights = shipped_weights(str(pred.device))
-    batch = pred.shape[:-3]
     pairs = zip(_features(pred, weights), _features(target, weights), strict=True)
-    total = torch.zeros(batch, device=pred.device)
     for layer, (ours, theirs) in enumerate(pairs):
         difference = (_unit_length(ours) - _unit_length(theirs)) ** 2
-        weighted = functional.conv2d(difference, weights[f"lin{layer}.weight"])
-        total = total + weighted.mean(dim=(-3, -2, -1)).reshape(batch)
-    return total
+        yield functional.conv2d(difference, weights[f"lin{layer}.weight"])
 
 
 @lru_cache(maxsize=2)

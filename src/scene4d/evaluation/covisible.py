@@ -1,0 +1,153 @@
+"""Which pixels of a held-out picture the training pictures show: DyCheck's covisible masks.
+
+Flow is taken both ways between the held-out picture and **every** training picture. A pixel is seen
+there where flow f and the flow back b at its end agree, |f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5
+(Brox et al. 2004), and it is covisible where more than max(5, int(0.1 n)) of the n pictures see it.
+DyCheck takes RAFT's flow; here it is OpenCV's DIS, which needs no weights, and, where the capture
+has depth, also the flow that still surfaces have (flat walls give DIS nothing to follow). A picture
+sees a pixel where either agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.rays import pixel_centres, project, unproject
+from scene4d.data.flow import centres, consistent, grey_pictures, opencv
+from scene4d.data.scene import Scene, ViewSource
+
+LEAST_PICTURES = 5
+LEAST_SHARE = 0.1
+LARGEST_SIDE = 640
+"""Flow is taken of pictures reduced to this many pixels: 0.5 in the rule is of pixels, and DyCheck's
+have 480."""
+
+
+def needed_pictures(num_training: int) -> int:
+    """A pixel is covisible where **more** training pictures than this see it."""
+    return max(LEAST_PICTURES, int(LEAST_SHARE * num_training))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Picture:
+    grey: UInt8[np.ndarray, "height width"]
+    counts: Bool[np.ndarray, "height width"]
+    camera: Camera
+    depth: Float[Tensor, "height width"] | None
+
+
+def covisible_masks(
+    scene: Scene, images: ViewSource, indices: Sequence[int]
+) -> Iterator[tuple[int, Bool[Tensor, "height width"]]]:
+    """The mask of each frame at ``indices``, one after the other, at the size of its view.
+
+    Raises :class:`MissingExtraError` without OpenCV.
+    """
+    opencv()
+    everything = [*indices, *scene.train_indices]
+    cameras = [images.camera(i) for i in everything]
+    factor = max(1, -(-max(max(c.width, c.height) for c in cameras) // LARGEST_SIDE))
+    # stretched alike, so that flow finds what is dark, too
+    greys, counts = grey_pictures(images, everything, downscale=factor)
+    pictures = [
+        _picture(images, *each, factor) for each in zip(everything, greys, counts, strict=True)
+    ]
+    train = pictures[len(indices) :]
+    for index, picture in zip(indices, pictures, strict=False):
+        camera = images.camera(index)
+        mask = torch.from_numpy(_covisible(picture, train))
+        size = (camera.height, camera.width)
+        if mask.shape != size:
+            mask = functional.interpolate(mask[None, None].float(), size=size, mode="nearest")[0, 0]
+        yield index, mask.bool()
+
+
+def _picture(
+    images: ViewSource, index: int, grey: np.ndarray, counts: np.ndarray, factor: int
+) -> _Picture:
+    return _Picture(
+        grey=grey,
+        counts=counts,
+        camera=images.camera(index, factor),
+        depth=images.view(index, factor).depth,
+    )
+
+
+def _covisible(picture: _Picture, train: Sequence[_Picture]) -> Bool[np.ndarray, "height width"]:
+    seen_in = np.zeros(picture.grey.shape, dtype=np.int32)
+    for other in train:
+        seen_in += _seen(picture, _at_size(other, picture))
+    result: np.ndarray = picture.counts & (seen_in > needed_pictures(len(train)))
+    return result
+
+
+def _at_size(other: _Picture, picture: _Picture) -> _Picture:
+    """``other`` at the size of ``picture``: flow is between pictures of one size."""
+    if other.grey.shape == picture.grey.shape:
+        return other
+    height, width = picture.grey.shape
+    cv2, depth = opencv(), other.depth
+    if depth is not None:
+        depth = functional.interpolate(depth[None, None], size=(height, width))[0, 0]
+    return _Picture(
+        grey=cv2.resize(other.grey, (width, height), interpolation=cv2.INTER_AREA),
+        counts=cv2.resize(other.counts.astype(np.uint8), (width, height)).astype(bool),
+        camera=other.camera.resized(width, height),
+        depth=depth,
+    )
+
+
+def _seen(picture: _Picture, other: _Picture) -> Bool[np.ndarray, "height width"]:
+    """Which pixels of ``picture`` the picture ``other`` shows, too."""
+    flows = [(_flow(picture.grey, other.grey), _flow(other.grey, picture.grey))]
+    if picture.depth is not None and other.depth is not None:
+        flows.append((still_flow(picture.camera, picture.depth, other.camera),
+                      still_flow(other.camera, other.depth, picture.camera)))  # fmt: skip
+    seen = np.zeros(picture.grey.shape, dtype=bool)
+    for forth, back in flows:
+        seen |= seen_both_ways(forth, np.where(other.counts[..., None], back, np.nan))
+    return seen
+
+
+def seen_both_ways(
+    forth: Float[np.ndarray, "height width 2"], back: Float[np.ndarray, "height width 2"]
+) -> Bool[np.ndarray, "height width"]:
+    """Where flow and the flow back at its end agree; not where one of them is NaN. Outside the
+    picture the flow back is 0, as in DyCheck's code."""
+    cv2 = opencv()
+    ends = centres(forth.shape[:2]) + forth - 0.5  # OpenCV counts from the first pixel's centre
+    at = cv2.remap(back.astype(np.float32), ends.astype(np.float32), None, cv2.INTER_LINEAR)
+    return consistent(forth, at)
+
+
+def _flow(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "height width 2"]:
+    """DIS of two pictures; those below its patches are padded."""
+    cv2: Any = opencv()
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    height, width = a.shape
+    least = 2 * search.getPatchSize()
+    padding = ((0, max(0, least - height)), (0, max(0, least - width)))
+    a, b = (np.ascontiguousarray(np.pad(x, padding, mode="edge")) for x in (a, b))
+    flow: np.ndarray = search.calc(a, b, None)
+    return flow[:height, :width]
+
+
+def still_flow(
+    camera: Camera, depth: Float[Tensor, "height width"], other: Camera
+) -> Float[np.ndarray, "height width 2"]:
+    """Where ``other`` has each pixel of ``camera`` if nothing moves, less its place, in pixels; NaN
+    where there is no depth, or it is behind ``other``."""
+    pixels = pixel_centres(camera.width, camera.height)
+    there, distance = project(other, unproject(camera, depth).reshape(-1, 3))
+    flow = there.reshape(pixels.shape) - pixels
+    known = (depth > 0) & (distance.reshape(depth.shape) > 0)
+    return torch.where(known[..., None], flow, torch.nan).numpy()
