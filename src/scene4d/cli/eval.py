@@ -14,7 +14,8 @@ from scene4d.cli.parse import parse
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArgs:
-    """Measures a run's newest checkpoint on its held-out images: PSNR, SSIM, LPIPS (AlexNet)."""
+    """Measures a run's newest checkpoint on its held-out images: PSNR, SSIM, LPIPS (AlexNet);
+    of a dynamic capture also DyCheck's masked figures, tracks and flicker."""
 
     run: tyro.conf.Positional[Path]
     """Run folder or its config.toml."""
@@ -26,6 +27,12 @@ class EvalArgs:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     lpips: bool = True
     """Also measure LPIPS (slower)."""
+    covisible: bool = True
+    """Of a dynamic capture that brings no covisible masks, make them from optical flow to every
+    training picture (slow; once a run)."""
+    fit_test_poses: bool = False
+    """Also measure after each test camera was fitted to its picture (25 steps): the results whose
+    names end in _fitted."""
 
 
 def main(argv: list[str]) -> None:
@@ -41,7 +48,13 @@ def main(argv: list[str]) -> None:
             target = target / "eval.json"
         check_writable(target)
     result = evaluate_run(
-        args.run, data=args.data, output_path=target, device=args.device, lpips=args.lpips
+        args.run,
+        data=args.data,
+        output_path=target,
+        device=args.device,
+        lpips=args.lpips,
+        compute_masks=args.covisible,
+        fit_test_poses=args.fit_test_poses,
     )
     print(summary(result), file=sys.stderr)
     print(target or run_path(args.run) / "eval.json")

@@ -139,5 +139,5 @@ def _train(method: Method | None, options: TrainOptions):
     if options.evaluate and read_config(run)[0].needs_capture:
         from scene4d.training.evaluate import evaluate_run, summary
 
-        print(summary(evaluate_run(run, data=options.data)), file=sys.stderr)
+        print(summary(evaluate_run(run, data=options.data, compute_masks=False)), file=sys.stderr)
     return run

@@ -172,7 +172,8 @@ def _fitted_to_image(frame: Frame, where: str) -> Frame:
 
 
 def _check_maps(frame: Frame) -> None:
-    if frame.mask_path is not None:
-        check_same_shape(*image_size(frame.mask_path), frame.camera, frame.mask_path)
+    for mask in (frame.mask_path, frame.covisible_path, frame.moving_path):
+        if mask is not None:
+            check_same_shape(*image_size(mask), frame.camera, mask)
     if frame.depth_path is not None:
         check_same_shape(*depth_size(frame.depth_path), frame.camera, frame.depth_path)

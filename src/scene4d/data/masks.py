@@ -19,7 +19,7 @@ def mask_of(image: Image.Image) -> Bool[np.ndarray, "height width"]:
     and alpha say different things.
     """
     if image.mode == "1":
-        return np.asarray(image)
+        return np.array(image)  # writable: tensors are made of it
     if image.mode == "F" or image.mode.startswith("I"):
         return _counted(np.asarray(image))
     transparent = "A" in image.getbands() or "transparency" in image.info

@@ -41,6 +41,10 @@ class Frame:
     depth_path: Path | None = None
     depth_unit_m: float = 0.001
     """Scene units for one step of the stored depth; 0 in the file means no measurement."""
+    covisible_path: Path | None = None
+    """For evaluation alone: pixels that are 0 here show what no training picture shows."""
+    moving_path: Path | None = None
+    """For evaluation alone: pixels that are not 0 here show a surface that moves at some time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,8 @@ from scene4d.data.scene import Scene, ViewSource
 LEAST_PICTURES = 5
 LEAST_SHARE = 0.1
 LARGEST_SIDE = 640
-"""Flow is taken of pictures reduced to this many pixels: 0.5 in the rule is of pixels, and DyCheck's
-have 480."""
+"""Flow is taken of pictures reduced to this many pixels: the rule's 0.5 is of pixels, and DyCheck's
+pictures have 480."""
 
 
 def needed_pictures(num_training: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -26,8 +26,8 @@ from scene4d.evaluation.masked import Regions
 from scene4d.files import atomic_folder, read_json, write_json
 
 DYNAMIC_METRICS = {
-    "flicker": "mean change of renders from one fixed camera from time to time, in steps of 8 bits; "
-    "of pixels that stand still where that is known, else of all",
+    "flicker": "mean change of renders from one fixed camera from time to time, in steps of 8 "
+    "bits; of pixels that stand still where that is known, else of all",
     "omega_deg_per_s": "mean turn of the training camera around what it looks at (DyCheck)",
 }
 """What these figures of eval.json are, in words."""
@@ -131,7 +131,9 @@ def _keep(
 ) -> None:
     with atomic_folder(folder) as temporary:
         for index, mask in masks.items():
-            Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(temporary / f"{index:05d}.png")
+            Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(
+                temporary / f"{index:05d}.png"
+            )
         write_json(temporary / "about.json", about)
 
 
@@ -167,7 +169,9 @@ def fixed_camera(
     )
 
 
-def flicker(fixed: FixedCamera, render: Callable[[Camera], Float[Tensor, "height width 3"]]) -> float:
+def flicker(
+    fixed: FixedCamera, render: Callable[[Camera], Float[Tensor, "height width 3"]]
+) -> float:
     """The mean absolute change from each time to the next, in steps of 8 bits; NaN where nothing
     stands still."""
     changes = []
@@ -187,9 +191,10 @@ def flicker(fixed: FixedCamera, render: Callable[[Camera], Float[Tensor, "height
 def angular_rate(scene: Scene) -> float | None:
     """DyCheck's omega in degrees a second: how fast the training camera turns around the point that
     it looks at; the mean over training cameras. None where no camera has two times."""
-    rates = [rate for path in trajectories(scene, scene.train_indices)
-             if (rate := camera_rate([scene.frames[i].camera for i in path])) is not None]  # fmt: skip
-    return statistics.fmean(rates) if rates else None
+    paths = trajectories(scene, scene.train_indices)
+    rates = [camera_rate([scene.frames[i].camera for i in path]) for path in paths]
+    known = [rate for rate in rates if rate is not None]
+    return statistics.fmean(known) if known else None
 
 
 def camera_rate(cameras: Sequence[Camera]) -> float | None:
@@ -220,9 +225,3 @@ def _nearest_to_rays(
     centre = origins.mean(dim=0)
     right = (across @ (origins - centre)[..., None]).sum(dim=0)
     return centre + (torch.linalg.pinv(across.sum(dim=0), rtol=1e-9) @ right)[:, 0]
-
-
-def mean_of(values: Iterable[float | None]) -> float | None:
-    """The mean of those that are known; None where none is."""
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None

@@ -34,9 +34,9 @@ NUM_FRAMES = 10
 RIGHT_WITHIN = 0.05
 """Of the picture's longer side."""
 FILE = "tracks.npz"
-_SAME_SURFACE = 0.02
-"""Neighbouring pixels whose positions differ by more than this share of the distance show different
-surfaces."""
+_STEEPEST = 4.0
+"""Neighbouring pixels whose positions differ by more than this many widths of a pixel there show
+different surfaces."""
 
 Follow = Callable[[Camera, tuple[float, ...]], Float[Tensor, "times height width 3"]]
 """World positions, at other times, of the surfaces that a camera shows at its own."""
@@ -137,9 +137,7 @@ def strided(count: int, wanted: int) -> list[int]:
     return [int(i) for i in np.linspace(0, count, wanted, endpoint=False)]
 
 
-def _within(
-    pixels: Float[Tensor, "num_points 2"], camera: Camera
-) -> Bool[Tensor, " num_points"]:
+def _within(pixels: Float[Tensor, "num_points 2"], camera: Camera) -> Bool[Tensor, " num_points"]:
     size = pixels.new_tensor([camera.width, camera.height])
     return ((pixels >= 0) & (pixels < size)).all(dim=-1)
 
@@ -165,6 +163,6 @@ def carried(
     nearest = torch.nn.functional.one_hot(weights.argmax(dim=-1), 4).to(weights)
     spread = (corners.amax(dim=2) - corners.amin(dim=2)).norm(dim=-1).amax(dim=0)
     distance = (corners.mean(dim=(0, 2)) - camera.position).norm(dim=-1)
-    edge = spread > _SAME_SURFACE * distance
+    edge = spread > _STEEPEST * distance / camera.K[0, 0]
     weights = torch.where(edge[:, None], nearest, weights)
     return (corners * weights[None, :, :, None]).sum(dim=2)

@@ -26,6 +26,7 @@ from scene4d.data.scene import View
 from scene4d.errors import DataError
 from scene4d.evaluation.lpips import SMALLEST_SIDE, lpips
 from scene4d.evaluation.machine import describe_machine
+from scene4d.evaluation.masked import MASKED_METRICS, MaskedFigures, Regions, masked_figures
 from scene4d.evaluation.pictures import side_by_side, write_picture
 from scene4d.evaluation.psnr import psnr
 from scene4d.evaluation.ssim import ssim
@@ -63,6 +64,18 @@ class EvalInfo:
     step: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DynamicFigures:
+    """What is measured of a dynamic scene besides."""
+
+    regions: Mapping[int, Regions] = field(default_factory=dict)
+    """By ``View.index``: which pixels count for the masked figures."""
+    results: Mapping[str, float] = field(default_factory=dict)
+    """What was measured beside the held-out pictures, by name."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """What those are, in words."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageResult:
     """The figures of one image."""
@@ -78,6 +91,14 @@ class ImageResult:
     """Share of pixels that count."""
     picture: str | None
     """The side-by-side image, relative to eval.json."""
+    masked: MaskedFigures | None = None
+    """Of a dynamic scene."""
+
+    def figures(self) -> dict[str, Any]:
+        """What is known, by name, as in eval.json."""
+        own = {key: value for key, value in vars(self).items() if key != "masked"}
+        masked = {} if self.masked is None else vars(self.masked)
+        return {key: value for key, value in {**own, **masked}.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +111,15 @@ class EvalResult:
     seconds_per_image: float
     """Median; the first render may include compilation."""
     images: Sequence[ImageResult]
+    more: Mapping[str, float] = field(default_factory=dict)
+    """What was measured of a dynamic scene beside its pictures."""
+
+    def masked(self) -> dict[str, float]:
+        """The means of the masked figures over the images that have them, by name."""
+        rows = [vars(image.masked) for image in self.images if image.masked is not None]
+        names = rows[0] if rows else ()
+        known = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+        return {name: statistics.fmean(values) for name, values in known.items() if values}
 
     def results(self) -> dict[str, float | int | None]:
         """The means by name, as in eval.json."""
@@ -100,6 +130,8 @@ class EvalResult:
             "seconds_per_image": self.seconds_per_image,
             "fps": 1.0 / max(self.seconds_per_image, 1e-9),
             "num_images": len(self.images),
+            **self.masked(),
+            **self.more,
         }
 
 
@@ -111,23 +143,35 @@ def evaluate(
     output_path: Path | None = None,
     info: EvalInfo | None = None,
     lpips: bool = True,
+    dynamic: DynamicFigures | None = None,
 ) -> EvalResult:
     """Measures ``renderer`` at ``views``; the figures go into the JSON file ``output_path``, and
     pictures into a folder beside it (:func:`pictures_of`), all at once at the end.
 
     ``background``: colour behind both render and photographs with alpha; None is black. Views are
     taken one at a time, on the device they come on. The pictures are photograph, render and error
-    side by side. A view whose mask excludes every pixel is left out with a warning. Raises
-    :class:`DataError` when no view is left, or a render is not finite.
+    side by side. A view whose mask excludes every pixel is left out with a warning. ``dynamic``:
+    what is measured of a dynamic scene besides. Raises :class:`DataError` when no view is left, or
+    a render is not finite.
     """
     info = info or EvalInfo(experiment_name="", method_name="", checkpoint="")
+    how = _How(background=background, lpips=lpips, dynamic=dynamic or DynamicFigures())
     if output_path is None:
-        return _measured(renderer, views, background, None, info, lpips)
+        return _measured(renderer, views, None, info, how)
     with atomic_update(output_path.parent, index=output_path.name) as folder:
         staged = folder / output_path.name
-        result = _measured(renderer, views, background, staged, info, lpips)
-        write_eval(staged, result, info)
+        result = _measured(renderer, views, staged, info, how)
+        write_eval(staged, result, info, metrics=how.dynamic.metrics)
     return result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _How:
+    """What is compared, and on what background."""
+
+    background: Float[Tensor, 3] | None
+    lpips: bool
+    dynamic: DynamicFigures
 
 
 def pictures_of(path: Path) -> Path:
@@ -138,10 +182,9 @@ def pictures_of(path: Path) -> Path:
 def _measured(
     renderer: Renderer,
     views: Iterable[View],
-    background: Float[Tensor, 3] | None,
     output_path: Path | None,
     info: EvalInfo,
-    lpips: bool,
+    how: _How,
 ) -> EvalResult:
     """Every view's figures and their means; with pictures for the evaluation ``output_path``."""
     images = []
@@ -150,7 +193,7 @@ def _measured(
         if view.mask is not None and not bool(view.mask.any()):
             warnings.warn(f"{name}: left out, its mask excludes every pixel", stacklevel=3)
             continue
-        images.append(_evaluate_view(renderer, view, name, background, output_path, lpips))
+        images.append(_evaluate_view(renderer, view, name, output_path, how))
     if not images:
         raise DataError(
             "there is no image to evaluate on",
@@ -163,15 +206,16 @@ def _measured(
         lpips=statistics.fmean(scores) if len(scores) == len(images) else None,
         seconds_per_image=statistics.median(image.seconds for image in images),
         images=images,
+        more=how.dynamic.results,
     )
 
 
-def write_eval(path: Path, result: EvalResult, info: EvalInfo) -> None:
-    """Writes eval.json: nerfstudio's layout, with the split, every image and the machine."""
-    per_image = [
-        {key: value for key, value in vars(image).items() if value is not None}
-        for image in result.images
-    ]
+def write_eval(
+    path: Path, result: EvalResult, info: EvalInfo, *, metrics: Mapping[str, str] | None = None
+) -> None:
+    """Writes eval.json: nerfstudio's layout, with the split, every image and the machine.
+    ``metrics``: what figures beside the usual ones are, in words."""
+    masked = {name: MASKED_METRICS[name] for name in result.masked() if name in MASKED_METRICS}
     write_json(
         path,
         {
@@ -180,13 +224,13 @@ def write_eval(path: Path, result: EvalResult, info: EvalInfo) -> None:
             "checkpoint": info.checkpoint,
             "step": info.step,
             "results": result.results(),
-            "metrics": METRICS,
+            "metrics": {**METRICS, **masked, **(metrics or {})},
             "split": {
                 "rule": info.split_rule,
                 "train": list(info.train_names),
                 "test": [image.name for image in result.images],
             },
-            "per_image": per_image,
+            "per_image": [image.figures() for image in result.images],
             "machine": describe_machine(),
         },
     )
@@ -204,11 +248,10 @@ def _evaluate_view(
     renderer: Renderer,
     view: View,
     name: str,
-    background: Float[Tensor, 3] | None,
     output_path: Path | None,
-    with_lpips: bool,
+    how: _How,
 ) -> ImageResult:
-    behind = torch.zeros(3) if background is None else background
+    behind = torch.zeros(3) if how.background is None else how.background
     behind = behind.to(view.rgb)
     target = composited(view, behind)
     rendered, seconds = _timed_render(renderer, view.camera, behind)
@@ -219,6 +262,9 @@ def _evaluate_view(
     if not bool(torch.isfinite(rendered).all()):
         raise DataError("the render has values that are not finite", where=name)
     pred = rendered.to(target).clamp(0.0, 1.0)
+    regions, masked = how.dynamic.regions.get(view.index), None
+    if regions is not None:
+        masked = masked_figures(pred, target, regions, mask=view.mask, with_lpips=how.lpips)
     picture = None
     if output_path is not None:
         path = pictures_of(output_path) / f"{view.index:05d}_{Path(name).stem}.png"
@@ -228,10 +274,11 @@ def _evaluate_view(
         name=name,
         psnr=float(psnr(pred, target, view.mask)),
         ssim=float(ssim(pred, target, view.mask)),
-        lpips=_lpips(pred, target, view.mask, name) if with_lpips else None,
+        lpips=_lpips(pred, target, view.mask, name) if how.lpips else None,
         seconds=seconds,
         valid_share=1.0 if view.mask is None else float(view.mask.float().mean()),
         picture=picture,
+        masked=masked,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from scene4d.data.scene import Scene, ViewSource
+from scene4d.data.scene import Scene, View, ViewSource
 from scene4d.errors import DataError, UsageError
 from scene4d.evaluation.protocol import EvalInfo, EvalResult, composited, evaluate
 from scene4d.evaluation.psnr import psnr
@@ -15,6 +16,7 @@ from scene4d.evaluation.report import write_report
 from scene4d.plain import to_table
 from scene4d.representations.base import Representation
 from scene4d.training.device import choose_device
+from scene4d.training.evaluate_dynamic import dynamic_figures, with_fitted_poses
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import load_capture
@@ -28,10 +30,15 @@ def evaluate_run(
     output_path: Path | None = None,
     device: str = "auto",
     lpips: bool = True,
+    compute_masks: bool = True,
+    fit_test_poses: bool = False,
 ) -> EvalResult:
     """Measures the newest checkpoint on the test images; the figures go into ``output_path``, with
     pictures beside it, by default eval.json in the run folder, with report.html.
-    ``data``: where the capture lies now."""
+
+    ``data``: where the capture lies now. ``compute_masks``: of a dynamic capture that brings no
+    covisible masks, make them from optical flow (kept in the run folder). ``fit_test_poses``: also
+    measure after the test cameras were fitted to their pictures, as ``NAME_fitted``."""
     torch_device = choose_device(device)
     run = load_run(path, device=str(torch_device))
     if not run.method.needs_capture:
@@ -59,9 +66,16 @@ def evaluate_run(
         )
     target = output_path or run.path / "eval.json"
     background = None if scene.background is None else torch.tensor(scene.background)
+    dynamic = dynamic_figures(run, scene, images, background, compute_masks=compute_masks)
+
+    def views() -> Iterator[View]:
+        return (on_device(images.view(i), torch_device) for i in scene.test_indices)
+
+    if fit_test_poses:
+        dynamic = with_fitted_poses(run.representation, views(), background, dynamic, lpips=lpips)
     result = evaluate(
         run.representation,
-        (on_device(images.view(i), torch_device) for i in scene.test_indices),
+        views(),
         background=background,
         output_path=target,
         info=EvalInfo(
@@ -74,6 +88,7 @@ def evaluate_run(
             step=run.step,
         ),
         lpips=lpips,
+        dynamic=dynamic,
     )
     if target == run.path / "eval.json":
         defaults = {"training": to_table(TrainOptions()),
@@ -83,11 +98,28 @@ def evaluate_run(
 
 
 def summary(result: EvalResult) -> str:
-    """The means in one line."""
+    """The means in one line; in a second one what is said of a dynamic scene besides."""
     parts = [f"PSNR {result.psnr:.2f} dB", f"SSIM {result.ssim:.4f}"]
     if result.lpips is not None:
         parts.append(f"LPIPS {result.lpips:.4f}")
-    return f"{len(result.images)} test images: " + ", ".join(parts)
+    lines = [f"{len(result.images)} test images: " + ", ".join(parts)]
+    found = result.results()
+    told = [form.format(found[name]) for name, form in _TOLD.items() if found.get(name) is not None]
+    return "\n".join([*lines, *([", ".join(told)] if told else [])])
+
+
+_TOLD = {
+    "mpsnr": "mPSNR {:.2f} dB",
+    "mssim": "mSSIM {:.4f}",
+    "mlpips": "mLPIPS {:.4f}",
+    "mpsnr_moving": "moving {:.2f} dB",
+    "mpsnr_still": "still {:.2f} dB",
+    "pck_t": "PCK-T {:.3f}",
+    "epe_median": "3D error {:.4g}",
+    "flicker": "flicker {:.2f}",
+    "omega_deg_per_s": "omega {:.3g} deg/s",
+    "mpsnr_fitted": "mPSNR with fitted poses {:.2f} dB",
+}
 
 
 @torch.no_grad()

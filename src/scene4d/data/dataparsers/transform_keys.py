@@ -28,7 +28,8 @@ _FILE_KEYS = _names(
     near far"""
 )
 _FRAME_KEYS = _names(
-    "file_path transform_matrix time mask_path depth_file_path depth_path near far"
+    """file_path transform_matrix time mask_path depth_file_path depth_path near far
+    covisible_mask_path dynamic_mask_path"""
 )
 _HARMLESS = _names(
     # How other programs normalise the scene, weigh or number the pictures: nothing to do here.

@@ -96,6 +96,8 @@ def _frame(file: TransformsFile, entry: Mapping[str, Any], image_path: Path) -> 
         crop_radius=crop_radius_of(meta, entry, distortion, where),
         depth_path=optional_path(file, depth, where),
         depth_unit_m=_depth_unit({**meta, **entry}, where),
+        covisible_path=optional_path(file, entry.get("covisible_mask_path"), where),
+        moving_path=optional_path(file, entry.get("dynamic_mask_path"), where),
     )
 
 
