@@ -45,6 +45,9 @@ class Frame:
     """For evaluation alone: pixels that are 0 here show what no training picture shows."""
     moving_path: Path | None = None
     """For evaluation alone: pixels that are not 0 here show a surface that moves at some time."""
+    camera_id: str | None = None
+    """The camera that took it, where the capture tells cameras apart; see
+    :func:`scene4d.data.trajectories.trajectories`."""
 
 
 @dataclass(frozen=True, kw_only=True)
