@@ -150,7 +150,12 @@ def load_model(path: Path, *, leave_out: Sequence[str] = ()) -> Model:
     clips = {a.get("name", str(i)): _channels(file, a, nodes)
              for i, a in enumerate(file.json.get("animations", []))}  # fmt: skip
     return Model(
-        nodes=nodes, parents=parents, parts=parts, skins=skins, clips=clips, default_weights=defaults
+        nodes=nodes,
+        parents=parents,
+        parts=parts,
+        skins=skins,
+        clips=clips,
+        default_weights=defaults,
     )
 
 

@@ -42,9 +42,7 @@ def dynamic_mask(shot: Shot, moving: np.ndarray) -> np.ndarray:
     return known & moving[np.where(known, shot.seen.face, 0)]
 
 
-def material_points(
-    face: np.ndarray, weights: np.ndarray, positions: np.ndarray
-) -> np.ndarray:
+def material_points(face: np.ndarray, weights: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """[..., 3] where points of triangles are, by barycentric coordinates."""
     return np.einsum("...k,...kd->...d", weights.astype(np.float64), positions[face])
 

@@ -95,16 +95,16 @@ def capture(places, tmp_path):
                  train_indices=range(1, len(places)), split_rule="")  # fmt: skip
 
 
-@pytest.mark.parametrize(("with_depth", "least"), [(True, 0.98), (False, 0.93)])
+@pytest.mark.parametrize(("with_depth", "least"), [(True, 0.98), (False, 0.97)])
 def test_masks_agree_with_exact_ones(tmp_path, with_depth, least):
     # the training cameras stand to the right of the held-out one, so its left is not seen, nor
     # what the box hides from all of them
-    places = [0.0, *np.linspace(0.5, 1.1, 8)]
+    places = [0.0, *np.linspace(0.15, 0.5, 8)]
     scene, images = capture(places, tmp_path), Pictures(places, with_depth)
     ((index, mask),) = covisible_masks(scene, images, [0])
     truth = exact(places[0], places[1:])
-    assert index == 0 and 0.6 < truth.mean() < 0.95
-    # the rest lies at the edges of surfaces; without depth, flow is coarse there, too
+    assert index == 0 and 0.8 < truth.mean() < 0.95
+    # the rest lies at the edges of surfaces, where DIS is a patch (8 pixels) coarse
     assert (mask.numpy() == truth).mean() >= least
 
 

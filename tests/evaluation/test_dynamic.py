@@ -1,0 +1,173 @@
+"""Regions, flicker and omega of captures of a scene that moves."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scene4d.cameras.camera import Camera
+from scene4d.data.images import ImageCache
+from scene4d.data.load import read_scene
+from scene4d.data.scene import Frame, Scene
+from scene4d.evaluation.dynamic import (
+    FixedCamera,
+    angular_rate,
+    camera_rate,
+    fixed_camera,
+    flicker,
+    is_dynamic,
+    regions_of,
+)
+from scene4d.files import write_json
+
+WIDTH, HEIGHT = 40, 32
+
+
+def looking(degrees, time, *, radius=2.0):
+    """At the origin from a circle around y."""
+    angle = math.radians(degrees)
+    s, c = math.sin(angle), math.cos(angle)
+    c2w = torch.tensor(
+        [[c, 0, s, radius * s], [0, 1, 0, 0], [-s, 0, c, radius * c], [0, 0, 0, 1.0]]
+    )
+    K = torch.tensor([[30.0, 0, WIDTH / 2], [0, 30.0, HEIGHT / 2], [0, 0, 1]])
+    return Camera(c2w=c2w, K=K, width=WIDTH, height=HEIGHT, time=torch.tensor(time))
+
+
+def scene(cameras, held_out=()):
+    frames = [
+        Frame(name=f"{i}.png", camera=c, image_path=Path(f"{i}.png")) for i, c in enumerate(cameras)
+    ]
+    train = [i for i in range(len(cameras)) if i not in held_out]
+    return Scene(root=Path("capture"), dataparser="nerfstudio", frames=frames, train_indices=train,
+                 test_indices=list(held_out), split_rule="")  # fmt: skip
+
+
+def test_omega_is_the_angle_a_second():
+    # 3 degrees a picture, 10 pictures a second, looked at the centre of the circle
+    assert camera_rate([looking(3 * k, k / 10) for k in range(8)]) == pytest.approx(30.0, rel=1e-4)
+    # axes all parallel: no point is looked at; the angle to the nearest one is still a number
+    still = [looking(0, k / 10) for k in range(4)]
+    assert camera_rate(still) == pytest.approx(0.0, abs=1e-6)
+    assert camera_rate(still[:1]) is None
+    assert camera_rate([replace(c, time=torch.tensor(0.5)) for c in still]) is None
+
+
+def test_omega_of_several_cameras_is_their_mean():
+    one = [looking(3 * k, k / 10) for k in range(6)]
+    other = [looking(90, k / 10 + 0.003) for k in range(6)]
+    named = scene([*one, *other])
+    frames = [replace(f, camera_id=str(i // 6)) for i, f in enumerate(named.frames)]
+    assert angular_rate(replace(named, frames=frames)) == pytest.approx(15.0, rel=1e-3)
+
+
+def test_flicker_is_the_change_of_what_stands_still():
+    cameras = [looking(0, t) for t in (0.0, 0.1, 0.2)]
+    pictures = {t: torch.full((HEIGHT, WIDTH, 3), 0.5) for t in (0.0, 0.1, 0.2)}
+    pictures[0.1] = pictures[0.1] + 3 / 255
+    pictures[0.2][:, : WIDTH // 2] += 1  # what moves may change
+
+    def render(camera):
+        return pictures[round(float(camera.time), 3)]
+
+    half = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
+    half[:, : WIDTH // 2] = False
+    still = FixedCamera(cameras=cameras, still=[half] * 3)
+    assert flicker(still, render) == pytest.approx(3.0, abs=1e-4)
+    everything = FixedCamera(cameras=cameras, still=[None] * 3)
+    # 3 steps first; then 255 / 2 - 3 in one half (cut at white) and 3 in the other
+    assert flicker(everything, render) == pytest.approx((3 + (124.5 + 3) / 2) / 2, abs=1e-3)
+    nothing = FixedCamera(cameras=cameras, still=[~half & half] * 3)
+    assert math.isnan(flicker(nothing, render))
+
+
+class Cameras:
+    def __init__(self, found):
+        self.scene = found
+
+    def camera(self, index, downscale=1):
+        return self.scene.frames[index].camera
+
+    def view(self, index, downscale=1):
+        raise AssertionError("its pixels are not needed")
+
+
+def test_flicker_is_looked_for_where_a_held_out_camera_stands_still():
+    moving = [looking(5 * k, k / 10) for k in range(6)]
+    fixed = [looking(40, k / 10) for k in (1, 3, 5)]
+    found = scene([*moving, *fixed], held_out=[6, 7, 8])
+    frames = [replace(f, camera_id=str(i // 6)) for i, f in enumerate(found.frames)]
+    found = replace(found, frames=frames)
+    chosen = fixed_camera(found, Cameras(found), {})
+    assert [float(c.time) for c in chosen.cameras] == pytest.approx([0.1, 0.3, 0.5])
+    assert torch.equal(chosen.cameras[0].c2w, fixed[0].c2w)
+    # without one, from the middle of the way, at all times
+    alone = scene(moving)
+    chosen = fixed_camera(alone, Cameras(alone), {})
+    assert len(chosen.cameras) == 6 and torch.equal(chosen.cameras[0].c2w, moving[3].c2w)
+    assert fixed_camera(scene(moving[:1]), Cameras(scene(moving[:1])), {}) is None
+
+
+def test_a_capture_of_one_time_is_not_dynamic():
+    assert not is_dynamic(scene([looking(k, 1.0) for k in range(3)]))
+    assert not is_dynamic(scene([replace(looking(k, 1.0), time=None) for k in range(3)]))
+    assert is_dynamic(scene([looking(k, float(k)) for k in range(3)]))
+
+
+@pytest.fixture
+def capture(tmp_path):
+    """Six pictures, every second one held out; masks lie beside two of these."""
+    generator = np.random.default_rng(0)
+    frames = []
+    for k in range(6):
+        picture = generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{k}.png")
+        frames.append({"file_path": f"{k}.png", "time": k / 5,
+                       "transform_matrix": looking(5 * k, 0.0).c2w.tolist()})  # fmt: skip
+    seen = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    seen[:, :10] = True
+    for k in (1, 3):
+        Image.fromarray(seen).save(tmp_path / f"seen_{k}.png")
+        Image.fromarray(~seen).save(tmp_path / f"moves_{k}.png")
+        frames[k] |= {"covisible_mask_path": f"seen_{k}.png", "dynamic_mask_path": f"moves_{k}.png"}
+    write_json(tmp_path / "transforms.json", {
+        "fl_x": 30, "fl_y": 30, "cx": WIDTH / 2, "cy": HEIGHT / 2, "w": WIDTH, "h": HEIGHT,
+        "train_filenames": ["0.png", "2.png", "4.png"],
+        "test_filenames": ["1.png", "3.png", "5.png"], "frames": frames,
+    })  # fmt: skip
+    return tmp_path, seen
+
+
+def test_masks_that_lie_in_the_capture_are_used(capture, recwarn):
+    folder, seen = capture
+    found = read_scene(folder)
+    assert not [w for w in recwarn if "not understood" in str(w.message)]
+    regions = regions_of(found, ImageCache(found, indices=[]), compute=False)
+    assert set(regions) == {1, 3}
+    assert np.array_equal(regions[1].covisible.numpy(), seen)
+    assert np.array_equal(regions[3].moving.numpy(), ~seen)
+    small = regions_of(found, ImageCache(found, downscale_factor=2, indices=[]), compute=False)
+    assert np.array_equal(small[1].covisible.numpy(), seen[::2, ::2])
+
+
+def test_masks_that_are_missing_are_made_once_and_kept(capture, monkeypatch, tmp_path):
+    pytest.importorskip("cv2")
+    folder, _ = capture
+    found = read_scene(folder)
+    images, kept = ImageCache(found), tmp_path / "kept"
+    made = regions_of(found, images, kept_in=kept)
+    assert set(made) == {1, 3, 5} and made[5].moving is None
+
+    def refuse(*args):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("scene4d.evaluation.dynamic.covisible_masks", refuse)
+    again = regions_of(found, images, kept_in=kept)
+    assert torch.equal(again[5].covisible, made[5].covisible)
+    (kept / "00005.png").write_bytes(b"not a picture")
+    with pytest.raises(AssertionError, match="made again"):
+        regions_of(found, images, kept_in=kept)
