@@ -51,6 +51,8 @@ def make(recipe: Recipe, models: Path, out: Path) -> None:
         shot = Shot(name=name, camera=camera, frame=frame, seen=seen)
         (test if held_out else train).append(shot)
         _write_shot(out, shot, picture, dynamic_mask(shot, moving), recipe)
+        if recipe.depth == "all" or not held_out:
+            _write_depth(out / "depth" / f"{name}.png", seen.depth)
     for shot in test:
         _write_mask(out / "covisible" / f"{shot.name}.png", covisible_mask(shot, train, positions))
     one = [shot for shot in train if shot.name.startswith("train_")]
@@ -79,11 +81,14 @@ def _write_shot(
     path = out / "images" / f"{shot.name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, quality=recipe.jpeg_quality, subsampling=0, optimize=True)
-    depth = np.where(np.isfinite(shot.seen.depth), shot.seen.depth, 0.0) / DEPTH_UNIT
-    path = out / "depth" / f"{shot.name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.clip(depth.round(), 0, 65535).astype(np.uint16)).save(path, optimize=True)
     _write_mask(out / "dynamic" / f"{shot.name}.png", moving)
+
+
+def _write_depth(path: Path, depth: np.ndarray) -> None:
+    """0 where nothing is seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps = np.where(np.isfinite(depth), depth, 0.0) / DEPTH_UNIT
+    Image.fromarray(np.clip(steps.round(), 0, 65535).astype(np.uint16)).save(path, optimize=True)
 
 
 def _write_mask(path: Path, mask: np.ndarray) -> None:
@@ -92,7 +97,8 @@ def _write_mask(path: Path, mask: np.ndarray) -> None:
 
 
 def _transforms(recipe: Recipe, train: Sequence[Shot], test: Sequence[Shot]) -> dict:  # type: ignore[type-arg]
-    held_out = [f"images/{shot.name}.jpg" for shot in test]
+    names = [f"images/{shot.name}.jpg" for shot in test]
+    cameras = {name: i for i, name in enumerate(dict.fromkeys(_prefix(s) for s in [*train, *test]))}
     return {
         "camera_model": "OPENCV",
         "fl_x": recipe.focal,
@@ -104,10 +110,19 @@ def _transforms(recipe: Recipe, train: Sequence[Shot], test: Sequence[Shot]) -> 
         "depth_unit_scale_factor": DEPTH_UNIT,
         "fps": recipe.fps,
         "train_filenames": [f"images/{shot.name}.jpg" for shot in train],
-        "test_filenames": held_out,
-        "val_filenames": held_out,
-        "frames": [_frame(recipe, shot, shot in test) for shot in [*train, *test]],
+        "test_filenames": names,
+        "val_filenames": names,
+        "frames": [
+            {**_frame(recipe, shot, held_out), "camera": cameras[_prefix(shot)]}
+            for shots, held_out in ((train, False), (test, True))
+            for shot in shots
+        ],
     }
+
+
+def _prefix(shot: Shot) -> str:
+    """The camera's name."""
+    return shot.name.partition("_")[0]
 
 
 def _frame(recipe: Recipe, shot: Shot, held_out: bool) -> dict:  # type: ignore[type-arg]
@@ -115,12 +130,12 @@ def _frame(recipe: Recipe, shot: Shot, held_out: bool) -> dict:  # type: ignore[
     name = shot.name
     entry = {
         "file_path": f"images/{name}.jpg",
-        "depth_file_path": f"depth/{name}.png",
         "dynamic_mask_path": f"dynamic/{name}.png",
-        "transform_matrix": c2w.tolist(),
-        "time": shot.frame / max(recipe.frames - 1, 1),
-        "camera": name.partition("_")[0],
+        "transform_matrix": c2w.round(9).tolist(),
+        "time": round(shot.frame / max(recipe.frames - 1, 1), 9),
     }
+    if recipe.depth == "all" or not held_out:
+        entry["depth_file_path"] = f"depth/{name}.png"
     if held_out:
         entry["covisible_mask_path"] = f"covisible/{name}.png"
     return entry

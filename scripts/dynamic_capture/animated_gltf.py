@@ -1,8 +1,8 @@
 """glTF 2.0 models as triangles that move: node animation, skinning and morph targets.
 
-Read are .gltf and .glb with their buffers and pictures; triangles with POSITION, NORMAL, TEXCOORD_0,
-JOINTS_0 and WEIGHTS_0, base colours and their textures. Cubic-spline samplers, vertex colours and
-compressed meshes are refused rather than drawn wrongly.
+Read are .gltf and .glb with their buffers and pictures; triangles with POSITION, NORMAL,
+TEXCOORD_0, JOINTS_0 and WEIGHTS_0, base colours and their textures. Cubic-spline samplers, vertex
+colours and compressed meshes are refused rather than drawn wrongly.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -55,13 +55,16 @@ class Recipe:
     """Along each side of a pixel; odd, so that one is at its centre."""
     jpeg_quality: int = 93
     sky: tuple[float, float, float] = (0.6, 0.7, 0.8)
-    light: Light = Light()
+    light: Light = field(default_factory=Light)
     moving: Moving | None = None
     fixed_train: tuple[Fixed, ...] = ()
     """Cameras that train, too, each at all times: a capture from several cameras."""
     fixed_test: tuple[Fixed, ...] = ()
     """Held out; each takes its turn, as DyCheck's do."""
     tracks: int = 200
+    """Material points that are followed."""
+    depth: Literal["all", "train"] = "all"
+    """Which pictures have their depth stored."""
     seed: int = 0
 
     def times(self) -> np.ndarray:

@@ -51,6 +51,8 @@ class Room:
     depth: float = 6.0
     cell: float = 0.5
     """Tiles of walls and floor are about this large."""
+    texels: int = 512
+    """Along each side of a wall's picture."""
     seed: int = 0
 
 
@@ -138,7 +140,8 @@ def _pose(thing: Thing, time: float) -> np.ndarray:
         circle = thing.circle
         angle = np.radians(circle.start_deg) + 2 * np.pi * time / circle.seconds
         x, z = circle.centre
-        place = place + [x + circle.radius * np.sin(angle), 0, z + circle.radius * np.cos(angle)]
+        place = place + np.array([x, 0, z])
+        place = place + circle.radius * np.array([np.sin(angle), 0, np.cos(angle)])
         yaw += angle + np.copysign(np.pi / 2, circle.seconds)
     pose = np.eye(4)
     c, s = np.cos(yaw), np.sin(yaw)
@@ -165,8 +168,8 @@ def _walls(room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sizes = [(room.width, room.depth), (room.width, y), (room.depth, y), (room.depth, y)]
     generator = np.random.default_rng(room.seed)
     tones = [(0.74, 0.66, 0.56), (0.55, 0.66, 0.76), (0.70, 0.74, 0.62), (0.78, 0.66, 0.64)]
-    sheets = [_tiles(generator, tone, size, room.cell) for tone, size in zip(tones, sizes,
-                                                                           strict=True)]  # fmt: skip
+    drawn = zip(tones, sizes, strict=True)
+    sheets = [_tiles(generator, tone, size, room) for tone, size in drawn]
     side = sheets[0].shape[0]
     triangles, uv = [], []
     for index, quad in enumerate(quads):
@@ -185,12 +188,11 @@ def _tiles(
     generator: np.random.Generator,
     tone: tuple[float, float, float],
     size: tuple[float, float],
-    cell: float,
-    side: int = 512,
+    room: Room,
 ) -> np.ndarray:
     """[side, side, 3] uint8: tiles of slightly different tones with joints, soft blotches, and
     darker edges, as where walls meet."""
-    across, up = (max(1, round(length / cell)) for length in size)
+    side, across, up = room.texels, *(max(1, round(length / room.cell)) for length in size)
     v, u = (np.mgrid[0:side, 0:side] + 0.5) / side
     column, row = (u * across).astype(int), (v * up).astype(int)
     shades = generator.uniform(0.82, 1.08, (up, across, 1)) + generator.uniform(

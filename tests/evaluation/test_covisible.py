@@ -61,7 +61,7 @@ def picture(x):
 
 def exact(x, others):
     """Seen in more than max(5, 10 %) of the pictures from ``others``, by true geometry."""
-    u, v = rays()
+    u, _ = rays()
     z = depth_from(x)
     count = np.zeros((HEIGHT, WIDTH), dtype=int)
     for other in others:

@@ -95,8 +95,9 @@ def test_windows_that_see_nothing_count_one():
               for p, m in zip((la, lb), means, strict=True)]  # fmt: skip
     cov = w * (la * lb).double().numpy() - means[0] * means[1]
     cov = np.sign(cov) * np.minimum(np.sqrt(square[0] * square[1]), np.abs(cov))
-    one = ((2 * means[0] * means[1] + 1e-4) * (2 * cov + 9e-4)
-           / ((means[0] ** 2 + means[1] ** 2 + 1e-4) * (square[0] + square[1] + 9e-4))).mean()  # fmt: skip
+    likeness = (2 * means[0] * means[1] + 1e-4) * (2 * cov + 9e-4)
+    size = (means[0] ** 2 + means[1] ** 2 + 1e-4) * (square[0] + square[1] + 9e-4)
+    one = (likeness / size).mean()
     windows = (HEIGHT - 10) * (WIDTH - 10)
     expected = (windows - 1 + one) / windows
     assert float(masked_ssim(a, b, corner)) == pytest.approx(expected, abs=1e-6)

@@ -101,8 +101,8 @@ def test_ten_frames_at_even_steps(count, places):
 def scene(folder: Path, times=TIMES, **more):
     frames = [Frame(name=f"{i}", camera=camera(t), image_path=folder / f"{i}.png")
               for i, t in enumerate(times)]  # fmt: skip
-    return Scene(root=folder, dataparser="nerfstudio", frames=frames,
-                 train_indices=range(len(times)), test_indices=(), split_rule="", **more)  # fmt: skip
+    split = {"train_indices": range(len(times)), "test_indices": (), "split_rule": ""}
+    return Scene(root=folder, dataparser="nerfstudio", frames=frames, **split, **more)
 
 
 def test_tracks_are_read_into_the_scenes_coordinates(tmp_path):

@@ -262,7 +262,7 @@ def _evaluate_view(
     if not bool(torch.isfinite(rendered).all()):
         raise DataError("the render has values that are not finite", where=name)
     pred = rendered.to(target).clamp(0.0, 1.0)
-    regions, masked = how.dynamic.regions.get(view.index), None
+    regions, masked = how.dynamic.regions.get(int(view.index)), None
     if regions is not None:
         masked = masked_figures(pred, target, regions, mask=view.mask, with_lpips=how.lpips)
     picture = None

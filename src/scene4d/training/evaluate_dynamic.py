@@ -142,7 +142,7 @@ def _fitted(
     regions: Mapping[int, Regions],
 ) -> Iterator[View]:
     for view in views:
-        where = regions.get(view.index)
+        where = regions.get(int(view.index))
         mask = None if where is None else where.covisible
         yield replace(view, camera=fitted_camera(representation, view, background, mask))
 
