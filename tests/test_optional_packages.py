@@ -22,7 +22,7 @@ def test_the_list_is_that_of_pyproject():
     modules = optional_modules()
     assert {"viser", "pycolmap", "av", "gsplat", "onnx", "coremltools"} <= set(modules)
     assert not {"pytest", "torch", "numpy"} & set(modules)
-    assert modules["pycolmap"] == "recon" and modules["cv2"] == "dev"
+    assert modules["pycolmap"] == "recon" and modules["cv2"] == "motion"
 
 
 @pytest.mark.parametrize("how", ["broken", "absent"])

@@ -41,6 +41,9 @@ class Frame:
     depth_path: Path | None = None
     depth_unit_m: float = 0.001
     """Scene units for one step of the stored depth; 0 in the file means no measurement."""
+    camera_id: str | None = None
+    """The camera that took it, where the capture tells cameras apart; see
+    :func:`scene4d.data.trajectories.trajectories`."""
 
 
 @dataclass(frozen=True, kw_only=True)
