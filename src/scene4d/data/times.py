@@ -45,8 +45,8 @@ def in_seconds(scene: Scene) -> Scene:
     if not given or any(time is None for time in given):
         return scene
     raw = np.array([float(time) for time in given if time is not None])
-    steps = [np.diff(raw[path]) for path in trajectories(scene)]
-    steps = [float(np.median(s[s > 0])) for s in steps if (s > 0).any()]
+    ways = [np.diff(raw[path]) for path in trajectories(scene)]
+    steps = [float(np.median(way[way > 0])) for way in ways if (way > 0).any()]
     if not steps and np.ptp(raw) > 0:  # no camera has two pictures: what all have together
         steps = [float(np.median(np.diff(np.unique(raw))))]
     hints = scene.time_hints or TimeHints()
@@ -127,7 +127,7 @@ def _rate(hints: TimeHints) -> str:
 def time_notes(scene: Scene, paths: Sequence[Sequence[int]]) -> list[str]:
     """What is poor in the times of a capture that a method of time is to be trained on, one line
     each; ``paths``: of :func:`scene4d.data.trajectories.trajectories`."""
-    notes = []
+    notes: list[str] = []
     times = [float(f.camera.time) for f in scene.frames if f.camera.time is not None]
     if len(times) < len(scene.frames):
         return notes
