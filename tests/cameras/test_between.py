@@ -1,6 +1,7 @@
 """Cameras between training cameras: their distribution is the one that the module states."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,23 @@ def test_size_intrinsics_and_time_are_a_training_cameras():
         own = wide if camera.width == 64 else tall
         assert torch.equal(camera.K, own.K) and camera.height == own.height
         assert camera.time is None and camera.c2w.dtype == torch.float32
+
+
+def test_times_go_with_the_place_or_are_any():
+    """Each place is seen at its own time and, half the time, at any other."""
+    cameras = [
+        replace(looking_at_origin((x, -4.0, 0.0)), time=torch.tensor(2.0 + x)) for x in (0.0, 1.0)
+    ]
+    spread = Spread(between=1.0, jitter=0.0, turn=0.0, any_time=0.0)
+    for camera in draws(cameras, spread, 50):
+        assert float(camera.time) == pytest.approx(2 + float(camera.position[0]), abs=1e-6)
+    drawn = draws(cameras, replace(spread, any_time=0.5), 2000)
+    time = torch.stack([c.time for c in drawn]) - 2
+    free = (time - torch.stack([c.position[0] for c in drawn])).abs() > 1e-5
+    # Binomial: deviation sqrt(1/4/2000) = 0.011; five of them.
+    assert abs(float(free.float().mean()) - 0.5) < 0.056
+    assert (torch.histc(time[free], 4, 0, 1) - int(free.sum()) / 4).abs().max() < 70
+    assert float(time.min()) >= 0 and float(time.max()) <= 1
 
 
 def test_the_same_generator_gives_the_same_cameras():

@@ -44,6 +44,9 @@ def test_stack_keeps_times_and_refuses_mixtures():
     assert batch.c2w.shape == (2, 4, 4) and batch.time.tolist() == [0.0, 0.5]
     with pytest.raises(ValueError, match="different image sizes"):
         Camera.stack([first, camera(width=100)])
+    assert Camera.stack([camera(), camera()]).time is None
+    with pytest.raises(ValueError, match="with a time and without"):
+        Camera.stack([first, camera()])
     with pytest.raises(ValueError, match="undistort"):
         Camera.stack([camera(distortion=Distortion("opencv", (0.1,)))])
 

@@ -110,6 +110,7 @@ def test_nerfstudio_extras(make_capture):
         meta["frames"][2] |= {"mask_path": "images/001.png", "depth_file_path": "images/000.png"}
         meta["frames"][3] |= {"depth_path": "images/000.png"}
         meta["depth_unit_scale_factor"] = 0.01
+        meta["time_unit"] = "seconds"
 
     scene = load_scene(make_capture(change=change))
     assert scene.frames[4].camera.time.item() == 0.5
@@ -188,7 +189,8 @@ def test_blender(tmp_path):
     camera = scene.frames[1].camera
     assert camera.K[0, 0].item() == pytest.approx(5 / math.tan(0.35))
     assert camera.K[:2, 2].tolist() == [5.0, 4.0]
-    assert camera.time.item() == 0.5
+    # 0, 1/2, 1 of three pictures, at the 30 a second that are assumed.
+    assert camera.time.item() == pytest.approx(1 / 30)
     assert scene.frames[3].name == "test/r_0.png"
 
 

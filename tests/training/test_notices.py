@@ -56,7 +56,7 @@ def test_time_that_is_ignored_is_told_once(scene):
     timed = at_times(scene, range(len(scene.frames)))
     (line,) = notices(timed, SplatMethod())
     assert "time is ignored" in line and f"{len(scene.frames)} times" in line
-    assert notices(timed, Moving()) == []
+    assert not any("ignored" in line for line in notices(timed, Moving()))
     assert notices(at_times(scene, [0.5] * len(scene.frames)), SplatMethod()) == []
 
 

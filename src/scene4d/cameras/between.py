@@ -5,8 +5,11 @@ probability ``between`` one of its neighbours is drawn, too, and the new camera 
 line between both, at a place drawn evenly; its rotation is turned the same share of the way
 (spherical linear interpolation). Otherwise it is at the training camera itself. Then it strays: its
 position evenly within a ball whose radius is the share ``jitter`` of the distance to the neighbour,
-its rotation by a turn about an axis of any direction, up to ``turn`` degrees. Picture size,
-intrinsics and time are those of the first camera.
+its rotation by a turn about an axis of any direction, up to ``turn`` degrees. Picture size and
+intrinsics are those of the first camera. Where all cameras have a time, the new one's lies the same
+share of the way between both cameras'; but with the probability ``any_time`` it is drawn evenly
+from the first to the last of all, so that every place is also seen at other times than the
+capture's.
 
 Neighbours of a camera are the four nearest that are turned by less than a right angle from it;
 near means a small sum of distance (in extents of the cameras) and turn (in radians). So no camera
@@ -46,6 +49,8 @@ class Spread:
     """Of positions, as a share of the distance to the neighbour."""
     turn: float = 3.0
     """Of rotations, degrees."""
+    any_time: float = 0.5
+    """Probability of a time that has nothing to do with the place."""
 
 
 class CamerasBetween:
@@ -63,6 +68,9 @@ class CamerasBetween:
         """Of each camera, nearest first."""
         most = max(1, *(len(near) for near in self.neighbours))
         rows = [near + [i] * (most - len(near)) for i, near in enumerate(self.neighbours)]
+        times = [camera.time for camera in cameras if camera.time is not None]
+        self.times = torch.stack(times).double().cpu() if len(times) == len(cameras) else None
+        """Seconds; None unless every camera has one."""
         self._near = torch.tensor(rows)
         self._num_near = torch.tensor([len(near) for near in self.neighbours])
 
@@ -91,10 +99,17 @@ class CamerasBetween:
         poses[:, :3, :3] = rotation_from_quat(quats) @ poses[:, :3, :3]
         poses[:, :3, 3] = positions + self.spread.jitter * reach * _in_ball(u[:, 4:7])
         cameras = [self.cameras[i] for i in first.tolist()]
-        return [
+        made = [
             replace(camera, c2w=pose.to(camera.c2w))
             for camera, pose in zip(cameras, poses, strict=True)
         ]
+        if self.times is None:
+            return made
+        times = torch.lerp(self.times[first], self.times[second], moves)
+        free, when = torch.rand(count, 2, generator=generator, dtype=torch.float64).T
+        anywhen = torch.lerp(self.times.min(), self.times.max(), when)
+        times = torch.where(free < self.spread.any_time, anywhen, times)
+        return [replace(c, time=t.to(c.c2w)) for c, t in zip(made, times, strict=True)]
 
 
 def neighbours_of(

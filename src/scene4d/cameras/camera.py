@@ -105,17 +105,19 @@ class Camera:
 
     @staticmethod
     def stack(cameras: Sequence[Camera]) -> Camera:
-        """A batch from single cameras of one size, without distortion."""
+        """A batch from single cameras of one size, without distortion; all have a time or none."""
         first = cameras[0]
         if any((c.width, c.height) != (first.width, first.height) for c in cameras):
             raise ValueError("cameras of different image sizes cannot be stacked")
         if any(c.distortion is not None for c in cameras):
             raise ValueError("undistort the cameras before stacking them")
         times = [c.time for c in cameras if c.time is not None]
+        if len(times) not in (0, len(cameras)):
+            raise ValueError("cameras with a time and without cannot be stacked")
         return Camera(
             c2w=torch.stack([c.c2w for c in cameras]),
             K=torch.stack([c.K for c in cameras]),
             width=first.width,
             height=first.height,
-            time=torch.stack(times) if len(times) == len(cameras) else None,
+            time=torch.stack(times) if times else None,
         )

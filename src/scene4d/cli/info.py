@@ -259,6 +259,7 @@ def summarise_capture(path: Path) -> dict[str, Any]:
     from collections import Counter
 
     from scene4d.data.load import read_scene
+    from scene4d.data.trajectories import trajectories
 
     scene = read_scene(path)
     cameras = [frame.camera for frame in scene.frames]
@@ -279,6 +280,9 @@ def summarise_capture(path: Path) -> dict[str, Any]:
         "masks": sum(frame.mask_path is not None for frame in scene.frames),
         "depth_maps": sum(frame.depth_path is not None for frame in scene.frames),
         "times": [min(times), max(times)] if times else None,
+        "different_times": len(set(times)) or None,
+        "times_were": scene.metadata.get("times"),
+        "moving_or_fixed_cameras": len(trajectories(scene)) or None,
         "points": 0 if scene.points is None else len(scene.points.xyz),
         "camera_extent": scene.extent,
     }

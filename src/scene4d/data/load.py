@@ -15,6 +15,7 @@ from scene4d.data.maps import depth_size
 from scene4d.data.options import SceneOptions
 from scene4d.data.pose_repair import with_rigid_poses
 from scene4d.data.scene import Frame, Scene
+from scene4d.data.times import in_seconds
 from scene4d.errors import DataError, UsageError
 from scene4d.image_files import image_size
 
@@ -38,7 +39,8 @@ def load_scene(path: Path, options: SceneOptions | None = None) -> Scene:
 def read_scene(path: Path, options: SceneOptions | None = None) -> Scene:
     """The capture at ``path`` (a folder or a transforms.json), read and checked, in its own frame.
 
-    Poses and points are float64: they may be far from the origin, or in any unit of length; see
+    Poses, points and times (seconds, see :mod:`scene4d.data.times`) are float64: positions may be
+    far from the origin, or in any unit of length; see
     :func:`scene4d.data.frame.in_working_frame` for what is trained and rendered.
     Every image's header is looked at; pixels are decoded by :class:`ImageCache`. Raises
     :class:`DataError` naming the file or frame, and :class:`UsageError` on impossible options.
@@ -60,6 +62,7 @@ def read_scene(path: Path, options: SceneOptions | None = None) -> Scene:
     scene = module.parse(path, parse_options)
     _check_frames(scene)
     _check_split(scene)
+    scene = in_seconds(scene)
     if options.max_frames is not None:
         frame = working_frame(scene)  # of all, so that a teacher on others has the same
         scene = replace(_with_max_frames(scene, options.max_frames), working_from_scene=frame)

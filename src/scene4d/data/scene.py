@@ -15,6 +15,17 @@ from scene4d.cameras.camera import Camera
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeHints:
+    """What a capture says of its times, besides them; see :mod:`scene4d.data.times`."""
+
+    unit: str | None = None
+    fps: float | None = None
+    """Pictures a second of each camera."""
+    duration_s: float | None = None
+    """From the first picture to the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Points:
     """Coloured 3D points, from structure from motion or fused depth."""
 
@@ -104,6 +115,8 @@ class Scene:
     """The move to the working frame, where frames were left out since: all of them decide it."""
     photographed: bool = True
     """False: its pictures are renders of a teacher, from cameras that nobody stood at."""
+    time_hints: TimeHints | None = None
+    """Of a scene whose cameras' times are still in the capture's unit."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     pictures: ViewSource | None = field(default=None, repr=False, compare=False)
     """The decoded pictures of the frames as they are here; None: as their files hold them."""

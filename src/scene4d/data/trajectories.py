@@ -10,6 +10,9 @@ from pathlib import PurePosixPath
 from scene4d.data.scene import Frame, Scene
 
 _NUMBER = re.compile(r"\d+")
+_FEW = 0.25
+"""Share of pictures at a time of which their camera has another, which a capture may have where
+nothing tells its cameras apart: of two cameras that run together it is a half."""
 _MAX_NUMBERS = 6
 """Numbers of a name that are tried as the one that counts frames, from the last."""
 
@@ -41,17 +44,18 @@ def time_of(scene: Scene, index: int) -> float:
 def _by_camera(scene: Scene, timed: Sequence[int]) -> list[list[int]]:
     frames = scene.frames
     if all(frames[i].camera_id is not None for i in timed):
-        return _grouped(scene, timed, lambda frame: frame.camera_id)
+        said = _grouped(scene, timed, lambda frame: frame.camera_id)
+        if len(said) < len(timed):  # a number of its own for each frame tells no cameras apart
+            return said
     named = [_grouped(scene, timed, _name_without(k)) for k in range(_MAX_NUMBERS)]
-    good = [groups for groups in named if _distinct(scene, groups)]
-    best = min(good, key=len, default=None)
-    if best is not None and 2 * len(best) <= len(timed):
-        return best
-    for key in (_folder, _folder_and_text, _lens, _place):
-        groups = _grouped(scene, timed, key)
-        if _distinct(scene, groups):
-            return groups
-    return best or [[i] for i in timed]
+    named.sort(key=len)
+    others = [_grouped(scene, timed, key) for key in (_folder, _folder_and_text, _lens, _place)]
+    tried = [groups for groups in (*named, *others) if 2 * len(groups) <= len(timed)]
+    for allowed in (0.0, _FEW):
+        for groups in tried:
+            if _repeated(scene, groups) <= allowed * len(timed):
+                return groups
+    return [[i] for i in timed]
 
 
 def _grouped(
@@ -64,9 +68,9 @@ def _grouped(
     return list(found.values())
 
 
-def _distinct(scene: Scene, groups: Sequence[Sequence[int]]) -> bool:
-    """Whether no camera took two pictures at one time."""
-    return all(len({time_of(scene, i) for i in group}) == len(group) for group in groups)
+def _repeated(scene: Scene, groups: Sequence[Sequence[int]]) -> int:
+    """Pictures at a time of which their camera has another one."""
+    return sum(len(group) - len({time_of(scene, i) for i in group}) for group in groups)
 
 
 def _name_without(k: int) -> Callable[[Frame], Hashable]:

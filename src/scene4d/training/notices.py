@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from scene4d.data.scene import Scene
+from scene4d.data.times import time_notes
+from scene4d.data.trajectories import trajectories
 from scene4d.errors import DataError
 from scene4d.files import read_json
 from scene4d.representations.method import Method
@@ -33,13 +35,31 @@ def _diagnosed(root: Path) -> list[str]:
 
 
 def _times(scene: Scene, method: Method) -> list[str]:
+    """Raises :class:`DataError` where a method of time has no times to learn from."""
     times = {float(f.camera.time) for f in scene.frames if f.camera.time is not None}
-    if len(times) < 2 or method.uses_time:
-        return []
+    if not method.uses_time:
+        return [] if len(times) < 2 else [_ignored(times, method)]
+    timed = {i for i, frame in enumerate(scene.frames) if frame.camera.time is not None}
+    trained = {float(scene.frames[i].camera.time or 0) for i in scene.train_indices if i in timed}
+    if len(trained) < 2:
+        one = "are all of one time" if trained else "have no time"
+        raise DataError(
+            f"the training pictures {one}, and the method {method.name!r} learns how things move",
+            where=scene.root,
+            fix="give each frame its 'time' in transforms.json, or train a static method (splat)",
+        )
+    unit = scene.metadata.get("times", "seconds")
     return [
+        f"{len(trained)} times from {min(trained):.4g} to {max(trained):.4g} s ({unit})",
+        *time_notes(scene, trajectories(scene, scene.train_indices)),
+    ]
+
+
+def _ignored(times: set[float], method: Method) -> str:
+    return (
         f"the capture's pictures are of {len(times)} times, and the method {method.name!r} is "
         "static: time is ignored, so what moves gets blurred"
-    ]
+    )
 
 
 def _poses(scene: Scene, method: Method) -> list[str]:

@@ -21,6 +21,7 @@ from scene4d.data.dataparsers.transforms import (
     points_of,
     read_transforms,
     source_from_scene,
+    time_hints,
 )
 from scene4d.data.scene import Scene
 from scene4d.data.split import every_nth
@@ -62,6 +63,7 @@ def parse(root: Path, options: ParseOptions) -> Scene:
         bounds=bounds_of(given[0]),
         background=(1.0, 1.0, 1.0),
         source_from_scene=source_from_scene(given[0]),
+        time_hints=time_hints(given[0]),
     )
     files.tell()
     unknown = [unknown_keys(file.meta, file.entries) for file in given]

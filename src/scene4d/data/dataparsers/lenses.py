@@ -50,7 +50,7 @@ def make_camera(
     distortion: Distortion | None = None,
     time: float | None = None,
 ) -> Camera:
-    """A camera with its pose in float64; ``centre`` in pixels from the image's top-left corner."""
+    """A camera, pose and time in float64; ``centre``: pixels from the image's top-left corner."""
     K = torch.tensor([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
     if distortion is not None and not any(distortion.coefficients):
         # An equidistant fisheye with zero coefficients still is a fisheye.
@@ -61,7 +61,7 @@ def make_camera(
         width=size[0],
         height=size[1],
         distortion=distortion,
-        time=None if time is None else torch.tensor(time, dtype=torch.float32),
+        time=None if time is None else torch.tensor(time, dtype=torch.float64),
     )
 
 

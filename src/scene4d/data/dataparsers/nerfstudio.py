@@ -22,6 +22,7 @@ from scene4d.data.dataparsers.transforms import (
     points_of,
     read_transforms,
     source_from_scene,
+    time_hints,
 )
 from scene4d.data.scene import Scene
 from scene4d.data.split import Split, every_nth
@@ -61,6 +62,7 @@ def parse(root: Path, options: ParseOptions) -> Scene:
         points=points_of(file),
         bounds=bounds_of(file),
         source_from_scene=source_from_scene(file),
+        time_hints=time_hints(file),
     )
     file.files.tell()
     if message := told(*unknown_keys(file.meta, file.entries)):

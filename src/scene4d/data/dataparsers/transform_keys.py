@@ -25,11 +25,11 @@ LENS_KEYS = _names(
 _DEPTH_KEYS = _names("depth_unit_scale_factor depth_unit_scale integer_depth_scale applied_scale")
 _FILE_KEYS = _names(
     """frames applied_transform ply_file_path train_filenames val_filenames test_filenames
-    near far"""
+    near far time_unit fps duration_s"""
 )
 _FRAME_KEYS = _names(
     """file_path transform_matrix time mask_path depth_file_path depth_path near far
-    covisible_mask_path dynamic_mask_path"""
+    dynamic_mask_path covisible_mask_path fps"""
 )
 _HARMLESS = _names(
     # How other programs normalise the scene, weigh or number the pictures: nothing to do here.
@@ -37,7 +37,7 @@ _HARMLESS = _names(
     sharpness sharpness_discard_threshold blur_score importance_sampling enable_depth_loading
     enable_ray_loading orientation_override auto_scale_poses_override colmap_im_id camera_label
     camera camera_id camera_name image_id img_id frame_id frame_index frame_idx id idx index name
-    row col fps rotation version date author comment dataset scene_name"""
+    row col rotation version date author comment dataset scene_name"""
 )
 _UNDERSTOOD = LENS_KEYS | _DEPTH_KEYS | _HARMLESS
 _SHOWN = 12

@@ -23,7 +23,7 @@ from scene4d.data.dataparsers.transform_lens import (
     intrinsics_of,
 )
 from scene4d.data.points import read_points
-from scene4d.data.scene import Frame, Points
+from scene4d.data.scene import Frame, Points, TimeHints
 from scene4d.errors import DataError
 from scene4d.files import is_regular_file, printable, read_json
 
@@ -90,6 +90,7 @@ def _frame(file: TransformsFile, entry: Mapping[str, Any], image_path: Path) -> 
             distortion=distortion,
             time=_time(entry, where),
         ),
+        camera_id=_camera_id(entry),
         image_path=image_path,
         mask_path=mask or to_ignore,
         mask_ignores=to_ignore is not None,
@@ -106,6 +107,35 @@ def _time(entry: Mapping[str, Any], where: str) -> float | None:
     if time is not None and abs(time) > 1e30:
         raise DataError(f"the time {time:g} is impossible", where=where)
     return time
+
+
+def _camera_id(entry: Mapping[str, Any]) -> str | None:
+    """The camera that took the picture, by the first key that says so."""
+    for key in ("camera", "camera_id", "camera_name", "camera_label"):
+        value = entry.get(key)
+        if isinstance(value, (str, int)) and not isinstance(value, bool):
+            return str(value)
+    return None
+
+
+def time_hints(file: TransformsFile) -> TimeHints:
+    """``time_unit``, ``fps`` and ``duration_s`` of the file, which say what its times are."""
+    unit = file.meta.get("time_unit")
+    if unit is not None and not isinstance(unit, str):
+        raise DataError(f"time_unit should be a text, not {printable(repr(unit))}", where=file.path)
+    return TimeHints(
+        unit=unit or None, fps=_said(file, "fps"), duration_s=_said(file, "duration_s")
+    )
+
+
+def _said(file: TransformsFile, key: str) -> float | None:
+    """A number of the file, where its times need it."""
+    if file.meta.get(key) is None or not any("time" in entry for entry in file.entries):
+        return None
+    value = finite_number(file.meta[key], key, file.path)
+    if not 1e-9 < value < 1e12:
+        raise DataError(f"{key} should be positive, not {value:g}", where=file.path)
+    return value
 
 
 def _dynamic_mask(image_path: Path) -> Path | None:

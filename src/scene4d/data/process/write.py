@@ -93,6 +93,8 @@ def transforms_of(model: SfmModel, times: Mapping[str, float]) -> dict[str, Any]
     result: dict[str, Any] = {}
     if shared:
         result |= _intrinsics(next(iter(model.cameras.values())))
+    if times:
+        result["time_unit"] = "seconds"
     result["ply_file_path"] = "sparse_pc.ply"
     frames = []
     for image in sorted(model.images, key=lambda image: image.name):
