@@ -5,12 +5,23 @@ import math
 import pytest
 import torch
 
-from scene4d.rendering.fields.hash_grid import GridShape, HashGrid, contracted, reference_lookup
+from scene4d.rendering.fields.hash_grid import (
+    GridShape,
+    HashGrid,
+    HashGrids,
+    contracted,
+    reference_lookup,
+)
 
 SHAPES = {
     "dense": GridShape.growing(levels=3, features=2, coarsest=2, finest=6, max_rows=10_000),
     "hashed": GridShape.growing(levels=3, features=4, coarsest=8, finest=64, max_rows=100),
     "both": GridShape.growing(levels=4, features=3, coarsest=2, finest=40, max_rows=300),
+    "powers of two": GridShape.growing(levels=3, features=2, coarsest=8, finest=64, max_rows=128),
+    "five features": GridShape.growing(levels=2, features=5, coarsest=3, finest=9, max_rows=200),
+    "own last axis": GridShape.growing(
+        levels=3, features=2, coarsest=4, finest=16, max_rows=500, last=(2, 5)
+    ),
     "one level": GridShape.growing(levels=1, features=1, coarsest=5, finest=5, max_rows=1000),
 }
 
@@ -110,6 +121,42 @@ def test_values_that_are_no_places_read_no_foreign_memory(value):
     assert d_table.shape == table.shape
 
 
+def test_an_axis_with_its_own_cells_interpolates_linear_functions_exactly():
+    """Space in 4 cells, time in 7: every vertex in its place, the last axis fastest."""
+    shape = GridShape(resolutions=(4,), rows=(5 * 5 * 8,), features=1, last_resolutions=(7,))
+    assert shape.dense(0) and shape.sides(0) == (4, 4, 7)
+    space, time = torch.arange(5) / 4, torch.arange(8) / 7
+    direction = torch.tensor([1.0, -2.0, 3.0])
+    table = torch.cartesian_prod(space, space, time) @ direction[:, None]
+    points = torch.rand(200, 3, generator=torch.Generator().manual_seed(7))
+    got = HashGrid(shape)(points, table)
+    torch.testing.assert_close(got[:, 0], points @ direction, rtol=0, atol=5e-6)  # float32
+
+
+def test_grids_over_chosen_coordinates_are_each_of_them_beside_the_other():
+    shapes = [SHAPES["own last axis"], SHAPES["powers of two"]]
+    axes = [(0, 1, 3), (3, 2, 0)]
+    grids = HashGrids(shapes, axes, generator=torch.Generator().manual_seed(1))
+    points, _ = points_and_table(shapes[0])
+    points = torch.cat([points, points.flip(0)[:, :1]], dim=1)
+    weights = torch.randn(len(points), grids.width, generator=torch.Generator().manual_seed(2))
+    fast = looked_up(grids, points, grids.table.detach(), weights)
+    slow = looked_up(grids.reference, points, grids.table.detach(), weights)
+    for got, expected in zip(fast, slow, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)  # as above
+    rows = sum(shapes[0].rows)
+    first = HashGrid(shapes[0])(points[:, [0, 1, 3]], grids.table[:rows])
+    assert torch.equal(fast[0][:, : shapes[0].width], first)
+
+
+@pytest.mark.parametrize(
+    ("count", "axes"), [(1, [(0, 1, 2), (0, 1, 2)]), (1, [(0, 1, -1)]), (0, [])]
+)
+def test_sets_of_grids_that_cannot_be_are_refused(count, axes):
+    with pytest.raises(ValueError, match="grids"):
+        HashGrids([SHAPES["both"]] * count, axes)
+
+
 def test_no_points_have_no_features():
     grid = HashGrid(SHAPES["both"])
     features = grid(torch.zeros(0, 3))
@@ -131,8 +178,8 @@ def test_grids_grow_from_coarsest_to_finest_within_their_rows(levels, max_rows):
         assert rows == min((resolution + 1) ** 3, max_rows)
         assert shape.dense(level) == ((resolution + 1) ** 3 <= max_rows)
     layout = shape.layout()
-    assert (layout[1:, 1] == layout[:-1, 1] + layout[:-1, 2]).all()  # tables follow each other
-    assert layout[-1, 1] + layout[-1, 2] == sum(shape.rows)
+    assert (layout[1:, 3] == layout[:-1, 3] + layout[:-1, 4]).all()  # tables follow each other
+    assert layout[-1, 3] + layout[-1, 4] == sum(shape.rows)
 
 
 CENTRE, RADIUS = torch.tensor([0.4, -0.2, 1.0]), 2.5

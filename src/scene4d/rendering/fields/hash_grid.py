@@ -2,22 +2,35 @@
 
 Source: Instant Neural Graphics Primitives, Mueller et al. 2022, section 3. Levels with no more
 vertices than rows are stored densely, finer ones share rows by hashing. ``reference_lookup`` is
-plain torch; :class:`HashGrid` runs the same in Numba on the CPU.
+plain torch; :class:`HashGrid` runs the same in Numba on the CPU (``hash_grid_kernels``).
+:class:`HashGrids` is several of them over chosen coordinates of a point, such as (x, y, t).
+
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, no_type_check
 
+import numba
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba import njit, prange
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from scene4d.rendering.fields.hash_grid_kernels import (
+    DENSE,
+    MASKED,
+    MODULO,
+    forward_kernel,
+    points_kernel,
+    table_kernel,
+)
 
 PRIMES = (1, 2654435761, 805459861)
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_XYZ = ((0, 1, 2),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,67 +42,149 @@ class GridShape:
     rows: tuple[int, ...]
     """Rows of each level's table."""
     features: int
+    last_resolutions: tuple[int, ...] = ()
+    """Cells along the last axis, level by level, where it is another kind of axis, such as time;
+    empty: as many as along the others."""
 
     def __post_init__(self) -> None:
         if len(self.resolutions) != len(self.rows) or not self.rows:
             raise ValueError(f"{len(self.resolutions)} levels, {len(self.rows)} tables")
-        if min(*self.resolutions, *self.rows, self.features) < 1:
+        if self.last_resolutions and len(self.last_resolutions) != len(self.rows):
+            raise ValueError(f"{len(self.rows)} levels, {len(self.last_resolutions)} last axes")
+        if min(*self.resolutions, *self.last_resolutions, *self.rows, self.features) < 1:
             raise ValueError(f"not a grid: {self}")
 
     @classmethod
     def growing(
-        cls, *, levels: int, features: int, coarsest: int, finest: int, max_rows: int
+        cls,
+        *,
+        levels: int,
+        features: int,
+        coarsest: int,
+        finest: int,
+        max_rows: int,
+        last: tuple[int, int] | None = None,
     ) -> GridShape:
-        """Resolutions that grow geometrically; ``max_rows`` bounds every level's table."""
-        factor = (finest / coarsest) ** (1 / max(levels - 1, 1))
-        resolutions = tuple(round(coarsest * factor**level) for level in range(levels))
-        rows = tuple(min((r + 1) ** 3, max_rows) for r in resolutions)
-        return cls(resolutions=resolutions, rows=rows, features=features)
+        """Resolutions that grow geometrically; ``max_rows`` bounds every level's table. ``last``:
+        coarsest and finest number of cells along the last axis, where it has its own."""
+        resolutions = _growing(coarsest, finest, levels)
+        ends = _growing(*last, levels) if last is not None else resolutions
+        rows = tuple(
+            min((r + 1) ** 2 * (e + 1), max_rows) for r, e in zip(resolutions, ends, strict=True)
+        )
+        return cls(
+            resolutions=resolutions,
+            rows=rows,
+            features=features,
+            last_resolutions=ends if last is not None else (),
+        )
 
     @property
     def width(self) -> int:
         """Features of a point: all levels together."""
         return len(self.resolutions) * self.features
 
+    def sides(self, level: int) -> tuple[int, int, int]:
+        """Cells along the three axes."""
+        side = self.resolutions[level]
+        return side, side, self.last_resolutions[level] if self.last_resolutions else side
+
     def dense(self, level: int) -> bool:
         """Whether each vertex of the level has a row of its own."""
-        return self.rows[level] == (self.resolutions[level] + 1) ** 3
+        return self.rows[level] == math.prod(side + 1 for side in self.sides(level))
 
-    def layout(self) -> np.ndarray:
-        """[levels, 4] int64: resolution, first row, number of rows, 1 where dense."""
-        starts = np.concatenate([[0], np.cumsum(self.rows)[:-1]])
-        flags = [int(self.dense(level)) for level in range(len(self.rows))]
-        return np.stack([self.resolutions, starts, self.rows, flags], axis=1).astype(np.int64)
+    def layout(self, *, start: int = 0, axes: Sequence[int] = _XYZ[0]) -> np.ndarray:
+        """[levels, 9] int64: cells along the axes (3), first row (the first level's is ``start``),
+        number of rows, how a vertex finds its row, and the coordinates that are the axes (3)."""
+        starts = start + np.concatenate([[0], np.cumsum(self.rows)[:-1]])
+        table = []
+        for level, (first, rows) in enumerate(zip(starts.tolist(), self.rows, strict=True)):
+            way = DENSE if self.dense(level) else MODULO if rows & (rows - 1) else MASKED
+            table.append([*self.sides(level), first, rows, way, *axes])
+        return np.array(table, dtype=np.int64)
 
 
-class HashGrid(nn.Module):
-    """Learned features on the vertices of grids of several resolutions."""
+def _growing(coarsest: int, finest: int, levels: int) -> tuple[int, ...]:
+    factor = (finest / coarsest) ** (1 / max(levels - 1, 1))
+    return tuple(round(coarsest * factor**level) for level in range(levels))
 
-    def __init__(self, shape: GridShape, *, generator: torch.Generator | None = None) -> None:
+
+class HashGrids(nn.Module):
+    """Learned features on the vertices of several grids, each over three coordinates of a point;
+    what they give is concatenated, grid by grid. One table holds all of them."""
+
+    def __init__(
+        self,
+        shapes: Sequence[GridShape],
+        axes: Sequence[tuple[int, int, int]],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """``axes``: the coordinates that each grid looks at. Raises ValueError unless all grids
+        have as many features a level."""
         super().__init__()
-        self.shape = shape
-        start = torch.rand(sum(shape.rows), shape.features, generator=generator) * 2e-2 - 1e-2
+        if len(shapes) != len(axes) or not shapes:
+            raise ValueError(f"{len(shapes)} grids, {len(axes)} choices of axes for grids")
+        if len({shape.features for shape in shapes}) > 1 or min(map(min, axes)) < 0:
+            raise ValueError(f"grids of one set have the same features: {shapes}, axes {axes}")
+        self.shapes, self.axes = tuple(shapes), tuple(axes)
+        rows = sum(sum(shape.rows) for shape in shapes)
+        start = torch.rand(rows, shapes[0].features, generator=generator) * 2e-2 - 1e-2
         self.table = nn.Parameter(start)
 
+    @property
+    def width(self) -> int:
+        """Features of a point: all grids together."""
+        return sum(shape.width for shape in self.shapes)
+
+    @property
+    def coordinates(self) -> int:
+        """Coordinates of a point that are looked at: the highest axis, and one."""
+        return max(map(max, self.axes)) + 1
+
     def forward(
-        self, points: Float[Tensor, "n 3"], table: Float[Tensor, "rows f"] | None = None
+        self, points: Float[Tensor, "n axes"], table: Float[Tensor, "rows f"] | None = None
     ) -> Float[Tensor, "n width"]:
         """Features at ``points`` in the unit cube (values outside are clamped), trilinear within
-        each level; differentiable in ``table`` (by default its own) and in the points."""
+        each level; differentiable once in ``table`` (by default its own) and in the points."""
         values = self.table if table is None else table
-        _check(points, values, self.shape)
-        if values.device.type != "cpu":
-            return reference_lookup(points, values, self.shape)
-        return _Lookup.apply(points, values, self.shape)
+        self._check(points, values)
+        if values.device.type != "cpu" or values.dtype != torch.float32:
+            return self.reference(points, values)
+        return _Lookup.apply(points, values, self._layout())
+
+    def reference(
+        self, points: Float[Tensor, "n axes"], table: Float[Tensor, "rows f"]
+    ) -> Float[Tensor, "n width"]:
+        """The definition of the look-up in plain torch."""
+        parts, start = [], 0
+        for shape, axes in zip(self.shapes, self.axes, strict=True):
+            end = start + sum(shape.rows)
+            parts.append(reference_lookup(points[:, list(axes)], table[start:end], shape))
+            start = end
+        return torch.cat(parts, dim=1)
+
+    def _layout(self) -> np.ndarray:
+        starts = np.concatenate([[0], np.cumsum([sum(s.rows) for s in self.shapes])[:-1]]).tolist()
+        parts = zip(self.shapes, starts, self.axes, strict=True)
+        return np.concatenate([s.layout(start=first, axes=a) for s, first, a in parts])
+
+    def _check(self, points: Tensor, table: Tensor) -> None:
+        wanted = (sum(sum(s.rows) for s in self.shapes), self.shapes[0].features)
+        least = self.coordinates
+        if tuple(table.shape) != wanted or points.ndim != 2 or points.shape[1] < least:
+            raise ValueError(
+                f"the table has shape {tuple(table.shape)}, the grid needs {wanted}; "
+                f"points have shape {tuple(points.shape)}, not (n, {least})"
+            )
 
 
-def _check(points: Tensor, table: Tensor, shape: GridShape) -> None:
-    wanted = (sum(shape.rows), shape.features)
-    if tuple(table.shape) != wanted or points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(
-            f"the table has shape {tuple(table.shape)}, the grid needs {wanted}; "
-            f"points have shape {tuple(points.shape)}, not (n, 3)"
-        )
+class HashGrid(HashGrids):
+    """Learned features on the vertices of grids of several resolutions, over three coordinates."""
+
+    def __init__(self, shape: GridShape, *, generator: torch.Generator | None = None) -> None:
+        super().__init__([shape], _XYZ, generator=generator)
+        self.shape = shape
 
 
 def reference_lookup(
@@ -98,15 +193,18 @@ def reference_lookup(
     """The definition of the look-up in plain torch."""
     features = []
     corners = torch.tensor([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)]).to(points.device)
-    for resolution, start, rows, dense in shape.layout().tolist():
-        scaled = points.clamp(0, 1) * resolution
+    for sides, (start, rows, way) in zip(
+        map(shape.sides, range(len(shape.rows))), shape.layout()[:, 3:6].tolist(), strict=True
+    ):
+        cells = torch.tensor(sides, device=points.device)
+        scaled = points.clamp(0, 1) * cells
         # NaN has no cell; in the first one its features are NaN, and no memory is misread.
-        low = scaled.detach().nan_to_num(0.0).floor().clamp(max=resolution - 1).long()
+        low = scaled.detach().nan_to_num(0.0).floor().long().minimum(cells - 1)
         fraction = scaled - low
         vertices = low[:, None] + corners
-        if dense:
-            side = resolution + 1
-            index = (vertices[..., 0] * side + vertices[..., 1]) * side + vertices[..., 2]
+        if way == DENSE:
+            step = (sides[1] + 1) * (sides[2] + 1), sides[2] + 1, 1
+            index = (vertices * torch.tensor(step, device=points.device)).sum(dim=-1)
         else:
             hashed = torch.zeros_like(vertices[..., 0])
             for axis, prime in enumerate(PRIMES):
@@ -119,104 +217,36 @@ def reference_lookup(
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, points, table, shape):
-        layout = shape.layout()
-        ctx.shape = shape
+    def forward(ctx, points, table, layout):
+        ctx.layout = layout
         ctx.save_for_backward(points, table)
-        out = np.empty((points.shape[0], shape.width), dtype=np.float32)
-        _forward(_array(points), _array(table), layout, out)
+        features = table.shape[1]
+        out = np.empty((points.shape[0], len(layout) * features), dtype=np.float32)
+        forward_kernel(features)(_array(points), _flat(table), layout, out.reshape(-1))
         return torch.from_numpy(out)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         points, table = ctx.saved_tensors
-        layout = ctx.shape.layout()
-        d_table = np.zeros(table.shape, dtype=np.float32)
-        d_points = np.zeros((len(layout), points.shape[0], 3), dtype=np.float32)
-        want_points = ctx.needs_input_grad[0]
-        _backward(
-            _array(points), _array(table), layout, _array(grad), want_points, d_table, d_points
-        )
-        moved = torch.from_numpy(d_points.sum(axis=0)) if want_points else None
-        return moved, torch.from_numpy(d_table), None
+        places, grad, features = _array(points), _flat(grad), table.shape[1]
+        d_points = d_table = None
+        if ctx.needs_input_grad[0]:
+            d_points = torch.zeros(points.shape)
+            points_kernel(features)(places, _flat(table), ctx.layout, grad, d_points.numpy())
+        if ctx.needs_input_grad[1]:
+            d_table = torch.zeros(table.shape)
+            groups = numba.get_num_threads()
+            table_kernel(features)(places, ctx.layout, grad, groups, d_table.numpy().reshape(-1))
+        return d_points, d_table, None
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().float().numpy()
 
 
-@njit(**_OPTIONS)
-@no_type_check
-def _row(ix, iy, iz, resolution, rows, dense):
-    if dense:
-        return (ix * (resolution + 1) + iy) * (resolution + 1) + iz
-    mask = np.int64(0xFFFFFFFF)
-    hashed = ix ^ (iy * np.int64(2654435761) & mask) ^ (iz * np.int64(805459861) & mask)
-    return hashed % rows
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def _cell(value, resolution):
-    """Lower vertex, fraction, and whether the value lies inside (0 gradient where clamped)."""
-    inside = (value >= np.float32(0.0)) and (value <= np.float32(1.0))
-    scaled = min(max(value, np.float32(0.0)), np.float32(1.0)) * np.float32(resolution)
-    # NaN has no cell; in the first one its features are NaN, and no memory is misread.
-    low = min(np.int64(scaled), resolution - 1) if scaled >= np.float32(0.0) else np.int64(0)
-    return low, scaled - np.float32(low), inside
-
-
-@njit(parallel=True, **_OPTIONS)
-@no_type_check
-def _forward(points, table, layout, out):
-    width = table.shape[1]
-    for n in prange(points.shape[0]):
-        for level in range(layout.shape[0]):
-            resolution, start, rows, dense = layout[level]
-            ix, fx, _ = _cell(points[n, 0], resolution)
-            iy, fy, _ = _cell(points[n, 1], resolution)
-            iz, fz, _ = _cell(points[n, 2], resolution)
-            for f in range(width):
-                out[n, level * width + f] = 0.0
-            for corner in range(8):
-                cx, cy, cz = corner >> 2 & 1, corner >> 1 & 1, corner & 1
-                near = (fx if cx else 1 - fx) * (fy if cy else 1 - fy) * (fz if cz else 1 - fz)
-                row = start + _row(ix + cx, iy + cy, iz + cz, resolution, rows, dense)
-                for f in range(width):
-                    out[n, level * width + f] += near * table[row, f]
-
-
-@njit(parallel=True, **_OPTIONS)
-@no_type_check
-def _backward(points, table, layout, grad, want_points, d_table, d_points):
-    width = table.shape[1]
-    for level in prange(layout.shape[0]):  # rows of two levels never meet: no races
-        resolution, start, rows, dense = layout[level]
-        for n in range(points.shape[0]):
-            ix, fx, in_x = _cell(points[n, 0], resolution)
-            iy, fy, in_y = _cell(points[n, 1], resolution)
-            iz, fz, in_z = _cell(points[n, 2], resolution)
-            dx = dy = dz = np.float32(0.0)
-            for corner in range(8):
-                cx, cy, cz = corner >> 2 & 1, corner >> 1 & 1, corner & 1
-                wx = fx if cx else 1 - fx
-                wy = fy if cy else 1 - fy
-                wz = fz if cz else 1 - fz
-                row = start + _row(ix + cx, iy + cy, iz + cz, resolution, rows, dense)
-                near = wx * wy * wz
-                dot = np.float32(0.0)
-                for f in range(width):
-                    g = grad[n, level * width + f]
-                    d_table[row, f] += near * g
-                    dot += table[row, f] * g
-                if want_points:
-                    dx += dot * wy * wz * (1 if cx else -1)
-                    dy += dot * wx * wz * (1 if cy else -1)
-                    dz += dot * wx * wy * (1 if cz else -1)
-            if want_points:
-                d_points[level, n, 0] = dx * resolution if in_x else 0.0
-                d_points[level, n, 1] = dy * resolution if in_y else 0.0
-                d_points[level, n, 2] = dz * resolution if in_z else 0.0
+def _flat(tensor: Tensor) -> np.ndarray:
+    return _array(tensor).reshape(-1)
 
 
 def contracted(
