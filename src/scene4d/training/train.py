@@ -109,47 +109,50 @@ def start(
     see :attr:`Method.default_teacher`.
     """
     check_writable(options.output_dir / "run", folder=True)
-    if not method.needs_capture:
-        return _start_without_capture(method, options, watcher_factory, announce=announce)
-    method, options = with_sizes(method, options)
-    if options.teacher is None and (learns_from_teacher(method) or method.starts_from_teacher):
-        options = with_default_teacher(method, options, watcher_factory=watcher_factory)
-    teacher = None if options.teacher is None else load_teacher(options.teacher)
-    options = with_teachers_capture(options, teacher)
     device = choose_device(options.device)  # first: a refusal need not wait for the images
-    scene, images = load_capture(options, teacher=teacher)
-    if scene.points is None and any(f.depth_path is not None for f in scene.frames):
-        scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
-    placed = None if teacher is None else teacher.in_frame(scene.source_from_scene)
-    if teacher is not None and placed is not None and scene.photographed:
-        check_teaches(teacher, placed, scene, images)
-    task = _task_on(scene, images, placed)
+    if method.needs_capture:
+        method, options, task = _with_capture(method, options, watcher_factory)
+        remarks = notices(task.scene, method)
+    else:
+        _refuse_captures(method, options, watcher_factory)
+        task, remarks = _task_without_capture(method), []
     generator = torch.Generator().manual_seed(options.seed)
     trainable = method.build(task, generator=generator)
-    run = create_run(method, options, experiment_name=_experiment_name(options))
+    run = create_run(method, options, experiment_name=_experiment_name(method, options))
     with locked(run):
         write_config(run, method, options)
         write_scene(run, task)
         if announce:
             _log.info("run folder: %s", run)
-        for line in notices(scene, method):
+        for line in remarks:
             _log.warning("note: %s", line)
         training = _Training(method=method, options=options, task=task, device=device, run=run)
         training.fit(trainable, generator, watcher_factory, announce=announce)
     return run
 
 
-def _start_without_capture(
-    method: Method,
-    options: TrainOptions,
-    watcher_factory: WatcherFactory | None,
-    *,
-    announce: bool,
-) -> Path:
-    """Trains a method that has no photographs, in a new run folder.
+def _with_capture(
+    method: Method, options: TrainOptions, watcher_factory: WatcherFactory | None
+) -> tuple[Method, TrainOptions, Task]:
+    """The method and the options with what nobody chose, and the task of their capture."""
+    method, options = with_sizes(method, options)
+    if options.teacher is None and (learns_from_teacher(method) or method.starts_from_teacher):
+        options = with_default_teacher(method, options, watcher_factory=watcher_factory)
+    teacher = None if options.teacher is None else load_teacher(options.teacher)
+    options = with_teachers_capture(options, teacher)
+    scene, images = load_capture(options, teacher=teacher)
+    if scene.points is None and any(f.depth_path is not None for f in scene.frames):
+        scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
+    placed = None if teacher is None else teacher.in_frame(scene.source_from_scene)
+    if teacher is not None and placed is not None and scene.photographed:
+        check_teaches(teacher, placed, scene, images)
+    return method, options, _task_on(scene, images, placed)
 
-    Raises :class:`UsageError` where a capture, a teacher or a live viewer is asked for.
-    """
+
+def _refuse_captures(
+    method: Method, options: TrainOptions, watcher_factory: WatcherFactory | None
+) -> None:
+    """Raises :class:`UsageError` where a method without a capture is given what looks at one."""
     given = {"--data": options.data, "--teacher": options.teacher, "--viewer": watcher_factory}
     unused = [name for name, value in given.items() if value is not None]
     if unused:
@@ -157,20 +160,6 @@ def _start_without_capture(
             f"{unused[0]} means nothing to the method {method.name!r}, which has no capture",
             fix=f"leave {unused[0]} out",
         )
-    device = choose_device(options.device)
-    task = Task(world=method.world(), conditions=method.conditions(), poses=method.poses())
-    generator = torch.Generator().manual_seed(options.seed)
-    trainable = method.build(task, generator=generator)
-    name = options.experiment_name or method.name
-    run = create_run(method, options, experiment_name=name)
-    with locked(run):
-        write_config(run, method, options)
-        write_scene(run, task)
-        if announce:
-            _log.info("run folder: %s", run)
-        training = _Training(method=method, options=options, task=task, device=device, run=run)
-        training.fit(trainable, generator, announce=announce)
-    return run
 
 
 def learns_from_teacher(method: Method) -> bool:
@@ -246,10 +235,15 @@ def _task_on(scene: Scene, images: ViewSource, teacher: Representation | None) -
     return Task(world=World.of(scene), capture=at_size_of(scene, images), teacher=teacher)
 
 
+def _task_without_capture(method: Method) -> Task:
+    """What the method itself says of its world."""
+    return Task(world=method.world(), conditions=method.conditions(), poses=method.poses())
+
+
 def _task_again(run: Path, method: Method, options: TrainOptions) -> Task:
     """The task of a run that goes on; its teacher is read where it is still needed."""
     if not method.needs_capture:
-        return Task(world=method.world(), conditions=method.conditions(), poses=method.poses())
+        return _task_without_capture(method)
     home = read_cameras(run).source_from_scene
     if options.teacher is None or not (options.data is None or learns_from_teacher(method)):
         return _task_on(*load_capture(options, source_from_scene=home), teacher=None)
@@ -307,10 +301,12 @@ class _Training:
         return (factory(self.method, self.task, trainable),)
 
 
-def _experiment_name(options: TrainOptions) -> str:
-    """What was asked for, or the name of the capture's folder."""
+def _experiment_name(method: Method, options: TrainOptions) -> str:
+    """What was asked for, or the name of the capture's folder; without one, the method's."""
     if options.experiment_name is not None:
         return options.experiment_name
+    if not method.needs_capture:
+        return method.name
     path = (options.data or options.teacher or sample_scene_path()).resolve()
     return (path.parent if path.is_file() else path).name
 
