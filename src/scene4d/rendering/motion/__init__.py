@@ -1,0 +1,1 @@
+"""Motion of splats: splines of rigid poses, and Gaussians that follow several nodes."""
