@@ -23,7 +23,7 @@ from scene4d.formats.splat_cloud import SplatCloud, local_frame
 from scene4d.plain import from_table
 from scene4d.ranges import Count, NotNegative, Positive, Share, Within
 from scene4d.rendering.render import RGB, Render, Want
-from scene4d.rendering.splats.rasterization import rasterization
+from scene4d.rendering.splats.rasterization import rasterization, view_colors
 from scene4d.rendering.splats.reference import SH_C0
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.saved import Form, form
@@ -306,36 +306,52 @@ def render_gaussians(
     antialiased: bool,
     near: float,
     blur: float = PIXEL_BLUR,
+    features: Float[Tensor, "n channels"] | None = None,
 ) -> Render:
     """The picture of Gaussians given as plain tensors: as named in the module's docstring, with
     ``alphas`` (0..1) in place of logits. Nothing nearer than ``near`` is drawn; ``blur`` is
-    added to their variances, px^2."""
+    added to their variances, px^2. ``features``: of each Gaussian, for ``Render.features``, where
+    they are expected values like depth."""
     batched = camera.c2w.ndim == 3
     viewmats = camera.viewmat if batched else camera.viewmat[None]
-    colors, alphas, meta = rasterization(
+    count = viewmats.shape[0]
+    backgrounds = None if background is None else background.expand(count, 3)
+    coeffs = (tensors["sh0"], tensors["shN"])
+    colors: Any = coeffs
+    if features is not None:
+        shaded = view_colors(coeffs, tensors["means"], viewmats, sh_degree)
+        colors = torch.cat([shaded, features.expand(count, *features.shape)], dim=-1)
+        if backgrounds is not None:
+            backgrounds = torch.nn.functional.pad(backgrounds, (0, features.shape[-1]))
+    drawn, alphas, meta = rasterization(
         tensors["means"],
         tensors["quats"],
         tensors["scales"].exp(),
         tensors["alphas"],
-        (tensors["sh0"], tensors["shN"]),
+        colors,
         viewmats,
         camera.K if batched else camera.K[None],
         camera.width,
         camera.height,
-        sh_degree=sh_degree,
+        sh_degree=sh_degree if features is None else None,
         render_mode="RGB+ED" if depth else "RGB",
-        backgrounds=None if background is None else background.expand(viewmats.shape[0], 3),
+        backgrounds=backgrounds,
         rasterize_mode="antialiased" if antialiased else "classic",
         packed=False,
         near_plane=near,
         eps2d=blur,
     )
+    expected = None if features is None else drawn[..., 3 : 3 + features.shape[-1]]
+    if expected is not None:
+        expected = expected / alphas.clamp_min(1e-10)
     if not batched:
-        colors, alphas = colors[0], alphas[0]
+        drawn, alphas = drawn[0], alphas[0]
+        expected = None if expected is None else expected[0]
     return Render(
-        rgb=colors[..., :3],
+        rgb=drawn[..., :3],
         alpha=alphas[..., 0],
-        depth=colors[..., 3] if depth else None,
+        depth=drawn[..., -1] if depth else None,
+        features=expected,
         extras=meta,
     )
 

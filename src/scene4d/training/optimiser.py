@@ -98,12 +98,16 @@ def _entry(group: ParameterGroup) -> dict[str, Any]:
 class RowEditor:
     """Edits rows (primitives) of several parameters at once, with their Adam moments.
 
-    ``parameters`` is the representation's own dictionary; its entries are replaced in place.
+    ``parameters`` is the representation's own dictionary; its entries are replaced in place. Their
+    groups are named like them, after ``prefix``.
     """
 
-    def __init__(self, parameters: nn.ParameterDict, optimiser: GroupedAdam) -> None:
+    def __init__(
+        self, parameters: nn.ParameterDict, optimiser: GroupedAdam, *, prefix: str = ""
+    ) -> None:
         self.parameters = parameters
         self.optimiser = optimiser
+        self.prefix = prefix
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only ``rows`` (indices or a mask)."""
@@ -147,4 +151,6 @@ class RowEditor:
                     state[key] = edit_moment(state[key]).contiguous()
                 adam.state[new] = state
             self.parameters[name] = new
-            groups[name]["params"] = [new]
+            group = groups.get(self.prefix + name)
+            if group is not None:  # else it is not trained
+                group["params"] = [new]

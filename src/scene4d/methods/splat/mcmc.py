@@ -32,12 +32,14 @@ class Mcmc(Strategy):
 
     options: McmcOptions
     representation: GaussianSplats
+    prefix = ""
+    """Of the parameter groups' names, where these Gaussians are a part of a scene."""
 
     def __init__(self, options, representation, optimiser, generator) -> None:
         super().__init__(options, representation, optimiser, generator)
         self.max_num_gaussians = representation.max_num_gaussians
         self.num_start = representation.num_gaussians
-        self.editor = RowEditor(representation.gaussians, optimiser)
+        self.editor = RowEditor(representation.gaussians, optimiser, prefix=self.prefix)
 
     def after_step(self, step: Step) -> None:
         """Every ``refine_every`` steps relocates and grows; adds noise at every step."""
@@ -69,6 +71,7 @@ class Mcmc(Strategy):
         copies = {name: p[chosen] for name, p in self.representation.gaussians.items()}
         self.editor.overwrite(dead, {**copies, **values})
         self.editor.overwrite(chosen, values)
+        self._copied(chosen, dead)
 
     @torch.no_grad()
     def _grow(self, progress: float) -> None:
@@ -82,6 +85,11 @@ class Mcmc(Strategy):
         copies = {name: p[chosen] for name, p in self.representation.gaussians.items()}
         self.editor.overwrite(chosen, values)
         self.editor.append({**copies, **values})
+        self._copied(chosen, None)
+
+    def _copied(self, source: Int[Tensor, " m"], rows: Int[Tensor, " m"] | None) -> None:
+        """Gaussians ``source`` were copied to ``rows``, or to new rows at the end: for what a
+        subclass has of them beside parameters."""
 
     def _divide(self, chosen: Int[Tensor, " m"]) -> dict[str, Tensor]:
         """Opacities and scales of Gaussians after each takes in its copies among ``chosen``."""
@@ -94,7 +102,7 @@ class Mcmc(Strategy):
     @torch.no_grad()
     def _perturb(self) -> None:
         splats = self.representation
-        rate = self.optimiser.learning_rate("means")
+        rate = self.optimiser.learning_rate(f"{self.prefix}means")
         gate = torch.sigmoid(-NOISE_SHARPNESS * (splats.alphas - (1.0 - NOISE_OPACITY)))
         faint = (gate > 1e-4).nonzero()[:, 0]
         if len(faint) == 0:

@@ -112,3 +112,24 @@ def pose_exp(twist: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 7"]:
     cross = torch.linalg.cross(turn, part)
     shift = part + first * cross + second * torch.linalg.cross(turn, cross)
     return torch.cat([cosine, sine * turn, shift], dim=-1)
+
+
+def quat_of_rotation(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions, w >= 0, of rotation matrices: the largest eigenvector of Bar-Itzhack's
+    symmetric matrix (2000), which needs no case distinction. Not for gradients."""
+    r = rotation.double()
+    k = r.new_zeros(*r.shape[:-2], 4, 4)
+    for row, pairs in enumerate((
+        ((0, 0), (1, 1), (2, 2)), ((2, 1), (1, 2)), ((0, 2), (2, 0)), ((1, 0), (0, 1)),
+    )):  # fmt: skip
+        if row == 0:
+            k[..., 0, 0] = sum(r[..., i, j] for i, j in pairs)
+        else:
+            (a, b), (c, d) = pairs
+            k[..., row, 0] = r[..., a, b] - r[..., c, d]
+    for i in range(3):
+        for j in range(i + 1):
+            k[..., i + 1, j + 1] = r[..., i, j] + r[..., j, i]
+        k[..., i + 1, i + 1] -= k[..., 0, 0]
+    quat = torch.linalg.eigh(k)[1][..., -1]  # eigh reads the lower triangle
+    return torch.where(quat[..., :1] < 0, -quat, quat).to(rotation.dtype)

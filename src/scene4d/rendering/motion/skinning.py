@@ -2,8 +2,8 @@
 
 A Gaussian's motion is the blend of its nodes' (Kavan et al. 2008): weighted dual quaternions are
 summed, each with the sign that puts it on the side of the heaviest, and made of unit length. So it
-is rigid: a Gaussian turns and shifts, and never stretches. On the CPU Numba kernels do it; elsewhere,
-and as what they are checked against, plain torch.
+is rigid: a Gaussian turns and shifts, and never stretches. On the CPU Numba kernels do it;
+elsewhere, and as what they are checked against, plain torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from scene4d.rendering.backends import numba_unavailable_reason
-from scene4d.rendering.motion.poses import quat_conjugate, quat_product, quat_rotate
+from scene4d.rendering.motion.poses import pose_apply, quat_conjugate, quat_product
 from scene4d.rendering.splats.compositing import _LOCK
 from scene4d.rendering.splats.projection import flat
 
@@ -28,14 +28,12 @@ def dual_quaternions(poses: Float[Tensor, "nodes 7"]) -> Float[Tensor, "nodes 8"
     return torch.cat([real, 0.5 * quat_product(shift, real)], dim=-1)
 
 
-def skin_reference(
-    means: Float[Tensor, "n 3"],
-    quats: Float[Tensor, "n 4"],
+def blended_poses(
     poses: Float[Tensor, "nodes 7"],
     indices: Int32[Tensor, "n 4"],
     weights: Float[Tensor, "n 4"],
-) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 4"]]:
-    """What :func:`skin` computes, in plain torch and any precision."""
+) -> Float[Tensor, "n 7"]:
+    """The rigid motion of each Gaussian: unit quaternion and translation; in plain torch."""
     four = dual_quaternions(poses)[indices.long()]
     with torch.no_grad():
         heaviest = weights.argmax(dim=1)[:, None, None].expand(-1, -1, 4)
@@ -45,7 +43,19 @@ def skin_reference(
     blend = blend / blend[:, :4].norm(dim=-1, keepdim=True)
     turn = blend[:, :4]
     shift = 2.0 * quat_product(blend[:, 4:], quat_conjugate(turn))[:, 1:]
-    return quat_rotate(turn, means) + shift, quat_product(turn, quats)
+    return torch.cat([turn, shift], dim=-1)
+
+
+def skin_reference(
+    means: Float[Tensor, "n 3"],
+    quats: Float[Tensor, "n 4"],
+    poses: Float[Tensor, "nodes 7"],
+    indices: Int32[Tensor, "n 4"],
+    weights: Float[Tensor, "n 4"],
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 4"]]:
+    """What :func:`skin` computes, in plain torch and any precision."""
+    blend = blended_poses(poses, indices, weights)
+    return pose_apply(blend, means), quat_product(blend[:, :4], quats)
 
 
 def skin(

@@ -134,6 +134,21 @@ def rasterize(
     return call.draw(name)
 
 
+def view_colors(
+    coeffs: tuple[Float[Tensor, "N 1 3"], Float[Tensor, "N rest 3"]],
+    means: Float[Tensor, "N 3"],
+    viewmats: Float[Tensor, "C 4 4"],
+    sh_degree: int,
+) -> Float[Tensor, "C N 3"]:
+    """The colours that :func:`rasterization` gives to harmonics, ``max(SH(direction) + 0.5, 0)``:
+    to composite other channels beside them in one pass."""
+    steps = _numba_steps(means) if choose_backend(means.device) == "numba" else _reference_steps()
+    visible = torch.ones(len(viewmats), len(means), dtype=torch.bool, device=means.device)
+    given = coeffs if steps.pairs else torch.cat(coeffs, dim=-2)
+    shaded: Tensor = steps.sh_colors(given, means, viewmats, visible, sh_degree)
+    return shaded
+
+
 _SIGNATURE = inspect.signature(rasterization)
 _UNSUPPORTED = (
     "sparse_grad", "distributed", "camera_model", "covars", "with_ut", "with_eval3d",

@@ -1,0 +1,172 @@
+"""The method ``deformable``: splats of which some move, from one moving camera or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from scene4d.methods.splat.method import McmcOptions, SparsityOptions
+from scene4d.ranges import Count, Positive, Rate, Share, Weight, Within
+from scene4d.representations.method import (
+    DepthOptions,
+    Method,
+    ObjectiveOptions,
+    PhotometricOptions,
+    StrategyOptions,
+    TeacherOptions,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from scene4d.representations.base import Trainable
+    from scene4d.representations.task import Task
+
+
+DEFAULT_MAX_GAUSSIANS = 100_000
+"""The limit where training does not choose one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOptions(ObjectiveOptions):
+    """What is asked of the nodes' ways alone: to go where tracks saw them, together, smoothly."""
+
+    implementation: ClassVar[str] = "scene4d.methods.deformable.ways:Ways"
+    tracks: Weight = 1.0
+    """Distance from where tracks, lifted by depth, saw a node, in node spacings."""
+    rigidity: Weight = 3.0
+    """As rigid as possible (MoSca): neighbours keep their places in a node's own frame."""
+    lengths: Weight = 1.0
+    """Local rigidity (PointVid): neighbours keep their distances."""
+    acceleration: Weight = 0.1
+    """Second differences of places and turns from frame to frame."""
+    velocity: Weight = 0.01
+    """First differences: what nothing is known of stands still."""
+    times: Count = 4
+    """Times that are looked at in a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlongRayOptions(ObjectiveOptions):
+    """Draws velocities along the viewing ray to zero: one camera does not see them (Shape of
+    Motion)."""
+
+    implementation: ClassVar[str] = "scene4d.methods.deformable.along_ray:AlongRay"
+    weight: Weight = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackOptions(ObjectiveOptions):
+    """Compares where surfaces are at other times with the tracks of 2D points."""
+
+    implementation: ClassVar[str] = "scene4d.methods.deformable.tracks:TrackTerm"
+    weight: Weight = 0.5
+    every: Count = 4
+    """Steps between those that look at it: a picture with more channels takes longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeformableStrategyOptions(StrategyOptions):
+    """MCMC for what stands still; moving Gaussians come and go once the nodes have settled."""
+
+    implementation: ClassVar[str] = "scene4d.methods.deformable.strategy:Growth"
+    settle_at: Share = 0.1
+    """Share of training after which the nodes' ways are those that pictures begin with."""
+    moving_from: Share = 0.3
+    """Share of training from which moving Gaussians are relocated and added."""
+    static: McmcOptions = field(default_factory=McmcOptions)
+    moving: McmcOptions = field(default_factory=lambda: McmcOptions(noise=0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeformableMethod(Method):
+    """Splats that move: what a camera sees while the world changes, from other places, at any
+    time."""
+
+    name: ClassVar[str] = "deformable"
+    description: ClassVar[str] = "Gaussian splats that follow moving nodes (after SC-GS and MoSca)"
+    representation: ClassVar[str] = "scene4d.methods.deformable.deformable:DeformableSplats"
+    made_of_splats: ClassVar[bool] = True
+    uses_time: ClassVar[bool] = True
+
+    sh_degree: Literal[0, 1, 2, 3] = 1
+    """Highest band of the view-dependent colour: more than one camera sees little of them."""
+    sh_bands_at: tuple[Share, Share, Share] = (0.5, 0.7, 0.8)
+    """Shares of training after which bands 1, 2 and 3 are trained."""
+    max_num_gaussians: Annotated[int, Within(1, 1 << 30)] | None = None
+    """Upper limit of all Gaussians; by default train chooses, 100,000 or more."""
+    max_num_moving: Annotated[int, Within(0, 1 << 30)] = 20_000
+    """Upper limit of those that move."""
+    num_nodes: Annotated[int, Within(1, 4096)] = 256
+    """Nodes that carry the motion, at most."""
+    frames_per_knot: Positive = 2.0
+    """Frames between the knots of a node's spline."""
+    neighbours: Annotated[int, Within(1, 64)] = 8
+    """Nodes that each is tied to."""
+    num_random_points: Annotated[int, Within(1, 1 << 30)] = 20_000
+    """Static Gaussians to start from where the capture has no points."""
+    init: Literal["auto", "points", "random"] = "auto"
+    """Start what stands still from the capture's points (or its fused depth), or at random."""
+    antialiased: bool = False
+    """Scale opacities so that tiny Gaussians keep their energy (Mip-Splatting's 2D filter)."""
+    temporal_opacity: bool = False
+    """Moving Gaussians may come and go: a plateau of opacity with two soft edges."""
+    means_lr: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-4
+    """In scene extents a step."""
+    means_lr_final: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-6
+    scales_lr: Rate = 1e-2
+    quats_lr: Rate = 2e-3
+    opacities_lr: Rate = 5e-2
+    sh0_lr: Rate = 2.5e-3
+    shN_lr: Rate = 1.25e-4
+    """Of bands 1 to 3."""
+    turns_lr: Rate = 1e-3
+    """Of the nodes' quaternions."""
+    places_lr: Rate = 1.6e-4
+    """Of the nodes' places, in scene extents a step."""
+    node_logits_lr: Rate = 1e-2
+    """Of the logarithms of the nodes' weights."""
+    windows_lr: Rate = 1e-3
+    """Of the edges of temporal opacity, in seconds and in logarithms of seconds."""
+    photometric: PhotometricOptions = field(default_factory=lambda: PhotometricOptions(start=0.1))
+    depth: DepthOptions = field(default_factory=lambda: DepthOptions(weight=0.3, start=0.1))
+    nodes: NodeOptions = field(default_factory=NodeOptions)
+    along_ray: AlongRayOptions = field(default_factory=lambda: AlongRayOptions(start=0.1))
+    tracks: TrackOptions = field(default_factory=lambda: TrackOptions(start=0.1))
+    sparsity: SparsityOptions = field(default_factory=lambda: SparsityOptions(start=0.1))
+    teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
+    growth: DeformableStrategyOptions = field(default_factory=DeformableStrategyOptions)
+
+    @property
+    def most_gaussians(self) -> int:
+        """The limit, also where nobody chose one."""
+        return self.max_num_gaussians or DEFAULT_MAX_GAUSSIANS
+
+    def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
+        """Static Gaussians at the scene's points (or the teacher's), moving ones where pictures
+        show motion."""
+        splats: Any = self.representation_class()
+        return splats.from_scene(task.scene, self, generator=generator, teacher=task.teacher)
+
+    def objectives(self) -> Sequence[ObjectiveOptions]:
+        """Pictures, depth where there is some, and the nodes' terms; a teacher's if it counts."""
+        return [
+            self.photometric, self.depth, self.nodes, self.along_ray, self.tracks, self.sparsity,
+            self.teaching,
+        ]  # fmt: skip
+
+    def strategy_options(self) -> StrategyOptions:
+        """MCMC in both sets."""
+        return self.growth
+
+    def learning_rate_factor(self, group: str, progress: float) -> float:
+        """Places settle exponentially, once there are pictures; the rest is constant."""
+        if group.endswith(".means"):
+            return (self.means_lr_final / self.means_lr) ** progress
+        if group.startswith("nodes."):
+            return 10.0 if progress < self.growth.settle_at else 0.03**progress
+        return 1.0
+
+
+DEFORMABLE = DeformableMethod

@@ -1,0 +1,390 @@
+"""What deformable splats start from: masks of what moves, tracks lifted by depth, nodes, seeds.
+
+In the order of Shape of Motion and MoSca: static Gaussians outside of the moving masks; nodes, by
+farthest-point sampling over the trajectories of lifted tracks; moving Gaussians at the pixels of
+the masks, each of its own time, tied to the nodes that are near then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from scene4d.data.points import visible_from
+from scene4d.data.scene import Points, Scene, ViewSource
+from scene4d.errors import DataError
+from scene4d.methods.deformable.deformable import DeformableSplats, always
+from scene4d.methods.deformable.depths import depths_of, refined_masks
+from scene4d.methods.deformable.lifted import (
+    LiftedTracks,
+    back_projected,
+    candidates,
+    completed,
+    farthest,
+    lift,
+    usual_spacing,
+)
+from scene4d.methods.deformable.moving import MORE, MovingGaussians
+from scene4d.methods.deformable.nodes import Nodes, Timing, nearest_nodes
+from scene4d.methods.deformable.observed import observed
+from scene4d.rendering.motion.poses import quat_of_rotation
+from scene4d.rendering.motion.splines import segments
+from scene4d.representations.base import Representation
+from scene4d.representations.gaussians import (
+    NAMES,
+    GaussianSplats,
+    gaussians_from_points,
+)
+
+if TYPE_CHECKING:
+    from scene4d.methods.deformable.method import DeformableMethod
+
+_log = logging.getLogger("scene4d")
+_PREDICTED = 0.05
+"""How much a predicted place of a node counts beside a seen one, when splines are fitted."""
+_CANDIDATES = 3
+"""Tracks a node that are completed, before those are left out that go the same way."""
+_STIFF = 1e-3
+"""Of the fit's pull to straight splines."""
+
+Maps = Mapping[int, Tensor]
+"""By frame: masks, depths."""
+
+
+def start(
+    scene: Scene,
+    method: DeformableMethod,
+    *,
+    generator: torch.Generator,
+    teacher: Representation | None = None,
+) -> DeformableSplats:
+    """The untrained representation of ``scene``. Raises :class:`DataError` where no two of its
+    pictures are of different times."""
+    images = _pictures(scene)
+    times = _check_times(scene)
+    train = list(scene.train_indices)
+    seen = observed(scene, images)
+    masks = seen.masks
+    depths = depths_of(scene, images, masks)
+    tracks = lift(seen.tracks, images, depths, masks)
+    if any(scene.frames[i].depth_path is not None for i in train):
+        masks = refined_masks(scene, masks, depths, tracks)
+        tracks = lift(seen.tracks, images, depths, masks)
+    nodes = _nodes(tracks, method, times)
+    moving = _moving(scene, images, method, nodes, masks, depths, generator)
+    static = _static(scene, method, masks, depths, moving.num_gaussians, generator, teacher)
+    share = sum(float(masks[i].float().mean()) for i in train) / len(train)
+    _log.info(
+        "%.1f%% of the pictures move: %s moving Gaussians follow %s nodes",
+        100 * share, f"{moving.num_gaussians:,}", f"{len(nodes):,}",
+    )  # fmt: skip
+    if not moving.num_gaussians:
+        _log.warning("nothing was found to move: these will be static splats")
+    rates = {"turns": method.turns_lr, "places": method.places_lr}
+    return DeformableSplats(static, moving, nodes, node_rates=rates if len(nodes) else None)
+
+
+def _pictures(scene: Scene) -> ViewSource:
+    if scene.pictures is None:
+        from scene4d.data.images import ImageCache
+
+        return ImageCache(scene, indices=scene.train_indices)
+    return scene.pictures
+
+
+def _check_times(scene: Scene) -> list[float]:
+    cameras = scene.train_cameras()
+    times = sorted({float(c.time) for c in cameras if c.time is not None})
+    if len(times) < 2:
+        what = "have no time" if not times else f"are all of one time ({times[0]:g} s)"
+        raise DataError(
+            f"the {len(cameras)} training pictures {what}, so nothing can move",
+            where=scene.root,
+            fix="give each frame its 'time' in transforms.json, or train a static method",
+        )
+    return times
+
+
+def _timing(
+    times: Sequence[float], method: DeformableMethod, rest: float, spacing: float
+) -> Timing:
+    duration = times[-1] - times[0]
+    steps = torch.tensor(times).diff()
+    usual = float(steps[steps > 1e-3 * duration / len(times)].median())
+    interval = min(duration, usual * method.frames_per_knot)
+    return Timing(
+        start_s=times[0], duration_s=duration, knot_interval_s=interval, rest_s=rest,
+        spacing=spacing,
+    )  # fmt: skip
+
+
+# Nodes
+
+
+def _nodes(tracks: LiftedTracks, method: DeformableMethod, times: Sequence[float]) -> Nodes:
+    if len(tracks) < 4:
+        return Nodes.none(_timing(times, method, times[0], 1.0))
+    some = candidates(tracks, _CANDIDATES * method.num_nodes)
+    turns, places = completed(tracks, some)
+    kept, largest = farthest(places, method.num_nodes)
+    chosen, turns, places = some[kept], turns[:, kept], places[:, kept]
+    spacing = usual_spacing(places) or largest
+    busiest = int(tracks.seen.sum(0).argmax())
+    timing = _timing(times, method, float(tracks.times[busiest]), spacing)
+    return fitted_nodes(tracks, chosen, turns, places, timing, method.neighbours)
+
+
+def fitted_nodes(
+    tracks: LiftedTracks,
+    chosen: Int[Tensor, " nodes"],
+    turns: Float[Tensor, "frames nodes 3 3"],
+    places: Float[Tensor, "frames nodes 3"],
+    timing: Timing,
+    neighbours: int,
+) -> Nodes:
+    """Nodes whose splines go as near as they can by ``places``, turning as ``turns`` do."""
+    seen = tracks.seen[chosen]
+    weights = torch.where(seen, 1.0, _PREDICTED)
+    quats = _continuous(quat_of_rotation(turns))
+    values = torch.cat([quats, places], dim=-1).transpose(0, 1)  # [nodes, frames, 7]
+    knots = _fitted(values, weights, timing.at(tracks.times), timing.num_knots)
+    near, bonds = _bonds(places.transpose(0, 1), timing.spacing, neighbours)
+    nodes = Nodes(
+        {
+            "turns": knots[..., :4].contiguous(),
+            "places": knots[..., 4:].contiguous(),
+            "rest": torch.tensor([1.0, 0, 0, 0, 0, 0, 0]).repeat(len(chosen), 1),
+            "neighbours": near,
+            "bonds": bonds,
+            "seen": tracks.places[chosen],
+            "seen_weights": seen.float(),
+            "seen_times": tracks.times,
+        },
+        timing,
+    )
+    nodes.settle()
+    return nodes
+
+
+def _continuous(quats: Float[Tensor, "frames nodes 4"]) -> Float[Tensor, "frames nodes 4"]:
+    """Of q and -q, each the one that is nearer to the frame before."""
+    result = quats.clone()
+    for k in range(1, len(quats)):
+        side = (result[k] * result[k - 1]).sum(-1, keepdim=True)
+        result[k] = torch.where(side < 0, -result[k], result[k])
+    return result
+
+
+def _fitted(
+    values: Float[Tensor, "nodes frames channels"],
+    weights: Float[Tensor, "nodes frames"],
+    at: Float[Tensor, " frames"],
+    num_knots: int,
+) -> Float[Tensor, "nodes knots channels"]:
+    """Control points of uniform cubic B-splines, in weighted least squares; for poses, whose spline
+    multiplies in place of adding, it is near enough to begin with."""
+    first, u = segments(at.double(), num_knots)
+    basis = torch.zeros(len(at), num_knots, dtype=torch.float64)
+    shares = torch.stack(
+        [(1 - u) ** 3, 3 * u**3 - 6 * u**2 + 4, -3 * u**3 + 3 * u**2 + 3 * u + 1, u**3], dim=-1
+    ) / 6  # fmt: skip
+    basis.scatter_(1, first[:, None] + torch.arange(4), shares)
+    bend = torch.zeros(num_knots - 2, num_knots, dtype=torch.float64)
+    for k in range(num_knots - 2):
+        bend[k, k : k + 3] = torch.tensor([1.0, -2.0, 1.0], dtype=torch.float64)
+    pull = _STIFF * bend.T @ bend + 1e-9 * torch.eye(num_knots, dtype=torch.float64)
+    weighted = basis.T[None] * weights.double()[:, None]
+    solution = torch.linalg.solve(weighted @ basis + pull, weighted @ values.double())
+    return solution.float()
+
+
+def _bonds(
+    places: Float[Tensor, "nodes frames 3"], spacing: float, count: int
+) -> tuple[Int[Tensor, "nodes k"], Float[Tensor, "nodes k"]]:
+    """Of each node, those that stay nearest to it all the time, and how alike they move."""
+    total = len(places)
+    largest = torch.zeros(total, total)
+    smallest = torch.full((total, total), torch.inf)
+    for frame in places.unbind(1):
+        distance = torch.cdist(frame, frame)
+        largest, smallest = torch.maximum(largest, distance), torch.minimum(smallest, distance)
+    largest.fill_diagonal_(torch.inf)
+    far, near = largest.topk(min(count, total - 1), dim=1, largest=False)
+    stretch = far - smallest.gather(1, near)
+    return near, torch.exp(-0.5 * (stretch / (2 * spacing)).square())
+
+
+# Gaussians that move
+
+
+def _moving(
+    scene: Scene,
+    images: ViewSource,
+    method: DeformableMethod,
+    nodes: Nodes,
+    masks: Maps,
+    depths: Maps,
+    generator: torch.Generator,
+) -> MovingGaussians:
+    """Seeds at pixels of the masks, as many in each frame as its share of what moves."""
+    limit = min(method.max_num_moving, method.most_gaussians // 2) if len(nodes) else 0
+    train = list(scene.train_indices)
+    usable = {i: masks[i] & (depths[i] > 0) for i in train}
+    total = sum(int(mask.sum()) for mask in usable.values())
+    share = min(1.0, 0.7 * limit / max(total, 1))
+    parts: list[dict[str, Tensor]] = []
+    for index in train:
+        count = round(share * int(usable[index].sum()))
+        if count > 1:
+            parts.append(
+                _seeds(images, index, usable[index], depths[index], count, nodes, method, generator)
+            )
+    settings: dict[str, Any] = {
+        "learning_rates": _rates(method, (*NAMES, *MORE)),
+        "sh_bands_at": method.sh_bands_at,
+        "antialiased": method.antialiased,
+        "extent": scene.extent,
+        "max_num_gaussians": limit,
+    }
+    if not parts:
+        return MovingGaussians(no_moving(method.sh_degree), **settings)
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    moving = MovingGaussians(tensors, **settings)
+    moving.settle(nodes, again=True)
+    return moving
+
+
+def no_moving(sh_degree: int) -> dict[str, Tensor]:
+    """The tensors of no moving Gaussian at all."""
+    empty = {
+        "means": (0, 3), "quats": (0, 4), "scales": (0, 3), "opacities": (0,), "sh0": (0, 1, 3),
+        "shN": (0, (sh_degree + 1) ** 2 - 1, 3), "node_logits": (0, 4), "windows": (0, 4),
+    }  # fmt: skip
+    tensors = {name: torch.zeros(shape) for name, shape in empty.items()}
+    return {**tensors, "node_indices": torch.zeros(0, 4, dtype=torch.int32)}
+
+
+def _rates(method: DeformableMethod, names: Sequence[str]) -> dict[str, float]:
+    rates = {name: getattr(method, f"{name}_lr") for name in names}
+    if not method.temporal_opacity:
+        rates.pop("windows", None)
+    return rates
+
+
+def _seeds(
+    images: ViewSource,
+    index: int,
+    usable: Bool[Tensor, "height width"],
+    depth: Float[Tensor, "height width"],
+    count: int,
+    nodes: Nodes,
+    method: DeformableMethod,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Gaussians at ``count`` of the usable pixels, at the place and time where they are seen."""
+    view = images.view(index)
+    assert view.camera.time is not None
+    y, x = usable.nonzero(as_tuple=True)
+    some = torch.randperm(len(x), generator=generator)[:count]
+    y, x = y[some], x[some]
+    xy = torch.stack([x, y], dim=-1) + 0.5
+    xyz = back_projected(view.camera, xy, depth[y, x])
+    rgb = (view.rgb[y, x] * 255).round().byte()
+    tensors = gaussians_from_points(xyz, rgb, sh_degree=method.sh_degree)
+    footprint = (depth[y, x] / view.camera.K[0, 0]) * (len(usable.nonzero()) / count) ** 0.5
+    tensors["scales"] = torch.minimum(tensors["scales"], footprint.log()[:, None])
+    time = view.camera.time.reshape(1)
+    with torch.no_grad():
+        places = nodes.poses(time)[0, :, 4:]
+    visible = _visible_nodes(nodes, float(time))
+    which, logits = nearest_nodes(
+        xyz, places, nodes.neighbours, spacing=nodes.timing.spacing, visible=visible
+    )
+    windows = always(len(xyz))
+    if method.temporal_opacity:
+        windows = _open_windows(nodes.timing, len(xyz))
+    return {
+        **tensors, "node_logits": logits, "windows": windows,
+        "node_indices": which.int(), "seen_means": xyz.clone(),
+        "seen_times": time.expand(len(xyz)).clone(),
+    }  # fmt: skip
+
+
+def _open_windows(timing: Timing, count: int) -> Float[Tensor, "count 4"]:
+    """Edges a little before the start and after the end, soft enough to be moved."""
+    width = 0.05 * timing.duration_s
+    edges = [timing.start_s - 4 * width, timing.start_s + timing.duration_s + 4 * width]
+    log = float(torch.tensor(width).log())
+    return torch.tensor([*edges, log, log]).repeat(count, 1)
+
+
+def _visible_nodes(nodes: Nodes, time: float) -> Bool[Tensor, " nodes"]:
+    """Nodes that were seen about then."""
+    gap = (nodes.seen_times - time).abs()
+    near = gap <= 1.01 * nodes.timing.knot_interval_s
+    return (nodes.seen_weights[:, near] > 0).any(dim=1)
+
+
+# Gaussians that stand still
+
+
+def _static(
+    scene: Scene,
+    method: DeformableMethod,
+    masks: Maps,
+    depths: Maps,
+    num_moving: int,
+    generator: torch.Generator,
+    teacher: Representation | None,
+) -> GaussianSplats:
+    limit = max(1, method.most_gaussians - max(num_moving, method.max_num_moving))
+    taught = None if teacher is None or method.init != "auto" else teacher.splats()
+    if taught is not None:
+        given = GaussianSplats.of(taught, sh_degree=method.sh_degree)
+    else:
+        points = scene.points
+        if points is not None:
+            points = _outside(points, scene, masks, depths)
+        given = GaussianSplats.at_points(
+            replace(scene, points=points),
+            init=method.init,
+            num_random_points=method.num_random_points,
+            max_num_gaussians=limit,
+            sh_degree=method.sh_degree,
+            generator=generator,
+        )
+    return GaussianSplats(
+        {name: given.gaussians[name].detach() for name in NAMES},
+        learning_rates=_rates(method, NAMES),
+        sh_bands_at=method.sh_bands_at,
+        antialiased=method.antialiased,
+        extent=scene.extent,
+        max_num_gaussians=max(limit, given.num_gaussians),
+    )
+
+
+def _outside(points: Points, scene: Scene, masks: Maps, depths: Maps) -> Points | None:
+    """The points that stand still: mostly seen outside of the moving masks, and, where there is
+    depth, not seen through."""
+    inside, looked, through = (torch.zeros(len(points.xyz)) for _ in range(3))
+    for index in scene.train_indices:
+        camera = scene.frames[index].camera
+        seen, pixel = visible_from(points.xyz, camera)
+        x, y = pixel.unbind(-1)
+        z = -((points.xyz - camera.position) @ camera.c2w[:3, 2])
+        measured = depths[index][y, x]
+        hidden = (measured > 0) & (measured < 0.97 * z)
+        counted = seen & ~hidden
+        looked += counted
+        inside += counted & masks[index][y, x]
+        through += counted & (measured > 1.05 * z) & ~masks[index][y, x]
+    keep = (inside <= 0.5 * looked) & (through <= 0.2 * looked)
+    if not bool(keep.any()):
+        return None
+    return Points(xyz=points.xyz[keep], rgb=points.rgb[keep])
