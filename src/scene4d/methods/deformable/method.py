@@ -81,8 +81,7 @@ class DeformableStrategyOptions(StrategyOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DeformableMethod(Method):
-    """Splats that move: what a camera sees while the world changes, from other places, at any
-    time."""
+    """Splats that move: a scene that changes, seen from other places and at any time."""
 
     name: ClassVar[str] = "deformable"
     description: ClassVar[str] = "Gaussian splats that follow moving nodes (after SC-GS and MoSca)"
