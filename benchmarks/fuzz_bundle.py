@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzzing import with_checked_kernels
 
 from scene4d.bundle.checks import bundle_faults
 from scene4d.bundle.container import BundleWriter, open_bundle
@@ -304,6 +305,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=tuple(bundle_kinds()))
     arguments = parser.parse_args()
+    with_checked_kernels()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         told = fuzz(arguments.files, arguments.seed, Path(folder), arguments.kind)

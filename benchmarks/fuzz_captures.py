@@ -2,18 +2,21 @@
 or one of scene4d's errors is printed, and makes the exit status 1.
 
     python benchmarks/fuzz_captures.py [--files 4000] [--layouts nerfstudio llff] [--seed 0]
+                                       [--task load | info]
 
 A capture is a handful of files, one to three of which are changed: bytes anywhere, values of the
 JSON, words and lines of text, headers of .npy and .ply files, or the file becomes a pipe, a folder,
 a loop of links, a device, empty, or another file. What is loaded is the scene, all its pictures,
-masks and depth maps, and random points where it has none. Each capture is loaded in a child process
-under a limit of time and of memory beyond what the process had.
+masks and depth maps, and random points where it has none; or it is shown by ``scene4d info``. Each
+capture is loaded in a child process under a limit of time and of memory beyond what the process
+had.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -23,7 +26,17 @@ from pathlib import Path
 
 import numpy as np
 from fuzz_formats import ANY, NUMBERS, VALUES, ply_header
-from fuzzing import Tally, Trial, options, print_head, print_row, tried
+from fuzzing import (
+    Tally,
+    Trial,
+    options,
+    print_head,
+    print_row,
+    shown,
+    tried,
+    until,
+    with_checked_kernels,
+)
 from PIL import Image
 
 from scene4d.data.images import ImageCache
@@ -388,30 +401,35 @@ def load(root: Path) -> None:
         random_points(scene, 20)
 
 
-def fuzz(name: str, count: int, seed: int) -> Tally[Capture]:
+def fuzz(
+    name: str, count: int, seed: int, *, task: str = "load", minutes: float = math.inf
+) -> Tally[Capture]:
     """How ``count`` captures of a layout went."""
+    act = {"load": load, "info": shown}[task]
 
     def attempt(capture: Capture, folder: Path) -> None:
         try:
-            load(written(capture, folder))
+            act(written(capture, folder))
         finally:
             shutil.rmtree(folder)
 
     def warm_up(folder: Path) -> None:
         attempt(nerfstudio(), folder)
 
-    trial = Trial(attempt, warm_up, seconds=SECONDS_PER_CAPTURE, memory=MEMORY)
+    trial = Trial(attempt, warm_up, SECONDS_PER_CAPTURE, MEMORY, until=until(minutes))
     return tried(mutants(name, count, seed), trial)
 
 
 def main() -> None:
     parser = options(__doc__.splitlines()[0], files=4000, each="layout")
     parser.add_argument("--layouts", nargs="*", default=list(LAYOUTS))
+    parser.add_argument("--task", default="load", choices=("load", "info"))
     args = parser.parse_args()
+    with_checked_kernels()
     failed = False
     print_head("layout")
     for name in args.layouts:
-        tally = fuzz(name, args.files, args.seed)
+        tally = fuzz(name, args.files, args.seed, task=args.task, minutes=args.minutes)
         print_row(name, tally)
         failed |= bool(tally.bad)
         for i, (capture, _) in enumerate(tally.bad if args.keep else []):

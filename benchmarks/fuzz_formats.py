@@ -4,8 +4,8 @@ or our own error is printed, and makes the exit status 1.
     python benchmarks/fuzz_formats.py [--files 5000] [--formats spz sog] [--seed 0]
                                       [--task read | info | convert | points]
 
-The files are read by their reader, shown by ``scene4d info``, converted to a PLY with
-``--drop-invalid``, or (PLYs alone) taken as a capture's points.
+The files are read by their reader, shown by ``scene4d info`` (bundles of every kind among them),
+converted to a PLY with ``--drop-invalid``, or (PLYs alone) taken as a capture's points.
 
 Files are bit flips, overwritten numbers, cuts, splices, random headers, and damage *inside* the
 containers (after decompression, in the JSON, in members of a ZIP with a right checksum). Each file
@@ -18,17 +18,29 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import random
 import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+import fuzz_bundle
 import numpy as np
-from fuzzing import Tally, Trial, options, print_head, print_row, tried
+from fuzzing import (
+    Tally,
+    Trial,
+    options,
+    print_head,
+    print_row,
+    shown,
+    tried,
+    until,
+    with_checked_kernels,
+)
 
-from scene4d.cli.info import summarise
 from scene4d.data.points import read_points
 from scene4d.errors import Scene4dError
 from scene4d.formats import registry as formats
@@ -206,10 +218,21 @@ def glb_json(rng: random.Random, data: bytes) -> bytes:
     )
 
 
+def inside_bundle(rng: random.Random, data: bytes) -> bytes:
+    """A conformance bundle of any kind instead, damaged behind its checksums."""
+    return fuzz_bundle.mutated(rng.choice(_bundles()), np.random.default_rng(rng.getrandbits(64)))
+
+
+@cache
+def _bundles() -> list[Path]:
+    return fuzz_bundle.sources_of(None)
+
+
 _JSON = 0x4E4F534A
 INSIDE: dict[str, tuple[Mutator, ...]] = {
     "ply": (ply_header,), "compressed-ply": (ply_header,), "splat": (), "spz": (inside_zstd,),
     "spz-gzip": (inside_gzip,), "sog": (inside_zip,), "glb": (glb_json,),
+    "s4d": (inside_bundle,),
 }  # fmt: skip
 
 
@@ -269,10 +292,12 @@ def task_for(task: str, name: str) -> Callable[[Path], object]:
     """What is done with each file of a format."""
     if task == "read":
         return formats._function(formats.format_named(name.removesuffix("-gzip")).read)
-    return {"info": summarise, "convert": _convert, "points": read_points}[task]
+    return {"info": shown, "convert": _convert, "points": read_points}[task]
 
 
-def fuzz(name: str, count: int, *, seed: int = 0, task: str = "read") -> Tally[bytes]:
+def fuzz(
+    name: str, count: int, *, seed: int = 0, task: str = "read", minutes: float = math.inf
+) -> Tally[bytes]:
     """How ``count`` files of a format went."""
     form, act = formats.format_named(name.removesuffix("-gzip")), task_for(task, name)
     file = "file.bin" if task == "read" else f"file{form.suffixes[0]}"
@@ -293,7 +318,7 @@ def fuzz(name: str, count: int, *, seed: int = 0, task: str = "read") -> Tally[b
 
     with tempfile.TemporaryDirectory() as scratch:
         seeds = originals(name, Path(scratch))
-    trial = Trial(attempt, warm_up, seconds=SECONDS_PER_FILE, memory=MEMORY)
+    trial = Trial(attempt, warm_up, SECONDS_PER_FILE, MEMORY, until=until(minutes))
     return tried(mutants(name, seeds, count, seed), trial)
 
 
@@ -302,12 +327,13 @@ def main() -> None:
     parser.add_argument("--formats", nargs="*", default=list(INSIDE))
     parser.add_argument("--task", default="read", choices=("read", "info", "convert", "points"))
     args = parser.parse_args()
+    with_checked_kernels()
     failed = False
     print_head("format")
     for name in args.formats:
         if args.task == "points" and not name.endswith("ply"):
             continue
-        tally = fuzz(name, args.files, seed=args.seed, task=args.task)
+        tally = fuzz(name, args.files, seed=args.seed, task=args.task, minutes=args.minutes)
         print_row(name, tally)
         failed |= bool(tally.bad)
         for i, (data, _) in enumerate(tally.bad if args.keep else []):

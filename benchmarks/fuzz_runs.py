@@ -1,39 +1,70 @@
-"""Damaged run folders and camera paths: every outcome is a result or one clear error.
+"""Damaged run folders, optimiser states and camera paths: every outcome is a result or one clear
+error.
 
-    NUMBA_BOUNDSCHECK=1 python benchmarks/fuzz_runs.py RUN [RUN ...] [--files 20000] [--seed 0]
+    NUMBA_BOUNDSCHECK=1 python benchmarks/fuzz_runs.py [RUN ...] [--files 20000] [--seed 0]
+                                   [--kinds run optimiser path info report resume]
+                                   [--methods splat lpgs ...] [--minutes 30]
 
-Of each run folder (one of every method is best, trained for a few steps), one file at a time is
-damaged: bytes anywhere, values of its JSON or TOML, tensors and plain data of a checkpoint, names
-that lead to a pipe or in a circle. Then everything that reads it is asked: ``info``, the run, a
-picture of 16 x 16 pixels, the optimiser's state and a step with it, and camera paths. Every other
-outcome than a result or one of scene4d's errors is printed, and makes the exit status 1. Each is
-asked in a child process under a limit of time and of memory beyond what the process had.
+Without a RUN, one of every method is trained for a few steps on a capture of 12 x 8 pixels. Of a
+copy of a run folder one file is damaged: bytes anywhere, values of its JSON or TOML, tensors and
+plain data of a checkpoint, names that lead to a pipe or in a circle. What is asked, by kind:
+
+- run: a picture of a held-out camera, and where its log goes on
+- optimiser (damage to a checkpoint alone): the optimiser's state, and a step with it
+- path: the cameras of a camera_path.json, as ``scene4d render`` has them, and a picture
+- info: what ``scene4d info`` prints
+- report: the training's report.html
+- resume (damage to a checkpoint alone): the training, to its end a step later
+
+Every other outcome than a result or one of scene4d's errors is printed, and makes the exit status
+1. Each is asked in a child process under a limit of time and of memory beyond what the process had.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
+import multiprocessing
 import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
+import fuzz_captures
 import torch
-from fuzzing import Tally, Trial, options, print_head, print_row, tried
+from fuzzing import (
+    Tally,
+    Trial,
+    options,
+    print_head,
+    print_row,
+    shown,
+    tried,
+    until,
+    with_checked_kernels,
+)
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from scene4d.cameras.path_files import load_path, save_path
-from scene4d.cli.info import summarise
-from scene4d.errors import Scene4dError
+from scene4d.cameras.camera import Camera
+from scene4d.cameras.path_files import save_path
+from scene4d.cli.render import RenderArgs, choose_cameras
+from scene4d.evaluation.report import write_report
+from scene4d.exporters.frames import render_frames
+from scene4d.training.adjustments import CameraAdjustments
 from scene4d.training.log import cut_after
+from scene4d.training.methods import load_method, method_names
 from scene4d.training.optimiser import GroupedAdam
-from scene4d.training.run import list_checkpoints, load_run, newest_checkpoint
+from scene4d.training.options import TrainOptions
+from scene4d.training.run import LoadedRun, list_checkpoints, load_run, newest_checkpoint
+from scene4d.training.train import resume, start
 
 SECONDS_PER_RUN = 20.0
 MEMORY = 4 << 30
@@ -120,7 +151,9 @@ def damaged_tensor(value: torch.Tensor, rng: random.Random) -> torch.Tensor:
 def damage_checkpoint(path: Path, rng: random.Random) -> None:
     """One tensor, the plain data, or the bytes."""
     if rng.random() < 0.3:
-        path.write_bytes(damaged_bytes(path.read_bytes(), rng))
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(damaged_bytes(data, rng))
         return
     with safe_open(path, framework="pt") as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
@@ -134,101 +167,216 @@ def damage_checkpoint(path: Path, rng: random.Random) -> None:
         if rng.random() < 0.1:
             del tensors[rng.choice(sorted(tensors))]
     text = json.dumps(header)
+    path.unlink()  # it is mapped, and shared with the whole copy
     save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata={"scene4d": text})
 
 
-def damage(run: Path, rng: random.Random) -> None:
-    """Damages one file of the folder."""
-    kind = rng.random()
-    if kind < 0.55:
+def damage(run: Path, names: Sequence[str], rng: random.Random) -> None:
+    """Damages one of the files; ``checkpoint`` stands for the newest."""
+    path, kind = run / rng.choice(names), rng.random()
+    if path.name == "checkpoint":
         damage_checkpoint(list_checkpoints(run / "checkpoints")[-1], rng)
-        return
-    path = run / rng.choice(["config.toml", "scene.json", "metrics.jsonl", "path.json"])
-    if kind > 0.98:
+    elif kind > 0.98:
         path.unlink()
         os.mkfifo(path) if rng.random() < 0.5 else path.symlink_to(path)
-    elif path.suffix == ".json" and kind < 0.85:
-        path.write_text(json.dumps(damaged_value(json.loads(path.read_text()), rng)))
+    elif path.suffix == ".json" and kind < 0.7:
+        value = json.loads(path.read_text())
+        path.unlink()
+        path.write_text(json.dumps(damaged_value(value, rng)))
     else:
-        path.write_bytes(damaged_bytes(path.read_bytes(), rng))
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(damaged_bytes(data, rng))
 
 
-def ask(run: Path) -> None:
-    """Everything that reads a run folder; an error of ours in one does not spare the others, and is
-    raised at the end."""
-    refusals: list[Scene4dError] = []
+# Questions
 
-    def optimiser() -> None:
-        loaded, (_, checkpoint) = load_run(run), newest_checkpoint(run)
-        adam = GroupedAdam(loaded.representation.parameter_groups())
-        adam.load_state_tensors(checkpoint.part("optimiser"))
-        for parameter in loaded.representation.parameters():
+
+def use_run(run: Path) -> None:
+    cut_after(run / "metrics.jsonl", 5)
+    loaded = load_run(run)
+    render(loaded, (loaded.cameras.test or loaded.cameras.train)[:1])
+
+
+def render(loaded: LoadedRun, cameras: Sequence[Camera]) -> None:
+    for _ in render_frames(loaded.representation, cameras):
+        pass
+
+
+def use_optimiser(run: Path) -> None:
+    loaded, (_, checkpoint) = load_run(run), newest_checkpoint(run)
+    count = len(loaded.cameras.train) + len(loaded.cameras.test)
+    adjustments = CameraAdjustments(count, loaded.method, extent=1.0)
+    trained = (loaded.representation, adjustments)
+    adam = GroupedAdam([group for part in trained for group in part.parameter_groups()])
+    adam.load_state_tensors(checkpoint.part("optimiser"))
+    for part in trained:
+        for parameter in part.parameters():
             parameter.grad = torch.ones_like(parameter)
-        adam.step(lambda _: 1.0)
-
-    def picture() -> None:
-        loaded = load_run(run)
-        (camera,) = (loaded.cameras.test or loaded.cameras.train)[:1]
-        with torch.no_grad():
-            loaded.representation.render(camera.resized(16, 16))
-
-    questions: list[Callable[[], object]] = [
-        lambda: summarise(run), picture, optimiser, lambda: load_path(run / "path.json"),
-        lambda: cut_after(run / "metrics.jsonl", 5),
-    ]  # fmt: skip
-    for question in questions:
-        try:
-            question()
-        except Scene4dError as error:
-            refusals.append(error)
-    if refusals:
-        raise refusals[0]
+    adam.step(lambda _: 1.0)
 
 
-def whole_copy(source: Path, folder: Path) -> None:
-    """The run, with a camera path beside it."""
-    shutil.copytree(source, folder)
-    cameras = load_run(source).cameras
-    save_path(folder / "path.json", cameras.train or cameras.test, fps=24)
+def use_path(run: Path) -> None:
+    loaded = whole_run((run / "config.toml").stat().st_ino, run)
+    asked = RenderArgs(
+        run=run, cameras="path", path_file=run / "path.json", output_path=run / "pictures"
+    )
+    cameras, _, _ = choose_cameras(asked, loaded)
+    render(loaded, cameras[:1])
 
 
-def damaged_copy(runs: list[Path], seed: int, number: int, folder: Path) -> None:
+_WHOLE: dict[int, LoadedRun] = {}
+
+
+def whole_run(key: int, run: Path) -> LoadedRun:
+    """A run of which nothing is damaged, read once."""
+    if key not in _WHOLE:
+        _WHOLE[key] = load_run(run)
+    return _WHOLE[key]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is damaged, and what is asked then."""
+
+    title: str
+    names: tuple[str, ...]
+    ask: Callable[[Path], object]
+    writes: bool = False
+    """To files that it finds; others get links to one whole copy."""
+
+    def copied(self, run: Path, folder: Path) -> None:
+        shutil.copytree(run, folder, copy_function=shutil.copy2 if self.writes else os.link)
+
+
+KINDS = {
+    "run": Kind("run folders", ("checkpoint", "config.toml", "scene.json", "metrics.jsonl"),
+                use_run),
+    "optimiser": Kind("optimiser states", ("checkpoint",), use_optimiser),
+    "path": Kind("camera paths", ("path.json",), use_path),
+    "info": Kind("info", ("checkpoint", "config.toml", "eval.json"), shown),
+    "report": Kind("reports", ("eval.json", "metrics.jsonl", "config.toml"), write_report),
+    "resume": Kind("resumed", ("checkpoint",), resume, writes=True),
+}  # fmt: skip
+
+
+# Run folders
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "splat": {"num_random_points": 20, "sh_degree": 1, "refine_poses": True, "fit_exposure": True},
+    "lpgs": {"num_random_points": 20, "hidden": 8, "sh_degree": 1},
+    "lightslab": {"max_slabs": 1, "depths": 4, "resolutions": (8,), "width": 8, "blocks": 1},
+    "mobile-r2l": {"width": 8, "blocks": 2},
+}
+"""What makes a method cheap; one that is not named here is trained as it is."""
+
+
+def train_small(methods: Sequence[str], folder: Path) -> None:
+    """Runs of the methods in ``folder``, named by number, that a step is left of."""
+    torch.set_num_threads(1)
+    logging.getLogger("scene4d").setLevel(logging.WARNING)
+    capture = fuzz_captures.written(fuzz_captures.nerfstudio(), folder / "capture")
+    teacher = None
+    for number, name in enumerate(methods):
+        method: Any = load_method(name)(steps=4, **SMALL.get(name, {}))
+        if any(f.name == "teaching" for f in fields(method)):
+            teaching = replace(method.teaching, first_views=1, crops=1, crop_size=8)
+            method = replace(method, teaching=teaching)
+        made = TrainOptions(
+            data=capture, output_dir=folder / name, device="cpu", checkpoint_every_s=0.0,
+            keep_checkpoints=None, evaluate=False, teacher=teacher,
+        )  # fmt: skip
+        run = start(method, made)
+        teacher = teacher or run
+        for path in list_checkpoints(run / "checkpoints")[:-2]:
+            path.unlink()
+        list_checkpoints(run / "checkpoints")[-1].unlink()
+        run.rename(folder / str(number))
+        teacher = folder / "0"
+
+
+EVALUATION = {
+    "experiment_name": "x", "method_name": "splat", "checkpoint": "c", "step": 3,
+    "results": {"psnr": 20.5, "ssim": 0.7, "lpips": None, "seconds_per_image": 0.1,
+                "fps": 10.0, "num_images": 1},
+    "metrics": "as they are", "split": {"rule": "every", "train": ["1.png"], "test": ["0.png"]},
+    "per_image": [{"name": "0.png", "psnr": 20.5, "ssim": 0.7, "seconds": 0.1,
+                   "picture": "images/0.png"}],
+    "machine": {"cpu": "x"},
+}  # fmt: skip
+
+
+def whole_copies(runs: Sequence[Path], folder: Path) -> list[Path]:
+    """The runs with a camera path and a made-up evaluation."""
+    copies = []
+    for number, source in enumerate(runs):
+        copy = folder / f"whole-{number}"
+        shutil.copytree(source, copy)
+        cameras = load_run(source).cameras
+        save_path(copy / "path.json", cameras.train or cameras.test, fps=24)
+        (copy / "eval.json").write_text(json.dumps(EVALUATION))
+        (copy / "images").mkdir(exist_ok=True)
+        (copy / "images" / "0.png").write_bytes(fuzz_captures.picture(0))
+        copies.append(copy)
+    return copies
+
+
+def damaged_copy(kind: Kind, runs: list[Path], seed: int, number: int, folder: Path) -> None:
     """The input of this number, which is the same every time."""
-    shutil.copytree(runs[number % len(runs)], folder)
-    damage(folder, random.Random(seed * 1_000_003 + number))
+    kind.copied(runs[number % len(runs)], folder)
+    damage(folder, kind.names, random.Random(seed * 1_000_003 + number))
 
 
-def fuzz(runs: list[Path], count: int, seed: int) -> Tally[int]:
+def fuzz(
+    kind: Kind, runs: list[Path], count: int, seed: int, *, minutes: float = math.inf
+) -> Tally[int]:
     """How ``count`` damaged copies of the run folders went; inputs are numbers."""
 
     def attempt(number: int, folder: Path) -> None:
         try:
-            damaged_copy(runs, seed, number, folder)
-            ask(folder)
+            damaged_copy(kind, runs, seed, number, folder)
+            kind.ask(folder)
         finally:
             shutil.rmtree(folder)
 
     def warm_up(folder: Path) -> None:
         for run in runs:
-            ask(run)
+            kind.copied(run, folder)
+            kind.ask(folder)
+            shutil.rmtree(folder)
 
-    return tried(range(count), Trial(attempt, warm_up, seconds=SECONDS_PER_RUN, memory=MEMORY))
+    trial = Trial(attempt, warm_up, SECONDS_PER_RUN, MEMORY, until=until(minutes))
+    return tried(range(count), trial)
 
 
 def main() -> None:
-    parser = options(__doc__.splitlines()[0], files=20_000, each="all run folders")
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser = options(__doc__.splitlines()[0], files=20_000, each="kind")
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS][:-1])
+    parser.add_argument("--methods", nargs="+", choices=method_names(), default=method_names())
     args = parser.parse_args()
-    print_head("")
+    with_checked_kernels()
+    failed = False
     with tempfile.TemporaryDirectory() as scratch:
-        whole = [Path(scratch) / str(number) for number in range(len(args.runs))]
-        for source, copy in zip(args.runs, whole, strict=True):
-            whole_copy(source, copy)
-        tally = fuzz(whole, args.files, args.seed)
-        print_row("run folders", tally)
-        for number, _ in tally.bad if args.keep else []:
-            damaged_copy(whole, args.seed, number, args.keep / str(number))
-    raise SystemExit(bool(tally.bad))
+        runs = args.runs
+        if not runs:  # in a process of its own: threads of kernels do not go with a fork
+            methods = sorted(args.methods, key=lambda name: name != "splat")
+            context = multiprocessing.get_context("fork")
+            child = context.Process(target=train_small, args=(methods, Path(scratch)))
+            child.start()
+            child.join()
+            runs = [Path(scratch) / str(number) for number in range(len(methods))]
+        whole = whole_copies(runs, Path(scratch))
+        print_head("")
+        for name in args.kinds:
+            kind = KINDS[name]
+            tally = fuzz(kind, whole, args.files, args.seed, minutes=args.minutes)
+            print_row(kind.title, tally)
+            failed |= bool(tally.bad)
+            for number, _ in tally.bad if args.keep else []:
+                damaged_copy(kind, whole, args.seed, number, args.keep / f"{name}-{number}")
+    raise SystemExit(failed)
 
 
 if __name__ == "__main__":

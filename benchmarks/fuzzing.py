@@ -4,10 +4,14 @@ limit of time and of memory, so that a crash ends a child and is one outcome amo
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import math
 import multiprocessing
+import os
 import resource
 import signal
+import sys
 import tempfile
 import time
 import warnings
@@ -19,6 +23,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from scene4d.cli.info import summarise, text_of
 from scene4d.errors import Scene4dError
 
 Input = TypeVar("Input")
@@ -39,6 +44,8 @@ class Trial(Generic[Input]):
     seconds: float
     memory: int | None
     """Bytes of address space that one input may add; None: no limit."""
+    until: float = math.inf
+    """By :func:`time.monotonic`: no input is begun later."""
 
 
 @dataclass
@@ -72,11 +79,17 @@ def tried(inputs: Iterable[Input], trial: Trial[Input]) -> Tally[Input]:
             theirs.close()
             done = 0
             try:
+                ours.recv()
+            except EOFError:
+                raise SystemExit("the inputs as they are do not pass: see above") from None
+            try:
                 while done < len(pending):
                     tally.add(pending[done], *ours.recv())
                     done += 1
             except EOFError:
                 child.join()
+                if child.exitcode == 0:  # the time is over
+                    return tally
                 tally.add(pending[done], f"the process died ({child.exitcode})")
                 done += 1
             child.join()
@@ -90,10 +103,13 @@ def _child(inputs: Sequence[Input], trial: Trial[Input], root: Path, connection)
     logging.getLogger("scene4d").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGALRM, _on_alarm)
     trial.warm_up(root / "first")
+    connection.send("ready")
     if trial.memory is not None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + trial.memory, used + trial.memory))
     for number, given in enumerate(inputs):
+        if time.monotonic() > trial.until:
+            break
         start = time.perf_counter()
         outcome = _outcome(given, trial, root / str(number))
         connection.send((outcome, time.perf_counter() - start))
@@ -121,23 +137,53 @@ def _outcome(given: Input, trial: Trial[Input], folder: Path) -> str:
     return "ok"
 
 
+def shown(path: Path) -> None:
+    """What ``scene4d info`` prints of ``path``, both ways, as a terminal of UTF-8 takes it."""
+    summary = summarise(path)
+    for text in (text_of(summary), json.dumps(summary, indent=2)):
+        text.encode()
+
+
+def with_checked_kernels() -> None:
+    """Makes NUMBA_BOUNDSCHECK=1, where it is set, hold for every kernel: starts the script again.
+
+    Numba keeps kernels with and without checks under one name, so those of earlier runs would be
+    taken as they are: the checked ones get a folder of their own. On more than one thread, a
+    parallel kernel that fails its check goes on.
+    """
+    folder = os.environ.get("NUMBA_CACHE_DIR") or str(Path.home() / ".cache" / "scene4d")
+    if os.environ.get("NUMBA_BOUNDSCHECK") != "1" or Path(folder).name == _CHECKED:
+        return
+    ours = {"NUMBA_CACHE_DIR": str(Path(folder) / _CHECKED), "NUMBA_NUM_THREADS": "1"}
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ours})
+
+
+_CHECKED = "checked-kernels"
+
+
 def options(description: str, *, files: int, each: str) -> argparse.ArgumentParser:
     """The options that every fuzzer has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--files", type=int, default=files, help=f"inputs per {each}")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help=f"at most, per {each}")
     parser.add_argument("--keep", type=Path, help="folder for the inputs with bad outcomes")
     return parser
 
 
+def until(minutes: float) -> float:
+    """When ``--minutes`` from now are over."""
+    return time.monotonic() + 60 * minutes
+
+
 def print_head(each: str) -> None:
-    print(f"{each:<16}{'inputs':>8}{'ok':>8}{'refused':>9}{'bad':>6}{'longest s':>11}", flush=True)
+    print(f"{each:<18}{'inputs':>8}{'ok':>8}{'refused':>9}{'bad':>6}{'longest s':>11}", flush=True)
 
 
 def print_row(name: str, tally: Tally) -> None:
     """A row of the table, and what the first bad outcomes were."""
     counts = tally.outcomes
     row = (sum(counts.values()), counts["ok"], counts["refused"], counts["bad"], tally.longest)
-    print(f"{name:<16}{row[0]:>8}{row[1]:>8}{row[2]:>9}{row[3]:>6}{row[4]:>11.2f}", flush=True)
+    print(f"{name:<18}{row[0]:>8}{row[1]:>8}{row[2]:>9}{row[3]:>6}{row[4]:>11.2f}", flush=True)
     for _, outcome in tally.bad[:10]:
         print(f"    {outcome}", flush=True)

@@ -356,7 +356,12 @@ def open_regular(path: Path) -> BinaryIO:
 
 def path_inside(root: Path, relative: str, *, where: object = None) -> Path:
     """``root / relative``, refused when it would leave ``root`` (absolute, ``..``, symlink)."""
-    path = (Path(root) / relative).resolve()
+    try:
+        path = (Path(root) / relative).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # null bytes, too long, link loops
+        raise DataError(
+            f"names a path that cannot be: {printable(relative)!r}", where=where or root
+        ) from error
     if not path.is_relative_to(Path(root).resolve()):
         raise DataError(
             f"points outside its folder: {relative!r}",

@@ -22,12 +22,12 @@ from PIL import Image, UnidentifiedImageError
 
 from scene4d.errors import DataError, Scene4dError
 from scene4d.memory import available_ram_bytes
+from scene4d.ranges import MOST_PIXELS
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names of what is opened. Never EPS, PDF or WMF, which start other programs, nor what
 has no marks of its own to be told by. HEIF is there when pi-heif or pillow-heif is."""
-MAX_PIXELS = 1 << 28
-"""268 million: a 200-megapixel phone passes, and no file of a few kB gets more than 3 GB."""
+MAX_PIXELS = MOST_PIXELS
 _BYTES_PER_PIXEL = 12
 """While a picture is decoded: Pillow's own pixels, their conversion and an array, 4 bytes each."""
 _UNREADABLE = "the file is missing, truncated or damaged: restore it, or remove its frame"

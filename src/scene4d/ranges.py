@@ -19,6 +19,9 @@ from tyro.constructors import PrimitiveConstructorSpec
 MOST = 1e30
 """Bound of real numbers that have no other: float32 still holds products with them."""
 MOST_WHOLE = 2**31 - 1
+MOST_PIXELS = 1 << 28
+"""Of a picture: 268 million. A 200-megapixel phone passes, and no file of a few kB gets more than
+3 GB."""
 
 
 class Within(PrimitiveConstructorSpec[Any]):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from scene4d.cli.info import size_text, summarise
 from scene4d.cli.main import main
@@ -161,6 +163,24 @@ def test_a_damaged_checkpoint_is_marked_and_the_one_before_is_shown(tiny_run):
     whole.write_bytes(b"\xff" * 64)
     summary = summarise(tiny_run)
     assert "steps" not in summary and not any(c["readable"] for c in summary["checkpoints"])
+
+
+@pytest.mark.parametrize("step", ["x", [1], {}, True, 10**400, float("nan")])
+def test_a_checkpoint_whose_progress_is_no_number_is_marked(tiny_run, capsys, step):
+    (path,) = (tiny_run / "checkpoints").iterdir()
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        plain = json.loads(file.metadata()["scene4d"])
+    text = json.dumps({**plain, "step": step})
+    save_file(tensors, path, metadata={"scene4d": text})
+    assert main(["info", str(tiny_run)]) == 0
+    assert "damaged: step-000000012.safetensors" in capsys.readouterr().out
+
+
+def test_results_that_are_no_object_are_told(tiny_run, capsys):
+    (tiny_run / "eval.json").write_text('{"psnr": 20.0, "results": true}')
+    assert main(["info", str(tiny_run)]) == 1
+    assert "eval.json: is not an object, or its results are not" in capsys.readouterr().err
 
 
 def test_evaluation_is_shown_without_its_images(tiny_run, capsys):

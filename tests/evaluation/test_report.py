@@ -221,6 +221,19 @@ def curve_of(svg, name="curve"):
     return [tuple(map(float, pair.split())) for pair in path.split("L")]
 
 
+def test_a_picture_of_a_name_that_no_file_can_have_is_left_out_or_named(tmp_path):
+    run = make_run(tmp_path)
+    for name, told in (("9" * 300, None), ("a\0b", "cannot be")):
+        document = json.loads((run / "eval.json").read_text())
+        document["per_image"][0]["picture"] = name
+        (run / "eval.json").write_text(json.dumps(document))
+        if told is None:
+            assert write_report(run).is_file()
+        else:
+            with pytest.raises(DataError, match=told):
+                write_report(run)
+
+
 def test_a_straight_line_is_drawn_straight():
     xy = curve_of(line_chart(chart([(0.0, 0.0), (1.0, 1.0), (4.0, 4.0)])))
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(xy)]

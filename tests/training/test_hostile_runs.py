@@ -45,6 +45,7 @@ def test_what_we_write_is_read(run: Path) -> None:
 
 CAMERAS = [
     ("train", [{**CAMERA, "width": 10**9}]), ("train", [{**CAMERA, "width": 0}]),
+    ("train", [{**CAMERA, "width": 60_000, "height": 60_000}]),
     ("train", [{**CAMERA, "c2w": [[1.0]]}]), ("train", [{**CAMERA, "K": "x"}]),
     ("train", [{**CAMERA, "time": 1e400}]), ("train", [{**CAMERA, "name": 3}]),
     ("train", {"a": 1}), ("train", None), ("bounds", [1]),

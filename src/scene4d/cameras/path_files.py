@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError, Scene4dError
 from scene4d.files import read_json, write_json
+from scene4d.ranges import MOST_PIXELS
+
+_LARGEST = sys.float_info.max
+"""Whole numbers of JSON may lie beyond; NaN and infinity are not below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,13 @@ def load_path(file: Path) -> CameraPath:
     if kind != "perspective":
         raise DataError(f"is a path of {kind} cameras; only perspective is supported", where=file)
     width, height = _number(value, "render_width", file), _number(value, "render_height", file)
+    if width < 1 or height < 1 or width * height > MOST_PIXELS:
+        raise DataError(
+            f"pictures of {width:g} x {height:g} pixels cannot be rendered; "
+            f"they may have 1 to {MOST_PIXELS:,}",
+            where=file,
+            fix="give render_width and render_height other values",
+        )
     entries = value["camera_path"]
     if not entries:
         raise DataError("the camera path is empty", where=file)
@@ -136,7 +148,7 @@ def _numbers(values: Any, count: int, name: str, where: str) -> list[float]:
     if isinstance(values, list) and len(values) == 4 and count == 16:
         values = [x for row in values for x in (row if isinstance(row, list) else [row])]
     good = isinstance(values, list) and len(values) == count
-    if not good or not all(type(x) in (int, float) and math.isfinite(x) for x in values):
+    if not good or not all(type(x) in (int, float) and abs(x) <= _LARGEST for x in values):
         raise DataError(f"{name} must be {count} finite number(s), got {values!r}", where=where)
     return [float(x) for x in values]
 

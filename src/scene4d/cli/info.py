@@ -38,7 +38,12 @@ def main(argv: list[str]) -> None:
     if args.json:
         print(json.dumps(summary, indent=2))
     else:
-        print(run_text(summary) if summary["kind"] == "run" else as_text(summary))
+        print(text_of(summary))
+
+
+def text_of(summary: Mapping[str, Any]) -> str:
+    """The summary for people."""
+    return run_text(summary) if summary["kind"] == "run" else as_text(summary)
 
 
 def summarise(path: Path) -> dict[str, Any]:
@@ -193,8 +198,16 @@ def summarise_run(run: Path) -> dict[str, Any]:
 
 
 def _checkpoint_contents(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Step, time and the representation's tensors from the newest checkpoint's header."""
+    """Step, time and the representation's tensors from the newest checkpoint's header. Raises
+    ValueError where these are no numbers."""
     plain = json.loads(header.get("__metadata__", {}).get("scene4d", "{}"))
+    progress = [plain[name] for name in ("step", "elapsed_s") if plain.get(name) is not None]
+    sizes = [n for name, e in header.items() if name.startswith("representation/")
+             for n in (*e["shape"], *e["data_offsets"])]  # fmt: skip
+    if not all(type(x) in (int, float) and abs(x) < _MOST_PROGRESS for x in progress) or not all(
+        type(n) is int and n >= 0 for n in sizes
+    ):
+        raise ValueError("step, time, shapes and offsets are to be numbers")
     prefix = "representation/"
     tensors = [
         {
@@ -216,6 +229,10 @@ def _checkpoint_contents(header: Mapping[str, Any]) -> dict[str, Any]:
     if gaussians:
         contents["num_gaussians"] = gaussians[0]
     return contents
+
+
+_MOST_PROGRESS = 1e15
+"""Steps and seconds; NaN is not below it."""
 
 
 def _safetensors_header(path: Path) -> dict[str, Any] | None:
@@ -249,8 +266,9 @@ def _evaluation(run: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     value = read_json(path)
-    if not isinstance(value, dict):
-        raise DataError("is not an object", where=path)
+    results = value.get("results", {}) if isinstance(value, dict) else None
+    if not isinstance(results, dict):
+        raise DataError("is not an object, or its results are not", where=path)
     return {k: v for k, v in value.items() if isinstance(v, (int, float, str, dict))}
 
 
@@ -292,7 +310,8 @@ def run_text(summary: Mapping[str, Any]) -> str:
     """A run in a few lines; what its checkpoints hold tensor by tensor is in the JSON."""
     trained = [str(summary["method"])]
     if summary.get("steps") is not None:
-        trained.append(f"{summary['steps']:,} steps in {summary['seconds']:,.0f} s")
+        took = "" if summary["seconds"] is None else f" in {summary['seconds']:,.0f} s"
+        trained.append(f"{summary['steps']:,} steps{took}")
     if "num_gaussians" in summary:
         trained.append(f"{summary['num_gaussians']:,} Gaussians")
     lines = [f"run: {summary['path']}", f"method: {', '.join(trained)}", f"data: {summary['data']}"]
@@ -308,7 +327,7 @@ def run_text(summary: Mapping[str, Any]) -> str:
     damaged = [c["path"] for c in checkpoints if not c["readable"]]
     lines += [f"damaged: {', '.join(damaged)}"] if damaged else []
     evaluation = summary["evaluation"] or {}
-    scores = {**evaluation, **(evaluation.get("results") or {})}
+    scores = {**evaluation, **evaluation.get("results", {})}
     shown = ", ".join(
         f"{k}: {_short(k, v)}" for k, v in scores.items() if isinstance(v, float | int)
     )

@@ -13,7 +13,7 @@ from typing import Any
 from scene4d.errors import DataError
 from scene4d.evaluation.charts import Chart, line_chart
 from scene4d.evaluation.pictures import ERROR_AT_TOP
-from scene4d.files import path_inside, read_bytes, read_json, write_text
+from scene4d.files import is_regular_file, path_inside, read_bytes, read_json, write_text
 from scene4d.image_files import open_picture
 from scene4d.toml_files import read_toml
 
@@ -221,7 +221,7 @@ def _jpeg(path: Path) -> str | None:
     """A picture as base64 JPEG, shrunk to a width for reading; None where it is gone."""
     from PIL import Image
 
-    if not path.is_file():
+    if not is_regular_file(path):
         return None
     with open_picture(path) as image:
         picture = image.convert("RGB")

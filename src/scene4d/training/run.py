@@ -23,7 +23,7 @@ from scene4d.data.scene import Frame
 from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.files import printable, read_json, write_json
 from scene4d.plain import from_table, to_table
-from scene4d.ranges import Finite, Within
+from scene4d.ranges import MOST_PIXELS, Finite, Within
 from scene4d.representations.base import Generator, Representation, Trainable
 from scene4d.representations.method import Method
 from scene4d.representations.saved import check_tensors, like
@@ -237,6 +237,11 @@ def read_cameras(run: Path) -> SceneCameras:
     """The cameras of scene.json. Raises :class:`DataError` for anything else."""
     path = run / "scene.json"
     table = from_table(_SavedScene, read_json(path), where=path)
+    for c in (*table.train, *table.test):
+        if c.width * c.height > MOST_PIXELS:
+            size = f"{c.width} x {c.height}"
+            raise DataError(f"the camera {printable(c.name)!r} has {size} pixels", where=path,
+                            fix=f"at most {MOST_PIXELS:,} are rendered")  # fmt: skip
 
     def cameras(saved: tuple[_SavedCamera, ...]) -> list[Camera]:
         return [
