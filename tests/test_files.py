@@ -218,6 +218,40 @@ def test_signals_end_any_verb_in_order(name: str) -> None:
     assert name == "SIGINT" or name in err
 
 
+IN_A_FINALISER = """
+import sys, time, types
+from scene4d.cli import main as module
+class Slow:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(20)
+if __name__ == "__main__":
+    def run(argv):
+        Slow()
+        time.sleep(20)
+    slow = types.ModuleType("slow")
+    slow.main = run
+    sys.modules["slow"] = slow
+    module.VERBS["slow"] = ("slow", "")
+    sys.exit(module.main(["slow"]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_signal_where_no_exception_gets_out_is_not_lost() -> None:
+    """In a finaliser; the callbacks of Numba's compiler are alike, minutes of a first training."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_A_FINALISER],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and time.monotonic() - begun < 15
+    assert err == "scene4d slow: stopped by SIGTERM\n"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)

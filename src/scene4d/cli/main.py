@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 VERBS: dict[str, tuple[str, str]] = {
     "process-data": ("scene4d.cli.process_data", "photos or a video -> a posed capture"),
@@ -89,15 +92,28 @@ def stopping_on_signals() -> Iterator[list[str]]:
     cleared away; the second is too late to change that, and the third ends the process at once.
     Yields the names of those that came."""
     received: list[str] = []
+    lost: list[bool] = []
 
     def stop(number: int, _: object) -> None:
+        if lost:
+            lost.clear()
+            raise KeyboardInterrupt
         received.append(signal.Signals(number).name)
         if len(received) == 1:
             raise KeyboardInterrupt
         if len(received) > 2:
             os._exit(1)
 
-    before = {}
+    def raise_again(unraisable: Any) -> None:
+        """In a finaliser, or a callback of what compiles kernels, no exception gets out."""
+        if unraisable.exc_type is not KeyboardInterrupt:
+            return hook(unraisable)
+        lost.append(True)
+        again = threading.Timer(0.02, _interrupt_main_thread)
+        again.daemon = True
+        return again.start()
+
+    hook, before = sys.unraisablehook, {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         # Whoever lets a process go on after its terminal (nohup) has SIGHUP ignored.
@@ -106,11 +122,21 @@ def stopping_on_signals() -> Iterator[list[str]]:
                 before[number] = signal.signal(number, stop)
             except ValueError:  # not the main thread: its owner handles signals
                 break
+    sys.unraisablehook = raise_again
     try:
         yield received
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt_main_thread() -> None:
+    """As Ctrl-C does, waiting calls of the system included."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
