@@ -112,9 +112,8 @@ class Bench:
 
     def leftovers(self) -> list[str]:
         """What is there beside the outputs: temporary files and folders, wherever they are."""
-        known = {self.out(verb).name for verb in VERBS} | {
-            p.name for p in self.work.glob("scene-*")
-        }
+        known = {self.out(verb).name for verb in VERBS} | {"said.txt"}
+        known |= {self.ply(number).name for number in range(len(self.runs))}
         beside = [p.name for p in self.work.iterdir() if p.name not in known]
         hidden = [p for p in self.work.rglob(".*") if p.name != ".lock"]
         return sorted({*beside, *(str(p.relative_to(self.work)) for p in hidden)})

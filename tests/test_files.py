@@ -164,6 +164,14 @@ VERBS = {
 }
 
 
+@pytest.mark.parametrize(("name", "folder"), [("out.spz", False), ("run", True), ("a.pack", True)])
+def test_who_is_killed_while_looking_at_a_place_leaves_nothing(tmp_path, name, folder) -> None:
+    left = tmp_path / f".{Path(name).stem}.5ps4ngv7.tmp"  # as benchmarks/kill.py found it
+    left.touch()
+    check_writable(tmp_path / name, folder=folder)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_looks_at_its_output_first(verb, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)

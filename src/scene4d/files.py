@@ -188,7 +188,7 @@ def remove_leftovers(target: Path) -> None:
             if (path / _EARLIER).exists() and not target.exists():
                 os.replace(path / _EARLIER, target)
             shutil.rmtree(path, ignore_errors=True)
-        elif match[1] == target.suffix:
+        elif match[1] in ("", target.suffix):  # "": of who was killed while looking at the place
             path.unlink(missing_ok=True)
 
 
@@ -229,10 +229,11 @@ def check_writable(target: Path, *, folder: bool = False) -> None:
             made.append(parent)
             parent = parent.parent
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _prepare(target)
             handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=_MARK, dir=target.parent)
             os.close(handle)
-            os.unlink(name)
+            with contextlib.suppress(FileNotFoundError):  # who writes there took it for a leftover
+                os.unlink(name)
         finally:
             for empty in made:
                 with contextlib.suppress(OSError):
