@@ -55,7 +55,8 @@ FLAGS = {
     "benchmarks/fuzz_bundle.py": ["--files", "5"],
     "benchmarks/fuzz_captures.py": ["--files", "2", "--layouts", "llff"],
     "benchmarks/fuzz_formats.py": ["--files", "2", "--formats", "ply"],
-    "benchmarks/fuzz_runs.py": ["--files", "2"],
+    "benchmarks/fuzz_runs.py": ["--files", "2", "--methods", "splat"],
+    "benchmarks/kill.py": ["--kills", "1", "--verbs", "convert"],
     "benchmarks/light_slab.py bundle": [],
     "benchmarks/light_slab.py compare": ["--minutes", "0.1", "--methods", "lightslab",
                                          f"--options=--steps=2 {' '.join(FLAT['lightslab'])}"],
@@ -222,7 +223,7 @@ def ran_before(words: list[str]) -> bool:
 def run_benchmark(words: list[str], things: Things, monkeypatch) -> None:
     path, arguments = words[0], words[1:]
     name = Path(path).stem
-    if name.startswith("fuzz_"):  # they take the process for their own
+    if name.startswith("fuzz_") or name == "kill":  # they take the process for their own
         script = [sys.executable, str(ROOT / path), *arguments]
         done = REAL_RUN(script, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr

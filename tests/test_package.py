@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import time
@@ -106,6 +107,28 @@ def test_every_extra_of_the_design_exists_and_the_lock_covers_what_make_installs
 
 def _name(requirement: str) -> str:
     return requirement.split(";")[0].split(">")[0].split("=")[0].strip().lower().replace("_", "-")
+
+
+def test_every_pin_has_the_hashes_of_its_files() -> None:
+    pins = {line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+            and not line.startswith("#")}  # fmt: skip
+    hashed = (ROOT / "constraints-hashes.txt").read_text()
+    lacking = {pin for pin in pins if f"{pin} \\\n    --hash=sha256:" not in hashed}
+    assert all(pin.startswith("torch==") for pin in lacking), lacking
+
+
+def test_the_player_has_the_projects_licence_and_its_build_those_of_all_it_ships() -> None:
+    player = ROOT / "viewers" / "web"
+    package = json.loads((player / "package.json").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert package["license"] == project["license"]
+    notices = player / "dist" / "THIRD-PARTY-NOTICES.txt"
+    if not notices.is_file():
+        pytest.skip("the web player is not built (make player)")
+    text = notices.read_text()
+    for name, version in package["dependencies"].items():
+        assert f"\n{name} {version} (" in text, name
+    assert text.count("Permission is hereby granted") >= 2 and "Apache License" in text
 
 
 def test_no_address_of_a_registry_is_written_down() -> None:

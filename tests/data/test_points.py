@@ -1,4 +1,6 @@
+import io
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -188,8 +190,17 @@ def test_points_without_colours_are_grey(tmp_path):
     assert read_points(path).rgb.tolist() == [[128, 128, 128]]
 
 
+def zipped_zeros() -> bytes:
+    """What a reader that goes by the content unpacks to 64 MB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("p.ply", bytes(1 << 26))
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"ply\n", b"not a ply", b"ply\nformat ascii 1.0\nend_header\n"]
+    "content",
+    [b"", b"ply\n", b"not a ply", b"ply\nformat ascii 1.0\nend_header\n", zipped_zeros()],
 )
 def test_damaged_points(tmp_path, content):
     path = tmp_path / "p.ply"
