@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from bundle.test_first_view import box_of, cloud_of, ground
@@ -9,6 +12,9 @@ from bundle.test_first_view import box_of, cloud_of, ground
 from scene4d.bundle import first_view
 from scene4d.bundle.inside_view import gathers_along, inside_view
 from scene4d.bundle.scene_info import made_up_view
+from scene4d.formats.packing import taken
+from scene4d.formats.registry import read_splats, write_splats
+from scene4d.formats.splat_cloud import SplatCloud
 
 Y_DOWN = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], float)
 Z_UP = np.eye(3)
@@ -127,6 +133,42 @@ def test_a_room_of_three_walls_is_looked_at_through_the_open_side() -> None:
         forward = first_view.clear_direction(open_room, low, high, Y_DOWN[:, 2])
         inwards = (Y_DOWN.T @ forward)[axis] * (1 if end == 0 else -1)
         assert inwards > 0.5, (axis, end)
+
+
+def half_open_room(count: int = 12_000, opening: float = 0.68) -> SplatCloud:
+    """A room without a ceiling and, over a share ``opening`` of a turn, without walls: neither
+    plainly inside nor plainly outside. Sizes and opacities vary as those of trained splats."""
+    rng = np.random.default_rng(0)
+    shell = surface([0, 0, 0], [6, 5, 2.6], count)
+    turns = np.abs(np.arctan2(shell[:, 1] - 2.5, shell[:, 0] - 3)) / np.pi
+    shell = shell[(shell[:, 2] < 2.55) & ((turns > opening) | (shell[:, 2] < 0.05))]
+    things = [
+        surface([0.2, 2.8, 0], [2.2, 4.8, 0.6], count // 8, seed=1),
+        surface([4.4, 4.4, 0], [5.8, 4.95, 1.6], count // 8, seed=2),
+        surface([3.6, 0.4, 0], [4.8, 1.2, 0.8], count // 8, seed=3),
+    ]
+    cloud = cloud_of(np.concatenate([shell, *things]) @ Y_DOWN.T)
+    return replace(
+        cloud,
+        means=cloud.means + rng.normal(0, 0.02, cloud.means.shape).astype(np.float32),
+        log_scales=rng.normal(-4, 0.6, cloud.means.shape).astype(np.float32),
+        logit_opacities=rng.normal(0.5, 2, len(cloud)).astype(np.float32),
+    )
+
+
+def test_a_borderline_room_starts_the_same_in_every_format_and_after_pruning(
+    tmp_path: Path,
+) -> None:
+    cloud = half_open_room()
+    start = np.array(made_up_view(cloud).c2w)
+    clouds = {"pruned": taken(cloud, cloud.logit_opacities > -2.5)}
+    for ending in ("ply", "spz", "sog", "splat", "s4d"):
+        path = tmp_path / f"room.{ending}"
+        write_splats(path, cloud)
+        clouds[ending] = read_splats(path)
+    for name, other in clouds.items():
+        # The same of the places and directions that are tried; the next ones are 0.5 away.
+        assert np.abs(np.array(made_up_view(other).c2w) - start).max() < 0.05, name
 
 
 def drawn(count: int, low: list[float], high: list[float], state: int) -> tuple[np.ndarray, int]:

@@ -13,18 +13,25 @@ _CELLS = 10
 """Cells along each side of the ground plan; eyes are tried at their corners."""
 _HEIGHTS = (0.35, 0.45, 0.55)
 """Heights at which eyes are tried, as shares of the scene's."""
-_JUDGES = 1000
+_CLUMPS = 24
+"""Along each side: places within a cell count as one, at their mean."""
+_RINGS = 64
 _FEWEST = 200
-_DOZEN = 12
-_FLOATING = 3
+_DOZEN = 12 / 4096
+"""Shares of all places: what a ball without air holds, what may float before an eye, what a cell of
+the ground plan needs to hold something, and a sector to be closed."""
+_FLOATING = 3 / 4096
+_HELD = 2 / 4096
+_CLOSING = 2 / 1000
 _TAIL = 0.01
 _FLOOR_HEIGHT = 0.12
 _LEAST_FLOOR = 0.5
 _WHOLE_FLOOR = 0.6
-_LEAST_CLEARANCE = 0.3
+_LEAST_CLEARANCE = 0.26
 _CLEARANCE = 0.5
 _SECTORS = 24
-_LEAST_CLOSED = 0.75
+_LEAST_CLOSED = 0.66
+_SOFT = 0.1
 _STEEP = math.sqrt(3)
 _DIRECTIONS = 12
 _WIDE = 0.64
@@ -54,26 +61,30 @@ def inside_view(
     plan = _plan_of(places, low, high, up)
     if plan is None or _floor_share(plan) < _WHOLE_FLOOR:
         return None
-    judges = plan.rows[:: math.ceil(len(plan.rows) / _JUDGES)]
+    clumps, weights = _clumps_of(plan)
     steps = np.arange(1, _CELLS) / _CELLS
     grid = np.stack(np.meshgrid(_HEIGHTS, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     eyes = plan.low + plan.size * grid[:, [1, 2, 0]]
     shortest = float(plan.size.min())
-    room = _clearance(plan.rows, eyes)
-    needed = max(_LEAST_CLEARANCE * shortest, _chance(plan))
-    eyes, room = eyes[room >= needed], room[room >= needed]
-    offsets = judges - eyes[:, None]
-    closed = _closed_share(offsets) >= _LEAST_CLOSED
-    if not closed.any():
+    needed, enough = max(_LEAST_CLEARANCE * shortest, _chance(plan)), _CLEARANCE * shortest
+    room = _clearance(clumps, weights, eyes, max(needed, enough))
+    fitness = np.minimum(room / needed, _closed_shares(clumps, weights, eyes) / _LEAST_CLOSED)
+    if not fitness.max() >= 1:
         return None
+    # Eyes that only just fit, or only just do not, count less and less: none decides by a hair.
+    ease = np.minimum(1, room / enough) * np.clip((fitness - 1 + _SOFT) / _SOFT, 0, 1)
     angles = 2 * math.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    counts = _seen_from(offsets, directions, 0.1 * shortest)
-    ease = np.minimum(1, room / (_CLEARANCE * shortest))
-    scores = np.where(closed, ease, 0)[:, None] * counts
-    eye, direction = divmod(int(scores.argmax()), _DIRECTIONS)
+    # Of places and directions that are alike always the same one is taken.
+    place = grid[:, 1:] @ [0.02, 0.01] - 0.05 * np.abs(grid[:, 0] - 0.45)
+    liked = 1 + 0.1 * directions @ _usual(plan, up) + place[:, None]
+    counts = np.zeros_like(liked)
+    for eye in np.flatnonzero(ease):
+        counts[eye] = _seen_from(clumps - eyes[eye], weights, directions, 0.1 * shortest)
+    scores = ease[:, None] * counts * liked
+    best, direction = divmod(int(scores.argmax()), _DIRECTIONS)
     ahead = np.append(directions[direction], 0.0) @ plan.axes
-    return plan.origin + eyes[eye] @ plan.axes, ahead
+    return plan.origin + eyes[best] @ plan.axes, ahead
 
 
 def gathers_along(places: np.ndarray, low: np.ndarray, high: np.ndarray, up: np.ndarray) -> float:
@@ -112,43 +123,76 @@ def _plan_of(places: np.ndarray, low: np.ndarray, high: np.ndarray, up: np.ndarr
     return _Plan(rows=rows, origin=origin, axes=axes, low=ends[0], size=size)
 
 
+def _usual(plan: _Plan, up: np.ndarray) -> np.ndarray:
+    """The direction [2] in the ground plan in which scenes are looked at by default."""
+    usual = plan.axes[:2] @ ([0.6, 0.8, 0.0] if abs(up[2]) > 0.5 else [0.6, 0.0, 0.8])
+    return usual / np.linalg.norm(usual)
+
+
 def _chance(plan: _Plan) -> float:
-    """The radius of a ball in which a box full of as many places would hold a dozen."""
-    share = _DOZEN / len(plan.rows)
-    return float((share * plan.size.prod() / (4 / 3 * math.pi)) ** (1 / 3))
+    """The radius of a ball in which a box full of as many places would hold a dozen of 4096."""
+    return float((_DOZEN * plan.size.prod() / (4 / 3 * math.pi)) ** (1 / 3))
 
 
-def _clearance(rows: np.ndarray, eyes: np.ndarray) -> np.ndarray:
-    """How far away from each eye the fourth place is [C]: some may float."""
-    far = (rows**2).sum(axis=1) - 2 * eyes @ rows.T + (eyes**2).sum(axis=1)[:, None]
-    return np.sqrt(np.maximum(0, np.partition(far, _FLOATING, axis=1)[:, _FLOATING]))
+def _clumps_of(plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Means [M, 3] of the places in each cell of a grid, and which share [M] of all it holds."""
+    shares = (plan.rows - plan.low) / plan.size
+    cells = np.clip(np.floor(_CLUMPS * shares), 0, _CLUMPS - 1) @ [1, _CLUMPS, _CLUMPS**2]
+    _, members, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    sums = [np.bincount(members, weights=column) for column in plan.rows.T]
+    return np.stack(sums, axis=1) / counts[:, None], counts / len(plan.rows)
+
+
+def _clearance(
+    clumps: np.ndarray, weights: np.ndarray, eyes: np.ndarray, most: float
+) -> np.ndarray:
+    """How far from each eye places begin [C], but for some that may float; at most ``most``."""
+    found = []
+    for eye in eyes:
+        rings = _RINGS / most * np.linalg.norm(clumps - eye, axis=1)
+        inner = rings < _RINGS
+        held = np.bincount(rings[inner].astype(int), weights=weights[inner], minlength=_RINGS)
+        within = np.concatenate([[0], np.cumsum(held)])
+        ring = int(np.searchsorted(within, _FLOATING, side="right")) - 1
+        part = (_FLOATING - within[ring]) / held[ring] if ring < _RINGS else 0
+        found.append(most * (ring + part) / _RINGS)
+    return np.array(found)
 
 
 def _floor_share(plan: _Plan) -> float:
     """Of the cells of the ground plan that hold something, the share that has a floor."""
     shares = (plan.rows - plan.low) / plan.size
     cells = np.clip((_CELLS * shares[:, :2]).astype(int), 0, _CELLS - 1) @ [1, _CELLS]
-    return len(np.unique(cells[shares[:, 2] < _FLOOR_HEIGHT])) / len(np.unique(cells))
-
-
-def _closed_share(offsets: np.ndarray) -> np.ndarray:
-    """Of the sectors around each eye the share [C] that holds something at its height or over it;
-    ``offsets`` [C, N, 3] from the eyes."""
-    x, y, z = np.moveaxis(offsets, 2, 0)
-    over = (z >= 0) & (z <= _STEEP * np.hypot(x, y))
-    sectors = np.minimum(
-        (_SECTORS * ((np.arctan2(y, x) / (2 * math.pi) + 1) % 1)).astype(int), _SECTORS - 1
+    need = _HELD * len(cells)
+    held, floored = (
+        np.minimum(1, np.bincount(c, minlength=_CELLS**2) / need).sum()
+        for c in (cells, cells[shares[:, 2] < _FLOOR_HEIGHT])
     )
-    counts = [((sectors == n) & over).sum(axis=1) for n in range(_SECTORS)]
-    return (np.stack(counts) >= 2).mean(axis=0)
+    return float(floored / held)
 
 
-def _seen_from(offsets: np.ndarray, directions: np.ndarray, near: float) -> np.ndarray:
-    """How many places are in the picture of each eye in each level direction [C, D]."""
-    x, y, z = np.moveaxis(offsets, 2, 0)
-    counts = []
+def _closed_shares(clumps: np.ndarray, weights: np.ndarray, eyes: np.ndarray) -> np.ndarray:
+    """The share [C] of the sectors around each eye that hold something at its height or over it."""
+    found = []
+    for eye in eyes:
+        x, y, z = (clumps - eye).T
+        over = (z >= 0) & (z <= _STEEP * np.hypot(x, y))
+        turns = (np.arctan2(y[over], x[over]) / (2 * math.pi) + 1) % 1
+        sectors = np.minimum((_SECTORS * turns).astype(int), _SECTORS - 1)
+        held = np.bincount(sectors, weights=weights[over], minlength=_SECTORS)
+        found.append(np.minimum(1, held / _CLOSING).mean())
+    return np.array(found)
+
+
+def _seen_from(
+    offsets: np.ndarray, weights: np.ndarray, directions: np.ndarray, near: float
+) -> np.ndarray:
+    """The share of the places at ``offsets`` [N, 3] from an eye that is in its picture, by level
+    direction [D]."""
+    x, y, z = offsets.T
+    shares = []
     for c, s in directions:
         ahead = c * x + s * y
         seen = (ahead >= near) & (np.abs(c * y - s * x) <= _WIDE * ahead)
-        counts.append((seen & (np.abs(z) <= _HIGH * ahead)).sum(axis=1))
-    return np.stack(counts, axis=1)
+        shares.append(weights[seen & (np.abs(z) <= _HIGH * ahead)].sum())
+    return np.array(shares)

@@ -197,9 +197,9 @@ def content_box(cloud: SplatCloud) -> tuple[np.ndarray, np.ndarray]:
 
 def _places(cloud: SplatCloud) -> np.ndarray:
     """Centres of splats that are seen, spread over all [N, 3] float64."""
-    areas = cloud.log_scales.astype(np.float64).sum(axis=1) * (2 / 3)
-    opacities = -np.logaddexp(0, -cloud.logit_opacities.astype(np.float64))
-    return first_view.places_of(cloud.means, opacities + areas)
+    log_opacities = -np.logaddexp(0, -cloud.logit_opacities.astype(np.float64))
+    log_sizes = cloud.log_scales.astype(np.float64).mean(axis=1)
+    return first_view.places_of(cloud.means, log_opacities, log_sizes)
 
 
 def dots_poster(cloud: SplatCloud, view: CameraView, width: int = 256) -> bytes:

@@ -101,9 +101,15 @@ async function deliver(
     antialiased: source.antialiased === true,
   });
   const order = byImportance(source);
-  if (shown > 0) sink.extent(extentOf(source.read(spreadRows(order), 0).means));
+  if (shown > 0) {
+    const sample = source.read(spreadRows(order), 0).means;
+    sink.extent({ ...extentOf(sample), sample });
+  }
   for (let first = 0; first < shown; first += CHUNK_SPLATS) {
-    const data = source.read(order.subarray(first, Math.min(shown, first + CHUNK_SPLATS)), degree);
+    const data = source.read(
+      order.rows.subarray(first, Math.min(shown, first + CHUNK_SPLATS)),
+      degree,
+    );
     sink.piece(packSplats(data), Math.floor(first / CHUNK_SPLATS));
     sink.progress(Math.min(shown, first + CHUNK_SPLATS), shown, "decode");
     await sink.breathe();

@@ -6,12 +6,24 @@ const BINS = 4096;
 const LOWEST = -40;
 const HIGHEST = 24;
 
-/** What sorting takes for a splat of the file, shown or not. */
-export const ORDER_BYTES = 6;
+/** Opacity under which a splat says nothing of a scene; formats of 8 bits agree who is over it. */
+const FAINT = 5.5 / 255;
+const LEAST_SEEN = 0.1;
 
-/** Rows from the most visible to the least: opacity times squared mean size, in bins. */
-export function byImportance(source: SplatSource): Uint32Array {
+/** What sorting takes for a splat of the file, shown or not. */
+export const ORDER_BYTES = 7;
+
+export interface Order {
+  /** From the most visible to the least. */
+  rows: Uint32Array;
+  /** Whether a row of the file is seen at all. */
+  seen: Uint8Array;
+}
+
+/** Rows by opacity times squared mean size, in bins. */
+export function byImportance(source: SplatSource): Order {
   const keys = new Uint16Array(source.count);
+  const seen = new Uint8Array(source.count);
   const counts = new Uint32Array(BINS + 1);
   for (let first = 0; first < source.count; first += CHUNK_SPLATS) {
     const count = Math.min(CHUNK_SPLATS, source.count - first);
@@ -22,37 +34,29 @@ export function byImportance(source: SplatSource): Uint32Array {
       const t = (HIGHEST - Math.max(LOWEST, Math.min(HIGHEST, log || LOWEST))) / (HIGHEST - LOWEST);
       const key = Math.min(BINS - 1, Math.floor(t * BINS));
       keys[first + i] = key;
+      if (opacities[i]! >= FAINT) seen[first + i] = 1;
       counts[key + 1]!++;
     }
   }
   for (let k = 0; k < BINS; k++) counts[k + 1]! += counts[k]!;
-  const order = new Uint32Array(source.count);
-  for (let i = 0; i < source.count; i++) order[counts[keys[i]!]!++] = i;
-  return order;
+  const rows = new Uint32Array(source.count);
+  for (let i = 0; i < source.count; i++) rows[counts[keys[i]!]!++] = i;
+  return { rows, seen };
 }
 
-/** Rows that say where a scene is: from all but the faintest tenth of an order, evenly. */
-export function spreadRows(order: Uint32Array): Uint32Array {
-  const visible = Math.ceil(0.9 * order.length);
-  const stride = Math.max(1, Math.ceil(visible / 16384));
-  return order.subarray(0, visible).filter((_, i) => i % stride === 0);
+/** Rows that a first view is found from are about so many, or all: with so many quantisation moves
+ * no share of them by more than some thousandths, whichever they are. */
+const PLACES = 32768;
+
+/** Rows that say where a scene is: of those that are seen, evenly from the most visible on. */
+export function spreadRows({ rows, seen }: Order): Uint32Array {
+  const visible = rows.filter((row) => seen[row]);
+  const chosen = visible.length < LEAST_SEEN * rows.length ? rows : visible;
+  const stride = Math.max(1, Math.floor(chosen.length / PLACES));
+  return chosen.filter((_, i) => i % stride === 0);
 }
 
-/** Places that a first view is found from; of about as many, or all. */
-const SAMPLE = 4096;
-
-/** Every so manieth of [N, 3] positions. */
-function sampleOf(positions: Float32Array): Float32Array {
-  const count = positions.length / 3;
-  const stride = Math.max(1, Math.floor(count / SAMPLE));
-  const sample = new Float32Array(3 * Math.ceil(count / stride));
-  for (let i = 0, k = 0; i < count; i += stride, k += 3) {
-    sample.set(positions.subarray(3 * i, 3 * i + 3), k);
-  }
-  return sample;
-}
-
-/** Median centre and 90% radius of [N, 3] positions, from at most 20,000 of them; and a sample. */
+/** Median centre and 90% radius of [N, 3] positions, from at most 20,000 of them. */
 export function extentOf(positions: Float32Array): Extent {
   const count = positions.length / 3;
   const stride = Math.max(1, Math.floor(count / 20000));
@@ -70,5 +74,5 @@ export function extentOf(positions: Float32Array): Extent {
   const distances = columns[0]!.map((_, i) =>
     Math.hypot(...columns.map((c, a) => c[i]! - center[a]!)),
   );
-  return { center, radius: middle(distances, 0.9) || 1, sample: sampleOf(positions) };
+  return { center, radius: middle(distances, 0.9) || 1 };
 }

@@ -4,7 +4,15 @@
  */
 import { centreOf, sizeOf } from "../camera/first-view";
 import { add, cross, dot, frameOf, length, normalize, scale, sub, type V3 } from "../camera/vec";
-import { gathersAlong, hasFloor, insideView } from "./inside";
+import {
+  gathersAlong,
+  hasFloor,
+  insideView,
+  isWithin,
+  type Plan,
+  planOf,
+  sortedColumns,
+} from "./inside";
 import type { Box, FileStand } from "./protocol";
 
 /** From some thousand places of splats, x, y, z; null without any. */
@@ -12,8 +20,8 @@ export function standOf(places: ArrayLike<number>): FileStand | null {
   const box = contentBox(places);
   if (!box) return null;
   const up = findUp(places, box);
-  const inside = insideView(places, box, up);
-  return { box, up, forward: clearDirection(places, box, up), inside };
+  const plan = planOf(places, box, up);
+  return { box, up, forward: clearDirection(places, box, up, plan), inside: insideView(plan) };
 }
 
 /** Steps of a walk outwards through bins of this share of the widest middle half. */
@@ -27,27 +35,35 @@ const TAIL = 0.003;
  * next to nothing. Null without places.
  */
 export function contentBox(places: ArrayLike<number>): Box | null {
-  let rows: V3[] = [];
-  for (let i = 0; i + 2 < places.length; i += 3) {
-    const row: V3 = [places[i]!, places[i + 1]!, places[i + 2]!];
-    if (row.every(Number.isFinite)) rows.push(row);
-  }
-  if (rows.length === 0) return null;
-  const all = rows;
+  const all = chosen(places, (i) => Number.isFinite(places[i]! + places[i + 1]! + places[i + 2]!));
+  if (all.length === 0) return null;
+  let rows = all;
   for (let round = 0; round < 2; round++) {
-    const columns = [0, 1, 2].map((a) => Float64Array.from(rows, (r) => r[a]!).sort());
+    const columns = sortedColumns(rows);
     const spreads = columns.map((c) => quantile(c, 0.75) - quantile(c, 0.25));
     const widest = Math.max(...spreads);
     if (!(widest > 0)) break;
     const ends = columns.map((c) => endsOf(c, widest));
-    rows = rows.filter((r) => ends.every(([low, high], a) => r[a]! >= low && r[a]! <= high));
+    const [low, high] = [0, 1].map((e) => ends.map((end) => end[e])) as [V3, V3];
+    const before = rows;
+    rows = chosen(before, (i) => isWithin({ low, high }, before, i));
   }
-  if (rows.length === 0) rows = all;
-  const columns = [0, 1, 2].map((a) => Float64Array.from(rows, (r) => r[a]!).sort());
+  const columns = sortedColumns(rows.length > 0 ? rows : all);
   return {
     low: columns.map((c) => quantile(c, TAIL)) as V3,
     high: columns.map((c) => quantile(c, 1 - TAIL)) as V3,
   };
+}
+
+/** Rows, x, y, z, that are wanted; `wants` takes the number of a row's x. */
+function chosen(places: ArrayLike<number>, wants: (i: number) => boolean): Float64Array {
+  const rows = new Float64Array(places.length);
+  let used = 0;
+  for (let i = 0; i + 2 < places.length; i += 3) {
+    if (!wants(i)) continue;
+    for (let a = 0; a < 3; a++) rows[used++] = places[i + a]!;
+  }
+  return rows.subarray(0, used);
 }
 
 /** The least and the largest value before two empty bins in a row, from the middle half on. */
@@ -107,25 +123,26 @@ const AXIS = Math.cos((4 * Math.PI) / 180);
  * format's own way, unless it is mirrored along it, which nothing that stands is.
  */
 export function findUp(places: ArrayLike<number>, box: Box): V3 {
-  const rows: V3[] = [];
   const margin = 0.1 * sizeOf(box);
-  for (let i = 0; i + 2 < places.length; i += 3) {
-    const row: V3 = [places[i]!, places[i + 1]!, places[i + 2]!];
-    const inside = row.every((x, a) => x >= box.low[a]! - margin && x <= box.high[a]! + margin);
-    if (inside) rows.push(row);
-  }
-  if (rows.length < 50) return FILE_UP;
+  const low = box.low.map((x) => x - margin) as V3;
+  const high = box.high.map((x) => x + margin) as V3;
+  const rows = chosen(places, (i) => isWithin({ low, high }, places, i));
+  if (rows.length < 3 * 50) return FILE_UP;
   const ground = groundOf(rows, sizeOf(box));
   if (ground && usual(ground) === 1) return snapped(ground);
   // A back or a wall is a plane, too: what gathers and what the mirror says come before it.
-  return gatheredUp(rows.flat(), box) ?? mirrorFree(rows, box) ?? snapped(ground ?? FILE_UP);
+  return gatheredUp(rows, box) ?? mirrorFree(rows, box) ?? snapped(ground ?? FILE_UP);
 }
 
-function groundOf(rows: readonly V3[], size: number): V3 | null {
+function groundOf(rows: Float64Array, size: number): V3 | null {
   const next = numbersFrom(1);
-  const stride = Math.ceil(rows.length / JUDGES);
-  const judges = Float64Array.from(rows.filter((_, i) => i % stride === 0).flat());
-  const pick = () => rows[Math.floor(next() * rows.length)]!;
+  const count = rows.length / 3;
+  const stride = Math.ceil(count / JUDGES);
+  const judges = chosen(rows, (i) => (i / 3) % stride === 0);
+  const pick = (): V3 => {
+    const i = 3 * Math.floor(next() * count);
+    return [rows[i]!, rows[i + 1]!, rows[i + 2]!];
+  };
   let best = LEAST_GROUND / 2;
   let found: { at: V3; up: V3 } | null = null;
   for (let trial = 0; trial < TRIALS; trial++) {
@@ -142,7 +159,7 @@ function groundOf(rows: readonly V3[], size: number): V3 | null {
   if (!found) return null;
   // What decides must not hang on which three places were drawn.
   const { at, up } = refined(rows, found.at, found.up, size);
-  const plane = judge(Float64Array.from(rows.flat()), at, up, size);
+  const plane = judge(rows, at, up, size);
   return plane.share * usual(plane.up) >= LEAST_GROUND ? plane.up : null;
 }
 
@@ -200,13 +217,17 @@ class Spread {
 }
 
 /** The plane through the rows near a plane. */
-function refined(rows: readonly V3[], at: V3, up: V3, size: number): { at: V3; up: V3 } {
-  const near = rows.filter((row) => Math.abs(dot(sub(row, at), up)) <= 1.5 * THICKNESS * size);
-  const mean = scale(near.reduce(add, [0, 0, 0] as V3), 1 / near.length);
+function refined(rows: Float64Array, at: V3, up: V3, size: number): { at: V3; up: V3 } {
+  const near = chosen(rows, (i) => {
+    const d: V3 = [rows[i]! - at[0], rows[i + 1]! - at[1], rows[i + 2]! - at[2]];
+    return Math.abs(dot(d, up)) <= 1.5 * THICKNESS * size;
+  });
+  const mean: V3 = [0, 0, 0];
+  for (let i = 0; i < near.length; i++) mean[i % 3]! += near[i]! / (near.length / 3);
   const [x, y] = frameOf(up);
   let [xx, xy, yy, xh, yh] = [0, 0, 0, 0, 0];
-  for (const row of near) {
-    const d = sub(row, mean);
+  for (let i = 0; i < near.length; i += 3) {
+    const d: V3 = [near[i]! - mean[0], near[i + 1]! - mean[1], near[i + 2]! - mean[2]];
     const [a, b, h] = [dot(d, x), dot(d, y), dot(d, up)];
     xx += a * a;
     xy += a * b;
@@ -226,7 +247,7 @@ const HEAVIER = 0.1;
 const LEAST_GATHERED = 0.2;
 
 /** The way up of the formats' ones in which a scene has a floor and things gather on it. */
-function gatheredUp(places: readonly number[], box: Box): V3 | null {
+function gatheredUp(places: ArrayLike<number>, box: Box): V3 | null {
   let best = LEAST_GATHERED - HEAVIER;
   let found: V3 | null = null;
   for (const up of [FILE_UP, [0, 0, 1], [0, 1, 0]] as V3[]) {
@@ -244,16 +265,18 @@ const MIRRORED = 0.15;
 const LEAST_PLACES = 1000;
 
 /** Z where the scene is far more alike mirrored along y, the format's own way up, than along z. */
-function mirrorFree(rows: readonly V3[], box: Box): V3 | null {
-  if (rows.length < LEAST_PLACES) return null;
+function mirrorFree(rows: Float64Array, box: Box): V3 | null {
+  if (rows.length < 3 * LEAST_PLACES) return null;
   const cells = new Set<number>();
-  const place = (row: V3) =>
-    row.map((x, a) => {
-      const share = (x - box.low[a]!) / Math.max(1e-12, box.high[a]! - box.low[a]!);
-      return Math.max(0, Math.min(CELLS - 1, Math.floor(CELLS * share)));
-    }) as V3;
   const key = ([a, b, c]: V3) => a + CELLS * (b + CELLS * c);
-  for (const row of rows) cells.add(key(place(row)));
+  for (let i = 0; i < rows.length; i += 3) {
+    const place: V3 = [0, 0, 0];
+    for (let a = 0; a < 3; a++) {
+      const share = (rows[i + a]! - box.low[a]!) / Math.max(1e-12, box.high[a]! - box.low[a]!);
+      place[a] = Math.max(0, Math.min(CELLS - 1, Math.floor(CELLS * share)));
+    }
+    cells.add(key(place));
+  }
   const alike = [0, 1, 2].map((axis) => {
     let both = 0;
     for (const cell of cells) {
@@ -299,16 +322,18 @@ const WALLED = 0.02;
  * The direction to look along at a box, a little from above: the usual one for the axes, or the
  * next one to it in whose way no wall stands and nothing floats before the box.
  */
-export function clearDirection(places: ArrayLike<number>, box: Box, up: V3): V3 {
+export function clearDirection(
+  places: ArrayLike<number>,
+  box: Box,
+  up: V3,
+  plan: Plan | null = planOf(places, box, up),
+): V3 {
   const usual: V3 = Math.abs(up[2]) > 0.5 ? [0.6, 0.8, 0] : [0.6, 0, 0.8];
   const flat = normalize(sub(usual, scale(up, dot(usual, up))));
   const side = cross(up, flat);
-  const [inside, outside]: [V3[], V3[]] = [[], []];
-  for (let i = 0; i + 2 < places.length; i += 3) {
-    const row: V3 = [places[i]!, places[i + 1]!, places[i + 2]!];
-    (row.some((x, a) => x < box.low[a]! || x > box.high[a]!) ? outside : inside).push(row);
-  }
-  const floor = hasFloor(places, box, up);
+  const inside = chosen(places, (i) => isWithin(box, places, i));
+  const outside = chosen(places, (i) => !isWithin(box, places, i));
+  const floor = hasFloor(plan);
   const found: { direction: V3; walls: number; count: number }[] = [];
   for (let n = 0; n < DIRECTIONS; n++) {
     // 0, 30, -30, 60, -60 ... degrees away from the usual one.
@@ -325,25 +350,33 @@ export function clearDirection(places: ArrayLike<number>, box: Box, up: V3): V3 
 }
 
 /** How many places stand up in front of the middle, along a level direction. */
-function inFront(rows: readonly V3[], level: V3, up: V3): number {
+function inFront(rows: Float64Array, level: V3, up: V3): number {
+  const count = rows.length / 3;
   const shares = (axis: V3) => {
-    const along = rows.map((row) => dot(row, axis));
-    const low = along.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
-    const high = along.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-    return along.map((x) => (x - low) / Math.max(1e-12, high - low));
+    const along = new Float64Array(count);
+    let [low, high] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+    for (let i = 0; i < count; i++) {
+      const x = rows[3 * i]! * axis[0] + rows[3 * i + 1]! * axis[1] + rows[3 * i + 2]! * axis[2];
+      along[i] = x;
+      low = Math.min(low, x);
+      high = Math.max(high, x);
+    }
+    for (let i = 0; i < count; i++) along[i] = (along[i]! - low) / Math.max(1e-12, high - low);
+    return along;
   };
   const [ahead, aside, height] = [shares(level), shares(cross(up, level)), shares(up)];
-  return rows.filter(
-    (_, i) => height[i]! > OVER && Math.abs(aside[i]! - 0.5) < MIDDLE && ahead[i]! < FRONT,
-  ).length;
+  let found = 0;
+  for (let i = 0; i < count; i++)
+    if (height[i]! > OVER && Math.abs(aside[i]! - 0.5) < MIDDLE && ahead[i]! < FRONT) found++;
+  return found;
 }
 
 /** How many places lie around the line from the eye to the box. */
-function inTheWay(outside: readonly V3[], box: Box, direction: V3): number {
+function inTheWay(outside: Float64Array, box: Box, direction: V3): number {
   const [centre, size] = [centreOf(box), sizeOf(box)];
   let count = 0;
-  for (const row of outside) {
-    const d = sub(row, centre);
+  for (let i = 0; i < outside.length; i += 3) {
+    const d = sub([outside[i]!, outside[i + 1]!, outside[i + 2]!], centre);
     const along = -dot(d, direction);
     if (along <= 0 || along > 2 * size) continue;
     if (length(add(d, scale(direction, along))) < 0.35 * size) count++;

@@ -1,15 +1,19 @@
 /** What `scene4d export ... player` writes: without a network, and as one file from a disk. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ROOT, serve } from "./harness";
-import { bench, open, picture, until, view } from "./pages";
+import type { View } from "../../src/decode/protocol";
+import { apart, distance } from "./gestures";
+import { DIST, ROOT, serve } from "./harness";
+import { bench, open, picture, still, until, view } from "./pages";
 import { scene4d, withoutPython } from "./python";
+import { halfOpenRoom } from "./splat-files";
 
 const SMALL = { width: 320, height: 240 };
 const SPLATS = join(ROOT, "tests/fixtures/small.ply");
+const OTHERS = ["spz", "sog", "splat", "s4d"];
 const CHAIR = join(ROOT, "tests/fixtures/chair.s4d");
 
 describe.skipIf(withoutPython)("the exported player", () => {
@@ -18,10 +22,13 @@ describe.skipIf(withoutPython)("the exported player", () => {
   beforeAll(async () => {
     made = mkdtempSync(join(tmpdir(), "scene4d-"));
     const [site, one] = [join(made, "site"), join(made, "one.html")];
+    const room = (ending: string) => join(made, `room.${ending}`);
+    writeFileSync(room("ply"), halfOpenRoom());
     await scene4d(
       ["export", CHAIR, "player", "--output-path", site, "--title", "A chair"],
       ["export", CHAIR, "player", "--single-file", "--output-path", one],
       ["export", SPLATS, "player", "--output-path", join(made, "splats")],
+      ...OTHERS.map((ending) => ["convert", room("ply"), room(ending)]),
     );
   });
   afterAll(() => rmSync(made, { recursive: true }));
@@ -90,17 +97,28 @@ describe.skipIf(withoutPython)("the exported player", () => {
     await server.close();
   });
 
-  it("of a splat file starts where the file itself does", async () => {
-    const server = await serve({ "/": join(made, "splats") });
-    const page = await open({ ...b, url: server.url }, "noanim", { viewport: SMALL });
-    const bundle = await view(page);
-    await page.goto(`${b.url}/?backend=webgl2&noanim&content=/fixtures/small.ply`);
-    await until(page, () => Boolean(window.scene4d));
-    await page.evaluate(() => window.scene4d.ready);
-    const file = await view(page);
-    const size = Math.hypot(...file.position.map((x, i) => x - file.target[i]!));
-    const apart = Math.hypot(...file.position.map((x, i) => x - bundle.position[i]!));
-    expect(apart).toBeLessThan(0.05 * size);
+  it("starts a file and its bundle, and a borderline room of any format, at one place", async () => {
+    const server = await serve({ "/files/": made, "/small.ply": SPLATS, "/": DIST });
+    const page = await open({ ...b, url: server.url }, "noanim", { viewport: SMALL, wait: false });
+    await still(page);
+    const startOf = async (file: string) => {
+      await page.evaluate((url) => window.scene4d.open(url), file);
+      return view(page);
+    };
+    const [file, bundle] = [await startOf("/small.ply"), await startOf("/files/splats/scene.s4d")];
+    expect(apart(file.position, bundle.position)).toBeLessThan(0.05 * distance(file));
+    const starts: View[] = [];
+    for (const ending of ["ply", ...OTHERS]) starts.push(await startOf(`/files/room.${ending}`));
+    const forward = ({ position, target }: View) => {
+      const ahead = target.map((x, a) => x - position[a]!);
+      return ahead.map((x) => x / Math.hypot(...ahead));
+    };
+    for (const [i, start] of starts.entries()) {
+      const name = ["ply", ...OTHERS][i];
+      // The same of the places and directions that are tried; the next ones are 0.5 away.
+      expect([name, apart(start.position, starts[0]!.position) < 0.05]).toEqual([name, true]);
+      expect([name, apart(forward(start), forward(starts[0]!)) < 0.05]).toEqual([name, true]);
+    }
     await server.close();
   });
 

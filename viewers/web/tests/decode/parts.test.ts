@@ -115,7 +115,7 @@ describe("order", () => {
     const data = row([0.1, 1, 0.5, 1], [1, 0.1, 1, 0.9]);
     const source = { count: 4, degree: 0, read: () => data };
     // opacity * size^2: 0.01, 0.1, 0.25, 0.9
-    expect([...byImportance(source)]).toEqual([3, 2, 1, 0]);
+    expect([...byImportance(source).rows]).toEqual([3, 2, 1, 0]);
   });
   it("is not led astray by outliers", () => {
     const points = new Float32Array(303);
