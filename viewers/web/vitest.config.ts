@@ -6,5 +6,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 120_000,
     fileParallelism: false,
+    // One process for all files: they share browsers, and what they import is read once.
+    pool: "forks",
+    isolate: false,
   },
 });

@@ -440,7 +440,7 @@ export class Player extends Emitter implements SceneHost, PickingHost {
   /** The box of the scene, or of what of it is there at a time in seconds, where parts come and go. */
   bounds(time = this.clock.time): Box | null {
     const { layer, info, extent } = this.scene;
-    return layer.boxAt(time) ?? (extent && boxOf(info, extent));
+    return layer.drawable.boxAt(time) ?? (extent && boxOf(info, extent));
   }
 
   /** A picture of the writer's renderer that the bundle holds; null where it cannot be read. */

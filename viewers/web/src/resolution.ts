@@ -27,16 +27,16 @@ export class Resolution {
 
   /** Less resolution where movement is jerky: of the canvas, or of a field's own picture. */
   moving(dt: number, fieldGovernor: FieldGovernor): void {
-    const { stage } = this;
-    const last = stage.fieldPicture;
-    if (!stage.hasField && this.governor.slow(dt)) this.resize();
+    const { drawable } = this.stage;
+    const { last } = drawable.statistics();
+    if (!drawable.standalone && this.governor.slow(dt)) this.resize();
     if (last && fieldGovernor.move(last.milliseconds / 1000, last.share))
-      stage.setFieldShare(fieldGovernor.scale);
+      drawable.setShare(fieldGovernor.scale);
   }
 
   /** Standing still: the full resolution comes back. */
   resting(fieldGovernor: FieldGovernor): void {
     if (this.governor.rest()) this.resize();
-    if (fieldGovernor.rest()) this.stage.setFieldShare(fieldGovernor.scale);
+    if (fieldGovernor.rest()) this.stage.drawable.setShare(fieldGovernor.scale);
   }
 }

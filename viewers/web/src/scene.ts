@@ -14,6 +14,7 @@ import type {
   ToWorker,
   View,
 } from "./decode/protocol";
+import type { FieldView } from "./draw/field-view";
 import { Layer } from "./engine/layer";
 import { FieldGovernor } from "./quality";
 import type { Settings } from "./settings";
@@ -70,6 +71,8 @@ export class Scene {
   failed = false;
   /** A field of light that is arriving, or has. */
   field: Field | null = null;
+  /** What draws it, from its first planes on. */
+  fieldView: FieldView | null = null;
   loaded = { bytes: 0, total: 0, milliseconds: 0 };
   /** The number of the training camera that is looked through. */
   through: number | null = null;

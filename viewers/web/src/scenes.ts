@@ -198,10 +198,10 @@ export class Scenes {
   private addPlanes(scene: Scene, planes: readonly FieldPlane[]): void {
     if (!scene.field) return;
     try {
-      if (scene.started) this.host.stage.addPlanes(scene.layer, planes);
+      if (scene.started) scene.fieldView?.add(planes);
       else {
         scene.takePlanes(planes);
-        this.host.stage.setField(scene.layer, scene.field);
+        scene.fieldView = this.host.stage.setField(scene.layer, scene.field);
       }
     } catch (error) {
       if (!(error instanceof SceneError)) throw error;

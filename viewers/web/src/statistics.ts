@@ -2,11 +2,15 @@ import type { Statistics } from "./events";
 import type { Player } from "./player";
 import type { Scene } from "./scene";
 
+/** Before the first planes. */
+const NO_FIELD = { width: 0, height: 0, slabs: 0, planes: 0, planesInFile: 0 };
+
 /** The figures of what is shown. */
 export function statisticsOf({ stage }: Player, scene: Scene, frameMs: number): Statistics {
   const { info, loaded } = scene;
   // The page goes on at its own pace while a field's picture is being made.
-  const fieldMs = stage.fieldPicture?.milliseconds ?? 0;
+  const { splats, field, last } = stage.drawable.statistics();
+  const fieldMs = last?.milliseconds ?? 0;
   const ms = Math.max(frameMs, fieldMs);
   return {
     backend: stage.backend,
@@ -15,13 +19,13 @@ export function statisticsOf({ stage }: Player, scene: Scene, frameMs: number): 
     frames: stage.frames,
     sortMs: stage.sortTime,
     fieldMs,
-    field: info?.drawable === "field" ? stage.fieldStatistics : null,
-    splats: stage.splatCount,
+    field: info?.drawable === "field" ? (field ?? NO_FIELD) : null,
+    splats,
     splatsInFile: info?.count ?? 0,
     degree: info?.degree ?? 0,
     width: stage.width,
     height: stage.height,
-    memory: stage.splatBytes,
+    memory: stage.drawable.bytes,
     downloaded: Math.min(loaded.bytes, loaded.total || loaded.bytes),
     size: info?.bytes ?? loaded.total,
     loadMs: loaded.milliseconds,

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { Clock } from "../src/camera/clock";
 import type { PackedSplats } from "../src/decode/pack";
-import { Layer, type Piece } from "../src/engine/layer";
+import { Layer } from "../src/engine/layer";
+import { type Piece, SplatPieces } from "../src/engine/splat-pieces";
 
 describe("the clock", () => {
   const started = () => {
@@ -51,7 +52,7 @@ describe("the clock", () => {
   });
 });
 
-describe("a layer", () => {
+describe("a scene in pieces", () => {
   const piece = (x: number, stage: number, span: Piece["span"]): Piece => ({
     entity: { enabled: false } as Piece["entity"],
     resource: null as unknown as Piece["resource"],
@@ -62,12 +63,12 @@ describe("a layer", () => {
     span,
   });
   const layer = (...pieces: Piece[]) => {
-    const made = new Layer();
+    const made = new SplatPieces();
     for (const p of pieces) made.add(p);
     made.setShown(true);
     return made;
   };
-  const drawn = (l: Layer) => l.pieces.map((p) => p.entity.enabled);
+  const drawn = (l: SplatPieces) => l.pieces.map((p) => p.entity.enabled);
 
   it("draws what is there at a time, from its first second and before its last", () => {
     const l = layer(piece(0, 0, { start: 0, end: 2 }), piece(5, 0, { start: 2, end: 4 }));
@@ -79,21 +80,26 @@ describe("a layer", () => {
   it("keeps times and stages of quality apart", () => {
     const span = { start: 0, end: 2 };
     const l = layer(piece(0, 0, null), piece(0, 0, span), piece(0, 1, span));
-    l.limit(0);
+    l.limit(20);
     expect(drawn(l)).toEqual([true, true, false]);
     l.setTime(3);
-    l.limit(1);
+    l.limit(30);
     expect(drawn(l)).toEqual([true, false, false]);
     l.setTime(1);
     expect(drawn(l)).toEqual([true, true, true]);
   });
 
-  it("tells its parts that move the time, and whether any of them did", () => {
-    const l = layer();
-    const heard: number[] = [];
-    l.timed.push({ setTime: (t) => heard.push(t) > 1 });
-    expect([l.setTime(1), l.setTime(2)]).toEqual([false, true]);
-    expect(heard).toEqual([1, 2]);
+  it("is drawn anew for some frames after a change, and then rests", () => {
+    const l = layer(piece(0, 0, null));
+    let rendered = 0;
+    const target = { width: 1, height: 1, background: [0, 0, 0] } as const;
+    const frames = () => {
+      for (let n = 0; n < 5; n++) l.update({ view: null, target, render: () => rendered++ });
+      return rendered;
+    };
+    expect([frames(), frames()]).toEqual([2, 2]);
+    l.redraw();
+    expect(frames()).toBe(4);
   });
 
   it("has the box of what is there; none of its own where nothing comes or goes", () => {
@@ -103,5 +109,21 @@ describe("a layer", () => {
     expect(l.boxAt(3)).toEqual({ low: [5, 0, 0], high: [6, 1, 1] });
     expect(l.boxAt(9)).toBeNull();
     expect(layer(piece(0, 0, null)).boxAt(0)).toBeNull();
+  });
+});
+
+describe("a layer", () => {
+  it("gives what takes another's place its time, whether it is shown, and the other one back", () => {
+    const heard: unknown[] = [];
+    const made = new Layer();
+    const moving = new SplatPieces();
+    moving.setTime = (seconds) => heard.push(seconds) > 1;
+    moving.setShown = (shown) => void heard.push(shown);
+    made.setShown(true);
+    made.setTime(3);
+    made.drawable.destroy = () => void heard.push("gone");
+    made.replace(moving);
+    expect(heard).toEqual(["gone", true, 3]);
+    expect([made.setTime(4), heard.at(-1)]).toEqual([true, 4]);
   });
 });

@@ -1,7 +1,6 @@
-import type { PinholeCamera } from "../camera/projection";
 import type { Field, FieldPlane } from "../decode/field/field";
-import type { FieldStatistics } from "../events";
-import type { FieldRenderer, FieldTarget } from "./renderer";
+import type { Drawable, DrawableStatistics, Frame, Picture } from "../engine/drawable";
+import type { FieldRenderer } from "./renderer";
 
 /** Makes a renderer on a fresh canvas. Throws SceneError. */
 export type MakeRenderer = (canvas: HTMLCanvasElement, field: Field) => FieldRenderer;
@@ -18,14 +17,16 @@ export interface DoneFieldPicture {
  * A field on a canvas of its own, exactly over the engine's; input goes through it. A new picture
  * is begun when the one before is done, and a graphics context that was lost is made again.
  */
-export class FieldView {
+export class FieldView implements Drawable {
+  readonly standalone = true;
   private readonly canvas = document.createElement("canvas");
   private renderer: FieldRenderer | null;
   private dirty = true;
   /** What is being drawn, if anything is; captures in between have sizes of their own. */
   private begun: Omit<DoneFieldPicture, "milliseconds"> | null = null;
   /** What the last picture was, once it was done. */
-  last: DoneFieldPicture | null = null;
+  private last: DoneFieldPicture | null = null;
+  private share = 1;
 
   constructor(
     under: HTMLCanvasElement,
@@ -54,15 +55,18 @@ export class FieldView {
     return this.renderer?.bytes ?? 0;
   }
 
-  statistics(): FieldStatistics {
+  /** Of a field: its size is 0 before the first picture. */
+  statistics(): DrawableStatistics {
+    const { last } = this;
     const { shape, planes } = this.field;
-    return {
-      width: this.last?.width ?? 0,
-      height: this.last?.height ?? 0,
+    const field = {
+      width: last?.width ?? 0,
+      height: last?.height ?? 0,
       slabs: shape.slabs.length,
       planes: planes.filter(Boolean).length,
       planesInFile: planes.length,
     };
+    return { splats: 0, field, last };
   }
 
   add(planes: readonly FieldPlane[]): void {
@@ -75,29 +79,47 @@ export class FieldView {
     this.dirty = true;
   }
 
-  /** Hidden while another scene is shown. */
   setShown(shown: boolean): void {
     this.canvas.hidden = !shown;
   }
 
-  /** Draws where something has changed and the picture before is done; whether it did. */
-  update(view: PinholeCamera, target: FieldTarget): boolean {
+  /** Nothing in a field moves yet. */
+  setTime(): boolean {
+    return false;
+  }
+
+  /** A field has no splats. */
+  limit(): boolean {
+    return false;
+  }
+
+  setShare(share: number): void {
+    this.share = share;
+    this.dirty = true;
+  }
+
+  boxAt(): null {
+    return null;
+  }
+
+  update({ view, target }: Frame): boolean {
     const { renderer } = this;
-    if (!renderer?.idle()) return false;
+    if (!view || !renderer?.idle()) return false;
     if (this.begun) {
       this.last = { ...this.begun, milliseconds: renderer.milliseconds };
       this.begun = null;
     }
-    if (!this.dirty || !renderer.draw(view, target)) return false;
+    const { share } = this;
+    if (!this.dirty || !renderer.draw(view, { ...target, share })) return false;
     const { width, height } = renderer.decoded;
-    this.begun = { width, height, share: target.share };
+    this.begun = { width, height, share };
     this.dirty = false;
     return true;
   }
 
-  read(view: PinholeCamera, target: FieldTarget): Promise<Uint8Array> {
+  read({ view, target }: Picture): Promise<Uint8Array> {
     if (!this.renderer) return Promise.reject(new Error("the graphics context is lost"));
-    return this.renderer.read(view, target);
+    return this.renderer.read(view, { ...target, share: 1 });
   }
 
   destroy(): void {

@@ -9,29 +9,25 @@ import {
   GSPLATDATA_LARGE,
   GSplatComponentSystem,
   Mat4,
-  PIXELFORMAT_RGBA8,
-  PIXELFORMAT_RGBA16F,
   Quat,
-  RenderTarget,
-  Texture,
   Vec3,
   XrManager,
 } from "playcanvas";
 import type { PinholeCamera } from "../camera/projection";
 import type { Stand } from "../camera/stand";
 import { SceneError } from "../decode/errors";
-import type { Field, FieldPlane } from "../decode/field/field";
+import type { Field } from "../decode/field/field";
 import { type PackedSplats, packedBytes, unseenSplat } from "../decode/pack";
 import type { TimeSpan } from "../decode/protocol";
-import { type DoneFieldPicture, FieldView } from "../draw/field-view";
-import type { FieldTarget } from "../draw/renderer";
+import { FieldView } from "../draw/field-view";
 import { WebGlField } from "../draw/webgl/field";
 import { WebGpuField } from "../draw/webgpu/field";
-import type { FieldStatistics } from "../events";
+import type { Backdrop, Drawable } from "./drawable";
 import { Headset, type Immersion } from "./immersion";
-import { Layer, limited } from "./layer";
+import { Layer } from "./layer";
 import { projectionOf } from "./pinhole";
-import { flipRows, toBytes } from "./pixels";
+import { EngineReader } from "./reader";
+import { SplatPieces } from "./splat-pieces";
 import { SplatResource } from "./splat-resource";
 
 export type Backend = "webgpu" | "webgl2";
@@ -65,17 +61,9 @@ export interface StageEvents {
 
 const NEAR = 0.01;
 const FAR = 1e6;
-/** Frames drawn after a change: what the engine copies in one frame is drawn in the next. */
-const FRAMES_AFTER_CHANGE = 2;
-const SETTLE_MS = 5000;
-/** The share of the picture's sides that is drawn while a sort is waited for. */
-const SETTLE_SHARE = 1 / 4;
-
-type Texels = Uint8Array | Uint16Array | Float32Array;
-
 /**
- * The engine: one camera, one canvas, the scene's pieces. Everything of PlayCanvas is behind it.
- * A field of light is drawn beside the engine, on a canvas over its own.
+ * The engine: one camera, one canvas, the scene that is shown. Everything of PlayCanvas is behind
+ * it. It knows no kinds of scenes: each is a Drawable.
  */
 export class Stage {
   /** Milliseconds of the last sort on the CPU; 0 where the GPU sorts. */
@@ -90,10 +78,8 @@ export class Stage {
   /** What is shown. */
   private layer = new Layer();
   private view: PinholeCamera | null = null;
-  private pending = 0;
-  private sorts = 0;
   private paused = false;
-  private capturing = false;
+  private readonly reader: EngineReader;
   /** The end of the last captured picture. */
   private pictures: Promise<unknown> = Promise.resolve();
   private time = 0;
@@ -142,6 +128,7 @@ export class Stage {
     component.calculateProjection = (matrix: Mat4) => {
       if (this.view) matrix.copy(projectionOf(this.view, NEAR, FAR));
     };
+    this.reader = new EngineReader(this.app, device, this.camera);
     this.setBackground([0, 0, 0]);
     this.configureSplats();
     if (this.app.xr) {
@@ -176,35 +163,31 @@ export class Stage {
         return;
       }
       events.update(dt);
-      const { field } = this.layer;
-      if (field) {
-        if (this.view && !this.paused && field.update(this.view, this.target())) this.frames++;
-        return;
-      }
-      // What is captured is drawn frame by frame: more of them would only be waited for.
-      if (this.pending > 0 && !this.paused && !this.capturing) {
-        this.pending--;
-        this.app.renderNextFrame = true;
-      }
+      if (this.paused || this.reader.busy) return;
+      const { view } = this;
+      if (this.drawable.update({ view, target: this.target(), render: this.render })) this.frames++;
     });
     this.app.on("postrender", () => {
       this.frames++;
     });
     // A sort on the CPU runs beside the drawing; the engine asks for a frame when it is there.
     this.app.systems.gsplat!.on("frame:request", () => {
-      if (!this.paused && !this.capturing) this.app.renderNextFrame = true;
+      if (!this.paused && !this.reader.busy) this.render();
     });
     this.app.scene.on("gsplat:sorted", (ms: number) => {
       this.sortTime = ms;
-      this.sorts++;
     });
     this.device.on("devicelost", () => events.lost());
     this.device.on("devicerestored", () => {
-      if (this.device.isWebGPU) this.layer.field?.remake();
+      if (this.device.isWebGPU) this.drawable.remake();
       this.redraw();
       events.restored();
     });
   }
+
+  private readonly render = (): void => {
+    this.app.renderNextFrame = true;
+  };
 
   private configureSplats(): void {
     const splats = this.app.scene.gsplat;
@@ -244,14 +227,9 @@ export class Stage {
     return this.device.height;
   }
 
-  /** Splats that are drawn now. */
-  get splatCount(): number {
-    return this.layer.splatCount;
-  }
-
-  /** Bytes of textures and sorting data: the pieces, and the engine's copy of the visible ones. */
-  get splatBytes(): number {
-    return this.layer.bytes;
+  /** What is shown. */
+  get drawable(): Drawable {
+    return this.layer.drawable;
   }
 
   /** Pixels of the canvas. */
@@ -272,11 +250,6 @@ export class Stage {
   setPaused(paused: boolean): void {
     this.paused = paused;
     if (!paused) this.redraw();
-  }
-
-  /** Planes that a field has had no values of. */
-  addPlanes(layer: Layer, planes: readonly FieldPlane[]): void {
-    layer.field?.add(planes);
   }
 
   /** Shows another scene's layer; the one before is only hidden. */
@@ -308,42 +281,22 @@ export class Stage {
     this.app.root.addChild(entity);
     const { count, bounds } = packed;
     const bytes = 2 * packedBytes(packed);
-    layer.add({ entity, resource, count, bytes, bounds, stage, span });
+    if (!(layer.drawable instanceof SplatPieces)) layer.replace(new SplatPieces());
+    const pieces = layer.drawable as SplatPieces;
+    pieces.add({ entity, resource, count, bytes, bounds, stage, span });
     this.rehearsal?.destroy();
     this.rehearsal = null;
     this.redraw();
   }
 
   /** Draws a field instead of splats from the next frame on. Throws SceneError. */
-  setField(layer: Layer, field: Field): void {
-    layer.field?.destroy();
-    layer.field = new FieldView(this.canvas, field, (canvas, f) => {
+  setField(layer: Layer, field: Field): FieldView {
+    const view = new FieldView(this.canvas, field, (canvas, f) => {
       if (!this.device.isWebGPU) return new WebGlField(canvas, f);
       return new WebGpuField((this.device as unknown as { wgpu: GPUDevice }).wgpu, canvas, f);
     });
-    layer.apply();
-  }
-
-  /** Whether a field is drawn: how long its picture takes does not depend on the canvas' size. */
-  get hasField(): boolean {
-    return this.layer.field !== null;
-  }
-
-  /** A field's last picture; null before the first one, and where there is no field. */
-  get fieldPicture(): DoneFieldPicture | null {
-    return this.layer.field?.last ?? null;
-  }
-
-  /** Zeros before the first planes. */
-  get fieldStatistics(): FieldStatistics {
-    const none = { width: 0, height: 0, slabs: 0, planes: 0, planesInFile: 0 };
-    return this.layer.field?.statistics() ?? none;
-  }
-
-  /** Decodes a field's pictures at this share of their resolution, along each axis, from now on. */
-  setFieldShare(share: number): void {
-    this.layer.fieldShare = share;
-    this.redraw();
+    layer.replace(view);
+    return view;
   }
 
   /** Shows another time, in seconds, of a scene that moves. */
@@ -352,14 +305,14 @@ export class Stage {
     if (this.layer.setTime(seconds)) this.redraw();
   }
 
-  private target(): FieldTarget {
+  private target(): Backdrop {
     const { width, height } = this.device;
-    return { width, height, background: this.background, share: this.layer.fieldShare };
+    return { width, height, background: this.background };
   }
 
   /** Draws only the first stages that together have at most `count` splats, at least one. */
   limit(layer: Layer, count: number): void {
-    if (layer.limit(limited(layer.pieces, count))) this.redraw();
+    if (layer.drawable.limit(count)) this.redraw();
   }
 
   /** Gives everything of a scene back. */
@@ -370,8 +323,7 @@ export class Stage {
 
   /** Draws some frames from now on. */
   redraw(): void {
-    this.pending = FRAMES_AFTER_CHANGE;
-    this.layer.field?.redraw();
+    this.drawable.redraw();
   }
 
   /** Draws this pinhole camera from now on. */
@@ -407,82 +359,12 @@ export class Stage {
     const height = options.height ?? view.height;
     const shown = this.time;
     if (options.time !== undefined) this.setTime(options.time);
+    const target = { ...this.target(), width, height };
     try {
-      return await this.read(view, width, height, options.screen === true);
+      const picture = { view, target, screen: options.screen === true };
+      return { width, height, data: await this.drawable.read(picture, this.reader) };
     } finally {
       this.setTime(shown);
     }
-  }
-
-  private async read(
-    view: PinholeCamera,
-    width: number,
-    height: number,
-    screen: boolean,
-  ): Promise<Pixels> {
-    const { field } = this.layer;
-    if (field) {
-      const target = { ...this.target(), width, height, share: 1 };
-      return { width, height, data: await field.read(view, target) };
-    }
-    // A sort on the CPU is waited for with few pixels: it is the camera's, whatever their number.
-    const [w, h] = [width, height].map((side) => Math.ceil(SETTLE_SHARE * side)) as [
-      number,
-      number,
-    ];
-    const small = this.device.isWebGPU ? null : this.makeTarget(w, h, screen);
-    const full = this.makeTarget(width, height, screen);
-    const component = this.camera.camera!;
-    this.capturing = true;
-    try {
-      component.renderTarget = small ?? full;
-      await this.settle();
-      if (small) {
-        component.renderTarget = full;
-        await this.frame();
-      }
-      const texture = full.colorBuffer;
-      const options = { renderTarget: full, immediate: true };
-      const data = toBytes((await texture.read(0, 0, width, height, options)) as Texels);
-      return { width, height, data: this.device.isWebGPU ? data : flipRows(data, width, height) };
-    } finally {
-      this.capturing = false;
-      component.renderTarget = null!;
-      for (const target of [small, full]) {
-        target?.colorBuffer.destroy();
-        target?.destroy();
-      }
-      this.redraw();
-    }
-  }
-
-  private makeTarget(width: number, height: number, screen: boolean): RenderTarget {
-    const hdr = screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F]);
-    const colorBuffer = new Texture(this.device, {
-      name: "capture",
-      width,
-      height,
-      format: hdr ?? PIXELFORMAT_RGBA8,
-      mipmaps: false,
-    });
-    return new RenderTarget({ colorBuffer, depth: false });
-  }
-
-  /** Draws until a sort of the very camera has been applied; colours are evaluated again, too. */
-  private async settle(): Promise<void> {
-    const wanted = this.device.isWebGPU || this.splatCount === 0 ? 0 : this.sorts + 3;
-    const end = performance.now() + SETTLE_MS;
-    for (let after = 0; after < 3; ) {
-      await this.frame();
-      if (this.sorts >= wanted || performance.now() > end) after++;
-    }
-  }
-
-  private frame(): Promise<void> {
-    return new Promise((resolve) => {
-      this.app.scene.gsplat.dirty = true;
-      this.app.once("frameend", () => resolve());
-      this.app.renderNextFrame = true;
-    });
   }
 }

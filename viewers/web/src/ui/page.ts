@@ -141,7 +141,7 @@ export class Page {
     button.id = "immersion";
     const offer = () => {
       // Fields of light are drawn beside the engine, not by it.
-      button.hidden = !player.started || player.stage.hasField;
+      button.hidden = !player.started || player.stage.drawable.standalone;
     };
     player.on("firstFrame", offer);
     player.on("scene", offer);

@@ -22,12 +22,27 @@ export interface Bench {
   kept: Set<BrowserContext>;
 }
 
-/** One browser and one server for a file of tests. */
-export function bench(backend: "webgl2" | "webgpu" = "webgl2"): Bench {
+type Backend = "webgl2" | "webgpu";
+
+/**
+ * The browsers of all files of tests, one for each back end: to start one and to compile its first
+ * shaders takes both cores seconds. They end with the process.
+ */
+const browsers = new Map<Backend, Promise<Browser>>();
+
+async function browserOf(backend: Backend): Promise<Browser> {
+  const running = await browsers.get(backend);
+  if (running?.isConnected()) return running;
+  browsers.set(backend, launch(backend));
+  return browsers.get(backend)!;
+}
+
+/** A browser and a server of its own for a file of tests. */
+export function bench(backend: Backend = "webgl2"): Bench {
   const made = { options: {}, kept: new Set() } as unknown as Bench;
   let close = () => Promise.resolve();
   beforeAll(async () => {
-    made.browser = await launch(backend);
+    made.browser = await browserOf(backend);
     const options: ServerOptions = {
       get range() {
         return made.options.range ?? true;
@@ -49,7 +64,7 @@ export function bench(backend: "webgl2" | "webgpu" = "webgl2"): Bench {
       if (!made.kept.has(context)) await context.close();
   });
   afterAll(async () => {
-    await made.browser?.close();
+    for (const context of made.browser?.contexts() ?? []) await context.close();
     await close();
   });
   return made;
