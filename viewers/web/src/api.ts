@@ -54,21 +54,21 @@ export function makeApi(player: Player, page: Page): Scene4dApi {
       return ready;
     },
     getView: () => player.rig.view(),
-    setView: (view, jump) => player.goTo(view, jump),
+    setView: (view, jump) => player.viewpoint.goTo(view, jump),
     camera: () => {
-      const { c2w, K, width, height } = player.camera();
+      const { c2w, K, width, height } = player.viewpoint.camera();
       return { c2w: Array.from(c2w), K: Array.from(K), width, height };
     },
     setCamera: (c2w, K, width, height) =>
-      player.setCamera(
+      player.viewpoint.setCamera(
         c2w ? ({ c2w, K: K!, width: width!, height: height! } satisfies PinholeCamera) : null,
       ),
     capture: (options) => player.capture(options),
     stats: () => player.statistics(),
-    setMode: (mode) => player.setMode(mode),
-    frame: () => player.frameScene(),
-    reset: () => player.reset(),
-    lookThrough: (index) => player.lookThrough(index),
+    setMode: (mode) => player.viewpoint.setMode(mode),
+    frame: () => player.viewpoint.frameScene(),
+    reset: () => player.viewpoint.reset(),
+    lookThrough: (index) => player.viewpoint.lookThrough(index),
     nextNote: (step) => page.nextNote(step),
     pick: (x, y, time) => player.pick(x, y, time),
     bounds: (time) => player.bounds(time),

@@ -32,13 +32,13 @@ export async function fidelity(
       const reference = await player.reference(index);
       if (!reference) throw new Error(`no reference ${index}`);
       const wanted = await pixelsOf(reference.bytes);
-      player.setCamera(reference.camera);
+      player.viewpoint.setCamera(reference.camera);
       const { time } = reference.camera;
       const drawn = await player.capture({ ...(time === undefined ? {} : { time }), ...options });
       results.push({ camera: reference.camera.name, psnr: psnr(drawn.data, wanted) });
     }
   } finally {
-    player.setCamera(null);
+    player.viewpoint.setCamera(null);
     player.stage.setBackground(player.background);
     player.stage.setPaused(document.hidden);
   }

@@ -5,7 +5,7 @@ import type { Scene } from "./scene";
 /** What is picked from, and who hears of it. */
 export interface PickingHost {
   readonly scene: Scene;
-  camera(): PinholeCamera;
+  readonly viewpoint: { camera(): PinholeCamera };
   /** A click has found a surface; `fly`: a double one. */
   takePoint(point: V3, fly: boolean): void;
 }
@@ -26,7 +26,7 @@ export class Picking {
 
   /** The surface at a CSS pixel; time in seconds; null in the void. */
   async pick(x: number, y: number, time: number): Promise<V3 | null> {
-    const camera = this.host.camera();
+    const camera = this.host.viewpoint.camera();
     const ray = rayThrough(camera, x, y);
     const origin: V3 = [camera.c2w[3]!, camera.c2w[7]!, camera.c2w[11]!];
     const drawn = { c2w: Array.from(camera.c2w), K: Array.from(camera.K), x, y };

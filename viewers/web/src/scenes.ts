@@ -7,23 +7,21 @@ import type { Emitter, Failure } from "./events";
 import type { Quality } from "./quality";
 import { type Content, NO_WISHES, Scene, type Wishes, wishesOf } from "./scene";
 import type { Settings } from "./settings";
+import type { Viewpoint } from "./viewpoint";
 
 /** What scenes are shown on, and what follows from another one being shown. */
 export interface SceneHost {
   readonly stage: Stage;
   readonly rig: Rig;
+  readonly viewpoint: Viewpoint;
   readonly settings: Settings;
   readonly quality: Quality;
   readonly credentials: RequestCredentials;
   readonly emit: Emitter["emit"];
-  leaveCamera(): void;
   forgetClick(): void;
   refresh(): void;
   applyBackground(): void;
   applyBudget(): void;
-  /** Finds the first view of a scene whose extent is known. */
-  place(scene: Scene): void;
-  findPivot(scene: Scene): void;
   startClock(scene: Scene): void;
 }
 
@@ -87,7 +85,7 @@ export class Scenes {
   /** Shows a scene in the place of another, which goes. */
   private replace(scene: Scene): void {
     const old = this.shown;
-    this.host.leaveCamera();
+    this.host.viewpoint.leaveCamera();
     this.show(scene);
     this.drop(old);
   }
@@ -107,7 +105,7 @@ export class Scenes {
     this.host.emit("poster", scene.started ? null : scene.posterUrl);
     this.host.emit("scene");
     if (scene.info) this.applyInfo(scene);
-    if (scene.extent && !scene.stance) this.host.place(scene);
+    if (scene.extent && !scene.stance) this.host.viewpoint.place(scene);
     this.host.applyBudget();
     this.host.refresh();
   }
@@ -126,7 +124,7 @@ export class Scenes {
       if (shown) this.host.emit("poster", scene.posterUrl);
     } else if (message.type === "extent") {
       scene.extent = message.extent;
-      if (shown) this.host.place(scene);
+      if (shown) this.host.viewpoint.place(scene);
     } else if (message.type === "piece") {
       this.host.stage.add(scene.layer, message.packed, message.stage, message.span ?? null);
       this.showFirst(scene);
@@ -165,12 +163,12 @@ export class Scenes {
     if (this.previous) this.drop(this.previous);
     this.previous = null;
     this.host.emit("done");
-    this.host.findPivot(scene);
+    void this.host.viewpoint.findPivot(scene);
   }
 
   /** What is shown gives way; it is kept until the new one is whole. */
   private takeOver(scene: Scene): void {
-    this.host.leaveCamera();
+    this.host.viewpoint.leaveCamera();
     if (this.previous) this.drop(this.shown);
     else {
       this.previous = this.shown;
@@ -188,7 +186,7 @@ export class Scenes {
     } else if (this.previous) {
       const { previous } = this;
       this.previous = null;
-      this.host.leaveCamera();
+      this.host.viewpoint.leaveCamera();
       this.show(previous);
       this.drop(scene);
     } else scene.failed = true;
@@ -218,6 +216,6 @@ export class Scenes {
     if (scene === this.next) this.takeOver(scene);
     if (scene.clock.range) this.host.startClock(scene);
     this.host.emit("firstFrame");
-    this.host.findPivot(scene);
+    void this.host.viewpoint.findPivot(scene);
   }
 }

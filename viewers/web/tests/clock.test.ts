@@ -12,10 +12,10 @@ describe("the clock", () => {
     return clock;
   };
 
-  it("goes on while it plays, at its rate, and begins again", () => {
+  it("goes on while it plays, at its speed, and begins again", () => {
     const clock = started();
     expect([clock.update(1), clock.time]).toEqual([true, 3]);
-    clock.rate = 2;
+    clock.speed = 2;
     clock.update(1);
     expect(clock.time).toBe(5);
     clock.update(1.5);
@@ -33,6 +33,30 @@ describe("the clock", () => {
     expect([clock.time, clock.playing]).toEqual([2, true]);
   });
 
+  it("stands at speed 0, and goes on from there", () => {
+    const clock = started();
+    for (const speed of [0, -1, Number.NaN]) {
+      clock.speed = speed;
+      expect([clock.update(1), clock.time, clock.playing]).toEqual([false, 2, true]);
+    }
+    clock.speed = 0.5;
+    expect([clock.update(1), clock.time]).toEqual([true, 2.5]);
+  });
+
+  it("begins by itself, but not where rest is asked for, nor at a time that was", () => {
+    const begun = (time: number | null, rest: boolean) => {
+      const clock = new Clock();
+      clock.setSpan({ start: 2, end: 6 });
+      expect(clock.duration).toBe(4);
+      clock.begin(time, rest);
+      return [clock.playing, clock.time];
+    };
+    expect(begun(null, false)).toEqual([true, 2]);
+    expect(begun(null, true)).toEqual([false, 2]);
+    expect(begun(3, false)).toEqual([false, 3]);
+    expect(begun(9, true)).toEqual([false, 6]);
+  });
+
   it("stays within its span wherever it is put", () => {
     const clock = started();
     const at = (seconds: number) => {
@@ -47,7 +71,9 @@ describe("the clock", () => {
     for (const span of [null, { start: 1, end: 1 }]) {
       clock.setSpan(span);
       clock.play();
-      expect([clock.range, clock.playing, clock.update(1)]).toEqual([null, false, false]);
+      clock.begin(null, false);
+      expect([clock.range, clock.duration, clock.playing]).toEqual([null, 0, false]);
+      expect(clock.update(1)).toBe(false);
     }
   });
 });

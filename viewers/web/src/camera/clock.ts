@@ -10,8 +10,8 @@ export class Clock {
   /** Seconds, within the span. */
   time = 0;
   playing = false;
-  /** Seconds of the scene in a second. */
-  rate = 1;
+  /** Seconds of the scene in a second of the viewer's; at 0 it stands. */
+  speed = 1;
   loop = true;
   private span: TimeSpan | null = null;
 
@@ -25,6 +25,20 @@ export class Clock {
   /** When something happens; null where nothing moves. */
   get range(): TimeSpan | null {
     return this.span;
+  }
+
+  /** Seconds from the first to the last; 0 where nothing moves. */
+  get duration(): number {
+    return this.span ? this.span.end - this.span.start : 0;
+  }
+
+  /**
+   * A scene is seen for the first time: at a time that was asked for it stands, else it plays by
+   * itself, but never where rest is asked for (reduced motion).
+   */
+  begin(time: number | null, rest: boolean): void {
+    if (time !== null) this.seek(time);
+    else if (!rest) this.play();
   }
 
   /** Begins at the beginning where it stood at the end. Nothing where nothing moves. */
@@ -46,9 +60,10 @@ export class Clock {
 
   /** Advances by dt seconds of the viewer's; whether the time is another one now. */
   update(dt: number): boolean {
-    if (!this.playing || !this.span) return false;
+    const step = dt * this.speed;
+    if (!this.playing || !this.span || !(step > 0)) return false;
     const { start, end } = this.span;
-    const next = this.time + dt * this.rate;
+    const next = this.time + step;
     if (next < end) this.time = next;
     else if (this.loop) this.time = start + ((next - start) % (end - start));
     else {

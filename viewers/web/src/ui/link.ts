@@ -11,7 +11,12 @@ export function linkTo(player: Player): string {
   };
   set("view", formatView(rig.view()));
   set("mode", rig.mode === "orbit" ? null : rig.mode);
-  set("fov", player.fov === DEFAULTS.fov ? null : String(Math.round(100 * player.fov) / 100));
+  set(
+    "fov",
+    player.viewpoint.fov === DEFAULTS.fov
+      ? null
+      : String(Math.round(100 * player.viewpoint.fov) / 100),
+  );
   set(
     "up",
     scene.up && (axisName(scene.up) || scene.up.map((x) => Number(x.toPrecision(5))).join()),

@@ -55,7 +55,7 @@ export class Notes {
     if (n === 0) return;
     this.current = ((index % n) + n) % n;
     const note = this.notes[this.current]!;
-    this.player.goTo(note.view ?? this.viewOf(note));
+    this.player.viewpoint.goTo(note.view ?? this.viewOf(note));
     this.card.hidden = false;
     this.card.replaceChildren(
       iconButton("previous", strings.previous, () => this.go(this.current - 1)),

@@ -111,22 +111,22 @@ export class Page {
     const window = this.root.getBoundingClientRect();
     const bottom = height > 0 ? window.bottom - this.bars.getBoundingClientRect().top : 0;
     this.root.style.setProperty("--bars", `${bottom}px`);
-    this.player.setInsets({ top: 0, right: 0, bottom, left: 0 });
+    this.player.viewpoint.setInsets({ top: 0, right: 0, bottom, left: 0 });
   }
 
   private actions(): ConstructorParameters<typeof Toolbar>[0] {
     const { player } = this;
     return {
-      mode: (mode) => player.setMode(mode),
-      frame: () => player.frameScene(),
-      reset: () => player.reset(),
+      mode: (mode) => player.viewpoint.setMode(mode),
+      frame: () => player.viewpoint.frameScene(),
+      reset: () => player.viewpoint.reset(),
       cameras: () => this.toggleCameras(),
       measure: () => this.toggleMeasure(),
       picture: () => void this.takePicture(),
       share: () => void this.share(),
       settings: () => this.toggleSettings(),
       help: () => this.help.showModal(),
-      turnUp: () => player.setUp(player.rig.turnedUp()),
+      turnUp: () => player.viewpoint.setUp(player.rig.turnedUp()),
       statistics: () => this.toggleStats(),
       fullscreen: document.fullscreenEnabled ? () => void toggleFullscreen() : null,
     };
@@ -200,8 +200,8 @@ export class Page {
     player.on("frame", (camera) => {
       this.overlay.radius = player.rig.extent.radius;
       this.overlay.cameras = player.captureCameras;
-      this.overlay.frame = player.pictureFrame();
-      this.overlay.selected = player.lookingThrough;
+      this.overlay.frame = player.viewpoint.pictureFrame();
+      this.overlay.selected = player.viewpoint.lookingThrough;
       this.overlay.measured = this.measuring;
       this.overlay.draw(camera);
       this.notes?.draw(camera);
@@ -242,9 +242,9 @@ export class Page {
       playOrPause: () => this.timeline.toggle(),
       fullscreen: () => void toggleFullscreen(),
       actions: {
-        "1": () => player.setMode("orbit"),
-        "2": () => player.setMode("fly"),
-        "3": () => player.setMode("walk"),
+        "1": () => player.viewpoint.setMode("orbit"),
+        "2": () => player.viewpoint.setMode("fly"),
+        "3": () => player.viewpoint.setMode("walk"),
         f: actions.frame,
         r: actions.reset,
         c: actions.cameras,
@@ -269,7 +269,7 @@ export class Page {
     this.toggleSettings(false);
     this.stopMeasuring();
     this.notes?.close();
-    this.player.lookThrough(null);
+    this.player.viewpoint.lookThrough(null);
   }
 
   private showMode(mode: Mode): void {
@@ -363,14 +363,14 @@ export class Page {
 
   private stepCamera(step: number, count: number): void {
     if (count === 0) return;
-    const current = this.player.lookingThrough;
-    this.player.lookThrough(current === null ? 0 : (current + step + count) % count);
+    const current = this.player.viewpoint.lookingThrough;
+    this.player.viewpoint.lookThrough(current === null ? 0 : (current + step + count) % count);
   }
 
   /** A click on a frustum looks through it; whether there was one. */
   private pressCamera(x: number, y: number): boolean {
     const index = this.measuring ? null : this.overlay.cameraAt(x, y);
-    if (index !== null) this.player.lookThrough(index);
+    if (index !== null) this.player.viewpoint.lookThrough(index);
     return index !== null;
   }
 
@@ -383,7 +383,9 @@ export class Page {
       h("span", {}, `${strings.lookThrough} ${captureCameras[index]!.name || index + 1}`),
       iconButton("previous", strings.previous, () => this.stepCamera(-1, count), { key: "[" }),
       iconButton("next", strings.next, () => this.stepCamera(1, count), { key: "]" }),
-      iconButton("close", strings.close, () => this.player.lookThrough(null), { key: "Escape" }),
+      iconButton("close", strings.close, () => this.player.viewpoint.lookThrough(null), {
+        key: "Escape",
+      }),
     );
   }
 

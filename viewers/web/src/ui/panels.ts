@@ -103,12 +103,12 @@ export function settingsPanel(player: Player, actions: SettingsActions): HTMLEle
     range(
       strings.fov,
       "fov",
-      { min: 20, max: 120, step: 1, value: Math.round(player.fov) },
+      { min: 20, max: 120, step: 1, value: Math.round(player.viewpoint.fov) },
       (v) => `${v}°`,
-      (v) => player.setFov(v),
+      (v) => player.viewpoint.setFov(v),
     ),
     select(strings.up, "up", up ? axes : [["", strings.upOther], ...axes], up, (name) => {
-      player.setUp(axisNamed(name) ?? player.rig.upAxis);
+      player.viewpoint.setUp(axisNamed(name) ?? player.rig.upAxis);
     }),
     background(player),
     select(strings.theme, "theme", themes, settings.theme, actions.theme),
