@@ -195,5 +195,5 @@ def test_the_player_stands_at_the_same_place() -> None:
     assert up.tolist() == [0, -1, 0]
     assert view is not None
     # viewers/web/tests/decode/stand.test.ts has the same numbers.
-    assert np.allclose(view[0], [4.8, -1.17, 3.0], atol=1e-4)
+    assert np.allclose(view[0], [4.8, -1.2854, 3.0], atol=1e-4)
     assert np.allclose(view[1], [-1, 0, 0], atol=1e-4)

@@ -32,6 +32,7 @@ _CLEARANCE = 0.5
 _SECTORS = 24
 _LEAST_CLOSED = 0.66
 _SOFT = 0.1
+_PREFER = 16
 _STEEP = math.sqrt(3)
 _DIRECTIONS = 12
 _WIDE = 0.64
@@ -82,9 +83,21 @@ def inside_view(
     for eye in np.flatnonzero(ease):
         counts[eye] = _seen_from(clumps - eyes[eye], weights, directions, 0.1 * shortest)
     scores = ease[:, None] * counts * liked
+    if not scores.max() > 0:
+        return None
     best, direction = divmod(int(scores.argmax()), _DIRECTIONS)
+    position = _at_mean_height(eyes, scores[:, direction], best)
     ahead = np.append(directions[direction], 0.0) @ plan.axes
-    return plan.origin + eyes[best] @ plan.axes, ahead
+    return plan.origin + position @ plan.axes, ahead
+
+
+def _at_mean_height(eyes: np.ndarray, scores: np.ndarray, best: int) -> np.ndarray:
+    """The best eye [3] of all [C, 3]: heights over one place are alike, and theirs is the mean, by
+    how good [C] each is."""
+    places = (_CELLS - 1) ** 2
+    over = slice(best % places, None, places)
+    goodness = (scores[over] / scores[best]) ** _PREFER
+    return np.append(eyes[best, :2], goodness @ eyes[over, 2] / goodness.sum())
 
 
 def gathers_along(places: np.ndarray, low: np.ndarray, high: np.ndarray, up: np.ndarray) -> float:

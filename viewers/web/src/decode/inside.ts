@@ -33,6 +33,8 @@ const SECTORS = 24;
 const LEAST_CLOSED = 0.66;
 /** Eyes that fit worse than by this share more than they must count less and less. */
 const SOFT = 0.1;
+/** Of the heights over one place better ones count more, by this power of how good they are. */
+const PREFER = 16;
 /** Steeper things over the eye (60 degrees) do not close a sector. */
 const STEEP = Math.sqrt(3);
 const DIRECTIONS = 12;
@@ -56,15 +58,15 @@ export interface Plan {
  */
 export function insideView(plan: Plan | null): View | null {
   if (!plan || !hasFloor(plan)) return null;
-  const { low, size, axes, origin } = plan;
+  const { low, size } = plan;
   const clumps = clumpsOf(plan);
   const shortest = Math.min(...size);
   const needed = Math.max(LEAST_CLEARANCE * shortest, chance(size));
   const enough = CLEARANCE * shortest;
   const [a, b] = usualOf(plan);
   let fits = 0;
-  let best = 0;
-  let found: View | null = null;
+  let best: Seen | null = null;
+  const all: Seen[] = [];
   for (const height of HEIGHTS)
     for (let i = 1; i < CELLS; i++)
       for (let j = 1; j < CELLS; j++) {
@@ -82,16 +84,40 @@ export function insideView(plan: Plan | null): View | null {
         if (ease === 0) continue;
         // Of places and directions that are alike always the same one is taken.
         const place = (0.02 * i + 0.01 * j) / CELLS - 0.05 * Math.abs(height - 0.45);
-        for (const seen of seenFrom(clumps, eye, 0.1 * shortest)) {
+        for (const [n, seen] of seenFrom(clumps, eye, 0.1 * shortest).entries()) {
           const [c, s] = seen.direction;
-          const liked = 1 + 0.1 * (c * a + s * b) + place;
-          if (ease * seen.share * liked <= best) continue;
-          best = ease * seen.share * liked;
-          const target: V3 = [eye[0] + c * seen.distance, eye[1] + s * seen.distance, eye[2]];
-          found = { position: placed(eye, axes, origin), target: placed(target, axes, origin) };
+          const score = ease * seen.share * (1 + 0.1 * (c * a + s * b) + place);
+          const kind = n + DIRECTIONS * (i + CELLS * j);
+          const one = { eye, kind, score, direction: seen.direction, distance: seen.distance };
+          all.push(one);
+          if (!best || score > best.score) best = one;
         }
       }
-  return fits >= 1 ? found : null;
+  return fits >= 1 && best && best.score > 0 ? viewOf(plan, best, all) : null;
+}
+
+interface Seen {
+  eye: V3;
+  /** One number for all heights over a place, in a direction. */
+  kind: number;
+  score: number;
+  direction: readonly [number, number];
+  distance: number;
+}
+
+/** Heights over one place are alike: theirs is the mean, by how good each is. */
+function viewOf({ axes, origin }: Plan, best: Seen, all: readonly Seen[]): View {
+  let [sum, weights] = [0, 0];
+  for (const { eye, kind, score } of all) {
+    if (kind !== best.kind) continue;
+    const weight = (score / best.score) ** PREFER;
+    weights += weight;
+    sum += weight * eye[2];
+  }
+  const eye: V3 = [best.eye[0], best.eye[1], sum / weights];
+  const [c, s] = best.direction;
+  const target: V3 = [eye[0] + c * best.distance, eye[1] + s * best.distance, eye[2]];
+  return { position: placed(eye, axes, origin), target: placed(target, axes, origin) };
 }
 
 /**

@@ -31,7 +31,7 @@ describe("a room", () => {
     expect(up).toEqual([0, -1, 0]);
     const { position, target } = inside!;
     const ahead = sub(target, position);
-    expect(position.map((x) => Number(x.toFixed(4)))).toEqual([4.8, -1.17, 3]);
+    expect(position.map((x) => Number(x.toFixed(4)))).toEqual([4.8, -1.2854, 3]);
     expect(ahead.map((x) => x / Math.hypot(...ahead))).toEqual(
       [-1, 0, 0].map((x) => expect.closeTo(x, 4)),
     );
