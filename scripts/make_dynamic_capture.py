@@ -4,7 +4,7 @@ Run: python scripts/make_dynamic_capture.py RECIPE.toml OUT --models FOLDER
 
 One camera moves (and others may stand beside it), two that stand still are held out. Written are a
 nerfstudio ``transforms.json`` with ``time`` (0..1) and ``fps``, ``images``, ``depth`` (16-bit PNG
-along the viewing axis, a thousandth of a scene unit, at pixels' centres), ``dynamic`` (1 where the
+along the viewing axis, by default thousandths of a scene unit, at pixels' centres), ``dynamic`` (1 where the
 visible surface ever moves), ``covisible`` (of held-out pictures: whose material point more than
 max(5, 10 %) of the training pictures show), and ``tracks.npz`` of points on what moves.
 """
@@ -23,7 +23,6 @@ from dynamic_capture.scene import Stage, build
 from dynamic_capture.truth import Shot, covisible_mask, dynamic_mask, moving_faces, tracks
 from PIL import Image
 
-DEPTH_UNIT = 0.001
 CORNERS = np.diag([1.0, -1.0, -1.0, 1.0])
 """OpenCV's camera axes to OpenGL's."""
 
@@ -52,7 +51,7 @@ def make(recipe: Recipe, models: Path, out: Path) -> None:
         (test if held_out else train).append(shot)
         _write_shot(out, shot, picture, dynamic_mask(shot, moving), recipe)
         if recipe.depth == "all" or not held_out:
-            _write_depth(out / "depth" / f"{name}.png", seen.depth)
+            _write_depth(out / "depth" / f"{name}.png", seen.depth, recipe.depth_unit)
     for shot in test:
         _write_mask(out / "covisible" / f"{shot.name}.png", covisible_mask(shot, train, positions))
     one = [shot for shot in train if shot.name.startswith("train_")]
@@ -84,10 +83,10 @@ def _write_shot(
     _write_mask(out / "dynamic" / f"{shot.name}.png", moving)
 
 
-def _write_depth(path: Path, depth: np.ndarray) -> None:
+def _write_depth(path: Path, depth: np.ndarray, unit: float) -> None:
     """0 where nothing is seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    steps = np.where(np.isfinite(depth), depth, 0.0) / DEPTH_UNIT
+    steps = np.where(np.isfinite(depth), depth, 0.0) / unit
     Image.fromarray(np.clip(steps.round(), 0, 65535).astype(np.uint16)).save(path, optimize=True)
 
 
@@ -107,7 +106,7 @@ def _transforms(recipe: Recipe, train: Sequence[Shot], test: Sequence[Shot]) -> 
         "cy": recipe.height / 2,
         "w": recipe.width,
         "h": recipe.height,
-        "depth_unit_scale_factor": DEPTH_UNIT,
+        "depth_unit_scale_factor": recipe.depth_unit,
         "fps": recipe.fps,
         "train_filenames": [f"images/{shot.name}.jpg" for shot in train],
         "test_filenames": names,

@@ -65,6 +65,8 @@ class Recipe:
     """Material points that are followed."""
     depth: Literal["all", "train"] = "all"
     """Which pictures have their depth stored."""
+    depth_unit: float = 0.001
+    """Of the stored integers, in scene units: coarser ones are smaller files."""
     seed: int = 0
 
     def times(self) -> np.ndarray:

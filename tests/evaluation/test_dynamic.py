@@ -4,14 +4,10 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from scene4d.cameras.camera import Camera
-from scene4d.data.images import ImageCache
-from scene4d.data.load import read_scene
 from scene4d.data.scene import Frame, Scene
 from scene4d.evaluation.dynamic import (
     FixedCamera,
@@ -20,9 +16,7 @@ from scene4d.evaluation.dynamic import (
     fixed_camera,
     flicker,
     is_dynamic,
-    regions_of,
 )
-from scene4d.files import write_json
 
 WIDTH, HEIGHT = 40, 32
 
@@ -116,58 +110,3 @@ def test_a_capture_of_one_time_is_not_dynamic():
     assert not is_dynamic(scene([looking(k, 1.0) for k in range(3)]))
     assert not is_dynamic(scene([replace(looking(k, 1.0), time=None) for k in range(3)]))
     assert is_dynamic(scene([looking(k, float(k)) for k in range(3)]))
-
-
-@pytest.fixture
-def capture(tmp_path):
-    """Six pictures, every second one held out; masks lie beside two of these."""
-    generator = np.random.default_rng(0)
-    frames = []
-    for k in range(6):
-        picture = generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        Image.fromarray(picture).save(tmp_path / f"{k}.png")
-        frames.append({"file_path": f"{k}.png", "time": k / 5,
-                       "transform_matrix": looking(5 * k, 0.0).c2w.tolist()})  # fmt: skip
-    seen = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    seen[:, :10] = True
-    for k in (1, 3):
-        Image.fromarray(seen).save(tmp_path / f"seen_{k}.png")
-        Image.fromarray(~seen).save(tmp_path / f"moves_{k}.png")
-        frames[k] |= {"covisible_mask_path": f"seen_{k}.png", "dynamic_mask_path": f"moves_{k}.png"}
-    write_json(tmp_path / "transforms.json", {
-        "fl_x": 30, "fl_y": 30, "cx": WIDTH / 2, "cy": HEIGHT / 2, "w": WIDTH, "h": HEIGHT,
-        "train_filenames": ["0.png", "2.png", "4.png"],
-        "test_filenames": ["1.png", "3.png", "5.png"], "frames": frames,
-    })  # fmt: skip
-    return tmp_path, seen
-
-
-def test_masks_that_lie_in_the_capture_are_used(capture, recwarn):
-    folder, seen = capture
-    found = read_scene(folder)
-    assert not [w for w in recwarn if "not understood" in str(w.message)]
-    regions = regions_of(found, ImageCache(found, indices=[]), compute=False)
-    assert set(regions) == {1, 3}
-    assert np.array_equal(regions[1].covisible.numpy(), seen)
-    assert np.array_equal(regions[3].moving.numpy(), ~seen)
-    small = regions_of(found, ImageCache(found, downscale_factor=2, indices=[]), compute=False)
-    assert np.array_equal(small[1].covisible.numpy(), seen[::2, ::2])
-
-
-def test_masks_that_are_missing_are_made_once_and_kept(capture, monkeypatch, tmp_path):
-    pytest.importorskip("cv2")
-    folder, _ = capture
-    found = read_scene(folder)
-    images, kept = ImageCache(found), tmp_path / "kept"
-    made = regions_of(found, images, kept_in=kept)
-    assert set(made) == {1, 3, 5} and made[5].moving is None
-
-    def refuse(*args):
-        raise AssertionError("made again")
-
-    monkeypatch.setattr("scene4d.evaluation.dynamic.covisible_masks", refuse)
-    again = regions_of(found, images, kept_in=kept)
-    assert torch.equal(again[5].covisible, made[5].covisible)
-    (kept / "00005.png").write_bytes(b"not a picture")
-    with pytest.raises(AssertionError, match="made again"):
-        regions_of(found, images, kept_in=kept)

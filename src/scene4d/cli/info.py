@@ -185,7 +185,7 @@ def summarise_run(run: Path) -> dict[str, Any]:
         "kind": "run",
         "path": str(run.resolve()),
         "method": config.get("method"),
-        "data": data.get("path") if isinstance(data, dict) else "the built-in sample scene",
+        "data": _capture_of(data),
         "checkpoints": [
             {"path": path.name, "bytes": path.lstat().st_size, "readable": header is not None}
             for path, header in headers
@@ -195,6 +195,14 @@ def summarise_run(run: Path) -> dict[str, Any]:
     if readable:
         summary.update(_checkpoint_contents(readable[-1][1]))
     return summary
+
+
+def _capture_of(data: object) -> str | None:
+    """Where a run's capture lies, or which sample scene it is, by ``data`` of config.toml."""
+    if not isinstance(data, dict):
+        return "the built-in sample scene"
+    sample = data.get("sample")
+    return data.get("path") if sample is None else f"the built-in sample scene {sample}"
 
 
 def _checkpoint_contents(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class Regions:
     """Whose surface the training pictures show; None: not known."""
     moving: Bool[Tensor, "height width"] | None = None
     """Whose surface moves at any time; None: not known."""
+    covisible_from_flow: bool = False
+    """Whether it was made here; else the capture says it."""
+    moving_from_flow: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,6 +147,9 @@ class Method(ABC):
     """Whether what it trains is, or unpacks into, Gaussian splats."""
     uses_time: ClassVar[bool] = False
     """Whether it represents what changes between the times of a capture's pictures."""
+    sample_scene: ClassVar[str] = "nerf_chair"
+    """The built-in capture that it is trained on without --data: nerf_chair, or dance_room, which
+    moves."""
     default_steps: ClassVar[int] = 7000
     default_teacher: ClassVar[str | None] = None
     """The method that is trained first, as the teacher, where none is given."""

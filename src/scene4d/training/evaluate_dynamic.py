@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -23,11 +23,11 @@ from scene4d.evaluation.dynamic import (
     fixed_camera,
     flicker,
     is_dynamic,
-    regions_of,
 )
 from scene4d.evaluation.masked import Regions
 from scene4d.evaluation.point_tracks import TRACK_METRICS, read_point_tracks, track_figures
 from scene4d.evaluation.protocol import DynamicFigures, composited, evaluate
+from scene4d.evaluation.regions import regions_of
 from scene4d.rendering.render import Want
 from scene4d.representations.base import Representation
 from scene4d.training.run import LoadedRun
@@ -35,6 +35,11 @@ from scene4d.training.run import LoadedRun
 FIT_STEPS = 25
 FIT_LEARNING_RATE = 1e-3
 """Of poses, in radians and lengths of the working frame: MoSca's 25 steps of Adam."""
+COVISIBLE_RULE = (
+    "made by scene4d: DyCheck's rule and counts on flow of OpenCV's DIS in place of RAFT's, and, "
+    "where there is depth, on flow that follows from it (docs/dynamic-evaluation.md)"
+)
+MOVING_RULE = "made by scene4d: flow that no static scene explains (scene4d.data.moving)"
 _log = logging.getLogger("scene4d")
 
 
@@ -63,18 +68,39 @@ def dynamic_figures(
         results |= track_figures(tracks, cameras, following(representation, device), unit=unit)
     known = {n: v for n, v in results.items() if v is not None and math.isfinite(v)}
     words = {**DYNAMIC_METRICS, **TRACK_METRICS}
+    described = {name: words[name] for name in known}
     return DynamicFigures(
-        regions=regions, results=known, metrics={name: words[name] for name in known}
+        regions=regions, results=known, metrics=described | _masks_in_words(regions.values())
     )
+
+
+def _masks_in_words(regions: Iterable[Regions]) -> dict[str, str]:
+    """Where the masks come from, for eval.json."""
+    known = list(regions)
+    covisible = {r.covisible_from_flow for r in known if r.covisible is not None}
+    moving = {r.moving_from_flow for r in known if r.moving is not None}
+    words = {}
+    if covisible:
+        words["covisible_masks"] = _source(covisible, COVISIBLE_RULE)
+    if moving:
+        words["moving_masks"] = _source(moving, MOVING_RULE)
+    return words
+
+
+def _source(from_flow: Collection[bool], rule: str) -> str:
+    own = "the capture's own"
+    if True not in from_flow:
+        return own
+    return rule if False not in from_flow else f"{own}; where it has none, {rule}"
 
 
 def _regions(
     run: LoadedRun, scene: Scene, images: ViewSource, compute_masks: bool
 ) -> dict[int, Regions]:
     try:
-        return regions_of(scene, images, kept_in=run.path / "covisible", compute=compute_masks)
+        return regions_of(scene, images, kept_in=run.path / "masks", compute=compute_masks)
     except MissingExtraError as error:
-        _log.warning("without covisible masks: %s", error)
+        _log.warning("without masks from flow: %s", error)
         return regions_of(scene, images, compute=False)
 
 

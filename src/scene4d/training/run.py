@@ -19,6 +19,7 @@ import torch
 
 import scene4d
 from scene4d.cameras.camera import Camera
+from scene4d.data.sample import sample_scene_at, sample_scene_place
 from scene4d.data.scene import Frame
 from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.files import printable, read_json, write_json
@@ -138,7 +139,7 @@ def write_config(run: Path, method: Method, options: TrainOptions) -> None:
             "schema_version": SCHEMA_VERSION,
             "scene4d_version": scene4d.__version__,
             "method": method.name,
-            "data": _place(options.data, run),
+            "data": _data_place(options.data, run),
             "teacher": _place(options.teacher, run),
             "training": training,
             "method_options": to_table(method),
@@ -187,8 +188,17 @@ def _place(path: Path | None, run: Path) -> dict[str, str]:
     return {"path": Path(os.path.relpath(absolute, run)).as_posix(), "absolute": str(absolute)}
 
 
+def _data_place(path: Path | None, run: Path) -> dict[str, str]:
+    """That of a capture; a sample scene by its name, as it moves with the package."""
+    sample = None if path is None else sample_scene_at(path)
+    return _place(path, run) if sample is None else {"sample": sample}
+
+
 def _find(run: Path, place: Mapping[str, str], *, where: Path) -> str:
-    """The relative path where it leads somewhere, otherwise the absolute one."""
+    """The relative path where it leads somewhere, otherwise the absolute one; that of a sample
+    scene."""
+    if "sample" in place:
+        return str(sample_scene_place(place["sample"]))
     if "path" not in place:
         raise DataError("names a capture or teacher without its path", where=where)
     relative = run / place["path"]

@@ -136,7 +136,7 @@ def with_sizes(method: Method, options: TrainOptions) -> tuple[Method, TrainOpti
     rendered = options.data is None and options.teacher is not None
     if rendered or not (open_count or options.downscale_factor is None):
         return method, options
-    scene = load_scene(options.data or sample_scene_path(), options)
+    scene = load_scene(options.data or sample_scene_path(method.sample_scene), options)
     # Stored copies of the pictures may already be smaller by the factor that was asked for.
     stored = int(scene.metadata.get("stored_downscale", "1"))
     width, height = (stored * side for side in _typical_size(scene))

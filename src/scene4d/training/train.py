@@ -68,7 +68,7 @@ def load_capture(
     """
     if options.data is None and options.teacher is not None:
         return rendered_capture(teacher or load_teacher(options.teacher))
-    path = options.data if options.data is not None else sample_scene_path()
+    path = sample_scene_path() if options.data is None else options.data
     scene = in_working_frame(read_scene(path, options))
     if source_from_scene is not None:  # other pictures, or a run from before there was such a frame
         scene = in_frame_of(scene, source_from_scene)
@@ -135,6 +135,8 @@ def _with_capture(
     method: Method, options: TrainOptions, watcher_factory: WatcherFactory | None
 ) -> tuple[Method, TrainOptions, Task]:
     """The method and the options with what nobody chose, and the task of their capture."""
+    if options.data is None and options.teacher is None:
+        options = replace(options, data=sample_scene_path(method.sample_scene))
     method, options = with_sizes(method, options)
     if options.teacher is None and (learns_from_teacher(method) or method.starts_from_teacher):
         options = with_default_teacher(method, options, watcher_factory=watcher_factory)
@@ -307,7 +309,9 @@ def _experiment_name(method: Method, options: TrainOptions) -> str:
         return options.experiment_name
     if not method.needs_capture:
         return method.name
-    path = (options.data or options.teacher or sample_scene_path()).resolve()
+    path = options.data or options.teacher
+    assert path is not None  # without either, it is the sample scene
+    path = path.resolve()
     return (path.parent if path.is_file() else path).name
 
 
