@@ -4,9 +4,9 @@ Run: python scripts/make_dynamic_capture.py RECIPE.toml OUT --models FOLDER
 
 One camera moves (and others may stand beside it), two that stand still are held out. Written are a
 nerfstudio ``transforms.json`` with ``time`` (0..1) and ``fps``, ``images``, ``depth`` (16-bit PNG
-along the viewing axis, by default thousandths of a scene unit, at pixels' centres), ``dynamic`` (1 where the
-visible surface ever moves), ``covisible`` (of held-out pictures: whose material point more than
-max(5, 10 %) of the training pictures show), and ``tracks.npz`` of points on what moves.
+along the viewing axis, by default thousandths of a scene unit, at pixels' centres), ``dynamic`` (1
+where the visible surface ever moves), ``covisible`` (of held-out pictures: whose material point
+more than max(5, 10 %) of the training pictures show), and ``tracks.npz`` of points on what moves.
 """
 
 from __future__ import annotations

@@ -151,6 +151,25 @@ def test_the_sample_scene_is_complete_and_small() -> None:
     assert "CC0" in (scene / "README.md").read_text()
 
 
+def test_the_sample_scene_that_moves_is_complete_and_small() -> None:
+    scene = ROOT / "data" / "dance_room"
+    meta = read_json(scene / "transforms.json")
+    named = [
+        scene / value
+        for frame in meta["frames"]
+        for key, value in frame.items()
+        if key.endswith("_path")
+    ]
+    assert sorted(named) == sorted([*scene.rglob("*.png"), *scene.rglob("*.jpg")])
+    assert len(set(named)) == len(named) == 96 * 2 + 48 + 48
+    files = [path for path in scene.rglob("*") if path.is_file()]
+    assert {p.name for p in files} - {p.name for p in named} == {
+        "README.md", "tracks.npz", "transforms.json"
+    }  # fmt: skip
+    assert sum(path.stat().st_size for path in files) <= 4_000_000
+    assert "CC0" in (scene / "README.md").read_text()
+
+
 # House rules
 
 

@@ -14,7 +14,7 @@ from scene4d.data.dataparsers.colmap_files import read_model
 from scene4d.data.images import ImageCache
 from scene4d.data.load import load_scene
 from scene4d.data.options import SceneOptions
-from scene4d.data.sample import sample_scene_path
+from scene4d.data.sample import sample_scene_at, sample_scene_path
 from scene4d.errors import DataError, Scene4dError, UsageError
 
 
@@ -417,10 +417,19 @@ def test_blender_train_image_in_test(tmp_path):
     fails(tmp_path, "listed 2 times")
 
 
-def test_sample_scene_loads_or_says_that_it_is_absent():
+@pytest.mark.parametrize(
+    ("name", "kind"), [("nerf_chair", "blender"), ("dance_room", "nerfstudio")]
+)
+def test_sample_scenes_load_or_say_that_they_are_absent(name, kind):
     try:
-        path = sample_scene_path()
+        path = sample_scene_path(name)
     except DataError as error:
         assert "reinstall" in str(error)
     else:
-        assert load_scene(path).dataparser == "blender"
+        assert load_scene(path).dataparser == kind
+        assert sample_scene_at(path) == name and sample_scene_at(path.parent) is None
+
+
+def test_a_sample_scene_that_there_is_not_names_those_that_there_are():
+    with pytest.raises(DataError, match="nerf_chair, dance_room"):
+        sample_scene_path("../nerf_chair")

@@ -1,5 +1,7 @@
 """Covisible masks against exact ones: pictures of a textured wall and of a box in front of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Frame, Scene, View
 from scene4d.evaluation.covisible import (
+    chained,
     covisible_masks,
     needed_pictures,
     seen_both_ways,
@@ -122,6 +125,55 @@ def test_what_is_masked_in_the_training_pictures_is_not_seen(tmp_path):
     ((_, mask),) = covisible_masks(capture(places, tmp_path), Masked(places, False), [0])
     assert float(mask[: HEIGHT // 2 - 2].float().mean()) < 0.01
     assert float(mask[HEIGHT // 2 + 2 :].float().mean()) > 0.9
+
+
+def test_flow_after_flow_is_their_sum_where_it_stays_inside():
+    first, second = np.zeros((6, 8, 2), np.float32), np.zeros((6, 8, 2), np.float32)
+    first[..., 0] = 2.0
+    second[..., 0] = np.arange(8)  # grows by 1 a pixel to the right
+    both = chained(first, second)
+    assert np.allclose(both[:, :6, 0], 2 + 2 + np.arange(6)) and np.allclose(both[:, :6, 1], 0)
+    assert np.isnan(both[:, 6:]).all()  # left the picture
+    first[2, 3] = np.nan
+    assert np.isnan(chained(first, second)[2, 3]).all()
+
+
+class MovingBox(Pictures):
+    """The box goes to the right by 0.12 a second; the held-out picture is of the fifth second, from
+    far beside the training camera."""
+
+    def __init__(self, timed):
+        self.shifts = 0.12 * np.asarray([4.0, *range(9)]) - 0.48
+        self.timed = timed
+        super().__init__([0.5, *np.linspace(-0.45, -0.35, 9)], with_depth=True)
+
+    def camera(self, index, downscale=1):
+        time = torch.tensor(4.0 if index == 0 else index - 1.0)
+        return replace(super().camera(index), time=time if self.timed else None)
+
+    def view(self, index, downscale=1):
+        x, shift = self.places[index], self.shifts[index]
+        u, v = rays()
+        z = depth_from(x - shift)  # the box from a camera that stands further left
+        box = texture(u * z + x - shift, v * z, 1)
+        grey = np.where(z == BOX, 0.3 + 0.7 * box, 0.7 * texture(u * z + x, v * z, 0))
+        rgb = torch.from_numpy(grey).float()[..., None].expand(HEIGHT, WIDTH, 3)
+        depth = torch.from_numpy(z).float()
+        return View(index=index, camera=self.camera(index), rgb=rgb, depth=depth)
+
+
+def test_what_moves_is_followed_from_the_picture_of_the_same_time(tmp_path):
+    shares = []
+    for timed in (True, False):
+        images = MovingBox(timed)
+        frames = [Frame(name=f"{i}.png", camera=images.camera(i), image_path=tmp_path / f"{i}.png")
+                  for i in range(10)]  # fmt: skip
+        scene = Scene(root=tmp_path, dataparser="nerfstudio", frames=frames, test_indices=[0],
+                      train_indices=range(1, 10), split_rule="")  # fmt: skip
+        ((_, mask),) = covisible_masks(scene, images, [0])
+        shares.append(float(mask[images.view(0).depth == BOX].float().mean()))
+    # the whole box is in all training pictures; DIS is 8 pixels coarse at its edges (of 28)
+    assert shares[0] > 0.75 and shares[0] > shares[1] + 0.2
 
 
 def test_flow_and_its_way_back_agree_by_the_rule():

@@ -83,7 +83,7 @@ def test_what_moves_is_found_where_the_capture_does_not_say_it(tmp_path):
     where = []
     for k in range(9):
         picture, there = wall.copy(), np.zeros(wall.shape, dtype=bool)
-        there[36:60, 10 + 5 * k : 34 + 5 * k] = True
+        there[36:60, 10 + 3 * k : 34 + 3 * k] = True
         picture[there] = square.ravel()
         Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"{k}.png")
         where.append(there)
@@ -98,8 +98,9 @@ def test_what_moves_is_found_where_the_capture_does_not_say_it(tmp_path):
     regions = regions_of(found, ImageCache(found))
     for index in found.test_indices:
         mask, true = regions[index].moving.numpy(), where[index]
-        # flow is uncertain along the edges of a square of 24 pixels, and masks are grown
-        assert (mask & true).sum() > 0.7 * (mask | true).sum()
+        # all of the square; around it what it hid at other times may count, more does not
+        assert mask[true].mean() > 0.95
+        assert not mask[:30].any() and not mask[66:].any() and not mask[:, 68:].any()
     # a camera with one picture: nothing is known
     alone = replace(found, frames=[
         replace(f, camera_id=f.name) for f in found.frames

@@ -113,6 +113,20 @@ def test_the_page_holds_everything_and_needs_nothing(tmp_path):
     assert "prefers-color-scheme: dark" in text
 
 
+def test_a_scene_that_moves_has_its_figures(tmp_path):
+    run = make_run(tmp_path)
+    text = write_report(run).read_text()
+    assert "mPSNR" not in text and "flicker" not in text  # of one that stands still
+    evaluation = json.loads((run / "eval.json").read_text())
+    results = {**evaluation["results"], "mpsnr": 22.5, "mpsnr_moving": 14.25, "flicker": 0.5}
+    rows = [{**row, "mpsnr": 18.75, "covisible_share": 0.94} for row in evaluation["per_image"]]
+    edit_evaluation(run, results=results, per_image=rows)
+    shown = " ".join(Page(write_report(run).read_text()).text)
+    for expected in ("mPSNR, covisible", "22.50 dB", "14.25 dB", "flicker", "18.75", "94%"):
+        assert expected in shown
+    assert "PCK-T" not in shown and "still, dB" not in shown  # not known
+
+
 def test_names_from_files_are_escaped(tmp_path):
     run = make_run(tmp_path)
     images = json.loads((run / "eval.json").read_text())["per_image"]

@@ -14,7 +14,10 @@ from scene4d.cameras.camera import Camera
 from scene4d.cli.main import main
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters.bundle import export
+from scene4d.files import read_json
+from scene4d.toml_files import read_toml
 from scene4d.training import methods
+from scene4d.training.evaluate import evaluate_run
 from scene4d.training.open_scene import open_scene
 from scene4d.training.opened import OpenedScene, SceneCameras
 from scene4d.training.options import TrainOptions
@@ -58,6 +61,43 @@ def test_a_plugin_trains_saves_and_loads_without_a_change_elsewhere(voxels, tiny
     loaded = load_run(run)
     assert type(loaded.representation).__name__ == "VoxelGrid"
     assert loaded.representation.render(loaded.cameras.test[0]).rgb.shape == (48, 48, 3)
+
+
+def test_a_method_names_the_sample_scene_that_it_is_trained_on(
+    voxels, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "dancing.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from voxel_grid import VoxelMethod\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Dancing(VoxelMethod):\n"
+        "    name = 'dancing'\n"
+        "    sample_scene = 'dance_room'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = EntryPoint("dancing", "dancing:Dancing", methods.GROUP)
+    monkeypatch.setattr(methods, "entry_points", lambda group: [entry])
+    method = methods.load_method("dancing")(steps=1, resolution=4)
+    out = tmp_path / "out"
+    run = start(
+        method, TrainOptions(downscale_factor=8, max_frames=12, output_dir=out, device="cpu")
+    )
+    assert run.parent.parent == out / "dance_room"
+    # named, not by a path: packages move
+    assert read_toml(run / "config.toml")["data"] == {"sample": "dance_room"}
+    assert main(["info", str(run)]) == 0
+    assert "the built-in sample scene dance_room" in capsys.readouterr().out
+    result = evaluate_run(run, lpips=False, device="cpu")
+    # its pictures and masks are found again
+    assert len(result.images) == 6 and {"mpsnr", "mpsnr_moving"} <= set(result.results())
+    words = read_json(run / "eval.json")["metrics"]
+    assert words["covisible_masks"] == words["moving_masks"] == "the capture's own"
+    assert "mPSNR, covisible" in (run / "report.html").read_text()
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace('"dance_room"', '"nowhere"'))
+    with pytest.raises(DataError, match="no sample scene 'nowhere'"):
+        load_run(run)
+    sys.modules.pop("dancing", None)
 
 
 def test_a_kind_of_bundle_comes_by_an_entry_point_alone(

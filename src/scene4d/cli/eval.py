@@ -28,8 +28,8 @@ class EvalArgs:
     lpips: bool = True
     """Also measure LPIPS (slower)."""
     covisible: bool = True
-    """Of a dynamic capture that brings no covisible masks, make them from optical flow to every
-    training picture (slow; once a run)."""
+    """Of a dynamic capture that brings no masks of what is covisible, or of what moves, make them
+    from optical flow (slow; once a run)."""
     fit_test_poses: bool = False
     """Also measure after each test camera was fitted to its picture (25 steps): the results whose
     names end in _fitted."""

@@ -3,9 +3,15 @@
 Flow is taken both ways between the held-out picture and **every** training picture. A pixel is seen
 there where flow f and the flow back b at its end agree, |f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5
 (Brox et al. 2004), and it is covisible where more than max(5, int(0.1 n)) of the n pictures see it.
-DyCheck takes RAFT's flow; here it is OpenCV's DIS, which needs no weights, and, where the capture
-has depth, also the flow that still surfaces have (flat walls give DIS nothing to follow). A picture
-sees a pixel where either agrees.
+So far it is DyCheck's rule, with RAFT's flow. Ours is where flow comes from; a picture sees a pixel
+where any of these agrees:
+
+- OpenCV's DIS, which needs no weights;
+- where the capture has depth, the flow of surfaces that stand still (flat walls give DIS nothing to
+  follow);
+- where it has depth and a training picture was taken at the held-out one's time, at which nothing
+  has moved yet: that flow to this picture, and from there DIS from picture to picture of its camera
+  (what moves, looked at from far apart, is too much for DIS in one go).
 """
 
 from __future__ import annotations
@@ -22,11 +28,22 @@ from torch.nn import functional
 
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import pixel_centres, project, unproject
-from scene4d.data.flow import centres, consistent, grey_pictures, opencv
+from scene4d.data.flow import (
+    DenseFlow,
+    centres,
+    consistent,
+    grey_pictures,
+    inside,
+    opencv,
+    sampled,
+)
 from scene4d.data.scene import Scene, ViewSource
+from scene4d.data.trajectories import trajectories
 
 LEAST_PICTURES = 5
 LEAST_SHARE = 0.1
+SAME_TIME = 0.1
+"""Of the time between pictures: what was taken within it shows one moment."""
 LARGEST_SIDE = 640
 """Flow is taken of pictures reduced to this many pixels: the rule's 0.5 is of pixels, and DyCheck's
 pictures have 480."""
@@ -62,9 +79,12 @@ def covisible_masks(
         _picture(images, *each, factor) for each in zip(everything, greys, counts, strict=True)
     ]
     train = pictures[len(indices) :]
+    numbers = {index: k for k, index in enumerate(scene.train_indices)}
+    ways = [_Way([train[numbers[i]] for i in path], [numbers[i] for i in path])
+            for path in trajectories(scene, scene.train_indices)]  # fmt: skip
     for index, picture in zip(indices, pictures, strict=False):
         camera = images.camera(index)
-        mask = torch.from_numpy(_covisible(picture, train))
+        mask = torch.from_numpy(_covisible(picture, train, ways))
         size = (camera.height, camera.width)
         if mask.shape != size:
             mask = functional.interpolate(mask[None, None].float(), size=size, mode="nearest")[0, 0]
@@ -82,12 +102,67 @@ def _picture(
     )
 
 
-def _covisible(picture: _Picture, train: Sequence[_Picture]) -> Bool[np.ndarray, "height width"]:
+def _covisible(
+    picture: _Picture, train: Sequence[_Picture], ways: Sequence[_Way]
+) -> Bool[np.ndarray, "height width"]:
     seen_in = np.zeros(picture.grey.shape, dtype=np.int32)
-    for other in train:
-        seen_in += _seen(picture, _at_size(other, picture))
+    followed = {k: seen for way in ways for k, seen in way.seen(picture)}
+    for number, other in enumerate(train):
+        seen = _seen(picture, _at_size(other, picture))
+        seen_in += seen | followed[number] if number in followed else seen
     result: np.ndarray = picture.counts & (seen_in > needed_pictures(len(train)))
     return result
+
+
+class _Way:
+    """One camera's training pictures in the order of time, and flow from each to the next."""
+
+    def __init__(self, pictures: Sequence[_Picture], numbers: Sequence[int]) -> None:
+        self._pictures = pictures
+        self._numbers = numbers
+        """Of the pictures, among all that trained."""
+        self._flow = DenseFlow([p.grey for p in pictures])
+
+    def seen(self, picture: _Picture) -> Iterator[tuple[int, Bool[np.ndarray, "height width"]]]:
+        """The number of each picture, and what it shows of ``picture``: by the geometry to the one
+        of the same time, and on from there. Nothing without depth, or such a one."""
+        start = self._same_time(picture)
+        if start is None:
+            return
+        there = self._pictures[start]
+        assert picture.depth is not None and there.depth is not None
+        forth = still_flow(picture.camera, picture.depth, there.camera)
+        back = still_flow(there.camera, there.depth, picture.camera)
+        for path in (range(start, len(self._pictures)), range(start, -1, -1)):
+            out, home, last = forth, back, start
+            for at in path:
+                if at != last:
+                    out = chained(out, self._flow(last, at))
+                    home = chained(self._flow(at, last), home)
+                    last = at
+                counts = self._pictures[at].counts[..., None]
+                yield self._numbers[at], seen_both_ways(out, np.where(counts, home, np.nan))
+
+    def _same_time(self, picture: _Picture) -> int | None:
+        if picture.camera.time is None:
+            return None
+        times = [float(p.camera.time) for p in self._pictures if p.camera.time is not None]
+        off = np.abs(np.asarray(times) - float(picture.camera.time))
+        nearest = int(off.argmin())  # pictures of a camera's way all have a time
+        there, step = self._pictures[nearest], float(np.ptp(times)) / len(times)
+        alike = there.grey.shape == picture.grey.shape and off[nearest] <= SAME_TIME * step
+        known = picture.depth is not None and there.depth is not None
+        return nearest if alike and known else None
+
+
+def chained(
+    first: Float[np.ndarray, "height width 2"], second: Float[np.ndarray, "height width 2"]
+) -> Float[np.ndarray, "height width 2"]:
+    """The flow ``first`` and then ``second``; NaN where that is not known, or outside."""
+    ends = centres(first.shape[:2]) + first
+    known = np.isfinite(ends).all(-1) & inside(np.nan_to_num(ends), first.shape[:2])
+    after = sampled(second, np.where(known[..., None], ends, 0.0))
+    return np.where(known[..., None], first + after, np.nan).astype(np.float32)
 
 
 def _at_size(other: _Picture, picture: _Picture) -> _Picture:

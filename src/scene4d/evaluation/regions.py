@@ -145,9 +145,9 @@ def _make_covisible(scene: Scene, images: ViewSource, indices: Sequence[int]) ->
     return dict(covisible_masks(scene, images, indices))
 
 
-def _make_moving(scene: Scene, images: ViewSource, indices: Sequence[int]) -> Masks:
-    """From all pictures of each one's camera, also those that trained; none where there is only
-    one, of which nothing is known."""
+def moving_masks_of(scene: Scene, images: ViewSource, indices: Sequence[int]) -> Masks:
+    """What moves in held-out pictures, from flow between all pictures of each one's camera, also
+    those that trained; none where there is only one, of which nothing is known."""
     wanted = set(indices)
     paths = [p for p in trajectories(scene) if len(p) > 1 and wanted.intersection(p)]
     made = moving_masks(scene, images, indices=[i for path in paths for i in path])
@@ -155,6 +155,6 @@ def _make_moving(scene: Scene, images: ViewSource, indices: Sequence[int]) -> Ma
 
 
 _COVISIBLE = _Kind(
-    name="covisible", rule=1, path=lambda frame: frame.covisible_path, make=_make_covisible
+    name="covisible", rule=2, path=lambda frame: frame.covisible_path, make=_make_covisible
 )
-_MOVING = _Kind(name="moving", rule=1, path=lambda frame: frame.moving_path, make=_make_moving)
+_MOVING = _Kind(name="moving", rule=1, path=lambda frame: frame.moving_path, make=moving_masks_of)

@@ -27,6 +27,31 @@ _STYLE = Path(__file__).with_name("report.css")
 
 Run = Mapping[str, Any]
 
+_DYNAMIC_TILES = (
+    ("mPSNR, covisible", "mpsnr", "{:.2f} dB"),
+    ("mPSNR, moving", "mpsnr_moving", "{:.2f} dB"),
+    ("mPSNR, still", "mpsnr_still", "{:.2f} dB"),
+    ("mLPIPS, covisible", "mlpips", "{:.4f}"),
+    ("PCK-T", "pck_t", "{:.3f}"),
+    ("3D error of tracks", "epe_median", "{:.3g}"),
+    ("flicker", "flicker", "{:.2f}"),
+    ("omega", "omega_deg_per_s", "{:.3g} deg/s"),
+    ("mPSNR, fitted poses", "mpsnr_fitted", "{:.2f} dB"),
+)
+"""Of a scene that moves: title, name in eval.json, form."""
+_COLUMNS = (
+    ("PSNR, dB", "psnr", "{:.2f}"),
+    ("SSIM", "ssim", "{:.4f}"),
+    ("LPIPS", "lpips", "{:.4f}"),
+    ("render, s", "seconds", "{:.3f}"),
+)
+_MASKED_COLUMNS = (
+    ("mPSNR, dB", "mpsnr", "{:.2f}"),
+    ("moving, dB", "mpsnr_moving", "{:.2f}"),
+    ("still, dB", "mpsnr_still", "{:.2f}"),
+    ("covisible", "covisible_share", "{:.0%}"),
+)
+
 
 def write_report(run: Path, *, defaults: Mapping[str, Any] | None = None) -> Path:
     """Writes ``report.html`` in a run folder from what lies there, and returns its path.
@@ -115,6 +140,7 @@ def _tiles(metrics: Sequence[Mapping[str, float]], evaluation: Run) -> str:
         for name, value in last.items()
         if name.startswith("num_")
     ]
+    tiles += [(name, _number(results.get(key), form)) for name, key, form in _DYNAMIC_TILES]
     cells = (
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in tiles
@@ -237,23 +263,16 @@ def _table(evaluation: Run) -> str:
     images = _per_image(evaluation)
     if not images:
         return ""
+    # of scenes that stand still, or where nothing is known, these columns would be empty
+    masked = [column for column in _MASKED_COLUMNS if any(column[1] in image for image in images)]
+    columns = [*_COLUMNS, *masked]
     rows = "".join(
         f"<tr><th scope=row>{escape(str(image['name']))}</th>"
-        + "".join(
-            f"<td>{escape(_number(image.get(key), form))}</td>"
-            for key, form in (
-                ("psnr", "{:.2f}"),
-                ("ssim", "{:.4f}"),
-                ("lpips", "{:.4f}"),
-                ("seconds", "{:.3f}"),
-            )
-        )
+        + "".join(f"<td>{escape(_number(image.get(key), form))}</td>" for _, key, form in columns)
         + "</tr>"
         for image in images
     )
-    head = "".join(
-        f"<th>{name}</th>" for name in ("image", "PSNR, dB", "SSIM", "LPIPS", "render, s")
-    )
+    head = "".join(f"<th>{name}</th>" for name in ("image", *(c[0] for c in columns)))
     return (
         f"<h2>Every test image</h2><div class=scroll><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"

@@ -37,7 +37,7 @@ def evaluate_run(
     pictures beside it, by default eval.json in the run folder, with report.html.
 
     ``data``: where the capture lies now. ``compute_masks``: of a dynamic capture that brings no
-    covisible masks, make them from optical flow (kept in the run folder). ``fit_test_poses``: also
+    masks, make them from optical flow (kept in the run folder). ``fit_test_poses``: also
     measure after the test cameras were fitted to their pictures, as ``NAME_fitted``."""
     torch_device = choose_device(device)
     run = load_run(path, device=str(torch_device))

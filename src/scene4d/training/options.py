@@ -15,7 +15,7 @@ class BasicOptions:
     """What most trainings need to say; first in ``--help``."""
 
     data: Path | None = None
-    """Folder of the capture; by default the sample scene that ships with scene4d."""
+    """Folder of the capture; by default a sample scene that ships with scene4d: the method's."""
     max_minutes: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Time of training, which every schedule is fitted to; compiling kernels, once on a machine,
     and the evaluation that follows are not counted."""
