@@ -101,8 +101,10 @@ def test_what_moves_is_found_where_the_capture_does_not_say_it(tmp_path):
         # all of the square; around it what it hid at other times may count, more does not
         assert mask[true].mean() > 0.95
         assert not mask[:30].any() and not mask[66:].any() and not mask[:, 68:].any()
-    # a camera with one picture: nothing is known
-    alone = replace(found, frames=[
-        replace(f, camera_id=f.name) for f in found.frames
-    ])  # fmt: skip
-    assert regions_of(alone, ImageCache(alone))[1].moving is None
+    # of a camera with one picture nothing is known
+    frames = [
+        replace(f, camera_id="other" if i == 1 else "one") for i, f in enumerate(found.frames)
+    ]
+    alone = replace(found, frames=frames)
+    regions = regions_of(alone, ImageCache(alone))
+    assert regions[1].moving is None and regions[4].moving.any()
