@@ -12,7 +12,7 @@ from scipy.interpolate import CubicSpline as ScipyCubic
 from scipy.interpolate import make_smoothing_spline
 from scipy.spatial.transform import Rotation
 
-from scene4d.cameras import paths
+from scene4d.cameras import path_times, paths
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.path_files import load_path, save_path
 from scene4d.cameras.quaternions import rotation_from_quat
@@ -261,6 +261,34 @@ def test_a_resting_camera_still_passes_through_time():
     still = [camera(torch.eye(4), time=t) for t in range(5)]
     times = [float(c.time) for c in paths.interpolate(still, num_frames=9)]
     np.testing.assert_allclose(times, np.linspace(0, 4, 9), atol=1e-6)
+
+
+def test_a_flight_along_one_cameras_way_goes_at_its_pace():
+    way = []
+    for time, x in ((0.0, 0.0), (1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (3.5, 3.0)):
+        pose = torch.eye(4)
+        pose[0, 3] = x
+        way.append(camera(pose, time=time))
+    flight = paths.interpolate(way, num_frames=15)  # a frame each quarter of a second
+    np.testing.assert_allclose([float(c.time) for c in flight], np.linspace(0, 3.5, 15), atol=1e-6)
+    x = positions(flight)[:, 0].numpy()
+    np.testing.assert_allclose(x[[0, 4, 8, 12, 14]], [0, 1, 1, 1, 3], atol=FLOAT32)
+
+
+@pytest.mark.parametrize("options", [{}, {"loop": True}, {"order": "nearest"}])
+def test_time_never_jumps_back_along_a_path(options):
+    both = [*ring(6, timed=True), *ring(6, radius=4.0, timed=True)]
+    times = [float(c.time) for c in paths.interpolate(both, num_frames=11, **options)]
+    np.testing.assert_allclose(times, np.linspace(0, 5, 11), atol=1e-6)
+
+
+def test_real_time_starts_again_at_the_end():
+    path = path_times.in_real_time(grid(3, 4), span=(1.0, 1.5), fps=10.0)
+    times = [float(c.time) for c in path]
+    np.testing.assert_allclose(times, [1, 1.1, 1.2, 1.3, 1.4] * 2 + [1, 1.1], atol=1e-6)
+    stopped = path_times.at_time(path, 1.25)
+    assert [float(c.time) for c in stopped] == [1.25] * 12
+    torch.testing.assert_close(positions(stopped), positions(path))
 
 
 def test_pictures_of_other_sizes_are_cut_to_the_common_one_without_squashing():

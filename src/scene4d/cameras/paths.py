@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from scene4d.cameras.camera import Camera
+from scene4d.cameras.path_times import in_time_order
 from scene4d.cameras.splines import CubicSpline, RotationSpline, quaternion_from_rotation
 from scene4d.errors import Scene4dError
 
@@ -103,11 +104,15 @@ def interpolate(
 ) -> list[Camera]:
     """A flight through the cameras, at nearly constant speed along a twice differentiable curve.
 
-    Positions and rotations are cubic splines over the distance travelled; intrinsics and time
-    are interpolated linearly. ``smoothing`` is a width in cameras: 0 passes through every camera, 2
+    Positions and rotations are cubic splines over the distance travelled; intrinsics are
+    interpolated linearly. ``smoothing`` is a width in cameras: 0 passes through every camera, 2
     averages over about two neighbours to either side. ``loop`` returns to the first camera (the
     last frame comes one step before it). ``order`` "nearest" goes from each camera to the nearest
     that was not yet visited, for photos taken in no order.
+
+    Cameras of which each is later than the one before are one camera's way, and the flight goes at
+    that one's pace: time runs evenly, and the pose is that of the time. Where times go back
+    (several cameras one after another, a loop) they run evenly from the first to the last, too.
     """
     poses = _poses(cameras, num_frames)
     if smoothing < 0:
@@ -117,15 +122,23 @@ def interpolate(
         visit = nearest_order(cameras)
         cameras, poses = [cameras[i] for i in visit], poses[visit]
     knots, keep, period = _knots(poses, loop=loop)
-    cameras, poses = [cameras[i] for i in keep], poses[keep]
+    pace = None if loop or not in_time_order(cameras) else _pace(cameras, knots, keep, num_frames)
+    times, cameras, poses = (
+        _even_times(cameras, num_frames),
+        [cameras[i] for i in keep],
+        poses[keep],
+    )
     strength = float(smoothing) ** 4
     positions = CubicSpline(knots, poses[:, :3, 3], smoothing=strength, period=period)
     rotations = RotationSpline(knots, poses[:, :3, :3], smoothing=strength, period=period)
     end = float(knots[-1]) if period is None else period
-    at = _even_arc(positions, rotations, end=end, num_frames=num_frames, closed=loop)
+    at = pace
+    if at is None:
+        at = _even_arc(positions, rotations, end=end, num_frames=num_frames, closed=loop)
     frames = torch.eye(4, dtype=torch.float64).repeat(num_frames, 1, 1)
     frames[:, :3, :3], frames[:, :3, 3] = rotations(at), positions(at)
-    return _with_intrinsics(cameras, frames, knots=knots, at=at, period=period)
+    flight = _with_intrinsics(cameras, frames, knots=knots, at=at, period=period)
+    return _timed(flight, times)
 
 
 def suggested(cameras: Sequence[Camera]) -> Literal["orbit", "spiral", "interpolate"]:
@@ -282,12 +295,8 @@ def _path(cameras: Sequence[Camera], frames: Float[Tensor, "num_frames 4 4"]) ->
     intrinsics = torch.eye(3, dtype=torch.float64)
     intrinsics[0, 0], intrinsics[1, 1] = fitted[:, 0, 0].median(), fitted[:, 1, 1].median()
     intrinsics[0, 2], intrinsics[1, 2] = width / 2, height / 2
-    times = _times(cameras)
-    if times is not None:
-        times = torch.linspace(float(times.min()), float(times.max()), len(frames)).double()
-    return _cameras(
-        cameras[0], frames, intrinsics.expand(len(frames), 3, 3), (width, height), times
-    )
+    path = _cameras(cameras[0], frames, intrinsics.expand(len(frames), 3, 3), (width, height))
+    return _timed(path, _even_times(cameras, len(frames)))
 
 
 def _cameras(
@@ -295,15 +304,18 @@ def _cameras(
     frames: Float[Tensor, "num_frames 4 4"],
     intrinsics: Float[Tensor, "num_frames 3 3"],
     size: tuple[int, int],
-    times: Float[Tensor, " num_frames"] | None,
 ) -> list[Camera]:
-    """Single cameras with the number type and device of ``like``."""
+    """Single cameras with the number type and device of ``like``, without a time."""
     frames, intrinsics = frames.to(like.c2w), intrinsics.to(like.K)
     base = replace(like, width=size[0], height=size[1], distortion=None, time=None)
-    path = [replace(base, c2w=c, K=k) for c, k in zip(frames, intrinsics, strict=True)]
+    return [replace(base, c2w=c, K=k) for c, k in zip(frames, intrinsics, strict=True)]
+
+
+def _timed(path: Sequence[Camera], times: Float[Tensor, " num_frames"] | None) -> list[Camera]:
+    """The cameras with these times, or with none."""
     if times is None:
-        return path
-    return [replace(c, time=t) for c, t in zip(path, times.to(like.c2w), strict=True)]
+        return list(path)
+    return [replace(c, time=t.to(c.c2w)) for c, t in zip(path, times, strict=True)]
 
 
 def _times(cameras: Sequence[Camera]) -> Float[Tensor, " num_cameras"] | None:
@@ -312,6 +324,29 @@ def _times(cameras: Sequence[Camera]) -> Float[Tensor, " num_cameras"] | None:
     if len(times) < len(cameras):
         return None
     return torch.stack([time.detach().cpu().double() for time in times])
+
+
+def _even_times(cameras: Sequence[Camera], num_frames: int) -> Float[Tensor, " num_frames"] | None:
+    """From the cameras' first time to their last, evenly; None unless every camera has one."""
+    times = _times(cameras)
+    if times is None:
+        return None
+    return torch.linspace(float(times.min()), float(times.max()), num_frames, dtype=torch.float64)
+
+
+def _pace(
+    cameras: Sequence[Camera],
+    knots: Float[Tensor, " num_keys"],
+    keep: Sequence[int],
+    num_frames: int,
+) -> Float[Tensor, " num_frames"]:
+    """Where along the path its cameras were at evenly spread times; a camera that is not in
+    ``keep`` is where the one before it is."""
+    times, even = _times(cameras), _even_times(cameras, num_frames)
+    assert times is not None and even is not None
+    kept = torch.zeros(len(cameras), dtype=torch.long)
+    kept[list(keep)[1:]] = 1
+    return _interp(even, times, knots[kept.cumsum(0)])
 
 
 def _turns(
@@ -399,15 +434,11 @@ def _with_intrinsics(
     at: Float[Tensor, " num_frames"],
     period: float | None,
 ) -> list[Camera]:
-    """Cameras at ``frames`` whose intrinsics and times run linearly between those of the keys."""
+    """Cameras at ``frames`` whose intrinsics run linearly between those of the keys."""
     width, height = _common_size(cameras)
     keys = torch.stack([_fitted(camera, width, height) for camera in cameras]).flatten(1)
-    times = _times(cameras)
     if period is not None:
         knots, keys = torch.cat([knots, knots[:1] + period]), torch.cat([keys, keys[:1]])
-        times = None if times is None else torch.cat([times, times[:1]])
     columns = [_interp(at, knots, column) for column in keys.T]
     intrinsics = torch.stack(columns, dim=-1).reshape(-1, 3, 3)
-    if times is not None:
-        times = _interp(at, knots, times)
-    return _cameras(cameras[0], frames, intrinsics, (width, height), times)
+    return _cameras(cameras[0], frames, intrinsics, (width, height))

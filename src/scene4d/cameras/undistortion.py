@@ -30,6 +30,10 @@ def undistorted_camera(camera: Camera) -> Camera:
     distortion = camera.distortion
     if distortion is None:
         return camera
+    if float(camera.K[0, 1]) != 0:  # slanted pixels become upright ones
+        K = camera.K.clone()
+        K[0, 1] = 0
+        camera = replace(camera, K=K)
     if distortion.model == "opencv":
         return replace(camera, distortion=None)
     K = camera.K.double()
@@ -63,7 +67,9 @@ def undistortion_grid(
     )
     K_target, K = target.K.double(), camera.K.double()
     xy = (torch.stack([xs, ys], -1) - K_target[:2, 2]) / K_target[[0, 1], [0, 1]]
-    pixels = distort(xy, camera.distortion) * K[[0, 1], [0, 1]] + K[:2, 2]
+    lens = distort(xy, camera.distortion)
+    pixels = lens * K[[0, 1], [0, 1]] + K[:2, 2]
+    pixels[..., 0] += K[0, 1] * lens[..., 1]
     inside = ((pixels >= 0) & (pixels <= size)).all(-1)
     inside &= xy.norm(dim=-1) < injective_radius(camera.distortion)
     return (pixels / size * 2 - 1).float(), inside

@@ -286,6 +286,7 @@ def summarise_capture(path: Path) -> dict[str, Any]:
 
     from scene4d.data.load import read_scene
     from scene4d.data.trajectories import trajectories
+    from scene4d.evaluation.dynamic import angular_rate
 
     scene = read_scene(path)
     cameras = [frame.camera for frame in scene.frames]
@@ -309,6 +310,7 @@ def summarise_capture(path: Path) -> dict[str, Any]:
         "different_times": len(set(times)) or None,
         "times_were": scene.metadata.get("times"),
         "moving_or_fixed_cameras": len(trajectories(scene)) or None,
+        "omega_deg_per_s": angular_rate(scene) if len(set(times)) > 1 else None,
         "points": 0 if scene.points is None else len(scene.points.xyz),
         "camera_extent": scene.extent,
     }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_FPS = 24.0
+DEFAULT_FRAMES = 120
 _USED_BY = {
     "num_frames": ("auto", "spiral", "orbit", "interpolate"),
     "path_file": ("path",),
@@ -52,10 +53,18 @@ class RenderArgs:
     path: the cameras in --path-file; spiral: around the average camera, for forward-facing
     captures; orbit: a circle around what the cameras look at; interpolate: a flight through the
     training cameras."""
-    num_frames: Annotated[int, Within(1, 1_000_000)] = 120
-    """Frames of a spiral, orbit or flight."""
+    num_frames: Annotated[int, Within(1, 1_000_000)] | None = None
+    """Frames of a spiral, orbit or flight (default: 120; where the scene moves, --fix-camera and a
+    flight along the way of the one camera that took it: as many as the scene lasts)."""
     fps: Annotated[float, Within(0.0, 1000.0, above=True)] | None = None
-    """Frames per second of a video; by default that of --path-file, otherwise 24."""
+    """Frames per second of a video, and of a scene that moves; by default that of --path-file,
+    otherwise 24. Such a scene runs in real time, again from its start where frames are left; a
+    flight along the way of the one camera that took it has that camera's times."""
+    at_time: Annotated[float, Within(-1e9, 1e9)] | None = None
+    """Seconds: the time stands still there, and the camera flies on ("bullet time")."""
+    fix_camera: str | None = None
+    """The camera stands still where a picture was taken, and time runs: the picture's name, its
+    folder's, or its number among the training pictures, from 0; without a value, the first."""
     downscale_factor: Annotated[float, Within(0.0, 1e6, above=True)] = 1.0
     """Render this many times smaller than the training images."""
     path_file: Path | None = None
@@ -83,7 +92,7 @@ class RenderArgs:
 
 def main(argv: list[str]) -> None:
     """Runs the verb: progress on stderr, the path of what was written on stdout."""
-    args = parse(RenderArgs, outputs_last(argv), prog="scene4d render")
+    args = parse(RenderArgs, first_fixed(outputs_last(argv)), prog="scene4d render")
     background = None if args.background is None else parse_colour(args.background)
     check_args(args)
     from scene4d.exporters.video import check_replaceable
@@ -96,6 +105,8 @@ def main(argv: list[str]) -> None:
     if args.save_path is not None:
         check_writable(args.save_path)
     run = load_run(args.run, device=str(choose_device(args.device)))
+    if args.fps is not None and not _is_video(args.output_path) and _span(run) is None:
+        warnings.warn("--fps is not used for images", stacklevel=2)
     cameras, names, fps = choose_cameras(args, run)
     print(_render(args, run, cameras, names, fps=fps, background=background))
 
@@ -111,16 +122,32 @@ def outputs_last(argv: Sequence[str]) -> list[str]:
     return [*argv[:start], *argv[end:], *argv[start:end]]
 
 
+def first_fixed(argv: Sequence[str]) -> list[str]:
+    """The arguments with ``--fix-camera 0`` in place of one without a value."""
+    given = list(argv)
+    for index, word in enumerate(given):
+        bare = index + 1 == len(given) or given[index + 1].startswith("--")
+        if word in ("--fix-camera", "--fix_camera") and bare:
+            return [*given[: index + 1], "0", *given[index + 1 :]]
+    return given
+
+
 def check_args(args: RenderArgs) -> None:
     """Raises :class:`UsageError` for impossible options; warns of those that are not looked at."""
     if args.cameras == "path" and args.path_file is None:
         raise UsageError("'render RUN path' needs --path-file", fix="give a camera_path.json")
     if args.downscale_factor <= 0:
         raise UsageError(f"--downscale-factor must be positive, got {args.downscale_factor:g}")
-    if args.num_frames < 1:
+    if args.num_frames is not None and args.num_frames < 1:
         raise UsageError(f"--num-frames must be at least 1, got {args.num_frames}")
     if args.smoothing < 0:
         raise UsageError(f"--smoothing must not be negative, got {args.smoothing:g}")
+    if args.fix_camera is not None and args.cameras != "auto":
+        raise UsageError(
+            f"--fix-camera chooses the camera, so {args.cameras!r} cannot", fix="leave one out"
+        )
+    if args.fix_camera is not None and args.at_time is not None:
+        raise UsageError("--fix-camera and --at-time together are one picture", fix="give one")
     if not args.outputs or len(set(args.outputs)) < len(args.outputs):
         raise UsageError("--outputs must name one to three different outputs")
     suffix = args.output_path.suffix
@@ -135,8 +162,6 @@ def check_args(args: RenderArgs) -> None:
         if args.cameras not in kinds and getattr(args, name) != defaults[name]:
             flag = "--" + name.replace("_", "-")
             warnings.warn(f"{flag} is not used by 'render RUN {args.cameras}'", stacklevel=2)
-    if args.fps is not None and not _is_video(args.output_path):
-        warnings.warn("--fps is not used for images", stacklevel=2)
 
 
 _OTHER_FILES = (".gif", ".avi", ".webm", ".png", ".jpg", ".jpeg", ".json")
@@ -149,28 +174,86 @@ def _is_video(path: Path) -> bool:
 
 def choose_cameras(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], list[str], float]:
     """The cameras to render, a name for each, and the frames per second."""
-    from scene4d.cameras import paths
-    from scene4d.cameras.path_files import in_frame, load_path, save_path
-    from scene4d.data.frame import inverted
-    from scene4d.exporters.frames import focus_distance
+    from scene4d.cameras.path_files import in_frame, save_path
+    from scene4d.cameras.path_times import at_time
 
     fps = args.fps or DEFAULT_FPS
+    if args.at_time is not None:
+        check_time(args.at_time, run)
     if args.cameras == "dataset":
         cameras, names = _captured(run, args.split)
+        if args.at_time is not None:
+            cameras = at_time(cameras, args.at_time)
         return _downscaled(cameras, args.downscale_factor), image_names(names), fps
-    given, count = run.cameras.train, args.num_frames
-    kind = args.cameras
-    if kind == "auto":
+    if args.cameras == "path":
+        cameras, fps = _from_file(args, run)
+    else:
+        cameras = _flight(args, run, fps=fps)
+    if args.at_time is not None:
+        cameras = at_time(cameras, args.at_time)
+    if args.save_path is not None and args.cameras != "path":
+        save_path(args.save_path, in_frame(cameras, run.source_from_scene), fps=fps)
+    names = [f"{index:05d}.png" for index in range(len(cameras))]
+    return _downscaled(cameras, args.downscale_factor), names, fps
+
+
+def check_time(time_s: float, run: LoadedRun) -> None:
+    """Raises :class:`UsageError` at a time of which nothing is known; warns where nothing moves."""
+    times = run.representation.times
+    if times is None:
+        warnings.warn("nothing in the scene moves, so --at-time changes nothing", stacklevel=2)
+    elif not times[0] <= time_s <= times[1]:
+        raise UsageError(
+            f"the scene lasts from {times[0]:g} to {times[1]:g} s, so there is nothing at "
+            f"{time_s:g} s",
+            where=run.path,
+        )
+
+
+def _span(run: LoadedRun) -> tuple[float, float] | None:
+    """First and last time of what moves; of a static scene, those of its pictures."""
+    from scene4d.cameras.path_times import span_of
+
+    return run.representation.times or span_of(run.cameras.train)
+
+
+def _from_file(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], float]:
+    """The cameras of --path-file in the run's frame, and the frames per second; time runs where
+    the file has none."""
+    from scene4d.cameras.path_files import in_frame, load_path
+    from scene4d.cameras.path_times import in_real_time
+    from scene4d.data.frame import inverted
+
+    assert args.path_file is not None
+    loaded = load_path(args.path_file)
+    moved = in_frame(loaded.cameras, inverted(run.source_from_scene))
+    cameras, fps, span = [c.float32() for c in moved], args.fps or loaded.fps, _span(run)
+    if span is not None and any(camera.time is None for camera in cameras):
+        cameras = in_real_time(cameras, span=span, fps=fps)
+    return cameras, fps
+
+
+def _flight(args: RenderArgs, run: LoadedRun, *, fps: float) -> list[Camera]:
+    """The cameras of a path that is made here, in the run's frame; with times where it moves."""
+    from scene4d.cameras import paths
+    from scene4d.cameras.path_times import in_real_time, in_time_order
+    from scene4d.exporters.frames import focus_distance
+
+    given, kind, span = run.cameras.train, str(args.cameras), _span(run)
+    if args.fix_camera is not None:
+        kind = "fixed"
+        if span is None:
+            warnings.warn("nothing in the scene moves: all frames will be the same", stacklevel=2)
+    elif kind == "auto":
         kind = paths.suggested(given)
         print(f"cameras: {kind}, by where the training cameras stand", file=sys.stderr)
-    to_source = run.source_from_scene
-    if kind == "path":
-        assert args.path_file is not None
-        loaded = load_path(args.path_file)
-        cameras, fps = (
-            [c.float32() for c in in_frame(loaded.cameras, inverted(to_source))],
-            args.fps or loaded.fps,
-        )
+    along = kind == "interpolate" and not args.loop and args.order == "given"
+    along = along and span is not None and in_time_order(given)
+    count = args.num_frames or DEFAULT_FRAMES
+    if args.num_frames is None and span is not None and (along or kind == "fixed"):
+        count = max(1, round((span[1] - span[0]) * fps) + int(along))
+    if kind == "fixed":
+        cameras = [_picture_taken_at(str(args.fix_camera), run)] * count
     elif kind == "spiral":
         focus = None if run.cameras.bounds else focus_distance(run.representation, _at(run, given))
         cameras = paths.spiral(given, num_frames=count, bounds=run.cameras.bounds, focus=focus)
@@ -180,10 +263,30 @@ def choose_cameras(args: RenderArgs, run: LoadedRun) -> tuple[list[Camera], list
         cameras = paths.interpolate(
             given, num_frames=count, smoothing=args.smoothing, loop=args.loop, order=args.order
         )
-    if args.save_path is not None and args.cameras != "path":
-        save_path(args.save_path, in_frame(cameras, to_source), fps=fps)
-    names = [f"{index:05d}.png" for index in range(len(cameras))]
-    return _downscaled(cameras, args.downscale_factor), names, fps
+    return cameras if along or span is None else in_real_time(cameras, span=span, fps=fps)
+
+
+def _picture_taken_at(wanted: str, run: LoadedRun) -> Camera:
+    """The camera of the picture that --fix-camera names. Raises :class:`UsageError`."""
+    known = run.cameras
+    names = [*known.train_names, *known.test_names]
+    cameras = [*known.train, *known.test]
+    for matches in (
+        lambda name: str(name) == wanted,
+        lambda name: wanted in (str(name.with_suffix("")), name.name, name.stem),
+        lambda name: wanted.rstrip("/") in (str(name.parent), *name.parent.parts),
+    ):
+        found = [i for i, name in enumerate(names) if matches(PurePosixPath(name))]
+        if found:
+            return cameras[found[0]]
+    if wanted.isdecimal() and int(wanted) < len(known.train):
+        return known.train[int(wanted)]
+    some = ", ".join(names[:3])
+    raise UsageError(
+        f"--fix-camera {wanted!r} is no picture of the capture",
+        where=run.path,
+        fix=f"give 0 to {len(known.train) - 1}, or a name such as {some}",
+    )
 
 
 def _at(run: LoadedRun, cameras: Sequence[Camera]) -> list[Camera]:

@@ -12,7 +12,7 @@ from scene4d.ranges import Count, Within
 class SceneOptions:
     """How a capture is read."""
 
-    dataparser: Literal["auto", "nerfstudio", "blender", "colmap", "llff"] = "auto"
+    dataparser: Literal["auto", "nerfstudio", "blender", "colmap", "llff", "nerfies"] = "auto"
     """The capture's format; auto looks at the folder."""
     downscale_factor: Annotated[int, Within(1, 64)] | None = None
     """Images are made this many times smaller; by default train chooses by their size, the time

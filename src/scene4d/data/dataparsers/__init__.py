@@ -18,6 +18,7 @@ DATAPARSERS: dict[str, str] = {
     "blender": "scene4d.data.dataparsers.blender",
     "colmap": "scene4d.data.dataparsers.colmap",
     "llff": "scene4d.data.dataparsers.llff",
+    "nerfies": "scene4d.data.dataparsers.nerfies",
 }
 """Name to module, in the order in which they are tried."""
 
