@@ -1,6 +1,7 @@
 """Time is seconds, whatever the capture says."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -150,6 +151,23 @@ def test_times_that_go_back_or_stand_still_are_told(make_capture):
     assert "do not increase" in text and "1 pictures of one camera have the time" in text
     path = trajectories(scene)[0]
     assert np.all(np.diff([times[i] for i in path]) >= 0)
+
+
+def test_a_camera_that_never_moves_is_told_and_omega_of_one_that_does(make_capture):
+    times = [i / 8 for i in range(9)]
+    ring = read_scene(make_capture(9, with_times(times, time_unit="s")))
+    # 7 of 9 places of a ring of radius 4 that look at its middle from height 1.5: chords of 40
+    # degrees on the circle, an eighth of a second apart
+    chord = math.degrees(2 * math.asin(math.sin(math.radians(20)) * 4 / math.hypot(4, 1.5)))
+    assert f"omega {8 * chord:.3g} degrees a second: as fast the camera turns" in told(ring)
+
+    def still(meta):
+        with_times(times, time_unit="s")(meta)
+        for frame in meta["frames"]:
+            frame["transform_matrix"] = meta["frames"][0]["transform_matrix"]
+
+    text = told(read_scene(make_capture(9, still, folder="still")))
+    assert "never moves" in text and "relief" in text and "omega" not in text
 
 
 def test_cameras_that_never_ran_together_are_told(make_capture):

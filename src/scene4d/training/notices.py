@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from scene4d.data.scene import Scene
 from scene4d.data.times import time_notes
 from scene4d.data.trajectories import trajectories
 from scene4d.errors import DataError
+from scene4d.evaluation.dynamic import angular_rate
 from scene4d.files import read_json
 from scene4d.representations.method import Method
 
@@ -49,9 +53,31 @@ def _times(scene: Scene, method: Method) -> list[str]:
             fix="give each frame its 'time' in transforms.json, or train a static method (splat)",
         )
     unit = scene.metadata.get("times", "seconds")
+    paths = trajectories(scene, scene.train_indices)
     return [
         f"{len(trained)} times from {min(trained):.4g} to {max(trained):.4g} s ({unit})",
-        *time_notes(scene, trajectories(scene, scene.train_indices)),
+        *time_notes(scene, paths),
+        *_ways(scene, paths),
+    ]
+
+
+def _ways(scene: Scene, paths: Sequence[Sequence[int]]) -> list[str]:
+    """How far the cameras go around what they look at, and whether that can tell depth at all."""
+    rate = angular_rate(scene)
+    if rate is None:
+        return []
+    positions = torch.stack([camera.position for camera in scene.train_cameras()]).double()
+    spread = float((positions - positions[0]).norm(dim=-1).max())
+    # Poses are written with six digits or more: what is less than that of their size is no motion
+    if spread <= 1e-6 * max(1.0, float(positions.norm(dim=-1).max())):
+        return [
+            "the camera never moves, so nothing tells how far away things are: expect a relief, "
+            "which looks right from near that camera alone; depth maps, or a second camera, help"
+        ]
+    cameras = "the camera turns" if len(paths) == 1 else f"{len(paths)} cameras turn"
+    return [
+        f"omega {rate:.3g} degrees a second: as fast {cameras} around what is looked at (the "
+        "faster, the more is seen of what moves)"
     ]
 
 
