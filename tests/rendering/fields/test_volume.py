@@ -168,3 +168,18 @@ def test_the_distortion_kernel_gives_what_the_definition_gives():
         (out * torch.tensor([1.0, 2.0, -0.5])).sum().backward()
         slopes.append((out.detach(), w.grad))
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-10, atol=1e-12)
+
+
+def test_what_comes_before_an_optical_depth_is_kept_ray_by_ray():
+    samples = RaySamples(
+        firsts=torch.tensor([0, 3, 3, 5]),
+        middles=torch.arange(5) + 0.5,
+        widths=torch.tensor([1.0, 0.5, 1.0, 1.0, 1.0]),
+    )
+    density = torch.tensor([2.0, 4.0, 1.0, 9.0, 1.0])
+    which = torch.tensor([1, 2, 3, 1, 2], dtype=torch.uint8)
+    kept, told = samples.before(density, 4.0, which)
+    # Before its samples, the first ray has depths 0, 2 and 4, the last 0 and 9.
+    assert kept.firsts.tolist() == [0, 2, 2, 3]
+    assert kept.middles.tolist() == [0.5, 1.5, 3.5] and kept.widths.tolist() == [1.0, 0.5, 1.0]
+    assert told.tolist() == [1, 2, 1]

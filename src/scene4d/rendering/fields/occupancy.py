@@ -2,8 +2,9 @@
 
 Instant-NGP's (Mueller et al. 2022, appendix E.2), with three differences. It has two media: a
 lasting one, and a passing one whose grid has a layer for each stretch of time; each sample says
-which of them are there. Rays end where the lasting medium's stored density has made them opaque.
-And cells that nobody looked at yet are unknown, not empty: they are sampled, and hide nothing."""
+which of them are there. A cell counts as empty only if its neighbours are so, too: a look at one
+place of a cell misses what is thinner. And cells that nobody looked at yet are unknown, not empty:
+they are sampled."""
 
 from __future__ import annotations
 
@@ -14,14 +15,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from numba import njit, prange
 from torch import Tensor, nn
+from torch.nn.functional import max_pool3d
 
 from scene4d.rendering.fields.volume import RaySamples
 
 LASTING, PASSING = 1, 2
 """Bits of a sample: which media may be there."""
 _UNKNOWN = -1.0
-_OPAQUE = 7.0
-"""Optical depth of the lasting medium behind which nothing is looked at: 0.1% gets through."""
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
@@ -37,12 +37,16 @@ class OccupancyGrid(nn.Module):
         super().__init__()
         self.least = least
         self.register_buffer("lasting", torch.full((cells,) * 3, _UNKNOWN))
-        self.register_buffer("passing", torch.zeros(layers, *(passing_cells,) * 3))
+        self.register_buffer("passing", torch.full((layers, *(passing_cells,) * 3), _UNKNOWN))
+        self._grown: tuple[list[tuple[int, int]], Tensor, Tensor] | None = None
 
-    @property
-    def known(self) -> bool:
-        """Whether the lasting medium was looked at: before, it is sampled everywhere."""
-        return bool((self.lasting >= 0).any())
+    def grown(self, medium: int) -> Tensor:
+        """The largest density in each cell and the cells around it, and in the layers before and
+        after; below 0 in cells that nobody looked at."""
+        state = [(grid.data_ptr(), grid._version) for grid in (self.lasting, self.passing)]
+        if self._grown is None or self._grown[0] != state:
+            self._grown = (state, _grown(self.lasting[None])[0], _grown(self.passing))
+        return self._grown[1] if medium == LASTING else self._grown[2]
 
     def layer(self, time: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
         """The layer of times in 0..1; those outside belong to the first and the last."""
@@ -68,7 +72,8 @@ class OccupancyGrid(nn.Module):
         Origins and directions are in units of the ball that the contraction leaves as it is, with
         its centre at 0; so is what is stored: density times the ball's radius."""
         device = origins.device
-        arrays = [_array(t) for t in (origins, directions, self.lasting, self.passing)]
+        grids = (self.grown(LASTING), self.grown(PASSING))
+        arrays = [_array(t) for t in (origins, directions, *grids)]
         layers, places = _array(self.layer(time)), _array(edges)
         parts = np.empty((len(origins), len(places) - 1), np.uint16)
         kinds = np.empty(parts.shape, np.uint8)
@@ -100,15 +105,16 @@ class OccupancyGrid(nn.Module):
         return samples, torch.from_numpy(which).to(device)
 
     def cells_to_look_at(
-        self, medium: int, share: float, generator: torch.Generator
+        self, medium: int, share: float, generator: torch.Generator, *, turn: int = 0
     ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 4"]]:
-        """Some cells of a medium's grid, drawn evenly, and a random place in each: (x, y, z, time)
-        in the unit cube. Cells outside of contracted space are left out."""
+        """Some cells of a medium's grid, and a random place in each: (x, y, z, time) in the unit
+        cube. 1 / ``share`` turns one after the other are all cells. Cells outside of contracted
+        space are left out."""
         grid = self.lasting[None] if medium == LASTING else self.passing
         layers, cells = len(grid), grid.shape[1]
-        count = max(1, int(share * grid.numel()))
-        index = torch.randint(grid.numel(), (count,), generator=generator)
-        within = torch.rand(count, 4, generator=generator)
+        every = max(1, round(1 / share))
+        index = torch.arange(turn % every, grid.numel(), every)
+        within = torch.rand(len(index), 4, generator=generator)
         places = torch.stack([index // cells**2 % cells, index // cells % cells, index % cells], 1)
         unit = (places + within[:, :3]) / cells
         reach = 0.5 + 0.9 / cells  # half a cell's diagonal beyond the ball
@@ -131,9 +137,19 @@ class OccupancyGrid(nn.Module):
         flat.scatter_reduce_(0, cells, density.to(flat.dtype), "amax")
 
     def share(self, medium: int) -> float:
-        """The part of a medium's cells that are sampled."""
-        grid = self.lasting if medium == LASTING else self.passing
-        return float(((grid < 0) | (grid > self.least)).float().mean())
+        """The part of a medium's cells in contracted space that are sampled."""
+        grid = self.grown(medium)
+        sides = (torch.arange(grid.shape[-1]) + 0.5) / grid.shape[-1] - 0.5
+        x, y, z = torch.meshgrid(sides, sides, sides, indexing="ij")
+        inside = (x * x + y * y + z * z < 0.25).to(grid.device)
+        return float(((grid < 0) | (grid > self.least))[..., inside].float().mean())
+
+
+def _grown(grid: Float[Tensor, "layers n n n"]) -> Float[Tensor, "layers n n n"]:
+    around = max_pool3d(grid[:, None], 3, stride=1, padding=1)[:, 0]
+    late, early = around.clone(), around.clone()
+    late[1:], early[:-1] = around[:-1], around[1:]
+    return torch.where(grid < 0, grid, torch.maximum(around, torch.maximum(late, early)))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -166,7 +182,7 @@ def _march(
     explore, offset = exploring
     fine = edges[1] - edges[0]
     for r in prange(origins.shape[0]):
-        kept, depth = 0, np.float32(0.0)
+        kept = 0
         for n in range(edges.shape[0] - 1):
             width = edges[n + 1] - edges[n]
             t = edges[n] + phase * width
@@ -181,7 +197,7 @@ def _march(
             if media & 2:
                 i, j, k = _cell_of(x, y, z, passing.shape[1])
                 seen = passing[layers[r], i, j, k]
-                if seen * width > least * fine:
+                if seen < 0 or seen * width > least * fine:
                     kind |= 2
             if explore > 0 and (n + offset) % explore == 0:
                 kind = 3
@@ -189,10 +205,6 @@ def _march(
             if kind:
                 parts[r, kept], kinds[r, kept] = n, kind
                 kept += 1
-            if stored > 0:
-                depth += stored * width
-                if depth > _OPAQUE:
-                    break
         counts[r] = kept
 
 

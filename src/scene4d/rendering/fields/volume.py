@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -48,6 +48,21 @@ class RaySamples:
         """The ray of each sample."""
         counts = self.firsts.diff()
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+    def before(
+        self, density: Float[Tensor, " n"], opaque: float, which: UInt8[Tensor, " n"]
+    ) -> tuple[RaySamples, UInt8[Tensor, " n"]]:
+        """Those before which the optical depth of ``density`` is below ``opaque``, and what
+        ``which`` says of them."""
+        firsts, rays = self.firsts, self.rays()
+        depth = (density.double() * self.widths).cumsum(dim=0)  # double: over all rays
+        depth = torch.cat([depth.new_zeros(1), depth])
+        kept = depth[:-1] - depth[firsts[rays]] < opaque
+        counts = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(dim=0)])
+        left = RaySamples(
+            firsts=counts[firsts], middles=self.middles[kept], widths=self.widths[kept]
+        )
+        return left, which[kept]
 
     def padded(self, values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """[n, ...] as [rays, most, ...]: the same values, 0 where a ray has no more samples."""
