@@ -50,6 +50,8 @@ LEFT_OUT = {
 FLAGS = {
     "benchmarks/compress.py": ["--steps", "2", "--sizes", "0.006", "--options=--hidden=8"],
     "benchmarks/contention.py": ["--steps", "10", "--num-gaussians", "100"],
+    "benchmarks/dynamic.py": ["--steps", "2", "--methods", "splat",
+                              f"--options={' '.join(FLAT['splat'])}"],
     "benchmarks/first_sheets.py": ["--slabs", "1", "--views", "1"],
     "benchmarks/formats.py": ["--splats", "300", "--tries", "1"],
     "benchmarks/fuzz_bundle.py": ["--files", "5"],

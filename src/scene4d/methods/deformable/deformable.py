@@ -198,7 +198,10 @@ class DeformableSplats(Representation):
         still = {**{name: static[name] for name in NAMES}, "alphas": self.static.alphas}
         if not self.moving_ones.num_gaussians:
             return still
-        means, quats = self.moving_ones.placed(self.nodes.motions(time[None])[0])
+        motions = self.nodes.motions(time[None])[0]
+        if len(self.moving_ones.seen_times):  # the nodes' own terms lead them until they settle
+            motions = motions.detach()
+        means, quats = self.moving_ones.placed(motions)
         moved = {
             **{name: moving[name] for name in NAMES},
             "means": means,

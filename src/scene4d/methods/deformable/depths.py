@@ -16,11 +16,17 @@ from scene4d.methods.deformable.lifted import LiftedTracks, back_projected, sigh
 _NEIGHBOURS = 8
 """Static points around a pixel whose depths are taken for its own."""
 _LOOKED_AT = 16
-"""Pictures that are asked whether they see through a place."""
-_BEHIND = 1.05
-"""A place is empty where a picture sees what is so many times as far."""
-_NEAR_TRACK, _FARTHER = 8.0, 4.0
-"""Pixels: how near a moving track is, and how far it has to go."""
+"""Pictures that are asked whether a place is empty."""
+_SAME = 0.015
+"""A surface is seen again where depth differs by so much at most, as a share of it; where a picture
+sees farther, the place is empty."""
+_NEAR_TRACK, _FAR = 8.0, 10.0
+"""Pixels: how near a track is that says something of a place, and how far it has to go."""
+_AROUND = 5
+"""Tracks around a place that have to agree."""
+_SELDOM = 0.1
+"""Share of the pictures that see a place again or empty: where no more see it empty, it is always
+there."""
 
 
 def depths_of(
@@ -71,48 +77,63 @@ def refined_masks(
 ) -> dict[int, Bool[Tensor, "height width"]]:
     """The masks without what stands still beside a thing that moves, told by measured depth.
 
-    A pixel stays where some other picture sees through its place, which then was empty, or where a
-    track that moves in the world is near it.
+    A pixel stays where pictures of other times see through its place, which then was empty: what
+    stands still is seen at the same depth by all that see it. What turns or slides within its own
+    surface is, too, and stays where all tracks around it go far.
     """
     train = list(scene.train_indices)
+    far = _gone_far(scene, tracks)
     others = train[:: max(1, len(train) // _LOOKED_AT)]
-    moving = _moved(scene, tracks)
     result = {}
     for index in train:
         camera = scene.frames[index].camera
         y, x = (masks[index] & (depths[index] > 0)).nonzero(as_tuple=True)
         places = back_projected(camera, torch.stack([x, y], -1) + 0.5, depths[index][y, x])
-        through = torch.zeros(len(x))
+        through, same = torch.zeros(len(x)), torch.zeros(len(x))
         for other in others:
-            through += _seen_through(places, scene.frames[other].camera, depths[other])
+            ratio = _measured(places, scene.frames[other].camera, depths[other])
+            through += ratio > 1 + _SAME
+            same += (ratio - 1).abs() <= _SAME
+        keep = through > _SELDOM * (through + same)
         assert camera.time is not None
         column = int((tracks.times - camera.time).abs().argmin())
-        near = tracks.places[moving & tracks.seen[:, column], column]
-        keep = through >= min(2, len(others) - 1)
-        if len(near):
-            reach = _NEAR_TRACK * depths[index][y, x] / camera.K[0, 0]
-            gap = torch.cat([torch.cdist(part, near).amin(1) for part in places.split(2048)])
-            keep |= gap < reach
+        here = tracks.seen[:, column]
+        reach = _NEAR_TRACK * depths[index][y, x] / camera.K[0, 0]
+        keep |= _among(places, tracks.places[here, column], far[here], reach)
         result[index] = torch.zeros_like(masks[index])
         result[index][y[keep], x[keep]] = True
     return result
 
 
-def _moved(scene: Scene, tracks: LiftedTracks) -> Bool[Tensor, " tracks"]:
-    """Which tracks go farther in the world than flow and depth are off."""
+def _gone_far(scene: Scene, tracks: LiftedTracks) -> Bool[Tensor, " tracks"]:
+    """Which tracks go farther in the world than flow that slips off an edge takes them."""
     camera = scene.train_cameras()[0]
     low = torch.where(tracks.seen[..., None], tracks.places, torch.inf).amin(1)
     high = torch.where(tracks.seen[..., None], tracks.places, -torch.inf).amax(1)
-    middle = 0.5 * (low + high)
-    distance = (middle - camera.position).norm(dim=-1)
-    return (high - low).norm(dim=-1) > _FARTHER * distance / camera.K[0, 0]
+    distance = (0.5 * (low + high) - camera.position).norm(dim=-1)
+    return (high - low).norm(dim=-1) > _FAR * distance / camera.K[0, 0]
 
 
-def _seen_through(
-    places: Float[Tensor, "n 3"], camera: Camera, depth: Float[Tensor, "height width"]
+def _among(
+    places: Float[Tensor, "n 3"],
+    tracks: Float[Tensor, "tracks 3"],
+    far: Bool[Tensor, " tracks"],
+    reach: Float[Tensor, " n"],
 ) -> Bool[Tensor, " n"]:
-    """Which places lie before what the depth map shows."""
+    """Which places have a track within ``reach``, and only such as go far around them."""
+    if not len(tracks):
+        return torch.zeros(len(places), dtype=torch.bool)
+    count = min(_AROUND, len(tracks))
+    found = [torch.cdist(p, tracks).topk(count, dim=1, largest=False) for p in places.split(2048)]
+    gaps, which = (torch.cat([part[k] for part in found]) for k in (0, 1))
+    return far[which].all(1) & (gaps[:, 0] < reach)
+
+
+def _measured(
+    places: Float[Tensor, "n 3"], camera: Camera, depth: Float[Tensor, "height width"]
+) -> Float[Tensor, " n"]:
+    """What the depth map shows at the places, as a share of how far they are; 0 where nothing."""
     seen, pixel = visible_from(places, camera)
     x, y = pixel.unbind(-1)
     z = -((places - camera.position) @ camera.c2w[:3, 2])
-    return seen & (depth[y, x] > _BEHIND * z)
+    return torch.where(seen, depth[y, x] / z, 0.0)

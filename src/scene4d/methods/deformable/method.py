@@ -128,12 +128,12 @@ class DeformableMethod(Method):
     """Of the logarithms of the nodes' weights."""
     windows_lr: Rate = 1e-3
     """Of the edges of temporal opacity, in seconds and in logarithms of seconds."""
-    photometric: PhotometricOptions = field(default_factory=lambda: PhotometricOptions(start=0.1))
-    depth: DepthOptions = field(default_factory=lambda: DepthOptions(weight=0.3, start=0.1))
+    photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    depth: DepthOptions = field(default_factory=lambda: DepthOptions(weight=0.3))
     nodes: NodeOptions = field(default_factory=NodeOptions)
     along_ray: AlongRayOptions = field(default_factory=lambda: AlongRayOptions(start=0.1))
     tracks: TrackOptions = field(default_factory=lambda: TrackOptions(start=0.1))
-    sparsity: SparsityOptions = field(default_factory=lambda: SparsityOptions(start=0.1))
+    sparsity: SparsityOptions = field(default_factory=SparsityOptions)
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
     growth: DeformableStrategyOptions = field(default_factory=DeformableStrategyOptions)
 
