@@ -88,6 +88,7 @@ class DeformableMethod(Method):
     representation: ClassVar[str] = "scene4d.methods.deformable.deformable:DeformableSplats"
     made_of_splats: ClassVar[bool] = True
     uses_time: ClassVar[bool] = True
+    sample_scene: ClassVar[str] = "dance_room"
 
     sh_degree: Literal[0, 1, 2, 3] = 1
     """Highest band of the view-dependent colour: more than one camera sees little of them."""
