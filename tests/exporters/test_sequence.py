@@ -8,7 +8,7 @@ from formats.splat_files import random_cloud
 
 from scene4d.cli import export as verb
 from scene4d.errors import UsageError
-from scene4d.exporters import sequence
+from scene4d.exporters import bundle, sequence
 from scene4d.exporters.options import SequenceOptions
 from scene4d.formats.registry import read_splats
 from scene4d.representations.gaussians import GaussianSplats
@@ -75,6 +75,8 @@ def test_the_verb_writes_a_moment_and_says_which(scene, tmp_path, monkeypatch, c
     verb.main(["run", "ply", "--output-path", str(path)])
     np.testing.assert_allclose(heights(path), 0.0, atol=1e-5)
     assert "it moves from 1 to 3 s; this is 1 s" in capsys.readouterr().err
+    line = bundle.export(scene, tmp_path / "a.s4d")  # as scene4d view does
+    assert line.endswith("as it stands at 1 s, without motion")
     with pytest.raises(UsageError, match="lasts from 1 to 3 s"):
         verb.main(["run", "ply", "--output-path", str(path), "--at-time", "9"])
     with pytest.raises(UsageError, match="--at-time is not for ply-sequence"):

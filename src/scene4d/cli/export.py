@@ -136,7 +136,8 @@ def main(argv: list[str]) -> None:
 
 def _at_a_time(source: OpenedScene, args: ExportArgs) -> OpenedScene:
     """As it stands at --at-time, where a file has no time: at the first, which is said."""
-    times, still = source.representation.times, args.format in _FRAMED - {"ply-sequence"}
+    times = source.representation.times
+    still = args.format in _FRAMED - {"ply-sequence"} | {"bundle", "player"}
     if args.at_time is not None:
         if not still:
             raise UsageError(f"--at-time is not for {args.format}", fix="leave it out")

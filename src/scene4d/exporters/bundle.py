@@ -64,10 +64,13 @@ def export(source: OpenedScene, path: Path, options: BundleOptions | None = None
     landed = land(at, target_mb or kind.trained_mb(scene), path, trained=kind.trains_sizes)
     bundle_writer(kind.name, landed.coded, info).write(Path(path))
     count, size = landed.coded.manifest["count"], f"{landed.size / 1e6:.3f} MB"
+    moment = (
+        "" if scene.times is None else f"; as it stands at {scene.times[0]:g} s, without motion"
+    )
     if (told := kind.told(scene)) is not None:
-        return f"{told} in {size}, kind {kind.name}"
+        return f"{told} in {size}, kind {kind.name}{moment}"
     each = landed.size / max(1, count)
-    return f"{count:,} Gaussians in {size} ({each:.2f} bytes each), kind {kind.name}"
+    return f"{count:,} Gaussians in {size} ({each:.2f} bytes each), kind {kind.name}{moment}"
 
 
 def kind_for(source: OpenedScene) -> BundleKind:
