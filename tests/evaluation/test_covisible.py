@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Frame, Scene, View
@@ -22,7 +23,7 @@ WALL, BOX = 4.0, 2.0
 HALF = 0.35
 """Half the side of the box."""
 
-pytest.importorskip("cv2")
+import_or_skip("cv2")
 
 
 def camera(x):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from PIL import Image
 
 from scene4d.data.images import ImageCache
@@ -52,7 +53,7 @@ def test_masks_that_lie_in_the_capture_are_used(capture, recwarn):
 
 
 def test_masks_that_are_missing_are_made_once_and_kept(capture, monkeypatch, tmp_path):
-    pytest.importorskip("cv2")
+    import_or_skip("cv2")
     folder, seen = capture
     found = read_scene(folder)
     images, kept = ImageCache(found), tmp_path / "kept"
@@ -76,7 +77,7 @@ def test_masks_that_are_missing_are_made_once_and_kept(capture, monkeypatch, tmp
 
 def test_what_moves_is_found_where_the_capture_does_not_say_it(tmp_path):
     """A square goes its way before a camera that stands still; every third picture is held out."""
-    pytest.importorskip("cv2")
+    import_or_skip("cv2")
     generator = np.random.default_rng(0)
     wall, square = (generator.uniform(40, 200, (side, side)) for side in (96, 24))
     wall, square = (np.kron(x[::4, ::4], np.ones((4, 4))) for x in (wall, square))

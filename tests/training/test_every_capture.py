@@ -24,6 +24,7 @@ SMALL = {
     "lpgs": {"num_random_points": 200, "hidden": 8, "sh_degree": 1},
     "lightslab": {"max_slabs": 1, "depths": 4, "resolutions": (8,), "width": 16, "blocks": 1},
     "mobile-r2l": {"width": 16, "blocks": 2},
+    "deformable": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8},
 }
 """What makes a method cheap; one that is not named here is trained as it is."""
 
@@ -65,6 +66,16 @@ KINDS = {
 OF_FRAMES = {"depth_file_path", "mask_path"}
 
 
+def with_times(capture: Path) -> Path:
+    """The capture with a picture a second, as a file beside its own."""
+    table = json.loads((capture / "transforms.json").read_text())
+    for second, frame in enumerate(table["frames"]):
+        frame["time"] = float(second)
+    path = capture / "timed.json"
+    path.write_text(json.dumps({**table, "time_unit": "seconds"}))
+    return path
+
+
 @pytest.fixture(scope="module")
 def captures(tmp_path_factory) -> dict[str, Path]:
     """One capture of each kind: pictures of a smooth pattern from a circle."""
@@ -101,6 +112,8 @@ def trained(method: str, capture: Path, downscale: int, output_dir: Path, teache
         teacher=teacher, evaluate=False,
     )  # fmt: skip
     made = load_method(method)(steps=3, **SMALL.get(method, {}))
+    if made.uses_time:
+        options = replace(options, data=with_times(capture))
     if any(f.name == "teaching" for f in fields(made)):
         smaller = replace(made.teaching, first_views=2, crops=2, crop_size=32)
         made = replace(made, teaching=smaller)

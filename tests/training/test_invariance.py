@@ -18,6 +18,7 @@ import pytest
 import torch
 from optional_packages import import_or_skip
 from scipy.spatial import cKDTree
+from training.test_every_capture import with_times
 
 from scene4d.cli.export import FORMATS
 from scene4d.data.frame import EXTENT, in_working_frame
@@ -97,6 +98,8 @@ def write_points(path: Path, points: np.ndarray) -> None:
 def trained(name: str, capture: Path, output: Path, teacher: Path | None = None) -> Path:
     """A run of a few steps of the method, as small as it can be told to be."""
     method = load_method(name)
+    if method.uses_time:
+        capture = with_times(capture)
     known = {field.name for field in fields(method)}
     options = TrainOptions(data=capture, output_dir=output, evaluate=False, teacher=teacher)
     return start(method(**{k: v for k, v in SMALL.items() if k in known}), options)
@@ -248,7 +251,8 @@ def test_a_mesh_lies_where_the_capture_does(variant, splat_runs, tmp_path):
 
 def test_every_format_is_held_to_it():
     models = {"onnx", "coreml", "litert", "executorch"}
-    assert set(FORMATS) == {*TOLERANCE, "mesh", "player", *models}
+    moving = {"ply-sequence"}  # PLY files as above, of scenes that move
+    assert set(FORMATS) == {*TOLERANCE, "mesh", "player", *models, *moving}
 
 
 def test_a_model_of_a_light_field_has_the_way_back_beside_it(method_runs, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from moving_planes import CARD, FOCAL, HEIGHT, WALL, WIDTH, Planes, planes
+from optional_packages import import_or_skip
 from torch.nn.functional import max_pool2d
 
 from scene4d.data.fusion import fuse_depth
@@ -29,7 +30,7 @@ from scene4d.training.options import TrainOptions
 from scene4d.training.step import Step
 from scene4d.training.trainer import Trainer
 
-pytest.importorskip("cv2")
+import_or_skip("cv2")
 FRAMES = 10
 CARDS = [(-0.7 + 0.15 * i, 0.2 - 0.02 * i) for i in range(FRAMES)]
 

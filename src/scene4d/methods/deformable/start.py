@@ -250,7 +250,7 @@ def _moving(
         "sh_bands_at": method.sh_bands_at,
         "antialiased": method.antialiased,
         "extent": scene.extent,
-        "max_num_gaussians": limit,
+        "max_num_gaussians": max(1, limit),
     }
     if not parts:
         return MovingGaussians(no_moving(method.sh_degree), **settings)

@@ -38,7 +38,7 @@ class Mcmc(Strategy):
     def __init__(self, options, representation, optimiser, generator) -> None:
         super().__init__(options, representation, optimiser, generator)
         self.max_num_gaussians = representation.max_num_gaussians
-        self.num_start = representation.num_gaussians
+        self.num_start = max(1, representation.num_gaussians)
         self.editor = RowEditor(representation.gaussians, optimiser, prefix=self.prefix)
 
     def after_step(self, step: Step) -> None:
