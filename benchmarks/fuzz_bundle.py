@@ -196,14 +196,14 @@ def change_meaning(manifest: dict[str, Any], rng: np.random.Generator) -> None:
 
 def change_field(field: dict[str, Any], rng: np.random.Generator) -> None:
     """Other sizes and places of a light field's slabs, planes and network."""
-    plane = field["planes"][rng.integers(0, len(field["planes"]))]
+    plane = field["feature_planes"][rng.integers(0, len(field["feature_planes"]))]
     slab = field["slabs"][rng.integers(0, len(field["slabs"]))]
-    choice = rng.integers(0, 8 if "sheets" in field else 6)
+    choice = rng.integers(0, 8 if "mpi" in field else 6)
     if choice == 6:
-        name = ("columns", "rows", "tiles")[rng.integers(0, 3)]
-        field["sheets"][name] = int(rng.choice([0, 1, 2, 8, 12, 16, 24, 255, 4096, 200_000]))
+        name = ("columns", "rows", "blocks")[rng.integers(0, 3)]
+        field["mpi"][name] = int(rng.choice([0, 1, 2, 8, 12, 16, 24, 255, 4096, 200_000]))
     elif choice == 7:
-        change_steps(field["sheets"]["steps"], rng)
+        change_steps(field["mpi"]["steps"], rng)
     elif choice == 0:
         name = ("samples", "encoded", "width", "blocks")[rng.integers(0, 4)]
         field["decoder"][name] = int(rng.choice([0, 1, 2, 4, 8, 16, 64, 128, 512]))
@@ -222,7 +222,7 @@ def change_field(field: dict[str, Any], rng: np.random.Generator) -> None:
 
 
 def change_steps(steps: list[list[int]], rng: np.random.Generator) -> None:
-    """Other steps of sheets' frequencies, or another number of them."""
+    """Other steps of MPIs' frequencies, or another number of them."""
     most = int(rng.choice([2, 256, 1 << 15]))
     if rng.random() < 0.7:
         channel = steps[rng.integers(0, len(steps))]

@@ -4,11 +4,11 @@
     python benchmarks/light_slab.py compare --minutes 5 --captures sample llff_fern@8
     python benchmarks/light_slab.py compare --minutes 5 --captures fox@4 --teachers RUN \\
         --write methods/lightslab/results.json
-    python benchmarks/light_slab.py sheets RUN
+    python benchmarks/light_slab.py mpi RUN
     python benchmarks/light_slab.py flicker TEACHER RUN [RUN ...] --frames 48
     python benchmarks/light_slab.py bundle RUN BUNDLE [BUNDLE ...]
 
-``lookup`` and ``sheets`` time kernel and torch in turn in one process; a figure is the median of
+``lookup`` and ``mpi`` time kernel and torch in turn in one process; a figure is the median of
 --repeats. ``compare`` trains a teacher where none is given, then each method for --minutes as a
 fresh ``scene4d train`` process, with the same teacher, seed and distribution of pseudo-views, and
 prints one table. GMAC and ms are of a picture of 800x800: ONNX Runtime's ms of the network alone
@@ -49,11 +49,11 @@ def main() -> None:
     lookup.add_argument("--features", nargs="+", type=int, default=[4])
     lookup.add_argument("--repeats", type=int, default=3)
     lookup.set_defaults(run_command=time_lookups)
-    sheets = commands.add_parser("sheets", help="slabs of rays and sheets against plain torch")
-    sheets.add_argument("run", type=Path, help="a trained run of the method lightslab")
-    sheets.add_argument("--side", type=int, default=256, help="of the square picture, pixels")
-    sheets.add_argument("--repeats", type=int, default=3)
-    sheets.set_defaults(run_command=time_sheets)
+    mpi = commands.add_parser("mpi", help="slabs of rays and MPIs against plain torch")
+    mpi.add_argument("run", type=Path, help="a trained run of the method lightslab")
+    mpi.add_argument("--side", type=int, default=256, help="of the square picture, pixels")
+    mpi.add_argument("--repeats", type=int, default=3)
+    mpi.set_defaults(run_command=time_mpi)
     compare = commands.add_parser("compare", help="light slabs against MobileR2L")
     compare.add_argument("--captures", nargs="+", default=["sample"], help="as in quality.py")
     compare.add_argument("--teachers", nargs="+", type=Path, help="a run for each capture")
@@ -81,13 +81,13 @@ def time_lookups(arguments: argparse.Namespace) -> None:
     """Forward and backward, random rays, gradients of the planes; then of the rays as well."""
     import torch
 
-    from scene4d.rendering.fields.plane_lookup import LIGHT_SLAB_AXES, PlaneSet, lookup_planes
+    from scene4d.rendering.fields.plane_lookup import LIGHT_SLAB_AXES, FeaturePlanes, lookup_planes
 
     print("| rays | features | gradients | kernel s | grid_sample s | ratio |")
     print("|" + " --- |" * 6)
     levels = [(size,) * 4 for size in arguments.sizes]
     for features in arguments.features:
-        planes = PlaneSet.of_levels(LIGHT_SLAB_AXES, levels, features=features)
+        planes = FeaturePlanes.of_levels(LIGHT_SLAB_AXES, levels, features=features)
         for count in arguments.points:
             generator = torch.Generator().manual_seed(0)
             rays = torch.rand(count, 4, generator=generator) * 2 - 1
@@ -111,28 +111,28 @@ def time_lookups(arguments: argparse.Namespace) -> None:
                 print(f"| {count} | {features} | {name} | {figures} |", flush=True)
 
 
-def time_sheets(arguments: argparse.Namespace) -> None:
-    """One picture of a trained run: its rays' slabs, and sheets forward and backward."""
+def time_mpi(arguments: argparse.Namespace) -> None:
+    """One picture of a trained run: its rays' slabs, and MPIs forward and backward."""
     import torch
 
     from scene4d.cameras.rays import camera_rays
-    from scene4d.methods.lightslab.sheets import reference_composite
+    from scene4d.methods.lightslab.mpi import reference_composite
     from scene4d.training.run import load_run
 
     run = load_run(arguments.run)
     scene, camera = run.representation, run.cameras.test[0].resized(arguments.side, arguments.side)
     rays = camera_rays(camera)
     origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
-    slabs, sheets, depths = scene.slabs, scene.sheets, 1 / scene.slabs.disparities
+    slabs, mpi, depths = scene.slabs, scene.mpi, 1 / scene.slabs.disparities
     found = slabs(origins, directions)
     grad = torch.randn(len(found.ray), 5, generator=torch.Generator().manual_seed(0))
 
     def backward(composite) -> None:
-        seen = composite(found.coordinates, sheets.texels, found.slab, sheets.place, depths)
-        torch.autograd.grad(seen, [sheets.texels], grad)
+        seen = composite(found.coordinates, mpi.texels, found.slab, mpi.place, depths)
+        torch.autograd.grad(seen, [mpi.texels], grad)
 
     def kernel(coordinates, texels, slab, _place, depths):
-        return sheets(coordinates, slab, depths, texels=texels)
+        return mpi(coordinates, slab, depths, texels=texels)
 
     calls = [
         lambda: slabs(origins, directions), lambda: slabs.reference(origins, directions),
@@ -142,7 +142,7 @@ def time_sheets(arguments: argparse.Namespace) -> None:
     print(f"{len(origins)} rays, {slabs.num_slabs} slabs of {slabs.num_planes} planes")
     print("| part | kernel s | torch s | ratio |\n| --- | --- | --- | --- |")
     print(f"| slabs of rays | {a:.3f} | {b:.3f} | {b / a:.1f} |")
-    print(f"| sheets, forward and backward | {c:.3f} | {d:.3f} | {d / c:.1f} |")
+    print(f"| MPIs, forward and backward | {c:.3f} | {d:.3f} | {d / c:.1f} |")
 
 
 def sampled(rays, grids: list, planes):

@@ -50,7 +50,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     ),
     "lightslab": ("lightslab", "--teacher", "TEACHER", *FIELD),
     "lightslab-planes": (
-        "lightslab", "--teacher", "TEACHER", *FIELD, "--no-sheets", "--crossed", "--placement",
+        "lightslab", "--teacher", "TEACHER", *FIELD, "--no-mpi", "--crossed", "--placement",
         "kmeans",
     ),
     "mobile-r2l": (

@@ -92,6 +92,6 @@ class VoxelKind(BundleKind):
         """The grid's."""
         return representation.low.cpu().numpy(), representation.high.cpu().numpy()
 
-    def told(self, representation: Any) -> str:
+    def stored_line(self, representation: Any) -> str:
         """The grid's sides."""
         return "fog on a grid of {} x {} x {}".format(*representation.values.shape[1:])

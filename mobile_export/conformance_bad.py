@@ -17,7 +17,7 @@ from conformance_lies import (
     broken_entries,
     broken_families,
     broken_lights,
-    broken_sheets,
+    broken_mpi,
 )
 from conformance_scenes import scene_of
 
@@ -62,9 +62,9 @@ class Altered(BundleWriter):
         return super().to_bytes()
 
 
-def bad(folder: Path, source: Path, family: Path, light: Path, sheets: Path) -> None:
+def bad(folder: Path, source: Path, family: Path, light: Path, mpi: Path) -> None:
     """Writes the bad bundles and errors.json; ``family`` is a sound bundle of kind lpgs, ``light``
-    of kind lightslab, ``sheets`` one with sheets."""
+    of kind lightslab, ``mpi`` one with MPIs."""
     folder.mkdir(parents=True)
     errors: dict[str, dict[str, str]] = {}
 
@@ -76,17 +76,17 @@ def bad(folder: Path, source: Path, family: Path, light: Path, sheets: Path) -> 
     for name, (data, reason, error) in broken_files(sound, source).items():
         save(name, data, reason, error)
     lies = [(source, {**broken_entries(), **broken_coding()}), (family, broken_families()),
-            (light, broken_lights()), (sheets, broken_sheets())]  # fmt: skip
+            (light, broken_lights()), (mpi, broken_mpi())]  # fmt: skip
     for path, table in lies:
         for name, (alter, reason, error) in table.items():
             save(name, Altered(path, alter).to_bytes(), reason, error)
-    for name, (array, component, value, reason, error) in broken_tiles().items():
-        save(name, with_code(sheets, array, component, value), reason, error)
+    for name, (array, component, value, reason, error) in broken_blocks().items():
+        save(name, with_code(mpi, array, component, value), reason, error)
     for name, (member, data, reason, error) in broken_members(source).items():
         writer = Altered(source, lambda m: None)
         writer.replace_member(member, data)
         save(name, writer.to_bytes(), reason, error)
-    for name, (data, reason, error) in bombs(light, sheets).items():
+    for name, (data, reason, error) in bombs(light, mpi).items():
         save(name, data, reason, error)
     (folder / "errors.json").write_text(json.dumps(errors, indent=1) + "\n", encoding="ascii")
 
@@ -129,30 +129,30 @@ def deflated(sound: bytes, *, first: bool) -> bytes:
     return bytes(data)
 
 
-def broken_tiles() -> dict[str, tuple[str, int, int, str, str]]:
-    """An array and a component of sheets, and a value there that must not be."""
+def broken_blocks() -> dict[str, tuple[str, int, int, str, str]]:
+    """An array and a component of MPIs, and a value there that must not be."""
     beyond = 1 << 20
     return {
-        "sheets_one_less": ("sheet_tiles", 0, 0, "a tile less than is counted",
-                            "tiles of sheets are stored, not"),
-        "sheets_level_8": ("sheet_levels", 0, 8, "a tile of level 8", "level outside 0 to 7"),
-        "sheets_level_below": ("sheet_levels", 0, -1, "a tile of level -1", "level outside 0 to 7"),
-        "sheets_large_frequency": ("sheet_frequencies", 0, beyond // 6 + 1,
-                                   "a frequency of 1,048,578", "frequency of a tile is too large"),
-        "sheets_huge_frequency": ("sheet_frequencies", 11, -beyond, "a frequency far below -2^20",
-                                  "frequency of a tile is too large"),
+        "mpi_one_less": ("mpi_blocks", 0, 0, "a block less than is counted",
+                            "blocks of MPIs are stored, not"),
+        "mpi_level_8": ("mpi_levels", 0, 8, "a block of level 8", "level outside 0 to 7"),
+        "mpi_level_below": ("mpi_levels", 0, -1, "a block of level -1", "level outside 0 to 7"),
+        "mpi_large_frequency": ("mpi_frequencies", 0, beyond // 6 + 1,
+                                   "a frequency of 1,048,578", "frequency of a block is too large"),
+        "mpi_huge_frequency": ("mpi_frequencies", 11, -beyond, "a frequency far below -2^20",
+                                  "frequency of a block is too large"),
     }  # fmt: skip
 
 
 def with_code(path: Path, name: str, component: int, value: int) -> bytes:
-    """The bundle with another code in the first item of an array that is not 0 there; of the tiles'
-    frequencies, in the first tile of level 0."""
+    """The bundle with another code in the first item of an array that is not 0 there; of the
+    blocks' frequencies, in the first block of level 0."""
     bundle = open_bundle(path)
     arrays = decode_scene(bundle).arrays
     codes = arrays[name].codes.copy()
     there = codes[:, 0] != 0
-    if name == "sheet_frequencies":
-        there = arrays["sheet_levels"].codes[:, 0] == 0
+    if name == "mpi_frequencies":
+        there = arrays["mpi_levels"].codes[:, 0] == 0
     codes[int(np.argmax(there)), component] = value
     arrays[name] = replace(arrays[name], codes=codes)
     coded = encode_scene(None, list(arrays.values()))

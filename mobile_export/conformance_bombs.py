@@ -28,8 +28,8 @@ POINTS_ROOM, CODES_ROOM = 50_000, 14_000
 """Zeros behind the poster, for which readers of before believed so many points or codes."""
 
 
-def bombs(light: Path, sheets: Path) -> Bombs:
-    """Bytes, reason and scene4d's error by name; ``light``, ``sheets``: sound light fields."""
+def bombs(light: Path, mpi: Path) -> Bombs:
+    """Bytes, reason and scene4d's error by name; ``light``, ``mpi``: sound light fields."""
     return {
         "bomb_points": (
             padded("splats", *same_splats(POINTS.free + 4096), room=POINTS_ROOM),
@@ -54,7 +54,7 @@ def bombs(light: Path, sheets: Path) -> Bombs:
         ),
         "bomb_picture": (_slow_picture(light), "203 billion products for a picture",
                          "products of lightslab.decoder"),
-        "bomb_tiles": (_many_tiles(sheets), "22,000 tiles in a few bytes", "values in"),
+        "bomb_blocks": (_many_blocks(mpi), "22,000 blocks in a few bytes", "values in"),
     }  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def _slow_picture(path: Path) -> bytes:
     """A light field of 75 planes of one texel each, and a decoder of 3 million weights."""
 
     def change(field: dict[str, Any]) -> None:
-        plane = {**field["planes"][0], "columns": 1, "rows": 1, "stage": 0}
-        field.update(features=64, planes=[plane] * 75, slabs=field["slabs"][:1])
+        plane = {**field["feature_planes"][0], "columns": 1, "rows": 1, "stage": 0}
+        field.update(features=64, feature_planes=[plane] * 75, slabs=field["slabs"][:1])
         field["decoder"].update(
             samples=8, encoded=128, width=1, blocks=0, channels=[1, 256, 256]
         )  # fmt: skip
@@ -126,11 +126,11 @@ def _slow_picture(path: Path) -> bytes:
     return field_of(path, change)
 
 
-def _many_tiles(path: Path) -> bytes:
-    """22,000 tiles of one frequency each."""
+def _many_blocks(path: Path) -> bytes:
+    """22,000 blocks of one frequency each."""
 
     def change(field: dict[str, Any]) -> None:
-        field["sheets"].update(columns=1024, rows=1024, tiles=22_000, steps=[[8]] * 4)
+        field["mpi"].update(columns=1024, rows=1024, blocks=22_000, steps=[[8]] * 4)
 
     return field_of(path, change)
 
@@ -141,29 +141,29 @@ def field_of(path: Path, change: Callable[[dict[str, Any]], None]) -> bytes:
     field = bundle.manifest["lightslab"]
     change(field)
     arrays = []
-    for number, plane in enumerate(field["planes"]):
+    for number, plane in enumerate(field["feature_planes"]):
         values = len(field["slabs"]) * field["features"]
-        arrays.append(zeros(f"plane_{number}", plane["rows"] * plane["columns"], values,
+        arrays.append(zeros(f"feature_plane_{number}", plane["rows"] * plane["columns"], values,
                             plane["stage"]))  # fmt: skip
     for name, shape in layer_shapes(field).items():
         arrays.append(zeros(f"net_{name}_weight", int(np.prod(shape))))
         arrays.append(zeros(f"net_{name}_bias", shape[0]))
-    if "sheets" in field:
-        arrays += _tiles(field)
+    if "mpi" in field:
+        arrays += _blocks(field)
     coded = encode_scene(None, arrays)
-    for name in ("sheet_tiles", "sheet_levels", "sheet_frequencies"):
-        if "sheets" in field:
+    for name in ("mpi_blocks", "mpi_levels", "mpi_frequencies"):
+        if "mpi" in field:
             array(coded.manifest, name).pop("quantiser", None)
     return padded("lightslab", coded, {"count": 0, "sh_degree": 0, "lightslab": field})
 
 
-def _tiles(field: dict[str, Any]) -> list[CodedArray]:
-    """The first places have the tiles; all of these are empty."""
-    sheets, slabs = field["sheets"], field["slabs"]
-    places = sheets["columns"] * sheets["rows"] // 64 * len(slabs) * len(slabs[0]["disparities"])
-    stored = (np.arange(places) < sheets["tiles"]).astype(np.int32)[:, None]
+def _blocks(field: dict[str, Any]) -> list[CodedArray]:
+    """The first places have the blocks; all of these are empty."""
+    mpi, slabs = field["mpi"], field["slabs"]
+    places = mpi["columns"] * mpi["rows"] // 64 * len(slabs) * len(slabs[0]["disparities"])
+    stored = (np.arange(places) < mpi["blocks"]).astype(np.int32)[:, None]
     return [
-        replace(zeros("sheet_tiles", places), codes=stored),
-        zeros("sheet_levels", sheets["tiles"]),
-        zeros("sheet_frequencies", sheets["tiles"], 4 * len(sheets["steps"][0])),
+        replace(zeros("mpi_blocks", places), codes=stored),
+        zeros("mpi_levels", mpi["blocks"]),
+        zeros("mpi_frequencies", mpi["blocks"], 4 * len(mpi["steps"][0])),
     ]

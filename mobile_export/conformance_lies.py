@@ -217,14 +217,14 @@ def broken_families() -> Lies:
 
 def broken_lights() -> Lies:
     """Manifests of kind lightslab that lie."""
-    slab, plane = ("lightslab", "slabs", 0), ("lightslab", "planes", 0)
+    slab, plane = ("lightslab", "slabs", 0), ("lightslab", "feature_planes", 0)
     return {
         "light_no_entry": (lambda m: m.pop("lightslab") and None, "the entry lightslab is missing",
                            "no entry 'lightslab'"),
         "light_width_lies": (setter("lightslab", "decoder", "width", 9),
                              "a width that the arrays do not have", "should be 180 x"),
         "light_plane_lies": (setter(*plane, "columns", 6), "a plane of another size",
-                             "array 'plane_0' should be"),
+                             "array 'feature_plane_0' should be"),
         "light_axis": (setter(*plane, "axes", [0, 6]), "an axis beyond the slab's coordinates",
                        "axis beyond"),
         "light_samples": (setter("lightslab", "decoder", "samples", 3), "3 samples",
@@ -242,16 +242,16 @@ def broken_lights() -> Lies:
     }  # fmt: skip
 
 
-def broken_sheets() -> Lies:
-    """Manifests of light fields with sheets that lie about these."""
-    entry = ("lightslab", "sheets")
+def broken_mpi() -> Lies:
+    """Manifests of light fields with MPIs that lie about these."""
+    entry = ("lightslab", "mpi")
     plain = {"type": "uniform", "step": [1.0], "offset": [0.0]}
 
-    def one_more_tile(manifest: dict[str, Any]) -> None:
-        manifest["lightslab"]["sheets"]["tiles"] += 1
+    def one_more_block(manifest: dict[str, Any]) -> None:
+        manifest["lightslab"]["mpi"]["blocks"] += 1
 
     def one_more_frequency(manifest: dict[str, Any]) -> None:
-        for steps in manifest["lightslab"]["sheets"]["steps"]:
+        for steps in manifest["lightslab"]["mpi"]["steps"]:
             steps.append(9)
 
     def at_infinity(manifest: dict[str, Any]) -> None:
@@ -259,51 +259,51 @@ def broken_sheets() -> Lies:
 
     def turned(manifest: dict[str, Any]) -> None:
         """As many places, of which other ones are stored than are counted."""
-        array(manifest, "sheet_tiles")["low"] = [1]
+        array(manifest, "mpi_blocks")["low"] = [1]
 
     def wider(manifest: dict[str, Any]) -> None:
-        manifest["lightslab"]["sheets"].update(columns=4096, rows=4096)
+        manifest["lightslab"]["mpi"].update(columns=4096, rows=4096)
         slab = manifest["lightslab"]["slabs"][0]
         slab["disparities"] += range(1, 16)
         slab["low"] += [[0, 0]] * 15
         slab["high"] += [[1, 1]] * 15
 
     return {
-        "sheets_count_lies": (one_more_tile, "a tile more than the arrays have",
-                              "array 'sheet_levels' should be"),
-        "sheets_too_many": (setter(*entry, "tiles", 200_001), "200,001 tiles", "out of range"),
-        "sheets_not_whole": (setter(*entry, "rows", 20), "rows that are no multiple of 8",
-                             "no whole tiles"),
-        "sheets_other_size": (setter(*entry, "columns", 32), "columns that the tiles do not have",
-                              "array 'sheet_tiles' should be"),
-        "sheets_no_tiles": (rename_array("sheet_tiles", "sheet_tides"), "no array sheet_tiles",
-                            "'sheet_tiles' is missing"),
-        "sheets_no_levels": (rename_array("sheet_levels", "sheet_levers"), "no array sheet_levels",
-                             "'sheet_levels' is missing"),
-        "sheets_no_frequencies": (rename_array("sheet_frequencies", "sheet_texels"),
-                                  "no array sheet_frequencies", "'sheet_frequencies' is missing"),
-        "sheets_at_infinity": (at_infinity, "a sheet at disparity 0", "at infinity"),
-        "sheets_tiles_two": (turned, "tiles that are stored twice", "neither stored nor not"),
-        "sheets_no_steps": (lambda m: m["lightslab"]["sheets"].pop("steps") and None, "no steps",
+        "mpi_count_lies": (one_more_block, "a block more than the arrays have",
+                              "array 'mpi_levels' should be"),
+        "mpi_too_many": (setter(*entry, "blocks", 200_001), "200,001 blocks", "out of range"),
+        "mpi_not_whole": (setter(*entry, "rows", 20), "rows that are no multiple of 8",
+                             "no whole blocks"),
+        "mpi_other_size": (setter(*entry, "columns", 32), "columns that the blocks do not have",
+                              "array 'mpi_blocks' should be"),
+        "mpi_no_blocks": (rename_array("mpi_blocks", "mpi_tides"), "no array mpi_blocks",
+                            "'mpi_blocks' is missing"),
+        "mpi_no_levels": (rename_array("mpi_levels", "mpi_levers"), "no array mpi_levels",
+                             "'mpi_levels' is missing"),
+        "mpi_no_frequencies": (rename_array("mpi_frequencies", "mpi_texels"),
+                                  "no array mpi_frequencies", "'mpi_frequencies' is missing"),
+        "mpi_at_infinity": (at_infinity, "an MPI plane at disparity 0", "at infinity"),
+        "mpi_blocks_two": (turned, "blocks that are stored twice", "neither stored nor not"),
+        "mpi_no_steps": (lambda m: m["lightslab"]["mpi"].pop("steps") and None, "no steps",
                             "steps is missing"),
-        "sheets_uneven_steps": (lambda m: m["lightslab"]["sheets"]["steps"][2].pop() and None,
+        "mpi_uneven_steps": (lambda m: m["lightslab"]["mpi"]["steps"][2].pop() and None,
                                 "a channel with a frequency less", "different numbers"),
-        "sheets_steps_lie": (one_more_frequency, "a frequency more than the array has",
-                             "array 'sheet_frequencies' should be"),
-        "sheets_three_channels": (lambda m: m["lightslab"]["sheets"]["steps"].pop() and None,
+        "mpi_steps_lie": (one_more_frequency, "a frequency more than the array has",
+                             "array 'mpi_frequencies' should be"),
+        "mpi_three_channels": (lambda m: m["lightslab"]["mpi"]["steps"].pop() and None,
                                   "steps of three channels", "steps has 3 items"),
-        "sheets_empty_steps": (setter(*entry, "steps", [[]] * 4), "no frequency at all",
+        "mpi_empty_steps": (setter(*entry, "steps", [[]] * 4), "no frequency at all",
                                "has 0 items"),
-        "sheets_many_steps": (setter(*entry, "steps", 0, [9] * 65), "65 frequencies",
+        "mpi_many_steps": (setter(*entry, "steps", 0, [9] * 65), "65 frequencies",
                               "has 65 items"),
-        "sheets_step_0": (setter(*entry, "steps", 3, 1, 0), "a step of 0", "out of range"),
-        "sheets_large_step": (setter(*entry, "steps", 0, 0, 32768), "a step of 32768",
+        "mpi_step_0": (setter(*entry, "steps", 3, 1, 0), "a step of 0", "out of range"),
+        "mpi_large_step": (setter(*entry, "steps", 0, 0, 32768), "a step of 32768",
                               "out of range"),
-        "sheets_broken_step": (setter(*entry, "steps", 0, 0, 7.5), "a step that is not whole",
+        "mpi_broken_step": (setter(*entry, "steps", 0, 0, 7.5), "a step that is not whole",
                                "must be of type integer"),
-        "sheets_quantiser": (on_array("sheet_levels", quantiser=plain), "a quantiser of levels",
+        "mpi_quantiser": (on_array("mpi_levels", quantiser=plain), "a quantiser of levels",
                              "must not have"),
-        "sheets_huge": (wider, "places for 285 million texels", "places of tiles"),
-        "sheets_falling": (setter("lightslab", "slabs", 0, "disparities", [0.5, 0.1]),
+        "mpi_huge": (wider, "places for 285 million texels", "places of blocks"),
+        "mpi_falling": (setter("lightslab", "slabs", 0, "disparities", [0.5, 0.1]),
                            "disparities that fall", "do not rise"),
     }  # fmt: skip

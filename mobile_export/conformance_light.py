@@ -13,16 +13,16 @@ from conformance_scenes import numbers
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.scene_info import CameraView, SceneInfo
 from scene4d.cameras.camera import Camera
+from scene4d.methods.lightslab.block_transform import ORDER
 from scene4d.methods.lightslab.bundle_content import LightSlabParts, layer_shapes
+from scene4d.methods.lightslab.bundle_mpi import BLOCK, MpiParts
 from scene4d.methods.lightslab.bundle_parts import decoded_maps, read_light_slabs
-from scene4d.methods.lightslab.bundle_sheets import TILE, SheetParts
-from scene4d.methods.lightslab.tile_transform import ORDER
 
 FOCAL = 36.0
 
 
 def light_fields() -> dict[str, LightSlabParts]:
-    """Every number of samples, one to five slabs, planes that are not square, sheets."""
+    """Every number of samples, one to five slabs, planes that are not square, MPIs."""
     return {
         # The least: one slab of two planes, no skip, no block.
         "lightslab_one": field(21, slabs=1, depths=2, samples=1, blocks=0, channels=[5]),
@@ -30,18 +30,18 @@ def light_fields() -> dict[str, LightSlabParts]:
         "lightslab_three": field(22, slabs=3, depths=3, samples=2, blocks=2, channels=[6, 4]),
         # The skip is at the last convolution; the fourth slab takes from the others' weights.
         "lightslab_four": field(23, slabs=4, depths=3, samples=4, blocks=1, channels=[4, 3]),
-        # Sheets of one slab, of which one tile in three is not stored, with ten frequencies.
-        "lightslab_sheets": with_sheets(
+        # MPIs of one slab, of which one block in three is not stored, with ten frequencies.
+        "lightslab_mpi": with_mpi(
             field(24, slabs=1, depths=5, samples=2, blocks=1, channels=[5]),
             columns=24, rows=16, frequencies=10, seed=31,
         ),
-        # The least of sheets: two with the lowest frequencies, no skip, no block.
-        "lightslab_sheets_least": with_sheets(
+        # The least of MPIs: two with the lowest frequencies, no skip, no block.
+        "lightslab_mpi_least": with_mpi(
             field(26, slabs=1, depths=2, samples=1, blocks=0, channels=[5]),
             columns=16, rows=16, frequencies=3, seed=33,
         ),
-        # Of five, with all frequencies, more rows than columns, and no tile at the last plane.
-        "lightslab_sheets_five": with_sheets(
+        # Of five, with all frequencies, more rows than columns, and no block at the last plane.
+        "lightslab_mpi_five": with_mpi(
             field(25, slabs=5, depths=4, samples=4, blocks=0, channels=[4, 3]),
             columns=8, rows=24, frequencies=64, seed=32,
         ),
@@ -66,7 +66,7 @@ def field(
         "slabs": [slab(i, depths, seed) for i in range(slabs)],
         "overlap": 0.125,
         "features": features,
-        "planes": planes,
+        "feature_planes": planes,
         "decoder": {"samples": samples, "encoded": 5, "width": 8, "blocks": blocks,
                     "channels": channels},
         "content": {"centre": [0.25, -0.5, -3.0], "radius": 1.5},
@@ -110,13 +110,13 @@ def slab(number: int, depths: int, seed: int) -> dict[str, Any]:
     }
 
 
-def with_sheets(
+def with_mpi(
     parts: LightSlabParts, *, columns: int, rows: int, frequencies: int, seed: int
 ) -> LightSlabParts:
-    """``parts`` with sheets, and a network that adds little to them."""
+    """``parts`` with MPIs, and a network that adds little to them."""
     slabs = parts.structure["slabs"]
     depths = len(slabs[0]["disparities"])
-    shape = (len(slabs), depths, rows // TILE, columns // TILE)
+    shape = (len(slabs), depths, rows // BLOCK, columns // BLOCK)
     stored = numbers(int(np.prod(shape)), 1, seed).reshape(shape) > 0.35
     if len(slabs) > 1:
         stored[:, -1] = False
@@ -124,22 +124,22 @@ def with_sheets(
     rising = np.array([u + v for u, v in ORDER[:frequencies]])
     steps = np.array([6, 5, 12, 10])[:, None] * (5 + rising) // 5
     levels = np.floor(4 * numbers(count, 1, seed + 1)[:, 0]).astype(np.int32)
-    entry = {"columns": columns, "rows": rows, "tiles": count, "steps": steps.tolist()}
+    entry = {"columns": columns, "rows": rows, "blocks": count, "steps": steps.tolist()}
     last = f"sharpen_{len(parts.structure['decoder']['channels']) - 1}.weight"
     return replace(
         parts,
-        structure={**parts.structure, "sheets": entry},
+        structure={**parts.structure, "mpi": entry},
         weights={**parts.weights, last: parts.weights[last] * np.float32(0.05)},
-        sheets=SheetParts(
-            stored=stored, levels=levels, codes=tile_codes(levels, steps, seed + 2), steps=steps
+        mpi=MpiParts(
+            stored=stored, levels=levels, codes=block_codes(levels, steps, seed + 2), steps=steps
         ),
     )
 
 
-def tile_codes(levels: np.ndarray, steps: np.ndarray, seed: int) -> np.ndarray:
-    """[tiles, 4, frequencies] int32: a colour for each tile, with a few frequencies that fade.
+def block_codes(levels: np.ndarray, steps: np.ndarray, seed: int) -> np.ndarray:
+    """[blocks, 4, frequencies] int32: a colour for each block, with a few frequencies that fade.
 
-    Every fourth tile is opaque; the second is in part brighter than 1, the third darker than 0.
+    Every fourth block is opaque; the second is in part brighter than 1, the third darker than 0.
     """
     count, stored = len(levels), steps.shape[1]
     u = numbers(count, 4 + 8 * stored, seed)

@@ -39,7 +39,7 @@ from scene4d.methods.lightslab.bundle_content import encode_light_slab
 from scene4d.methods.lpgs.bundle_content import encode_lpgs
 
 HERE = Path(__file__).resolve().parent / "conformance"
-KINDS = ("lpgs_family", "lightslab_three", "lightslab_sheets_least")
+KINDS = ("lpgs_family", "lightslab_three", "lightslab_mpi_least")
 """Sound bundles that bad ones of other kinds than splats are made of."""
 
 

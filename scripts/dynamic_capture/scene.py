@@ -169,19 +169,19 @@ def _walls(room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     generator = np.random.default_rng(room.seed)
     tones = [(0.74, 0.66, 0.56), (0.55, 0.66, 0.76), (0.70, 0.74, 0.62), (0.78, 0.66, 0.64)]
     drawn = zip(tones, sizes, strict=True)
-    sheets = [_tiles(generator, tone, size, room) for tone, size in drawn]
-    side = sheets[0].shape[0]
+    mpi = [_tiles(generator, tone, size, room) for tone, size in drawn]
+    side = mpi[0].shape[0]
     triangles, uv = [], []
     for index, quad in enumerate(quads):
         corners = np.asarray(quad, dtype=np.float64)
-        # each sheet is a quarter of the picture, from top to bottom, inset by half a texel
+        # each MPI plane is a quarter of the picture, from top to bottom, inset by half a texel
         top, bottom = (index * side + 0.5) / (4 * side), ((index + 1) * side - 0.5) / (4 * side)
         left, right = 0.5 / side, 1 - 0.5 / side
         places = np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
         for pick in ([0, 1, 2], [0, 2, 3]):
             triangles.append(corners[pick])
             uv.append(places[pick])
-    return np.stack(triangles), np.stack(uv), np.concatenate(sheets)
+    return np.stack(triangles), np.stack(uv), np.concatenate(mpi)
 
 
 def _tiles(

@@ -50,7 +50,7 @@ def from_table(cls: type[T], table: Any, *, where: object) -> T:
         raise DataError(
             f"has unknown settings: {_short(', '.join(unknown))}",
             where=where,
-            fix="it may come from a newer scene4d; update, or remove them",
+            fix="another version of scene4d wrote it: use that one, or train again",
         )
     lacking = [f.name for f in fields if f.name not in table and _is_required(f)]
     if lacking:

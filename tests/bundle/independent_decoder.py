@@ -81,8 +81,8 @@ def check_bounds(manifest):
     assert codes <= min(1 << 29, (1 << 22) + 32 * carried), "codes"
     assert sum(items(a) * columns(a) for a in arrays.values()) <= values, "values of arrays"
     assert manifest["count"] * gaussian <= values, "values of Gaussians"
-    tiles = manifest.get("lightslab", {}).get("sheets", {}).get("tiles", 0)
-    assert 256 * tiles <= values, "texels"
+    blocks = manifest.get("lightslab", {}).get("mpi", {}).get("blocks", 0)
+    assert 256 * blocks <= values, "texels"
     if manifest["kind"] == "lpgs":
         work = family_products(manifest["lpgs"], points, manifest["count"] - points)
         assert work <= min(1 << 40, (1 << 32) + (1 << 16) * carried), "products"
@@ -107,7 +107,7 @@ def picture_products(spec):
     d = spec["decoder"]
     k, e, w, c = d["samples"], d["encoded"], d["width"], d["channels"]
     rays = (800 / 2 ** (len(c) + 1)) ** 2
-    total = rays * k * k * e * len(spec["planes"]) * spec["features"]
+    total = rays * k * k * e * len(spec["feature_planes"]) * spec["features"]
     total += rays * (w * k * k * e + 2 * d["blocks"] * w * w + 4 * c[0] * w)
     for j, into in enumerate(c):
         skip = e if k > 1 and 2 ** (j + 1) == k else 0

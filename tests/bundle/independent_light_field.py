@@ -10,8 +10,8 @@ from bundle.independent_decoder import decode, splats, values_of
 def light_maps(manifest, codes, camera, stages=None, least=0.0):
     """Section 8, in doubles: the maps r, g, b, a (after their sigmoids), z, coverage.
 
-    With sheets: r, g, b, a as shown before black, coverage, and what the sheets alone give:
-    ``seen`` (their alpha) and ``distance`` along the ray (0 where nothing is seen). Sheets of which
+    With MPIs: r, g, b, a as shown before black, coverage, and what the MPIs alone give:
+    ``seen`` (their alpha) and ``distance`` along the ray (0 where nothing is seen). MPIs of which
     less than ``least`` is seen are not looked at.
     """
     spec = manifest["lightslab"]
@@ -21,7 +21,7 @@ def light_maps(manifest, codes, camera, stages=None, least=0.0):
     width, height = camera["width"], camera["height"]
     across, down = -(-width // unit) + 2, -(-height // unit) + 2
     size = unit / k
-    features = np.zeros((down * k, across * k, len(spec["planes"]) * spec["features"]))
+    features = np.zeros((down * k, across * k, len(spec["feature_planes"]) * spec["features"]))
     coverage = np.zeros((down * k, across * k))
     c2w = np.array(camera["c2w"])
 
@@ -35,13 +35,10 @@ def light_maps(manifest, codes, camera, stages=None, least=0.0):
         )
         features[row, column], coverage[row, column] = found
     raw = field.picture(features)[:, :height, :width]
-    if "sheets" in spec:
+    if "mpi" in spec:
         seen = np.array(
             [
-                [
-                    field.on_sheets(c2w[:3, 3], direction(x + 0.5, y + 0.5), least)
-                    for x in range(width)
-                ]
+                [field.on_mpi(c2w[:3, 3], direction(x + 0.5, y + 0.5), least) for x in range(width)]
                 for y in range(height)
             ]
         ).transpose(2, 0, 1)
@@ -73,8 +70,8 @@ class LightField:
         self.spec = spec = manifest["lightslab"]
         self.layers, self.planes = {}, []
         self.frames = [{name: np.array(v) for name, v in slab.items()} for slab in spec["slabs"]]
-        for number, plane in enumerate(spec["planes"]):
-            values = values_of(f"plane_{number}", manifest, codes).astype(np.float64)
+        for number, plane in enumerate(spec["feature_planes"]):
+            values = values_of(f"feature_plane_{number}", manifest, codes).astype(np.float64)
             shape = (plane["rows"], plane["columns"], len(spec["slabs"]), spec["features"])
             self.planes.append(values.reshape(shape) * (plane["stage"] < stages))
         for name in codes:
@@ -82,8 +79,8 @@ class LightField:
                 bias = values_of(name[:-6] + "bias", manifest, codes)[:, 0].astype(np.float64)
                 weight = values_of(name, manifest, codes).astype(np.float64)
                 self.layers[name[4:-7]] = weight.reshape(len(bias), -1), bias
-        if "sheets" in spec:
-            self.numbers, self.texels = sheet_texels(manifest, codes)
+        if "mpi" in spec:
+            self.numbers, self.texels = mpi_texels(manifest, codes)
 
     def weights(self, origin, direction):
         """Of every slab."""
@@ -112,13 +109,13 @@ class LightField:
                 coordinates, inside = self.coordinates(number, origin, direction)
                 found = [
                     read_plane(self.planes[i][:, :, number], *(coordinates[a] for a in p["axes"]))
-                    for i, p in enumerate(self.spec["planes"])
+                    for i, p in enumerate(self.spec["feature_planes"])
                 ]
                 features = features + weight * np.concatenate(found)
                 coverage += weight * inside
         return features, coverage
 
-    def on_sheets(self, origin, direction, least):
+    def on_mpi(self, origin, direction, least):
         """Red, green, blue, alpha, depth, coverage of one pixel's ray."""
         total = np.zeros(6)
         for number, weight in enumerate(self.weights(origin, direction)):
@@ -130,7 +127,7 @@ class LightField:
                 for p in reversed(range(len(disparities))):
                     if left < least:
                         break
-                    value = self.on_sheet(number, p, *coordinates[2 * p : 2 * p + 2])
+                    value = self.on_mpi_plane(number, p, *coordinates[2 * p : 2 * p + 2])
                     found = found + left * value
                     far += left * value[3] / disparities[p]
                     left *= 1 - value[3]
@@ -138,9 +135,9 @@ class LightField:
                 total += weight * np.array([*found, depth, inside])
         return total
 
-    def on_sheet(self, slab, plane, a, b):
-        """Red, green, blue, alpha of one sheet at coordinates a, b."""
-        rows, columns = self.spec["sheets"]["rows"], self.spec["sheets"]["columns"]
+    def on_mpi_plane(self, slab, plane, a, b):
+        """Red, green, blue, alpha of one MPI plane at coordinates a, b."""
+        rows, columns = self.spec["mpi"]["rows"], self.spec["mpi"]["columns"]
         x = np.clip((a + 1) / 2 * (columns - 1), 0, columns - 1)
         y = np.clip((b + 1) / 2 * (rows - 1), 0, rows - 1)
         i, j = min(int(x), columns - 2), min(int(y), rows - 2)
@@ -148,10 +145,10 @@ class LightField:
         if numbers[j // 8, i // 8] < 0:
             return total
         for row, column in np.ndindex(2, 2):
-            tile = numbers[(j + row) // 8, (i + column) // 8]
-            if tile >= 0:
+            block = numbers[(j + row) // 8, (i + column) // 8]
+            if block >= 0:
                 weight = (1 - abs(y - j - row)) * (1 - abs(x - i - column))
-                total += weight * self.texels[tile, (j + row) % 8, (i + column) % 8]
+                total += weight * self.texels[block, (j + row) % 8, (i + column) % 8]
         return total
 
     def local(self, number, origin, direction):
@@ -228,11 +225,11 @@ COSINES = np.array(
 """Section 8's matrix D: row u, column x."""
 
 
-def sheet_texels(manifest, codes):
-    """Numbers of tiles [slabs, planes, down, across], -1 where there is none, and their texels."""
-    spec, slabs = manifest["lightslab"]["sheets"], manifest["lightslab"]["slabs"]
-    stored, levels = codes["sheet_tiles"][:, 0], codes["sheet_levels"][:, 0].astype(np.int64)
-    assert set(stored) <= {0, 1} and stored.sum() == spec["tiles"] == len(levels)
+def mpi_texels(manifest, codes):
+    """Numbers of blocks [slabs, planes, down, across], -1 where there is none, and their texels."""
+    spec, slabs = manifest["lightslab"]["mpi"], manifest["lightslab"]["slabs"]
+    stored, levels = codes["mpi_blocks"][:, 0], codes["mpi_levels"][:, 0].astype(np.int64)
+    assert set(stored) <= {0, 1} and stored.sum() == spec["blocks"] == len(levels)
     assert set(levels) <= set(range(8))
     planes, down, across = len(slabs[0]["disparities"]), spec["rows"] // 8, spec["columns"] // 8
     numbers = np.where(stored, np.cumsum(stored) - 1, -1)
@@ -240,9 +237,9 @@ def sheet_texels(manifest, codes):
     places = [(u, total - u) for total in range(15) for u in range(8) if 0 <= total - u < 8]
     channels = []
     for j, steps in enumerate(spec["steps"]):
-        frequencies = np.zeros((spec["tiles"], 8, 8), dtype=np.int64)
+        frequencies = np.zeros((spec["blocks"], 8, 8), dtype=np.int64)
         for k, step in enumerate(steps):
-            value = codes["sheet_frequencies"][:, 4 * k + j].astype(np.int64)
+            value = codes["mpi_frequencies"][:, 4 * k + j].astype(np.int64)
             frequencies[:, places[k][0], places[k][1]] = value * step * 2**levels
         assert np.abs(frequencies).max(initial=0) <= 2**20
         sums = np.matmul(np.matmul(COSINES.T, frequencies), COSINES)

@@ -36,7 +36,7 @@ def made_of_splats(bundle) -> bool:
 
 WITH_SPLATS = [p for p in GOOD if made_of_splats(open_bundle(p))]
 LIGHT = [p for p in GOOD if p.name.startswith("lightslab")]
-SHEETS = [p for p in LIGHT if "sheets" in p.name and p.suffix == ".s4d"]
+MPI = [p for p in LIGHT if "mpi" in p.name and p.suffix == ".s4d"]
 
 
 def load_module(path: Path):
@@ -95,7 +95,7 @@ def test_a_decoder_written_from_the_specification_gets_them_too(good):
 @pytest.mark.parametrize("path", LIGHT, ids=lambda p: p.name)
 def test_two_decoders_get_the_stored_maps_of_light_fields(path):
     """Well within SPEC.md's tolerance: both differ by rounding to 5 decimals and float32. Both stop
-    in front of sheets of which less than 1/1024 is seen, as a decoder may."""
+    in front of MPIs of which less than 1/1024 is seen, as a decoder may."""
     expected = json.loads(path.with_suffix(".json").read_text())
     manifest, _, codes = independent.decode(path)
     assert {name: value.tolist() for name, value in codes.items()} == expected["codes"]
@@ -106,10 +106,10 @@ def test_two_decoders_get_the_stored_maps_of_light_fields(path):
             manifest, codes, manifest["cameras"][number], stages, least=1 / 1024
         )
         ours = decoded_maps(read_light_slabs(path, stages=stages), views[number])
-        own = ("seen", "distance") if "sheets" in manifest["lightslab"] else ("z",)
+        own = ("seen", "distance") if "mpi" in manifest["lightslab"] else ("z",)
         for name in ("r", "g", "b", "a", "coverage", *own):
             stored = np.array(wanted[name]).reshape(wanted["height"], wanted["width"])
-            # A quotient of two sums, which means nothing where the sheets show next to nothing.
+            # A quotient of two sums, which means nothing where the MPIs show next to nothing.
             known = (
                 np.array(wanted["seen"]).reshape(stored.shape) > 1 / 16
                 if name == "distance"
@@ -119,8 +119,8 @@ def test_two_decoders_get_the_stored_maps_of_light_fields(path):
                 np.testing.assert_allclose(found[known], stored[known], rtol=0, atol=3e-5)
 
 
-@pytest.mark.parametrize("path", SHEETS, ids=lambda p: p.name)
-def test_a_decoder_that_looks_at_all_sheets_is_within_the_tolerance(path):
+@pytest.mark.parametrize("path", MPI, ids=lambda p: p.name)
+def test_a_decoder_that_looks_at_all_mpi_planes_is_within_the_tolerance(path):
     """2e-3 in colour and alpha (SPEC.md, section 8), of which what is left out makes half."""
     wanted = json.loads(path.with_suffix(".json").read_text())["maps"][0]
     manifest, _, codes = independent.decode(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scene4d.bundle import first_view
-from scene4d.bundle.scene_info import MADE_UP, default_info, made_up_view
+from scene4d.bundle.scene_info import MADE_UP, default_info, default_view
 from scene4d.formats.splat_cloud import SplatCloud
 
 
@@ -38,7 +38,7 @@ def box_of(low: list[float], high: list[float], *, floaters: int = 0) -> np.ndar
 )  # fmt: skip
 @pytest.mark.parametrize("floaters", [0, 120])
 def test_the_made_up_view_fills_its_picture(low: list, high: list, floaters: int) -> None:
-    view = made_up_view(cloud_of(box_of(low, high, floaters=floaters)))
+    view = default_view(cloud_of(box_of(low, high, floaters=floaters)))
     corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, 8).T
     c2w = np.array(view.c2w)
     local = (corners - c2w[:3, 3]) @ c2w[:3, :3]
@@ -92,7 +92,7 @@ def test_a_thing_mirrored_along_y_stands_along_z() -> None:
 
 def test_limits_are_where_the_cameras_stood() -> None:
     cloud = cloud_of(box_of([-500, -500, 5], [500, 500, 1000]))
-    view = made_up_view(cloud)
+    view = default_view(cloud)
     cameras = []
     for x in (-4.7, 4.7):
         c2w = np.eye(4)
@@ -103,5 +103,5 @@ def test_limits_are_where_the_cameras_stood() -> None:
 
 
 def test_no_splats_have_a_view_too() -> None:
-    view = made_up_view(cloud_of(np.zeros((0, 3))))
+    view = default_view(cloud_of(np.zeros((0, 3))))
     assert np.isfinite(view.c2w).all()

@@ -11,7 +11,7 @@ from bundle.test_first_view import box_of, cloud_of, ground
 
 from scene4d.bundle import first_view
 from scene4d.bundle.inside_view import gathers_along, inside_view
-from scene4d.bundle.scene_info import made_up_view
+from scene4d.bundle.scene_info import default_view
 from scene4d.formats.packing import taken
 from scene4d.formats.registry import read_splats, write_splats
 from scene4d.formats.splat_cloud import SplatCloud
@@ -114,13 +114,13 @@ def test_things_gather_on_the_floor() -> None:
 
 def test_a_bundle_of_a_room_starts_in_it() -> None:
     cloud = cloud_of(room() @ Y_DOWN.T)
-    c2w = np.array(made_up_view(cloud).c2w)
+    c2w = np.array(default_view(cloud).c2w)
     eye = Y_DOWN.T @ c2w[:3, 3]
     assert (eye > 0.4).all()
     assert (eye < [5.6, 4.6, 2.2]).all()
     assert np.allclose(c2w[:3, 1], [0, -1, 0])
     # A camera that went around things keeps away from them.
-    outside = np.array(made_up_view(cloud, lens=made_up_view(cloud)).c2w)
+    outside = np.array(default_view(cloud, lens=default_view(cloud)).c2w)
     eye = Y_DOWN.T @ outside[:3, 3]
     assert ((eye < 0) | (eye > [6, 5, 2.6])).any()
 
@@ -160,7 +160,7 @@ def test_a_borderline_room_starts_the_same_in_every_format_and_after_pruning(
     tmp_path: Path,
 ) -> None:
     cloud = half_open_room()
-    start = np.array(made_up_view(cloud).c2w)
+    start = np.array(default_view(cloud).c2w)
     clouds = {"pruned": taken(cloud, cloud.logit_opacities > -2.5)}
     for ending in ("ply", "spz", "sog", "splat", "s4d"):
         path = tmp_path / f"room.{ending}"
@@ -168,7 +168,7 @@ def test_a_borderline_room_starts_the_same_in_every_format_and_after_pruning(
         clouds[ending] = read_splats(path)
     for name, other in clouds.items():
         # The same of the places and directions that are tried; the next ones are 0.5 away.
-        assert np.abs(np.array(made_up_view(other).c2w) - start).max() < 0.05, name
+        assert np.abs(np.array(default_view(other).c2w) - start).max() < 0.05, name
 
 
 def drawn(count: int, low: list[float], high: list[float], state: int) -> tuple[np.ndarray, int]:

@@ -54,7 +54,7 @@ def test_noise_meets_every_case_and_leaves_no_hole() -> None:
     mesh = mesh_of(lambda grid: noise[tuple(np.moveaxis(grid + 2 * BLOCK, -1, 0))])
     edges = np.sort(mesh.edges, axis=1)
     _, uses = np.unique(edges, axis=0, return_counts=True)
-    assert (uses % 2 == 0).all()  # two triangles at each edge; four where two sheets touch
+    assert (uses % 2 == 0).all()  # two triangles at each edge; four where two MPI planes touch
     assert mesh.is_winding_consistent
     assert mesh.area_faces.min() > 0
 

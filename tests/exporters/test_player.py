@@ -385,7 +385,7 @@ def test_a_build_that_does_not_go_into_one_file_is_refused(
 
 def test_a_scene_within_the_target_is_left_as_it_is(tmp_path: Path) -> None:
     fitted = write_within(source_of(random_cloud(200, 1)), tmp_path / "a.s4d", target="phone-low")
-    assert fitted.told("phone-low").endswith("fits as it is, nothing cut")
+    assert fitted.summary("phone-low").endswith("fits as it is, nothing cut")
     bundles.export(source_of(random_cloud(200, 1)), tmp_path / "b.s4d")
     assert (tmp_path / "a.s4d").read_bytes() == (tmp_path / "b.s4d").read_bytes()
 
@@ -414,7 +414,7 @@ def test_the_least_important_splats_and_bands_go_first(tmp_path: Path, monkeypat
     cloud = random_cloud(400, 3)
     fitted = write_within(source_of(cloud), tmp_path / "a.s4d", target="phone")
     assert (fitted.splats, fitted.sh_degree) == (100, 1)
-    told = fitted.told("phone")
+    told = fitted.summary("phone")
     assert "300 of 400 splats" in told and "harmonics above degree 1 of 3" in told
     kept = read_s4d(tmp_path / "a.s4d")
     assert (len(kept), kept.sh_degree) == (100, 1)
@@ -461,7 +461,7 @@ def test_the_size_of_a_target_is_kept(tmp_path: Path, monkeypatch, over: float) 
     assert 0.8 * budget.size_mb < fitted.size_mb <= budget.size_mb
     # a little too large: coarser steps; far too large: fewer splats
     assert (fitted.splats < 3000) == (over > 2)
-    assert "cut:" in fitted.told("headset")
+    assert "cut:" in fitted.summary("headset")
 
 
 def test_a_size_of_the_users_own_is_met(tmp_path: Path) -> None:

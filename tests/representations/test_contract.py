@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from methods.lightslab.test_bundle_parts import camera as slab_camera
-from methods.lightslab.test_bundle_parts import field_with_sheets, random_slabs
+from methods.lightslab.test_bundle_parts import field_with_mpi, random_slabs
 from methods.lpgs.test_parent_child import STRUCTURES, camera, splats, trained
 from methods.mobile_r2l.test_mobile_r2l import a_camera, small
 from torch import Tensor, nn
@@ -41,10 +41,10 @@ CASES = {
     "lightslab": lambda: (  # bilinear, so with kinks between the finite difference's ends
         random_slabs(slabs=1, opaque=False), slab_camera(), 3.0, {"align": 8, "pose_rtol": 0.2},
     ),
-    "lightslab with sheets": lambda: (field_with_sheets(1), slab_camera(), 3.0, {"align": 8}),
+    "lightslab with MPIs": lambda: (field_with_mpi(1), slab_camera(), 3.0, {"align": 8}),
     # How much of a ray each of several slabs gives is taken for fixed in gradients.
     "lightslab, several slabs": lambda: (
-        field_with_sheets(3), slab_camera(), 3.0, {"align": 8, "pose_rtol": None},
+        field_with_mpi(3), slab_camera(), 3.0, {"align": 8, "pose_rtol": None},
     ),
     "mobile-r2l": lambda: (small(), a_camera(width=64, height=64), 3.0, {"align": 8}),
     "voxels": lambda: (voxels(), a_camera(), 3.0, {}),

@@ -33,7 +33,7 @@ SIZES = {
     "lpgs": {"max_num_gaussians": 80, "sh_degree": 1, "init": "points", "grid": True,
              "num_children": 2, "num_random_points": 60},
     "lightslab": {"max_mb": 0.2, "width": 8, "blocks": 1, "encoded": 4, "max_slabs": 2,
-                  "max_tiles": 200},
+                  "max_blocks": 200},
     "mobile-r2l": {"width": 8, "blocks": 1, "points": 2, "frequencies": 2},
 }  # fmt: skip
 
@@ -223,28 +223,32 @@ def test_a_pipe_in_place_of_a_checkpoint_does_not_wait(copied) -> None:
 # The kernels' doors
 
 
-def test_sheets_without_tiles_in_a_direction_cannot_be() -> None:
-    from scene4d.methods.lightslab.sheets import Sheets
+def test_mpis_without_blocks_in_a_direction_cannot_be() -> None:
+    from scene4d.methods.lightslab.mpi import MultiplaneImages
 
-    with pytest.raises(ValueError, match="no sheet"):
-        Sheets(stored=torch.zeros(1, 2, 0, 3, dtype=torch.bool), texels=torch.zeros(0, 8, 8, 4))
+    with pytest.raises(ValueError, match="no MPI plane"):
+        MultiplaneImages(
+            stored=torch.zeros(1, 2, 0, 3, dtype=torch.bool), texels=torch.zeros(0, 8, 8, 4)
+        )
 
 
-def test_sheets_refuse_coordinates_and_slabs_of_others() -> None:
-    from scene4d.methods.lightslab.sheets import Sheets
+def test_mpis_refuse_coordinates_and_slabs_of_others() -> None:
+    from scene4d.methods.lightslab.mpi import MultiplaneImages
 
-    sheets = Sheets(stored=torch.ones(2, 3, 1, 1, dtype=torch.bool), texels=torch.zeros(6, 8, 8, 4))
+    mpi = MultiplaneImages(
+        stored=torch.ones(2, 3, 1, 1, dtype=torch.bool), texels=torch.zeros(6, 8, 8, 4)
+    )
     depths, slab = torch.ones(2, 3), torch.tensor([0, 1])
-    sheets(torch.zeros(2, 6), slab, depths)
+    mpi(torch.zeros(2, 6), slab, depths)
     for bad in (
         (torch.zeros(2, 4), slab, depths), (torch.zeros(1, 6), slab, depths),
         (torch.zeros(2, 6), slab + 1, depths), (torch.zeros(2, 6), slab - 1, depths),
         (torch.zeros(2, 6), slab, depths[:1]),
     ):  # fmt: skip
         with pytest.raises((ValueError, TypeError)):
-            sheets(*bad)
+            mpi(*bad)
     with pytest.raises((ValueError, TypeError)):
-        sheets(torch.zeros(2, 6), slab, depths, texels=torch.zeros(5, 8, 8, 4))
+        mpi(torch.zeros(2, 6), slab, depths, texels=torch.zeros(5, 8, 8, 4))
 
 
 def test_slabs_are_routed_only_where_their_arrays_fit() -> None:

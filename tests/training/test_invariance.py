@@ -47,7 +47,7 @@ VARIANTS = {
 SMALL = {
     "steps": 4, "num_random_points": 300, "max_num_gaussians": 300, "max_slabs": 1,
     "resolutions": (6,), "crossed_resolutions": (4,), "width": 8, "blocks": 1, "encoded": 4,
-    "channels": (8, 8), "sheets": False, "points": 4,
+    "channels": (8, 8), "mpi": False, "points": 4,
 }  # fmt: skip
 """Sizes of whatever method has fields of these names."""
 

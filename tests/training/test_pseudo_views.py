@@ -10,7 +10,7 @@ from scene4d.errors import UsageError
 from scene4d.rendering.render import DEPTH, RGB, Render
 from scene4d.representations.base import Representation
 from scene4d.representations.gaussians import GaussianSplats
-from scene4d.training.pseudo_views import Places, PseudoViews, draw_tiles
+from scene4d.training.pseudo_views import Places, PseudoViews, draw_cells
 
 
 def camera_at(x=0.0, size=(64, 48)) -> Camera:
@@ -65,8 +65,8 @@ class Gradient(Representation):
         return cls()
 
 
-def views(teacher, cameras, *, mb=1.0, tile=16, **more) -> PseudoViews:
-    made = PseudoViews(teacher, cameras, budget_bytes=mb * 1e6, tile=tile, **more)
+def views(teacher, cameras, *, mb=1.0, cell=16, **more) -> PseudoViews:
+    made = PseudoViews(teacher, cameras, budget_bytes=mb * 1e6, cell=cell, **more)
     for camera in cameras:
         made.add(camera)
     return made
@@ -133,7 +133,7 @@ def test_crops_in_closed_form():
 def test_the_ring_keeps_to_its_budget_and_replaces_the_oldest():
     teacher = Gradient()
     per_picture = 64 * 48 * 4
-    ring = PseudoViews(teacher, [camera_at()], budget_bytes=5.5 * per_picture, tile=16)
+    ring = PseudoViews(teacher, [camera_at()], budget_bytes=5.5 * per_picture, cell=16)
     for i in range(12):
         ring.add(camera_at(i / 16))
         ring.crops(places([i % 5] * 3, [0, 1, 2], [0, 1, 2], (8, 8)))
@@ -159,12 +159,12 @@ def test_pictures_are_rendered_only_when_they_are_drawn():
 def test_depth_counts_and_a_budget_below_one_picture_is_refused():
     camera = camera_at()
     exact = 64 * 48 * 6
-    ring = PseudoViews(Gradient(), [camera], budget_bytes=exact, tile=16, depth=True)
+    ring = PseudoViews(Gradient(), [camera], budget_bytes=exact, cell=16, depth=True)
     ring.add(camera)
     ring.crops(places([0], [0], [0], (8, 8)))
     assert ring.nbytes == exact and ring.capacity == 1
     with pytest.raises(UsageError, match=r"one picture takes 0\.02 MB"):
-        PseudoViews(Gradient(), [camera], budget_bytes=exact - 1, tile=16, depth=True)
+        PseudoViews(Gradient(), [camera], budget_bytes=exact - 1, cell=16, depth=True)
 
 
 # Which crops
@@ -174,12 +174,12 @@ def chi_square(counts, expected):
     return float(((counts - expected).square() / expected).sum())
 
 
-def test_tiles_are_drawn_in_proportion_to_their_errors():
+def test_cells_are_drawn_in_proportion_to_their_errors():
     errors = torch.tensor([[[1.0, 2.0], [0.0, 3.0]], [[0.5, 0.0], [1.5, 4.0]]])
     generator = torch.Generator().manual_seed(0)
-    slots, tiles = draw_tiles(errors, 6000, generator)
+    slots, cells = draw_cells(errors, 6000, generator)
     counts = torch.zeros_like(errors)
-    for slot, (column, row) in zip(slots.tolist(), tiles.tolist(), strict=True):
+    for slot, (column, row) in zip(slots.tolist(), cells.tolist(), strict=True):
         counts[slot, row, column] += 1
     assert bool((counts[errors == 0] == 0).all())
     expected = 6000 * errors / errors.sum()
@@ -188,7 +188,7 @@ def test_tiles_are_drawn_in_proportion_to_their_errors():
     assert chi_square(counts[some], expected[some]) < 25.7
 
 
-def test_hard_crops_lie_over_the_tiles_that_were_wrong():
+def test_hard_crops_lie_over_the_cells_that_were_wrong():
     ring = views(Gradient(), [camera_at(), camera_at(0.5)])
     ring.errors.zero_()
     ring.errors[1, 2, 3] = 1.0  # rows 32 to 47, columns 48 to 63
@@ -228,19 +228,19 @@ def test_a_ring_without_errors_is_drawn_evenly():
     assert len(set(drawn.x.tolist())) > 20
 
 
-def test_reports_become_the_tiles_means():
+def test_reports_become_the_cells_means():
     ring = views(Gradient(), [camera_at(), camera_at(0.5, size=(40, 40))])
     ring.errors.fill_(7.0)
     pixels = torch.rand(2, 24, 32, 3, generator=torch.Generator().manual_seed(0))
     errors = pixels.mean(dim=-1)
     ring.report(places([0, 1], [16, 8], [8, 16], (32, 24)), pixels)
-    # Slot 0: columns 16..48 are tiles 1 and 2; rows 8..32 are half of tile 0 and tile 1.
+    # Slot 0: columns 16..48 are cells 1 and 2; rows 8..32 are half of cell 0 and cell 1.
     whole = errors[0, 8:24, :16].mean()
     half = errors[0, :8, 16:].mean()
     torch.testing.assert_close(ring.errors[0, 1, 1], whole)
     torch.testing.assert_close(ring.errors[0, 0, 2], (7 + half) / 2)
     assert bool((ring.errors[0, 2] == 7).all()) and bool((ring.errors[0, :, 3] == 7).all())
-    # Slot 1 is 40 pixels wide: of its last column of tiles 8 pixels exist, all covered.
+    # Slot 1 is 40 pixels wide: of its last column of cells 8 pixels exist, all covered.
     torch.testing.assert_close(ring.errors[1, 1, 2], errors[1, :16, 24:].mean())
     torch.testing.assert_close(ring.errors[1, 1, 0], (7 + errors[1, :16, :8].mean()) / 2)
     torch.testing.assert_close(ring.errors[1, 2, 2], errors[1, 16:, 24:].mean())
@@ -259,7 +259,7 @@ def test_a_new_view_counts_as_the_others_on_average():
     ring.errors[0].fill_(0.5)
     ring.add(camera_at(0.2, size=(40, 40)))
     assert float(ring.errors[1].max()) == 0.5
-    assert bool((ring.errors[1, :, 3] == 0).all())  # no such tile in the smaller picture
+    assert bool((ring.errors[1, :, 3] == 0).all())  # no such cell in the smaller picture
 
 
 # Going on
@@ -282,7 +282,7 @@ def test_a_ring_that_is_restored_goes_on_with_the_same_numbers():
     generator.manual_seed(5)
     stepped(straight, 9, generator)
     assert len(straight) == straight.capacity == 6  # it has wrapped around
-    restored = PseudoViews(Gradient(), [camera_at()], budget_bytes=0.075e6, tile=16)
+    restored = PseudoViews(Gradient(), [camera_at()], budget_bytes=0.075e6, cell=16)
     restored.load_state_tensors(straight.state_tensors())
     again = torch.Generator()
     again.set_state(generator.get_state())
@@ -293,11 +293,11 @@ def test_a_ring_that_is_restored_goes_on_with_the_same_numbers():
 
 @pytest.mark.parametrize("capacity", [4, 9])
 def test_a_ring_restored_to_another_budget_keeps_the_newest(capacity):
-    ring = PseudoViews(Gradient(), [camera_at()], budget_bytes=6.5 * 64 * 48 * 4, tile=16)
+    ring = PseudoViews(Gradient(), [camera_at()], budget_bytes=6.5 * 64 * 48 * 4, cell=16)
     for i in range(8):
         ring.add(camera_at(i / 16))
     other = PseudoViews(
-        Gradient(), [camera_at()], budget_bytes=(capacity + 0.5) * 64 * 48 * 4, tile=16
+        Gradient(), [camera_at()], budget_bytes=(capacity + 0.5) * 64 * 48 * 4, cell=16
     )
     other.load_state_tensors(ring.state_tensors())
     for i in range(8, 11):
@@ -309,7 +309,7 @@ def test_a_ring_restored_to_another_budget_keeps_the_newest(capacity):
 def test_times_are_kept():
     timed = Camera(**{**vars(camera_at()), "time": torch.tensor(0.25)})
     ring = views(Gradient(), [timed, camera_at()])
-    other = PseudoViews(Gradient(), [timed], budget_bytes=1e6, tile=16)
+    other = PseudoViews(Gradient(), [timed], budget_bytes=1e6, cell=16)
     other.load_state_tensors(ring.state_tensors())
     assert float(other.cameras[0].time) == 0.25 and other.cameras[1].time is None
     assert not math.isnan(float(ring.crops(places([0], [0], [0], (8, 8))).camera.time[0]))

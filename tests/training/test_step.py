@@ -18,7 +18,7 @@ from scene4d.training.objectives.base import (
     ObjectiveInputs,
     Term,
     total_loss,
-    wanted,
+    wanted_maps,
 )
 from scene4d.training.step import Step
 from scene4d.training.strategy import ask_for_pull, pull_of
@@ -150,7 +150,7 @@ def test_terms_that_propagate_themselves_count_as_those_that_do_not():
     )  # 4 * progress
     both = total_loss(step_of(scene), made)
     assert float(both.value) == pytest.approx(2 * float(direct.value), rel=1e-5)
-    assert wanted(made) == Want(depth=True, positions_at=(0.5,))
+    assert wanted_maps(made) == Want(depth=True, positions_at=(0.5,))
 
 
 def test_a_condition_needs_a_generator_and_says_so():

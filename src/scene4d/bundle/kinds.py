@@ -53,6 +53,10 @@ class BundleKind(ABC):
         kinds that come with it."""
         return []
 
+    def from_earlier_version(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether a manifest that the schema refuses is laid out as before format 1.0."""
+        return False
+
     def summary(self, bundle: Bundle) -> dict[str, Any]:
         """Facts for ``scene4d info``, from the manifest."""
         return {}
@@ -75,7 +79,7 @@ class BundleKind(ABC):
         """Lowest and highest corner [3] of what a player frames; None: that of its splats."""
         return None
 
-    def told(self, representation: Any) -> str | None:
+    def stored_line(self, representation: Any) -> str | None:
         """What was stored, for people; None: its number of Gaussians."""
         return None
 
@@ -130,6 +134,6 @@ def decoded_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
     return cloud
 
 
-def told_splats(manifest: Mapping[str, Any]) -> str:
+def splats_line(manifest: Mapping[str, Any]) -> str:
     """What a bundle that is made of splats holds, for people."""
     return f"{manifest['count']:,} splats of SH degree {manifest['sh_degree']}"

@@ -41,7 +41,7 @@ class Limit:
 POINTS = Limit(what="points", free=1 << 18, per_byte=2, most=1 << 24)
 CODES = Limit(what="codes", free=1 << 22, per_byte=32, most=1 << 29)
 VALUES = Limit(what="values", free=1 << 22, per_byte=64, most=1 << 30)
-"""Numbers that codes become: those of arrays, of Gaussians, of the texels of sheets."""
+"""Numbers that codes become: those of arrays, of Gaussians, of the texels of MPIs."""
 PRODUCTS = Limit(what="products", free=1 << 32, per_byte=1 << 16, most=1 << 40)
 """Multiplications of a network that is evaluated when a bundle is opened."""
 

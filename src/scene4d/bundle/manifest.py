@@ -51,6 +51,12 @@ def check_manifest(manifest: Any, where: object) -> None:
             fix="update scene4d, or install the package that brings the kind",
         )
     fault = next(manifest_faults(manifest, kinds[name]), None)
+    if fault is not None and kinds[name].from_earlier_version(manifest):
+        raise DataError(
+            f"is of kind {name!r} as an earlier version of scene4d wrote it",
+            where=where,
+            fix="export it again, from a run that this version trained",
+        )
     if fault is not None:
         raise DataError(f"manifest.json: {fault}", where=where)
 

@@ -148,7 +148,7 @@ def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> Sc
     """
     low, high = content_box(cloud)
     size = float(np.linalg.norm(high - low)) or 1.0
-    views = tuple(cameras) or (made_up_view(cloud),)
+    views = tuple(cameras) or (default_view(cloud),)
     positions = np.array([[row[3] for row in view.c2w[:3]] for view in views])
     if len(views) > 1:
         reach, far = positions.min(axis=0), positions.max(axis=0)
@@ -165,7 +165,7 @@ def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> Sc
     return SceneInfo(cameras=views, limits=limits, poster=poster, antialiased=cloud.antialiased)
 
 
-def made_up_view(cloud: SplatCloud, *, lens: CameraView | None = None) -> CameraView:
+def default_view(cloud: SplatCloud, *, lens: CameraView | None = None) -> CameraView:
     """A camera where nobody took a photograph: all of the content in its picture, upright; in a
     room, one that stands in it.
 

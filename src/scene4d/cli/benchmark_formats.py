@@ -43,6 +43,7 @@ class BenchmarkFormatsArgs:
     size: Annotated[int, Within(16, 8192)] = 512
     """Pixels of views around the content."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where it works, otherwise cpu."""
 
 
 def main(argv: list[str]) -> None:

@@ -17,7 +17,7 @@ _SIZE = 256
 """Pixels of views around a file that comes without cameras."""
 
 
-def told_loss(source: OpenedScene, bundle: Path) -> str:
+def loss_line(source: OpenedScene, bundle: Path) -> str:
     """A line about the loss: in PSNR to the photographs that were held out (or trained on) where
     they are at hand, otherwise the PSNR of the bundle's pictures to the scene's own."""
     from scene4d.training.open_scene import open_scene

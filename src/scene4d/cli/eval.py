@@ -25,6 +25,7 @@ class EvalArgs:
     data: Path | None = None
     """The capture, where it is no longer at the place the run remembers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where it works, otherwise cpu."""
     lpips: bool = True
     """Also measure LPIPS (slower)."""
     covisible: bool = True

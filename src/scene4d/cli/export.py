@@ -68,12 +68,12 @@ class ExportArgs:
     drop_invalid: bool = False
     """Leave out splats whose values are not finite or whose rotation is 0; says how many."""
     frame: FrameChoice = "auto"
-    """Of splat files and meshes. source: the input's own coordinates; local: its axes and unit,
-    moved to the origin, with the offset in FILE.frame.json; auto: source wherever the format holds
-    it (float32 does not, far from the origin), otherwise local."""
+    """Coordinates of splat files and meshes. source: the input's own coordinates; local: its axes
+    and unit, moved to the origin, with the offset in FILE.frame.json; auto: source wherever the
+    format holds it (float32 does not, far from the origin), otherwise local."""
     crop: Literal["none", "auto"] = "none"
-    """Of splat files of a run. auto: without the far splats that the training pictures hardly show:
-    what lies beyond 99.9% of what makes them up."""
+    """Splats left out of splat files of a run. auto: the far ones that the training pictures hardly
+    show, beyond 99.9% of what makes them up."""
     at_time: Annotated[float, Within(-1e9, 1e9)] | None = None
     """Moment of a scene that moves, in seconds, at which its splats are written; by default the
     first."""
@@ -128,9 +128,9 @@ def main(argv: list[str]) -> None:
     described = export(source, args.output_path, options, **more)
     print(described, file=sys.stderr)
     if args.format == "bundle":
-        from scene4d.cli.bundle_loss import told_loss
+        from scene4d.cli.bundle_loss import loss_line
 
-        print(told_loss(source, args.output_path), file=sys.stderr)
+        print(loss_line(source, args.output_path), file=sys.stderr)
     print(args.output_path)
 
 

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         server = SceneServer(site, host=host, port=args.port, certificate=certificate)
 
         def announce() -> None:
-            tell(server.url, phone=args.phone, host=host)
+            print_address(server.url, phone=args.phone, host=host)
             if args.open and not args.phone:
                 import webbrowser
 
@@ -158,7 +158,7 @@ def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path |
     from scene4d.bundle.container import open_bundle
     from scene4d.bundle.kinds import kind_of
     from scene4d.player import phone
-    from scene4d.player.server import shown_host
+    from scene4d.player.server import printable_host
 
     host = args.host or phone.lan_address()
     opened = open_bundle(scene)
@@ -167,7 +167,7 @@ def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path |
     large, possible = count > phone.HTTPS_FROM_SPLATS, phone.can_make_certificates()
     if args.https == "always" or (args.https == "auto" and large and possible):
         certificate = folder / "certificate.pem"
-        fingerprint = phone.make_certificate(certificate, shown_host(host))
+        fingerprint = phone.make_certificate(certificate, printable_host(host))
         told = (
             f"HTTPS, so that the phone has WebGPU for {what}; it warns once about the"
             f" certificate made just now (SHA-256 {fingerprint[:23]}...): go on to the page"
@@ -181,7 +181,7 @@ def phone_access(args: ViewArgs, scene: Path, folder: Path) -> tuple[str, Path |
     return host, certificate
 
 
-def tell(url: str, *, phone: bool, host: str) -> None:
+def print_address(url: str, *, phone: bool, host: str) -> None:
     """Prints the address, for a phone with its QR code, and who can reach ``host``."""
     from scene4d.player.server import is_loopback
 

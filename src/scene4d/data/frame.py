@@ -108,12 +108,12 @@ def _length(
     """What becomes :data:`EXTENT`: the cameras' extent; for cameras in one place a distance to what
     they see, as far as the capture tells one."""
     extent = 1.1 * float((positions - centre).norm(dim=-1).max())
-    content = _distance_told(scene, centre)
+    content = _content_distance(scene, centre)
     least = max(_DIGITS * float(positions.abs().max()), _SAME_PLACE * (content or 0.0))
     return extent if extent > least else content or 1.0
 
 
-def _distance_told(scene: Scene, centre: Float[Tensor, " 3"]) -> float | None:
+def _content_distance(scene: Scene, centre: Float[Tensor, " 3"]) -> float | None:
     """A distance from the cameras to the content: of points, stated bounds or depth maps."""
     if scene.points is not None:
         distance = float((scene.points.xyz.double() - centre).norm(dim=-1).median())

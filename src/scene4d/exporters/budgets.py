@@ -38,7 +38,7 @@ class Fitted:
     what: str | None = None
     """For people, where it is not made of splats."""
 
-    def told(self, target: str | None) -> str:
+    def summary(self, target: str | None) -> str:
         """A line for people: what is in it, whether it fits the target, and what was cut."""
         now = self.what or f"{self.splats:,} splats, harmonics of degree {self.sh_degree}"
         now += f", {self.size_mb:.2f} MB"
@@ -71,7 +71,7 @@ def write_within(
     budget = TARGETS[target] if target else TargetBudget()
     cloud = source.representation.splats()
     if cloud is None:
-        what = bundles.kind_for(source).told(source.representation) or "a scene"
+        what = bundles.kind_for(source).stored_line(source.representation) or "a scene"
         before = (0, 0)
     else:
         what, before = None, (len(cloud), cloud.sh_degree)

@@ -23,7 +23,7 @@ from scene4d.bundle.scene_info import (
     Matrix,
     SceneInfo,
     default_info,
-    made_up_view,
+    default_view,
 )
 from scene4d.bundle.splats import KIND as SPLATS
 from scene4d.bundle.splats import bundle_writer
@@ -67,7 +67,7 @@ def export(source: OpenedScene, path: Path, options: BundleOptions | None = None
     moment = (
         "" if scene.times is None else f"; as it stands at {scene.times[0]:g} s, without motion"
     )
-    if (told := kind.told(scene)) is not None:
+    if (told := kind.stored_line(scene)) is not None:
         return f"{told} in {size}, kind {kind.name}{moment}"
     each = landed.size / max(1, count)
     return f"{count:,} Gaussians in {size} ({each:.2f} bytes each), kind {kind.name}{moment}"
@@ -148,7 +148,7 @@ def _splats_info(source: OpenedScene, views: tuple[CameraView, ...]) -> SceneInf
     if start is not None:
         return replace(info, cameras=(_view(FACING if views else MADE_UP, start), *views))
     # From somewhere around the content; a player starts facing it.
-    facing = replace(made_up_view(cloud, lens=views[0]), name=FACING)
+    facing = replace(default_view(cloud, lens=views[0]), name=FACING)
     return replace(info, cameras=(facing, *_kept(source, views)[1:]))
 
 

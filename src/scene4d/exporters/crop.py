@@ -15,7 +15,7 @@ import torch
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.formats.packing import taken
-from scene4d.representations.blending_weights import shown
+from scene4d.representations.blending_weights import largest_weights
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.opened import OpenedScene
 
@@ -40,7 +40,7 @@ def auto_cropped(source: OpenedScene) -> OpenedScene:
         )
     splats = GaussianSplats.of(cloud)
     step = max(1, -(-len(cameras) // _LOOKS))
-    weights = shown(splats, [_small(camera) for camera in cameras[::step]]).cpu()
+    weights = largest_weights(splats, [_small(camera) for camera in cameras[::step]]).cpu()
     centre = torch.stack([camera.position for camera in cameras]).mean(dim=0)
     distances = (splats.means.detach() - centre).norm(dim=-1).cpu()
     order = distances.argsort()

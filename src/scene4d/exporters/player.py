@@ -70,7 +70,7 @@ def export(
             files = folder_files(player, bundle, title=title, embed=options.embed)
             write_folder(path, files)
             size = sum(len(data) for data in files.values())
-    return f"{fitted.told(options.target)}\nplayer and scene together {size / 1e6:.2f} MB"
+    return f"{fitted.summary(options.target)}\nplayer and scene together {size / 1e6:.2f} MB"
 
 
 def _check_destination(path: Path, options: PlayerOptions) -> None:

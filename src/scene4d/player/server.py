@@ -89,7 +89,7 @@ class SceneServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The address of the page, with the token."""
-        host, port = shown_host(str(self.server_address[0])), self.server_address[1]
+        host, port = printable_host(str(self.server_address[0])), self.server_address[1]
         place = f"[{host}]" if ":" in host else host
         return f"{'https' if self.secure else 'http'}://{place}:{port}/{self.site.token}/"
 
@@ -279,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def shown_host(host: str) -> str:
+def printable_host(host: str) -> str:
     """An address that a browser can ask: where all addresses are served, one of them."""
     try:
         everywhere = ipaddress.ip_address(host).is_unspecified

@@ -13,7 +13,7 @@ from scene4d.rendering.splats.rasterization import rasterization
 from scene4d.representations.gaussians import NEAR_SHARE, GaussianSplats
 
 
-def shown(splats: GaussianSplats, cameras: Sequence[Camera]) -> Float[Tensor, " n"]:
+def largest_weights(splats: GaussianSplats, cameras: Sequence[Camera]) -> Float[Tensor, " n"]:
     """How much of the pictures at ``cameras`` each Gaussian makes up: its blending weights, added
     over all pixels; without cameras, its opacity times its area.
 

@@ -95,7 +95,7 @@ class TeacherOptions(ObjectiveOptions):
     crop_size: Annotated[int, Within(1, 65536)] = 96
     """Width and height of a crop in pixels; less where the pictures are smaller."""
     loss: Literal["mse", "l1"] = "mse"
-    """Of colours, and of alpha."""
+    """Error of colours and alpha: mean square (mse) or absolute (l1)."""
     alpha_weight: Weight = 0.1
     """Weight of alpha beside colour."""
     depth_weight: Weight = 0.0

@@ -71,7 +71,7 @@ class _Picture:
 
 
 class PseudoViews:
-    """A ring of a teacher's pictures, with the student's error in each tile of them."""
+    """A ring of a teacher's pictures, with the student's error in each cell of them."""
 
     def __init__(
         self,
@@ -79,17 +79,17 @@ class PseudoViews:
         cameras: Sequence[Camera],
         *,
         budget_bytes: float,
-        tile: int,
+        cell: int,
         depth: bool = False,
         unit: float = 1.0,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Pictures will have the sizes of ``cameras``. ``tile``: pixels along a tile's side.
+        """Pictures will have the sizes of ``cameras``. ``cell``: pixels along a cell's side.
 
         ``unit``: scene units that depth is kept in. Raises :class:`UsageError` where the budget
         does not hold one picture.
         """
-        self.teacher, self.tile, self.depth, self.unit = teacher, tile, depth, unit
+        self.teacher, self.cell, self.depth, self.unit = teacher, cell, depth, unit
         self.device = device
         largest = max(c.width * c.height for c in cameras) * (6 if depth else 4)
         self.capacity = int(budget_bytes // largest)
@@ -98,16 +98,16 @@ class PseudoViews:
                 f"one picture takes {largest / 1e6:.2f} MB; {budget_bytes / 1e6:g} MB are allowed",
                 fix="raise the teacher's cache_mb, or lower the resolution (--downscale-factor)",
             )
-        self._tiles = (
-            -(-max(c.height for c in cameras) // tile),
-            -(-max(c.width for c in cameras) // tile),
+        self._cells = (
+            -(-max(c.height for c in cameras) // cell),
+            -(-max(c.width for c in cameras) // cell),
         )
         self._sizes = {(c.width, c.height) for c in cameras}
         self.cameras: list[Camera] = []
         self._pictures: list[_Picture | None] = []
         self._next = 0
-        self.errors = torch.zeros(0, *self._tiles)
-        """Of each slot's tiles: the mean squared error when it was last looked at; 0 outside."""
+        self.errors = torch.zeros(0, *self._cells)
+        """Of each slot's cells: the mean squared error when it was last looked at; 0 outside."""
         self.rendered = 0
         """Pictures rendered so far in this process."""
 
@@ -126,8 +126,8 @@ class PseudoViews:
         the others.
         """
         start = float(self.errors.sum()) / max(float((self.errors > 0).sum()), 1.0) or 1.0
-        fresh = torch.zeros(1, *self._tiles)
-        rows, columns = -(-camera.height // self.tile), -(-camera.width // self.tile)
+        fresh = torch.zeros(1, *self._cells)
+        rows, columns = -(-camera.height // self.cell), -(-camera.width // self.cell)
         fresh[:, :rows, :columns] = start
         if len(self) < self.capacity:
             self.cameras.append(camera)
@@ -144,7 +144,7 @@ class PseudoViews:
     ) -> Places:
         """Places of ``count`` crops, ``size`` (width, height) pixels each.
 
-        The share ``hard`` of them (rounded) is centred in tiles drawn in proportion to their
+        The share ``hard`` of them (rounded) is centred in cells drawn in proportion to their
         error, the others anywhere in pictures drawn evenly; then a crop is moved into its picture.
         """
         num_hard = round(hard * count) if float(self.errors.sum()) > 0 else 0
@@ -152,9 +152,9 @@ class PseudoViews:
         slots = torch.randint(len(self), (count,), generator=generator)
         sizes = torch.tensor([(c.width, c.height) for c in self.cameras])
         if num_hard:
-            hard_slots, tiles = draw_tiles(self.errors, num_hard, generator)
+            hard_slots, cells = draw_cells(self.errors, num_hard, generator)
             slots = torch.cat([hard_slots, slots[num_hard:]])
-            inside = (tiles + uv[:num_hard]) * self.tile
+            inside = (cells + uv[:num_hard]) * self.cell
             centres = torch.cat([inside, (uv * sizes[slots])[num_hard:]])
         else:
             centres = uv * sizes[slots]
@@ -185,9 +185,9 @@ class PseudoViews:
         )
 
     def report(self, places: Places, errors: Float[Tensor, "n height width channels"]) -> None:
-        """Updates the tiles under the crops with the pixels' errors, averaged over channels.
+        """Updates the cells under the crops with the pixels' errors, averaged over channels.
 
-        A tile that a crop covers takes the mean error there; one that it covers in part, as much
+        A cell that a crop covers takes the mean error there; one that it covers in part, as much
         of it as is covered.
         """
         errors = errors.detach().float().cpu()
@@ -202,8 +202,8 @@ class PseudoViews:
             camera = self.cameras[slot]
             top, left = int(rows[i]), int(columns[i])
             area = (
-                _sides(camera.height, self.tile)[top:, None]
-                * _sides(camera.width, self.tile)[left:]
+                _sides(camera.height, self.cell)[top:, None]
+                * _sides(camera.width, self.cell)[left:]
             )
             part = self.errors[slot, top : top + row_of.shape[1], left : left + column_of.shape[1]]
             part = part[: area.shape[0], : area.shape[1]]
@@ -227,7 +227,7 @@ class PseudoViews:
 
     def state_forms(self) -> Mapping[str, Form]:
         """Of :meth:`state_tensors`: nothing, or one row for each view."""
-        rows, columns = self._tiles
+        rows, columns = self._cells
         shapes = {
             "c2w": "views 4 4", "K": "views 3 3", "times": "views",
             "errors": f"views {rows} {columns}",
@@ -294,31 +294,31 @@ class PseudoViews:
 
     def _membership(
         self, first: Int[Tensor, " n"], length: int
-    ) -> tuple[Float[Tensor, "n tiles length"], Int[Tensor, " n"]]:
-        """Which tile, counted from the first one under a crop, holds each of its rows (or
+    ) -> tuple[Float[Tensor, "n cells length"], Int[Tensor, " n"]]:
+        """Which cell, counted from the first one under a crop, holds each of its rows (or
         columns); and which is that first one."""
-        tiles = (first[:, None] + torch.arange(length)) // self.tile
-        local = tiles - tiles[:, :1]
-        count = (length - 1) // self.tile + 2
-        return (local[:, None, :] == torch.arange(count)[:, None]).float(), tiles[:, 0]
+        cells = (first[:, None] + torch.arange(length)) // self.cell
+        local = cells - cells[:, :1]
+        count = (length - 1) // self.cell + 2
+        return (local[:, None, :] == torch.arange(count)[:, None]).float(), cells[:, 0]
 
 
-def draw_tiles(
+def draw_cells(
     errors: Float[Tensor, "slots rows columns"], count: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, " count"], Int[Tensor, "count 2"]]:
-    """``count`` tiles, each drawn in proportion to its error: slots, and (column, row) in them.
+    """``count`` cells, each drawn in proportion to its error: slots, and (column, row) in them.
 
-    At least one error is above 0. In two stages, so that a draw costs little among many tiles.
+    At least one error is above 0. In two stages, so that a draw costs little among many cells.
     """
     slots = torch.multinomial(errors.sum(dim=(1, 2)), count, replacement=True, generator=generator)
-    tiles = torch.multinomial(errors[slots].flatten(1), 1, generator=generator)[:, 0]
+    cells = torch.multinomial(errors[slots].flatten(1), 1, generator=generator)[:, 0]
     columns = errors.shape[2]
-    return slots, torch.stack([tiles % columns, tiles // columns], dim=-1)
+    return slots, torch.stack([cells % columns, cells // columns], dim=-1)
 
 
-def _sides(length: int, tile: int) -> Float[Tensor, " tiles"]:
-    """Pixels along each tile of a picture; the last one may be cut off."""
-    count = -(-length // tile)
-    sides = torch.full((count,), float(tile))
-    sides[-1] = length - (count - 1) * tile
+def _sides(length: int, cell: int) -> Float[Tensor, " cells"]:
+    """Pixels along each cell of a picture; the last one may be cut off."""
+    count = -(-length // cell)
+    sides = torch.full((count,), float(cell))
+    sides[-1] = length - (count - 1) * cell
     return sides

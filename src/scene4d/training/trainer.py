@@ -29,7 +29,7 @@ from scene4d.training.objectives.base import (
     Objective,
     ObjectiveInputs,
     total_loss,
-    wanted,
+    wanted_maps,
 )
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
@@ -283,7 +283,7 @@ class Trainer:
             views=views,
             background=background.to(self.device),
             adjustments=self.adjustments,
-            want=wanted(counting),
+            want=wanted_maps(counting),
             watch=self.strategy.on_render,
         )
 

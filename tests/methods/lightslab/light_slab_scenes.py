@@ -11,7 +11,7 @@ from scene4d.data.scene import Frame, Scene
 from scene4d.methods.lightslab.decoder import DecoderShape
 from scene4d.methods.lightslab.light_slabs import LightSlabs, LightSlabsSettings
 from scene4d.methods.lightslab.placement import Content
-from scene4d.methods.lightslab.planes import PlanesShape
+from scene4d.methods.lightslab.planes import FeaturePlanesShape
 from scene4d.methods.lightslab.slabs import Slabs
 from scene4d.representations.gaussians import GaussianSplats
 
@@ -90,13 +90,13 @@ def front_slabs(depths, *, half=0.6, position=(0.0, 0.0, 0.0)):
     )
 
 
-def untrained(slabs, *, channels=(8, 8), samples=2, seed=0, sheets=None, **settings):
+def untrained(slabs, *, channels=(8, 8), samples=2, seed=0, mpi=None, **settings):
     """A small light field as training starts from."""
-    planes = PlanesShape(
+    planes = FeaturePlanesShape(
         slabs=slabs.num_slabs, depths=slabs.num_planes, features=2, resolutions=(4, 9),
         crossed_resolutions=(5,),
     )  # fmt: skip
-    inputs = planes.plane_set().width
+    inputs = planes.feature_planes().width
     return LightSlabs(
         slabs=slabs,
         planes=planes,
@@ -105,6 +105,6 @@ def untrained(slabs, *, channels=(8, 8), samples=2, seed=0, sheets=None, **setti
         ),
         settings=LightSlabsSettings(**settings),
         content_centre=torch.zeros(3),
-        sheets=sheets,
+        mpi=mpi,
         generator=torch.Generator().manual_seed(seed),
     )

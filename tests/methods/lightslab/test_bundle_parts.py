@@ -16,15 +16,15 @@ from scene4d.cli import convert
 from scene4d.cli.info import summarise
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters.bundle import export
+from scene4d.methods.lightslab.block_transform import MOST_STEP, steps_for
 from scene4d.methods.lightslab.bundle_content import encode_light_slab, layer_shapes
 from scene4d.methods.lightslab.bundle_parts import decoded_maps, light_slab_parts, read_light_slabs
 from scene4d.methods.lightslab.decoder import DecoderShape
 from scene4d.methods.lightslab.light_slabs import LightSlabs, LightSlabsSettings
-from scene4d.methods.lightslab.planes import PlanesShape
-from scene4d.methods.lightslab.sheets import Sheets
+from scene4d.methods.lightslab.mpi import MultiplaneImages
+from scene4d.methods.lightslab.planes import FeaturePlanesShape
 from scene4d.methods.lightslab.slabs import Slabs
-from scene4d.methods.lightslab.stored_sheets import as_stored
-from scene4d.methods.lightslab.tile_transform import MOST_STEP, steps_for
+from scene4d.methods.lightslab.stored_mpi import as_stored
 from scene4d.rendering.render import DEPTH
 from scene4d.training.opened import OpenedScene, SceneCameras
 
@@ -32,7 +32,7 @@ FOCAL = 40.0
 
 
 STEPS = steps_for(4.0)
-"""Of sheets' frequencies."""
+"""Of MPIs' frequencies."""
 
 
 def random_slabs(
@@ -41,7 +41,7 @@ def random_slabs(
     samples: int = 2,
     opaque: bool = True,
     bits: int = 8,
-    sheets: Sheets | None = None,
+    mpi: MultiplaneImages | None = None,
 ) -> LightSlabs:
     """A field of contrast whose slabs are turned about the vertical, half a radian apart."""
     g = torch.Generator().manual_seed(3)
@@ -50,12 +50,12 @@ def random_slabs(
     forward = torch.stack([angles.sin(), zero, -angles.cos()], dim=1)
     right = torch.stack([angles.cos(), zero, angles.sin()], dim=1)
     down = torch.stack([zero, -one, zero], dim=1)
-    planes = PlanesShape(
+    planes = FeaturePlanesShape(
         slabs=slabs, depths=3, crossed=True, features=2, resolutions=(6, 11),
         crossed_resolutions=(4,),
     )  # fmt: skip
     shape = DecoderShape(
-        inputs=planes.plane_set().width, samples=samples, encoded=6, width=12, blocks=2,
+        inputs=planes.feature_planes().width, samples=samples, encoded=6, width=12, blocks=2,
         channels=(8, 5),
     )  # fmt: skip
     scene = LightSlabs(
@@ -70,7 +70,7 @@ def random_slabs(
         settings=LightSlabsSettings(
             content_radius=1.25, opaque=opaque, bits=bits, quantise_at=0.5
         ),
-        sheets=sheets,
+        mpi=mpi,
     )  # fmt: skip
     with torch.no_grad():
         scene.table.mul_(10)
@@ -82,25 +82,25 @@ def random_slabs(
     return scene.eval()
 
 
-def random_sheets(slabs: int = 2) -> Sheets:
-    """On three planes, 32 x 24 texels, three tiles of four, of all levels; as they are stored in
+def random_mpi(slabs: int = 2) -> MultiplaneImages:
+    """On three planes, 32 x 24 texels, three blocks of four, of all levels; as they are stored in
     STEPS."""
     g = torch.Generator().manual_seed(4)
     stored = torch.rand(slabs, 3, 3, 4, generator=g) < 0.75
-    tiles = int(stored.sum())
-    coarse = 0.1 + 0.8 * torch.rand(tiles, 4, 3, 3, generator=g)
+    blocks = int(stored.sum())
+    coarse = 0.1 + 0.8 * torch.rand(blocks, 4, 3, 3, generator=g)
     texels = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear", align_corners=True)
     texels = texels.permute(0, 2, 3, 1)
     texels = torch.cat([texels[..., :3] * texels[..., 3:], texels[..., 3:]], dim=-1)
-    levels = torch.arange(tiles) % 4
-    return Sheets(stored=stored, texels=as_stored(texels, levels, STEPS), levels=levels)
+    levels = torch.arange(blocks) % 4
+    return MultiplaneImages(stored=stored, texels=as_stored(texels, levels, STEPS), levels=levels)
 
 
-def field_with_sheets(slabs: int = 2, samples: int = 2) -> LightSlabs:
-    """Its network adds about a tenth to what the sheets show."""
-    scene = random_slabs(slabs=slabs, samples=samples, opaque=False, sheets=random_sheets(slabs))
-    scene.settings = replace(scene.settings, sheet_steps=STEPS.tolist())
-    scene.round_sheets()
+def field_with_mpi(slabs: int = 2, samples: int = 2) -> LightSlabs:
+    """Its network adds about a tenth to what the MPIs show."""
+    scene = random_slabs(slabs=slabs, samples=samples, opaque=False, mpi=random_mpi(slabs))
+    scene.settings = replace(scene.settings, mpi_steps=STEPS.tolist())
+    scene.round_mpi()
     g = torch.Generator().manual_seed(5)
     with torch.no_grad():
         last = scene.decoder.sharpen[-1]
@@ -172,11 +172,11 @@ def test_the_first_stage_has_the_coarse_planes_alone(tmp_path: Path) -> None:
     scene = random_slabs()
     export(source(scene), tmp_path / "a.s4d")
     manifest = open_bundle(tmp_path / "a.s4d").manifest
-    assert [p["stage"] for p in manifest["lightslab"]["planes"]] == [0] * 7 + [1] * 3
+    assert [p["stage"] for p in manifest["lightslab"]["feature_planes"]] == [0] * 7 + [1] * 3
     first = read_light_slabs(tmp_path / "a.s4d", stages=1)
     whole = read_light_slabs(tmp_path / "a.s4d")
-    for index, plane in enumerate(manifest["lightslab"]["planes"]):
-        coarse, fine = (s.plane_set.grid(s.table, index) for s in (first, whole))
+    for index, plane in enumerate(manifest["lightslab"]["feature_planes"]):
+        coarse, fine = (s.feature_planes.grid(s.table, index) for s in (first, whole))
         assert torch.equal(coarse, fine if plane["stage"] == 0 else torch.zeros_like(fine))
 
 
@@ -241,16 +241,16 @@ def test_parts_of_other_sizes_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("slabs", [1, 3, 4])
-def test_sheets_that_are_read_back_render_what_was_written(slabs: int, tmp_path: Path) -> None:
-    scene = field_with_sheets(slabs)
+def test_mpis_that_are_read_back_render_what_was_written(slabs: int, tmp_path: Path) -> None:
+    scene = field_with_mpi(slabs)
     keep_levels(scene)
     told = export(source(scene), tmp_path / "a.s4d")
-    assert scene.sheets is not None and f"{scene.sheets.num_tiles} tiles of sheets" in told
+    assert scene.mpi is not None and f"{scene.mpi.num_blocks} blocks of MPIs" in told
     again = read_light_slabs(tmp_path / "a.s4d")
-    assert again.sheets is not None
-    assert torch.equal(again.sheets.stored, scene.sheets.stored)
-    stored = as_stored(scene.sheets.texels, scene.sheets.levels, STEPS)
-    assert torch.equal(again.sheets.texels, stored)
+    assert again.mpi is not None
+    assert torch.equal(again.mpi.stored, scene.mpi.stored)
+    stored = as_stored(scene.mpi.texels, scene.mpi.levels, STEPS)
+    assert torch.equal(again.mpi.texels, stored)
     ours, theirs = (decoded_maps(s, camera()) for s in (again, scene))
     assert float(theirs["r"].std()) > 0.05 and float(theirs["seen"].max()) > 0.5
     # Steps have 7 digits, and the frames the same float32 numbers.
@@ -259,8 +259,8 @@ def test_sheets_that_are_read_back_render_what_was_written(slabs: int, tmp_path:
     assert bundle_faults(tmp_path / "a.s4d") == []
 
 
-def test_the_maps_of_sheets_are_what_is_rendered() -> None:
-    scene, seen_by = field_with_sheets(), camera()
+def test_the_maps_of_mpis_are_what_is_rendered() -> None:
+    scene, seen_by = field_with_mpi(), camera()
     maps = decoded_maps(scene, seen_by)
     with torch.no_grad():
         render = scene.render(seen_by, background=torch.tensor([0.5, 0.25, 1.0]), want=DEPTH)
@@ -270,65 +270,65 @@ def test_the_maps_of_sheets_are_what_is_rendered() -> None:
     torch.testing.assert_close(render.alpha, maps["a"], rtol=0, atol=1e-5)
 
 
-def test_a_bundle_of_a_bundle_with_sheets_is_the_same(tmp_path: Path) -> None:
-    scene = field_with_sheets()
+def test_a_bundle_of_a_bundle_with_mpis_is_the_same(tmp_path: Path) -> None:
+    scene = field_with_mpi()
     first = light_slab_parts(scene)
     export(source(scene), tmp_path / "a.s4d")
     second = light_slab_parts(read_light_slabs(tmp_path / "a.s4d"))
     assert first.structure == second.structure
-    assert first.structure["sheets"]["steps"] == STEPS.tolist()
-    assert first.sheets is not None and second.sheets is not None
-    # Texels are rounded to 1/255, which may add half of 64 / 8 of that to a tile's mean: a step.
-    off = np.abs(first.sheets.codes - second.sheets.codes)
+    assert first.structure["mpi"]["steps"] == STEPS.tolist()
+    assert first.mpi is not None and second.mpi is not None
+    # Texels are rounded to 1/255, which may add half of 64 / 8 of that to a block's mean: a step.
+    off = np.abs(first.mpi.codes - second.mpi.codes)
     assert off.max() <= 1 and off.mean() < 0.01
-    np.testing.assert_array_equal(first.sheets.stored, second.sheets.stored)
-    np.testing.assert_array_equal(first.sheets.levels, second.sheets.levels)
+    np.testing.assert_array_equal(first.mpi.stored, second.mpi.stored)
+    np.testing.assert_array_equal(first.mpi.levels, second.mpi.levels)
 
 
-def test_a_smaller_bundle_has_coarser_sheets() -> None:
-    scene = field_with_sheets()
+def test_a_smaller_bundle_has_coarser_mpis() -> None:
+    scene = field_with_mpi()
     fine, coarse = (light_slab_parts(scene, factor=f) for f in (1.0, 3.0))
-    assert fine.sheets is not None and coarse.sheets is not None
-    np.testing.assert_array_equal(coarse.sheets.steps, 3 * STEPS)
-    assert coarse.structure["sheets"]["steps"] == (3 * STEPS).tolist()
-    bits = [encode_light_slab(p).bits["sheet_frequencies"] for p in (fine, coarse)]
+    assert fine.mpi is not None and coarse.mpi is not None
+    np.testing.assert_array_equal(coarse.mpi.steps, 3 * STEPS)
+    assert coarse.structure["mpi"]["steps"] == (3 * STEPS).tolist()
+    bits = [encode_light_slab(p).bits["mpi_frequencies"] for p in (fine, coarse)]
     # log2(3) = 1.6 bits fewer for each value that is not 0
     assert bits[1] < 0.8 * bits[0]
     finest = light_slab_parts(scene, factor=1e-6)
-    assert finest.sheets is not None and (finest.sheets.steps == 1).all()
+    assert finest.mpi is not None and (finest.mpi.steps == 1).all()
     coarsest = light_slab_parts(scene, factor=1e6)
-    assert coarsest.sheets is not None and (coarsest.sheets.steps == MOST_STEP).all()
-    assert (coarsest.sheets.codes == 0).all()
+    assert coarsest.mpi is not None and (coarsest.mpi.steps == MOST_STEP).all()
+    assert (coarsest.mpi.codes == 0).all()
 
 
 def test_values_beyond_the_range_are_cut(tmp_path: Path) -> None:
-    scene = field_with_sheets()
-    assert scene.sheets is not None
+    scene = field_with_mpi()
+    assert scene.mpi is not None
     with torch.no_grad():
-        scene.sheets.texels[0] = torch.tensor([-0.2, 1.0, 1.5, 9.0])
+        scene.mpi.texels[0] = torch.tensor([-0.2, 1.0, 1.5, 9.0])
     export(source(scene), tmp_path / "a.s4d")
-    found = read_light_slabs(tmp_path / "a.s4d").sheets
+    found = read_light_slabs(tmp_path / "a.s4d").mpi
     assert found is not None
-    # A tile of one colour has one frequency for each channel, of an error of half a step of
+    # A block of one colour has one frequency for each channel, of an error of half a step of
     # STEPS (1/510 to 1/73 for the texel) at most.
     expected = torch.tensor([0.0, 1.0, 1.0, 1.0]).expand(8, 8, 4)
     torch.testing.assert_close(found.texels[0], expected, rtol=0, atol=0.02)
 
 
-def test_info_tells_of_sheets(tmp_path: Path) -> None:
-    scene = field_with_sheets()
-    assert scene.sheets is not None
+def test_info_tells_of_mpis(tmp_path: Path) -> None:
+    scene = field_with_mpi()
+    assert scene.mpi is not None
     export(source(scene), tmp_path / "a.s4d")
     summary = summarise(tmp_path / "a.s4d")
-    assert summary["sheets"] == f"32 x 24, {scene.sheets.num_tiles} tiles"
+    assert summary["mpi"] == f"32 x 24, {scene.mpi.num_blocks} blocks"
     names = {row["name"] for row in summary["attributes"]}
-    assert {"sheet_tiles", "sheet_levels", "sheet_frequencies"} <= names
+    assert {"mpi_blocks", "mpi_levels", "mpi_frequencies"} <= names
 
 
-def test_sheets_without_an_entry_are_an_error() -> None:
-    parts = light_slab_parts(field_with_sheets())
-    with pytest.raises(ValueError, match="sheets"):
-        encode_light_slab(replace(parts, sheets=None))
-    bare = {k: v for k, v in parts.structure.items() if k != "sheets"}
-    with pytest.raises(ValueError, match="sheets"):
+def test_mpis_without_an_entry_are_an_error() -> None:
+    parts = light_slab_parts(field_with_mpi())
+    with pytest.raises(ValueError, match="MPIs"):
+        encode_light_slab(replace(parts, mpi=None))
+    bare = {k: v for k, v in parts.structure.items() if k != "mpi"}
+    with pytest.raises(ValueError, match="MPIs"):
         encode_light_slab(replace(parts, structure=bare))

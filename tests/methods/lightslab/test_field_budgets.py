@@ -20,8 +20,8 @@ def test_a_bundle_that_fits_is_copied(tmp_path: Path) -> None:
     fitted = write_within(source, tmp_path / "a.s4d", target="phone")
     assert (tmp_path / "a.s4d").read_bytes() == FIELD.read_bytes()
     what = "a light field of 3 slabs and 7 planes, 0.02 MB"
-    assert fitted.told("phone").startswith(f"{what}\ntarget phone (at most 20 MB)")
-    assert fitted.told("phone").endswith("nothing cut")
+    assert fitted.summary("phone").startswith(f"{what}\ntarget phone (at most 20 MB)")
+    assert fitted.summary("phone").endswith("nothing cut")
 
 
 def test_a_size_of_ones_own_coarsens_it(tmp_path: Path) -> None:
@@ -33,17 +33,17 @@ def test_a_size_of_ones_own_coarsens_it(tmp_path: Path) -> None:
     found = (tmp_path / "a.s4d").stat().st_size
     assert abs(found / size - 1) < 0.021  # the search lands within 2%
     again = read_light_slabs(tmp_path / "a.s4d")
-    assert again.plane_set.planes == read_light_slabs(FIELD).plane_set.planes
+    assert again.feature_planes.planes == read_light_slabs(FIELD).feature_planes.planes
 
 
-def test_a_field_with_sheets_lands_on_a_size(tmp_path: Path) -> None:
-    path = GOOD / "lightslab_sheets_five.s4d"
+def test_a_field_with_mpis_lands_on_a_size(tmp_path: Path) -> None:
+    path = GOOD / "lightslab_mpi_five.s4d"
     source = open_scene(path)
     assert source is not None
     size = path.stat().st_size * 0.93
     fitted = write_within(source, tmp_path / "a.s4d", target=None, target_mb=size / 1e6)
     assert abs(fitted.size_mb * 1e6 / size - 1) < 0.021  # the search lands within 2%
-    before, after = read_light_slabs(path).sheets, read_light_slabs(tmp_path / "a.s4d").sheets
+    before, after = read_light_slabs(path).mpi, read_light_slabs(tmp_path / "a.s4d").mpi
     assert before is not None and after is not None
-    assert after.num_tiles == before.num_tiles and bool((after.stored == before.stored).all())
+    assert after.num_blocks == before.num_blocks and bool((after.stored == before.stored).all())
     assert 0 < float((after.texels - before.texels).detach().abs().mean()) < 0.05

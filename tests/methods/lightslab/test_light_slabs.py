@@ -1,4 +1,4 @@
-"""Light slabs without sheets: placement, the decoder, the crop invariant, and a training."""
+"""Light slabs without MPIs: placement, the decoder, the crop invariant, and a training."""
 
 import json
 import math
@@ -22,13 +22,13 @@ from scene4d.cameras.rays import camera_rays
 from scene4d.errors import UsageError
 from scene4d.methods.lightslab.decoder import Decoder, DecoderShape
 from scene4d.methods.lightslab.light_slabs import (
-    SHEETS_SHARE,
+    MPI_SHARE,
     LightSlabs,
     sizes,
 )
 from scene4d.methods.lightslab.method import LightSlabMethod
 from scene4d.methods.lightslab.placement import find_content, place_slabs
-from scene4d.methods.lightslab.planes import PlanesShape, plane_codes, rounded
+from scene4d.methods.lightslab.planes import FeaturePlanesShape, plane_codes, rounded
 from scene4d.rendering.render import DEPTH
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
 from scene4d.training.options import TrainOptions
@@ -110,16 +110,16 @@ def test_multiply_accumulates_are_those_of_the_layers():
 
 @pytest.mark.parametrize("megabytes", [4.0, 1.0])
 @pytest.mark.parametrize("count", [1, 5])
-@pytest.mark.parametrize("sheets", [True, False])
-def test_sizes_keep_to_the_budget(count, megabytes, sheets):
+@pytest.mark.parametrize("mpi", [True, False])
+def test_sizes_keep_to_the_budget(count, megabytes, mpi):
     slabs = place_slabs(cameras_around(), BALL, kind="cameras", num_planes=8, count=count)
-    planes, decoder = sizes(LightSlabMethod(max_mb=megabytes, sheets=sheets), slabs)
+    planes, decoder = sizes(LightSlabMethod(max_mb=megabytes, mpi=mpi), slabs)
     assert (planes.slabs, planes.depths) == (count, 8)
     assert decoder.macs(800, 800) <= 4e9
     assert decoder.values == sum(p.numel() for p in Decoder(decoder).parameters())
-    budget = megabytes * 1e6 * (1 - SHEETS_SHARE if sheets else 1)
+    budget = megabytes * 1e6 * (1 - MPI_SHARE if mpi else 1)
     assert planes.values + decoder.values <= budget
-    roomy, _ = sizes(LightSlabMethod(max_mb=100.0, sheets=sheets), slabs)
+    roomy, _ = sizes(LightSlabMethod(max_mb=100.0, mpi=mpi), slabs)
     if planes != roomy:  # what did not fit was not shrunk more than it had to be
         assert planes.values + decoder.values > 0.9 * budget
 
@@ -226,7 +226,7 @@ def test_pictures_are_decoded_at_the_scale_of_training():
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_rounded_values_are_few_near_and_keep_their_gradient(bits):
-    planes = PlanesShape(slabs=2, features=2, resolutions=(4, 9)).plane_set()
+    planes = FeaturePlanesShape(slabs=2, features=2, resolutions=(4, 9)).feature_planes()
     g = torch.Generator().manual_seed(0)
     table = torch.randn(planes.texels, 2, generator=g, requires_grad=True)
     near = rounded(table, planes, bits)

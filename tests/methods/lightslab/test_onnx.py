@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from methods.lightslab.test_bundle_parts import FOCAL, field_with_sheets, random_slabs
+from methods.lightslab.test_bundle_parts import FOCAL, field_with_mpi, random_slabs
 from optional_packages import import_or_skip
 
 from scene4d.methods.lightslab.runtimes.models import METADATA
@@ -25,25 +25,25 @@ def test_the_model_says_how_rays_become_coordinates() -> None:
     assert {node.op_type for node in model.graph.node} <= known
 
 
-def test_with_sheets_the_decoder_half_has_no_sigmoid_and_says_so() -> None:
-    model = decoder_model(field_with_sheets())
+def test_with_mpis_the_decoder_half_has_no_sigmoid_and_says_so() -> None:
+    model = decoder_model(field_with_mpi())
     (metadata,) = (p.value for p in model.metadata_props if p.key == METADATA)
-    assert json.loads(metadata)["sheets"]["columns"] == 32
+    assert json.loads(metadata)["mpi"]["columns"] == 32
     assert not any(node.op_type == "Sigmoid" for node in model.graph.node)
 
 
 @pytest.mark.parametrize("slabs", [1, 5])
-def test_the_sheets_are_one_atlas_of_bytes(slabs: int) -> None:
+def test_the_mpis_are_one_atlas_of_bytes(slabs: int) -> None:
     from onnx import numpy_helper
 
-    scene = field_with_sheets(slabs=slabs)
+    scene = field_with_mpi(slabs=slabs)
     model = whole_model(scene)
     tensors = [numpy_helper.to_array(t) for t in model.graph.initializer]
     (atlas,) = (t for t in tensors if t.dtype == np.uint8)
     assert atlas.shape == (1, 4, 9, 256 * 9)
     (index,) = (t for t in tensors if t.dtype == np.int32)
-    assert scene.sheets is not None
-    assert len(index) == scene.sheets.stored.numel() and index.max() == scene.sheets.num_tiles
+    assert scene.mpi is not None
+    assert len(index) == scene.mpi.stored.numel() and index.max() == scene.mpi.num_blocks
     used = {name for node in model.graph.node for name in node.input}
     assert {t.name for t in model.graph.initializer} <= used
     (rays,) = (i for i in model.graph.input if i.name == "rays")

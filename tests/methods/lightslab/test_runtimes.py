@@ -17,8 +17,8 @@ import torch
 from methods.lightslab.test_bundle_parts import (
     FOCAL,
     camera,
-    field_with_sheets,
-    random_sheets,
+    field_with_mpi,
+    random_mpi,
     random_slabs,
     source,
 )
@@ -31,19 +31,19 @@ from scene4d.cameras.camera import Camera
 from scene4d.errors import MissingExtraError, UsageError
 from scene4d.methods.lightslab.bundle_parts import decoded_maps, read_light_slabs
 from scene4d.methods.lightslab.light_slabs import LightSlabs
+from scene4d.methods.lightslab.mpi import MultiplaneImages
 from scene4d.methods.lightslab.runtimes import coreml, executorch, litert, onnx
 from scene4d.methods.lightslab.runtimes.models import (
     METADATA,
     DecoderHalf,
     WholeField,
     half_path,
+    mpi_tables,
     pixel_rays,
     ray_inputs,
     samples_for,
-    sheet_tables,
     whole_module,
 )
-from scene4d.methods.lightslab.sheets import Sheets
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.opened import OpenedScene
 
@@ -53,7 +53,7 @@ Model = Callable[[dict[str, Tensor]], Maps]
 
 # float32 through about ten layers whose sums are taken in other orders
 TOLERANCE = 1e-4
-# Torch stops at a sheet where so little is left of the ray; the models go on.
+# Torch stops at an MPI plane where so little is left of the ray; the models go on.
 STOPPED = 1 / 1024
 CHAIR = Path(__file__).parents[3] / "viewers/web/tests/fixtures/slabs.s4d"
 FORMATS: dict[str, tuple[ModuleType, str]] = {
@@ -198,14 +198,14 @@ def inputs_at(scene: LightSlabs, view: Camera) -> dict[str, Tensor]:
 
 @every_runtime
 @pytest.mark.parametrize(("slabs", "samples"), [(1, 1), (3, 2), (5, 4)])
-def test_with_sheets_both_models_give_what_torch_gives(
+def test_with_mpis_both_models_give_what_torch_gives(
     runtime: Callable[[LightSlabs, Path], tuple[Model, Model]],
     slabs: int,
     samples: int,
     tmp_path: Path,
 ) -> None:
     """One slab, each with a layer of its own, and more slabs than layers."""
-    scene = field_with_sheets(slabs=slabs, samples=samples)
+    scene = field_with_mpi(slabs=slabs, samples=samples)
     whole, half = runtime(scene, tmp_path)
     views = [camera(), camera(17, 9)]
     for view in views[:1] if runtime is in_executorch else views:  # that has one size alone
@@ -213,7 +213,7 @@ def test_with_sheets_both_models_give_what_torch_gives(
         maps = decoded_maps(scene, view)
         expected = torch.stack([maps[name] for name in "rgba"])
         assert expected[:3].std() > 0.05  # a picture of one colour would show nothing
-        assert maps["seen"].mean() > 0.5  # most of it is the sheets'
+        assert maps["seen"].mean() > 0.5  # most of it is the MPIs'
         cut = (..., slice(view.height), slice(view.width))
         shown = rgba[cut] * maps["coverage"]
         torch.testing.assert_close(shown, expected, rtol=0, atol=TOLERANCE)
@@ -229,10 +229,10 @@ def test_with_sheets_both_models_give_what_torch_gives(
 
 
 @every_runtime
-def test_a_real_scene_with_sheets(
+def test_a_real_scene_with_mpis(
     runtime: Callable[[LightSlabs, Path], tuple[Model, Model]], tmp_path: Path
 ) -> None:
-    """The player's chair: four slabs with twelve sheets each, 3% of whose tiles are stored."""
+    """The player's chair: four slabs with twelve MPI planes each, 3% of whose blocks are stored."""
     if not CHAIR.is_file():
         pytest.skip("the player's tests are not in this copy")
     scene = read_light_slabs(CHAIR)
@@ -246,15 +246,15 @@ def test_a_real_scene_with_sheets(
     expected = torch.stack([maps[name] for name in "rgba"])
     error = (rgba[..., : view.height, : view.width] * maps["coverage"] - expected).abs().amax(dim=0)
     assert expected[3].mean() > 0.3 and expected[:3].std() > 0.1
-    # Tiles begin and end abruptly: a ray that meets an edge to the last bit may take either side.
+    # Blocks begin and end abruptly: a ray that meets an edge to the last bit may take either side.
     assert float(error.flatten().sort().values[-6]) < STOPPED + TOLERANCE
 
 
-def test_no_stored_tile_is_an_empty_atlas() -> None:
+def test_no_stored_block_is_an_empty_atlas() -> None:
     stored = torch.zeros(1, 3, 3, 4, dtype=torch.bool)
-    empty = Sheets(stored=stored, texels=torch.zeros(0, 8, 8, 4))
-    scene = random_slabs(slabs=1, opaque=False, sheets=empty)
-    tables = sheet_tables(scene)
+    empty = MultiplaneImages(stored=stored, texels=torch.zeros(0, 8, 8, 4))
+    scene = random_slabs(slabs=1, opaque=False, mpi=empty)
+    tables = mpi_tables(scene)
     assert tables.cells.shape == (1, 9, 9, 4) and not tables.cells.any()
     assert len(tables.index) == 36 and not tables.index.any()
     with torch.no_grad():
@@ -266,13 +266,13 @@ def test_no_stored_tile_is_an_empty_atlas() -> None:
 
 
 def test_a_cell_holds_its_neighbours_first_texels() -> None:
-    sheets = random_sheets(1)
-    scene = random_slabs(slabs=1, sheets=sheets)
+    mpi = random_mpi(1)
+    scene = random_slabs(slabs=1, mpi=mpi)
     scene.on_progress(0.0)  # before anything is rounded
-    tables = sheet_tables(scene)
+    tables = mpi_tables(scene)
     full = torch.zeros(3, 3 * 8 + 1, 4 * 8 + 1, 4)
-    for number, (_, plane, row, column) in enumerate(sheets.stored.nonzero().tolist()):
-        full[plane, 8 * row :, 8 * column :][:8, :8] = sheets.texels[number].detach()
+    for number, (_, plane, row, column) in enumerate(mpi.stored.nonzero().tolist()):
+        full[plane, 8 * row :, 8 * column :][:8, :8] = mpi.texels[number].detach()
     expected = (full * 255).round().to(torch.uint8).numpy()
     index, atlas = tables.index.reshape(3, 3, 4), tables.atlas()
     corners = (tables.corners() + 1) / tables.steps()
@@ -403,16 +403,16 @@ def evaluated(program: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {output.name: values[output.name] for output in block.outputs}
 
 
-@pytest.mark.parametrize("sheets", [False, True])
+@pytest.mark.parametrize("mpi", [False, True])
 @pytest.mark.parametrize(("slabs", "samples"), [(1, 1), (3, 2), (5, 4)])
 def test_the_converted_core_ml_program_reads_as_the_field(
-    slabs: int, samples: int, sheets: bool
+    slabs: int, samples: int, mpi: bool
 ) -> None:
     import_or_skip("coremltools", reason="the extra 'coreml' is not installed")
-    make, view = field_with_sheets if sheets else random_slabs, camera()
+    make, view = field_with_mpi if mpi else random_slabs, camera()
     scene = make(slabs=slabs, samples=samples)
     size = samples_for(scene, width=view.width, height=view.height)
-    inputs = inputs_at(scene, view) if sheets else dict(
+    inputs = inputs_at(scene, view) if mpi else dict(
         zip(("coordinates", "weights"), ray_inputs(scene, view)[:2], strict=True)
     )  # fmt: skip
     features = torch.randn(1, scene.decoder.shape.inputs, size.down, size.across)

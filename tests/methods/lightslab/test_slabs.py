@@ -41,8 +41,8 @@ def rotation(seed):
 
 
 def met(origins, dirs, *, turn, viewpoint, disparities):
-    way = local_rays(origins, dirs, turn, viewpoint)
-    return plane_points(way, disparities.expand(len(origins), -1)), way
+    local = local_rays(origins, dirs, turn, viewpoint)
+    return plane_points(local, disparities.expand(len(origins), -1)), local
 
 
 # Coordinates
@@ -54,13 +54,13 @@ def test_rays_through_the_same_two_points_have_the_same_coordinates():
         torch.randn(3, generator=torch.Generator().manual_seed(2)).double(),
     )
     disparities = torch.tensor([0.2, 0.35, 0.5], dtype=torch.float64)
-    local = torch.tensor([[0.3, -0.4, 5.0], [-0.1, 0.2, 2.0]], dtype=torch.float64)
-    far, near = local @ turn + viewpoint  # on the planes z = 5 and z = 2
+    points = torch.tensor([[0.3, -0.4, 5.0], [-0.1, 0.2, 2.0]], dtype=torch.float64)
+    far, near = points @ turn + viewpoint  # on the planes z = 5 and z = 2
     origins = torch.stack([near + t * (far - near) for t in (-3.0, 0.0, 0.4, 1.0, 7.0)])
     dirs = normalize(far - near, dim=0).expand(5, 3)
-    q, way = met(origins, dirs, turn=turn, viewpoint=viewpoint, disparities=disparities)
-    assert not way.parallel.any()
-    expected = torch.stack([local[0, :2] / 5, local[1, :2] / 2])
+    q, local = met(origins, dirs, turn=turn, viewpoint=viewpoint, disparities=disparities)
+    assert not local.parallel.any()
+    expected = torch.stack([points[0, :2] / 5, points[1, :2] / 2])
     # Rounding of float64, over the few divisions.
     assert torch.allclose(q[:, [0, 2]], expected.expand(5, 2, 2), atol=1e-12)
 
@@ -116,8 +116,8 @@ def test_parallel_and_opposed_rays_are_finite_also_in_their_gradients():
     dirs = torch.tensor([[1.0, 0, 0], [0, 0, -1.0], [0.6, 0, 0.8]], requires_grad=True)
     origins = torch.ones(3, 3, requires_grad=True)
     s = torch.tensor([0.0, 0.5])
-    q, way = met(origins, dirs, turn=torch.eye(3), viewpoint=torch.zeros(3), disparities=s)
-    assert way.parallel.tolist() == [True, True, False]
+    q, local = met(origins, dirs, turn=torch.eye(3), viewpoint=torch.zeros(3), disparities=s)
+    assert local.parallel.tolist() == [True, True, False]
     q.sum().backward()
     for value in (q, dirs.grad, origins.grad):
         assert torch.isfinite(value).all()
@@ -127,13 +127,13 @@ def test_parallel_and_opposed_rays_are_finite_also_in_their_gradients():
 def test_depths_along_the_axis_are_those_of_the_rays_points():
     dirs, origins = directions(60).double(), directions(60, seed=1).double() * 3
     turn, viewpoint = rotation(4), directions(1, seed=5)[0].double()
-    way = local_rays(origins, dirs, turn, viewpoint)
+    local = local_rays(origins, dirs, turn, viewpoint)
     ahead = dirs @ turn[2] > MIN_COSINE
-    assert torch.equal(way.parallel, ~ahead) and ahead.any() and not ahead.all()
+    assert torch.equal(local.parallel, ~ahead) and ahead.any() and not ahead.all()
     at = origins + 1.7 * dirs
     depth = (at - viewpoint) @ turn[2]
-    assert torch.allclose((way.start + 1.7 * way.climb)[ahead], depth[ahead], atol=1e-12)
-    assert (way.climb[~ahead] == 1).all() and (way.tangent[~ahead] == 0).all()
+    assert torch.allclose((local.start + 1.7 * local.climb)[ahead], depth[ahead], atol=1e-12)
+    assert (local.climb[~ahead] == 1).all() and (local.tangent[~ahead] == 0).all()
 
 
 def test_one_slab_for_all_rays_is_as_one_for_each():
@@ -163,8 +163,8 @@ def test_a_cost_is_how_far_apart_a_rays_points_are_and_how_askew_it_is():
     parallaxes = []
     for slab in range(slabs.num_slabs):
         cosine = dirs @ slabs.rotations[slab, 2]
-        way = local_rays(origins, dirs, slabs.rotations[slab], slabs.viewpoints[slab])
-        q = plane_points(way, slabs.disparities[slab].expand(len(dirs), -1))
+        local = local_rays(origins, dirs, slabs.rotations[slab], slabs.viewpoints[slab])
+        q = plane_points(local, slabs.disparities[slab].expand(len(dirs), -1))
         parallax = (q[:, -1] - q[:, 0]).norm(dim=1)
         expected = parallax + ASKEW * cosine.clamp(-1, 1).acos().tan() + LEAST_COST
         met = cosine > MIN_COSINE
@@ -190,11 +190,11 @@ def test_rays_have_the_weights_of_the_specification():
     found = slabs(origins, dirs)
     costs, inside = slabs.costs(origins, dirs), []
     for slab in range(slabs.num_slabs):
-        way = local_rays(origins, dirs, slabs.rotations[slab], slabs.viewpoints[slab])
-        q = plane_points(way, slabs.disparities[slab].expand(len(dirs), -1))
+        local = local_rays(origins, dirs, slabs.rotations[slab], slabs.viewpoints[slab])
+        q = plane_points(local, slabs.disparities[slab].expand(len(dirs), -1))
         c = (q - slabs.low[slab]) / (slabs.high[slab] - slabs.low[slab]) * 2 - 1
         within = (1 - (c.abs().amax(dim=(1, 2)) - 1) / FADE).clamp(0, 1)
-        inside.append(within.masked_fill(way.parallel, 0))
+        inside.append(within.masked_fill(local.parallel, 0))
     inside = torch.stack(inside, dim=1)
     # Rays that are parallel to a slab are dear already.
     dear = torch.where(inside > 0, costs / inside.clamp_min(LEAST_INSIDE), torch.inf)

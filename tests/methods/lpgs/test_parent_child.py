@@ -11,10 +11,11 @@ from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.methods.lpgs.attributes import own_inputs
 from scene4d.methods.lpgs.parent_child import CODED, START_STEPS, ParentChildSplats
 from scene4d.methods.lpgs.quantisers import Quantiser
-from scene4d.methods.lpgs.seeds import parents_of, shown
+from scene4d.methods.lpgs.seeds import parents_of
 from scene4d.methods.lpgs.smallest_turn import smallest_turn
 from scene4d.methods.lpgs.structure import Structure
 from scene4d.rendering.fields.hash_grid import GridShape
+from scene4d.representations.blending_weights import largest_weights
 from scene4d.representations.gaussians import GaussianSplats
 
 GRID = GridShape.growing(levels=3, features=2, coarsest=2, finest=16, max_rows=200)
@@ -100,7 +101,7 @@ def test_bands_that_the_teacher_does_not_show_are_not_taken_over():
 def test_shares_of_the_pictures_sum_to_their_alphas():
     """A pixel's blending weights sum to its alpha, whatever the colours."""
     teacher, cameras = splats(), [camera(), camera(30, 4.0)]
-    shares = shown(teacher, cameras)
+    shares = largest_weights(teacher, cameras)
     with torch.no_grad():
         want = sum(teacher.render(c).alpha.sum() for c in cameras)
     torch.testing.assert_close(shares.sum(), want, rtol=1e-4, atol=0)  # float32 sums of 1e3 terms
@@ -113,7 +114,7 @@ def test_what_is_hidden_or_out_of_sight_is_dropped_first():
         teacher.gaussians["means"].copy_(torch.tensor([[0.0, 0, 2], [0, 0, 0], [0, 0, 20]]))
         teacher.gaussians["scales"].fill_(0.0)
         teacher.gaussians["opacities"].fill_(9.0)
-    shares = shown(teacher, [camera()])
+    shares = largest_weights(teacher, [camera()])
     # The wall is a Gaussian, too: around its middle something shows.
     assert shares[0] > 5 * shares[1] > 0 and shares[2] == 0
     keep = parents_of(teacher, PLAIN, [camera()])["keep"]

@@ -8,19 +8,19 @@ import torch
 from scene4d.rendering.fields.plane_lookup import (
     LIGHT_SLAB_AXES,
     TRIPLANE_AXES,
+    FeaturePlanes,
     Plane,
-    PlaneSet,
     lookup_planes,
     reference_lookup,
 )
 
 SETS = {
-    "light slab": PlaneSet.of_levels(
+    "light slab": FeaturePlanes.of_levels(
         LIGHT_SLAB_AXES, [(5, 6, 3, 4), (16, 17, 8, 9)], features=4, slabs=3
     ),
-    "triplane": PlaneSet.of_levels(TRIPLANE_AXES, [(7, 9, 4)], features=5),
+    "triplane": FeaturePlanes.of_levels(TRIPLANE_AXES, [(7, 9, 4)], features=5),
     # One texel, one row, one column, and a pair of axes in falling order.
-    "degenerate": PlaneSet(
+    "degenerate": FeaturePlanes(
         planes=(
             Plane(axes=(0, 1), columns=1, rows=1),
             Plane(axes=(1, 2), columns=6, rows=1),
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="read coordinate 3 of 3"):
         lookup_planes(coordinates[:, :3], table, planes, slab)
     with pytest.raises(ValueError, match="not a plane"):
-        PlaneSet(planes=(Plane(axes=(0, 1), columns=0, rows=1),), features=1)
+        FeaturePlanes(planes=(Plane(axes=(0, 1), columns=0, rows=1),), features=1)
 
 
 def test_planes_are_laid_out_one_after_the_other():

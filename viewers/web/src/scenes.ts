@@ -130,8 +130,8 @@ export class Scenes {
       this.showFirst(scene);
       this.host.applyBudget();
     } else if (message.type === "field") {
-      const { shape, layers, sheets } = message;
-      scene.field = { shape, layers, planes: shape.planes.map(() => null), sheets };
+      const { shape, layers, mpi } = message;
+      scene.field = { shape, layers, planes: shape.feature_planes.map(() => null), mpi };
     } else if (message.type === "planes") this.addPlanes(scene, message.planes);
     else if (message.type === "progress") {
       if (message.phase === "download") {

@@ -13,7 +13,7 @@ from pathlib import Path
 from scene4d.data.dataparsers import ParseOptions
 from scene4d.data.dataparsers.files import CaptureFiles, find_entry
 from scene4d.data.dataparsers.lenses import times_for_all
-from scene4d.data.dataparsers.transform_keys import told, unknown_keys
+from scene4d.data.dataparsers.transform_keys import unknown_keys, unknown_keys_warning
 from scene4d.data.dataparsers.transforms import (
     TransformsFile,
     bounds_of,
@@ -67,7 +67,9 @@ def parse(root: Path, options: ParseOptions) -> Scene:
     )
     files.tell()
     unknown = [unknown_keys(file.meta, file.entries) for file in given]
-    if message := told(*(set().union(*keys) for keys in zip(*unknown, strict=True))):
+    if message := unknown_keys_warning(
+        *(set().union(*keys) for keys in zip(*unknown, strict=True))
+    ):
         warnings.warn(f"{folder}: {message}", stacklevel=2)
     if held_out is not None:
         return scene

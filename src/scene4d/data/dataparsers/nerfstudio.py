@@ -13,7 +13,7 @@ from pathlib import Path
 from scene4d.data.dataparsers import ParseOptions
 from scene4d.data.dataparsers.files import CaptureFiles, find_entry
 from scene4d.data.dataparsers.lenses import times_for_all
-from scene4d.data.dataparsers.transform_keys import told, unknown_keys
+from scene4d.data.dataparsers.transform_keys import unknown_keys, unknown_keys_warning
 from scene4d.data.dataparsers.transforms import (
     TransformsFile,
     bounds_of,
@@ -65,7 +65,7 @@ def parse(root: Path, options: ParseOptions) -> Scene:
         time_hints=time_hints(file),
     )
     file.files.tell()
-    if message := told(*unknown_keys(file.meta, file.entries)):
+    if message := unknown_keys_warning(*unknown_keys(file.meta, file.entries)):
         warnings.warn(f"{path}: {message}", stacklevel=2)
     if not any(frame.mask_path for frame in scene.frames) and _has_masks(path.parent):
         warnings.warn(

@@ -52,7 +52,7 @@ def unknown_keys(
     return of_file - _UNDERSTOOD - _FILE_KEYS, of_frames - _UNDERSTOOD - _FRAME_KEYS
 
 
-def told(of_file: Iterable[str], of_frames: Iterable[str]) -> str | None:
+def unknown_keys_warning(of_file: Iterable[str], of_frames: Iterable[str]) -> str | None:
     """The one warning about keys that are not understood; None when there are none."""
     groups = []
     for keys, place in ((sorted(of_file), ""), (sorted(of_frames), " of frames")):

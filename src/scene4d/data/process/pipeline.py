@@ -11,7 +11,7 @@ from pathlib import Path
 from scene4d.data.process.diagnosis import Diagnosis, LeftOut, Reason, diagnose
 from scene4d.data.process.files import FolderFiles, find_pictures, why_unreadable
 from scene4d.data.process.inputs import check_photos, check_video, refuse_without_pictures
-from scene4d.data.process.names import shown
+from scene4d.data.process.names import printable_name
 from scene4d.data.process.pictures import Picture, place_picture
 from scene4d.data.process.progress import Say, counted
 from scene4d.data.process.sfm import SfmOptions, SfmResult, import_pycolmap, run_sfm
@@ -57,7 +57,7 @@ def process_images(
     with _told_where_it_failed(output), staged_folder(output, overwrite=overwrite) as staging:
         pictures, excluded = _place_all(found.pictures, source, staging / "images", say)
         excluded += [
-            LeftOut(name=shown(name), reason=reason, detail=detail)
+            LeftOut(name=printable_name(name), reason=reason, detail=detail)
             for reason, files in _kinds(found)
             for name, detail in files.items()
         ]
@@ -136,7 +136,7 @@ def _place_all(
     by_digest: dict[str, str] = {}
     taken: set[str] = set()
     for file in counted(files, say, "reading pictures"):
-        original = shown(file.relative_to(source).as_posix())
+        original = printable_name(file.relative_to(source).as_posix())
         try:
             picture = place_picture(file, images, original, taken)
         except DataError as error:

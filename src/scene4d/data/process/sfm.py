@@ -66,9 +66,9 @@ class SfmOptions:
     max_num_features: Annotated[int, Within(16, 1_000_000)] | None = None
     """Features per picture, at most. None: 8192 for photos, 4096 for video frames."""
     num_threads: Annotated[int, Within(0, 1024)] = 0
-    """0: as many as this process may use."""
+    """Number of threads; 0: as many as this process may use."""
     seed: Annotated[int, Within(0, 2**31 - 1)] = 0
-    """Of the random samples in verification and mapping."""
+    """Seed of the random samples in verification and mapping."""
 
     @property
     def threads(self) -> int:

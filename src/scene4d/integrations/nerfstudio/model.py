@@ -35,7 +35,7 @@ from scene4d.representations.gaussians import GaussianSplats
 from scene4d.representations.method import resolve
 from scene4d.representations.task import Task, World
 from scene4d.training.adjustments import CameraAdjustments
-from scene4d.training.objectives.base import ObjectiveInputs, total_loss, wanted
+from scene4d.training.objectives.base import ObjectiveInputs, total_loss, wanted_maps
 from scene4d.training.step import Shot, Step
 from scene4d.training.strategy import Strategy
 from scene4d.training.trainer import build_objectives
@@ -214,7 +214,7 @@ class SplatModel(Model):
             trainable=self.representation,
             background=background,
             adjustments=self.adjustments,
-            want=wanted(counting),
+            want=wanted_maps(counting),
             watch=self._watch,
         )
         camera = camera.downscaled(self.config.method.downscale(progress))

@@ -38,13 +38,13 @@ class NodeOptions(ObjectiveOptions):
     rigidity: Weight = 3.0
     """As rigid as possible (MoSca): neighbours keep their places in a node's own frame."""
     lengths: Weight = 1.0
-    """Local rigidity (PointVid): neighbours keep their distances."""
+    """Weight of local rigidity (PointVid): neighbours keep their distances."""
     acceleration: Weight = 0.1
-    """Second differences of places and turns from frame to frame."""
+    """Weight of second differences of positions and rotations from frame to frame."""
     velocity: Weight = 0.01
-    """First differences: what nothing is known of stands still."""
+    """Weight of first differences: what nothing is known of stands still."""
     times: Count = 4
-    """Times that are looked at in a step."""
+    """Number of times that are looked at in a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class TrackOptions(ObjectiveOptions):
     implementation: ClassVar[str] = "scene4d.methods.deformable.tracks:TrackTerm"
     weight: Weight = 0.5
     every: Count = 4
-    """Steps between those that look at it: a picture with more channels takes longer."""
+    """Steps from one that looks at the tracks to the next: more channels take longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class DeformableStrategyOptions(StrategyOptions):
 
     implementation: ClassVar[str] = "scene4d.methods.deformable.strategy:Growth"
     settle_at: Share = 0.1
-    """Share of training after which the nodes' ways are those that pictures begin with."""
+    """Share of training in which the nodes are fitted to tracks, before pictures count."""
     moving_from: Share = 0.3
     """Share of training from which moving Gaussians are relocated and added."""
     static: McmcOptions = field(default_factory=McmcOptions)
@@ -91,19 +91,19 @@ class DeformableMethod(Method):
     sample_scene: ClassVar[str] = "dance_room"
 
     sh_degree: Literal[0, 1, 2, 3] = 1
-    """Highest band of the view-dependent colour: more than one camera sees little of them."""
+    """Highest band of the view-dependent colour; one moving camera shows little of it."""
     sh_bands_at: tuple[Share, Share, Share] = (0.5, 0.7, 0.8)
     """Shares of training after which bands 1, 2 and 3 are trained."""
     max_num_gaussians: Annotated[int, Within(1, 1 << 30)] | None = None
     """Upper limit of all Gaussians; by default train chooses, 100,000 or more."""
     max_num_moving: Annotated[int, Within(0, 1 << 30)] = 20_000
-    """Upper limit of those that move."""
+    """Upper limit of the Gaussians that move."""
     num_nodes: Annotated[int, Within(1, 4096)] = 256
-    """Nodes that carry the motion, at most."""
+    """Upper limit of the nodes that carry the motion."""
     frames_per_knot: Positive = 2.0
     """Frames between the knots of a node's spline."""
     neighbours: Annotated[int, Within(1, 64)] = 8
-    """Nodes that each is tied to."""
+    """Number of nodes that a moving Gaussian follows, weighted."""
     num_random_points: Annotated[int, Within(1, 1 << 30)] = 20_000
     """Static Gaussians to start from where the capture has no points."""
     init: Literal["auto", "points", "random"] = "auto"
@@ -113,22 +113,27 @@ class DeformableMethod(Method):
     temporal_opacity: bool = False
     """Moving Gaussians may come and go: a plateau of opacity with two soft edges."""
     means_lr: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-4
-    """In scene extents a step."""
+    """Learning rate of the positions, scene extents a step."""
     means_lr_final: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-6
+    """Learning rate of the positions at the end, scene extents a step."""
     scales_lr: Rate = 1e-2
+    """Learning rate of the logarithms of the scales."""
     quats_lr: Rate = 2e-3
+    """Learning rate of the rotations (quaternions)."""
     opacities_lr: Rate = 5e-2
+    """Learning rate of the opacities (logits)."""
     sh0_lr: Rate = 2.5e-3
+    """Learning rate of band 0 of the colour."""
     shN_lr: Rate = 1.25e-4
-    """Of bands 1 to 3."""
+    """Learning rate of bands 1 to 3 of the colour."""
     turns_lr: Rate = 1e-3
-    """Of the nodes' quaternions."""
+    """Learning rate of the nodes' rotations (quaternions)."""
     places_lr: Rate = 1.6e-4
-    """Of the nodes' places, in scene extents a step."""
+    """Learning rate of the nodes' positions, scene extents a step."""
     node_logits_lr: Rate = 1e-2
-    """Of the logarithms of the nodes' weights."""
+    """Learning rate of the logarithms of the nodes' weights."""
     windows_lr: Rate = 1e-3
-    """Of the edges of temporal opacity, in seconds and in logarithms of seconds."""
+    """Learning rate of temporal opacity: its edges in seconds, their widths in logarithms."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     depth: DepthOptions = field(default_factory=lambda: DepthOptions(weight=0.3))
     nodes: NodeOptions = field(default_factory=NodeOptions)

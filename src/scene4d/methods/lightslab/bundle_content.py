@@ -1,4 +1,4 @@
-"""Bundles of kind ``lightslab``: feature planes of light slabs, their network, and their sheets.
+"""Bundles of kind ``lightslab``: feature planes of light slabs, their network, and their MPIs.
 
 Decoding needs no torch and gives planes, layers and texels; a picture is made from them by a
 player, or by ``scene4d.methods.lightslab.bundle_parts``. SPEC.md, section 8. Source of the method:
@@ -20,16 +20,16 @@ from scene4d.bundle.limits import VALUES, carried_bytes
 from scene4d.bundle.quantise import rounded
 from scene4d.bundle.splats import error_of
 from scene4d.errors import DataError
-from scene4d.methods.lightslab.bundle_sheets import (
-    TILE,
-    SheetArrays,
-    SheetParts,
+from scene4d.methods.lightslab.block_transform import CHANNELS
+from scene4d.methods.lightslab.bundle_mpi import (
+    BLOCK,
+    MpiArrays,
+    MpiParts,
     array_sizes,
-    check_sheets,
-    sheet_arrays,
-    sheets_of,
+    check_mpi,
+    mpi_arrays,
+    mpi_of,
 )
-from scene4d.methods.lightslab.tile_transform import CHANNELS
 
 KIND = "lightslab"
 OUTPUTS = 5
@@ -57,7 +57,7 @@ class LightSlabParts:
     weights: Mapping[str, np.ndarray]
     """``LAYER.weight`` and ``LAYER.bias`` of every layer of :func:`layer_shapes`, float32."""
     weight_levels: int = WEIGHT_LEVELS
-    sheets: SheetParts | None = None
+    mpi: MpiParts | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,19 +71,19 @@ class LightSlabArrays:
     """Weight, shaped as :func:`layer_shapes` says, and bias of each layer, float32."""
     bits: int
     """Of the planes' codes, sign included."""
-    sheets: SheetArrays | None = None
+    mpi: MpiArrays | None = None
 
 
 def content_of(manifest: Mapping[str, Any]) -> str:
     """What a bundle of this kind holds, for people."""
-    planes, slabs = (len(manifest[KIND][name]) for name in ("planes", "slabs"))
+    planes, slabs = (len(manifest[KIND][name]) for name in ("feature_planes", "slabs"))
     told = f"a light field of {slabs} slab{'s' * (slabs > 1)} and {planes} planes"
-    sheets = manifest[KIND].get("sheets")
-    if sheets is None:
+    mpi = manifest[KIND].get("mpi")
+    if mpi is None:
         return told
-    size, tiles = f"{sheets['columns']} x {sheets['rows']}", sheets["tiles"]
+    size, blocks = f"{mpi['columns']} x {mpi['rows']}", mpi["blocks"]
     number = slabs * len(manifest[KIND]["slabs"][0]["disparities"])
-    return f"{told}, with {number} sheets of {size} texels, {tiles:,} of their tiles stored"
+    return f"{told}, with {number} MPI planes of {size} texels, {blocks:,} of their blocks stored"
 
 
 def encode_light_slab(parts: LightSlabParts) -> Coded:
@@ -99,14 +99,14 @@ def encode_light_slab(parts: LightSlabParts) -> Coded:
         # Few, and added to sums of many: they keep 16 bits.
         arrays.append(_column(f"net_{name}_bias", bias, (1 << 16) - 1))
     for number, (plane, codes, steps) in enumerate(
-        zip(structure["planes"], parts.codes, parts.steps, strict=True)
+        zip(structure["feature_planes"], parts.codes, parts.steps, strict=True)
     ):
         if codes.shape != _shape(structure, plane):
             raise ValueError(f"plane {number} is {codes.shape}, unlike its entry {plane}")
         columns = np.moveaxis(codes, 0, 2).reshape(plane["rows"] * plane["columns"], -1)
         arrays.append(
             CodedArray(
-                name=f"plane_{number}",
+                name=f"feature_plane_{number}",
                 codes=np.asfortranarray(columns, dtype=np.int32),
                 quantiser=uniform([rounded(float(s)) for s in steps.flat], steps.size),
                 stage=plane["stage"],
@@ -117,10 +117,10 @@ def encode_light_slab(parts: LightSlabParts) -> Coded:
                 own_contexts=False,
             )
         )
-    if (parts.sheets is None) != ("sheets" not in structure):
-        raise ValueError("sheets without their entry, or an entry without sheets")
-    if parts.sheets is not None:
-        arrays += sheet_arrays(parts.sheets, structure)
+    if (parts.mpi is None) != ("mpi" not in structure):
+        raise ValueError("MPIs without their entry, or an entry without MPIs")
+    if parts.mpi is not None:
+        arrays += mpi_arrays(parts.mpi, structure)
     coded = encode_scene(None, arrays)
     manifest = {"count": 0, "sh_degree": 0, KIND: dict(structure), **coded.manifest}
     checked_structure(manifest)
@@ -143,7 +143,7 @@ def layer_shapes(structure: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     (outputs, inputs, 3, 3)."""
     d = structure["decoder"]
     encoded, width, channels = d["encoded"], d["width"], d["channels"]
-    inputs = len(structure["planes"]) * structure["features"]
+    inputs = len(structure["feature_planes"]) * structure["features"]
     shapes: dict[str, tuple[int, ...]] = {
         "encode": (encoded, inputs),
         "first": (width, d["samples"] ** 2 * encoded),
@@ -192,13 +192,13 @@ def checked_structure(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     if manifest["count"] or manifest["sh_degree"] or points or "positions" in manifest:
         raise DataError("a light field has no points: count, sh_degree and points must be 0")
     _check_structure(structure)
-    if "sheets" in structure:  # each stored tile becomes 8 x 8 texels of 4 values
-        VALUES.check(CHANNELS * TILE**2 * structure["sheets"]["tiles"], carried_bytes(manifest))
+    if "mpi" in structure:  # each stored block becomes 8 x 8 texels of 4 values
+        VALUES.check(CHANNELS * BLOCK**2 * structure["mpi"]["blocks"], carried_bytes(manifest))
     arrays = {entry["name"]: entry for entry in manifest["arrays"]}
-    for number, plane in enumerate(structure["planes"]):
+    for number, plane in enumerate(structure["feature_planes"]):
         slabs, rows, columns, features = _shape(structure, plane)
         size = (rows * columns, slabs * features, plane["stage"])
-        _check_array(arrays, f"plane_{number}", size)
+        _check_array(arrays, f"feature_plane_{number}", size)
     for name, shape in layer_shapes(structure).items():
         _check_array(arrays, f"net_{name}_weight", (int(np.prod(shape)), 1, 0))
         _check_array(arrays, f"net_{name}_bias", (shape[0], 1, 0))
@@ -245,14 +245,14 @@ def _check_structure(structure: Mapping[str, Any]) -> None:
             raise DataError(f"{KIND}.slabs[{number}].rotation is no rotation")
         if (np.diff(np.float32(slab["disparities"])) <= 0).any():
             raise DataError(f"the disparities of {KIND}.slabs[{number}] do not rise")
-    stages = [plane["stage"] for plane in structure["planes"]]
+    stages = [plane["stage"] for plane in structure["feature_planes"]]
     if stages[0] != 0 or stages != sorted(stages):
-        raise DataError(f"the stages of {KIND}.planes do not rise from 0")
-    if any(max(plane["axes"]) >= 2 * count for plane in structure["planes"]):
+        raise DataError(f"the stages of {KIND}.feature_planes do not rise from 0")
+    if any(max(plane["axes"]) >= 2 * count for plane in structure["feature_planes"]):
         raise DataError(f"a plane of {KIND} has an axis beyond the {2 * count} coordinates")
     if len(structure["slabs"]) * structure["features"] > MAX_COMPONENTS:
         raise DataError(f"slabs times features of {KIND} are above {MAX_COMPONENTS}")
-    check_sheets(structure)
+    check_mpi(structure)
     decoder = structure["decoder"]
     if decoder["samples"] not in [1 << i for i in range(len(decoder["channels"]) + 1)]:
         raise DataError(
@@ -269,9 +269,9 @@ def _check_structure(structure: Mapping[str, Any]) -> None:
 
 def _arrays_of(structure: Mapping[str, Any], decoded: Decoded) -> LightSlabArrays:
     planes, largest = [], 1
-    for number, plane in enumerate(structure["planes"]):
+    for number, plane in enumerate(structure["feature_planes"]):
         slabs, rows, columns, features = _shape(structure, plane)
-        name = f"plane_{number}"
+        name = f"feature_plane_{number}"
         if name in decoded.arrays:
             values = dequantise(name, decoded.arrays).reshape(rows, columns, slabs, features)
             planes.append(np.moveaxis(values, 2, 0))
@@ -285,5 +285,5 @@ def _arrays_of(structure: Mapping[str, Any], decoded: Decoded) -> LightSlabArray
         layers[name] = weight, dequantise(f"net_{name}_bias", decoded.arrays)[:, 0]
     return LightSlabArrays(
         structure=structure, planes=planes, layers=layers, bits=largest.bit_length() + 1,
-        sheets=sheets_of(structure, decoded.arrays),
+        mpi=mpi_of(structure, decoded.arrays),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The bundle kind ``lightslab``: feature planes of light slabs, their decoder, and their sheets."""
+"""The bundle kind ``lightslab``: feature planes of light slabs, their decoder, and their MPIs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ _CONTENT_REACH = 2.0
 """The box of a light field's content, in its radii, within which half of its points lie."""
 
 
+_EARLIER_NAMES = {"sheets", "planes"}  # of an earlier version's entry; now mpi, feature_planes
+
+
 class LightSlabKind(BundleKind):
     """A light field: a picture costs the same whatever the size of the file."""
 
@@ -35,22 +38,26 @@ class LightSlabKind(BundleKind):
         return decode_light_slab(bundle, stages=stages)
 
     def describe(self, manifest: Mapping[str, Any]) -> str:
-        """The numbers of slabs, planes and tiles."""
+        """The numbers of slabs, planes and blocks."""
         return content_of(manifest)
 
+    def from_earlier_version(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether the entry has names from before format 1.0."""
+        entry = manifest.get(KIND)
+        return isinstance(entry, dict) and not _EARLIER_NAMES.isdisjoint(entry)
+
     def summary(self, bundle: Bundle) -> dict[str, Any]:
-        """Sizes of slabs, planes, sheets and network."""
+        """Sizes of slabs, planes, MPIs and network."""
         shape = bundle.manifest[KIND]
         slabs, features = len(shape["slabs"]), shape["features"]
-        sheets = shape.get("sheets")
-        texels = sum(plane["columns"] * plane["rows"] for plane in shape["planes"])
+        mpi = shape.get("mpi")
+        texels = sum(plane["columns"] * plane["rows"] for plane in shape["feature_planes"])
         return {
             "slabs": slabs,
             "depths": len(shape["slabs"][0]["disparities"]),
-            "planes": len(shape["planes"]),
+            "feature_planes": len(shape["feature_planes"]),
             "plane_values": slabs * features * texels,
-            "sheets": sheets
-            and f"{sheets['columns']} x {sheets['rows']}, {sheets['tiles']:,} tiles",
+            "mpi": mpi and f"{mpi['columns']} x {mpi['rows']}, {mpi['blocks']:,} blocks",
             "network": shape["decoder"],
             "focal_length": shape["focal"],
         }
@@ -79,10 +86,10 @@ class LightSlabKind(BundleKind):
         reach = _CONTENT_REACH * representation.settings.content_radius
         return centre - reach, centre + reach
 
-    def told(self, representation: Any) -> str:
-        """The numbers of slabs, planes and tiles."""
+    def stored_line(self, representation: Any) -> str:
+        """The numbers of slabs, planes and blocks."""
         count = representation.planes.slabs
         told = f"a light field of {count} slab{'s' * (count > 1)}"
-        told += f" and {len(representation.plane_set.planes)} planes"
-        sheets = representation.sheets
-        return told + (f", with {sheets.num_tiles:,} tiles of sheets" if sheets else "")
+        told += f" and {len(representation.feature_planes.planes)} planes"
+        mpi = representation.mpi
+        return told + (f", with {mpi.num_blocks:,} blocks of MPIs" if mpi else "")

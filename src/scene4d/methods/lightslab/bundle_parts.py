@@ -16,6 +16,7 @@ from scene4d.bundle.container import open_bundle
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.errors import DataError, UsageError
+from scene4d.methods.lightslab.block_transform import MOST_STEP, frequency_codes
 from scene4d.methods.lightslab.bundle_content import (
     WEIGHT_LEVELS,
     LightSlabArrays,
@@ -23,32 +24,31 @@ from scene4d.methods.lightslab.bundle_content import (
     decode_light_slab,
     layer_shapes,
 )
-from scene4d.methods.lightslab.bundle_sheets import SheetArrays, SheetParts
+from scene4d.methods.lightslab.bundle_mpi import MpiArrays, MpiParts
 from scene4d.methods.lightslab.decoder import DecoderShape
 from scene4d.methods.lightslab.light_slabs import (
     OPAQUE,
     LightSlabs,
     LightSlabsSettings,
 )
-from scene4d.methods.lightslab.planes import PlanesShape, plane_codes
-from scene4d.methods.lightslab.sheets import Sheets
+from scene4d.methods.lightslab.mpi import MultiplaneImages
+from scene4d.methods.lightslab.planes import FeaturePlanesShape, plane_codes
 from scene4d.methods.lightslab.slabs import Slabs
-from scene4d.methods.lightslab.tile_transform import MOST_STEP, frequency_codes
-from scene4d.rendering.fields.plane_lookup import Plane, PlaneSet
+from scene4d.rendering.fields.plane_lookup import FeaturePlanes, Plane
 
 _ALPHA = slice(12, 16)
 """Outputs of the last layer that become alpha: channel 3 of 2 x 2 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredPlanes(PlanesShape):
+class StoredPlanes(FeaturePlanesShape):
     """Planes as a bundle lists them, which need not be levels of pairs."""
 
     stored: tuple[Plane, ...] = ()
 
-    def plane_set(self) -> PlaneSet:
+    def feature_planes(self) -> FeaturePlanes:
         """In the order of the bundle."""
-        return PlaneSet(planes=self.stored, features=self.features, slabs=self.slabs)
+        return FeaturePlanes(planes=self.stored, features=self.features, slabs=self.slabs)
 
     def plain(self) -> dict[str, Any]:
         """Not for checkpoints: planes of a bundle are kept in the bundle."""
@@ -66,43 +66,43 @@ def light_slab_parts(
     if float(scene.focal) <= 0:
         raise UsageError("these light slabs were not trained, so that no scale is known")
     codes, steps = [], []
-    for index in range(len(scene.plane_set.planes)):
-        grid = scene.plane_set.grid(scene.table, index)
+    for index in range(len(scene.feature_planes.planes)):
+        grid = scene.feature_planes.grid(scene.table, index)
         step = plane_codes(grid, scene.settings.bits)[1] * factor
         codes.append((grid / step).round().int().cpu().numpy())
         steps.append(step[:, 0, 0].cpu().numpy())
-    structure, sheets = structure_of(scene), sheet_parts(scene, factor=factor)
-    if sheets is not None:
-        structure["sheets"]["steps"] = sheets.steps.tolist()
+    structure, mpi = structure_of(scene), mpi_parts(scene, factor=factor)
+    if mpi is not None:
+        structure["mpi"]["steps"] = mpi.steps.tolist()
     return LightSlabParts(
         structure=structure,
         codes=codes,
         steps=steps,
         weights=weights_of(scene),
         weight_levels=max(3, round((weight_levels - 1) / factor) + 1),
-        sheets=sheets,
+        mpi=mpi,
     )
 
 
 @torch.no_grad()
-def sheet_parts(scene: LightSlabs, *, factor: float = 1.0) -> SheetParts | None:
-    """The sheets' integers at the steps they were trained for, ``factor`` times coarser."""
-    sheets = scene.sheets
-    if sheets is None:
+def mpi_parts(scene: LightSlabs, *, factor: float = 1.0) -> MpiParts | None:
+    """The MPIs' integers at the steps they were trained for, ``factor`` times coarser."""
+    mpi = scene.mpi
+    if mpi is None:
         return None
-    steps = _sheet_steps(scene, factor)
-    texels, levels = sheets.texels.cpu().numpy(), sheets.levels.cpu().numpy()
-    return SheetParts(
-        stored=sheets.stored.cpu().numpy(),
+    steps = _mpi_steps(scene, factor)
+    texels, levels = mpi.texels.cpu().numpy(), mpi.levels.cpu().numpy()
+    return MpiParts(
+        stored=mpi.stored.cpu().numpy(),
         levels=levels,
         codes=frequency_codes(texels, levels, steps),
         steps=steps,
     )
 
 
-def _sheet_steps(scene: LightSlabs, factor: float = 1.0) -> np.ndarray:
+def _mpi_steps(scene: LightSlabs, factor: float = 1.0) -> np.ndarray:
     """[4, frequencies] integers."""
-    steps = np.array(scene.settings.sheet_steps, dtype=np.float64)
+    steps = np.array(scene.settings.mpi_steps, dtype=np.float64)
     return np.clip(np.rint(steps * factor), 1, MOST_STEP).astype(np.int64)
 
 
@@ -119,19 +119,19 @@ def structure_of(scene: LightSlabs) -> dict[str, Any]:
         }
         for i in range(slabs.num_slabs)
     ]
-    planes, sheets = scene.plane_set.planes, {}
-    if scene.sheets is not None:
-        sheets["sheets"] = {
-            "columns": scene.sheets.columns,
-            "rows": scene.sheets.rows,
-            "tiles": scene.sheets.num_tiles,
-            "steps": _sheet_steps(scene).tolist(),
+    planes, mpi = scene.feature_planes.planes, {}
+    if scene.mpi is not None:
+        mpi["mpi"] = {
+            "columns": scene.mpi.columns,
+            "rows": scene.mpi.rows,
+            "blocks": scene.mpi.num_blocks,
+            "steps": _mpi_steps(scene).tolist(),
         }
     return {
         "slabs": frames,
         "overlap": _number(slabs.overlap),
-        "features": scene.plane_set.features,
-        "planes": [
+        "features": scene.feature_planes.features,
+        "feature_planes": [
             {"axes": list(p.axes), "columns": p.columns, "rows": p.rows, "stage": stage}
             for p, stage in zip(planes, _stages(planes), strict=True)
         ],
@@ -147,7 +147,7 @@ def structure_of(scene: LightSlabs) -> dict[str, Any]:
             "radius": _number(scene.settings.content_radius),
         },
         "focal": _number(float(scene.focal)),
-        **sheets,
+        **mpi,
     }
 
 
@@ -188,23 +188,25 @@ def light_slabs_of(arrays: LightSlabArrays) -> LightSlabs:
     structure = arrays.structure
     stored = tuple(
         Plane(axes=tuple(p["axes"]), columns=p["columns"], rows=p["rows"])
-        for p in structure["planes"]
+        for p in structure["feature_planes"]
     )
     planes = StoredPlanes(
         slabs=len(structure["slabs"]), features=structure["features"], stored=stored
     )
-    decoder = DecoderShape.from_plain({"inputs": planes.plane_set().width, **structure["decoder"]})
+    decoder = DecoderShape.from_plain(
+        {"inputs": planes.feature_planes().width, **structure["decoder"]}
+    )
     settings = LightSlabsSettings(
         content_radius=structure["content"]["radius"], opaque=False, bits=arrays.bits
     )
-    if "sheets" in structure:
-        settings = replace(settings, sheet_steps=structure["sheets"]["steps"])
+    if "mpi" in structure:
+        settings = replace(settings, mpi_steps=structure["mpi"]["steps"])
     scene = LightSlabs(
         slabs=_slabs(structure),
         planes=planes,
         decoder=decoder,
         settings=settings,
-        sheets=_sheets(arrays.sheets),
+        mpi=_mpi(arrays.mpi),
         content_centre=torch.tensor(structure["content"]["centre"], dtype=torch.float32),
     )
     scene.focal.fill_(structure["focal"])
@@ -221,13 +223,13 @@ def light_slabs_of(arrays: LightSlabArrays) -> LightSlabs:
     return scene.eval()
 
 
-def _sheets(sheets: SheetArrays | None) -> Sheets | None:
-    if sheets is None:
+def _mpi(mpi: MpiArrays | None) -> MultiplaneImages | None:
+    if mpi is None:
         return None
-    return Sheets(
-        stored=torch.from_numpy(sheets.stored.copy()),
-        levels=torch.from_numpy(sheets.levels),
-        texels=torch.from_numpy(sheets.texels),
+    return MultiplaneImages(
+        stored=torch.from_numpy(mpi.stored.copy()),
+        levels=torch.from_numpy(mpi.levels),
+        texels=torch.from_numpy(mpi.texels),
     )
 
 
@@ -267,16 +269,16 @@ def decoded_maps(scene: LightSlabs, camera: Camera) -> dict[str, Float[Tensor, "
     """SPEC.md's maps at one camera of the trained scale: ``r g b a`` after their sigmoids, ``z``
     as it is, and ``coverage``, which is in none of them.
 
-    With sheets: ``r g b a`` as they are shown on black, ``coverage``, and of the sheets alone
+    With MPIs: ``r g b a`` as they are shown on black, ``coverage``, and of the MPIs alone
     their alpha ``seen`` and the ``distance`` along the ray, 0 where nothing is seen.
     """
     batch = replace(camera, c2w=camera.c2w[None], K=camera.K[None])
     raw, coverage = scene._decoded(batch)  # what render() makes its picture of
-    if scene.sheets is None:
+    if scene.mpi is None:
         maps = dict(zip("rgba", torch.sigmoid(raw[0, :4]), strict=True))
         return {**maps, "z": raw[0, 4], "coverage": coverage[0]}
     shown, alpha, coverage = (m[0] for m in scene._shown(batch, depth=False))
-    seen, _, depth = scene._on_sheets(batch)
+    seen, _, depth = scene._on_mpi(batch)
     rays = camera_rays(camera)
     distance = depth[0] / (rays.directions @ -camera.c2w[:3, 2])
     maps = dict(zip("rgba", (*shown, alpha[0]), strict=True))

@@ -127,8 +127,8 @@ class Decoder(nn.Module):
         n, down, across, _ = features.shape
         per = self.shape.samples
         encoded = torch.relu(self.encode(features))
-        tiles = encoded.view(n, down // per, per, across // per, per, -1).transpose(2, 3)
-        x = self.first(tiles.flatten(3))
+        blocks = encoded.view(n, down // per, per, across // per, per, -1).transpose(2, 3)
+        x = self.first(blocks.flatten(3))
         for block in self.blocks:
             x = block(x)
         x = self.last(torch.relu(x)).permute(0, 3, 1, 2)  # channels last in memory

@@ -18,30 +18,30 @@ from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
 from scene4d.errors import DataError, UsageError
+from scene4d.methods.lightslab.block_transform import FREQUENCIES as MOST_FREQUENCIES
+from scene4d.methods.lightslab.block_transform import steps_for
 from scene4d.methods.lightslab.decoder import HALO, Decoder, DecoderShape
-from scene4d.methods.lightslab.first_sheets import (
-    FirstSheets,
-    SheetLimits,
-    most_alike,
-    visitors,
+from scene4d.methods.lightslab.first_mpi import (
+    FirstMpi,
+    MpiLimits,
+    fewest_slabs_near_best,
+    training_and_nearby_cameras,
 )
+from scene4d.methods.lightslab.mpi import BLOCK, CHANNELS, MultiplaneImages, seen_by
 from scene4d.methods.lightslab.placement import (
     Content,
     find_content,
     numbers_of_slabs,
     place_slabs,
 )
-from scene4d.methods.lightslab.planes import PlanesShape, rounded
-from scene4d.methods.lightslab.sheets import CHANNELS, TILE, Sheets, seen_by
+from scene4d.methods.lightslab.planes import FeaturePlanesShape, rounded
 from scene4d.methods.lightslab.slabs import Slabs
-from scene4d.methods.lightslab.stored_sheets import (
+from scene4d.methods.lightslab.stored_mpi import (
     FINEST,
     FREQUENCIES,
     RoundedTexels,
     fitting_steps,
 )
-from scene4d.methods.lightslab.tile_transform import FREQUENCIES as MOST_FREQUENCIES
-from scene4d.methods.lightslab.tile_transform import steps_for
 from scene4d.plain import from_table
 from scene4d.ranges import NotNegative, Positive, Within
 from scene4d.rendering.fields.plane_lookup import lookup_planes
@@ -60,10 +60,10 @@ MAX_SHRINK = 4.0
 """Pictures are decoded at most this many times larger than they are asked for."""
 OPAQUE = 3.0
 """Added to alpha before its sigmoid where nothing is transparent."""
-SHEET_MACS = 18
-"""Of a ray on a sheet: bilinear, then over, of four channels, and the transmittance and depth."""
-SHEETS_SHARE = 0.8
-"""Of ``max_mb`` for sheets, where there are any; the rest is for planes of features."""
+MPI_MACS = 18
+"""Of a ray on an MPI plane: bilinear, then over, of 4 channels, and transmittance and depth."""
+MPI_SHARE = 0.8
+"""Of ``max_mb`` for MPIs, where there are any; the rest is for planes of features."""
 MAX_SINH = 6.0
 """Bound of the depth head before sinh: 200 times the content's size."""
 
@@ -81,13 +81,13 @@ class LightSlabsSettings:
     """Unit of depths, scene units."""
     opaque: bool = True
     """Training starts from an opaque picture."""
-    sheets_lr: NotNegative = 3e-3
-    sheet_steps: Sequence[Sequence[Annotated[int, Within(0, 1 << 24)]]] = field(
+    mpi_lr: NotNegative = 3e-3
+    mpi_steps: Sequence[Sequence[Annotated[int, Within(0, 1 << 24)]]] = field(
         default_factory=lambda: steps_for(FINEST, FREQUENCIES).tolist()
     )
-    """[4, frequencies]: of what sheets hold, as it is stored."""
-    sheet_bytes: NotNegative = 0.0
-    """Of a bundle for sheets, about: when rounding starts, the steps become such; 0: they stay."""
+    """[4, frequencies]: of what MPIs hold, as it is stored."""
+    mpi_bytes: NotNegative = 0.0
+    """Of a bundle for MPIs, about: when rounding starts, the steps become such; 0: they stay."""
     coarsest_downscale: Annotated[int, Within(1, 8)] = 1
     """The method's, of its training pictures."""
     full_resolution_at: NotNegative = 0.0
@@ -98,10 +98,10 @@ class LightSlabsSettings:
         return downscale_at(progress, self.coarsest_downscale, self.full_resolution_at)
 
     def __post_init__(self) -> None:
-        sizes = [len(steps) for steps in self.sheet_steps]
+        sizes = [len(steps) for steps in self.mpi_steps]
         if sizes not in [[count] * CHANNELS for count in range(1, MOST_FREQUENCIES + 1)]:
             raise ValueError(
-                f"sheets have {sizes} steps, expected as many for each of {CHANNELS} channels, "
+                f"MPIs have {sizes} steps, expected as many for each of {CHANNELS} channels, "
                 f"1 to {MOST_FREQUENCIES}"
             )
 
@@ -110,14 +110,14 @@ class LightSlabsSettings:
 class _Saved:
     """:meth:`LightSlabs.plain_data`, as it may be."""
 
-    planes: PlanesShape
+    planes: FeaturePlanesShape
     decoder: DecoderShape
     settings: LightSlabsSettings
     overlap: Positive
     progress: NotNegative
 
     def __post_init__(self) -> None:
-        if self.decoder.inputs != self.planes.plane_set().width:
+        if self.decoder.inputs != self.planes.feature_planes().width:
             raise ValueError(f"the decoder takes {self.decoder.inputs} features of other planes")
 
 
@@ -132,28 +132,28 @@ class LightSlabs(Representation):
         self,
         *,
         slabs: Slabs,
-        planes: PlanesShape,
+        planes: FeaturePlanesShape,
         decoder: DecoderShape,
         settings: LightSlabsSettings,
         content_centre: Float[Tensor, " 3"],
-        sheets: Sheets | None = None,
+        mpi: MultiplaneImages | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        """With ``sheets``, the decoder adds to what is seen of them, at first nothing."""
+        """With ``mpi``, the decoder adds to what is seen of them, at first nothing."""
         super().__init__()
         self.slabs = slabs
         self.planes = planes
         self.settings = settings
         self.register_buffer("content_centre", content_centre)
         self.register_buffer("focal", torch.zeros(()))
-        self.plane_set = planes.plane_set()
-        texels, features = self.plane_set.texels, self.plane_set.features
+        self.feature_planes = planes.feature_planes()
+        texels, features = self.feature_planes.texels, self.feature_planes.features
         start = torch.rand(texels, features, generator=generator) * 0.2 - 0.1
         self.table = nn.Parameter(start)
         self.decoder = Decoder(decoder, generator=generator)
-        self.sheets = sheets
+        self.mpi = mpi
         self._rounded = RoundedTexels()
-        if sheets is not None:
+        if mpi is not None:
             self.decoder.start_from_nothing()
         self.progress = 0.0
 
@@ -185,11 +185,11 @@ class LightSlabs(Representation):
     def _shown(self, camera: Camera, *, depth: bool) -> list[Tensor]:
         """Premultiplied colour, alpha, coverage and, if asked for, depth: [n, _, height, width]."""
         raw, coverage = self._decoded(camera)
-        if self.sheets is None:
+        if self.mpi is None:
             alpha = torch.sigmoid(raw[:, 3]) * coverage
             maps = [torch.sigmoid(raw[:, :3]) * alpha[:, None], alpha[:, None], coverage[:, None]]
             return [*maps, self._depth(camera, raw[:, 4], alpha)[:, None]] if depth else maps
-        seen, coverage, distance = self._on_sheets(camera)
+        seen, coverage, distance = self._on_mpi(camera)
         added = seen + raw[:, :4]
         # Clamped with the gradient of what is not, or nothing could bring back what is beyond.
         added = added.clamp(0, 1).detach() + (added - added.detach())
@@ -197,12 +197,12 @@ class LightSlabs(Representation):
         maps = [shown[:, :3], shown[:, 3:], coverage[:, None]]
         return [*maps, (distance * (coverage > 0))[:, None]] if depth else maps
 
-    def _on_sheets(self, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
+    def _on_mpi(self, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
         """Colour and alpha [n, 4, height, width], coverage and depth [n, height, width]."""
-        assert self.sheets is not None
+        assert self.mpi is not None
         rays = _bundle(camera, 1.0, camera.height, camera.width, 0)
         found = self.slabs(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
-        values = seen_by(self.sheets, found, self.slabs, texels=self.shown_texels())
+        values = seen_by(self.mpi, found, self.slabs, texels=self.shown_texels())
         forward = -camera.c2w[:, :3, 2]
         cosine = (rays.directions * forward[:, None]).sum(dim=-1).reshape(-1)
         distance = values[:, 4] * cosine / values[:, 3].clamp_min(1e-6)
@@ -210,13 +210,13 @@ class LightSlabs(Representation):
         colours = values[:, :4].view(*size, 4).permute(0, 3, 1, 2)
         return colours, found.coverage.view(size), distance.clamp_min(0).view(size)
 
-    def shown_texels(self) -> Float[Tensor, "tiles 8 8 4"]:
-        """Of the sheets: as they are, and late in training and after it as they are stored."""
-        assert self.sheets is not None
+    def shown_texels(self) -> Float[Tensor, "blocks 8 8 4"]:
+        """Of the MPIs: as they are, and late in training and after it as they are stored."""
+        assert self.mpi is not None
         if self.progress < self.settings.quantise_at:
-            texels: Tensor = self.sheets.texels
+            texels: Tensor = self.mpi.texels
             return texels
-        return self._rounded.of(self.sheets)
+        return self._rounded.of(self.mpi)
 
     def _at_trained_scale(self, camera: Camera) -> Camera:
         """The camera at the resolution that the decoder knows: it makes blocks of pixels, and how
@@ -252,7 +252,7 @@ class LightSlabs(Representation):
         """Blended features [rays, width] and coverage [rays]."""
         origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
         found = self.slabs(origins, directions)
-        values = lookup_planes(found.coordinates, self._table(), self.plane_set, found.slab)
+        values = lookup_planes(found.coordinates, self._table(), self.feature_planes, found.slab)
         if self.planes.slabs == 1:
             return values, found.coverage
         blended = torch.zeros(
@@ -263,7 +263,7 @@ class LightSlabs(Representation):
     def _table(self) -> Tensor:
         if self.progress < self.settings.quantise_at:
             return self.table
-        return rounded(self.table, self.plane_set, self.settings.bits)
+        return rounded(self.table, self.feature_planes, self.settings.bits)
 
     def _depth(self, camera: Camera, raw: Tensor, alpha: Tensor) -> Tensor:
         """Along the viewing axis: the ray's point next to the content's centre, moved along the
@@ -299,40 +299,40 @@ class LightSlabs(Representation):
             bits=options.bits,
             content_radius=max(radius, 1e-6),
             opaque=first is None and not content.bounded,
-            sheets_lr=options.sheets_lr,
-            sheet_bytes=options.max_mb * 1e6 * SHEETS_SHARE,
+            mpi_lr=options.mpi_lr,
+            mpi_bytes=options.max_mb * 1e6 * MPI_SHARE,
             coarsest_downscale=options.coarsest_downscale,
             full_resolution_at=options.full_resolution_at,
         )
         if first is not None:
-            settings = replace(settings, sheet_steps=first.steps.tolist())
+            settings = replace(settings, mpi_steps=first.steps.tolist())
         built = cls(
             slabs=slabs,
             planes=shape,
             decoder=decoder,
             settings=settings,
             content_centre=centre,
-            sheets=None if first is None else first.sheets,
+            mpi=None if first is None else first.mpi,
             generator=generator,
         )
         built.focal.copy_(torch.stack([camera.K[0, 0] for camera in cameras]).mean())
         return built
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Planes, decoder and sheets."""
-        sheets = (
+        """Planes, decoder and MPIs."""
+        mpi = (
             []
-            if self.sheets is None
+            if self.mpi is None
             else [
                 ParameterGroup(
-                    name="sheets",
-                    parameters=[self.sheets.texels],
-                    learning_rate=self.settings.sheets_lr,
+                    name="mpi",
+                    parameters=[self.mpi.texels],
+                    learning_rate=self.settings.mpi_lr,
                 )
             ]
         )
         return [
-            *sheets,
+            *mpi,
             ParameterGroup(
                 name="planes", parameters=[self.table], learning_rate=self.settings.planes_lr
             ),
@@ -365,23 +365,23 @@ class LightSlabs(Representation):
             decoder=saved.decoder,
             settings=saved.settings,
             content_centre=tensors["content_centre"],
-            sheets=_saved_sheets(tensors),
+            mpi=_saved_mpi(tensors),
         )
         scene.load_state_dict(dict(tensors))
         scene.progress = saved.progress
-        scene.round_sheets()
+        scene.round_mpi()
         return scene
 
     @classmethod
     def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
-        """As many slabs and planes as the sizes say; sheets on all of them, or none."""
+        """As many slabs and planes as the sizes say; MPIs on all of them, or none."""
         saved = from_table(_Saved, plain, where="settings")
         slabs, planes = saved.planes.slabs, saved.planes.depths
-        texels = saved.planes.plane_set()
-        has_sheets = {
-            "sheets.stored": form(f"{slabs} {planes} down across", torch.bool, optional=True),
-            "sheets.levels": form("tiles", torch.uint8, optional=True),
-            "sheets.texels": form(f"tiles {TILE} {TILE} {CHANNELS}", optional=True),
+        texels = saved.planes.feature_planes()
+        has_mpi = {
+            "mpi.stored": form(f"{slabs} {planes} down across", torch.bool, optional=True),
+            "mpi.levels": form("blocks", torch.uint8, optional=True),
+            "mpi.texels": form(f"blocks {BLOCK} {BLOCK} {CHANNELS}", optional=True),
         }
         return {
             "slabs.rotations": form(f"{slabs} 3 3"),
@@ -393,35 +393,35 @@ class LightSlabs(Representation):
             "focal": form(""),
             "table": form(f"{texels.texels} {texels.features}"),
             **module_forms(partial(Decoder, saved.decoder), within="decoder"),
-            **has_sheets,
+            **has_mpi,
         }
 
     def on_progress(self, progress: float) -> None:
-        """Planes and sheets are rounded late in training; sheets are kept between 0 and 1."""
+        """Planes and MPIs are rounded late in training; MPIs are kept between 0 and 1."""
         begins = self.progress < self.settings.quantise_at <= progress
         self.progress = progress
-        if self.sheets is None:
+        if self.mpi is None:
             return
         with torch.no_grad():
-            self.sheets.texels.clamp_(0, 1)
-        if begins and self.settings.sheet_bytes:
+            self.mpi.texels.clamp_(0, 1)
+        if begins and self.settings.mpi_bytes:
             # What was learned takes more of a file than what training started from.
-            steps = fitting_steps(self.sheets, self.settings.sheet_bytes)
-            self.settings = replace(self.settings, sheet_steps=steps.tolist())
+            steps = fitting_steps(self.mpi, self.settings.mpi_bytes)
+            self.settings = replace(self.settings, mpi_steps=steps.tolist())
         if progress >= self.settings.quantise_at:
-            self._rounded.refresh(self.sheets, np.array(self.settings.sheet_steps))
+            self._rounded.refresh(self.mpi, np.array(self.settings.mpi_steps))
 
-    def round_sheets(self) -> None:
-        """Takes the sheets as they are stored, where they are shown so."""
-        if self.sheets is not None and self.progress >= self.settings.quantise_at:
-            steps = np.array(self.settings.sheet_steps)
-            self._rounded.refresh(self.sheets, steps, exactly=True)
+    def round_mpi(self) -> None:
+        """Takes the MPIs as they are stored, where they are shown so."""
+        if self.mpi is not None and self.progress >= self.settings.quantise_at:
+            steps = np.array(self.settings.mpi_steps)
+            self._rounded.refresh(self.mpi, steps, exactly=True)
 
     def macs(self, width: int, height: int) -> int:
         """Multiply-accumulates for a picture whose rays are in one slab: of the decoder, and of
-        reading and compositing sheets; look-ups of features not counted."""
-        sheets = 0 if self.sheets is None else SHEET_MACS * self.slabs.num_planes * width * height
-        return self.decoder.shape.macs(width, height) + sheets
+        reading and compositing MPIs; look-ups of features not counted."""
+        mpi = 0 if self.mpi is None else MPI_MACS * self.slabs.num_planes * width * height
+        return self.decoder.shape.macs(width, height) + mpi
 
     def num_bytes(self, bits: int = 8) -> int:
         """Of planes and decoder at ``bits`` a value, before entropy coding."""
@@ -432,7 +432,7 @@ class LightSlabs(Representation):
         """Slabs, megabytes at 8 bits, and GMAC of a frame of 800 x 800."""
         return {
             "slabs": float(self.planes.slabs),
-            "sheet_tiles": 0.0 if self.sheets is None else float(self.sheets.num_tiles),
+            "mpi_blocks": 0.0 if self.mpi is None else float(self.mpi.num_blocks),
             "planes_and_decoder_mb": self.num_bytes() / 1e6,
             "gmac_800": self.macs(800, 800) / 1e9,
         }
@@ -463,40 +463,40 @@ def _placed(
     content: Content,
     options: LightSlabMethod,
     teacher: Representation | None,
-) -> tuple[Slabs, FirstSheets | None]:
-    """Slabs, and their first sheets where there is a teacher to make them of."""
+) -> tuple[Slabs, FirstMpi | None]:
+    """Slabs, and their first MPIs where there is a teacher to make them of."""
     make = partial(place_slabs, cameras, content, num_planes=options.depths)
-    if teacher is None or not options.sheets:
+    if teacher is None or not options.mpi:
         return make(kind=options.placement, count=options.max_slabs), None
     taught = options.teaching
-    limits = SheetLimits(
-        bytes=options.max_mb * 1e6 * SHEETS_SHARE,
-        tiles=options.max_tiles,
-        scale=options.sheet_scale,
+    limits = MpiLimits(
+        bytes=options.max_mb * 1e6 * MPI_SHARE,
+        blocks=options.max_blocks,
+        scale=options.mpi_scale,
         spread=Spread(between=taught.between, jitter=taught.jitter, turn=taught.turn),
     )
     kind = "cameras" if options.placement == "auto" else options.placement
     numbers = numbers_of_slabs(cameras, options.max_slabs) if kind == "cameras" else [1]
     sizes(options, make(kind=kind))  # refuses what cannot be, before the search takes its time
-    around = visitors(cameras, limits.spread)
+    around = training_and_nearby_cameras(cameras, limits.spread)
     choices = (make(kind=kind, count=count, around=around) for count in numbers)
-    found = most_alike(teacher, cameras, limits, choices)
+    found = fewest_slabs_near_best(teacher, cameras, limits, choices)
     return found.slabs, found
 
 
-def _saved_sheets(tensors: Mapping[str, Tensor]) -> Sheets | None:
-    if "sheets.stored" not in tensors:
+def _saved_mpi(tensors: Mapping[str, Tensor]) -> MultiplaneImages | None:
+    if "mpi.stored" not in tensors:
         return None
     names = ("stored", "texels", "levels")
-    lacking = [name for name in names if f"sheets.{name}" not in tensors]
+    lacking = [name for name in names if f"mpi.{name}" not in tensors]
     if lacking:
-        raise DataError(f"lacks the {', '.join(lacking)} of its sheets")
-    return Sheets(**{name: tensors[f"sheets.{name}"] for name in names})
+        raise DataError(f"lacks the {', '.join(lacking)} of its MPIs")
+    return MultiplaneImages(**{name: tensors[f"mpi.{name}"] for name in names})
 
 
-def sizes(options: LightSlabMethod, slabs: Slabs) -> tuple[PlanesShape, DecoderShape]:
+def sizes(options: LightSlabMethod, slabs: Slabs) -> tuple[FeaturePlanesShape, DecoderShape]:
     """Of planes and decoder, within the method's ``max_mb``."""
-    planes = PlanesShape(
+    planes = FeaturePlanesShape(
         slabs=slabs.num_slabs,
         depths=slabs.num_planes,
         featured=options.featured,
@@ -506,14 +506,14 @@ def sizes(options: LightSlabMethod, slabs: Slabs) -> tuple[PlanesShape, DecoderS
         crossed_resolutions=options.crossed_resolutions,
     )
     decoder = DecoderShape(
-        inputs=planes.plane_set().width,
+        inputs=planes.feature_planes().width,
         samples=options.samples,
         encoded=options.encoded,
         width=options.width,
         blocks=options.blocks,
         channels=options.channels,
     )
-    share = 1 - SHEETS_SHARE if options.sheets else 1.0
+    share = 1 - MPI_SHARE if options.mpi else 1.0
     left = int(share * options.max_mb * 1e6) - decoder.values
     if left <= 0:
         raise UsageError(

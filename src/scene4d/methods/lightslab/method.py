@@ -35,22 +35,22 @@ class LightSlabMethod(Method):
     coarsest_downscale: Annotated[int, Within(1, 8)] = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
     placement: Literal["auto", "forward", "cube", "kmeans", "cameras"] = "auto"
-    """Slabs at clusters of cameras (auto, with sheets), one along the cameras or clusters of
+    """Slabs at clusters of cameras (auto, with MPIs), one along the cameras or clusters of
     viewing directions (auto, without), or the faces of a cube."""
     max_slabs: Annotated[int, Within(1, 64)] = 48
     """Most slabs at clusters of cameras, 1 to 64."""
     depths: Annotated[int, Within(2, 64)] | None = None
     """Parallel planes of a slab, 2 to 64, by default as many as parallax asks for; LightSpeed has
     2."""
-    sheets: bool = True
+    mpi: bool = True
     """A multiplane image for each slab, started from the teacher; the decoder adds to it."""
-    sheet_scale: Annotated[float, Within(0.0, 16.0, above=True)] = 1.5
-    """Most texels of a sheet for each pixel of the photographs, along an axis."""
-    max_tiles: Annotated[int, Within(1, 200_000)] = 196_608
-    """Most tiles of 8 x 8 texels that sheets store, up to 200,000: each takes about 0.3 kB while it
+    mpi_scale: Annotated[float, Within(0.0, 16.0, above=True)] = 1.5
+    """Most texels of an MPI plane for each pixel of the photographs, along an axis."""
+    max_blocks: Annotated[int, Within(1, 200_000)] = 196_608
+    """Most blocks of 8 x 8 texels that MPIs store, up to 200,000: each takes about 0.3 kB while it
     is shown, 6 kB in training."""
-    sheets_lr: Rate = 3e-3
-    """Learning rate of the sheets."""
+    mpi_lr: Rate = 3e-3
+    """Learning rate of the MPIs."""
     featured: Annotated[int, Within(1, 64)] = 8
     """How many of a slab's planes have features for the decoder."""
     crossed: bool = False
@@ -62,7 +62,7 @@ class LightSlabMethod(Method):
     crossed_resolutions: tuple[Annotated[int, Within(2, 1 << 14)], ...] = (16, 64)
     """Samples along an axis of the crossed planes."""
     max_mb: Annotated[float, Within(0.0, 1e4, above=True)] = 3.9
-    """Size of the exported bundle, about, in MB (10^6 bytes): sheets get coarser and planes fewer
+    """Size of the exported bundle, about, in MB (10^6 bytes): MPIs get coarser and planes fewer
     samples until they fit. 0.9 is the tiny tier."""
     samples: Annotated[int, Within(1, 4)] = 2
     """Rays along an axis that are looked up for one of the decoder's: 1, 2 or 4."""
@@ -98,7 +98,7 @@ class LightSlabMethod(Method):
             wrong.append(f"depths is {self.depths}")
         # Bundles have no more of either.
         wrong += [f"max_slabs is {self.max_slabs}"] if self.max_slabs > 64 else []
-        wrong += [] if 1 <= self.max_tiles <= 200_000 else [f"max_tiles is {self.max_tiles}"]
+        wrong += [] if 1 <= self.max_blocks <= 200_000 else [f"max_blocks is {self.max_blocks}"]
         wrong += [f"bits is {self.bits}"] if not 2 <= self.bits <= 8 else []
         wrong += [f"samples is {self.samples}"] if self.samples not in (1, 2, 4) else []
         if self.samples > 2 ** len(self.channels):

@@ -363,13 +363,13 @@ def _ranges(
     low, high = [], []
     for slab in range(slabs.num_slabs):
         chosen = ((weights[:, slab] > 0) & meets).nonzero()[:, 0]
-        way = local_rays(
+        local = local_rays(
             rays.origins[chosen],
             rays.directions[chosen],
             slabs.rotations[slab],
             slabs.viewpoints[slab],
         )
-        q = plane_points(way, slabs.disparities[slab].expand(len(chosen), -1))[~way.parallel]
+        q = plane_points(local, slabs.disparities[slab].expand(len(chosen), -1))[~local.parallel]
         if len(q) == 0:
             q = q.new_tensor([-1.0, 1.0])[:, None, None].expand(2, slabs.num_planes, 2)
         least, most = q.amin(dim=0), q.amax(dim=0)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from scene4d.plain import from_table
 from scene4d.ranges import Within
-from scene4d.rendering.fields.plane_lookup import Plane, PlaneSet
+from scene4d.rendering.fields.plane_lookup import FeaturePlanes, Plane
 
 _Samples = Annotated[int, Within(1, 1 << 14)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanesShape:
+class FeaturePlanesShape:
     """Sizes of the feature planes; the same for every slab."""
 
     slabs: Annotated[int, Within(1, 64)]
@@ -44,7 +44,7 @@ class PlanesShape:
         crossed = [(0, last), (0, last + 1), (1, last), (1, last + 1)] if self.crossed else []
         return (*parallel, *crossed)
 
-    def plane_set(self) -> PlaneSet:
+    def feature_planes(self) -> FeaturePlanes:
         """Level by level, in the order of storage and of features."""
         planes = []
         for level in range(max(len(self.resolutions), len(self.crossed_resolutions))):
@@ -53,9 +53,9 @@ class PlanesShape:
                 sizes = self.resolutions if parallel else self.crossed_resolutions
                 if level < len(sizes):
                     planes.append(Plane(axes=(a, b), columns=sizes[level], rows=sizes[level]))
-        return PlaneSet(planes=tuple(planes), features=self.features, slabs=self.slabs)
+        return FeaturePlanes(planes=tuple(planes), features=self.features, slabs=self.slabs)
 
-    def fitting(self, values: int) -> PlanesShape:
+    def fitting(self, values: int) -> FeaturePlanesShape:
         """The same with fewer samples along every axis, where there are more than ``values``."""
         shape, share = self, 1.0
         while shape.values > values and max(shape.resolutions) > 4:
@@ -70,14 +70,14 @@ class PlanesShape:
     @property
     def values(self) -> int:
         """Numbers that all planes hold."""
-        return self.plane_set().texels * self.features
+        return self.feature_planes().texels * self.features
 
     def plain(self) -> dict[str, Any]:
         """As numbers and lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> PlanesShape:
+    def from_plain(cls, plain: dict[str, Any]) -> FeaturePlanesShape:
         """From :meth:`plain`."""
         return from_table(cls, plain, where="planes")
 
@@ -92,7 +92,7 @@ def plane_codes(
 
 
 def rounded(
-    table: Float[Tensor, "texels features"], planes: PlaneSet, bits: int
+    table: Float[Tensor, "texels features"], planes: FeaturePlanes, bits: int
 ) -> Float[Tensor, "texels features"]:
     """The table as :func:`plane_codes` keep it, with the gradient of the table itself."""
     values = table.detach()

@@ -131,8 +131,8 @@ class Slabs(nn.Module):
             weight=weight,
             coordinates=found.coordinates,
             coverage=inside,
-            start=found.way.start,
-            climb=found.way.climb,
+            start=found.local.start,
+            climb=found.local.climb,
         )
 
     def _routed(self, origins: Tensor, directions: Tensor) -> SlabRays:
@@ -163,9 +163,9 @@ class Slabs(nn.Module):
         gradient."""
         columns = []
         for slab in range(self.num_slabs):
-            way = self._local(slab, origins, directions)
-            cost = self._parallax(slab, way) + way.skew()
-            columns.append(torch.where(way.parallel, cost / LEAST_INSIDE, cost))
+            local = self._local(slab, origins, directions)
+            cost = self._parallax(slab, local) + local.skew()
+            columns.append(torch.where(local.parallel, cost / LEAST_INSIDE, cost))
         return torch.stack(columns, dim=1)
 
     def least_parallax(
@@ -175,16 +175,16 @@ class Slabs(nn.Module):
         slab where that is least; infinite for rays that are parallel to all."""
         columns = []
         for slab in range(self.num_slabs):
-            way = self._local(slab, origins, directions)
-            columns.append(self._parallax(slab, way).masked_fill(way.parallel, torch.inf))
+            local = self._local(slab, origins, directions)
+            columns.append(self._parallax(slab, local).masked_fill(local.parallel, torch.inf))
         return torch.stack(columns, dim=1).amin(dim=1)
 
     def _local(self, slab: int, origins: Tensor, directions: Tensor) -> LocalRays:
         rotation, viewpoint = self.rotations[slab], self.viewpoints[slab]
         return local_rays(origins.detach(), directions.detach(), rotation, viewpoint)
 
-    def _parallax(self, slab: int, way: LocalRays) -> Float[Tensor, " rays"]:
-        return way.misses() * (self.disparities[slab, -1] - self.disparities[slab, 0])
+    def _parallax(self, slab: int, local: LocalRays) -> Float[Tensor, " rays"]:
+        return local.misses() * (self.disparities[slab, -1] - self.disparities[slab, 0])
 
     def _weights(self, origins: Tensor, directions: Tensor) -> Float[Tensor, "rays slabs"]:
         """By costs divided by how far rays are inside, which only makes them dearer: a slab whose
@@ -199,13 +199,13 @@ class Slabs(nn.Module):
 
     def _in(self, slab: Tensor, origins: Tensor, directions: Tensor) -> _InSlab:
         """Each ray in one slab."""
-        way = local_rays(origins, directions, self.rotations[slab], self.viewpoints[slab])
-        q = plane_points(way, self.disparities[slab])
+        local = local_rays(origins, directions, self.rotations[slab], self.viewpoints[slab])
+        q = plane_points(local, self.disparities[slab])
         low, high = self.low[slab], self.high[slab]
         coordinates = ((q - low) / (high - low) * 2 - 1).flatten(1)
         beyond = coordinates.detach().abs().amax(dim=1) - 1
-        inside = (1 - beyond / FADE).clamp(0, 1) * ~way.parallel
-        return _InSlab(coordinates=coordinates, inside=inside, way=way)
+        inside = (1 - beyond / FADE).clamp(0, 1) * ~local.parallel
+        return _InSlab(coordinates=coordinates, inside=inside, local=local)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -240,11 +240,11 @@ class LocalRays:
 class _InSlab:
     coordinates: Float[Tensor, "n axes"]
     inside: Float[Tensor, " n"]
-    way: LocalRays
+    local: LocalRays
 
     def share(self) -> Float[Tensor, " n"]:
         """What costs are still to be divided by: those of parallel rays are already."""
-        return torch.where(self.way.parallel, 1.0, self.inside.clamp_min(LEAST_INSIDE))
+        return torch.where(self.local.parallel, 1.0, self.inside.clamp_min(LEAST_INSIDE))
 
 
 def local_rays(

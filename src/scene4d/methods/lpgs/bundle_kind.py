@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scene4d.bundle.coding import Coded
 from scene4d.bundle.container import Bundle
-from scene4d.bundle.kinds import BundleKind, told_splats
+from scene4d.bundle.kinds import BundleKind, splats_line
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.lpgs.bundle_content import KIND, decode_splats, encode_lpgs
 
@@ -28,7 +28,7 @@ class LpgsKind(BundleKind):
 
     def describe(self, manifest: Mapping[str, Any]) -> str:
         """The number of splats and their harmonics."""
-        return told_splats(manifest)
+        return splats_line(manifest)
 
     def summary(self, bundle: Bundle) -> dict[str, Any]:
         """The number of parents, and the network's shape."""

@@ -48,11 +48,12 @@ class TreeOptions(McmcOptions):
     promote_gradient: NotNegative = 4e-4
     """Mean screen-space gradient (in units of half the image) above which a child is promoted."""
     promote_share: Share = 0.05
-    """At most this share of the parents is added at once."""
+    """Share of the parents that is added at once, at most."""
     tree_every: Count = 25
     """Steps between manipulations."""
     target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
-    """The parents that matter least go until it is met; the method's own ``target_mb``."""
+    """Size, MB (10^6 bytes), until which the parents that matter least go; by default the
+    method's own ``target_mb``."""
     target_at: Share = 0.2
     """Share of training at which that size is reached."""
     tree_until: Share = 0.7
@@ -89,11 +90,13 @@ class LpgsMethod(Method):
     grid: bool = False
     """Predict attributes from a hash grid."""
     grid_levels: Annotated[int, Within(1, 32)] = 6
+    """Number of levels of the hash grid."""
     grid_features: Annotated[int, Within(1, 16)] = 4
-    """Features a level."""
+    """Number of features of each level."""
     grid_coarsest: Annotated[int, Within(1, 65536)] = 8
     """Cells along an axis of the coarsest level."""
     grid_finest: Annotated[int, Within(1, 65536)] = 128
+    """Cells along an axis of the finest level."""
     grid_share: Annotated[float, Within(0.0, 64.0, above=True)] = 0.25
     """Rows of the largest level's table, as a share of the parents to start from."""
     hidden: Annotated[int, Within(1, 256)] = 32
@@ -109,18 +112,27 @@ class LpgsMethod(Method):
     quantise_at: Annotated[float, Within(0.0, 2.0)] | None = None
     """Share of training at which rounding starts; by default 0.6, or 0 with a teacher."""
     means_lr: Annotated[float, Within(0.0, 10.0, above=True)] = 3.2e-4
-    """In scene extents a step."""
+    """Learning rate of the positions, scene extents a step."""
     means_lr_final: Annotated[float, Within(0.0, 10.0, above=True)] = 3.2e-6
+    """Learning rate of the positions at the end, scene extents a step."""
     scales_lr: Rate = 1e-2
+    """Learning rate of the logarithms of the scales."""
     rotations_lr: Rate = 4e-3
+    """Learning rate of the rotations."""
     opacities_lr: Rate = 2.5e-2
+    """Learning rate of the opacities (logits)."""
     sh0_lr: Rate = 5e-3
+    """Learning rate of band 0 of the colour."""
     shN_lr: Rate = 5e-4
-    """Of bands 1 to 3."""
+    """Learning rate of bands 1 to 3 of the colour."""
     masks_lr: Rate = 5e-2
+    """Learning rate of the children's masks."""
     grid_lr: Rate = 2e-3
+    """Learning rate of the hash grid's features."""
     network_lr: Rate = 1e-3
+    """Learning rate of the network."""
     quantisers_lr: Rate = 5e-3
+    """Learning rate of the quantisers' steps."""
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.1
     """Learning rates other than the positions' end at this share of their start."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)

@@ -15,7 +15,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.methods.lpgs.smallest_turn import smallest_turn
 from scene4d.methods.lpgs.structure import Structure
 from scene4d.rendering.fields.hash_grid import GridShape
-from scene4d.representations.blending_weights import shown
+from scene4d.representations.blending_weights import largest_weights
 from scene4d.representations.gaussians import GaussianSplats
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def parents_of(
             "opacities": g["opacities"],
             "sh0": g["sh0"][:, 0],
             "shN": shn.reshape(count, -1),
-            "keep": _keep_by_rank(shown(splats, cameras)),
+            "keep": _keep_by_rank(largest_weights(splats, cameras)),
             "keep_children": torch.full((count, structure.num_children), MASK_START),
         }
 

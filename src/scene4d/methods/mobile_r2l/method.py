@@ -35,9 +35,9 @@ class MobileR2lMethod(Method):
     coarsest_downscale: Annotated[int, Within(1, 8)] = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
     points: Annotated[int, Within(1, 256)] = 8
-    """On each ray; their encoded coordinates are the network's input."""
+    """Number of points on each ray; their encoded coordinates are the network's input."""
     frequencies: Annotated[int, Within(1, 16)] = 6
-    """Of the positional encoding, octave by octave."""
+    """Number of frequencies of the positional encoding, an octave apart."""
     width: Annotated[int, Within(1, 4096)] = 256
     """Channels of the residual blocks."""
     blocks: Annotated[int, Within(1, 1024)] = 29
@@ -52,6 +52,7 @@ class MobileR2lMethod(Method):
     """Share of training from which running statistics normalise, as in the finished network: single
     photographs' own would differ."""
     network_lr: Rate = 5e-4
+    """Learning rate of the network at the start."""
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """The learning rate ends at this share of its start."""
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(end=0.8))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scene4d.bundle.coding import Coded
 from scene4d.bundle.container import Bundle
-from scene4d.bundle.kinds import BundleKind, told_splats
+from scene4d.bundle.kinds import BundleKind, splats_line
 from scene4d.bundle.splats import KIND, SplatQuantisation, decode_splats, encode_splats
 from scene4d.formats.splat_cloud import SplatCloud
 
@@ -28,7 +28,7 @@ class SplatsKind(BundleKind):
 
     def describe(self, manifest: Mapping[str, Any]) -> str:
         """The number of splats and their harmonics."""
-        return told_splats(manifest)
+        return splats_line(manifest)
 
     def takes(self, representation: Any) -> bool:
         """Whether it is plain splats; what else is made of splats becomes such if need be."""

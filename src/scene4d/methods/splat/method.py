@@ -48,15 +48,17 @@ class AdaptiveOptions(StrategyOptions):
     split_scale: NotNegative = 0.01
     """Gaussians larger than this many scene extents are split, smaller ones cloned."""
     prune_opacity: Share = 0.005
+    """Opacity, 0 to 1, below which a Gaussian is removed."""
     prune_scale: NotNegative = 0.1
     """Gaussians larger than this many scene extents go, once opacities were reset."""
     refine_every: Count = 100
     """Steps between refinements."""
     refine_from: Share = 0.02
+    """Share of training from which Gaussians are added and removed."""
     refine_until: Share = 0.5
     """Shares of training between which the number of Gaussians changes."""
     num_opacity_resets: Annotated[int, Within(0, 10_000)] = 2
-    """Times that all opacities are brought down to twice ``prune_opacity``."""
+    """Times that all opacities are brought down to twice the opacity of pruning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +67,11 @@ class McmcOptions(StrategyOptions):
 
     implementation: ClassVar[str] = "scene4d.methods.splat.mcmc:Mcmc"
     min_opacity: Annotated[float, Within(0.0, 0.5, above=True)] = 0.005
-    """Below it a Gaussian is dead, and is moved onto a live one."""
+    """Opacity, 0 to 1, below which a Gaussian is dead and is moved onto a live one."""
     refine_every: Count = 100
     """Steps between relocations."""
     refine_from: Share = 0.02
+    """Share of training from which Gaussians are relocated."""
     refine_until: Share = 0.85
     """Shares of training between which Gaussians are relocated."""
     grow_until: Annotated[float, Within(0.0, 1.0, above=True)] = 0.5
@@ -101,15 +104,21 @@ class SplatMethod(Method):
     antialiased: bool = False
     """Scale opacities so that tiny Gaussians keep their energy (Mip-Splatting's 2D filter)."""
     strategy: Literal["mcmc", "adaptive", "none"] = "mcmc"
+    """Densification strategy: MCMC relocation, adaptive density control, or none."""
     means_lr: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-4
-    """In scene extents a step."""
+    """Learning rate of the positions, scene extents a step."""
     means_lr_final: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-6
+    """Learning rate of the positions at the end, scene extents a step."""
     scales_lr: Rate = 1e-2
+    """Learning rate of the logarithms of the scales."""
     quats_lr: Rate = 2e-3
+    """Learning rate of the rotations (quaternions)."""
     opacities_lr: Rate = 5e-2
+    """Learning rate of the opacities (logits)."""
     sh0_lr: Rate = 2.5e-3
+    """Learning rate of band 0 of the colour."""
     shN_lr: Rate = 1.25e-4
-    """Of bands 1 to 3."""
+    """Learning rate of bands 1 to 3 of the colour."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     depth: DepthOptions = field(default_factory=DepthOptions)
     sparsity: SparsityOptions = field(default_factory=SparsityOptions)

@@ -51,7 +51,7 @@ class Plane:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlaneSet:
+class FeaturePlanes:
     """Planes whose features are concatenated, and where their texels lie in one table.
 
     The table is [texels, features]: plane after plane; in each, slab after slab, then row by row.
@@ -78,7 +78,7 @@ class PlaneSet:
         *,
         features: int,
         slabs: int = 1,
-    ) -> PlaneSet:
+    ) -> FeaturePlanes:
         """Every pair of ``axes`` at every level; ``sizes[level][axis]`` texels along an axis."""
         planes = tuple(
             Plane(axes=(a, b), columns=size[a], rows=size[b]) for size in sizes for a, b in axes
@@ -121,7 +121,7 @@ class PlaneSet:
 def lookup_planes(
     coordinates: Float[Tensor, "rays axes"],
     table: Float[Tensor, "texels features"],
-    planes: PlaneSet,
+    planes: FeaturePlanes,
     slab: Int[Tensor, " rays"] | None = None,
 ) -> Float[Tensor, "rays width"]:
     """Features at ``coordinates`` in [-1, 1], whose ends are the centres of the outermost texels;
@@ -144,7 +144,7 @@ def lookup_planes(
 def reference_lookup(
     coordinates: Float[Tensor, "rays axes"],
     table: Float[Tensor, "texels features"],
-    planes: PlaneSet,
+    planes: FeaturePlanes,
     slab: Int[Tensor, " rays"] | None = None,
 ) -> Float[Tensor, "rays width"]:
     """The definition of :func:`lookup_planes`: grid_sample, plane by plane, slab by slab."""
@@ -167,7 +167,7 @@ def reference_lookup(
     return out
 
 
-def _check(coordinates: Tensor, table: Tensor, planes: PlaneSet, slab: Tensor | None) -> None:
+def _check(coordinates: Tensor, table: Tensor, planes: FeaturePlanes, slab: Tensor | None) -> None:
     if tuple(table.shape) != (planes.texels, planes.features):
         raise ValueError(
             f"the table has shape {tuple(table.shape)}, the planes need "

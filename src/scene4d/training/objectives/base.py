@@ -103,7 +103,7 @@ def total_loss(step: Step, objectives: Sequence[Objective]) -> Loss:
     )
 
 
-def wanted(objectives: Sequence[Objective]) -> Want:
+def wanted_maps(objectives: Sequence[Objective]) -> Want:
     """What all of them together read of the views' renders."""
     want = RGB
     for objective in objectives:

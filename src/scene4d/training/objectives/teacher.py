@@ -61,7 +61,7 @@ class Teaching(Objective):
             task.teacher,
             cameras,
             budget_bytes=options.cache_mb * 1e6,
-            tile=max(1, min(self.size) // 2),
+            cell=max(1, min(self.size) // 2),
             depth=options.depth_weight > 0,
             unit=task.world.extent,
             device=inputs.device,

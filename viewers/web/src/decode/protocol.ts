@@ -137,7 +137,7 @@ export type FromWorker =
       id: number;
       shape: FieldShape;
       layers: Field["layers"];
-      sheets: Field["sheets"];
+      mpi: Field["mpi"];
     }
   | { type: "planes"; id: number; planes: FieldPlane[]; stage: number }
   | { type: "progress"; id: number; loaded: number; total: number; phase: "download" | "decode" }

@@ -20,7 +20,7 @@ export interface Sink {
   /** `span`: when it is there, where parts come and go. */
   piece(packed: PackedSplats, stage: number, span?: TimeSpan): void;
   /** A field of light, of which no plane is there yet. */
-  field(shape: FieldShape, layers: Field["layers"], sheets: Field["sheets"]): void;
+  field(shape: FieldShape, layers: Field["layers"], mpi: Field["mpi"]): void;
   /** Planes of a field; those of the first stage make the first picture. */
   planes(planes: FieldPlane[], stage: number): void;
   progress(loaded: number, total: number, phase: "download" | "decode"): void;

@@ -93,10 +93,10 @@ function sinkFor(id: number): Sink {
       pieces.push(pickable(packed, span));
       post({ type: "piece", id, packed, stage, span }, transferables(packed));
     },
-    field: (shape, layers, sheets) => {
+    field: (shape, layers, mpi) => {
       live();
-      field = { shape, layers, planes: shape.planes.map(() => null), sheets };
-      post({ type: "field", id, shape, layers, sheets });
+      field = { shape, layers, planes: shape.feature_planes.map(() => null), mpi };
+      post({ type: "field", id, shape, layers, mpi });
     },
     planes: (planes, stage) => {
       live();

@@ -119,7 +119,7 @@ export const float = (x: number) => (Number.isInteger(x) ? `${x}.0` : `${x}`);
 /** Slabs that one ray has at most. */
 export const slabsOfRay = ({ slabs }: FieldShape) => Math.min(MAX_SLABS, slabs.length);
 
-/** Places of tiles in a row of the texture that says where they are. */
+/** Places of blocks in a row of the texture that says where they are. */
 export const INDEX_ROW = 2048;
 
 /** A slab's numbers for the shaders: so many texels of four. */

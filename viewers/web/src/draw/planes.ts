@@ -14,7 +14,7 @@ export interface PlanePlaces {
 
 export function planePlaces(shape: FieldShape): PlanePlaces {
   let rows = 0;
-  const starts = shape.planes.map((plane) => {
+  const starts = shape.feature_planes.map((plane) => {
     const start = rows * ROW;
     const texels = shape.slabs.length * plane.columns * plane.rows * fours(shape.features);
     rows += Math.ceil(texels / ROW);

@@ -41,7 +41,7 @@ export function layerOrders(shape: FieldShape, layout: FieldLayout): Record<stri
   const { k, skip } = layout;
   const orders: Record<string, LayerOrder> = {
     encode: {
-      inputs: range(shape.planes.length).flatMap((p) =>
+      inputs: range(shape.feature_planes.length).flatMap((p) =>
         texels(shape.features, (f) => p * shape.features + f),
       ),
       outputs: texels(E, (i) => i),

@@ -10,9 +10,9 @@ const NAMES = [
   "lightslab_one",
   "lightslab_three",
   "lightslab_four",
-  "lightslab_sheets",
-  "lightslab_sheets_least",
-  "lightslab_sheets_five",
+  "lightslab_mpi",
+  "lightslab_mpi_least",
+  "lightslab_mpi_five",
 ];
 
 interface Maps {
@@ -25,7 +25,7 @@ interface Maps {
   b: number[];
   a: number[];
   coverage: number[];
-  /** Alpha of the sheets alone. */
+  /** Alpha of the MPIs alone. */
   seen?: number[];
 }
 
@@ -36,7 +36,7 @@ interface Maps {
 vi.setConfig({ testTimeout: 180_000 });
 const viewport = { width: 160, height: 120 };
 
-/** RGBA of what the maps say, over a background. With sheets they hold what is shown on black. */
+/** RGBA of what the maps say, over a background. With MPIs they hold what is shown on black. */
 function composed(maps: Maps, background: number[]): Uint8Array {
   const out = new Uint8Array(4 * maps.r.length).fill(255);
   for (let n = 0; n < maps.r.length; n++) {
@@ -109,7 +109,7 @@ for (const backend of ["webgl2", "webgpu"] as const) {
       const page = await slabs();
       const found = await page.evaluate(() => window.scene4d.fidelity());
       expect(found).toHaveLength(4);
-      // Sheets without a trained network. Measured 68 to 71 dB on WebGL 2, 74 to 82 on WebGPU, at cameras and at one between them; the gate is 35.
+      // MPIs without a trained network. Measured 68 to 71 dB on WebGL 2, 74 to 82 on WebGPU, at cameras and at one between them; the gate is 35.
       for (const { psnr } of found) expect(psnr).toBeGreaterThan(55);
       expect(page.problems).toEqual([]);
     });
@@ -194,8 +194,8 @@ for (const backend of ["webgl2", "webgpu"] as const) {
 describe("a device with small textures", () => {
   const b = bench("webgl2");
 
-  it("is told that sheets are too big for it", async () => {
-    const page = await open(b, "content=/bundles/good/lightslab_sheets_five.s4d", {
+  it("is told that MPIs are too big for it", async () => {
+    const page = await open(b, "content=/bundles/good/lightslab_mpi_five.s4d", {
       viewport,
       wait: false,
       before: async (page) => {
@@ -210,7 +210,7 @@ describe("a device with small textures", () => {
     const failed = () => document.querySelector("#message")?.getAttribute("data-kind");
     await expect.poll(() => page.evaluate(failed)).toBe("field-too-big");
     // A row of 33 cells of 9 texels.
-    expect(await page.textContent("#message")).toContain("sheets of 297 x 9 texels");
+    expect(await page.textContent("#message")).toContain("MPIs of 297 x 9 texels");
     expect(page.problems).toEqual([]);
   });
 });

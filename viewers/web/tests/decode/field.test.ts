@@ -1,14 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { fieldLayers, productsOf, upsamplingOf } from "../../src/decode/field/field";
+import { makeMpi, mpiTexelAt } from "../../src/decode/field/mpi";
 import { pickInField } from "../../src/decode/field/pick";
 import { fieldDistance, fieldPicture, pixelOf } from "../../src/decode/field/picture";
 import { slabRay, slabsOf, slabWeights } from "../../src/decode/field/rays";
-import { makeSheets, sheetAt } from "../../src/decode/field/sheets";
 import {
   randomField,
-  randomFieldWithSheets,
+  randomFieldWithMpi,
+  randomMpi,
   randomNumbers,
-  randomSheets,
   smallShape,
 } from "./random-field";
 
@@ -91,20 +91,20 @@ describe("rays in slabs", () => {
   });
 });
 
-describe("sheets", () => {
-  const { shape, index, texels } = randomSheets(smallShape(["z", "x"]));
-  const { columns, rows } = shape.sheets!;
-  const sheets = makeSheets(shape, index, texels);
+describe("mpi", () => {
+  const { shape, index, texels } = randomMpi(smallShape(["z", "x"]));
+  const { columns, rows } = shape.mpi!;
+  const mpi = makeMpi(shape, index, texels);
 
-  /** SPEC.md word by word, from the tiles as they are stored. */
+  /** SPEC.md word by word, from the blocks as they are stored. */
   function direct(slab: number, plane: number, x: number, y: number): number[] {
     const number = (column: number, row: number) => {
       const place = ((slab * 3 + plane) * (rows / 8) + (row >> 3)) * (columns / 8) + (column >> 3);
       return index[place]! - 1;
     };
     const texel = (column: number, row: number, c: number) => {
-      const tile = column < columns && row < rows ? number(column, row) : -1;
-      return tile < 0 ? 0 : texels[((tile * 8 + (row & 7)) * 8 + (column & 7)) * 4 + c]! / 255;
+      const block = column < columns && row < rows ? number(column, row) : -1;
+      return block < 0 ? 0 : texels[((block * 8 + (row & 7)) * 8 + (column & 7)) * 4 + c]! / 255;
     };
     const x0 = Math.min(Math.floor(x), columns - 2);
     const y0 = Math.min(Math.floor(y), rows - 2);
@@ -117,7 +117,7 @@ describe("sheets", () => {
     );
   }
 
-  it("read from the atlas what their tiles hold, also between tiles and at the edges", () => {
+  it("read from the atlas what their blocks hold, also between blocks and at the edges", () => {
     const random = randomNumbers(5);
     const places: [number, number][] = [
       [0, 0],
@@ -134,7 +134,7 @@ describe("sheets", () => {
     for (const [x, y] of places) {
       for (let slab = 0; slab < 2; slab++) {
         for (let plane = 0; plane < 3; plane++) {
-          const found = sheetAt(shape, sheets, slab, plane, x, y);
+          const found = mpiTexelAt(shape, mpi, slab, plane, x, y);
           if (!found) empty++;
           const wanted = direct(slab, plane, x, y);
           for (const [c, v] of (found ?? [0, 0, 0, 0]).entries()) {
@@ -149,7 +149,7 @@ describe("sheets", () => {
   });
 
   it("hide each other, the nearest first, and say how far away they are", () => {
-    const one = randomSheets(smallShape(), { columns: 8, rows: 8, share: 2 });
+    const one = randomMpi(smallShape(), { columns: 8, rows: 8, share: 2 });
     const { shape } = one;
     // Alpha 0.4 on each: the farthest red, the middle one green, the nearest blue.
     const colours = [
@@ -158,7 +158,7 @@ describe("sheets", () => {
       [0, 0, 102, 102],
     ];
     const values = colours.flatMap((rgba) => Array.from({ length: 64 }, () => rgba).flat());
-    const sheets = makeSheets(shape, one.index, Uint8Array.from(values));
+    const mpi = makeMpi(shape, one.index, Uint8Array.from(values));
     const field = randomField(shape);
     for (const { weight, bias } of Object.values(field.layers)) {
       weight.fill(0);
@@ -167,7 +167,7 @@ describe("sheets", () => {
     // The network adds to red, and to alpha so much that it is more than 1.
     field.layers.sharpen_1!.bias.fill(0.125, 0, 4);
     field.layers.sharpen_1!.bias.fill(0.5, 12, 16);
-    const laid = { ...field, sheets };
+    const laid = { ...field, mpi };
     const picture = fieldPicture(laid, camera(6, 4));
     const [r, g, b, a] = [0.36 * 0.4 + 0.125, 0.6 * 0.4, 0.4, 1];
     for (const [c, v] of [r, g, b, a].entries()) {
@@ -184,7 +184,7 @@ describe("sheets", () => {
   });
 
   it("count by their slabs' weights, with the rays' own coverage", () => {
-    const field = randomFieldWithSheets(smallShape(["z", "x"]));
+    const field = randomFieldWithMpi(smallShape(["z", "x"]));
     const turned = [-0.6, 0, -0.8, 0.3, 0, 1, 0, -0.2, 0.8, 0, -0.6, -2, 0, 0, 0, 1];
     const c = camera(7, 5, turned);
     const picture = fieldPicture(field, c);

@@ -14,7 +14,7 @@ import { readField } from "./read-field";
 const good = join(import.meta.dirname, "../../../../mobile_export/conformance/good");
 const names = readdirSync(good).filter((name) => /^lightslab.*\.s4d$/.test(name));
 
-/** With sheets: colours and alpha as they are shown, and of the sheets alone alpha and distance. */
+/** With MPIs: colours and alpha as they are shown, and of the MPIs alone alpha and distance. */
 type Maps = Record<"r" | "g" | "b" | "a" | "coverage", number[]> & {
   z?: number[];
   seen?: number[];
@@ -36,13 +36,13 @@ describe("pictures of the conformance bundles", () => {
         const found = fieldPicture(field, camera);
         const shown = wanted.coverage.map((_, n) => pixelOf(found, n));
         const [r, g, b, a] = found.maps.map((map, c) =>
-          found.sheets ? shown.map((pixel) => pixel[c]!) : map.map(sigmoid),
+          found.mpi ? shown.map((pixel) => pixel[c]!) : map.map(sigmoid),
         );
         const off = (wish: number[], have: ArrayLike<number>) => {
           expect(have.length).toBe(wish.length);
           return Math.max(...wish.map((v, i) => Math.abs(v - have[i]!)));
         };
-        // SPEC.md's tolerance is 1e-3 (2e-3 with sheets) and 1e-2 for z. Doubles against float32 and the five digits
+        // SPEC.md's tolerance is 1e-3 (2e-3 with MPIs) and 1e-2 for z. Doubles against float32 and the five digits
         // of the file leave a tenth of it.
         const worst = [
           off(wanted.r, r!),
@@ -53,10 +53,10 @@ describe("pictures of the conformance bundles", () => {
         ];
         expect(Math.max(...worst), `${worst}`).toBeLessThan(1e-4);
         if (wanted.z) expect(off(wanted.z, found.maps[4]!)).toBeLessThan(1e-3);
-        if (!found.sheets) continue;
-        expect(off(wanted.seen!, found.sheets.maps[3]!)).toBeLessThan(1e-4);
+        if (!found.mpi) continue;
+        expect(off(wanted.seen!, found.mpi.maps[3]!)).toBeLessThan(1e-4);
         for (const [n, distance] of wanted.distance!.entries()) {
-          // A quotient of two sums, which means nothing where the sheets show next to nothing.
+          // A quotient of two sums, which means nothing where the MPIs show next to nothing.
           if (wanted.seen![n]! < 1 / 16) continue;
           const [u, v] = [n % camera.width, Math.floor(n / camera.width)];
           const have = Math.max(0, fieldDistance(field, camera, found, u, v));

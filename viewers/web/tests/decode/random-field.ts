@@ -1,5 +1,5 @@
 import { type Field, type FieldShape, fieldLayers } from "../../src/decode/field/field";
-import { makeSheets, TILE, tilePlaces } from "../../src/decode/field/sheets";
+import { BLOCK, blockPlaces, makeMpi } from "../../src/decode/field/mpi";
 
 /** Numbers between -1 and 1 that are the same in every run (mulberry32). */
 export function randomNumbers(seed: number): () => number {
@@ -50,7 +50,7 @@ export function smallShape(
     })),
     overlap: 0.5,
     features: 4,
-    planes: [
+    feature_planes: [
       { axes: [0, 1], columns: 7, rows: 5, stage: 0 },
       { axes: [4, 5], columns: 6, rows: 9, stage: 0 },
       { axes: [0, 5], columns: 12, rows: 1, stage: 0 },
@@ -72,14 +72,14 @@ export function randomField(shape: FieldShape, seed = 1): Field {
       return [name, { outputs, inputs, weight, bias: filled(outputs, 0.1) }];
     }),
   );
-  const planes = shape.planes.map(({ columns, rows }) =>
+  const planes = shape.feature_planes.map(({ columns, rows }) =>
     filled(shape.slabs.length * columns * rows * shape.features, 2),
   );
-  return { shape, layers, planes, sheets: null };
+  return { shape, layers, planes, mpi: null };
 }
 
-/** Sheets of which about a `share` of the tiles is stored, and the shape that goes with them. */
-export function randomSheets(
+/** MPIs of which about a `share` of the blocks is stored, and the shape that goes with them. */
+export function randomMpi(
   plain: FieldShape,
   { columns = 24, rows = 16, share = 0.5, seed = 2 } = {},
 ): { shape: FieldShape; index: Uint32Array<ArrayBuffer>; texels: Uint8Array<ArrayBuffer> } {
@@ -89,11 +89,11 @@ export function randomSheets(
   const shape = {
     ...plain,
     slabs,
-    sheets: { columns, rows, tiles: 0, steps: [[1], [1], [1], [1]] },
+    mpi: { columns, rows, blocks: 0, steps: [[1], [1], [1], [1]] },
   };
-  const index = new Uint32Array(tilePlaces(shape));
-  for (const i of index.keys()) if (random() < 2 * share - 1) index[i] = ++shape.sheets.tiles;
-  const texels = new Uint8Array(4 * TILE * TILE * shape.sheets.tiles);
+  const index = new Uint32Array(blockPlaces(shape));
+  for (const i of index.keys()) if (random() < 2 * share - 1) index[i] = ++shape.mpi.blocks;
+  const texels = new Uint8Array(4 * BLOCK * BLOCK * shape.mpi.blocks);
   for (let i = 0; i < texels.length; i += 4) {
     const alpha = below(256);
     texels.set([below(alpha + 1), below(alpha + 1), below(alpha + 1), alpha], i);
@@ -101,11 +101,11 @@ export function randomSheets(
   return { shape, index, texels };
 }
 
-/** A random field with such sheets; its network adds a little to them. */
-export function randomFieldWithSheets(plain: FieldShape, options = {}): Field {
-  const { shape, index, texels } = randomSheets(plain, options);
+/** A random field with such MPIs; its network adds a little to them. */
+export function randomFieldWithMpi(plain: FieldShape, options = {}): Field {
+  const { shape, index, texels } = randomMpi(plain, options);
   const field = randomField(shape);
   const last = field.layers[`sharpen_${shape.decoder.channels.length - 1}`]!;
   for (let i = 0; i < last.weight.length; i++) last.weight[i]! *= 0.02;
-  return { ...field, sheets: makeSheets(shape, index, texels) };
+  return { ...field, mpi: makeMpi(shape, index, texels) };
 }

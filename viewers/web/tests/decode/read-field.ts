@@ -17,7 +17,7 @@ export async function readField(path: string, stages = 64): Promise<ReadField> {
   lightslabKind.check(manifest, bundle.size);
   const decoder = await StageDecoder.open(bundle);
   const shape = lightslabKind.shape(manifest);
-  const planes: Field["planes"] = shape.planes.map(() => null);
+  const planes: Field["planes"] = shape.feature_planes.map(() => null);
   for (const [number, stage] of manifest.stages.entries()) {
     if (number >= stages) break;
     decoder.decode(number, await bundle.read(stage.member));
@@ -29,6 +29,6 @@ export async function readField(path: string, stages = 64): Promise<ReadField> {
     width: c.width,
     height: c.height,
   }));
-  const [layers, sheets] = [lightslabKind.layers(decoder), lightslabKind.sheets(decoder)];
-  return { field: { shape, layers, planes, sheets }, cameras };
+  const [layers, mpi] = [lightslabKind.layers(decoder), lightslabKind.mpi(decoder)];
+  return { field: { shape, layers, planes, mpi }, cameras };
 }

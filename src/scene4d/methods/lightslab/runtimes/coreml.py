@@ -41,7 +41,7 @@ SUFFIX = ".mlpackage"
 FLOAT32_OPERATIONS = frozenset({"gather", "resample"})
 """Not in float16, which knows places on a plane of 128 texels to 1/16 texel only."""
 FLOAT16_OPERATIONS = frozenset({"conv", "relu", "pixel_shuffle"})
-"""The decoder's alone: where there are sheets, nothing else is in float16, as their rays, places
+"""The decoder's alone: where there are MPIs, nothing else is in float16, as their rays, places
 and depths need more."""
 
 
@@ -83,7 +83,7 @@ def decoder_model(scene: LightSlabs, samples: Samples) -> Any:
 
 def whole_model(scene: LightSlabs, samples: Samples) -> Any:
     """``coordinates`` and ``weights`` to the same, shapes as :class:`WholeField` has them; with
-    sheets also ``rays``, and ``distance`` in place of ``z``: :class:`WholeWithSheets`."""
+    MPIs also ``rays``, and ``distance`` in place of ``z``: :class:`WholeWithMpi`."""
     return _converted(whole_module(scene), scene, samples, "whole")
 
 

@@ -38,7 +38,7 @@ def export(source: OpenedScene, path: Path, options: None = None) -> str:
     """Writes the whole program, and beside it the decoder half; returns a line about them.
 
     Memory is planned for pictures up to the largest training picture's longer side, both ways; the
-    whole of a field with sheets is for pictures of the training pictures' size alone.
+    whole of a field with MPIs is for pictures of the training pictures' size alone.
     Raises :class:`UsageError` for scenes that are no light field.
     """
     path = Path(path)
@@ -46,14 +46,14 @@ def export(source: OpenedScene, path: Path, options: None = None) -> str:
     size = training_size(source)
     side = max(size)
     largest, half = samples_for(scene, width=side, height=side), half_path(path)
-    width, height = (side, side) if scene.sheets is None else size
+    width, height = (side, side) if scene.mpi is None else size
     whole = samples_for(scene, width=width, height=height)
     sizes = megabytes_written(
         {path: whole_program(scene, whole), half: decoder_program(scene, largest)}
     )
     step = scene.decoder.shape.upsampling
     side, width, height = (-(-n // step) * step for n in (side, width, height))
-    only = "" if scene.sheets is None else f", {width} x {height} alone"
+    only = "" if scene.mpi is None else f", {width} x {height} alone"
     write_sidecar(path, source.source_from_scene.double().numpy())
     return (
         f"ExecuTorch with XNNPACK, float32, pictures up to {side} x {side}: coordinates to maps"
@@ -69,7 +69,7 @@ def decoder_program(scene: LightSlabs, largest: Samples) -> bytes:
 
 def whole_program(scene: LightSlabs, largest: Samples) -> bytes:
     """``coordinates`` and ``weights`` to the same, shapes as :class:`WholeField` has them; with
-    sheets also ``rays``, and ``distance`` in place of ``z``: :class:`WholeWithSheets`, of pictures
+    MPIs also ``rays``, and ``distance`` in place of ``z``: :class:`WholeWithMpi`, of pictures
     of that size alone."""
     return _program(whole_module(scene), scene, largest, "whole")
 
@@ -92,7 +92,7 @@ def _program(module: nn.Module, scene: LightSlabs, largest: Samples, part: str) 
         "coordinates": {1: down, 2: across},
         "weights": {2: down, 3: across},
     }
-    # With free sizes, three sheets take longer to lower than 36 do with fixed ones
+    # With free sizes, three MPI planes take longer to lower than 36 do with fixed ones
     fixed = "rays" in inputs
     with torch.no_grad():
         exported = torch.export.export(

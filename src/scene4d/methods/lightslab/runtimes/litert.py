@@ -3,7 +3,7 @@
 The converter from torch (litert-torch 0.10) cannot be installed beside the versions scene4d is
 tested with: its xdsl wants typing-extensions below 4.13. Only the runtime's own package is needed
 here, whose schema packs the file. Channels come last, and pictures are of any size: resize the
-inputs before allocating. LiteRT has no grid sample, so that planes and sheets are read by GATHER of
+inputs before allocating. LiteRT has no grid sample, so that planes and MPIs are read by GATHER of
 four texels, and blended.
 """
 
@@ -21,6 +21,7 @@ from scene4d.formats.placing import write_sidecar
 from scene4d.methods.lightslab.bundle_parts import structure_of
 from scene4d.methods.lightslab.decoder import OUTPUTS
 from scene4d.methods.lightslab.light_slabs import LightSlabs
+from scene4d.methods.lightslab.mpi import BLOCK
 from scene4d.methods.lightslab.runtimes.models import (
     METADATA,
     Convolution,
@@ -35,8 +36,7 @@ from scene4d.methods.lightslab.runtimes.models import (
     training_size,
 )
 from scene4d.methods.lightslab.runtimes.network import composited, decoded
-from scene4d.methods.lightslab.runtimes.tables import CELL, sheet_tables
-from scene4d.methods.lightslab.sheets import TILE
+from scene4d.methods.lightslab.runtimes.tables import CELL, mpi_tables
 from scene4d.optional import import_optional
 from scene4d.training.opened import OpenedScene
 
@@ -64,13 +64,13 @@ def export(source: OpenedScene, path: Path, options: None = None) -> str:
 
 def decoder_model(scene: LightSlabs, samples: Samples) -> bytes:
     """``features`` [1, down, across, inputs] to ``rgba`` [1, height, width, 4] after sigmoids, or
-    without them where the field has sheets, and ``z`` [1, height, width, 1]; ``samples`` is the
+    without them where the field has MPIs, and ``z`` [1, height, width, 1]; ``samples`` is the
     size before the inputs are resized."""
     graph = _Graph()
     size = (samples.down, samples.across)
     features = graph.input("features", (1, *size, scene.decoder.shape.inputs))
     rgba, z = _decode(graph, features, scene)
-    if scene.sheets is None:
+    if scene.mpi is None:
         rgba = graph.unary("LOGISTIC", rgba)
     return graph.packed({"rgba": rgba, "z": z}, scene)
 
@@ -79,7 +79,7 @@ def whole_model(scene: LightSlabs, samples: Samples) -> bytes:
     """``coordinates`` [slabs, down, across, 2 depths] and ``weights`` [slabs, down, across, 1] to
     the same outputs. Coordinates must be finite.
 
-    With sheets, also ``rays`` [layers, height, width, values] of the pixels, and the outputs are
+    With MPIs, also ``rays`` [layers, height, width, values] of the pixels, and the outputs are
     ``rgba`` (colour multiplied by alpha) and ``distance`` [1, height, width, 1]."""
     graph = _Graph()
     leading = (scene.planes.slabs, samples.down, samples.across)
@@ -88,7 +88,7 @@ def whole_model(scene: LightSlabs, samples: Samples) -> bytes:
     features = graph.binary("MUL", _looked_up(graph, coordinates, scene), weights)
     summed = graph.total(features)
     rgba, z = _decode(graph, summed, scene)
-    if scene.sheets is None:
+    if scene.mpi is None:
         return graph.packed({"rgba": graph.unary("LOGISTIC", rgba), "z": z}, scene)
     layers, values, *size = example_inputs(scene, samples)["whole"]["rays"].shape
     pixels = _Pixels(graph, graph.input("rays", (layers, *size, values)), scene)
@@ -288,7 +288,7 @@ class _Graph:
 
 def _looked_up(graph: _Graph, coordinates: int, scene: LightSlabs) -> int:
     """Features [slabs, down, across, inputs], bilinear within each plane, the border's beyond."""
-    planes, table = scene.plane_set, graph.constant(table_of(scene).numpy())
+    planes, table = scene.feature_planes, graph.constant(table_of(scene).numpy())
     columns, rows = (
         np.array([getattr(p, name) for p in planes.planes]) for name in ("columns", "rows")
     )
@@ -344,7 +344,7 @@ class _Pixels:
     """:class:`Pixels` of LiteRT: values are [layers, height, width, 1], colours [..., 4]."""
 
     def __init__(self, graph: _Graph, rays: int, scene: LightSlabs) -> None:
-        self.graph, self.tables = graph, sheet_tables(scene)
+        self.graph, self.tables = graph, mpi_tables(scene)
         self.slabs, values = scene.planes.slabs, graph.shapes[rays][3]
         self.rays = [graph.cut(rays, 0, (i, i + 1)) for i in range(values)]
         # With more slabs than layers the last value is the slab's number
@@ -413,12 +413,12 @@ class _Pixels:
     rays_over_layers = over_layers
 
     def _parts(self, x: int) -> tuple[int, int, int]:
-        """The tile, the texel in it, and how far beyond that."""
+        """The block, the texel in it, and how far beyond that."""
         graph = self.graph
-        tile = graph.unary("FLOOR", x)
-        within = self.mul(self.sub(x, tile), graph.number(TILE))
+        block = graph.unary("FLOOR", x)
+        within = self.mul(self.sub(x, block), graph.number(BLOCK))
         texel = graph.unary("FLOOR", within)
-        return tile, texel, self.sub(within, texel)
+        return block, texel, self.sub(within, texel)
 
     def _texel(self, first: int, offset: int) -> int:
         """[layers, height, width, 4], 0 to 255."""

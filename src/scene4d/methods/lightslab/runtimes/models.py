@@ -4,9 +4,9 @@ Every format gets two models: the whole, from the coordinates of rays to maps, a
 from features to maps. The modules here are traced for Core ML and ExecuTorch; ONNX and LiteRT
 graphs are written node by node, so that they keep pictures of any size.
 
-Where a field has sheets, the decoder's colours and alpha are added to the sheets' composite: the
+Where a field has MPIs, the decoder's colours and alpha are added to the MPIs' composite: the
 decoder half gives them without sigmoids, and the whole takes the pixels' rays as well, and looks
-them up, plane by plane, in an atlas of the stored tiles.
+them up, plane by plane, in an atlas of the stored blocks.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from scene4d.files import atomic_path
 from scene4d.methods.lightslab.bundle_parts import weights_of
 from scene4d.methods.lightslab.decoder import HALO
 from scene4d.methods.lightslab.light_slabs import LightSlabs
+from scene4d.methods.lightslab.mpi import BLOCK
 from scene4d.methods.lightslab.planes import rounded
 from scene4d.methods.lightslab.runtimes.network import composited, decoded
-from scene4d.methods.lightslab.runtimes.tables import sheet_tables
-from scene4d.methods.lightslab.sheets import TILE
+from scene4d.methods.lightslab.runtimes.tables import mpi_tables
 from scene4d.methods.lightslab.slabs import MAX_SLABS, local_rays
 from scene4d.training.opened import OpenedScene
 
@@ -76,7 +76,7 @@ def table_of(scene: LightSlabs) -> Float[Tensor, "texels features"]:
     table = scene.table.detach().cpu()
     if scene.progress < scene.settings.quantise_at:
         return table
-    return rounded(table, scene.plane_set, scene.settings.bits)
+    return rounded(table, scene.feature_planes, scene.settings.bits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def ray_inputs(
 
 @torch.no_grad()
 def pixel_rays(scene: LightSlabs, camera: Camera) -> Float[Tensor, "layers values height width"]:
-    """``rays`` of a field with sheets: every pixel's in its slabs, at most MAX_SLABS of them.
+    """``rays`` of a field with MPIs: every pixel's in its slabs, at most MAX_SLABS of them.
 
     Six values: right and down of the ray's tangent in the slab; right and down of where it passes
     the slab's viewpoint, in the plane through that; the depth of its origin along the slab's axis;
@@ -174,37 +174,43 @@ def pixel_rays(scene: LightSlabs, camera: Camera) -> Float[Tensor, "layers value
     y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
     pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
     rays = rays_at(camera, pixels)
-    found, layers = scene.slabs(rays.origins, rays.directions), sheet_layers(scene)
+    found, layers = scene.slabs(rays.origins, rays.directions), mpi_layers(scene)
     layer = found.slab
     if slabs > layers:  # the pairs of a ray follow one another
         first = torch.searchsorted(found.ray.contiguous(), torch.arange(len(pixels)))
         layer = torch.arange(len(found.ray)) - first[found.ray]
-    way = local_rays(
+    local = local_rays(
         rays.origins[found.ray],
         rays.directions[found.ray],
         scene.slabs.rotations[found.slab],
         scene.slabs.viewpoints[found.slab],
     )
-    passing = way.at - way.start[:, None] * way.tangent
-    told = [way.tangent, passing, way.start[:, None], found.weight[:, None], found.slab[:, None]]
+    passing = local.at - local.start[:, None] * local.tangent
+    told = [
+        local.tangent,
+        passing,
+        local.start[:, None],
+        found.weight[:, None],
+        found.slab[:, None],
+    ]
     values = torch.zeros(layers, len(pixels), ray_values(scene))
     values[layer, found.ray] = torch.cat(told, dim=1)[:, : ray_values(scene)]
     return values.view(layers, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
 
-def sheet_layers(scene: LightSlabs) -> int:
+def mpi_layers(scene: LightSlabs) -> int:
     """Slabs of one pixel's ray, at most."""
     return min(MAX_SLABS, scene.planes.slabs)
 
 
 def ray_values(scene: LightSlabs) -> int:
-    """Values of a ray in a slab that the whole model takes for a field with sheets."""
+    """Values of a ray in a slab that the whole model takes for a field with MPIs."""
     return 6 if scene.planes.slabs <= MAX_SLABS else 7
 
 
 class DecoderHalf(nn.Module):
     """``features`` [1, inputs, down, across] to ``rgba`` [1, 4, height, width] after sigmoids, or
-    without them where the field has sheets, and ``z`` [1, 1, height, width].
+    without them where the field has MPIs, and ``z`` [1, 1, height, width].
 
     Convolutions and slices alone, so that tracing finds no size but the layers'. Shapes are told
     here and not in annotations, which would compare symbolic sizes while a model is traced.
@@ -213,7 +219,7 @@ class DecoderHalf(nn.Module):
     def __init__(self, scene: LightSlabs) -> None:
         super().__init__()
         self.shape = scene.decoder.shape
-        self.raw = scene.sheets is not None
+        self.raw = scene.mpi is not None
         self.strides: dict[str, int] = {}
         for name, layer in convolutions_of(scene).items():
             self.register_buffer(f"{name}_weight", torch.tensor(layer.weight))
@@ -259,7 +265,7 @@ class WholeField(nn.Module):
 
     def __init__(self, scene: LightSlabs) -> None:
         super().__init__()
-        planes, table = scene.plane_set, table_of(scene)
+        planes, table = scene.feature_planes, table_of(scene)
         self.count = len(planes.planes)
         for index, plane in enumerate(planes.planes):
             grid = planes.grid(table, index).permute(0, 3, 1, 2).contiguous()
@@ -283,9 +289,9 @@ class WholeField(nn.Module):
         return self.decoder(features.sum(dim=0, keepdim=True))
 
 
-class SheetComposite(nn.Module):
+class MpiComposite(nn.Module):
     """``rays`` [layers, values, height, width], see :func:`pixel_rays`, to what is seen of the
-    sheets: premultiplied colour and alpha [1, 4, height, width], and the distance along the ray
+    MPIs: premultiplied colour and alpha [1, 4, height, width], and the distance along the ray
     [1, 1, height, width], 0 where nothing is seen."""
 
     atlas: Tensor
@@ -294,12 +300,12 @@ class SheetComposite(nn.Module):
 
     def __init__(self, scene: LightSlabs) -> None:
         super().__init__()
-        self.tables = sheet_tables(scene)
-        self.layers, self.slabs = sheet_layers(scene), scene.planes.slabs
+        self.tables = mpi_tables(scene)
+        self.layers, self.slabs = mpi_layers(scene), scene.planes.slabs
         tables = self.tables
         self.register_buffer("atlas", torch.from_numpy(tables.atlas()))
         self.register_buffer("index", torch.from_numpy(tables.index))
-        for name, columns in (("disparities", 1), ("low", 2), ("tiles", 2), ("starts", 1)):
+        for name, columns in (("disparities", 1), ("low", 2), ("blocks", 2), ("starts", 1)):
             count = columns * tables.disparities.shape[1]
             found = np.stack([tables.column(name, i) for i in range(count)], axis=1)
             self.register_buffer(name, torch.from_numpy(found))
@@ -314,7 +320,7 @@ class SheetComposite(nn.Module):
 class _Traced:
     """:class:`Pixels` of torch: values [layers, 1, height, width], colours [layers, 4, ...]."""
 
-    def __init__(self, module: SheetComposite, rays: Tensor) -> None:
+    def __init__(self, module: MpiComposite, rays: Tensor) -> None:
         self.module, self.weight = module, rays[:, 5:6]
         self.slab = rays[:, 6:7].int() if module.slabs > module.layers else None
         self.atlas = module.atlas.to(rays.dtype) / 255
@@ -352,7 +358,7 @@ class _Traced:
         module, tables = self.module, self.module.tables
         column, row = torch.floor(x), torch.floor(y)
         cell = module.index[(self.of_slab("starts", plane) + row * tables.across + column).int()]
-        across, down = (TILE * float(step) for step in tables.steps())
+        across, down = (BLOCK * float(step) for step in tables.steps())
         at_x = module.corners[0][cell] + (x - column) * across
         at_y = module.corners[1][cell] + (y - row) * down
         grid = torch.cat([at_x, at_y], dim=1).permute(0, 2, 3, 1)
@@ -375,24 +381,24 @@ class _Traced:
     rays_over_layers = over_layers
 
 
-class WholeWithSheets(nn.Module):
+class WholeWithMpi(nn.Module):
     """Inputs of :class:`WholeField` and ``rays`` [layers, values, height, width] to ``rgba``
     [1, 4, height, width], colour multiplied by alpha, and ``distance`` [1, 1, height, width]."""
 
     def __init__(self, scene: LightSlabs) -> None:
         super().__init__()
-        self.field, self.sheets = WholeField(scene), SheetComposite(scene)
+        self.field, self.mpi = WholeField(scene), MpiComposite(scene)
 
     def forward(self, coordinates: Tensor, weights: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
         """The picture, and how far away what it shows is."""
         raw, _ = self.field(coordinates, weights)
-        seen, distance = self.sheets(rays)
+        seen, distance = self.mpi(rays)
         return (seen + raw).clamp(0, 1), distance
 
 
 def whole_module(scene: LightSlabs) -> nn.Module:
     """The whole, as torch has it."""
-    return WholeField(scene) if scene.sheets is None else WholeWithSheets(scene)
+    return WholeField(scene) if scene.mpi is None else WholeWithMpi(scene)
 
 
 def example_inputs(scene: LightSlabs, samples: Samples) -> dict[str, dict[str, Any]]:
@@ -402,8 +408,8 @@ def example_inputs(scene: LightSlabs, samples: Samples) -> dict[str, dict[str, A
         "coordinates": torch.zeros(slabs, *size, 2 * scene.slabs.num_planes),
         "weights": torch.zeros(slabs, 1, *size),
     }
-    if scene.sheets is not None:
-        whole["rays"] = torch.zeros(sheet_layers(scene), ray_values(scene), *_decoded(scene, size))
+    if scene.mpi is not None:
+        whole["rays"] = torch.zeros(mpi_layers(scene), ray_values(scene), *_decoded(scene, size))
     return {
         "whole": whole,
         "half": {"features": torch.zeros(1, scene.decoder.shape.inputs, *size)},

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from scene4d.methods.lightslab.decoder import HALO, RING, DecoderShape
-from scene4d.methods.lightslab.runtimes.tables import SheetTables
+from scene4d.methods.lightslab.runtimes.tables import MpiTables
 
 V = TypeVar("V")
 
@@ -82,10 +82,10 @@ class Pixels(Protocol[V]):
         """A constant."""
 
     def of_slab(self, name: str, column: int) -> V:
-        """What ``SheetTables.column`` gives of each slab: that of each ray's."""
+        """What ``MpiTables.column`` gives of each slab: that of each ray's."""
 
     def texels(self, x: V, y: V, plane: int) -> V:
-        """Colour (multiplied by alpha) and alpha of the plane's image at (x, y), in tiles."""
+        """Colour (multiplied by alpha) and alpha of the plane's image at (x, y), in blocks."""
 
     def alpha(self, colours: V) -> V:
         """The last channel, lying as colours do."""
@@ -100,7 +100,7 @@ class Pixels(Protocol[V]):
         """The same of values of rays, lying as alphas of that sum do."""
 
 
-def composited(net: Pixels[V], rays: Sequence[V], tables: SheetTables) -> tuple[V, V]:
+def composited(net: Pixels[V], rays: Sequence[V], tables: MpiTables) -> tuple[V, V]:
     """The planes from front to back: premultiplied colour and alpha, and the distance along the
     ray, 0 where nothing is seen. ``rays``: see ``models.pixel_rays``."""
     right, down, pass_right, pass_down, start = rays[:5]
@@ -111,7 +111,7 @@ def composited(net: Pixels[V], rays: Sequence[V], tables: SheetTables) -> tuple[
     for plane in reversed(range(tables.disparities.shape[1])):
         disparity = net.of_slab("disparities", plane)
         x, y = (
-            _in_tiles(net, net.add(tangent, net.mul(passing, disparity)), tables, plane, axis)
+            _in_blocks(net, net.add(tangent, net.mul(passing, disparity)), tables, plane, axis)
             for axis, (tangent, passing) in enumerate(((right, pass_right), (down, pass_down)))
         )
         part = net.texels(x, y, plane)
@@ -130,8 +130,8 @@ def composited(net: Pixels[V], rays: Sequence[V], tables: SheetTables) -> tuple[
     return total, net.relu(net.div(along, seen))
 
 
-def _in_tiles(net: Pixels[V], point: V, tables: SheetTables, plane: int, axis: int) -> V:
+def _in_blocks(net: Pixels[V], point: V, tables: MpiTables, plane: int, axis: int) -> V:
     """Where a point in perspective is on the plane's image."""
     within = net.sub(point, net.of_slab("low", 2 * plane + axis))
-    place = net.mul(within, net.of_slab("tiles", 2 * plane + axis))
+    place = net.mul(within, net.of_slab("blocks", 2 * plane + axis))
     return net.clamped(place, 0.0, tables.last[axis])

@@ -1,7 +1,7 @@
 """Light slabs as ONNX models: from the coordinates of rays to maps, and the decoder by itself.
 
 Only operations that phone runtimes have: GridSample (bilinear, border, align_corners), Conv, Relu,
-DepthToSpace, Slice, Concat; for sheets also Gather, Floor and Cast, on int32. Both models are for
+DepthToSpace, Slice, Concat; for MPIs also Gather, Floor and Cast, on int32. Both models are for
 pictures of any size, in opset 17.
 """
 
@@ -20,6 +20,7 @@ from scene4d.formats.placing import write_sidecar
 from scene4d.methods.lightslab.bundle_parts import structure_of
 from scene4d.methods.lightslab.decoder import OUTPUTS
 from scene4d.methods.lightslab.light_slabs import LightSlabs
+from scene4d.methods.lightslab.mpi import BLOCK
 from scene4d.methods.lightslab.runtimes.models import (
     METADATA,
     Convolution,
@@ -27,13 +28,12 @@ from scene4d.methods.lightslab.runtimes.models import (
     half_path,
     light_field,
     megabytes_written,
+    mpi_layers,
     ray_values,
-    sheet_layers,
     table_of,
 )
 from scene4d.methods.lightslab.runtimes.network import composited, decoded
-from scene4d.methods.lightslab.runtimes.tables import sheet_tables
-from scene4d.methods.lightslab.sheets import TILE
+from scene4d.methods.lightslab.runtimes.tables import mpi_tables
 from scene4d.optional import import_optional
 from scene4d.training.opened import OpenedScene
 
@@ -125,11 +125,11 @@ class _Graph:
 def decoder_model(scene: LightSlabs) -> ModelProto:
     """``features`` [1, inputs, down, across] of the samples, an outermost ray of the bundle beyond
     each edge included, to ``rgba`` [1, 4, height, width] after sigmoids, or without them where the
-    field has sheets, and ``z`` [1, 1, ...]."""
+    field has MPIs, and ``z`` [1, 1, ...]."""
     _need_onnx()
     graph = _Graph()
     raw = _decode(graph, "features", scene)
-    graph.add("Identity" if scene.sheets is not None else "Sigmoid", raw, name="rgba")
+    graph.add("Identity" if scene.mpi is not None else "Sigmoid", raw, name="rgba")
     inputs: dict[str, Sequence[int | str]] = {
         "features": [1, scene.decoder.shape.inputs, "down", "across"]
     }
@@ -140,13 +140,13 @@ def whole_model(scene: LightSlabs) -> ModelProto:
     """``coordinates`` [slabs, down, across, 2 depths] of the samples in every slab, and how much
     each slab counts, ``weights`` [slabs, 1, down, across], to the same outputs.
 
-    With sheets, also ``rays`` [layers, values, height, width] of the pixels, and the outputs are
+    With MPIs, also ``rays`` [layers, values, height, width] of the pixels, and the outputs are
     ``rgba`` (colour multiplied by alpha) and ``distance`` [1, 1, height, width].
     ``models.ray_inputs`` and ``models.pixel_rays`` make all for a camera.
     """
     _need_onnx()
     graph = _Graph()
-    planes, slabs = scene.plane_set, scene.planes.slabs
+    planes, slabs = scene.feature_planes, scene.planes.slabs
     table, found = table_of(scene), []
     for index, plane in enumerate(planes.planes):
         grid = planes.grid(table, index).permute(0, 3, 1, 2).numpy()
@@ -160,10 +160,10 @@ def whole_model(scene: LightSlabs) -> ModelProto:
         "coordinates": [slabs, "down", "across", 2 * scene.slabs.num_planes],
         "weights": [slabs, 1, "down", "across"],
     }
-    if scene.sheets is None:
+    if scene.mpi is None:
         graph.add("Sigmoid", raw, name="rgba")
         return _model(graph, scene, inputs, ("rgba", "z"))
-    inputs["rays"] = [sheet_layers(scene), ray_values(scene), "height", "width"]
+    inputs["rays"] = [mpi_layers(scene), ray_values(scene), "height", "width"]
     pixels = _Pixels(graph, scene)
     seen, distance = composited(pixels, pixels.rays, pixels.tables)
     graph.add("Identity", distance, name="distance")
@@ -177,8 +177,8 @@ class _Pixels:
     where colours are [1, 4, layers * height, width]."""
 
     def __init__(self, graph: _Graph, scene: LightSlabs) -> None:
-        self.graph, self.tables = graph, sheet_tables(scene)
-        self.layers, self.slabs = sheet_layers(scene), scene.planes.slabs
+        self.graph, self.tables = graph, mpi_tables(scene)
+        self.layers, self.slabs = mpi_layers(scene), scene.planes.slabs
         parts = graph.split("rays", ray_values(scene), axis=1)
         flat = [graph.add("Squeeze", part, graph.whole(1)) for part in parts]
         self.rays, self.weight = flat[:6], parts[5]
@@ -187,7 +187,7 @@ class _Pixels:
         self.atlas = graph.add("Mul", atlas, graph.number(1 / 255))
         self.index = graph.constant(self.tables.index)
         self.corners = graph.constant(self.tables.corners())
-        self.step = [graph.number(TILE * float(v)) for v in self.tables.steps()]
+        self.step = [graph.number(BLOCK * float(v)) for v in self.tables.steps()]
         self.alphas = [graph.whole(v) for v in (3, 4, 1)]
 
     def add(self, a: str, b: str) -> str:

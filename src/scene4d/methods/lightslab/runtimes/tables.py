@@ -8,39 +8,39 @@ import numpy as np
 import torch
 
 from scene4d.methods.lightslab.light_slabs import LightSlabs
-from scene4d.methods.lightslab.sheets import TILE
+from scene4d.methods.lightslab.mpi import BLOCK
 
-CELL = TILE + 1
-"""Texels of a tile's cell in the atlas: its own, and its right, lower and corner neighbours' next
+CELL = BLOCK + 1
+"""Texels of a block's cell in the atlas: its own, and its right, lower and corner neighbours' next
 ones, so that one bilinear look-up needs no other cell."""
 CELLS_ACROSS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class SheetTables:
-    """The sheets of all slabs as look-ups. Cell 0 of the atlas is empty."""
+class MpiTables:
+    """The MPIs of all slabs as look-ups. Cell 0 of the atlas is empty."""
 
     cells: np.ndarray
     """[cells, 9, 9, 4] uint8, in 1/255."""
     index: np.ndarray
-    """[places] int32: the cell of every place of a tile, in the order slab, plane, row, column."""
+    """[places] int32: the cell of every place of a block, in the order slab, plane, row, column."""
     down: int
-    """Tiles of a sheet from top to bottom."""
+    """Blocks of an MPI plane from top to bottom."""
     across: int
     disparities: np.ndarray
     """[slabs, planes] float32, farthest first."""
     low: np.ndarray
-    """[slabs, planes, 2]: where a sheet starts, as points on its plane in perspective."""
-    tiles: np.ndarray
-    """[slabs, planes, 2]: tiles for a unit of those."""
+    """[slabs, planes, 2]: where an MPI plane starts, as points on its plane in perspective."""
+    blocks: np.ndarray
+    """[slabs, planes, 2]: blocks for a unit of those."""
 
     def start(self, slab: int, plane: int) -> int:
-        """The first place of a sheet."""
+        """The first place of an MPI plane."""
         return (slab * self.disparities.shape[1] + plane) * self.down * self.across
 
     def column(self, name: str, number: int) -> np.ndarray:
-        """[slabs] float32: one of ``disparities``, ``low`` or ``tiles``, the latter two axis by
-        axis, or of ``starts``: the place where a plane's tiles start."""
+        """[slabs] float32: one of ``disparities``, ``low`` or ``blocks``, the latter two axis by
+        axis, or of ``starts``: the place where a plane's blocks start."""
         if name == "starts":
             found = [self.start(slab, number) for slab in range(len(self.disparities))]
             return np.array(found, dtype=np.float32)
@@ -49,8 +49,8 @@ class SheetTables:
 
     @property
     def last(self) -> tuple[float, float]:
-        """A sheet's last texel to the right and downwards, in tiles."""
-        return self.across - 1 / TILE, self.down - 1 / TILE
+        """An MPI plane's last texel to the right and downwards, in blocks."""
+        return self.across - 1 / BLOCK, self.down - 1 / BLOCK
 
     def atlas(self) -> np.ndarray:
         """[1, 4, rows, columns] uint8: cells row by row, CELLS_ACROSS of them in each."""
@@ -73,32 +73,32 @@ class SheetTables:
 
 
 @torch.no_grad()
-def sheet_tables(scene: LightSlabs) -> SheetTables:
-    """The tables of a scene that has sheets, whose values are kept in 8 bits."""
-    sheets = scene.sheets
-    assert sheets is not None
+def mpi_tables(scene: LightSlabs) -> MpiTables:
+    """The tables of a scene that has MPIs, whose values are kept in 8 bits."""
+    mpi = scene.mpi
+    assert mpi is not None
     texels = scene.shown_texels().detach().cpu()
-    values = torch.zeros(1 + len(texels), TILE, TILE, 4, dtype=torch.uint8)
+    values = torch.zeros(1 + len(texels), BLOCK, BLOCK, 4, dtype=torch.uint8)
     values[1:] = (texels * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
-    index = (sheets.place.cpu() + 1).long()
+    index = (mpi.place.cpu() + 1).long()
     right, below = torch.zeros_like(index), torch.zeros_like(index)
     corner = torch.zeros_like(index)
     right[..., :-1], below[..., :-1, :] = index[..., 1:], index[..., 1:, :]
     corner[..., :-1, :-1] = index[..., 1:, 1:]
     stored = index > 0
     cells = torch.zeros(1 + len(texels), CELL, CELL, 4, dtype=torch.uint8)
-    cells[:, :TILE, :TILE] = values
-    cells[1:, :TILE, TILE] = values[right[stored]][:, :, 0]
-    cells[1:, TILE, :TILE] = values[below[stored]][:, 0]
-    cells[1:, TILE, TILE] = values[corner[stored]][:, 0, 0]
+    cells[:, :BLOCK, :BLOCK] = values
+    cells[1:, :BLOCK, BLOCK] = values[right[stored]][:, :, 0]
+    cells[1:, BLOCK, :BLOCK] = values[below[stored]][:, 0]
+    cells[1:, BLOCK, BLOCK] = values[corner[stored]][:, 0, 0]
     slabs = scene.slabs
-    size = torch.tensor([sheets.columns - 1, sheets.rows - 1]) / TILE
-    return SheetTables(
+    size = torch.tensor([mpi.columns - 1, mpi.rows - 1]) / BLOCK
+    return MpiTables(
         cells=cells.numpy(),
         index=index.flatten().int().numpy(),
         down=index.shape[2],
         across=index.shape[3],
         disparities=slabs.disparities.cpu().numpy(),
         low=slabs.low.cpu().numpy(),
-        tiles=(size / (slabs.high - slabs.low).cpu()).numpy(),
+        blocks=(size / (slabs.high - slabs.low).cpu()).numpy(),
     )

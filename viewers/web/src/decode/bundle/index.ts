@@ -94,7 +94,7 @@ async function deliverField(decoder: StageDecoder, kind: FieldKind, sink: Sink):
     if (number === 0) {
       const { centre, radius } = shape.content;
       sink.extent({ center: centre as V3, radius });
-      sink.field(shape, kind.layers(decoder), kind.sheets(decoder));
+      sink.field(shape, kind.layers(decoder), kind.mpi(decoder));
     }
     sink.planes(kind.planes(decoder, number), number);
     sink.progress(number + 1, manifest.stages.length, "decode");

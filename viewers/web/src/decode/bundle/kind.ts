@@ -26,8 +26,8 @@ export interface FieldKind extends AnyKind {
   shape(manifest: Manifest): FieldShape;
   /** The network, once stage 0 is decoded. */
   layers(decoder: StageDecoder): Field["layers"];
-  /** The sheets, once stage 0 is decoded; null where there are none. */
-  sheets(decoder: StageDecoder): Field["sheets"];
+  /** The MPIs, once stage 0 is decoded; null where there are none. */
+  mpi(decoder: StageDecoder): Field["mpi"];
   /** The planes of a decoded stage. */
   planes(decoder: StageDecoder, stage: number): FieldPlane[];
 }

@@ -12,13 +12,7 @@ import { MAX_BUFFER_BYTES } from "../splats";
 import { damaged } from "./bytes";
 import type { FieldKind } from "./kind";
 import type { Manifest } from "./manifest.gen";
-import {
-  checkSheetArrays,
-  checkSheets,
-  readSheets,
-  sheetArrays,
-  sheetMemory,
-} from "./sheet-texels";
+import { checkMpi, checkMpiArrays, mpiArrays, mpiMemory, readMpi } from "./mpi-texels";
 import { decodedBytes, type StageDecoder } from "./stages";
 
 /** A picture of 800 x 800 that takes more products than this would hold up a graphics card. */
@@ -33,12 +27,12 @@ export const lightslabKind: FieldKind = {
   check(manifest, size) {
     const shape = checkedShape(manifest);
     checkArrays(manifest, shape);
-    checkSheetArrays(manifest, shape);
+    checkMpiArrays(manifest, shape);
     checkSize(manifest, shape, size);
   },
   shape: (manifest) => checkedShape(manifest),
   layers: (decoder) => readLayers(decoder, checkedShape(decoder.manifest)),
-  sheets: (decoder) => readSheets(decoder, checkedShape(decoder.manifest)),
+  mpi: (decoder) => readMpi(decoder, checkedShape(decoder.manifest)),
   planes: (decoder, stage) => readPlanes(decoder, checkedShape(decoder.manifest), stage),
 };
 
@@ -46,6 +40,9 @@ export const lightslabKind: FieldKind = {
 export function checkedShape(manifest: Manifest): FieldShape {
   const { lightslab: shape, count, sh_degree, positions, stages } = manifest;
   if (!shape) throw damaged("the manifest has no entry lightslab");
+  if (!("feature_planes" in shape)) {
+    throw damaged("an earlier version of scene4d wrote this light field: export it again");
+  }
   if (count !== 0 || sh_degree !== 0 || positions || stages.some((s) => s.points !== 0)) {
     throw damaged("a bundle of light slabs has no points");
   }
@@ -63,11 +60,11 @@ export function checkedShape(manifest: Manifest): FieldShape {
       throw damaged("a slab has a range that is empty");
     }
   }
-  checkSheets(shape);
+  checkMpi(shape);
   let last = 0;
-  for (const { axes, stage } of shape.planes) {
+  for (const { axes, stage } of shape.feature_planes) {
     if (axes.some((a) => a >= 2 * number)) throw damaged("a plane has axes that do not exist");
-    if (stage < last || stage >= stages.length || shape.planes[0]!.stage !== 0) {
+    if (stage < last || stage >= stages.length || shape.feature_planes[0]!.stage !== 0) {
       throw damaged("the planes' stages do not rise, or do not exist");
     }
     last = stage;
@@ -100,21 +97,21 @@ function widthOf({ slabs, features }: FieldShape): number {
 
 /** Places of plane `index`. */
 function placesOf(shape: FieldShape, index: number): number {
-  const { columns, rows } = shape.planes[index]!;
+  const { columns, rows } = shape.feature_planes[index]!;
   return columns * rows;
 }
 
 /** Items, components and stage of every array. */
 function expectedArrays(shape: FieldShape): Map<string, [number, number, number]> {
   const expected = new Map<string, [number, number, number]>();
-  for (const [i, { stage }] of shape.planes.entries()) {
-    expected.set(`plane_${i}`, [placesOf(shape, i), widthOf(shape), stage]);
+  for (const [i, { stage }] of shape.feature_planes.entries()) {
+    expected.set(`feature_plane_${i}`, [placesOf(shape, i), widthOf(shape), stage]);
   }
   for (const [name, [outputs, inputs]] of Object.entries(fieldLayers(shape))) {
     expected.set(`net_${name}_weight`, [outputs * inputs, 1, 0]);
     expected.set(`net_${name}_bias`, [outputs, 1, 0]);
   }
-  for (const [name, sizes] of sheetArrays(shape)) expected.set(name, sizes);
+  for (const [name, sizes] of mpiArrays(shape)) expected.set(name, sizes);
   return expected;
 }
 
@@ -137,9 +134,12 @@ function checkArrays({ arrays }: Manifest, shape: FieldShape): void {
 
 /** What a device could not draw. Throws `field-too-big`. */
 function checkSize(manifest: Manifest, shape: FieldShape, size: number): void {
-  const values = shape.planes.reduce((sum, _, i) => sum + placesOf(shape, i) * widthOf(shape), 0);
+  const values = shape.feature_planes.reduce(
+    (sum, _, i) => sum + placesOf(shape, i) * widthOf(shape),
+    0,
+  );
   // The worker's numbers, the page's copy, half floats and their texture.
-  const bytes = size + decodedBytes(manifest) + values * (4 + 4 + 2 + 2) + sheetMemory(shape);
+  const bytes = size + decodedBytes(manifest) + values * (4 + 4 + 2 + 2) + mpiMemory(shape);
   if (bytes > MAX_TOTAL_BYTES || 2 * values > MAX_BUFFER_BYTES) {
     throw new SceneError("field-too-big", "bundle", `planes need ${Math.round(bytes / 1e6)} MB`);
   }
@@ -168,12 +168,17 @@ function column(decoder: StageDecoder, name: string, items: number): Float32Arra
 }
 
 function readPlanes(decoder: StageDecoder, shape: FieldShape, stage: number): FieldPlane[] {
-  return shape.planes.flatMap((plane, index) =>
+  return shape.feature_planes.flatMap((plane, index) =>
     plane.stage === stage
       ? [
           {
             index,
-            values: values(decoder, `plane_${index}`, placesOf(shape, index), widthOf(shape)),
+            values: values(
+              decoder,
+              `feature_plane_${index}`,
+              placesOf(shape, index),
+              widthOf(shape),
+            ),
           },
         ]
       : [],

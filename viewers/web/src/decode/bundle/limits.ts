@@ -11,7 +11,7 @@ interface Limit {
 
 const POINTS: Limit = { what: "points", free: 2 ** 18, perByte: 2, most: 2 ** 24 };
 const CODES: Limit = { what: "codes", free: 2 ** 22, perByte: 32, most: 2 ** 29 };
-/** Numbers that codes become: those of arrays, of Gaussians, of the texels of sheets. */
+/** Numbers that codes become: those of arrays, of Gaussians, of the texels of MPIs. */
 export const VALUES: Limit = { what: "values", free: 2 ** 22, perByte: 64, most: 2 ** 30 };
 /** Multiplications of a network that is evaluated when a bundle is opened. */
 export const PRODUCTS: Limit = { what: "products", free: 2 ** 32, perByte: 2 ** 16, most: 2 ** 40 };

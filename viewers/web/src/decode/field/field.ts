@@ -1,5 +1,5 @@
 import type { Lightslab } from "../bundle/manifest.gen";
-import type { FieldSheets } from "./sheets";
+import type { FieldMpi } from "./mpi";
 
 /** Sizes, slabs and planes of a light field, as the manifest has them (SPEC.md, section 8). */
 export type FieldShape = Lightslab;
@@ -26,11 +26,11 @@ export interface Field {
   /** Those that have not arrived are null and count as zeros. */
   readonly planes: (Float32Array | null)[];
   /** Null where the picture is the network's alone. */
-  readonly sheets: FieldSheets | null;
+  readonly mpi: FieldMpi | null;
 }
 
 /** Features of a ray: those of all planes. */
-export function inputsOf({ planes, features }: FieldShape): number {
+export function inputsOf({ feature_planes: planes, features }: FieldShape): number {
   return planes.length * features;
 }
 

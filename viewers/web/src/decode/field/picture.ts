@@ -1,6 +1,6 @@
 import { type Field, type FieldLayer, inputsOf, MAPS, skipOf, upsamplingOf } from "./field";
+import { mpiTexelAt } from "./mpi";
 import { slabsOf } from "./rays";
-import { sheetAt } from "./sheets";
 
 /** A pinhole camera, OpenGL axes, rows first; pixels from the top left corner. */
 export interface FieldCamera {
@@ -17,12 +17,12 @@ export interface FieldPicture {
   /** The network's r, g, b, a, z, before sigmoids. */
   maps: Float64Array[];
   coverage: Float64Array;
-  /** What the sheets add. */
-  sheets: SheetPicture | null;
+  /** What the MPIs add. */
+  mpi: MpiPicture | null;
 }
 
-/** Sheets laid over each other; all maps are [height, width]. */
-export interface SheetPicture {
+/** MPIs laid over each other; all maps are [height, width]. */
+export interface MpiPicture {
   /** r, g, b (times alpha), a. */
   maps: Float64Array[];
   /** Sums of distances along the rays times alpha. */
@@ -70,32 +70,29 @@ export function fieldPicture(field: Field, camera: FieldCamera): FieldPicture {
   const maps = Array.from({ length: MAPS }, (_, c) =>
     filled(width, height, (u, v) => x.data[((v + RING) * x.width + u + RING) * MAPS + c]!),
   );
-  const own = field.sheets && sheetPicture(field, camera);
+  const own = field.mpi && mpiPicture(field, camera);
   return {
     width,
     height,
     maps,
     coverage: own?.coverage ?? enlarged(coverage, camera, step / k, step * HALO),
-    sheets: own,
+    mpi: own,
   };
 }
 
 /** Colour times alpha, and alpha, of pixel `n` of a picture. */
-export function pixelOf({ maps, coverage, sheets }: FieldPicture, n: number): number[] {
+export function pixelOf({ maps, coverage, mpi }: FieldPicture, n: number): number[] {
   const covered = coverage[n]!;
   const raw = [0, 1, 2, 3].map((c) => maps[c]![n]!);
-  if (sheets) {
-    return raw.map((v, c) => covered * Math.max(0, Math.min(1, sheets.maps[c]![n]! + v)));
+  if (mpi) {
+    return raw.map((v, c) => covered * Math.max(0, Math.min(1, mpi.maps[c]![n]! + v)));
   }
   const [r, g, b, a] = raw.map((v) => 1 / (1 + Math.exp(-v))) as [number, number, number, number];
   return [...[r, g, b].map((v) => v * a * covered), a * covered];
 }
 
-/** The sheets of every pixel's ray, and how far the ray itself is covered. */
-function sheetPicture(
-  field: Field,
-  camera: FieldCamera,
-): SheetPicture & { coverage: Float64Array } {
+/** The MPIs of every pixel's ray, and how far the ray itself is covered. */
+function mpiPicture(field: Field, camera: FieldCamera): MpiPicture & { coverage: Float64Array } {
   const count = camera.width * camera.height;
   const empty = () => new Float64Array(count);
   const maps = Array.from({ length: 4 }, empty);
@@ -114,13 +111,13 @@ function sheetPicture(
   return { maps, distance, coverage };
 }
 
-/** A slab's sheets laid over each other along a ray, and the sum of alphas over disparities. */
+/** A slab's MPIs laid over each other along a ray, and the sum of alphas over disparities. */
 function composite(
-  { shape, sheets }: Field,
+  { shape, mpi }: Field,
   slab: number,
   coordinates: readonly number[],
 ): { colour: number[]; inverse: number } {
-  const { columns, rows } = shape.sheets!;
+  const { columns, rows } = shape.mpi!;
   const { disparities } = shape.slabs[slab]!;
   const colour = [0, 0, 0, 0];
   let inverse = 0;
@@ -130,7 +127,7 @@ function composite(
       Math.max(0, Math.min(size - 1, ((c + 1) / 2) * (size - 1)));
     const x = place(coordinates[2 * p]!, columns);
     const y = place(coordinates[2 * p + 1]!, rows);
-    const texel = sheetAt(shape, sheets!, slab, p, x, y);
+    const texel = mpiTexelAt(shape, mpi!, slab, p, x, y);
     if (!texel) continue;
     for (const [c, v] of texel.entries()) colour[c]! += through * v;
     inverse += (through * texel[3]!) / disparities[p]!;
@@ -189,7 +186,7 @@ function addFeatures(
 ): void {
   const F = shape.features;
   const slabs = shape.slabs.length;
-  for (const [p, { axes, columns, rows }] of shape.planes.entries()) {
+  for (const [p, { axes, columns, rows }] of shape.feature_planes.entries()) {
     const values = planes[p];
     if (!values) continue;
     const [x, fx] = cell(coordinates[axes[0]!]!, columns);
@@ -316,12 +313,12 @@ function enlarged(x: Grid, camera: FieldCamera, times: number, ring: number): Fl
   });
 }
 
-/** What is left of a ray when sheets behind are not looked at any more. */
+/** What is left of a ray when MPIs behind are not looked at any more. */
 export const LEAST_LEFT = 1 / 1024;
 const MAX_SINH = 6;
 
 /** Distance from the camera along the ray through a pixel of what the picture shows there. Not a
- * number where the sheets, if there are any, show nothing. */
+ * number where the MPIs, if there are any, show nothing. */
 export function fieldDistance(
   { shape }: Field,
   camera: FieldCamera,
@@ -329,9 +326,9 @@ export function fieldDistance(
   u: number,
   v: number,
 ): number {
-  if (picture.sheets) {
+  if (picture.mpi) {
     const n = v * picture.width + u;
-    return picture.sheets.distance[n]! / picture.sheets.maps[3]![n]!;
+    return picture.mpi.distance[n]! / picture.mpi.maps[3]![n]!;
   }
   const direction = directionOf(camera, u + 0.5, v + 0.5);
   const { centre, radius } = shape.content;

@@ -1,7 +1,7 @@
 import type { PinholeCamera } from "../../camera/projection";
 import { SceneError } from "../../decode/errors";
 import type { Field, FieldPlane } from "../../decode/field/field";
-import { type FieldSheets, sheetBytes } from "../../decode/field/sheets";
+import { type FieldMpi, mpiBytes } from "../../decode/field/mpi";
 import {
   decodedCamera,
   type FieldLayout,
@@ -24,8 +24,8 @@ import {
 } from "../weights";
 import { FieldDevice, type Layers, type Program } from "./device";
 import {
+  finishMpiShader,
   finishShader,
-  finishSheetsShader,
   firstShader,
   PRESENT,
   sampleShader,
@@ -70,8 +70,8 @@ export class WebGlField implements FieldRenderer {
   private readonly places: PlanePlaces;
   private readonly planes: WebGLTexture;
   private readonly slabs: WebGLTexture;
-  /** Where the sheets' tiles are, and what they hold. */
-  private readonly sheets: { tiles: WebGLTexture; atlas: WebGLTexture } | null;
+  /** Where the MPIs' blocks are, and what they hold. */
+  private readonly mpi: { blocks: WebGLTexture; atlas: WebGLTexture } | null;
   private readonly stages: Stages;
   private results: Results | null = null;
   milliseconds = 0;
@@ -99,7 +99,7 @@ export class WebGlField implements FieldRenderer {
     }
     this.planes = this.device.texture(ROW, Math.max(1, this.places.rows), gl.RGBA16F);
     this.slabs = this.device.texture(slabTexels(shape), shape.slabs.length, gl.RGBA32F);
-    this.sheets = field.sheets && this.sheetTextures(field.sheets);
+    this.mpi = field.mpi && this.mpiTextures(field.mpi);
     this.stages = this.makeStages();
     this.setPlanes(field.planes.flatMap((values, index) => (values ? [{ index, values }] : [])));
   }
@@ -112,13 +112,13 @@ export class WebGlField implements FieldRenderer {
         texels += width * height * layers;
       }
     }
-    const { sheets } = this.field;
-    const fixed = 8 * ROW * this.places.rows + (sheets ? sheetBytes(sheets) : 0);
+    const { mpi } = this.field;
+    const fixed = 8 * ROW * this.places.rows + (mpi ? mpiBytes(mpi) : 0);
     return fixed + texels * this.device.bytesPerTexel;
   }
 
-  private sheetTextures({ index, atlas, width, height }: FieldSheets): {
-    tiles: WebGLTexture;
+  private mpiTextures({ index, atlas, width, height }: FieldMpi): {
+    blocks: WebGLTexture;
     atlas: WebGLTexture;
   } {
     const { device } = this;
@@ -126,9 +126,9 @@ export class WebGlField implements FieldRenderer {
     const rows = Math.ceil(index.length / INDEX_ROW);
     const most = gl.getParameter(gl.MAX_TEXTURE_SIZE) as number;
     if (Math.max(rows, width, height) > most) {
-      throw new SceneError("field-too-big", "WebGL2", `sheets of ${width} x ${height} texels`);
+      throw new SceneError("field-too-big", "WebGL2", `MPIs of ${width} x ${height} texels`);
     }
-    const tiles = device.texture(INDEX_ROW, rows, gl.R32UI);
+    const blocks = device.texture(INDEX_ROW, rows, gl.R32UI);
     const places = new Uint32Array(INDEX_ROW * rows);
     places.set(index);
     const type = [gl.RED_INTEGER, gl.UNSIGNED_INT] as const;
@@ -137,7 +137,7 @@ export class WebGlField implements FieldRenderer {
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, atlas);
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.LINEAR);
-    return { tiles, atlas: texture };
+    return { blocks, atlas: texture };
   }
 
   setPlanes(planes: readonly FieldPlane[]): void {
@@ -178,7 +178,7 @@ export class WebGlField implements FieldRenderer {
       of(`sharpen_${j}`, (o) => sharpenShader(layout, o, j)),
     );
     const finish = device.start(
-      field.sheets ? finishSheetsShader(shape, field.sheets) : finishShader(layout),
+      field.mpi ? finishMpiShader(shape, field.mpi) : finishShader(layout),
     );
     const present = device.start(PRESENT);
     return {
@@ -313,9 +313,9 @@ export class WebGlField implements FieldRenderer {
       samples: [gl.TEXTURE_2D_ARRAY, samples.texture],
       slabs,
     };
-    if (this.sheets) {
-      textures.tiles = [gl.TEXTURE_2D, this.sheets.tiles];
-      textures.atlas = [gl.TEXTURE_2D, this.sheets.atlas];
+    if (this.mpi) {
+      textures.blocks = [gl.TEXTURE_2D, this.mpi.blocks];
+      textures.atlas = [gl.TEXTURE_2D, this.mpi.atlas];
     }
     device.run(stages.finish, into, camera, textures, setCamera);
     return results;

@@ -1,9 +1,9 @@
 import type { FieldShape } from "../../decode/field/field";
-import type { FieldSheets } from "../../decode/field/sheets";
+import type { FieldMpi } from "../../decode/field/mpi";
 import { type FieldLayout, float, MARGIN, sampleRing, skipOffset, slabsOfRay } from "../layout";
 import { type PlanePlaces, ROW } from "../planes";
 import type { Outputs } from "../weights";
-import { sheetSource, slabSource } from "./slabs";
+import { mpiSource, slabSource } from "./slabs";
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
@@ -61,14 +61,14 @@ export function sampleShader(
   outputs: Outputs,
 ): string {
   const encoded = Math.min(outputs.count, layout.encoded - outputs.first);
-  const inputs = shape.planes.length * layout.features;
+  const inputs = shape.feature_planes.length * layout.features;
   const slabs = shape.slabs.length;
   const texel = slabs * layout.features;
   const turn = `vec4 v = share * mix(mix(texel(here + g), texel(here + g + right), place.x),
   mix(texel(here + g + below), texel(here + g + below + right), place.x), place.y);
 ${accumulate(encoded, `p * ${layout.features} + g`)}`;
   // A loop: written out for every plane, the shader of a trained field takes a minute to compile.
-  const planes = `  for (int p = 0; p < ${shape.planes.length}; p++) {
+  const planes = `  for (int p = 0; p < ${shape.feature_planes.length}; p++) {
   ivec4 plane = PLANES[p];
   int right = plane.z > 1 ? ${texel} : 0;
   int below = plane.w > 1 ? plane.z * ${texel} : 0;
@@ -106,7 +106,7 @@ ${encoded > 0 ? `${sums(encoded)}${features}` : ""}${written}}
 }
 
 /** Of each plane: its axes, columns and rows; and its first texel. */
-function planeTable({ planes }: FieldShape, { starts }: PlanePlaces): string {
+function planeTable({ feature_planes: planes }: FieldShape, { starts }: PlanePlaces): string {
   const count = planes.length;
   const rows = planes.map(({ axes, columns, rows }) => `ivec4(${[...axes, columns, rows].join()})`);
   return `const ivec4 PLANES[${count}] = ivec4[${count}](${rows.join(", ")});
@@ -198,16 +198,16 @@ const RAW = `  ivec2 q = ivec2(gl_FragCoord.xy) + ${MARGIN};
   vec4 raw = texelFetch(source, ivec3(q >> 1, (q.x & 1) + 2 * (q.y & 1)), 0);
 `;
 
-/** The same where there are sheets: they and the network's picture are added up. */
-export function finishSheetsShader(shape: FieldShape, sheets: FieldSheets): string {
+/** The same where there are MPIs: they and the network's picture are added up. */
+export function finishMpiShader(shape: FieldShape, mpi: FieldMpi): string {
   return `${HEAD}${targets(1)}
 uniform sampler2DArray source;
-${slabSource(shape)}${sheetSource(shape, sheets)}
+${slabSource(shape)}${mpiSource(shape, mpi)}
 void main() {
 ${RAW}  vec3 direction = through(floor(gl_FragCoord.xy) + 0.5);
   route(direction);
   for (int i = 0; i < ${slabsOfRay(shape)}; i++) {
-    if (shares[i] > 0.0) raw += shares[i] * sheetsAlong(chosen[i], tangentIn(chosen[i], direction));
+    if (shares[i] > 0.0) raw += shares[i] * mpiAlong(chosen[i], tangentIn(chosen[i], direction));
   }
   out0 = clamp(raw, 0.0, 1.0) * dot(shares, covers.xyz);
 }

@@ -1,4 +1,5 @@
 import type { FieldShape } from "../../decode/field/field";
+import { BLOCK, CELL, type FieldMpi } from "../../decode/field/mpi";
 import { LEAST_LEFT } from "../../decode/field/picture";
 import {
   FADE,
@@ -8,7 +9,6 @@ import {
   MIN_COSINE,
   OBLIQUE_COST,
 } from "../../decode/field/rays";
-import { CELL, type FieldSheets, TILE } from "../../decode/field/sheets";
 import { float, INDEX_ROW, SLAB_ROWS } from "../layout";
 
 /**
@@ -116,24 +116,24 @@ void route(vec3 direction) {
 `;
 }
 
-/** `sheetsAlong`: colour times alpha, and alpha, of one slab's sheets laid over each other. */
-export function sheetSource(shape: FieldShape, sheets: FieldSheets): string {
-  const { columns, rows } = shape.sheets!;
+/** `mpiAlong`: colour times alpha, and alpha, of one slab's MPIs laid over each other. */
+export function mpiSource(shape: FieldShape, mpi: FieldMpi): string {
+  const { columns, rows } = shape.mpi!;
   const depths = shape.slabs[0]!.disparities.length;
-  return `uniform highp usampler2D tiles;
+  return `uniform highp usampler2D blocks;
 uniform highp sampler2D atlas;
-vec4 sheetsAlong(int slab, vec2 tangent) {
+vec4 mpiAlong(int slab, vec2 tangent) {
   const vec2 size = vec2(${columns - 1}, ${rows - 1});
   float left = 1.0;
   vec4 sum = vec4(0.0);
   for (int p = ${depths - 1}; p >= 0; p--) {
     vec2 at = clamp(0.5 * placeOn(slab, p, tangent) + 0.5, 0.0, 1.0) * size;
-    ivec2 tile = min(ivec2(at), ivec2(size) - 1) >> 3;
-    int place = ((slab * ${depths} + p) * ${rows / TILE} + tile.y) * ${columns / TILE} + tile.x;
-    int n = int(texelFetch(tiles, ivec2(place & ${INDEX_ROW - 1}, place / ${INDEX_ROW}), 0).x);
+    ivec2 block = min(ivec2(at), ivec2(size) - 1) >> 3;
+    int place = ((slab * ${depths} + p) * ${rows / BLOCK} + block.y) * ${columns / BLOCK} + block.x;
+    int n = int(texelFetch(blocks, ivec2(place & ${INDEX_ROW - 1}, place / ${INDEX_ROW}), 0).x);
     if (n == 0) continue;
-    ivec2 cell = ivec2((n - 1) % ${sheets.width / CELL}, (n - 1) / ${sheets.width / CELL}) * ${CELL};
-    vec2 uv = (vec2(cell) + at - vec2(tile << 3) + 0.5) / vec2(${sheets.width}, ${sheets.height});
+    ivec2 cell = ivec2((n - 1) % ${mpi.width / CELL}, (n - 1) / ${mpi.width / CELL}) * ${CELL};
+    vec2 uv = (vec2(cell) + at - vec2(block << 3) + 0.5) / vec2(${mpi.width}, ${mpi.height});
     vec4 texel = textureLod(atlas, uv, 0.0);
     sum += left * texel;
     left *= 1.0 - texel.w;

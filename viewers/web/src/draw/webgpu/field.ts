@@ -1,7 +1,7 @@
 import type { PinholeCamera } from "../../camera/projection";
 import { SceneError } from "../../decode/errors";
 import type { Field, FieldPlane } from "../../decode/field/field";
-import { type FieldSheets, sheetBytes } from "../../decode/field/sheets";
+import { type FieldMpi, mpiBytes } from "../../decode/field/mpi";
 import { toHalf } from "../../decode/pack";
 import {
   decodedCamera,
@@ -24,8 +24,8 @@ import {
 } from "../weights";
 import {
   FRAME_BYTES,
+  finishMpiShader,
   finishShader,
-  finishSheetsShader,
   firstShader,
   GROUP,
   PRESENT,
@@ -46,9 +46,9 @@ interface Pass {
 type Stages = Record<string, Pass[]>;
 type Bound = GPUBuffer | GPUTextureView | GPUSampler;
 
-/** Where the sheets' tiles are, and what they hold. */
-interface SheetBindings {
-  tiles: GPUBuffer;
+/** Where the MPIs' blocks are, and what they hold. */
+interface MpiBindings {
+  blocks: GPUBuffer;
   atlas: GPUTexture;
   sampler: GPUSampler;
 }
@@ -73,7 +73,7 @@ export class WebGpuField implements FieldRenderer {
   private readonly frame: GPUBuffer;
   private readonly slabs: GPUBuffer;
   private readonly planes: GPUBuffer;
-  private readonly sheets: SheetBindings | null;
+  private readonly mpi: MpiBindings | null;
   private readonly stages: Stages;
   private readonly present: Map<GPUTextureFormat, GPURenderPipeline>;
   private readonly maxPixels: number;
@@ -103,7 +103,7 @@ export class WebGpuField implements FieldRenderer {
     this.frame = device.createBuffer({ size: FRAME_BYTES, usage: UNIFORM | COPY_DST });
     const numbers = 16 * slabTexels(shape) * shape.slabs.length;
     this.slabs = device.createBuffer({ size: numbers, usage: STORAGE | COPY_DST });
-    this.sheets = field.sheets && this.sheetBindings(field.sheets);
+    this.mpi = field.mpi && this.mpiBindings(field.mpi);
     this.planes = device.createBuffer({ size: bytes, usage: STORAGE | COPY_DST });
     this.stages = this.makeStages();
     this.present = new Map(
@@ -113,18 +113,18 @@ export class WebGpuField implements FieldRenderer {
   }
 
   get bytes(): number {
-    const { sheets } = this.field;
-    return this.planes.size + (sheets ? sheetBytes(sheets) : 0) + (this.results?.bytes ?? 0);
+    const { mpi } = this.field;
+    return this.planes.size + (mpi ? mpiBytes(mpi) : 0) + (this.results?.bytes ?? 0);
   }
 
-  private sheetBindings({ index, atlas, width, height }: FieldSheets): SheetBindings {
+  private mpiBindings({ index, atlas, width, height }: FieldMpi): MpiBindings {
     const { device } = this;
     if (Math.max(width, height) > device.limits.maxTextureDimension2D) {
-      throw new SceneError("field-too-big", "WebGPU", `sheets of ${width} x ${height} texels`);
+      throw new SceneError("field-too-big", "WebGPU", `MPIs of ${width} x ${height} texels`);
     }
     const { STORAGE, COPY_DST } = GPUBufferUsage;
-    const tiles = device.createBuffer({ size: index.byteLength, usage: STORAGE | COPY_DST });
-    device.queue.writeBuffer(tiles, 0, index);
+    const blocks = device.createBuffer({ size: index.byteLength, usage: STORAGE | COPY_DST });
+    device.queue.writeBuffer(blocks, 0, index);
     const texture = device.createTexture({
       size: [width, height],
       format: "rgba8unorm",
@@ -132,7 +132,7 @@ export class WebGpuField implements FieldRenderer {
     });
     device.queue.writeTexture({ texture }, atlas, { bytesPerRow: 4 * width }, [width, height]);
     const sampler = device.createSampler({ magFilter: "linear", minFilter: "linear" });
-    return { tiles, atlas: texture, sampler };
+    return { blocks, atlas: texture, sampler };
   }
 
   private filled(data: Float32Array): GPUBuffer {
@@ -170,9 +170,7 @@ export class WebGpuField implements FieldRenderer {
     for (const j of shape.decoder.channels.keys()) {
       add(`sharpen_${j}`, orders[`sharpen_${j}`]!, (o) => sharpenShader(layout, j, o));
     }
-    const finish = field.sheets
-      ? finishSheetsShader(shape, layout, field.sheets)
-      : finishShader(layout);
+    const finish = field.mpi ? finishMpiShader(shape, layout, field.mpi) : finishShader(layout);
     stages.finish = [{ pipeline: this.pipeline(finish), weights: null }];
     return stages;
   }
@@ -235,8 +233,8 @@ export class WebGpuField implements FieldRenderer {
     }
     const size = { width, height, layers: 1 };
     const picture = make(size);
-    const { sheets, slabs } = this;
-    const bindings = sheets && [slabs, sheets.tiles, sheets.atlas.createView(), sheets.sampler];
+    const { mpi, slabs } = this;
+    const bindings = mpi && [slabs, mpi.blocks, mpi.atlas.createView(), mpi.sampler];
     add("finish", picture, size, [before, ...(bindings ?? [encoded])]);
     const bytes = buffers.reduce((sum, b) => sum + b.size, 0);
     this.results = { width, height, bytes, buffers, steps, picture };
@@ -343,9 +341,9 @@ export class WebGpuField implements FieldRenderer {
     for (const passes of Object.values(this.stages)) {
       for (const { weights } of passes) if (weights) all.push(weights);
     }
-    if (this.sheets) all.push(this.sheets.tiles);
+    if (this.mpi) all.push(this.mpi.blocks);
     for (const buffer of all) buffer.destroy();
-    this.sheets?.atlas.destroy();
+    this.mpi?.atlas.destroy();
     this.context.unconfigure();
   }
 }

@@ -1,9 +1,9 @@
 import type { FieldShape } from "../../decode/field/field";
-import type { FieldSheets } from "../../decode/field/sheets";
+import type { FieldMpi } from "../../decode/field/mpi";
 import { type FieldLayout, float, MARGIN, sampleRing, skipOffset, slabsOfRay } from "../layout";
 import type { PlanePlaces } from "../planes";
 import type { Outputs } from "../weights";
-import { sheetSource, slabSource } from "./slabs";
+import { mpiSource, slabSource } from "./slabs";
 
 /** Pixels along an axis of one workgroup. */
 export const GROUP = 8;
@@ -79,7 +79,7 @@ export function sampleShader(
   const slabs = shape.slabs.length;
   const texel = slabs * layout.features;
   // A loop: written out for every plane, the shader of a trained field takes long to compile.
-  const planes = `    for (var i = 0; i < ${shape.planes.length}; i++) {
+  const planes = `    for (var i = 0; i < ${shape.feature_planes.length}; i++) {
       let plane = PLANES[i];
       let right = select(0, ${texel}, plane.z > 1);
       let below = select(0, plane.z * ${texel}, plane.w > 1);
@@ -121,7 +121,7 @@ ${weights(outputs, encoded)}${planeTable(shape, places)}`
 }
 
 /** Of each plane: its axes, columns and rows; and its first texel. */
-function planeTable({ planes }: FieldShape, { starts }: PlanePlaces): string {
+function planeTable({ feature_planes: planes }: FieldShape, { starts }: PlanePlaces): string {
   const count = planes.length;
   const rows = planes.map(({ axes, columns, rows }) => `vec4i(${[...axes, columns, rows].join()})`);
   return `const PLANES = array<vec4i, ${count}>(${rows.join(", ")});
@@ -199,23 +199,19 @@ const raw = ({ pixels }: FieldLayout) => `  let q = p + ${MARGIN};
   let raw = source[at(q / 2, ${sizeOf(pixels.length - 1)}, (q.x & 1) + 2 * (q.y & 1))];
 `;
 
-/** The same where there are sheets: they and the network's picture are added up. */
-export function finishSheetsShader(
-  shape: FieldShape,
-  layout: FieldLayout,
-  sheets: FieldSheets,
-): string {
+/** The same where there are MPIs: they and the network's picture are added up. */
+export function finishMpiShader(shape: FieldShape, layout: FieldLayout, mpi: FieldMpi): string {
   const body = `${raw(layout)}  let direction = through(vec2f(p) + 0.5);
   route(direction);
   var sum = raw;
   for (var i = 0; i < ${slabsOfRay(shape)}; i++) {
     let slab = chosen[i];
-    if (shares[i] > 0.0) { sum += shares[i] * sheetsAlong(slab, rayIn(slab, direction).tangent); }
+    if (shares[i] > 0.0) { sum += shares[i] * mpiAlong(slab, rayIn(slab, direction).tangent); }
   }
   let seen = dot(shares, covers.xyz);
   result[at(p, size, 0)] = clamp(sum, vec4f(0.0), vec4f(1.0)) * seen;
 `;
-  const source = `${slabSource(shape, 4)}${sheetSource(shape, sheets, 5)}`;
+  const source = `${slabSource(shape, 4)}${mpiSource(shape, mpi, 5)}`;
   return `${FRAME}${TARGET}${buffers("source")}${source}${main("frame.picture", body)}`;
 }
 

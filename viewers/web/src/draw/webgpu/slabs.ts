@@ -1,4 +1,5 @@
 import type { FieldShape } from "../../decode/field/field";
+import { BLOCK, CELL, type FieldMpi } from "../../decode/field/mpi";
 import { LEAST_LEFT } from "../../decode/field/picture";
 import {
   FADE,
@@ -8,7 +9,6 @@ import {
   MIN_COSINE,
   OBLIQUE_COST,
 } from "../../decode/field/rays";
-import { CELL, type FieldSheets, TILE } from "../../decode/field/sheets";
 import { float, SLAB_ROWS, slabTexels } from "../layout";
 
 /** See the GLSL one: rays in slabs, and the slabs that count for a ray. Slabs are at `binding`. */
@@ -115,26 +115,26 @@ function some({ slabs, overlap }: FieldShape): string {
 `;
 }
 
-/** See the GLSL one: sheets laid over each other; bindings begin with `binding`. */
-export function sheetSource(shape: FieldShape, sheets: FieldSheets, binding: number): string {
-  const { columns, rows } = shape.sheets!;
+/** See the GLSL one: MPIs laid over each other; bindings begin with `binding`. */
+export function mpiSource(shape: FieldShape, mpi: FieldMpi, binding: number): string {
+  const { columns, rows } = shape.mpi!;
   const depths = shape.slabs[0]!.disparities.length;
-  const across = sheets.width / CELL;
-  return `@group(0) @binding(${binding}) var<storage, read> tiles: array<u32>;
+  const across = mpi.width / CELL;
+  return `@group(0) @binding(${binding}) var<storage, read> blocks: array<u32>;
 @group(0) @binding(${binding + 1}) var atlas: texture_2d<f32>;
 @group(0) @binding(${binding + 2}) var linear: sampler;
-fn sheetsAlong(slab: i32, tangent: vec2f) -> vec4f {
+fn mpiAlong(slab: i32, tangent: vec2f) -> vec4f {
   let last = vec2i(${columns - 1}, ${rows - 1});
   var left = 1.0;
   var sum = vec4f(0.0);
   for (var p = ${depths - 1}; p >= 0; p--) {
     let spot = clamp(0.5 * placeOn(slab, p, tangent) + 0.5, vec2f(0.0), vec2f(1.0)) * vec2f(last);
-    let tile = min(vec2i(spot), last - 1) / ${TILE};
-    let place = ((slab * ${depths} + p) * ${rows / TILE} + tile.y) * ${columns / TILE} + tile.x;
-    let n = i32(tiles[place]);
+    let block = min(vec2i(spot), last - 1) / ${BLOCK};
+    let place = ((slab * ${depths} + p) * ${rows / BLOCK} + block.y) * ${columns / BLOCK} + block.x;
+    let n = i32(blocks[place]);
     if (n == 0) { continue; }
     let cell = vec2i((n - 1) % ${across}, (n - 1) / ${across}) * ${CELL};
-    let uv = (vec2f(cell) + spot - vec2f(${TILE} * tile) + 0.5) / vec2f(${sheets.width}, ${sheets.height});
+    let uv = (vec2f(cell) + spot - vec2f(${BLOCK} * block) + 0.5) / vec2f(${mpi.width}, ${mpi.height});
     let texel = textureSampleLevel(atlas, linear, uv, 0.0);
     sum += left * texel;
     left *= 1.0 - texel.w;
