@@ -25,7 +25,7 @@ def check_representation(
     distance: float,
     align: int = 1,
     atol: float = 1e-5,
-    pose_rtol: float | None = 0.1,
+    pose_rtol: float = 0.1,
 ) -> None:
     """Raises AssertionError, naming the first property of these that does not hold, in evaluation
     mode (``nn.Module.eval``: a network normalises by its running statistics):
@@ -40,7 +40,7 @@ def check_representation(
     ``camera``: one, that sees something in every quarter of its picture; ``distance``: from there
     to the content, scene units. ``align``: crops start at multiples of so many pixels. ``atol``: of
     colours; float32 and another order of sums. ``pose_rtol``: of the slopes along moves of the
-    camera; None where it is known to be another.
+    camera.
     """
     representation.eval()
     whole = _render(representation, camera)
@@ -53,8 +53,7 @@ def check_representation(
             assert _close(got[number], expected, atol), f"{name} of a batch is not that of each"
     _check_crop(representation, camera, whole, align, atol)
     _check_saved(representation, camera, whole)
-    if pose_rtol is not None:
-        _check_pose(representation, camera, distance, pose_rtol)
+    _check_pose(representation, camera, distance, pose_rtol)
 
 
 def _render(representation: Representation, camera: Camera) -> Render:

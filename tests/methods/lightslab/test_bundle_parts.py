@@ -96,9 +96,24 @@ def random_mpi(slabs: int = 2) -> MultiplaneImages:
     return MultiplaneImages(stored=stored, texels=as_stored(texels, levels, STEPS), levels=levels)
 
 
-def field_with_mpi(slabs: int = 2, samples: int = 2) -> LightSlabs:
+def smooth_mpi(slabs: int) -> MultiplaneImages:
+    """On three planes, 32 x 24 texels, all blocks stored, continuous from one to the next."""
+    g = torch.Generator().manual_seed(4)
+    coarse = 0.1 + 0.4 * torch.rand(slabs * 3, 4, 4, 5, generator=g)
+    planes = torch.nn.functional.interpolate(coarse, (24, 32), mode="bicubic", align_corners=True)
+    planes = torch.cat([planes[:, :3] * planes[:, 3:], planes[:, 3:]], dim=1)
+    texels = planes.reshape(slabs * 3, 4, 3, 8, 4, 8).permute(0, 2, 4, 3, 5, 1).reshape(-1, 8, 8, 4)
+    stored = torch.ones(slabs, 3, 3, 4, dtype=torch.bool)
+    levels = torch.zeros(len(texels), dtype=torch.long)
+    return MultiplaneImages(stored=stored, texels=as_stored(texels, levels, STEPS), levels=levels)
+
+
+def field_with_mpi(
+    slabs: int = 2, samples: int = 2, mpi: MultiplaneImages | None = None
+) -> LightSlabs:
     """Its network adds about a tenth to what the MPIs show."""
-    scene = random_slabs(slabs=slabs, samples=samples, opaque=False, mpi=random_mpi(slabs))
+    mpi = random_mpi(slabs) if mpi is None else mpi
+    scene = random_slabs(slabs=slabs, samples=samples, opaque=False, mpi=mpi)
     scene.settings = replace(scene.settings, mpi_steps=STEPS.tolist())
     scene.round_mpi()
     g = torch.Generator().manual_seed(5)

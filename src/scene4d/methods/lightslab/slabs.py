@@ -120,7 +120,7 @@ class Slabs(nn.Module):
             ray = torch.arange(len(origins), device=origins.device)
             slab, weight = torch.zeros_like(ray), torch.ones_like(origins[:, 0])
         else:
-            weights = self._weights(origins.detach(), directions.detach())
+            weights = self._weights(origins, directions)
             ray, slab = weights.nonzero(as_tuple=True)
             weight = weights[ray, slab]
         found = self._in(slab, origins[ray], directions[ray])
@@ -159,8 +159,7 @@ class Slabs(nn.Module):
     def costs(
         self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
     ) -> Float[Tensor, "rays slabs"]:
-        """What every ray costs in every slab, as tangents, wherever on its planes it is; without a
-        gradient."""
+        """What every ray costs in every slab, as tangents, wherever on its planes it is."""
         columns = []
         for slab in range(self.num_slabs):
             local = self._local(slab, origins, directions)
@@ -181,7 +180,7 @@ class Slabs(nn.Module):
 
     def _local(self, slab: int, origins: Tensor, directions: Tensor) -> LocalRays:
         rotation, viewpoint = self.rotations[slab], self.viewpoints[slab]
-        return local_rays(origins.detach(), directions.detach(), rotation, viewpoint)
+        return local_rays(origins, directions, rotation, viewpoint)
 
     def _parallax(self, slab: int, local: LocalRays) -> Float[Tensor, " rays"]:
         return local.misses() * (self.disparities[slab, -1] - self.disparities[slab, 0])
@@ -194,7 +193,8 @@ class Slabs(nn.Module):
         found = self._in(cheapest.indices, origins, directions)
         bound = cheapest.values / found.share() + self.overlap
         ray, slab = (costs <= bound[:, None]).nonzero(as_tuple=True)
-        costs[ray, slab] /= self._in(slab, origins[ray], directions[ray]).share()
+        share = self._in(slab, origins[ray], directions[ray]).share()
+        costs = costs.index_put((ray, slab), costs[ray, slab] / share)
         return slab_weights(costs, self.overlap)
 
     def _in(self, slab: Tensor, origins: Tensor, directions: Tensor) -> _InSlab:
@@ -203,7 +203,7 @@ class Slabs(nn.Module):
         q = plane_points(local, self.disparities[slab])
         low, high = self.low[slab], self.high[slab]
         coordinates = ((q - low) / (high - low) * 2 - 1).flatten(1)
-        beyond = coordinates.detach().abs().amax(dim=1) - 1
+        beyond = coordinates.abs().amax(dim=1) - 1
         inside = (1 - beyond / FADE).clamp(0, 1) * ~local.parallel
         return _InSlab(coordinates=coordinates, inside=inside, local=local)
 
