@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.data.points import random_points
+from scene4d.ranges import Count, Rate
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.method import Method, ObjectiveOptions, PhotometricOptions
@@ -88,9 +89,9 @@ class VoxelMethod(Method):
     description: ClassVar[str] = "A voxel grid (example)"
     representation: ClassVar[str] = "voxel_grid:VoxelGrid"
 
-    resolution: int = 48
+    resolution: Count = 48
     """Voxels along each axis."""
-    grid_lr: float = 0.1
+    grid_lr: Rate = 0.1
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
 
     def build(self, task: Task, *, generator: torch.Generator) -> VoxelGrid:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import pytest
 
 from scene4d.cli.main import main
 from scene4d.cli.train import next_commands
-from scene4d.methods.lightslab.method import LightSlabMethod
+from scene4d.methods.splat.method import SplatMethod
 from scene4d.training.methods import load_all_methods
 from scene4d.training.options import BasicOptions
 
@@ -66,11 +67,19 @@ def test_help_is_wrapped_once(verb, capsys):
         assert len(following.split()[0]) >= room - 3, line  # less the box
 
 
-def test_the_next_commands_fit_what_was_trained(tmp_path):
-    from scene4d.methods.splat.method import SplatMethod
-    from scene4d.training.options import TrainOptions
-    from scene4d.training.run import write_config
+def test_the_next_commands_can_be_carried_out(tmp_path):
+    for form, suffix, views in (("ply", ".ply", 1), ("bundle", ".s4d", 1), ("mesh", ".glb", 0)):
+        text = next_commands(tmp_path, file=(form, suffix))
+        assert f"scene4d export {tmp_path} {form} --output-path {tmp_path}/scene{suffix}" in text
+        assert text.count("scene4d view") == views  # what has no kind of bundle is not played
 
-    for method, file in ((SplatMethod(), "scene.ply"), (LightSlabMethod(), "scene.s4d")):
-        write_config(tmp_path, method, TrainOptions())
-        assert file in next_commands(tmp_path)
+
+def test_a_method_without_a_docstring_is_told_by_its_description(monkeypatch, capsys):
+    @dataclass(frozen=True, kw_only=True)
+    class Untold(SplatMethod):
+        description: ClassVar[str] = "Nothing but splats"
+
+    assert Untold.__doc__.startswith("Untold(")  # by dataclass
+    monkeypatch.setattr("scene4d.cli.train.load_all_methods", lambda: {"untold": Untold})
+    assert main(["train", "--help"]) == 0
+    assert "untold      Nothing but splats\n" in capsys.readouterr().out

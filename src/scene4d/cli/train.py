@@ -31,23 +31,38 @@ def main(argv: list[str]) -> None:
     if options.resume is None and method is None:
         raise UsageError("which method?", fix=_usage())
     run = _train(method, options)
-    print(next_commands(run), file=sys.stderr)
+    print(next_commands(run, file=_usual_file(run)), file=sys.stderr)
     print(run)
 
 
-def next_commands(run: Path) -> str:
-    """What to do with a run, as commands that can be copied."""
-    from scene4d.training.run import read_config
-
-    method, _ = read_config(run)
-    file = "scene.ply" if method.made_of_splats else "scene.s4d"
-    name, form = shlex.quote(str(run)), "ply" if method.made_of_splats else "bundle"
+def next_commands(run: Path, *, file: tuple[str, str]) -> str:
+    """What to do with a run, as commands that can be copied; ``file``: an export's format and
+    suffix."""
+    form, suffix = file
+    name = shlex.quote(str(run))
+    view = (
+        f"  scene4d view {name}            # in a browser here; --phone: on a phone in your Wi-Fi\n"
+    )
     return (
         "next:\n"
-        f"  scene4d view {name}            # in a browser here; --phone: on a phone in your Wi-Fi\n"
+        f"{'' if form == 'mesh' else view}"
         f"  scene4d render {name} orbit --output-path {shlex.quote(str(run / 'orbit.mp4'))}\n"
-        f"  scene4d export {name} {form} --output-path {shlex.quote(str(run / file))}"
+        f"  scene4d export {name} {form} --output-path {shlex.quote(str(run / f'scene{suffix}'))}"
     )
+
+
+def _usual_file(run: Path) -> tuple[str, str]:
+    """What the run's scene is exported as first: splats, a bundle, or else a mesh."""
+    from scene4d.bundle.kinds import bundle_kinds
+    from scene4d.training.run import load_run, read_config
+
+    method, _ = read_config(run)
+    if method.made_of_splats:
+        return "ply", ".ply"
+    scene = load_run(run).representation
+    if any(kind.takes(scene) for kind in bundle_kinds().values()):
+        return "bundle", ".s4d"
+    return "mesh", ".glb"
 
 
 def split_method(argv: Sequence[str], names: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -81,8 +96,10 @@ def parse(name: str | None, argv: Sequence[str]) -> tuple[Method | None, TrainOp
     description = "Continues a run."
     if name is not None:
         method_class = load_method(name)
-        text = " ".join((method_class.__doc__ or "").split())
-        description = f"{text}\n\n{method_class.description}."
+        text = " ".join(_told_by(method_class).split())
+        description = text if text == method_class.description else (
+            f"{text}\n\n{method_class.description}."
+        )  # fmt: skip
         fields.append(("method", Annotated[method_class, tyro.conf.arg(name="")],
                        field(default_factory=method_class)))  # fmt: skip
     arguments_class = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
@@ -112,7 +129,14 @@ def _usage() -> str:
 
 def _in_a_line(method: type[Method]) -> str:
     """What it is good for: the first line of its docstring."""
-    return (method.__doc__ or method.description).strip().splitlines()[0].rstrip(".")
+    return _told_by(method).strip().splitlines()[0].rstrip(".")
+
+
+def _told_by(method: type[Method]) -> str:
+    """Its docstring; where it has none, its description (a dataclass without one is given its
+    signature)."""
+    text = method.__doc__ or ""
+    return method.description if not text or text.startswith(f"{method.__name__}(") else text
 
 
 def _train(method: Method | None, options: TrainOptions):

@@ -18,8 +18,10 @@ class Want:
     positions_at: tuple[float, ...] = ()
     """Times in seconds: where what is seen now is then. Two projections make optical flow, three
     or more a track."""
-    parts: bool = False
-    """The scene's parts apart, such as what stands still and what moves."""
+    parts: tuple[str, ...] = ()
+    """Parts of the scene that are rendered alone, too: "static", "dynamic"."""
+    shares: bool = False
+    """How much of each pixel is of which part."""
 
     def __or__(self, other: Want) -> Want:
         """Both of them."""
@@ -27,7 +29,8 @@ class Want:
         return Want(
             depth=self.depth or other.depth,
             positions_at=self.positions_at + more,
-            parts=self.parts or other.parts,
+            parts=self.parts + tuple(p for p in other.parts if p not in self.parts),
+            shares=self.shares or other.shares,
         )
 
 
@@ -49,6 +52,8 @@ class Render:
     ``depth``; 0 where alpha is 0."""
     parts: Mapping[str, Render] = field(default_factory=dict)
     """By name, each on black."""
+    shares: Mapping[str, Float[Tensor, "*batch height width"]] = field(default_factory=dict)
+    """By part, the weight that it has in a pixel as it is blended; all parts' sum is alpha."""
     features: Float[Tensor, "*batch height width channels"] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     """What this representation alone knows (screen-space statistics, ...)."""

@@ -54,7 +54,7 @@ def test_the_contract_holds_for_it() -> None:
 def test_a_batch_of_several_times_is_each_of_them() -> None:
     splats = DeformableSplats.of(compact())
     cameras = [camera_at(time) for time in (0.3, 1.7, 0.3, 0.9)]
-    want = Want(depth=True, positions_at=(0.5,), parts=True)
+    want = Want(depth=True, positions_at=(0.5,), parts=("dynamic",), shares=True)
     with torch.no_grad():
         batch = splats.render(Camera.stack(cameras), want=want, background=torch.ones(3))
         for row, camera in enumerate(cameras):
@@ -64,6 +64,8 @@ def test_a_batch_of_several_times_is_each_of_them() -> None:
                     getattr(batch, name)[row], getattr(alone, name), atol=1e-5, rtol=1e-4
                 )
             assert batch.parts["dynamic"].rgb[row].shape == alone.parts["dynamic"].rgb.shape
+            for name, share in alone.shares.items():
+                torch.testing.assert_close(batch.shares[name][row], share, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(batch.rgb[0], batch.rgb[1], atol=1e-2)
 
 
@@ -80,6 +82,21 @@ def test_it_draws_what_its_plain_arrays_say(windows: bool) -> None:
         np.testing.assert_allclose(splats.splats(time).means, moving.at(time).means, atol=1e-4)
     without = splats.render(camera_at(None)).rgb
     assert torch.equal(without, splats.render(camera_at(moving.start_s)).rgb)
+
+
+def test_shares_are_what_each_part_gives_to_the_picture() -> None:
+    splats = DeformableSplats.of(compact())
+    with torch.no_grad():
+        whole = splats.render(camera_at(0.9), want=Want(shares=True, positions_at=(0.2, 0.5)))
+        for part in (splats.static, splats.moving_ones):
+            part.gaussians["sh0"].fill_(-0.5 / 0.28209479177387814)  # black
+            part.gaussians["shN"].zero_()
+        splats.moving_ones.gaussians["sh0"].fill_(0.5 / 0.28209479177387814)  # white
+        white = splats.render(camera_at(0.9))
+    torch.testing.assert_close(whole.shares["dynamic"], white.rgb[..., 0], atol=1e-4, rtol=0)
+    both = whole.shares["static"] + whole.shares["dynamic"]
+    torch.testing.assert_close(both, whole.alpha, atol=1e-5, rtol=0)
+    assert whole.positions is not None and whole.positions.shape[0] == 2
 
 
 def test_moving_the_scene_and_the_camera_changes_nothing() -> None:
@@ -131,7 +148,7 @@ def test_positions_at_other_times_are_where_the_surface_is_then() -> None:
 def test_parts_are_what_stands_still_and_what_moves() -> None:
     moving = compact()
     splats = DeformableSplats.of(moving)
-    parts = splats.render(camera_at(0.7), want=Want(parts=True)).parts
+    parts = splats.render(camera_at(0.7), want=Want(parts=("static", "dynamic"))).parts
     still = GaussianSplats.of(
         SplatCloud(
             **{

@@ -1,4 +1,4 @@
-"""Tracks in the world, nodes' ways where nobody sees them, and splines fitted to both."""
+"""Tracks in the world, nodes' trajectories where nobody sees them, and splines fitted to both."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_candidates_stand_for_the_others_and_are_few() -> None:
     assert float(apart.min()) >= spacing * 0.99  # the body is rigid: the same in every frame
 
 
-def test_splines_are_fitted_to_the_ways() -> None:
+def test_splines_are_fitted_to_the_trajectories() -> None:
     tracks, places, rotations = rigid_tracks(hidden=True)
     chosen = torch.arange(0, 80, 5)
     turns, found = completed(tracks, chosen)

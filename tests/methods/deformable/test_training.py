@@ -17,10 +17,16 @@ from scene4d.data.images import ImageCache
 from scene4d.data.scene import Scene, at_size_of
 from scene4d.errors import DataError
 from scene4d.methods.deformable.along_ray import AlongRay
+from scene4d.methods.deformable.apart import Apart
 from scene4d.methods.deformable.deformable import DeformableSplats
 from scene4d.methods.deformable.depths import refined_masks
 from scene4d.methods.deformable.lifted import lift
-from scene4d.methods.deformable.method import AlongRayOptions, DeformableMethod, TrackOptions
+from scene4d.methods.deformable.method import (
+    AlongRayOptions,
+    ApartOptions,
+    DeformableMethod,
+    TrackOptions,
+)
 from scene4d.methods.deformable.observed import observed
 from scene4d.methods.deformable.tracks import TrackTerm
 from scene4d.methods.splat.method import McmcOptions
@@ -154,6 +160,28 @@ def test_the_term_of_tracks_is_small_where_motion_is_right(
     assert float(right.detach()) < 1.0 < float(wrong.detach())
     wrong.backward()
     assert float(stopped.nodes.places.grad.abs().sum()) > 0
+
+
+def test_only_what_moves_outside_of_the_masks_is_drawn_down(
+    task: Task, started: DeformableSplats
+) -> None:
+    """A Gaussian over the wall loses opacity, one on the card and all that stand still do not."""
+    moving = started.moving()
+    cloud = moving.cloud
+    means = cloud.means.copy()
+    means[0] = (-1.6, 0.9, -CARD)  # far up to the left, where the card never is
+    spilt = DeformableSplats.of(replace(moving, cloud=replace(cloud, means=means)))
+    term = Apart(ApartOptions(every=1, static=0.0), inputs_of(task))(a_step(task, spilt))
+    assert term.loss is not None
+    term.loss.backward()
+    pulled = spilt.moving_ones.gaussians["opacities"].grad
+    assert float(pulled[0]) > 0
+    # those by the card's edges reach over them, and over the border of the masks
+    assert float(pulled[0]) > 2 * float(pulled[1:].quantile(0.9))
+    # what stands still may only come before what moves: its opacity is never drawn down
+    assert float(spilt.static.gaussians["opacities"].grad.max()) <= 1e-9
+    later = Apart(ApartOptions(every=4), inputs_of(task))(replace(a_step(task, spilt), number=3))
+    assert later.loss is not None and float(later.loss) == 0.0
 
 
 def test_velocity_is_measured_along_the_ray(task: Task, started: DeformableSplats) -> None:

@@ -123,8 +123,8 @@ class DeformableSplats(Representation):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """The nodes have found their ways: makes their arrangement at rest the canonical one, and
-        takes the Gaussians there from where they were seen."""
+        """Once the nodes are fitted to the tracks: makes their arrangement at rest the canonical
+        one, and takes the Gaussians there from where they were seen."""
         self.nodes.settle()
         self.moving_ones.settle(self.nodes)
 
@@ -167,7 +167,7 @@ class DeformableSplats(Representation):
         want: Want,
     ) -> Render:
         tensors = self._tensors_at(time)
-        positions = self._positions_at(want.positions_at) if want.positions_at else None
+        channels = self._channels(want)
         settings: dict[str, Any] = {
             "depth": want.depth,
             "sh_degree": self.static.active_sh_degree,
@@ -175,11 +175,9 @@ class DeformableSplats(Representation):
             "near": NEAR_SHARE * self.extent,
         }
         render = render_gaussians(
-            tensors, camera, background=background, features=positions, **settings
+            tensors, camera, background=background, features=channels, **settings
         )
-        if render.features is not None:
-            apart = render.features.unflatten(-1, (len(want.positions_at), 3))
-            render = replace(render, positions=apart.movedim(-2, -4), features=None)
+        render = _named_channels(render, want)
         if want.parts:
             first = self.moving_ones.num_gaussians
             rows = {"static": slice(first, None), "dynamic": slice(0, first)}
@@ -188,6 +186,7 @@ class DeformableSplats(Representation):
                     {k: v[part] for k, v in tensors.items()}, camera, background=None, **settings
                 )
                 for name, part in rows.items()
+                if name in want.parts
             }
             render = replace(render, parts=parts)
         return render
@@ -209,6 +208,15 @@ class DeformableSplats(Representation):
             "alphas": self.moving_ones.alphas_at(time),
         }
         return {name: torch.cat([moved[name], still[name]]) for name in still}
+
+    def _channels(self, want: Want) -> Float[Tensor, "n channels"] | None:
+        """What is blended beside colour: positions, then whether a Gaussian moves."""
+        channels = [self._positions_at(want.positions_at)] if want.positions_at else []
+        if want.shares:
+            moves = self.static.means.new_zeros(self.alphas.shape[0], 1)
+            moves[: self.moving_ones.num_gaussians] = 1.0
+            channels.append(moves)
+        return torch.cat(channels, dim=-1) if channels else None
 
     def _positions_at(self, times: tuple[float, ...]) -> Float[Tensor, "n channels"]:
         """Where each Gaussian is at each of ``times``, three numbers a time."""
@@ -378,11 +386,28 @@ def _table(plain: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 _MAPS = ("rgb", "alpha", "depth", "positions")
 
 
+def _named_channels(render: Render, want: Want) -> Render:
+    """The channels of :meth:`DeformableSplats._channels` where they belong."""
+    if render.features is None:
+        return render
+    channels, times = render.features, len(want.positions_at)
+    render = replace(render, features=None)
+    if times:
+        apart = channels[..., : 3 * times].unflatten(-1, (times, 3))
+        render = replace(render, positions=apart.movedim(-2, -4))
+    if want.shares:
+        moving = channels[..., -1] * render.alpha  # features are means, like depth
+        shares = {"static": render.alpha - moving, "dynamic": moving}
+        render = replace(render, shares=shares)
+    return render
+
+
 def _one(whole: Render, at: int) -> Render:
     """The render of one camera of a batch; the rasteriser's own data are left out."""
     maps: dict[str, Any] = {n: v[at] for n in _MAPS if (v := getattr(whole, n)) is not None}
     parts = {name: _one(part, at) for name, part in whole.parts.items()}
-    return replace(whole, **maps, parts=parts, extras={})
+    shares = {name: share[at] for name, share in whole.shares.items()}
+    return replace(whole, **maps, parts=parts, shares=shares, extras={})
 
 
 def _stacked(renders: list[Render]) -> Render:
@@ -394,4 +419,5 @@ def _stacked(renders: list[Render]) -> Render:
         if getattr(first, name) is not None
     }
     parts = {name: _stacked([r.parts[name] for r in renders]) for name in first.parts}
-    return replace(first, **maps, parts=parts)
+    shares = {name: torch.stack([r.shares[name] for r in renders]) for name in first.shares}
+    return replace(first, **maps, parts=parts, shares=shares)

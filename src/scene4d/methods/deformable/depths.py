@@ -24,6 +24,8 @@ _NEAR_TRACK, _FAR = 8.0, 10.0
 """Pixels: how near a track is that says something of a place, and how far it has to go."""
 _AROUND = 5
 """Tracks around a place that have to agree."""
+_HOLES = 0.01
+"""Of the picture's diagonal: gaps up to twice as wide in what is kept are filled."""
 _SELDOM = 0.1
 """Share of the pictures that see a place again or empty: where no more see it empty, it is always
 there."""
@@ -102,7 +104,16 @@ def refined_masks(
         keep |= _among(places, tracks.places[here, column], far[here], reach)
         result[index] = torch.zeros_like(masks[index])
         result[index][y[keep], x[keep]] = True
+        result[index] = _closed(result[index])
     return result
+
+
+def _closed(mask: Bool[Tensor, "height width"]) -> Bool[Tensor, "height width"]:
+    """Without small holes and gaps: grown, then shrunk as much."""
+    reach = round(_HOLES * (mask.shape[0] ** 2 + mask.shape[1] ** 2) ** 0.5)
+    window = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
+    grown = torch.nn.functional.max_pool2d(mask[None, None].float(), **window)
+    return -torch.nn.functional.max_pool2d(-grown, **window)[0, 0] > 0.5
 
 
 def _gone_far(scene: Scene, tracks: LiftedTracks) -> Bool[Tensor, " tracks"]:

@@ -155,16 +155,16 @@ def _spread(
 def farthest(places: Float[Tensor, "frames some 3"], count: int) -> tuple[Tensor, float]:
     """Farthest-point sampling of trajectories whose distance is the largest of any frame: the rows
     that are chosen, ``count`` at most, and their spacing."""
-    ways = places.numpy()
+    trajectories = places.numpy()
     chosen = [0]
-    nearest = np.full(ways.shape[1], np.inf)
+    nearest = np.full(trajectories.shape[1], np.inf)
     spacing = 0.0
     while True:
-        off = ways - ways[:, chosen[-1:]]
+        off = trajectories - trajectories[:, chosen[-1:]]
         nearest = np.minimum(nearest, (off * off).sum(-1).max(0))
         row = int(nearest.argmax())
         spacing = float(nearest[row]) ** 0.5
-        if len(chosen) == min(count, ways.shape[1]) or spacing == 0.0:
+        if len(chosen) == min(count, trajectories.shape[1]) or spacing == 0.0:
             break
         chosen.append(row)
     return torch.tensor(chosen), spacing

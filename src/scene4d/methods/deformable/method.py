@@ -30,9 +30,9 @@ DEFAULT_MAX_GAUSSIANS = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class NodeOptions(ObjectiveOptions):
-    """What is asked of the nodes' ways alone: to go where tracks saw them, together, smoothly."""
+    """Keeps the nodes where tracks saw them, as rigid as possible, and smooth."""
 
-    implementation: ClassVar[str] = "scene4d.methods.deformable.ways:Ways"
+    implementation: ClassVar[str] = "scene4d.methods.deformable.node_terms:NodeTerms"
     tracks: Weight = 1.0
     """Distance from where tracks, lifted by depth, saw a node, in node spacings."""
     rigidity: Weight = 3.0
@@ -64,6 +64,22 @@ class TrackOptions(ObjectiveOptions):
     weight: Weight = 0.5
     every: Count = 4
     """Steps from one that looks at the tracks to the next: more channels take longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApartOptions(ObjectiveOptions):
+    """Keeps what moves out of the pixels of what stands still, which explains them alone."""
+
+    implementation: ClassVar[str] = "scene4d.methods.deformable.apart:Apart"
+    static: Weight = 0.5
+    """Weight of the L1 error of static Gaussians alone, where nothing moves."""
+    spill: Weight = 0.2
+    """Weight of how much moving Gaussians are seen where nothing moves."""
+    border: Share = 0.01
+    """Width of the border around what moves that is of neither, as a share of the picture's
+    diagonal."""
+    every: Count = 2
+    """Steps from one that looks at it to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +155,7 @@ class DeformableMethod(Method):
     nodes: NodeOptions = field(default_factory=NodeOptions)
     along_ray: AlongRayOptions = field(default_factory=lambda: AlongRayOptions(start=0.1))
     tracks: TrackOptions = field(default_factory=lambda: TrackOptions(start=0.1))
+    apart: ApartOptions = field(default_factory=ApartOptions)
     sparsity: SparsityOptions = field(default_factory=SparsityOptions)
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
     growth: DeformableStrategyOptions = field(default_factory=DeformableStrategyOptions)
@@ -157,8 +174,8 @@ class DeformableMethod(Method):
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Pictures, depth where there is some, and the nodes' terms; a teacher's if it counts."""
         return [
-            self.photometric, self.depth, self.nodes, self.along_ray, self.tracks, self.sparsity,
-            self.teaching,
+            self.photometric, self.depth, self.nodes, self.along_ray, self.tracks, self.apart,
+            self.sparsity, self.teaching,
         ]  # fmt: skip
 
     def strategy_options(self) -> StrategyOptions:

@@ -114,7 +114,7 @@ class MovingGaussians(GaussianSplats):
     @torch.no_grad()
     def settle(self, nodes: Nodes, *, again: bool = False) -> None:
         """Takes the Gaussians from where they were seen to the nodes' canonical arrangement; round
-        ones, as they are at first. ``again``: the nodes' ways may still change."""
+        ones, as they are at first. ``again``: the nodes' trajectories may still change."""
         if not len(self.seen_times):
             return
         for time in self.seen_times.unique():

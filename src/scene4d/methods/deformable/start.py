@@ -20,14 +20,12 @@ from scene4d.data.points import visible_from
 from scene4d.data.scene import Points, Scene, ViewSource
 from scene4d.errors import DataError
 from scene4d.methods.deformable.deformable import DeformableSplats, always
-from scene4d.methods.deformable.depths import depths_of, refined_masks
 from scene4d.methods.deformable.lifted import (
     LiftedTracks,
     back_projected,
     candidates,
     completed,
     farthest,
-    lift,
     usual_spacing,
 )
 from scene4d.methods.deformable.moving import MORE, MovingGaussians
@@ -70,13 +68,8 @@ def start(
     times = _check_times(scene)
     train = list(scene.train_indices)
     seen = observed(scene, images)
-    masks = seen.masks
-    depths = depths_of(scene, images, masks)
-    tracks = lift(seen.tracks, images, depths, masks)
-    if any(scene.frames[i].depth_path is not None for i in train):
-        masks = refined_masks(scene, masks, depths, tracks)
-        tracks = lift(seen.tracks, images, depths, masks)
-    nodes = _nodes(tracks, method, times)
+    masks, depths = seen.masks, seen.depths
+    nodes = _nodes(seen.lifted, method, times)
     moving = _moving(scene, images, method, nodes, masks, depths, generator)
     static = _static(scene, method, masks, depths, moving.num_gaussians, generator, teacher)
     share = sum(float(masks[i].float().mean()) for i in train) / len(train)

@@ -31,7 +31,7 @@ class TrackTerm(Objective):
         self.generator = inputs.generator
         self.images = inputs.task.images
         found = observed(inputs.task.scene, self.images)
-        self.masks = found.masks
+        self.masks = found.around
         self.where: dict[int, tuple[Tracks, int]] = {
             index: (tracks, k) for tracks in found.tracks for k, index in enumerate(tracks.frames)
         }

@@ -1,4 +1,4 @@
-"""The objective of the nodes' ways: near their sightings, as rigid as possible, smooth.
+"""The objective of the nodes' trajectories: near their sightings, as rigid as possible, smooth.
 
 Sources: MoSca (Lei et al. 2024), its ARAP over several shifts of time; PointVid (2025) for lengths.
 All distances are in node spacings, so that no weight depends on the scene's unit.
@@ -21,7 +21,7 @@ _SHIFTS = ((1, 0.6), (3, 0.3), (6, 0.1))
 """Frames between two arrangements that are compared, and how much it counts (MoSca)."""
 
 
-class Ways(Objective):
+class NodeTerms(Objective):
     """Tracks, rigidity, lengths, acceleration and velocity of the nodes at a few random times."""
 
     options: NodeOptions
