@@ -32,7 +32,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from quality import DATA_ROOT, measured, provenance
+from quality import DATA_ROOT, budgets, measured, minutes_of, provenance
 
 from scene4d.rendering.render import DEPTH
 
@@ -58,7 +58,8 @@ def main() -> None:
     compare.add_argument("--captures", nargs="+", default=["sample"], help="as in quality.py")
     compare.add_argument("--teachers", nargs="+", type=Path, help="a run for each capture")
     compare.add_argument("--teacher-minutes", type=float, default=4.0)
-    compare.add_argument("--minutes", type=float, default=5.0)
+    compare.add_argument("--minutes", nargs=1, type=float, default=[5.0])
+    compare.add_argument("--steps", nargs=1, type=int, help="train so many steps instead")
     compare.add_argument("--methods", nargs="+", default=METHODS)
     compare.add_argument("--data-root", type=Path, default=DATA_ROOT)
     compare.add_argument("--output-dir", type=Path, help="keep the runs here")
@@ -178,17 +179,19 @@ def compare_methods(arguments: argparse.Namespace) -> None:
     for number, capture in enumerate(arguments.captures):
         teacher = arguments.teachers[number] if arguments.teachers else None
         if teacher is None:
-            teacher = train("splat", capture, arguments.teacher_minutes, arguments)
-        runs = {m: train(m, capture, arguments.minutes, arguments, teacher)
-                for m in arguments.methods}  # fmt: skip
+            minutes = ["--max-minutes", str(arguments.teacher_minutes)]
+            teacher = train("splat", capture, minutes, arguments)
+        (budget,) = budgets(arguments)
+        runs = {m: train(m, capture, budget, arguments, teacher) for m in arguments.methods}
         costs = frame_costs(runs)
         taught = measured(teacher)["psnr"]
         for method, run in runs.items():
             found = {k: v for k, v in measured(run).items() if k != "num_gaussians"}
             named = argparse.Namespace(method=method, options=arguments.options)
             rows.append({
-                "capture": capture, "method": method, "minutes": arguments.minutes, **found,
-                "teacher_psnr": taught, **costs[method], **bundle_size(run), **provenance(named),
+                "capture": capture, "method": method, **minutes_of(budget), **found,
+                "teacher_psnr": taught, **costs[method], **bundle_size(run),
+                **provenance(named, budget),
                 "command": " ".join(["python benchmarks/light_slab.py", *sys.argv[1:]]),
             })  # fmt: skip
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
@@ -200,7 +203,7 @@ def compare_methods(arguments: argparse.Namespace) -> None:
 def train(
     method: str,
     capture: str,
-    minutes: float,
+    budget: list[str],
     arguments: argparse.Namespace,
     teacher: Path | None = None,
 ) -> Path:
@@ -208,7 +211,7 @@ def train(
     name, _, factor = capture.partition("@")
     command = [
         sys.executable, "-m", "scene4d.cli.main", "train", method,
-        "--max-minutes", str(minutes), "--output-dir", str(arguments.output_dir),
+        *budget, "--output-dir", str(arguments.output_dir),
     ]  # fmt: skip
     if name != "sample":
         folder = arguments.data_root / name
@@ -362,7 +365,8 @@ def write(path: Path, rows: list[dict]) -> None:
     """Merges rows into results.json; a row replaces the one of the same capture, method, time."""
 
     def key(row: dict) -> tuple:
-        return row["capture"], row.get("method", "lightslab"), row["minutes"], row["machine"]
+        method, steps = row.get("method", "lightslab"), 0 if "minutes" in row else row["steps"]
+        return row["capture"], method, row.get("minutes", 0.0), steps, row["machine"]
 
     old = json.loads(path.read_text())["results"] if path.exists() else []
     new = {key(row): row for row in [*old, *rows]}

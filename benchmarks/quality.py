@@ -2,8 +2,9 @@
 
     python benchmarks/quality.py --minutes 0.5 1 2 5 --captures sample fox@4
     python benchmarks/quality.py --minutes 4 --captures all --write methods/splat/results.json
+    python benchmarks/quality.py --steps 9720 --captures sample
 
-A capture is ``sample``, a folder's name in --data-root, or a path; ``@4`` downscales four times.
+``--steps``, in place of minutes, says the same on a busy machine. A capture is ``sample``, a folder's name in --data-root, or a path; ``@4`` downscales four times.
 Every figure comes from a fresh ``scene4d train`` process, so start-up and JIT loading count.
 """
 
@@ -16,6 +17,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -29,8 +31,8 @@ def main() -> None:
     captures = [c for name in arguments.captures for c in (POSED if name == "all" else [name])]
     rows = []
     for capture in captures:
-        for minutes in arguments.minutes:
-            row = train(capture, minutes, arguments)
+        for budget in budgets(arguments):
+            row = train(capture, budget, arguments)
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
             if arguments.write:
@@ -43,6 +45,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--method", default="splat")
     parser.add_argument("--captures", nargs="+", default=["sample"])
     parser.add_argument("--minutes", nargs="+", type=float, default=[2.0])
+    parser.add_argument("--steps", nargs="+", type=int, help="train so many steps instead")
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT)
     parser.add_argument("--output-dir", type=Path, help="keep the runs here")
     parser.add_argument("--write", type=Path, help="results.json to merge the rows into")
@@ -50,12 +53,19 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(capture: str, minutes: float, arguments: argparse.Namespace) -> dict:
+def budgets(arguments: argparse.Namespace) -> list[list[str]]:
+    """Options of ``scene4d train`` that say how long it takes."""
+    if arguments.steps:
+        return [["--steps", str(count)] for count in arguments.steps]
+    return [["--max-minutes", str(minutes)] for minutes in arguments.minutes]
+
+
+def train(capture: str, budget: list[str], arguments: argparse.Namespace) -> dict:
     name, _, factor = capture.partition("@")
     output_dir = arguments.output_dir or Path(tempfile.mkdtemp(prefix="scene4d-quality-"))
     command = [
         sys.executable, "-m", "scene4d.cli.main", "train", arguments.method,
-        "--max-minutes", str(minutes), "--output-dir", str(output_dir), *arguments.options.split(),
+        *budget, "--output-dir", str(output_dir), *arguments.options.split(),
     ]  # fmt: skip
     if name != "sample":
         folder = arguments.data_root / name
@@ -71,8 +81,14 @@ def train(capture: str, minutes: float, arguments: argparse.Namespace) -> dict:
     run = Path(output.strip().splitlines()[-1])
     memory = {"peak_memory_gb": round(usage.ru_maxrss * 1024 / 1e9, 2)}  # KiB on Linux
     return {
-        "capture": capture, "minutes": minutes, **measured(run), **memory, **provenance(arguments)
+        "capture": capture, **minutes_of(budget), **measured(run), **memory,
+        **provenance(arguments, budget),
     }  # fmt: skip
+
+
+def minutes_of(budget: list[str]) -> dict[str, float]:
+    """What a row says of time: nothing where steps were asked for."""
+    return {"minutes": float(budget[1])} if budget[0] == "--max-minutes" else {}
 
 
 def measured(run: Path) -> dict:
@@ -94,14 +110,14 @@ def measured(run: Path) -> dict:
     }
 
 
-def provenance(arguments: argparse.Namespace) -> dict:
+def provenance(arguments: argparse.Namespace, budget: Sequence[str] = ()) -> dict:
     commit, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "src")
     options = f" with {arguments.options}" if arguments.options else ""
     return {
         "commit": (commit or "unknown") + ("+changes" if changed else ""),
         "machine": machine(),
         "date": date.today().isoformat(),
-        "command": f"scene4d train {arguments.method}{options}",
+        "command": " ".join(["scene4d train", arguments.method, *budget]) + options,
     }
 
 
@@ -123,9 +139,15 @@ def machine() -> str:
 
 
 def write(path: Path, method: str, rows: list[dict]) -> None:
-    """Merges rows into results.json; a row replaces the one of the same capture and time."""
+    """Merges rows into results.json; a row replaces the one of the same capture and time, or, where
+    steps were asked for, of as many."""
+
+    def key(row: dict) -> tuple:
+        steps = 0 if "minutes" in row else row["steps"]
+        return row["capture"], row.get("minutes", 0.0), steps, row["machine"]
+
     old = json.loads(path.read_text())["results"] if path.exists() else []
-    new = {(r["capture"], r["minutes"], r["machine"]): r for r in [*old, *rows]}
+    new = {key(r): r for r in [*old, *rows]}
     ordered = [new[key] for key in sorted(new)]
     path.write_text(json.dumps({"method": method, "results": ordered}, indent=1) + "\n")
 
