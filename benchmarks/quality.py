@@ -4,8 +4,9 @@
     python benchmarks/quality.py --minutes 4 --captures all --write methods/splat/results.json
     python benchmarks/quality.py --steps 9720 --captures sample
 
-``--steps``, in place of minutes, says the same on a busy machine. A capture is ``sample``, a folder's name in --data-root, or a path; ``@4`` downscales four times.
-Every figure comes from a fresh ``scene4d train`` process, so start-up and JIT loading count.
+``--steps``, in place of minutes, says the same on a busy machine. A capture is ``sample``, a
+folder's name in --data-root, or a path; ``@4`` downscales four times. Every figure comes from a
+fresh ``scene4d train`` process, so start-up and JIT loading count.
 """
 
 from __future__ import annotations
