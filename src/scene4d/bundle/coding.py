@@ -85,6 +85,8 @@ class Decoded:
 
     points: np.ndarray | None
     """[n, 3] float32 positions."""
+    grid: np.ndarray | None
+    """[n, 3] uint32: the positions in steps of their grid."""
     arrays: dict[str, CodedArray]
     stage_points: tuple[int, ...]
 
@@ -226,29 +228,34 @@ def _positions_entry(point_set: PointSet, model: PositionModel) -> dict[str, Any
     return entry if point_set.error is None else {**entry, "error": dict(point_set.error)}
 
 
-def decode_scene(bundle: Bundle, *, stages: int | None = None) -> Decoded:
-    """Decodes the first ``stages`` stages (None: all). Raises :class:`DataError`."""
+def decode_scene(bundle: Bundle, *, stages: int | Sequence[int] | None = None) -> Decoded:
+    """Decodes the first ``stages`` stages, those of these numbers, or all (None).
+
+    Raises :class:`DataError`.
+    """
     manifest = bundle.manifest
-    wanted = manifest["stages"][:stages]
+    every = range(len(manifest["stages"]))
+    numbers = stages if isinstance(stages, Sequence) else every[:stages]
+    wanted = {number: manifest["stages"][number] for number in numbers}
     entries = {entry["name"]: entry for entry in manifest["arrays"]}
     check_declared(bundle)
     tables = Tables.from_bytes(bundle.read(manifest["tables"]))
     for entry in manifest["arrays"]:
         for model in models_of(entry).values():
             _check_tables(model, entry["name"], len(tables))
-    points = [stage["points"] for stage in wanted]
+    points = [stage["points"] for stage in wanted.values()]
     codes = {
         name: np.empty((entry["components"], entry.get("items", sum(points))), dtype=np.int32)
         for name, entry in entries.items()
-        if entry.get("stage", 0) < len(wanted)
+        if "stage" not in entry or entry["stage"] in wanted
     }
     places = np.cumsum([0, *points])
     jobs: list[Future[Any]] = []
     located: list[Future[np.ndarray]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         try:
-            for number, stage in enumerate(wanted):
-                part = slice(int(places[number]), int(places[number + 1]))
+            for at, (number, stage) in enumerate(wanted.items()):
+                part = slice(int(places[at]), int(places[at + 1]))
                 into = {
                     name: codes[name] if "items" in entries[name] else codes[name][:, part]
                     for name in _arrays_of_stage(bundle, number, stage, entries)
@@ -261,8 +268,14 @@ def decode_scene(bundle: Bundle, *, stages: int | None = None) -> Decoded:
             pool.shutdown(wait=True, cancel_futures=True)
             raise DataError(error.what, where=bundle.path, fix=error.fix) from error
     arrays = {name: array_from_entry(entries[name], found.T) for name, found in codes.items()}
+    grid = None
+    if "positions" in manifest:
+        grid = np.concatenate([np.zeros((0, 3), dtype=np.uint32), *parts])
     return Decoded(
-        points=_positions(manifest, parts, bundle.path), arrays=arrays, stage_points=tuple(points)
+        points=None if grid is None else _positions(manifest["positions"], grid, bundle.path),
+        grid=grid,
+        arrays=arrays,
+        stage_points=tuple(points),
     )
 
 
@@ -411,17 +424,11 @@ def _check_tables(model: ChannelModel, name: str, number: int) -> None:
         raise DataError(f"array {name!r} uses frequency tables that do not exist")
 
 
-def _positions(
-    manifest: Mapping[str, Any], parts: list[np.ndarray], where: object
-) -> np.ndarray | None:
-    if "positions" not in manifest:
-        return None
-    entry = manifest["positions"]
-    points = np.concatenate([np.zeros((0, 3), dtype=np.uint32), *parts])
-    result = np.empty(points.shape, dtype=np.float32)
+def _positions(entry: Mapping[str, Any], grid: np.ndarray, where: object) -> np.ndarray:
+    result = np.empty(grid.shape, dtype=np.float32)
     with np.errstate(over="ignore"):
         for axis in range(3):
-            result[:, axis] = entry["origin"][axis] + entry["step"] * points[:, axis].astype(float)
+            result[:, axis] = entry["origin"][axis] + entry["step"] * grid[:, axis].astype(float)
     if not np.isfinite(result).all():
         raise DataError("positions lie beyond float32", where=where)
     return result

@@ -61,6 +61,14 @@ class SplatQuantisation:
     """Cumulative shares of the splats; None: by their number."""
 
 
+def coarser_steps(base: SplatQuantisation, factor: float) -> SplatQuantisation:
+    """``base`` with all steps but the positions' ``factor`` times coarser."""
+    names = ("log_scale_step", "rotation_step", "dc_step", "sh_steps")
+    scaled = {name: getattr(base, name) * factor for name in names}
+    levels = max(3, round((base.opacity_levels - 1) / factor) + 1)
+    return replace(base, opacity_levels=levels, **scaled)
+
+
 def encode_splats(
     cloud: SplatCloud,
     settings: SplatQuantisation | None = None,
@@ -68,6 +76,30 @@ def encode_splats(
     importance: np.ndarray | None = None,
 ) -> Coded:
     """The members and the manifest's part of ``cloud``; ``importance`` [N]: large comes first."""
+    laid = laid_out(cloud, settings, importance=importance)
+    coded = encode_scene(laid.points, laid.arrays)
+    return replace(coded, manifest={**laid.manifest, **coded.manifest})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LaidOut:
+    """Splats as points and codes, in coding order; a kind may add arrays of its own."""
+
+    points: PointSet
+    order: np.ndarray
+    """[N] which splat comes at each place of the order."""
+    arrays: list[CodedArray]
+    manifest: dict[str, Any]
+    """``count`` and ``sh_degree``."""
+
+
+def laid_out(
+    cloud: SplatCloud,
+    settings: SplatQuantisation | None = None,
+    *,
+    importance: np.ndarray | None = None,
+) -> LaidOut:
+    """``cloud`` quantised, by stage and place."""
     settings = settings or SplatQuantisation()
     _refuse_unusable(cloud)
     cloud = _limited_degree(cloud, settings.sh_degree)
@@ -76,9 +108,12 @@ def encode_splats(
         cloud.means, settings.position_bits or default_bits(cloud), stages_of(score, settings)
     )
     order = points.order()
-    coded = encode_scene(points, _arrays(_taken(cloud, order), settings))
-    manifest = {"count": len(cloud), "sh_degree": cloud.sh_degree, **coded.manifest}
-    return replace(coded, manifest=manifest)
+    return LaidOut(
+        points=points,
+        order=order,
+        arrays=_arrays(_taken(cloud, order), settings),
+        manifest={"count": len(cloud), "sh_degree": cloud.sh_degree},
+    )
 
 
 def write_splats_bundle(
@@ -142,17 +177,22 @@ def decode_splats(bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
     """The Gaussians of an opened bundle, in bundle coordinates; the first ``stages`` of them."""
     if bundle.manifest["kind"] != KIND:
         raise DataError(f"is of kind {bundle.manifest['kind']!r}, not splats", where=bundle.path)
+    check_count(bundle)
+    try:
+        cloud = splats_from(decode_scene(bundle, stages=stages), bundle.manifest["sh_degree"])
+        return replace(cloud, antialiased=bundle.manifest["antialiased"])
+    except DataError as error:
+        raise DataError(error.what, where=bundle.path, fix=error.fix) from error
+
+
+def check_count(bundle: Bundle) -> None:
+    """Raises :class:`DataError` where the points are not as many as the splats."""
     points = sum(stage["points"] for stage in bundle.manifest["stages"])
     if points != bundle.manifest["count"]:
         raise DataError(
             f"says it has {bundle.manifest['count']} splats, its stages have {points} points",
             where=bundle.path,
         )
-    try:
-        cloud = splats_from(decode_scene(bundle, stages=stages), bundle.manifest["sh_degree"])
-        return replace(cloud, antialiased=bundle.manifest["antialiased"])
-    except DataError as error:
-        raise DataError(error.what, where=bundle.path, fix=error.fix) from error
 
 
 def splats_from(decoded: Decoded, sh_degree: int) -> SplatCloud:

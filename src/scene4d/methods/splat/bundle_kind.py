@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scene4d.bundle.coding import Coded
 from scene4d.bundle.container import Bundle
 from scene4d.bundle.kinds import BundleKind, splats_line
-from scene4d.bundle.splats import KIND, SplatQuantisation, decode_splats, encode_splats
+from scene4d.bundle.splats import (
+    KIND,
+    SplatQuantisation,
+    coarser_steps,
+    decode_splats,
+    encode_splats,
+)
 from scene4d.formats.splat_cloud import SplatCloud
 
 if TYPE_CHECKING:
@@ -38,15 +43,8 @@ class SplatsKind(BundleKind):
 
     def encode(self, representation: Any, *, factor: float = 1.0) -> Coded:
         """With the default steps of :class:`SplatQuantisation`, ``factor`` times coarser."""
-        base = SplatQuantisation()
-        levels = max(3, round((base.opacity_levels - 1) / factor) + 1)
-        scaled = {
-            name: getattr(base, name) * factor
-            for name in ("log_scale_step", "rotation_step", "dc_step", "sh_steps")
-        }
-        return encode_splats(
-            representation.splats(), replace(base, opacity_levels=levels, **scaled)
-        )
+        steps = coarser_steps(SplatQuantisation(), factor)
+        return encode_splats(representation.splats(), steps)
 
     def open(self, bundle: Bundle) -> GaussianSplats:
         """As they are."""

@@ -1,0 +1,82 @@
+"""The bundle kind ``splats4d``: Gaussians of which some move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from scene4d.bundle.coding import Coded
+from scene4d.bundle.container import Bundle
+from scene4d.bundle.kinds import BundleKind, splats_line
+from scene4d.bundle.splats import coarser_steps
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.deformable.bundle_content import (
+    MotionQuantisation,
+    decode_moving,
+    encode_splats4d,
+)
+from scene4d.methods.deformable.bundle_manifest import KIND, entry_faults, motion_rate
+
+if TYPE_CHECKING:
+    from scene4d.methods.deformable.deformable import DeformableSplats
+
+
+class Splats4dKind(BundleKind):
+    """Gaussians, and the motion of some of them in chunks of time."""
+
+    name = KIND
+    made_of_splats = True
+
+    def decode(self, bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
+        """As they are when the motion begins: the moving ones, then the others."""
+        moving = decode_moving(bundle, stages=stages)
+        return moving.at(moving.start_s)
+
+    def describe(self, manifest: Mapping[str, Any]) -> str:
+        """The number of splats, and how long they move at how many bytes a second."""
+        return f"{splats_line(manifest)}, {motion_line(manifest)}"
+
+    def faults(self, manifest: Mapping[str, Any]) -> list[str]:
+        """Of the chunks of time."""
+        return list(entry_faults(manifest))
+
+    def summary(self, bundle: Bundle) -> dict[str, Any]:
+        """The motion's time, nodes, chunks and bytes."""
+        entry = bundle.manifest[KIND]
+        size, rate = motion_rate(bundle.manifest)
+        return {
+            "times": [entry["start"], entry["start"] + entry["duration"]],
+            "nodes": entry["nodes"],
+            "chunks": len(entry["chunks"]),
+            "motion_bytes": size,
+            "motion_kb_per_second": round(rate / 1e3, 2),
+        }
+
+    def takes(self, representation: Any) -> bool:
+        """Whether it is splats of which some follow nodes."""
+        from scene4d.methods.deformable.deformable import DeformableSplats
+
+        return isinstance(representation, DeformableSplats)
+
+    def encode(self, representation: Any, *, factor: float = 1.0) -> Coded:
+        """With the default steps, ``factor`` times coarser."""
+        base = MotionQuantisation()
+        splats, shift = coarser_steps(base.splats, factor), base.shift_step * factor
+        return encode_splats4d(
+            representation.moving(), replace(base, splats=splats, shift_step=shift)
+        )
+
+    def open(self, bundle: Bundle) -> DeformableSplats:
+        """As what moves."""
+        from scene4d.methods.deformable.deformable import DeformableSplats
+
+        return DeformableSplats.of(decode_moving(bundle))
+
+
+def motion_line(manifest: Mapping[str, Any]) -> str:
+    """How long a bundle's splats move, and how many bytes a second that takes."""
+    duration, (_, rate) = manifest[KIND]["duration"], motion_rate(manifest)
+    if not manifest[KIND]["nodes"]:
+        return "none of which moves"
+    return f"moving for {duration:g} s at {rate / 1e3:.1f} kB a second"
