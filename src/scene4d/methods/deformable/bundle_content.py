@@ -49,6 +49,8 @@ from scene4d.methods.deformable.bundle_motion import (
 
 REST_LIMIT = 1 << 22
 """Places of nodes on the grid of positions lie within this."""
+OUTSIDE = 10.0
+"""An edge of opacity so many widths away changes it by less than 1/10000."""
 _STILL = -1
 """The codes of what stands still, which no reader looks at: the same ones cost nothing."""
 
@@ -119,8 +121,7 @@ def _motion(
         *(_of_points(name, codes, rows, len(laid.order)) for name, codes in followed.items()),
     ]
     if moving.opacity_windows is not None:
-        windows = _windows(moving, moving.opacity_windows[own])
-        arrays.append(_window_array(moving, settings, windows, rows, len(laid.order)))
+        arrays.append(_window_array(moving, settings, own, rows))
     codes = knots.codes(poses)
     error = error_of((knots.poses(codes) - poses)[..., 4:])
     chunks = []
@@ -215,37 +216,32 @@ def _of_points(name: str, codes: np.ndarray, rows: np.ndarray, count: int) -> Co
     return CodedArray(name=name, codes=spread, hints=("moving.0",))
 
 
-def _windows(moving: MovingSplats, windows: np.ndarray) -> np.ndarray:
-    """[n, 4] float64 with edges that lie where they can still be seen: 20 widths outside."""
-    windows = windows.astype(np.float64)
-    windows[:, 2:] = np.clip(windows[:, 2:], 1e-6, 1e6)
-    end = moving.start_s + moving.duration_s
-    for edge, width in ((0, 2), (1, 3)):
-        # an edge that is not there is sharp and lies just outside
-        shut = ~np.isfinite(windows[:, edge]) | (np.abs(windows[:, edge]) >= 1e5)
-        windows[shut, width] = 1e-6
-    reach = 20.0 * windows[:, 2:]
-    windows[:, :2] = np.clip(windows[:, :2], moving.start_s - reach, end + reach)
-    return windows
-
-
 def _window_array(
-    moving: MovingSplats,
-    settings: MotionQuantisation,
-    windows: np.ndarray,
-    rows: np.ndarray,
-    count: int,
+    moving: MovingSplats, settings: MotionQuantisation, own: np.ndarray, rows: np.ndarray
 ) -> CodedArray:
-    """The array ``window``; its codes of what stands still are one less than all others."""
+    """The array ``window``: of the Gaussians ``own``, which are at ``rows`` of coding order."""
+    assert moving.opacity_windows is not None
     step = rounded(settings.window_step * moving.knot_interval_s)
+    windows = _seen_windows(moving, moving.opacity_windows[own].astype(np.float64), step)
     array = uniform_array("window", windows, step)
-    codes = array.codes.copy()
-    codes[:, 2:] = np.maximum(codes[:, 2:], 1)  # widths are above 0
-    spread = np.empty((count, 4), dtype=np.int32)
-    spread[:] = codes.min(axis=0) - 1
-    spread[rows] = codes
-    made = dequantise("window", {"window": replace(array, codes=codes)})
-    return replace(array, codes=spread, hints=("moving.0",), error=error_of(made - windows))
+    spread = np.empty((len(moving), 4), dtype=np.int32)
+    spread[:] = array.codes.min(axis=0) - 1  # what stands still: no code that another one has
+    spread[rows] = array.codes
+    return replace(array, codes=spread, hints=("moving.0",))
+
+
+def _seen_windows(moving: MovingSplats, windows: np.ndarray, step: float) -> np.ndarray:
+    """[n, 4] with widths of whole ``step`` s; edges of which nothing is seen from the first moment
+    to the last are all the same, just outside."""
+    windows[:, 2:] = step * np.clip(np.rint(windows[:, 2:] / step), 1, 1e6)
+    ends = (moving.start_s, moving.start_s + moving.duration_s)
+    for edge, width in ((0, 2), (1, 3)):
+        early = windows[:, edge] < ends[0] - OUTSIDE * windows[:, width]
+        late = windows[:, edge] > ends[1] + OUTSIDE * windows[:, width]
+        windows[early | late, width] = step
+        windows[early, edge] = ends[0] - OUTSIDE * step
+        windows[late, edge] = ends[1] + OUTSIDE * step
+    return windows
 
 
 def _cut(moving: MovingSplats, settings: MotionQuantisation, stages: int) -> list[tuple[int, int]]:
