@@ -19,6 +19,7 @@ from conformance_lies import (
     broken_lights,
     broken_mpi,
 )
+from conformance_motion import broken_codes, broken_motion, motion_bombs
 from conformance_scenes import scene_of
 
 from scene4d.bundle.coding import decode_scene, encode_scene
@@ -62,9 +63,9 @@ class Altered(BundleWriter):
         return super().to_bytes()
 
 
-def bad(folder: Path, source: Path, family: Path, light: Path, mpi: Path) -> None:
+def bad(folder: Path, source: Path, family: Path, light: Path, mpi: Path, motion: Path) -> None:
     """Writes the bad bundles and errors.json; ``family`` is a sound bundle of kind lpgs, ``light``
-    of kind lightslab, ``mpi`` one with MPIs."""
+    of kind lightslab, ``mpi`` one with MPIs, ``motion`` of kind splats4d."""
     folder.mkdir(parents=True)
     errors: dict[str, dict[str, str]] = {}
 
@@ -76,7 +77,7 @@ def bad(folder: Path, source: Path, family: Path, light: Path, mpi: Path) -> Non
     for name, (data, reason, error) in broken_files(sound, source).items():
         save(name, data, reason, error)
     lies = [(source, {**broken_entries(), **broken_coding()}), (family, broken_families()),
-            (light, broken_lights()), (mpi, broken_mpi())]  # fmt: skip
+            (light, broken_lights()), (mpi, broken_mpi()), (motion, broken_motion())]  # fmt: skip
     for path, table in lies:
         for name, (alter, reason, error) in table.items():
             save(name, Altered(path, alter).to_bytes(), reason, error)
@@ -86,7 +87,9 @@ def bad(folder: Path, source: Path, family: Path, light: Path, mpi: Path) -> Non
         writer = Altered(source, lambda m: None)
         writer.replace_member(member, data)
         save(name, writer.to_bytes(), reason, error)
-    for name, (data, reason, error) in bombs(light, mpi).items():
+    for name, (data, reason, error) in {
+        **broken_codes(motion), **bombs(light, mpi), **motion_bombs()
+    }.items():  # fmt: skip
         save(name, data, reason, error)
     (folder / "errors.json").write_text(json.dumps(errors, indent=1) + "\n", encoding="ascii")
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from conformance_bad import bad
 from conformance_light import expected_maps, light_fields, light_info
+from conformance_motion import TIMES, moving_scenes
 from conformance_scenes import cloud, crowded, families, scene_of
 
 from scene4d.bundle.arrays import Codebook, CodedArray, uniform
@@ -35,11 +36,12 @@ from scene4d.bundle.splats import (
     write_splats_bundle,
 )
 from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.deformable.bundle_content import decode_moving, encode_splats4d
 from scene4d.methods.lightslab.bundle_content import encode_light_slab
 from scene4d.methods.lpgs.bundle_content import encode_lpgs
 
 HERE = Path(__file__).resolve().parent / "conformance"
-KINDS = ("lpgs_family", "lightslab_three", "lightslab_mpi_least")
+KINDS = ("lpgs_family", "lightslab_three", "lightslab_mpi_least", "motion_windows")
 """Sound bundles that bad ones of other kinds than splats are made of."""
 
 
@@ -68,7 +70,10 @@ def good(folder: Path) -> None:
     for name, light in light_fields().items():
         coded = encode_light_slab(light)
         bundle_writer("lightslab", coded, light_info(info(splats))).write(folder / f"{name}.s4d")
-    made = (*scenes, *families(), *light_fields(), "codebooks")
+    for name, (moving, motion) in moving_scenes().items():
+        coded = encode_splats4d(moving, motion)
+        bundle_writer("splats4d", coded, info(moving.cloud)).write(folder / f"{name}.s4d")
+    made = (*scenes, *families(), *light_fields(), *moving_scenes(), "codebooks")
     for name in (*(f"{name}.s4d" for name in made), "unpacked"):
         text = expected(folder / name)
         (folder / name).with_suffix(".json").write_text(text, encoding="ascii")
@@ -142,7 +147,17 @@ def expected(path: Path) -> str:
         document["maps"] = expected_maps(path, scene_of(bundle).cameras)
     else:
         document["splats"] = splat_values(decoded_splats(bundle))
+    if bundle.manifest["kind"] == "splats4d":
+        document["at"] = [
+            {"time": time, **moved_values(decode_moving(bundle).at(time))} for time in TIMES
+        ]
     return json.dumps(document, separators=(",", ":")) + "\n"
+
+
+def moved_values(splats: SplatCloud) -> dict[str, list[float]]:
+    """The attributes that may change with time."""
+    values = splat_values(splats)
+    return {name: values[name] for name in ("means", "quats", "opacity")}
 
 
 def splat_values(splats: SplatCloud) -> dict[str, list[float]]:

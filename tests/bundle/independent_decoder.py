@@ -1,7 +1,7 @@
 """A decoder of .s4d bundles of every kind, written from mobile_export/SPEC.md alone.
 
-Pictures of light fields are in independent_light_field.py. Standard library and
-numpy; nothing from scene4d. Slow and plain on purpose: it shows that the text is enough, and
+Pictures of light fields are in independent_light_field.py, motion in independent_motion.py. Standard
+library and numpy; nothing from scene4d. Slow and plain on purpose: it shows that the text is enough, and
 catches what two halves of one implementation would agree on wrongly.
 """
 
@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from bundle import independent_motion
 
 M32 = 0xFFFFFFFF
 
@@ -86,6 +87,9 @@ def check_bounds(manifest):
     if manifest["kind"] == "lpgs":
         work = family_products(manifest["lpgs"], points, manifest["count"] - points)
         assert work <= min(1 << 40, (1 << 32) + (1 << 16) * carried), "products"
+    if manifest["kind"] == "splats4d":
+        distances = points * manifest["splats4d"]["nodes"]
+        assert distances <= min(1 << 32, (1 << 26) + (1 << 10) * carried), "distances"
     if manifest["kind"] == "lightslab":
         assert picture_products(manifest["lightslab"]) <= 2 * 10**11, "products"
 
@@ -293,10 +297,21 @@ def splats(manifest, points, codes):
     """Means, quats, log_scales, opacity (alpha), sh."""
     spec = manifest["positions"]
     places = np.float32(np.array(spec["origin"]) + spec["step"] * points.astype(np.float64))
-    read = {"splats": plain_splats, "lpgs": family_splats}[manifest["kind"]]
-    found = read(manifest, places, codes)
+    if manifest["kind"] == "splats4d":
+        found = plain_splats(manifest, places, codes)
+        found |= moved_splats(manifest, points, codes, manifest["splats4d"]["start"])
+    else:
+        read = {"splats": plain_splats, "lpgs": family_splats}[manifest["kind"]]
+        found = read(manifest, places, codes)
     assert len(found["means"]) == manifest["count"]
     return found
+
+
+def moved_splats(manifest, points, codes, time):
+    """Section 9: what may change with time."""
+    return independent_motion.arrangement(
+        manifest, points, codes, lambda name: values_of(name, manifest, codes), time
+    )
 
 
 def plain_splats(manifest, means, codes):

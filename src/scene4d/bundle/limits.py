@@ -44,7 +44,7 @@ VALUES = Limit(what="values", free=1 << 22, per_byte=64, most=1 << 30)
 """Numbers that codes become: those of arrays, of Gaussians, of the texels of MPIs."""
 PRODUCTS = Limit(what="products", free=1 << 32, per_byte=1 << 16, most=1 << 40)
 """Multiplications of a network that is evaluated when a bundle is opened."""
-DISTANCES = Limit(what="distances of points to nodes", free=1 << 28, per_byte=1 << 10, most=1 << 32)
+DISTANCES = Limit(what="distances of points to nodes", free=1 << 26, per_byte=1 << 10, most=1 << 32)
 """Nodes are told by how far they are from a moving Gaussian."""
 
 

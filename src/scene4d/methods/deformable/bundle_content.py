@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from scene4d.bundle.splats import (
 from scene4d.errors import DataError, UsageError
 from scene4d.formats.moving_splats import FEWEST_KNOTS, NODES_PER_SPLAT, MovingSplats
 from scene4d.formats.packing import taken
+from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.deformable.bundle_manifest import (
     KIND,
     MAX_NODES,
@@ -252,7 +254,7 @@ def _cut(moving: MovingSplats, settings: MotionQuantisation, stages: int) -> lis
     long = max(1, round(settings.chunk_s / moving.knot_interval_s))
     number = min(MAX_STAGES - stages, max(1, math.ceil(segments / long)))
     edges = [segments * i // number for i in range(number + 1)]
-    return [(low, high - low) for low, high in zip(edges, edges[1:], strict=False)]
+    return [(low, high - low) for low, high in pairwise(edges)]
 
 
 def _name_chunks(coded: Coded, chunks: int) -> None:
@@ -263,11 +265,26 @@ def _name_chunks(coded: Coded, chunks: int) -> None:
         coded.members[stage["member"]] = data
 
 
-def decode_moving(bundle: Bundle, *, stages: int | None = None) -> MovingSplats:
-    """What a bundle holds, the moving Gaussians first, otherwise in coding order.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InOrder:
+    """What a bundle holds, and the order in which it has that."""
 
-    Of its first ``stages``: without any chunk of time nothing moves; with some, all stands still
-    behind them. Raises :class:`DataError` where it is not sound.
+    moving: MovingSplats
+    order: np.ndarray
+    """[n] place in coding order of each Gaussian, of which the moving ones come first."""
+
+    def at(self, time_s: float) -> SplatCloud:
+        """All Gaussians as they are at ``time_s``, in coding order."""
+        back = np.empty_like(self.order)
+        back[self.order] = np.arange(len(back))
+        return taken(self.moving.at(time_s), back)
+
+
+def decode_moving(bundle: Bundle, *, stages: int | None = None) -> InOrder:
+    """What a bundle holds; of its first ``stages``.
+
+    Without any chunk of time nothing moves; with some, all stands still behind them. Raises
+    :class:`DataError` where it is not sound.
     """
     manifest = bundle.manifest
     if manifest["kind"] != KIND:
@@ -275,25 +292,25 @@ def decode_moving(bundle: Bundle, *, stages: int | None = None) -> MovingSplats:
     check_count(bundle)
     try:
         check_arrays(manifest)
-        decoded = decode_scene(bundle, stages=stages)
-        return _moving_from(bundle, decoded)
+        return _moving_from(bundle, decode_scene(bundle, stages=stages))
     except DataError as error:
         raise DataError(error.what, where=bundle.path, fix=error.fix) from error
 
 
-def _moving_from(bundle: Bundle, decoded: Decoded) -> MovingSplats:
+def _moving_from(bundle: Bundle, decoded: Decoded) -> InOrder:
     manifest, entry = bundle.manifest, bundle.manifest[KIND]
-    cloud = splats_from(decoded, manifest["sh_degree"])
     moves = decoded.arrays["moving"].codes[:, 0]
-    if not np.isin(moves, (0, 1)).all() or (moves.any() and not entry["nodes"]):
-        raise DataError("'moving' has values other than 0 and 1, or there are no nodes to follow")
-    order = coding_order(moves)
-    cloud = replace(taken(cloud, order), antialiased=manifest["antialiased"])
+    if not np.isin(moves, (0, 1)).all():
+        raise DataError("'moving' has values other than 0 and 1")
+    if moves.any() and not entry["nodes"]:
+        raise DataError("a Gaussian moves, and there are no nodes that it could follow")
     rows = np.flatnonzero(moves)
+    order = np.concatenate([rows, np.flatnonzero(moves == 0)])
     nodes, weights = _read_followed(decoded, rows) if entry["nodes"] else _nothing_followed()
     knots, duration = _read_knots(bundle, decoded)
-    return MovingSplats(
-        cloud=cloud,
+    cloud = taken(splats_from(decoded, manifest["sh_degree"]), order)
+    moving = MovingSplats(
+        cloud=replace(cloud, antialiased=manifest["antialiased"]),
         num_moving=len(rows),
         node_indices=nodes,
         node_weights=weights,
@@ -301,13 +318,11 @@ def _moving_from(bundle: Bundle, decoded: Decoded) -> MovingSplats:
         start_s=float(entry["start"]),
         knot_interval_s=float(entry["interval"]),
         duration_s=duration,
-        opacity_windows=_read_windows(decoded, rows) if entry["windows"] else None,
+        opacity_windows=_read_windows(decoded, rows)
+        if entry["windows"] and entry["nodes"]
+        else None,
     )
-
-
-def coding_order(moves: np.ndarray) -> np.ndarray:
-    """[n] numbers of the Gaussians in coding order, those that move (``moves`` [n] is 1) first."""
-    return np.argsort(moves == 0, kind="stable")
+    return InOrder(moving=moving, order=order)
 
 
 def _nothing_followed() -> tuple[np.ndarray, np.ndarray]:

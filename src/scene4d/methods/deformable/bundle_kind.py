@@ -29,9 +29,9 @@ class Splats4dKind(BundleKind):
     made_of_splats = True
 
     def decode(self, bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
-        """As they are when the motion begins: the moving ones, then the others."""
-        moving = decode_moving(bundle, stages=stages)
-        return moving.at(moving.start_s)
+        """As they are when the motion begins, in coding order."""
+        found = decode_moving(bundle, stages=stages)
+        return found.at(found.moving.start_s)
 
     def describe(self, manifest: Mapping[str, Any]) -> str:
         """The number of splats, and how long they move at how many bytes a second."""
@@ -71,7 +71,7 @@ class Splats4dKind(BundleKind):
         """As what moves."""
         from scene4d.methods.deformable.deformable import DeformableSplats
 
-        return DeformableSplats.of(decode_moving(bundle))
+        return DeformableSplats.of(decode_moving(bundle).moving)
 
 
 def motion_line(manifest: Mapping[str, Any]) -> str:

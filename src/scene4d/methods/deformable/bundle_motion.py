@@ -189,5 +189,3 @@ def filled(ranks: np.ndarray, free: np.ndarray) -> np.ndarray:
             unused = free[:, column] & ~(np.delete(ranks, column, axis=1) == rank).any(axis=1)
             ranks[unused, column] = rank
     return ranks
-
-
