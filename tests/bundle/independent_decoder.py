@@ -1,8 +1,8 @@
 """A decoder of .s4d bundles of every kind, written from mobile_export/SPEC.md alone.
 
-Pictures of light fields are in independent_light_field.py, motion in independent_motion.py. Standard
-library and numpy; nothing from scene4d. Slow and plain on purpose: it shows that the text is enough, and
-catches what two halves of one implementation would agree on wrongly.
+Pictures of light fields are in independent_light_field.py, motion in independent_motion.py.
+Standard library and numpy; nothing from scene4d. Slow and plain on purpose: it shows that the text
+is enough, and catches what two halves of one implementation would agree on wrongly.
 """
 
 import hashlib
