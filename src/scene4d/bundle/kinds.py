@@ -53,6 +53,10 @@ class BundleKind(ABC):
         kinds that come with it."""
         return []
 
+    def motion_line(self, manifest: Mapping[str, Any]) -> str | None:
+        """How what a bundle holds moves, for people; None: it is of a kind that stands still."""
+        return None
+
     def from_earlier_version(self, manifest: Mapping[str, Any]) -> bool:
         """Whether a manifest that the schema refuses is laid out as before format 1.0."""
         return False
@@ -74,6 +78,11 @@ class BundleKind(ABC):
     @abstractmethod
     def open(self, bundle: Bundle) -> Any:
         """The representation that renders what the bundle holds, in bundle coordinates."""
+
+    def reduced(self, representation: Any, most: int, sh_degree: int) -> Any:
+        """The scene with at most so many of its splats and harmonics up to ``sh_degree``; None: as
+        the plain splats that :meth:`Representation.splats` gives."""
+        return None
 
     def content_box(self, representation: Any) -> tuple[np.ndarray, np.ndarray] | None:
         """Lowest and highest corner [3] of what a player frames; None: that of its splats."""

@@ -29,6 +29,7 @@ def loss_line(source: OpenedScene, bundle: Path) -> str:
     cameras = _some(source.cameras.train) or _around(source)
     if not cameras:
         return ""
+    cameras = _at_times(cameras, before)
     db = _mean_psnr(before, after, cameras)
     return (
         f"loses by its coarser values: its pictures are at {db:.1f} dB to the scene's own"
@@ -77,6 +78,21 @@ def _around(source: OpenedScene) -> list[Camera]:
     return (
         cameras_around(cloud, count=VIEWS, size=_SIZE) if cloud is not None and len(cloud) else []
     )
+
+
+def _at_times(cameras: list[Camera], scene: Representation) -> list[Camera]:
+    """``cameras`` of a scene that moves, those without a time spread over its motion."""
+    from dataclasses import replace
+
+    import torch
+
+    if scene.times is None:
+        return cameras
+    times = torch.linspace(*scene.times, len(cameras))
+    return [
+        camera if camera.time is not None else replace(camera, time=time)
+        for camera, time in zip(cameras, times, strict=True)
+    ]
 
 
 def _mean_psnr(before: Representation, after: Representation, cameras: Sequence[Camera]) -> float:

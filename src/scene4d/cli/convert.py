@@ -65,8 +65,24 @@ def main(argv: list[str]) -> None:
     cloud = read_splats(args.source, drop_invalid=args.drop_invalid)
     turned = "" if read_as.axes == "as they are" else f"; axes on reading undone: {read_as.axes}"
     print(f"read {len(cloud):,} Gaussians as {read_as.name}{turned}", file=sys.stderr)
+    if read_as.name == "s4d":
+        _say_if_it_moves(args.source)
     cloud = edited(cloud, args.edit)
     write_splats(args.output_path, cloud, frame=args.frame)
     told = describe_written(args.output_path, cloud, write_as)
     print(f"wrote {write_as.name}: {told}", file=sys.stderr)
     print(args.output_path)
+
+
+def _say_if_it_moves(source: Path) -> None:
+    """A line where a bundle moves and what is written of it does not."""
+    from scene4d.bundle.container import open_bundle
+    from scene4d.bundle.kinds import kind_of
+
+    bundle = open_bundle(source)
+    if (motion := kind_of(bundle).motion_line(bundle.manifest)) is not None:
+        print(
+            f"note: {motion}; this is its first moment (scene4d export {source} ply --at-time"
+            " chooses another, ply-sequence writes them all)",
+            file=sys.stderr,
+        )

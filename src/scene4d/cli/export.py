@@ -75,8 +75,8 @@ class ExportArgs:
     """Splats left out of splat files of a run. auto: the far ones that the training pictures hardly
     show, beyond 99.9% of what makes them up."""
     at_time: Annotated[float, Within(-1e9, 1e9)] | None = None
-    """Moment of a scene that moves, in seconds, at which its splats are written; by default the
-    first."""
+    """Moment of a scene that moves, in seconds, at which its splats are written, standing still;
+    by default the first, and in a bundle or player all of its motion."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where renders for a mesh are made."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
@@ -135,18 +135,19 @@ def main(argv: list[str]) -> None:
 
 
 def _at_a_time(source: OpenedScene, args: ExportArgs) -> OpenedScene:
-    """As it stands at --at-time, where a file has no time: at the first, which is said."""
+    """As it stands at --at-time, where a file has no time: at the first, which is said. Bundles
+    move, unless a time is asked for."""
     times = source.representation.times
-    still = args.format in _FRAMED - {"ply-sequence"} | {"bundle", "player"}
+    still = args.format in _FRAMED - {"ply-sequence"}
     if args.at_time is not None:
-        if not still:
+        if not still and args.format not in ("bundle", "player"):
             raise UsageError(f"--at-time is not for {args.format}", fix="leave it out")
         return source.at_time(args.at_time)
     if times is None or not still:
         return source
     print(
         f"note: it moves from {times[0]:g} to {times[1]:g} s; this is {times[0]:g} s, --at-time"
-        " chooses another, and ply-sequence writes them all",
+        " chooses another, ply-sequence writes them all, and a bundle moves",
         file=sys.stderr,
     )
     return source.at_time(times[0])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
+from scene4d.bundle.kinds import bundle_kinds
 from scene4d.bundle.splats import default_importance
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.edit import with_sh_degree
@@ -37,11 +38,14 @@ class Fitted:
     """Whether values were stored with coarser steps to reach the size."""
     what: str | None = None
     """For people, where it is not made of splats."""
+    motion: str | None = None
+    """For people, where something moves."""
 
     def summary(self, target: str | None) -> str:
         """A line for people: what is in it, whether it fits the target, and what was cut."""
         now = self.what or f"{self.splats:,} splats, harmonics of degree {self.sh_degree}"
         now += f", {self.size_mb:.2f} MB"
+        now += f", {self.motion}" if self.motion else ""
         if target is None:
             return now
         budget = TARGETS[target]
@@ -113,7 +117,9 @@ def _fitted(
     coarser: bool,
     what: str | None = None,
 ) -> Fitted:
+    manifest = open_bundle(path).manifest
     return Fitted(
+        motion=bundle_kinds()[manifest["kind"]].motion_line(manifest),
         splats=after[0],
         sh_degree=after[1],
         size_mb=path.stat().st_size / 1e6,
@@ -131,14 +137,19 @@ def _counted(source: OpenedScene) -> tuple[int, int]:
 
 
 def _cut(source: OpenedScene, splats: int, sh_degree: int) -> OpenedScene:
-    """``source`` as plain splats without the least important ones; itself where nothing is cut."""
+    """``source`` without the least important splats, as plain ones where its kind knows no other
+    way; itself where nothing is cut."""
     cloud = source.representation.splats()
     if cloud is None or (len(cloud) <= splats and cloud.sh_degree <= sh_degree):
         return source
+    bands = min(sh_degree, cloud.sh_degree)
+    reduced = bundles.kind_for(source).reduced(source.representation, max(1, splats), bands)
+    if reduced is not None:
+        return replace(source, representation=reduced)
     if len(cloud) > splats:
         most = np.argsort(-default_importance(cloud), kind="stable")[: max(1, splats)]
         cloud = taken(cloud, np.sort(most))
-    cloud = with_sh_degree(cloud, min(sh_degree, cloud.sh_degree))
+    cloud = with_sh_degree(cloud, bands)
     return replace(source, representation=GaussianSplats.of(cloud))
 
 

@@ -22,6 +22,7 @@ from scene4d.bundle.scene_info import (
     Limits,
     Matrix,
     SceneInfo,
+    content_box,
     default_info,
     default_view,
 )
@@ -35,6 +36,8 @@ from scene4d.training.opened import OpenedScene
 
 POSTER_WIDTH = 480
 _SEARCH_STEPS = 14
+_MOMENTS = 9
+"""The box of what moves holds it at so many moments, evenly spread."""
 LANDING = 0.02
 """A size that was asked for is met when the file is within this share of it."""
 
@@ -64,9 +67,10 @@ def export(source: OpenedScene, path: Path, options: BundleOptions | None = None
     landed = land(at, target_mb or kind.trained_mb(scene), path, trained=kind.trains_sizes)
     bundle_writer(kind.name, landed.coded, info).write(Path(path))
     count, size = landed.coded.manifest["count"], f"{landed.size / 1e6:.3f} MB"
-    moment = (
-        "" if scene.times is None else f"; as it stands at {scene.times[0]:g} s, without motion"
-    )
+    motion = kind.motion_line(landed.coded.manifest)
+    if motion is None and scene.times is not None:
+        motion = f"as it stands at {scene.times[0]:g} s, without motion"
+    moment = f"; {motion}" if motion else ""
     if (told := kind.stored_line(scene)) is not None:
         return f"{told} in {size}, kind {kind.name}{moment}"
     each = landed.size / max(1, count)
@@ -142,7 +146,7 @@ def scene_info(source: OpenedScene, kind: BundleKind) -> SceneInfo:
 
 def _splats_info(source: OpenedScene, views: tuple[CameraView, ...]) -> SceneInfo:
     cloud, start = source.scene_cloud(), source.cameras.start
-    info = default_info(cloud, cameras=views)
+    info = _with_all_times(default_info(cloud, cameras=views), source.representation)
     if source.cameras.photographed:
         return replace(info, cameras=views) if views else info
     if start is not None:
@@ -150,6 +154,20 @@ def _splats_info(source: OpenedScene, views: tuple[CameraView, ...]) -> SceneInf
     # From somewhere around the content; a player starts facing it.
     facing = replace(default_view(cloud, lens=views[0]), name=FACING)
     return replace(info, cameras=(facing, *_kept(source, views)[1:]))
+
+
+def _with_all_times(info: SceneInfo, scene: Representation) -> SceneInfo:
+    """``info`` with a box of the content that holds what moves at every time, nearly."""
+    if scene.times is None:
+        return info
+    boxes = [
+        content_box(cloud)
+        for time in np.linspace(*scene.times, _MOMENTS)
+        if (cloud := scene.splats(float(time))) is not None
+    ]
+    low, high = np.array([info.limits.content, *boxes]).swapaxes(0, 1)
+    content = (_corner(low.min(axis=0)), _corner(high.max(axis=0)))
+    return replace(info, limits=replace(info.limits, content=content))
 
 
 def _field_info(
@@ -218,6 +236,7 @@ def _camera(view: CameraView) -> Camera:
         K=torch.tensor(intrinsics, dtype=torch.float32),
         width=view.width,
         height=view.height,
+        time=None if view.time is None else torch.tensor(view.time, dtype=torch.float32),
     )
 
 

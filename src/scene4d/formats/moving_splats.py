@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scene4d.formats.packing import taken
 from scene4d.formats.splat_cloud import SplatCloud, held, quat_of, split_similarity
 
 NODES_PER_SPLAT = 4
@@ -102,6 +103,20 @@ class MovingSplats:
             + np.logaddexp(0.0, (time_s - fall) / fall_width)
         )
         return (log_alpha - np.log(-np.expm1(np.minimum(log_alpha, -1e-12)))).astype(np.float32)
+
+    def taken(self, which: np.ndarray) -> MovingSplats:
+        """Those that ``which`` numbers, in its order but for the moving ones, which come first."""
+        which = which[np.argsort(which >= self.num_moving, kind="stable")]
+        own = which[which < self.num_moving]
+        windows = self.opacity_windows
+        return replace(
+            self,
+            cloud=taken(self.cloud, which),
+            num_moving=len(own),
+            node_indices=self.node_indices[own],
+            node_weights=self.node_weights[own],
+            opacity_windows=None if windows is None else windows[own],
+        )
 
     def transformed(self, similarity: np.ndarray) -> MovingSplats:
         """The same motion after ``similarity`` [4, 4]: rotation, uniform scale, translation."""

@@ -125,7 +125,7 @@ def _motion(
     if moving.opacity_windows is not None:
         arrays.append(_window_array(moving, settings, own, rows))
     codes = knots.codes(poses)
-    error = error_of((knots.poses(codes) - poses)[..., 4:])
+    error = error_of(knots.places(knots.poses(codes)) - knots.places(poses))
     chunks = []
     first = int(laid.points.stages.max()) + 1
     for number, (segment, segments) in enumerate(_cut(moving, settings, first)):

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from scene4d.bundle.coding import Coded
 from scene4d.bundle.container import Bundle
 from scene4d.bundle.kinds import BundleKind, splats_line
-from scene4d.bundle.splats import coarser_steps
+from scene4d.bundle.splats import coarser_steps, default_importance
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.deformable.bundle_content import (
     MotionQuantisation,
@@ -35,7 +37,14 @@ class Splats4dKind(BundleKind):
 
     def describe(self, manifest: Mapping[str, Any]) -> str:
         """The number of splats, and how long they move at how many bytes a second."""
-        return f"{splats_line(manifest)}, {motion_line(manifest)}"
+        return f"{splats_line(manifest)}, {self.motion_line(manifest)}"
+
+    def motion_line(self, manifest: Mapping[str, Any]) -> str:
+        """For how long, and how many bytes a second that takes."""
+        duration, (_, rate) = manifest[KIND]["duration"], motion_rate(manifest)
+        if not manifest[KIND]["nodes"]:
+            return "nothing moves"
+        return f"moving for {duration:g} s at {rate / 1e3:.1f} kB a second"
 
     def faults(self, manifest: Mapping[str, Any]) -> list[str]:
         """Of the chunks of time."""
@@ -67,16 +76,19 @@ class Splats4dKind(BundleKind):
             representation.moving(), replace(base, splats=splats, shift_step=shift)
         )
 
+    def reduced(self, representation: Any, most: int, sh_degree: int) -> DeformableSplats:
+        """Without the least important, whenever they are seen; what is left still moves."""
+        from scene4d.exporters.edit import with_sh_degree
+        from scene4d.methods.deformable.deformable import DeformableSplats
+
+        moving = representation.moving()
+        if len(moving) > most:
+            order = np.argsort(-default_importance(moving.cloud), kind="stable")
+            moving = moving.taken(np.sort(order[:most]))
+        return DeformableSplats.of(replace(moving, cloud=with_sh_degree(moving.cloud, sh_degree)))
+
     def open(self, bundle: Bundle) -> DeformableSplats:
         """As what moves."""
         from scene4d.methods.deformable.deformable import DeformableSplats
 
         return DeformableSplats.of(decode_moving(bundle).moving)
-
-
-def motion_line(manifest: Mapping[str, Any]) -> str:
-    """How long a bundle's splats move, and how many bytes a second that takes."""
-    duration, (_, rate) = manifest[KIND]["duration"], motion_rate(manifest)
-    if not manifest[KIND]["nodes"]:
-        return "none of which moves"
-    return f"moving for {duration:g} s at {rate / 1e3:.1f} kB a second"

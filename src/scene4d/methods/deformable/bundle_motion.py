@@ -34,14 +34,17 @@ class Knots:
 
     def codes(self, poses: np.ndarray) -> np.ndarray:
         """[nodes, knots, 6] int64 codes of ``poses`` [nodes, knots, 7] float64."""
-        quats, rests = poses[..., :4], self.rests[:, None]
-        shifts = quat_rotate(quats, rests) - rests + poses[..., 4:]
-        turns = np.rint(rotation_vectors(quats) / self.rotation_step)
+        shifts = self.places(poses) - self.rests[:, None]
+        turns = np.rint(rotation_vectors(poses[..., :4]) / self.rotation_step)
         moved = np.rint(shifts / self.shift_step)
         both = np.concatenate([turns, moved], axis=-1)
         if np.abs(both).max(initial=0.0) >= MAX_SUM:
             raise DataError("the nodes move further than codes of such fine steps reach")
         return both.astype(np.int64)
+
+    def places(self, poses: np.ndarray) -> np.ndarray:
+        """[nodes, knots, 3] where ``poses`` [nodes, knots, 7] take the nodes."""
+        return quat_rotate(poses[..., :4], self.rests[:, None]) + poses[..., 4:]
 
     def poses(self, codes: np.ndarray) -> np.ndarray:
         """[nodes, knots, 7] float64 poses of ``codes`` [nodes, knots, 6].

@@ -92,6 +92,7 @@ def compress(
             source = cleaned
         teacher = load_teacher(source)
         _require_splats(teacher)
+        _require_stillness(teacher)
         options = with_teachers_capture(replace(options, teacher=source), teacher)
         options = replace(options, output_dir=scratch, evaluate=False)
         if target_psnr_drop is None:
@@ -122,6 +123,16 @@ def _require_splats(teacher: OpenedScene) -> None:
             "holds no splats, so there is nothing to compress",
             where=teacher.path,
             fix="give a scene with content",
+        )
+
+
+def _require_stillness(teacher: OpenedScene) -> None:
+    if teacher.representation.times is not None:
+        raise UsageError(
+            "moves, and parent/child splats stand still",
+            where=teacher.path,
+            fix=f"scene4d export {teacher.path} bundle --output-path OUT.s4d --target-mb MB keeps"
+            " the motion",
         )
 
 
