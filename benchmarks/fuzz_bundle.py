@@ -38,6 +38,7 @@ _EXPORT = Path(__file__).resolve().parents[1] / "mobile_export"
 GOOD = _EXPORT / "conformance" / "good"
 sys.path.insert(0, str(_EXPORT))
 import conformance_bombs as bombs  # noqa: E402 - lies beside the conformance files
+from conformance_motion import still_nodes  # noqa: E402
 
 MOST_SECONDS = 5.0
 """Of the processor."""
@@ -87,8 +88,11 @@ def mutated(source: Path, rng: np.random.Generator) -> bytes:
 def greedy(rng: np.random.Generator) -> bytes:
     """A bundle that asks for much with few bytes; perhaps with room behind its poster."""
     room = int(2 ** rng.uniform(0, 18)) * int(rng.integers(0, 2))
-    choice = rng.integers(0, 4)
+    choice = rng.integers(0, 5)
     count = int(2 ** rng.uniform(10, 19))
+    if choice == 4:
+        nodes, segments = int(2 ** rng.uniform(2, 12)), int(2 ** rng.uniform(0, 12))
+        return bombs.padded("splats4d", *still_nodes(count, nodes, segments=segments), room=room)
     if choice == 0:
         return bombs.padded("splats", *bombs.same_splats(count), room=room)
     if choice == 1:
@@ -131,7 +135,7 @@ def change_value(manifest: dict[str, Any], rng: np.random.Generator) -> None:
     """One entry somewhere in the manifest becomes another value, is removed or repeated."""
     target: Any = manifest
     # where most of a decoder's decisions are
-    central = ("arrays", "stages", "positions", "lpgs", "lightslab")
+    central = ("arrays", "stages", "positions", "lpgs", "lightslab", "splats4d")
     found = {name: manifest[name] for name in central if name in manifest}
     if found and rng.random() < 0.7:
         target = found
@@ -164,6 +168,9 @@ def change_meaning(manifest: dict[str, Any], rng: np.random.Generator) -> None:
     entry = manifest["arrays"][rng.integers(0, len(manifest["arrays"]))]
     if "lightslab" in manifest and rng.random() < 0.6:
         change_field(manifest["lightslab"], rng)
+        return
+    if "splats4d" in manifest and rng.random() < 0.6:
+        change_motion(manifest, rng)
         return
     shape = manifest.get("lpgs")
     choice = rng.integers(0, 10 if shape else 4)
@@ -219,6 +226,31 @@ def change_field(field: dict[str, Any], rng: np.random.Generator) -> None:
         slab[name] = slab[name][: rng.integers(2, 5)]
     else:
         slab["low"], slab["high"] = slab["high"], slab["low"]
+
+
+def change_motion(manifest: dict[str, Any], rng: np.random.Generator) -> None:
+    """Other times, steps and nodes, and codes of the motion that start elsewhere."""
+    entry = manifest["splats4d"]
+    choice = rng.integers(0, 6)
+    wide = float(np.float32(10.0 ** rng.uniform(-9, 9)))
+    if choice == 0:
+        entry[("start", "duration", "interval")[rng.integers(0, 3)]] = wide
+    elif choice == 1:  # all of time is scaled, so that chunks still fit
+        entry["duration"], entry["interval"] = entry["duration"] * wide, entry["interval"] * wide
+    elif choice == 2:
+        entry[("rotation_step", "shift_step")[rng.integers(0, 2)]] = wide
+    elif choice == 3:
+        entry["nodes"] = int(rng.choice([0, 3, 4, 5, 6, 7, 4096]))
+    elif choice == 4 and entry["chunks"]:
+        chunk = entry["chunks"][rng.integers(0, len(entry["chunks"]))]
+        name = ("stage", "segment", "segments")[rng.integers(0, 3)]
+        chunk[name] = max(0, chunk[name] + int(rng.integers(-2, 3)))
+    else:
+        names = ("node_rest", "nodes", "weights", "window", "moving", "motion_0", "motion_1")
+        found = [a for a in manifest["arrays"] if a["name"] in names]
+        array = found[rng.integers(0, len(found))]
+        at = rng.integers(0, len(array["low"]))
+        array["low"][at] += int(rng.choice([-1, 1, 2, 255, 1 << 20, -(1 << 29)]))
 
 
 def change_steps(steps: list[list[int]], rng: np.random.Generator) -> None:

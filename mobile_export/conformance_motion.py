@@ -26,7 +26,7 @@ TIMES = (-1.0, 0.9, 1.6, 2.75, 9.0)
 
 def moving_scenes() -> dict[str, tuple[MovingSplats, MotionQuantisation]]:
     """A scene in which nothing moves, three that move, and one of a single moment."""
-    plain = MotionQuantisation(splats=SplatQuantisation(position_bits=12))
+    plain = MotionQuantisation(splats=SplatQuantisation(position_bits=12), weight_unit=5)
     staged = replace(plain.splats, stages=(0.4, 1.0), sh_transform=True)
     return {
         "motion_none": (moving(cloud(20, 0, 41), 0), plain),

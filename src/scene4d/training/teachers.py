@@ -44,9 +44,13 @@ def load_teacher(path: Path, *, drop_invalid: bool = False) -> OpenedScene:
     if isinstance(opened, LoadedRun) or cloud is None:
         return opened
     home = local_frame(cloud)
+    back = inverse_similarity(home)
+    moves = opened.representation.times is not None
     return OpenedScene(
         path=path,
-        representation=GaussianSplats.of(cloud.transformed(inverse_similarity(home))),
+        representation=opened.representation.moved(back)
+        if moves
+        else GaussianSplats.of(cloud.transformed(back)),
         cameras=SceneCameras(
             source_from_scene=opened.source_from_scene.double() @ torch.from_numpy(home)
         ),

@@ -27,7 +27,12 @@ from scene4d.bundle.splats import (
     uniform_array,
 )
 from scene4d.errors import DataError, UsageError
-from scene4d.formats.moving_splats import FEWEST_KNOTS, NODES_PER_SPLAT, MovingSplats
+from scene4d.formats.moving_splats import (
+    FEWEST_KNOTS,
+    NODES_PER_SPLAT,
+    MovingSplats,
+    quat_rotate,
+)
 from scene4d.formats.packing import taken
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.deformable.bundle_manifest import (
@@ -35,6 +40,7 @@ from scene4d.methods.deformable.bundle_manifest import (
     MAX_NODES,
     MAX_STAGES,
     check_arrays,
+    motion_rate,
 )
 from scene4d.methods.deformable.bundle_motion import (
     WEIGHT_UNITS,
@@ -53,6 +59,9 @@ REST_LIMIT = 1 << 22
 """Places of nodes on the grid of positions lie within this."""
 OUTSIDE = 10.0
 """An edge of opacity so many widths away changes it by less than 1/10000."""
+_ROUNDS = 5
+_UNITS = (1, 3, 5, 15, 17)
+_ENOUGH_POINTS, _ENOUGH_KNOTS = 1000, 8
 _STILL = -1
 """The codes of what stands still, which no reader looks at: the same ones cost nothing."""
 
@@ -62,23 +71,45 @@ class MotionQuantisation:
     """Steps of the motion, and how its time is cut."""
 
     splats: SplatQuantisation = field(default_factory=SplatQuantisation)
-    shift_step: float = 1.0
-    """Of the nodes' shifts, in steps of the positions: blending and splines average so many codes
-    that this adds an eighth of what the positions' own steps cost."""
+    shift_step: float = 1.25
+    """Of the nodes' shifts, in steps of the positions. A Gaussian's place is a mean of some twelve
+    codes (3 knots of 4 nodes), so that their errors are about half of what its own step costs."""
     rotation_step: float = 0.01
     """Radians, at most; less where a node's Gaussians lie so far from it that it is more than a
     step of the shifts there."""
-    weight_unit: int = 5
-    """Weights are multiples of so many 255ths: a divisor of 255."""
+    weight_unit: int | None = None
+    """Weights are multiples of so many 255ths, a divisor of 255; None: chosen so that Gaussians are
+    off by less than a step of the shifts, for which nodes that go alike need few values."""
     window_step: float = 1 / 16
     """Of the edges of opacity and their widths, in intervals between knots."""
     chunk_s: float = 2.0
     """About how long a chunk lasts, seconds."""
+    most_per_second: float = 60_000.0
+    """Bytes of the chunks; where they are more, the steps of the motion get coarser."""
 
 
 def encode_splats4d(moving: MovingSplats, settings: MotionQuantisation | None = None) -> Coded:
     """The members and the manifest's part of ``moving``."""
     settings = settings or MotionQuantisation()
+    coded = _encoded(moving, settings)
+    for _ in range(_ROUNDS):
+        size, rate = motion_rate(coded.manifest)
+        if rate <= settings.most_per_second:
+            break
+        codes = 6 * sum(
+            entry["items"]
+            for entry in coded.manifest["arrays"]
+            if entry["name"].startswith("motion_")
+        )
+        # a bit less of each code is a step twice as large
+        less = 8 * size / codes * (1 - settings.most_per_second / rate)
+        settings = replace(settings, shift_step=settings.shift_step * 2 ** (less + 0.2))
+        coded = _encoded(moving, settings)
+    return coded
+
+
+def _encoded(moving: MovingSplats, settings: MotionQuantisation) -> Coded:
+    """As :func:`encode_splats4d`, however many bytes a second that takes."""
     laid = laid_out(moving.cloud, settings.splats)
     rows = np.flatnonzero(laid.order < moving.num_moving)
     arrays = [*laid.arrays]
@@ -113,11 +144,14 @@ def _motion(
     rests = _rests(points, indices, weights, len(poses))
     steps = laid.points.step
     knots = Knots(
-        rests=laid.points.origin + steps * rests.astype(np.float64),
+        origin=np.array(laid.points.origin),
+        step=steps,
+        grid_rests=rests,
         rotation_step=rounded(_rotation_step(settings, points, rests, indices, weights)),
         shift_step=rounded(settings.shift_step * steps),
     )
-    followed = _followed(settings, points, rests, indices, weights)
+    unit = settings.weight_unit or _weight_unit(knots, poses, points, indices, weights)
+    followed = _followed(unit, points, rests, indices, weights)
     arrays = [
         CodedArray(name="node_rest", codes=rests.astype(np.int32), stage=0, stream="nodes"),
         *(_of_points(name, codes, rows, len(laid.order)) for name, codes in followed.items()),
@@ -194,21 +228,37 @@ def _rotation_step(
     return min(settings.rotation_step * settings.shift_step, settings.shift_step / max(reach, 1.0))
 
 
+def _weight_unit(
+    knots: Knots, poses: np.ndarray, points: np.ndarray, indices: np.ndarray, weights: np.ndarray
+) -> int:
+    """The largest unit at which a Gaussian is off by less than a step of the shifts: what its nodes
+    do not agree about is what weights decide. From some Gaussians and knots."""
+    some = slice(None, None, max(1, len(points) // _ENOUGH_POINTS))
+    when = slice(None, None, max(1, poses.shape[1] // _ENOUGH_KNOTS))
+    nodes, share = np.maximum(indices[some], 0), weights[some][:, :, None, None]
+    grid = knots.origin + knots.step * points[some].astype(np.float64)
+    moves = poses[nodes][:, :, when]
+    places = quat_rotate(moves[..., :4], grid[:, None, None]) + moves[..., 4:]
+    apart = places - (share * places).sum(axis=1, keepdims=True)
+    spread = math.sqrt(float((share * apart**2).sum(axis=(1, 3)).mean()))
+    fitting = [u for u in _UNITS if u / WEIGHT_UNITS * spread <= 0.75 * knots.shift_step]
+    return max(fitting, default=_UNITS[0])
+
+
 def _followed(
-    settings: MotionQuantisation,
+    unit: int,
     points: np.ndarray,
     rests: np.ndarray,
     indices: np.ndarray,
     weights: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """The arrays ``nodes`` and ``weights`` of the moving Gaussians, the heaviest node first."""
-    codes = weight_codes(weights, settings.weight_unit)
-    order = np.argsort(-codes, axis=1, kind="stable")
-    codes = np.take_along_axis(codes, order, axis=1)
-    indices = np.take_along_axis(indices, order, axis=1)
+    """The arrays ``nodes`` and ``weights`` of the moving Gaussians, the nearest node first."""
+    codes = weight_codes(weights, unit)
     ranks = ranks_of(points, rests, np.maximum(indices, 0))
     ranks = filled(ranks, (codes == 0) | (indices < 0))
-    return {"nodes": ranks, "weights": codes[:, :3]}
+    order = np.argsort(ranks, axis=1, kind="stable")
+    codes = np.take_along_axis(codes, order, axis=1)
+    return {"nodes": np.take_along_axis(ranks, order, axis=1), "weights": codes[:, :3]}
 
 
 def _of_points(name: str, codes: np.ndarray, rows: np.ndarray, count: int) -> CodedArray:
@@ -375,9 +425,9 @@ def _read_knots(bundle: Bundle, decoded: Decoded) -> tuple[np.ndarray, float]:
 def poses_of(bundle: Bundle, decoded: Decoded, codes: np.ndarray) -> np.ndarray:
     """[nodes, knots, 7] float64 poses of knots' codes [nodes, knots, 6]."""
     entry, grid = bundle.manifest[KIND], bundle.manifest["positions"]
-    rests = decoded.arrays["node_rest"].codes.astype(np.float64)
     knots = Knots(
-        rests=np.array(grid["origin"]) + grid["step"] * rests,
+        origin=np.array(grid["origin"]), step=grid["step"],
+        grid_rests=decoded.arrays["node_rest"].codes,
         rotation_step=entry["rotation_step"], shift_step=entry["shift_step"],
     )  # fmt: skip
     return knots.poses(codes)

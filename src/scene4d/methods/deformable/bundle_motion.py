@@ -26,11 +26,20 @@ _BLOCK = 1 << 20
 class Knots:
     """What the codes of knots are worth, and around which places the nodes turn."""
 
-    rests: np.ndarray
-    """[nodes, 3] float64"""
+    origin: np.ndarray
+    """[3] float64, of the positions' grid."""
+    step: float
+    """Of the positions' grid."""
+    grid_rests: np.ndarray
+    """[nodes, 3] integers: the nodes at rest, on that grid."""
     rotation_step: float
     """Radians."""
     shift_step: float
+
+    @property
+    def rests(self) -> np.ndarray:
+        """[nodes, 3] float64 places of the nodes at rest."""
+        return self.origin + self.step * self.grid_rests.astype(np.float64)
 
     def codes(self, poses: np.ndarray) -> np.ndarray:
         """[nodes, knots, 6] int64 codes of ``poses`` [nodes, knots, 7] float64."""
