@@ -116,6 +116,9 @@ def broken_motion() -> Lies:
         for name in ("items", "stage"):
             del array(manifest, "motion_0")[name]
 
+    def far(manifest: dict[str, Any]) -> None:
+        array(manifest, "motion_0")["low"][5] = -(1 << 30)  # the last: no other's context
+
     def windowless(manifest: dict[str, Any]) -> None:
         manifest["arrays"].remove(array(manifest, "window"))
 
@@ -169,8 +172,7 @@ def broken_motion() -> Lies:
                              "beyond the grid"),
         "motion_wild_turn": (setter(KIND, "rotation_step", 999.0), "turns of 10,000 radians",
                              "beyond all measure"),
-        "motion_far_shift": (on_array("motion_0", low=[0, 0, 0, -(1 << 30), 0, 0]),
-                             "sums of codes below -2^30",
+        "motion_far_shift": (far, "sums of codes below -2^30",
                              "beyond all measure|differ in the knots"),
         "motion_count": (lambda m: m.update(count=m["count"] + 1), "a Gaussian that is not there",
                          "splats, its stages have"),
