@@ -270,6 +270,23 @@ def test_what_nobody_follows_is_left_out_and_few_nodes_become_four(tmp_path: Pat
     np.testing.assert_allclose(back.at(1.3).means, two.at(1.3).means[rows], atol=0.002 * size)
 
 
+@pytest.mark.parametrize("far", [1.0, 1e6])
+def test_a_node_that_is_lost_far_away_and_a_scene_of_one_splat_are_stored(far, tmp_path) -> None:
+    """Steps are no finer than a channel's codes reach."""
+    moving = swaying(200, nodes=6).taken(np.arange(1 if far == 1 else 200))
+    knots = moving.knots.copy()
+    knots[int(moving.node_indices[0, 0]), 5:, 4] += far
+    moving = replace(moving, knots=knots)
+    bundle = written(moving, tmp_path / "a.s4d")
+    back = decode_moving(bundle).moving
+    wanted, found = moving.at(2.0).means, back.at(2.0).means
+    reach = max(1.0, float(np.abs(wanted).max()))
+    # a weight's unit at that distance, and the others' places with it
+    np.testing.assert_allclose(
+        np.sort(found, axis=0), np.sort(wanted, axis=0), atol=0.07 * reach
+    )  # fmt: skip
+
+
 def test_what_is_always_there_stays_so(tmp_path: Path) -> None:
     edges = np.tile(np.float32([-np.inf, np.inf, 1.0, 3.0]), (100, 1))
     edges[0] = [np.inf, np.inf, 1, 1]  # one that never comes

@@ -150,6 +150,7 @@ def _motion(
         rotation_step=rounded(_rotation_step(settings, points, rests, indices, weights)),
         shift_step=rounded(settings.shift_step * steps),
     )
+    knots = knots.within_reach(poses)
     unit = settings.weight_unit or _weight_unit(knots, poses, points, indices, weights)
     followed = _followed(unit, points, rests, indices, weights)
     arrays = [

@@ -6,10 +6,11 @@ the rotation moves what is near the node little.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scene4d.bundle.quantise import rounded
 from scene4d.errors import DataError
 from scene4d.formats.moving_splats import FEWEST_KNOTS, NODES_PER_SPLAT, quat_rotate
 
@@ -19,6 +20,8 @@ MAX_SUM = 1 << 30
 """Codes of knots, summed up, stay within this; and rotation vectors within :data:`MAX_TURN`."""
 MAX_TURN = 1000.0
 _FURTHEST = 1e30
+MAX_CODE = 1 << 21
+"""A writer's codes stay within this: differences of two then fit into a channel's 2^24 values."""
 _BLOCK = 1 << 20
 
 
@@ -43,13 +46,22 @@ class Knots:
 
     def codes(self, poses: np.ndarray) -> np.ndarray:
         """[nodes, knots, 6] int64 codes of ``poses`` [nodes, knots, 7] float64."""
-        shifts = self.places(poses) - self.rests[:, None]
-        turns = np.rint(rotation_vectors(poses[..., :4]) / self.rotation_step)
-        moved = np.rint(shifts / self.shift_step)
-        both = np.concatenate([turns, moved], axis=-1)
-        if np.abs(both).max(initial=0.0) >= MAX_SUM:
-            raise DataError("the nodes move further than codes of such fine steps reach")
-        return both.astype(np.int64)
+        turns, shifts = self.ways(poses)
+        both = [np.rint(turns / self.rotation_step), np.rint(shifts / self.shift_step)]
+        return np.concatenate(both, axis=-1).astype(np.int64)
+
+    def ways(self, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rotation vectors and shifts [nodes, knots, 3] of ``poses`` [nodes, knots, 7]."""
+        return rotation_vectors(poses[..., :4]), self.places(poses) - self.rests[:, None]
+
+    def within_reach(self, poses: np.ndarray) -> Knots:
+        """With steps so coarse that codes of ``poses`` fit into a channel, wherever nodes go."""
+        turns, shifts = (float(np.abs(way).max(initial=0.0)) for way in self.ways(poses))
+        return replace(
+            self,
+            rotation_step=max(self.rotation_step, rounded(turns / MAX_CODE)),
+            shift_step=max(self.shift_step, rounded(shifts / MAX_CODE)),
+        )
 
     def places(self, poses: np.ndarray) -> np.ndarray:
         """[nodes, knots, 3] where ``poses`` [nodes, knots, 7] take the nodes."""
