@@ -93,6 +93,10 @@ const nowhere: Sink = {
   field: () => {},
   planes: () => {},
   progress: () => {},
+  motion: () => {},
+  knots: () => {},
+  chunks: () => {},
+  fail: () => {},
   references: () => {},
   breathe: () => Promise.resolve(),
 };
