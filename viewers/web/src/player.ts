@@ -223,7 +223,9 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
 
   /** What goes on by itself: also at rest, and in a headset. */
   private tick(dt: number): void {
-    if (!document.hidden && this.clock.update(Math.min(dt, 0.25))) this.showTime();
+    // What is not there yet is waited for.
+    const waits = document.hidden || !this.stage.drawable.hasTime(this.clock.time);
+    if (!waits && this.clock.update(Math.min(dt, 0.25))) this.showTime();
   }
 
   private update(dt: number): void {

@@ -53,6 +53,8 @@ export interface Drawable {
   setShown(shown: boolean): void;
   /** Shows another time, in seconds; whether the picture is another one now. */
   setTime(seconds: number): boolean;
+  /** Whether a time can be drawn, or is still on its way. */
+  hasTime(seconds: number): boolean;
   /** Draws about so many splats at most; whether the picture is another one now. */
   limit(splats: number): boolean;
   /** Pictures have this share of their resolution, along each axis, from now on. */

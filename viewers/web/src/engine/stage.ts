@@ -17,6 +17,8 @@ import type { PinholeCamera } from "../camera/projection";
 import type { Stand } from "../camera/stand";
 import { SceneError } from "../decode/errors";
 import type { Field } from "../decode/field/field";
+import type { Followers } from "../decode/motion/followers";
+import type { MotionShape } from "../decode/motion/splines";
 import { type PackedSplats, packedBytes, unseenSplat } from "../decode/pack";
 import type { TimeSpan } from "../decode/protocol";
 import { FieldView } from "../draw/field-view";
@@ -25,6 +27,7 @@ import { WebGpuField } from "../draw/webgpu/field";
 import type { Backdrop, Drawable } from "./drawable";
 import { Headset, type Immersion } from "./immersion";
 import { Layer } from "./layer";
+import { type MotionSource, MovingSplats } from "./moving-splats";
 import { projectionOf } from "./pinhole";
 import { EngineReader } from "./reader";
 import { SplatPieces } from "./splat-pieces";
@@ -46,6 +49,13 @@ export interface CaptureOptions {
   screen?: boolean;
   /** Seconds, of a scene that moves; without it, the time that is shown. */
   time?: number;
+}
+
+/** What is known of a piece beside its splats. */
+export interface PieceOptions {
+  stage: number;
+  span?: TimeSpan | null | undefined;
+  followers?: Followers | undefined;
 }
 
 export interface StageEvents {
@@ -271,11 +281,15 @@ export class Stage {
 
   /**
    * Adds one piece; it is drawn from the next frame on where its layer is shown. `stage`: of how
-   * fine a scene it is a part; `span`: when it is there, if not always.
+   * fine a scene it is a part; `span`: when it is there, if not always; `followers`: how it moves,
+   * where the layer has a motion.
    */
-  add(layer: Layer, packed: PackedSplats, stage: number, span: TimeSpan | null = null): void {
+  add(layer: Layer, packed: PackedSplats, { stage, span, followers }: PieceOptions): void {
     if (packed.count === 0) return;
-    const resource = new SplatResource(this.device, packed);
+    const { drawable } = layer;
+    const motion = followers &&
+      drawable instanceof MovingSplats && { followers, poses: drawable.poses };
+    const resource = new SplatResource(this.device, packed, motion || null);
     const entity = new Entity("splats", this.app);
     entity.addComponent("gsplat", { resource });
     this.app.root.addChild(entity);
@@ -283,10 +297,20 @@ export class Stage {
     const bytes = 2 * packedBytes(packed);
     if (!(layer.drawable instanceof SplatPieces)) layer.replace(new SplatPieces());
     const pieces = layer.drawable as SplatPieces;
-    pieces.add({ entity, resource, count, bytes, bounds, stage, span });
+    pieces.add({ entity, resource, count, bytes, bounds, stage, span: span ?? null });
     this.rehearsal?.destroy();
     this.rehearsal = null;
     this.redraw();
+  }
+
+  /** Pieces that are added from now on may follow this motion. */
+  setMotion(layer: Layer, shape: MotionShape, source: MotionSource): void {
+    layer.replace(new MovingSplats(this.app, this.device, shape, source));
+  }
+
+  /** A chunk of a layer's motion has come. */
+  addKnots(layer: Layer, chunk: number, knots: Float32Array): void {
+    if (layer.drawable instanceof MovingSplats) layer.drawable.addKnots(chunk, knots);
   }
 
   /** Draws a field instead of splats from the next frame on. Throws SceneError. */

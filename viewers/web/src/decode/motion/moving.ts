@@ -1,4 +1,4 @@
-import { fromHalf, type PackedSplats, toHalf } from "../pack";
+import { EXTENT, fromHalf, type PackedSplats, toHalf } from "../pack";
 import { type Pickable, pickable } from "../pick";
 import type { Places } from "../protocol";
 import { quatProduct } from "../rotation";
@@ -10,6 +10,8 @@ interface Piece {
   /** [n, 3] in the canonical arrangement. */
   places: Float32Array;
   followers: Followers;
+  /** How far a splat of it may reach from its place. */
+  reach: number;
 }
 
 /** The pieces of a scene that move, as the worker knows them: where they are, and what a ray meets. */
@@ -21,6 +23,7 @@ export class MovingPieces {
     this.pieces.push({
       still: pickable(packed),
       places: packed.centers.slice(),
+      reach: reachOf(packed),
       followers: {
         ...followers,
         nodes: followers.nodes.slice(),
@@ -34,7 +37,10 @@ export class MovingPieces {
   /** Null where the chunk of the time is not there. */
   at(splines: Splines, time: number): Places[] | null {
     if (!splines.evaluate(time)) return null;
-    return this.pieces.map((p) => movedPlaces(p.places, p.followers, splines.duals));
+    return this.pieces.map(({ places, followers, reach }) => {
+      const { centers, bounds } = movedPlaces(places, followers, splines.duals);
+      return { centers, bounds: bounds.map((x, i) => (i < 3 ? x - reach : x + reach)) };
+    });
   }
 
   /** What a ray meets at a time: where its chunk is not there, as nothing had moved. */
@@ -46,6 +52,14 @@ export class MovingPieces {
     this.picked = { time, pieces };
     return pieces;
   }
+}
+
+function reachOf({ count, transformB }: PackedSplats): number {
+  let widest = 0;
+  for (let i = 0; i < count; i++) {
+    for (let a = 0; a < 3; a++) widest = Math.max(widest, fromHalf(transformB[4 * i + a]!));
+  }
+  return EXTENT * widest;
 }
 
 function movedPickable({ still, places, followers }: Piece, duals: Float64Array, seconds: number) {
