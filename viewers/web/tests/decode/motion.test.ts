@@ -346,6 +346,22 @@ describe("kind splats4d", () => {
     expect(() => motionOf({ node_rest: far }).shape()).toThrow(SceneError);
   });
 
+  it("refuses chunks that differ in the knots which both have, whichever comes first", () => {
+    const flat = (items: number, bump: number) =>
+      Array.from({ length: 6 }, () => Int32Array.from({ length: items }, (_, i) => (i ? 0 : bump)));
+    for (const [first, second] of [
+      [0, 1],
+      [1, 0],
+    ] as const) {
+      const motion = motionOf({ motion_0: flat(20, 0), motion_1: flat(16, 0) });
+      motion.knots(first);
+      motion.knots(second);
+      const torn = motionOf({ motion_0: flat(20, 0), motion_1: flat(16, 1) });
+      torn.knots(first);
+      expect(() => torn.knots(second)).toThrow(SceneError);
+    }
+  });
+
   it("sums up the codes of knots", () => {
     const items = 16;
     const motion_1 = Array.from({ length: 6 }, (_, c) =>
@@ -356,7 +372,9 @@ describe("kind splats4d", () => {
     expect(knots[0]).toBeCloseTo(1, 6);
     expect(knots[6 * 4 * 3 + 6 * 2 + 1]).toBeCloseTo(0.01 * 2 * 103, 6);
     expect(knots[6 * 4 * 2 + 5]).toBeCloseTo(0.001 * 6 * 102, 6);
-    const huge = [...motion_1.slice(1), Int32Array.from({ length: items }, () => 2 ** 31 - 1)];
-    expect(motionOf({ motion_1: huge }).knots(1).every(Number.isFinite)).toBe(true);
+    const huge = [...motion_1.slice(1), Int32Array.from({ length: items }, () => 2 ** 29)];
+    expect(() => motionOf({ motion_1: huge }).knots(1)).toThrow(SceneError);
+    const wild = [Int32Array.from({ length: items }, () => 30_000), ...motion_1.slice(1)];
+    expect(() => motionOf({ motion_1: wild }).knots(1)).toThrow(SceneError);
   });
 });

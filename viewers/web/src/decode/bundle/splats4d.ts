@@ -13,6 +13,12 @@ import { type Range, rangeSize } from "./values";
 /** Nodes lie within so many steps of the grid's origin. */
 const FARTHEST = 2 ** 22;
 const FULL = 255;
+/** Sums of the codes of knots, radians, and lengths that shifts and rests may have. */
+const MOST_SUM = 2 ** 30;
+const MOST_TURN = 1000;
+const MOST_LENGTH = 1e30;
+/** Knots that two chunks share. */
+const SEAM = 3;
 /** Arrays of points that say how they move. */
 const NODES = { nodes: FOLLOWED, weights: FOLLOWED - 1 };
 
@@ -102,6 +108,7 @@ class Motion implements MotionReader {
   readonly chunkStages: readonly number[];
   private readonly entry: Splats4D;
   private ranks: Ranks | null = null;
+  private readonly seams = new Map<number, Record<"first" | "last", Int32Array[]>>();
 
   constructor(private readonly decoder: StageDecoder) {
     this.entry = decoder.manifest.splats4d!;
@@ -191,25 +198,62 @@ class Motion implements MotionReader {
   }
 
   knots(chunk: number): Float32Array<ArrayBuffer> {
-    const { nodes, chunks, rotation_step, shift_step } = this.entry;
+    const { nodes, chunks } = this.entry;
     const columns = this.decoder.take(`motion_${chunk}`);
     const count = chunks[chunk]!.segments + 3;
     const out = new Float32Array(KNOT * nodes * count);
-    let trouble = 0;
     for (const [c, column] of columns.entries()) {
-      const step = c < 3 ? rotation_step : shift_step;
-      const sums = new Float64Array(nodes);
-      for (let k = 0, at = 0; k < count; k++) {
-        for (let n = 0; n < nodes; n++, at++) {
-          sums[n]! += column[at]!;
-          const value = Math.fround(step * sums[n]!);
-          trouble += value - value;
-          out[KNOT * at + c] = value;
-        }
-      }
+      sumKnots(column, nodes, `motion_${chunk}`);
+      this.scale(column, c, out);
     }
-    if (trouble !== 0) throw damaged(`array motion_${chunk} has values beyond float32`);
+    this.compareSeams(chunk, columns);
     return out;
+  }
+
+  /** Codes that are summed up become numbers of component c. */
+  private scale(sums: Int32Array, c: number, out: Float32Array): void {
+    const step = c < 3 ? this.entry.rotation_step : this.entry.shift_step;
+    const most = c < 3 ? MOST_TURN : MOST_LENGTH;
+    for (let i = 0; i < sums.length; i++) {
+      const value = Math.fround(step * sums[i]!);
+      if (!(Math.abs(value) <= most)) throw damaged(`a node turns or shifts by ${value}`);
+      out[KNOT * i + c] = value;
+    }
+    if (c === 3) checkTurns(out);
+  }
+
+  /** Three knots are in two chunks that follow each other, and are the same in both. */
+  private compareSeams(chunk: number, columns: Int32Array[]): void {
+    const seam = SEAM * this.entry.nodes;
+    const first = columns.map((c) => c.slice(0, seam));
+    const last = columns.map((c) => c.slice(-seam));
+    const differ = (a: Int32Array[] | undefined, b: Int32Array[]) =>
+      a?.some((column, c) => column.some((x, i) => x !== b[c]![i]));
+    if (
+      differ(this.seams.get(chunk - 1)?.last, first) ||
+      differ(this.seams.get(chunk + 1)?.first, last)
+    ) {
+      throw damaged(`chunk ${chunk} does not begin or end as the one beside it says`);
+    }
+    this.seams.set(chunk, { first, last });
+  }
+}
+
+/** The code of each knot becomes the sum of its node's codes up to it. */
+function sumKnots(column: Int32Array, nodes: number, name: string): void {
+  for (let i = 0; i < column.length; i++) {
+    const sum = column[i]! + (i < nodes ? 0 : column[i - nodes]!);
+    if (!(Math.abs(sum) <= MOST_SUM)) throw damaged(`array ${name} has sums beyond 2^30`);
+    column[i] = sum;
+  }
+}
+
+/** Rotation vectors in the first three of `KNOT` columns. */
+function checkTurns(knots: Float32Array): void {
+  for (let i = 0; i < knots.length; i += KNOT) {
+    if (!(Math.hypot(knots[i]!, knots[i + 1]!, knots[i + 2]!) <= MOST_TURN)) {
+      throw damaged("a node turns by more than 1000 radians");
+    }
   }
 }
 
