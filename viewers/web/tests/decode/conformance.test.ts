@@ -3,17 +3,15 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Chunks } from "../../src/decode/bundle/chunks";
 import { type Bundle, openFile, openFolder } from "../../src/decode/bundle/container";
-import type { SplatKind } from "../../src/decode/bundle/kind";
 import { kinds } from "../../src/decode/bundle/kinds";
 import { StageDecoder } from "../../src/decode/bundle/stages";
 import { SceneError } from "../../src/decode/errors";
-import { type Followers, movedSplats } from "../../src/decode/motion/followers";
-import { Splines } from "../../src/decode/motion/splines";
 import { openScene } from "../../src/decode/open";
 import { MemorySource } from "../../src/decode/remote";
 import type { Sink } from "../../src/decode/sink";
-import { rowsOf, type SplatData } from "../../src/decode/splats";
+import type { SplatData } from "../../src/decode/splats";
 import { readBytes, serve } from "../browser/harness";
+import { type Arrangement, arrangementOf } from "./arrangement";
 
 const root = join(import.meta.dirname, "../../../../mobile_export/conformance");
 const [good, bad] = [join(root, "good"), join(root, "bad")];
@@ -65,44 +63,11 @@ async function decodeAll(bundle: Bundle): Promise<Expected & { splats: Found }> 
   return { codes, splats };
 }
 
-/** The splats of a bundle in which some move, in coding order, as they are at a time. */
-async function movingAt(bundle: Bundle): Promise<(time: number) => Found> {
-  const decoder = await StageDecoder.open(bundle);
-  const kind = kinds[bundle.manifest.kind] as SplatKind;
-  const reader = kind.open(decoder, bundle.manifest.sh_degree);
-  const motion = reader.motion!;
-  const parts: { data: SplatData; rows: Uint32Array; followers: Followers }[] = [];
-  let splines: Splines | null = null;
-  for (const [number, stage] of bundle.manifest.stages.entries()) {
-    const decoded = decoder.decode(number, await bundle.read(stage.member));
-    const chunk = motion.chunkStages.indexOf(number);
-    if (number === 0) {
-      const shape = motion.shape();
-      splines = shape && new Splines(shape);
-    }
-    if (chunk >= 0) splines!.add(chunk, motion.knots(chunk));
-    if (stage.points === 0) continue;
-    const all = { from: 0, to: stage.points, stride: 1 };
-    parts.push({ data: reader.read(decoded, all), ...motion.followers(decoded, all) });
-  }
-  return (time) => {
-    splines?.evaluate(time);
-    const found = none();
-    for (const { data, rows, followers } of parts) {
-      const seconds = splines ? splines.clamp(time) - splines.shape.start : 0;
-      const duals = splines?.duals ?? new Float64Array();
-      const moved = movedSplats(rowsOf(data, rows), followers, duals, seconds);
-      const [means, quats, opacity] = [data.means.slice(), data.quats.slice(), [...data.opacities]];
-      for (const [i, row] of rows.entries()) {
-        means.set(moved.means.subarray(3 * i, 3 * i + 3), 3 * row);
-        quats.set(moved.quats.subarray(4 * i, 4 * i + 4), 4 * row);
-        opacity[row] = moved.opacities[i]!;
-      }
-      found.means.push(...means);
-      found.quats.push(...quats);
-      found.opacity.push(...opacity);
-    }
-    return found;
+function joined(parts: SplatData[]): Pick<Found, "means" | "quats" | "opacity"> {
+  return {
+    means: parts.flatMap((p) => [...p.means]),
+    quats: parts.flatMap((p) => [...p.quats]),
+    opacity: parts.flatMap((p) => [...p.opacities]),
   };
 }
 
@@ -115,13 +80,10 @@ function upright(quats: number[]): number[] {
 /** The files hold what a logit can say. */
 const logitRange = (x: number) => Math.max(1 / 4096, Math.min(1 - 1 / 4096, x));
 
-function compareMoving(
-  arrangement: (time: number) => Found,
-  at: NonNullable<Expected["at"]>,
-): void {
+function compareMoving(arrangement: Arrangement, at: NonNullable<Expected["at"]>): void {
   expect(at.length).toBeGreaterThan(0);
   for (const { time, ...parts } of at) {
-    const found = arrangement(time);
+    const found = joined(arrangement(time));
     for (const [key, values] of Object.entries(parts)) {
       const name = key as keyof typeof parts;
       const wanted = (values as number[]).flat(3);
@@ -144,10 +106,9 @@ async function compare(bundle: Bundle, expected: Expected): Promise<void> {
   expect(codes).toEqual(expected.codes);
   const { kind } = bundle.manifest;
   if (expected.at) {
-    const arrangement = await movingAt(bundle);
+    const arrangement = await arrangementOf(bundle);
     compareMoving(arrangement, expected.at);
-    const { means, quats, opacity } = arrangement(bundle.manifest.splats4d!.start);
-    Object.assign(splats, { means, quats, opacity });
+    Object.assign(splats, joined(arrangement(bundle.manifest.splats4d!.start)));
   }
   for (const [key, values] of Object.entries(expected.splats ?? {})) {
     const name = key as keyof Found;
