@@ -33,6 +33,8 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
   private readonly picking: Picking = new Picking(this);
   private readonly resolution: Resolution;
   private dirty = true;
+  /** Whether it is another time than in the frame before, by itself. */
+  private passing = false;
   private frameMs = 0;
   private backdrop: V3 = [0, 0, 0];
 
@@ -215,6 +217,24 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
     this.showTime();
   }
 
+  /** Seconds of the scene in a second of the viewer's. */
+  setSpeed(speed: number): void {
+    if (speed > 0 && speed <= 100) this.clock.speed = speed;
+    this.showTime();
+  }
+
+  /** Whether the beginning follows the end. */
+  setLoop(on: boolean): void {
+    this.clock.loop = on;
+    this.showTime();
+  }
+
+  /** Stands at the next (1) or the previous (-1) captured time. */
+  stepTime(by: 1 | -1): void {
+    this.clock.step(by);
+    this.showTime();
+  }
+
   private showTime(): void {
     this.stage.setTime(this.clock.time);
     this.dirty = true;
@@ -225,7 +245,8 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
   private tick(dt: number): void {
     // What is not there yet is waited for.
     const waits = document.hidden || !this.stage.drawable.hasTime(this.clock.time);
-    if (!waits && this.clock.update(Math.min(dt, 0.25))) this.showTime();
+    this.passing = !waits && this.clock.update(Math.min(dt, 0.25));
+    if (this.passing) this.showTime();
   }
 
   private update(dt: number): void {
@@ -237,7 +258,8 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
       return;
     }
     this.frameMs = 0.9 * this.frameMs + 0.1 * dt * 1000;
-    if (this.settings.adaptive && moved) this.resolution.moving(dt, this.scene.fieldGovernor);
+    if (this.settings.adaptive && (moved || this.passing))
+      this.resolution.moving(dt, this.scene.fieldGovernor);
     this.dirty = false;
     const camera = this.viewpoint.camera();
     this.stage.setView(camera);

@@ -151,7 +151,8 @@ export class Scenes {
   private takeInfo(scene: Scene, info: SceneInfo): void {
     scene.info = info;
     if (scene.cameras.length === 0) scene.cameras = info.cameras ?? [];
-    scene.clock.setSpan(info.span ?? null);
+    const times = scene.cameras.flatMap(({ time }) => time ?? []);
+    scene.clock.setSpan(info.span ?? null, times);
     this.host.stage.setAntialiased(scene.layer, info.antialiased === true);
     if (scene === this.shown) this.applyInfo(scene);
   }
