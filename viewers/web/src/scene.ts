@@ -140,9 +140,10 @@ export class Scene {
   }
 
   /** Where the splats that move are at a time; null where that is not known. */
-  async places(seconds: number): Promise<Places[] | null> {
+  async places(seconds: number): Promise<{ places: Places[]; milliseconds: number } | null> {
     const answer = await this.ask({ type: "places", id: 0, time: seconds });
-    return answer?.type === "places" ? answer.places : null;
+    if (answer?.type !== "places" || !answer.places) return null;
+    return { places: answer.places, milliseconds: answer.milliseconds };
   }
 
   /** A name for the page: what the settings or the scene say, or the file's own. */

@@ -184,5 +184,5 @@ export type FromWorker =
   | { type: "failed"; id: number; kind: FailureKind; where: string; detail: string }
   | { type: "reference"; id: number; bytes: Uint8Array<ArrayBuffer> | null; camera: number }
   /** Of the pieces that move, in their order; null where the time's chunk is not there. */
-  | { type: "places"; id: number; places: Places[] | null }
+  | { type: "places"; id: number; places: Places[] | null; milliseconds: number }
   | { type: "picked"; id: number; distance: number | null };

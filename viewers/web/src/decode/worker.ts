@@ -37,9 +37,11 @@ self.onmessage = (event: MessageEvent<ToWorker>) => {
   } else if (message.type === "reference") void reference(message.id, message.index);
   else if (message.type === "want") chunks?.want(message.time, message.ahead);
   else if (message.type === "places") {
+    const started = performance.now();
     const places = chunks && moving.at(chunks.splines, message.time);
     const buffers = places?.flatMap((p) => [p.centers.buffer, p.bounds.buffer]);
-    post({ type: "places", id: message.id, places }, buffers);
+    const milliseconds = performance.now() - started;
+    post({ type: "places", id: message.id, places, milliseconds }, buffers);
   } else {
     current++;
     forget();

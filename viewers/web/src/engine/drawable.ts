@@ -1,6 +1,6 @@
 import type { PinholeCamera } from "../camera/projection";
 import type { Box } from "../decode/protocol";
-import type { FieldStatistics } from "../events";
+import type { FieldStatistics, MotionStatistics } from "../events";
 import type { EngineReader } from "./reader";
 
 /** What is drawn on: pixels, and the colour behind the scene. */
@@ -32,6 +32,8 @@ export interface DrawableStatistics {
   splats: number;
   /** Of a field of light. */
   field: FieldStatistics | null;
+  /** Of splats that move. */
+  motion?: MotionStatistics;
   /** Of the last picture of what draws itself: how long it took, at which share of its resolution. */
   last: { milliseconds: number; share: number } | null;
 }

@@ -8,7 +8,7 @@ import {
 } from "playcanvas";
 import { DUAL, type MotionShape, Splines } from "../decode/motion/splines";
 import type { Places } from "../decode/protocol";
-import type { Frame, Picture } from "./drawable";
+import type { DrawableStatistics, Frame, Picture } from "./drawable";
 import { POSE_ROW } from "./motion-shaders";
 import type { EngineReader } from "./reader";
 import { type Piece, SplatPieces } from "./splat-pieces";
@@ -17,8 +17,8 @@ import { type Piece, SplatPieces } from "./splat-pieces";
 export interface MotionSource {
   /** Asks for the chunk of a time, and for those that will be shown soon. */
   want(seconds: number): void;
-  /** Where the splats that move are, by piece; null where that cannot be had. */
-  places(seconds: number): Promise<Places[] | null>;
+  /** Where the splats that move are, by piece, and how long that took; null: it cannot be had. */
+  places(seconds: number): Promise<{ places: Places[]; milliseconds: number } | null>;
 }
 
 /** How often it is said what is shown, in milliseconds. */
@@ -51,6 +51,7 @@ export class MovingSplats extends SplatPieces {
   private told = { at: Number.NEGATIVE_INFINITY, chunk: -1 };
   private arrivals: (() => void)[] = [];
   private busy = false;
+  private readonly spent = { posesMs: 0, placesMs: 0 };
   private readonly sorted = () => {
     this.sortPending = false;
   };
@@ -77,6 +78,7 @@ export class MovingSplats extends SplatPieces {
 
   override add(piece: Piece): void {
     super.add(piece);
+    if (this.busy) copyAlways(piece, true);
     this.placed = null; // the new piece is still where nothing has moved
   }
 
@@ -97,6 +99,10 @@ export class MovingSplats extends SplatPieces {
 
   override hasTime(seconds: number): boolean {
     return this.splines.has(seconds);
+  }
+
+  override statistics(): DrawableStatistics {
+    return { ...super.statistics(), motion: { ...this.spent } };
   }
 
   override get bytes(): number {
@@ -134,9 +140,12 @@ export class MovingSplats extends SplatPieces {
 
   /** Draws the splats as they are at a time; whether that is another picture. */
   private pose(seconds: number): boolean {
-    if (this.posed === seconds || !this.splines.evaluate(seconds)) return false;
+    if (this.posed === seconds) return false;
+    const started = performance.now();
+    if (!this.splines.evaluate(seconds)) return false;
     this.posed = seconds;
     this.fill(this.splines.clamp(seconds) - this.shape.start, true);
+    this.spent.posesMs = performance.now() - started;
     this.keepCopying(true);
     return true;
   }
@@ -148,10 +157,7 @@ export class MovingSplats extends SplatPieces {
   private keepCopying(on: boolean): void {
     if (this.busy === on) return;
     this.busy = on;
-    for (const { entity, resource } of this.pieces) {
-      if (!resource.moves) continue;
-      entity.gsplat!.workBufferUpdate = on ? WORKBUFFER_UPDATE_ALWAYS : WORKBUFFER_UPDATE_AUTO;
-    }
+    for (const piece of this.pieces) copyAlways(piece, on);
   }
 
   private fill(seconds: number, known: boolean): void {
@@ -205,8 +211,10 @@ export class MovingSplats extends SplatPieces {
   }
 
   private async placeAt(seconds: number): Promise<void> {
-    const places = await this.source.places(seconds);
-    if (!places) return;
+    const found = await this.source.places(seconds);
+    if (!found) return;
+    const { places } = found;
+    this.spent.placesMs = found.milliseconds;
     this.placed = seconds;
     this.placedAt = performance.now();
     const moving = this.pieces.filter((p) => p.resource.moves);
@@ -226,6 +234,12 @@ export class MovingSplats extends SplatPieces {
     this.sortPending = changed && !this.device.isWebGPU;
     if (changed) this.redraw();
   }
+}
+
+/** The engine copies a piece in every frame, or once. */
+function copyAlways({ entity, resource }: Piece, on: boolean): void {
+  if (!resource.moves) return;
+  entity.gsplat!.workBufferUpdate = on ? WORKBUFFER_UPDATE_ALWAYS : WORKBUFFER_UPDATE_AUTO;
 }
 
 /** Lets a box enclose another one, and more than it has to; whether it did not. */

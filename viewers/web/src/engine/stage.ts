@@ -24,7 +24,7 @@ import type { TimeSpan } from "../decode/protocol";
 import { FieldView } from "../draw/field-view";
 import { WebGlField } from "../draw/webgl/field";
 import { WebGpuField } from "../draw/webgpu/field";
-import type { Backdrop, Drawable } from "./drawable";
+import type { Backdrop, Drawable, Frame } from "./drawable";
 import { Headset, type Immersion } from "./immersion";
 import { Layer } from "./layer";
 import { type MotionSource, MovingSplats } from "./moving-splats";
@@ -169,13 +169,13 @@ export class Stage {
       events.tick(dt);
       if (this.immersed) {
         this.headset?.update(dt);
+        if (!this.drawable.standalone) this.drawable.update(this.nextFrame());
         this.app.renderNextFrame = true;
         return;
       }
       events.update(dt);
       if (this.paused || this.reader.busy) return;
-      const { view } = this;
-      if (this.drawable.update({ view, target: this.target(), render: this.render })) this.frames++;
+      if (this.drawable.update(this.nextFrame())) this.frames++;
     });
     this.app.on("postrender", () => {
       this.frames++;
@@ -193,6 +193,10 @@ export class Stage {
       this.redraw();
       events.restored();
     });
+  }
+
+  private nextFrame(): Frame {
+    return { view: this.view, target: this.target(), render: this.render };
   }
 
   private readonly render = (): void => {

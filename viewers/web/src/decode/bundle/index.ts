@@ -12,6 +12,7 @@ import type { Bundle } from "./container";
 import { chunks as chunksOf, type FieldKind, type Kind, type KindReader } from "./kind";
 import { kinds } from "./kinds";
 import type { Manifest } from "./manifest.gen";
+import { motionBytes } from "./splats4d";
 import { checkDeclared, decodedBytes, StageDecoder } from "./stages";
 import { upOf } from "./up";
 
@@ -31,7 +32,8 @@ export async function deliverBundle(
   kind.check(manifest, bundle.size);
   const shown = Math.min(manifest.count, request.budget);
   const degree = Math.min(manifest.sh_degree, request.degree);
-  guardTotal(bundle.size + decodedBytes(manifest), shown, degree, "bundle");
+  const bytes = bundle.size + decodedBytes(manifest) + motionBytes(manifest);
+  guardTotal(bytes, shown, degree, "bundle");
   sink.info({ ...infoOf(bundle, shown, degree), drawable: kind.drawable });
   sink.references(async (index) => {
     const reference = manifest.references[index];

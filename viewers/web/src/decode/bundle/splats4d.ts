@@ -40,6 +40,12 @@ export const splats4dKind: SplatKind = {
   },
 };
 
+/** Bytes of how points move, in the worker, on the page and in textures; of all that may move. */
+export function motionBytes({ splats4d, stages }: Manifest): number {
+  if (!splats4d?.nodes) return 0;
+  return 150 * stages.reduce((sum, s) => sum + s.points, 0);
+}
+
 /** The manifest's entry once it fits the rest. */
 function checkMotion(manifest: Manifest): Splats4D {
   const entry = manifest.splats4d;
