@@ -71,6 +71,8 @@ export interface StageEvents {
 
 const NEAR = 0.01;
 const FAR = 1e6;
+const FRAMES_AHEAD = 2;
+
 /**
  * The engine: one camera, one canvas, the scene that is shown. Everything of PlayCanvas is behind
  * it. It knows no kinds of scenes: each is a Drawable.
@@ -93,6 +95,8 @@ export class Stage {
   /** The end of the last captured picture. */
   private pictures: Promise<unknown> = Promise.resolve();
   private time = 0;
+  /** Frames that the graphics device has not drawn yet. */
+  private unfinished = 0;
   private background: [number, number, number] = [0, 0, 0];
   /** A splat that nobody sees, until there are others. */
   private rehearsal: Entity | null = null;
@@ -165,6 +169,7 @@ export class Stage {
   }
 
   private listen(events: StageEvents): void {
+    let waited = 0;
     this.app.on("update", (dt: number) => {
       events.tick(dt);
       if (this.immersed) {
@@ -173,12 +178,16 @@ export class Stage {
         this.app.renderNextFrame = true;
         return;
       }
-      events.update(dt);
+      waited += dt;
+      if (this.unfinished >= FRAMES_AHEAD) return;
+      events.update(waited);
+      waited = 0;
       if (this.paused || this.reader.busy) return;
       if (this.drawable.update(this.nextFrame())) this.frames++;
     });
     this.app.on("postrender", () => {
       this.frames++;
+      this.awaitFrame();
     });
     // A sort on the CPU runs beside the drawing; the engine asks for a frame when it is there.
     this.app.systems.gsplat!.on("frame:request", () => {
@@ -189,10 +198,22 @@ export class Stage {
     });
     this.device.on("devicelost", () => events.lost());
     this.device.on("devicerestored", () => {
+      this.unfinished = 0;
       if (this.device.isWebGPU) this.drawable.remake();
       this.redraw();
       events.restored();
     });
+  }
+
+  /** WebGPU takes frames faster than a slow device draws them: no more than some are begun. */
+  private awaitFrame(): void {
+    if (!this.device.isWebGPU) return;
+    this.unfinished++;
+    const done = () => {
+      this.unfinished = Math.max(0, this.unfinished - 1);
+    };
+    const { wgpu } = this.device as unknown as { wgpu: GPUDevice };
+    wgpu.queue.onSubmittedWorkDone().then(done, done);
   }
 
   private nextFrame(): Frame {
