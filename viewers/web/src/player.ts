@@ -19,6 +19,9 @@ import { type ViewHost, Viewpoint } from "./viewpoint";
 
 export type { Failure, Statistics } from "./events";
 
+/** Seconds that time goes on at most from one frame to the next. */
+const LONGEST_STEP_S = 0.5;
+
 /**
  * The player without its page; the UI listens and calls. Its parts: scenes and their workers, the
  * camera, the resolution, picking; here is what connects them with the stage and with hands.
@@ -35,6 +38,8 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
   private dirty = true;
   /** Whether it is another time than in the frame before, by itself. */
   private passing = false;
+  /** When time went on last, in milliseconds. */
+  private ticked = 0;
   private frameMs = 0;
   private backdrop: V3 = [0, 0, 0];
 
@@ -44,7 +49,7 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
       canvas,
       settings.backend ? [settings.backend] : ["webgpu", "webgl2"],
       {
-        tick: (dt) => box.player?.tick(dt),
+        tick: () => box.player?.tick(),
         update: (dt) => box.player?.update(dt),
         immersed: (on) => {
           if (!on) box.player?.resize();
@@ -242,10 +247,14 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
   }
 
   /** What goes on by itself: also at rest, and in a headset. */
-  private tick(dt: number): void {
+  private tick(): void {
+    // The engine's own steps end at a tenth of a second: time would go slower where frames do.
+    const now = performance.now();
+    const passed = Math.min((now - this.ticked) / 1000, LONGEST_STEP_S);
+    this.ticked = now;
     // What is not there yet is waited for.
     const waits = document.hidden || !this.stage.drawable.hasTime(this.clock.time);
-    this.passing = !waits && this.clock.update(Math.min(dt, 0.25));
+    this.passing = !waits && this.clock.update(passed);
     if (this.passing) this.showTime();
   }
 

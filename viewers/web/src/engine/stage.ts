@@ -59,8 +59,8 @@ export interface PieceOptions {
 }
 
 export interface StageEvents {
-  /** Every frame, also in a headset: what goes on by itself; seconds since the last. */
-  tick(dt: number): void;
+  /** Every frame, also in a headset: what goes on by itself. */
+  tick(): void;
   /** Before every frame, drawn or not; seconds since the last. */
   update(dt: number): void;
   /** A headset shows the scene instead of the canvas, or no more. */
@@ -171,7 +171,7 @@ export class Stage {
   private listen(events: StageEvents): void {
     let waited = 0;
     this.app.on("update", (dt: number) => {
-      events.tick(dt);
+      events.tick();
       if (this.immersed) {
         this.headset?.update(dt);
         if (!this.drawable.standalone) this.drawable.update(this.nextFrame());

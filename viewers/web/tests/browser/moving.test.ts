@@ -80,7 +80,6 @@ describe("a bundle that moves", () => {
     const page = await open(b, MOVING, SMALL);
     // It fetches ahead while it plays; time stands where the next chunk begins.
     await expect.poll(asked, { timeout: 10_000 }).toBe(1);
-    await page.evaluate(() => window.scene4d.play({ speed: 4 }));
     await until(page, () => window.scene4d.getTime()!.seconds >= 1.5);
     const stalled = (await now(page)).seconds;
     await page.waitForTimeout(200);
