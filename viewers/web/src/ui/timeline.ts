@@ -25,6 +25,7 @@ export class Timeline {
     const on = iconButton("next", strings.nextMoment, () => this.step(1), { key: "." });
     for (const wide of [back, on, this.loop]) wide.classList.add("wide");
     this.speed.addEventListener("click", () => this.faster(1, true));
+    this.nameSpeed(player.clock.speed);
     this.slider.addEventListener("input", () => {
       // Pausing shows the time that was, here too.
       const wanted = this.slider.valueAsNumber;
@@ -68,6 +69,14 @@ export class Timeline {
     this.player.setSpeed(SPEEDS[Math.max(0, next)]!);
   }
 
+  private nameSpeed(speed: number): void {
+    const text = `${speed}\u00d7`;
+    if (this.speed.textContent === text) return;
+    this.speed.textContent = text;
+    this.speed.setAttribute("aria-label", `${strings.speed} ${text}`);
+    this.speed.title = `${strings.speed} (< >)`;
+  }
+
   private adopt(): void {
     const { range } = this.player.clock;
     this.element.hidden = range === null;
@@ -84,12 +93,7 @@ export class Timeline {
     const text = `${(clock.time - clock.range.start).toFixed(1)} s`;
     this.told.value = text;
     this.slider.setAttribute("aria-valuetext", text);
-    const speed = `${clock.speed}\u00d7`;
-    if (this.speed.textContent !== speed) {
-      this.speed.textContent = speed;
-      this.speed.setAttribute("aria-label", `${strings.speed} ${speed}`);
-      this.speed.title = `${strings.speed} (< >)`;
-    }
+    this.nameSpeed(clock.speed);
     this.loop.setAttribute("aria-pressed", String(clock.loop));
     const [name, label] = clock.playing
       ? (["pause", strings.pause] as const)
