@@ -51,6 +51,7 @@ export class MovingSplats extends SplatPieces {
   private told = { at: Number.NEGATIVE_INFINITY, chunk: -1 };
   private arrivals: (() => void)[] = [];
   private busy = false;
+  private gone = false;
   private readonly spent = { posesMs: 0, placesMs: 0 };
   private readonly sorted = () => {
     this.sortPending = false;
@@ -132,6 +133,7 @@ export class MovingSplats extends SplatPieces {
   }
 
   override destroy(): void {
+    this.gone = true;
     this.app.scene.off("gsplat:sorted", this.sorted);
     for (const arrived of this.arrivals.splice(0)) arrived();
     super.destroy();
@@ -188,7 +190,7 @@ export class MovingSplats extends SplatPieces {
 
   private async arrival(seconds: number): Promise<void> {
     const end = performance.now() + CHUNK_MS;
-    while (!this.splines.has(seconds) && performance.now() < end) {
+    while (!this.gone && !this.splines.has(seconds) && performance.now() < end) {
       this.source.want(seconds);
       await new Promise<void>((resolve) => {
         this.arrivals.push(resolve);
