@@ -38,6 +38,8 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
   private dirty = true;
   /** Whether it is another time than in the frame before, by itself. */
   private passing = false;
+  /** Whether what is to be shown has not come yet. */
+  private waiting = false;
   /** When time went on last, in milliseconds. */
   private ticked = 0;
   private frameMs = 0;
@@ -256,6 +258,8 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
     const waits = document.hidden || !this.stage.drawable.hasTime(this.clock.time);
     this.passing = !waits && this.clock.update(passed);
     if (this.passing) this.showTime();
+    else if (waits !== this.waiting) this.emit("time", this.clock.time);
+    this.waiting = waits;
   }
 
   private update(dt: number): void {

@@ -89,6 +89,8 @@ export class Timeline {
   private show(): void {
     const { clock } = this.player;
     if (!clock.range) return;
+    const waits = !this.player.stage.drawable.hasTime(clock.time);
+    this.element.setAttribute("aria-busy", String(waits));
     this.slider.value = String(clock.time);
     const text = `${(clock.time - clock.range.start).toFixed(1)} s`;
     this.told.value = text;

@@ -84,9 +84,12 @@ describe("a bundle that moves", () => {
     const stalled = (await now(page)).seconds;
     await page.waitForTimeout(200);
     expect((await now(page)).seconds).toBe(stalled);
+    const busy = () => page.locator("#timeline").getAttribute("aria-busy");
+    expect(await busy()).toBe("true");
     release();
     // Past the end, and from the beginning again.
     await until(page, () => window.scene4d.getTime()!.seconds < 1.4);
+    expect(await busy()).toBe("false");
     await page.evaluate(() => window.scene4d.play({ speed: 4, loop: false }));
     await until(page, () => !window.scene4d.getTime()!.playing);
     expect((await now(page)).seconds).toBe(2.5);
