@@ -22,6 +22,10 @@ const nowhere: Sink = {
   field: () => {},
   planes: () => {},
   progress: () => {},
+  motion: () => {},
+  knots: () => {},
+  chunks: () => {},
+  fail: () => {},
   references: () => {},
   breathe: () => Promise.resolve(),
 };

@@ -7,6 +7,16 @@ import type { Failure, Player, Statistics } from "./player";
 import type { Page } from "./ui/page";
 import { pictureBlob } from "./ui/screenshot";
 
+/** Seconds, of a scene that moves. */
+export interface TimeState {
+  seconds: number;
+  start: number;
+  end: number;
+  playing: boolean;
+  speed: number;
+  loop: boolean;
+}
+
 /** `window.scene4d`: for scripts on the same page and for tests. */
 export interface Scene4dApi {
   /** Resolves when the whole scene is drawn, rejects with what went wrong. */
@@ -32,6 +42,13 @@ export interface Scene4dApi {
   bounds(time?: number): Box | null;
   /** Shows another time, in seconds, of a scene that moves. */
   setTime(seconds: number): void;
+  /** What time it is; null where nothing moves. */
+  getTime(): TimeState | null;
+  /** Lets time go on, or stand; speed (1: as it was captured) and loop stay as they are otherwise. */
+  play(options?: { speed?: number; loop?: boolean }): void;
+  pause(): void;
+  /** Stands at the next (1) or previous (-1) captured time. */
+  stepTime(by: 1 | -1): void;
   /** PSNR in dB against the reference pictures of the bundle. */
   fidelity(options?: CaptureOptions): Promise<{ camera: string; psnr: number }[]>;
   /** A PNG of the view. */
@@ -73,10 +90,24 @@ export function makeApi(player: Player, page: Page): Scene4dApi {
     pick: (x, y, time) => player.pick(x, y, time),
     bounds: (time) => player.bounds(time),
     setTime: (seconds) => player.setTime(seconds),
+    getTime: () => timeOf(player),
+    play: ({ speed, loop } = {}) => {
+      if (speed !== undefined) player.setSpeed(speed);
+      if (loop !== undefined) player.setLoop(loop);
+      player.setPlaying(true);
+    },
+    pause: () => player.setPlaying(false),
+    stepTime: (by) => player.stepTime(by < 0 ? -1 : 1),
     fidelity: (options) => fidelity(player, options),
     screenshot: (multiple) => pictureBlob(player, multiple),
     link: () => page.link(),
   };
+}
+
+function timeOf({ clock }: Player): TimeState | null {
+  if (!clock.range) return null;
+  const { time: seconds, playing, speed, loop } = clock;
+  return { seconds, ...clock.range, playing, speed, loop };
 }
 
 function settled(player: Player): Promise<void> {
@@ -112,6 +143,10 @@ export const CALLABLE = [
   "pick",
   "bounds",
   "setTime",
+  "getTime",
+  "play",
+  "pause",
+  "stepTime",
   "screenshot",
   "link",
 ] as const;

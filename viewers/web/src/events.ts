@@ -20,6 +20,14 @@ export interface FieldStatistics {
   planesInFile: number;
 }
 
+/** What moves: milliseconds of the last time that was computed. */
+export interface MotionStatistics {
+  /** Poses of all nodes, on the page. */
+  posesMs: number;
+  /** Places of all moving splats, in the worker. */
+  placesMs: number;
+}
+
 export interface Statistics {
   backend: string;
   framesPerSecond: number;
@@ -31,6 +39,8 @@ export interface Statistics {
   fieldMs: number;
   /** Where the scene is a field of light, which has no splats; its size is 0 before a picture. */
   field: FieldStatistics | null;
+  /** Null where nothing moves. */
+  motion: MotionStatistics | null;
   splats: number;
   splatsInFile: number;
   degree: number;

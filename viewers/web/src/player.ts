@@ -19,6 +19,9 @@ import { type ViewHost, Viewpoint } from "./viewpoint";
 
 export type { Failure, Statistics } from "./events";
 
+/** Seconds that time goes on at most from one frame to the next. */
+const LONGEST_STEP_S = 0.5;
+
 /**
  * The player without its page; the UI listens and calls. Its parts: scenes and their workers, the
  * camera, the resolution, picking; here is what connects them with the stage and with hands.
@@ -33,6 +36,12 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
   private readonly picking: Picking = new Picking(this);
   private readonly resolution: Resolution;
   private dirty = true;
+  /** Whether it is another time than in the frame before, by itself. */
+  private passing = false;
+  /** Whether what is to be shown has not come yet. */
+  private waiting = false;
+  /** When time went on last, in milliseconds. */
+  private ticked = 0;
   private frameMs = 0;
   private backdrop: V3 = [0, 0, 0];
 
@@ -42,7 +51,7 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
       canvas,
       settings.backend ? [settings.backend] : ["webgpu", "webgl2"],
       {
-        tick: (dt) => box.player?.tick(dt),
+        tick: () => box.player?.tick(),
         update: (dt) => box.player?.update(dt),
         immersed: (on) => {
           if (!on) box.player?.resize();
@@ -215,6 +224,24 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
     this.showTime();
   }
 
+  /** Seconds of the scene in a second of the viewer's. */
+  setSpeed(speed: number): void {
+    if (speed > 0 && speed <= 100) this.clock.speed = speed;
+    this.showTime();
+  }
+
+  /** Whether the beginning follows the end. */
+  setLoop(on: boolean): void {
+    this.clock.loop = on;
+    this.showTime();
+  }
+
+  /** Stands at the next (1) or the previous (-1) captured time. */
+  stepTime(by: 1 | -1): void {
+    this.clock.step(by);
+    this.showTime();
+  }
+
   private showTime(): void {
     this.stage.setTime(this.clock.time);
     this.dirty = true;
@@ -222,8 +249,17 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
   }
 
   /** What goes on by itself: also at rest, and in a headset. */
-  private tick(dt: number): void {
-    if (!document.hidden && this.clock.update(Math.min(dt, 0.25))) this.showTime();
+  private tick(): void {
+    // The engine's own steps end at a tenth of a second: time would go slower where frames do.
+    const now = performance.now();
+    const passed = Math.min((now - this.ticked) / 1000, LONGEST_STEP_S);
+    this.ticked = now;
+    // What is not there yet is waited for.
+    const waits = document.hidden || !this.stage.drawable.hasTime(this.clock.time);
+    this.passing = !waits && this.clock.update(passed);
+    if (this.passing) this.showTime();
+    else if (waits !== this.waiting) this.emit("time", this.clock.time);
+    this.waiting = waits;
   }
 
   private update(dt: number): void {
@@ -235,7 +271,8 @@ export class Player extends Emitter implements SceneHost, PickingHost, ViewHost 
       return;
     }
     this.frameMs = 0.9 * this.frameMs + 0.1 * dt * 1000;
-    if (this.settings.adaptive && moved) this.resolution.moving(dt, this.scene.fieldGovernor);
+    if (this.settings.adaptive && (moved || this.passing))
+      this.resolution.moving(dt, this.scene.fieldGovernor);
     this.dirty = false;
     const camera = this.viewpoint.camera();
     this.stage.setView(camera);

@@ -9,6 +9,8 @@ import type {
   FromWorker,
   OpenRequest,
   PickRequest,
+  Places,
+  PlacesRequest,
   ReferenceRequest,
   SceneInfo,
   ToWorker,
@@ -49,6 +51,9 @@ export function wishesOf(settings: Settings): Wishes {
   const { view, up, background, title, time, annotations, captureCameras } = settings;
   return { view, up, background, title, time, annotations, captureCameras };
 }
+
+/** Seconds that are fetched before they are shown, at the clock's own speed. */
+const AHEAD = 10;
 
 /**
  * Everything that belongs to one scene: what is known of it, what of it is drawn, where it is seen
@@ -101,7 +106,8 @@ export class Scene {
     this.worker.onmessage = (event: MessageEvent<FromWorker>) => {
       const message = event.data;
       if (this.closed) return;
-      if (message.type === "picked" || message.type === "reference") {
+      const { type } = message;
+      if (type === "picked" || type === "reference" || type === "places") {
         this.answers.get(message.id)?.(message);
         this.answers.delete(message.id);
       } else receive(this, message);
@@ -118,13 +124,26 @@ export class Scene {
   }
 
   /** Null where the scene was closed meanwhile. */
-  ask(request: PickRequest | ReferenceRequest): Promise<FromWorker | null> {
+  ask(request: PickRequest | ReferenceRequest | PlacesRequest): Promise<FromWorker | null> {
     if (this.closed) return Promise.resolve(null);
     const id = ++this.asked;
     return new Promise((resolve) => {
       this.answers.set(id, resolve);
       this.post({ ...request, id });
     });
+  }
+
+  /** Asks for the motion of a time, and of what comes after it while the clock goes on. */
+  want(seconds: number): void {
+    const { playing, speed } = this.clock;
+    this.post({ type: "want", time: seconds, ahead: playing ? AHEAD * Math.max(1, speed) : 0 });
+  }
+
+  /** Where the splats that move are at a time; null where that is not known. */
+  async places(seconds: number): Promise<{ places: Places[]; milliseconds: number } | null> {
+    const answer = await this.ask({ type: "places", id: 0, time: seconds });
+    if (answer?.type !== "places" || !answer.places) return null;
+    return { places: answer.places, milliseconds: answer.milliseconds };
   }
 
   /** A name for the page: what the settings or the scene say, or the file's own. */

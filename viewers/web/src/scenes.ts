@@ -72,6 +72,7 @@ export class Scenes {
       credentials: this.host.credentials,
       budget: Math.min(budget ?? Number.POSITIVE_INFINITY, this.host.quality.maxSplats),
       degree,
+      ...(wishes.time === null ? {} : { time: wishes.time }),
       ...("url" in content ? { url: new URL(content.url, document.baseURI).href } : content),
     };
     this.next?.close();
@@ -126,9 +127,13 @@ export class Scenes {
       scene.extent = message.extent;
       if (shown) this.host.viewpoint.place(scene);
     } else if (message.type === "piece") {
-      this.host.stage.add(scene.layer, message.packed, message.stage, message.span ?? null);
+      this.host.stage.add(scene.layer, message.packed, message);
       this.showFirst(scene);
       this.host.applyBudget();
+    } else if (message.type === "motion") {
+      this.host.stage.setMotion(scene.layer, message.shape, scene);
+    } else if (message.type === "knots") {
+      this.host.stage.addKnots(scene.layer, message.chunk, message.knots);
     } else if (message.type === "field") {
       const { shape, layers, mpi } = message;
       scene.field = { shape, layers, planes: shape.feature_planes.map(() => null), mpi };
@@ -146,7 +151,8 @@ export class Scenes {
   private takeInfo(scene: Scene, info: SceneInfo): void {
     scene.info = info;
     if (scene.cameras.length === 0) scene.cameras = info.cameras ?? [];
-    scene.clock.setSpan(info.span ?? null);
+    const times = scene.cameras.flatMap(({ time }) => time ?? []);
+    scene.clock.setSpan(info.span ?? null, times);
     this.host.stage.setAntialiased(scene.layer, info.antialiased === true);
     if (scene === this.shown) this.applyInfo(scene);
   }

@@ -9,7 +9,7 @@ const NO_FIELD = { width: 0, height: 0, slabs: 0, planes: 0, planesInFile: 0 };
 export function statisticsOf({ stage }: Player, scene: Scene, frameMs: number): Statistics {
   const { info, loaded } = scene;
   // The page goes on at its own pace while a field's picture is being made.
-  const { splats, field, last } = stage.drawable.statistics();
+  const { splats, field, last, motion } = stage.drawable.statistics();
   const fieldMs = last?.milliseconds ?? 0;
   const ms = Math.max(frameMs, fieldMs);
   return {
@@ -20,6 +20,7 @@ export function statisticsOf({ stage }: Player, scene: Scene, frameMs: number): 
     sortMs: stage.sortTime,
     fieldMs,
     field: info?.drawable === "field" ? (field ?? NO_FIELD) : null,
+    motion: motion ?? null,
     splats,
     splatsInFile: info?.count ?? 0,
     degree: info?.degree ?? 0,

@@ -57,6 +57,23 @@ describe("the clock", () => {
     expect(begun(9, true)).toEqual([false, 6]);
   });
 
+  it("steps to captured times, each once, or by frames of video, and round", () => {
+    const clock = started();
+    clock.setSpan({ start: 2, end: 6 }, [5, 3, 3, 9, 2.5]);
+    const steps = (by: 1 | -1, count: number) =>
+      Array.from({ length: count }, () => {
+        clock.step(by);
+        return clock.time;
+      });
+    clock.play();
+    expect(steps(1, 4)).toEqual([2.5, 3, 5, 2.5]);
+    expect(clock.playing).toBe(false);
+    expect(steps(-1, 2)).toEqual([5, 3]);
+    clock.setSpan({ start: 2, end: 6 }, [3]);
+    expect(steps(1, 1)[0]).toBeCloseTo(2 + 1 / 30, 9);
+    expect(steps(-1, 2)).toEqual([2, 6]);
+  });
+
   it("stays within its span wherever it is put", () => {
     const clock = started();
     const at = (seconds: number) => {

@@ -5,6 +5,11 @@ export function isThere(span: TimeSpan | null, seconds: number): boolean {
   return !span || (seconds >= span.start && seconds < span.end);
 }
 
+/** Seconds between the frames of a video of which nothing is known. */
+const FRAME_S = 1 / 30;
+/** Times that are nearer than this are the same. */
+const SAME_S = 1e-6;
+
 /** What time it is in a scene that moves: pure state, no events, no engine. */
 export class Clock {
   /** Seconds, within the span. */
@@ -14,10 +19,17 @@ export class Clock {
   speed = 1;
   loop = true;
   private span: TimeSpan | null = null;
+  /** Times that were captured, each once, in order. */
+  private frames: number[] = [];
 
-  /** A scene's span; null: nothing moves. It stands at the beginning. */
-  setSpan(span: TimeSpan | null): void {
+  /**
+   * A scene's span; null: nothing moves. It stands at the beginning. `frames`: seconds at which it
+   * was captured, in any order.
+   */
+  setSpan(span: TimeSpan | null, frames: readonly number[] = []): void {
     this.span = span && span.end > span.start ? span : null;
+    const within = span ? frames.filter((t) => t >= span.start && t <= span.end) : [];
+    this.frames = [...new Set(within)].sort((a, b) => a - b);
     this.playing = false;
     this.time = this.span?.start ?? 0;
   }
@@ -56,6 +68,26 @@ export class Clock {
   seek(seconds: number): void {
     const { start, end } = this.span ?? { start: 0, end: 0 };
     this.time = Math.max(start, Math.min(end, Number.isFinite(seconds) ? seconds : start));
+  }
+
+  /**
+   * Stands at the next (1) or the previous (-1) captured time, or a frame of usual video further
+   * where none are known; after the end comes the beginning.
+   */
+  step(by: 1 | -1): void {
+    if (!this.span) return;
+    this.playing = false;
+    const { start, end } = this.span;
+    const { frames, time } = this;
+    const next =
+      frames.length < 2
+        ? time + by * FRAME_S
+        : by > 0
+          ? frames.find((t) => t > time + SAME_S)
+          : frames.findLast((t) => t < time - SAME_S);
+    const [first, last] = frames.length < 2 ? [start, end] : [frames[0]!, frames.at(-1)!];
+    const beyond = next === undefined || next > end + SAME_S || next < start - SAME_S;
+    this.seek(beyond ? (by > 0 ? first : last) : next);
   }
 
   /** Advances by dt seconds of the viewer's; whether the time is another one now. */

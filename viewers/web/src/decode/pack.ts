@@ -22,7 +22,7 @@ export interface PackedSplats {
 }
 
 /** The kernel's end in standard deviations. */
-const EXTENT = 3.34;
+export const EXTENT = 3.34;
 
 const scratch = new Float32Array(1);
 const scratchBits = new Uint32Array(scratch.buffer);

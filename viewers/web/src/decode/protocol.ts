@@ -1,5 +1,7 @@
 import type { FailureKind } from "./errors";
 import type { Field, FieldPlane, FieldShape } from "./field/field";
+import type { Followers } from "./motion/followers";
+import type { MotionShape } from "./motion/splines";
 import type { PackedSplats } from "./pack";
 
 /** A camera of the capture, with the name of its picture. */
@@ -105,6 +107,28 @@ export interface OpenRequest {
   budget: number;
   /** Highest degree of spherical harmonics to keep. */
   degree: number;
+  /** Seconds, where the scene moves: what is shown first. */
+  time?: number;
+}
+
+/** Asks for the chunk of a time, and for those of what is shown within `ahead` seconds of it. */
+export interface WantRequest {
+  type: "want";
+  time: number;
+  ahead: number;
+}
+
+/** Asks where moving splats are at a time whose chunk is there. */
+export interface PlacesRequest {
+  type: "places";
+  id: number;
+  time: number;
+}
+
+/** Places of the splats of one piece, [n, 3], and the box around them. */
+export interface Places {
+  centers: Float32Array<ArrayBuffer>;
+  bounds: Float32Array<ArrayBuffer>;
 }
 
 export interface PickRequest {
@@ -125,13 +149,28 @@ export interface ReferenceRequest {
   index: number;
 }
 
-export type ToWorker = OpenRequest | PickRequest | ReferenceRequest | { type: "close" };
+export type ToWorker =
+  | OpenRequest
+  | PickRequest
+  | ReferenceRequest
+  | WantRequest
+  | PlacesRequest
+  | { type: "close" };
 
 export type FromWorker =
   | { type: "info"; id: number; info: SceneInfo }
   | { type: "poster"; id: number; bytes: Uint8Array<ArrayBuffer>; mime: string }
   | { type: "extent"; id: number; extent: Extent }
-  | { type: "piece"; id: number; packed: PackedSplats; stage: number; span?: TimeSpan | undefined }
+  | {
+      type: "piece";
+      id: number;
+      packed: PackedSplats;
+      stage: number;
+      span?: TimeSpan | undefined;
+      followers?: Followers | undefined;
+    }
+  | { type: "motion"; id: number; shape: MotionShape }
+  | { type: "knots"; id: number; chunk: number; knots: Float32Array<ArrayBuffer> }
   | {
       type: "field";
       id: number;
@@ -144,4 +183,6 @@ export type FromWorker =
   | { type: "done"; id: number; milliseconds: number }
   | { type: "failed"; id: number; kind: FailureKind; where: string; detail: string }
   | { type: "reference"; id: number; bytes: Uint8Array<ArrayBuffer> | null; camera: number }
+  /** Of the pieces that move, in their order; null where the time's chunk is not there. */
+  | { type: "places"; id: number; places: Places[] | null; milliseconds: number }
   | { type: "picked"; id: number; distance: number | null };

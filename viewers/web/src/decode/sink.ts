@@ -1,5 +1,8 @@
+import type { Chunks, TakeKnots } from "./bundle/chunks";
 import { SceneError } from "./errors";
 import type { Field, FieldPlane, FieldShape } from "./field/field";
+import type { Followers } from "./motion/followers";
+import type { MotionShape } from "./motion/splines";
 import type { PackedSplats } from "./pack";
 import type { Extent, SceneInfo, TimeSpan } from "./protocol";
 import { CHUNK_SPLATS, splatBytes } from "./splats";
@@ -17,8 +20,16 @@ export interface Sink {
   info(info: SceneInfo): void;
   poster(bytes: Uint8Array<ArrayBuffer>, mime: string): void;
   extent(extent: Extent): void;
-  /** `span`: when it is there, where parts come and go. */
-  piece(packed: PackedSplats, stage: number, span?: TimeSpan): void;
+  /** `span`: when it is there, where parts come and go; `followers`: how it moves. */
+  piece(packed: PackedSplats, stage: number, span?: TimeSpan, followers?: Followers): void;
+  /** How nodes will move that the pieces which follow may hang on. */
+  motion(shape: MotionShape): void;
+  /** A chunk of that motion, as it comes. */
+  knots: TakeKnots;
+  /** From where the chunks of other times come. */
+  chunks(chunks: Chunks): void;
+  /** What comes later could not be had. */
+  fail(error: unknown): void;
   /** A field of light, of which no plane is there yet. */
   field(shape: FieldShape, layers: Field["layers"], mpi: Field["mpi"]): void;
   /** Planes of a field; those of the first stage make the first picture. */

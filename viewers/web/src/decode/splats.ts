@@ -85,6 +85,21 @@ export interface SplatSource {
   read(rows: Uint32Array, degree: number): SplatData;
 }
 
+/** Some of the splats. */
+export function rowsOf(data: SplatData, rows: Uint32Array): SplatData {
+  const out = allocateSplats(rows.length, data.degree);
+  const width = 3 * coefficients(data.degree);
+  for (let i = 0; i < rows.length; i++) {
+    const r = rows[i]!;
+    out.means.set(data.means.subarray(3 * r, 3 * r + 3), 3 * i);
+    out.quats.set(data.quats.subarray(4 * r, 4 * r + 4), 4 * i);
+    out.scales.set(data.scales.subarray(3 * r, 3 * r + 3), 3 * i);
+    out.opacities[i] = data.opacities[r]!;
+    out.sh.set(data.sh.subarray(width * r, width * (r + 1)), width * i);
+  }
+  return out;
+}
+
 /** Rows first .. first + count - 1. */
 export function rowRange(first: number, count: number): Uint32Array {
   return Uint32Array.from({ length: count }, (_, i) => first + i);

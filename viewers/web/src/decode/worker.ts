@@ -1,7 +1,9 @@
 /// <reference lib="webworker" />
+import type { Chunks } from "./bundle/chunks";
 import { SceneError } from "./errors";
 import type { Field } from "./field/field";
 import { pickInField } from "./field/pick";
+import { MovingPieces } from "./motion/moving";
 import { openScene } from "./open";
 import { transferables } from "./pack";
 import { type Pickable, pickAlong, pickable } from "./pick";
@@ -16,6 +18,9 @@ let current = 0;
 let pieces: Pickable[] = [];
 let field: Field | null = null;
 let references: ReferenceReader | null = null;
+/** What moves. */
+let moving = new MovingPieces();
+let chunks: Chunks | null = null;
 
 function post(message: FromWorker, transfer: Transferable[] = []): void {
   self.postMessage(message, transfer);
@@ -27,16 +32,33 @@ self.onmessage = (event: MessageEvent<ToWorker>) => {
   else if (message.type === "pick") {
     const distance = field
       ? pickInField(field, message.camera)
-      : pickAlong(pieces, message.origin, message.direction, message.time);
+      : pickAlong(piecesAt(message.time ?? 0), message.origin, message.direction, message.time);
     post({ type: "picked", id: message.id, distance });
   } else if (message.type === "reference") void reference(message.id, message.index);
-  else {
+  else if (message.type === "want") chunks?.want(message.time, message.ahead);
+  else if (message.type === "places") {
+    const started = performance.now();
+    const places = chunks && moving.at(chunks.splines, message.time);
+    const buffers = places?.flatMap((p) => [p.centers.buffer, p.bounds.buffer]);
+    const milliseconds = performance.now() - started;
+    post({ type: "places", id: message.id, places, milliseconds }, buffers);
+  } else {
     current++;
-    pieces = [];
-    field = null;
-    references = null;
+    forget();
   }
 };
+
+function forget(): void {
+  pieces = [];
+  field = null;
+  references = null;
+  moving = new MovingPieces();
+  chunks = null;
+}
+
+function piecesAt(time: number): readonly Pickable[] {
+  return [...pieces, ...moving.pickables(chunks?.splines ?? null, time)];
+}
 
 async function reference(id: number, index: number): Promise<void> {
   try {
@@ -51,24 +73,27 @@ async function reference(id: number, index: number): Promise<void> {
 async function open(request: OpenRequest): Promise<void> {
   const { id } = request;
   current = id;
-  pieces = [];
-  field = null;
+  forget();
   const started = performance.now();
   try {
     await openScene(request, sinkFor(id), decodePicture);
     post({ type: "done", id, milliseconds: performance.now() - started });
   } catch (error) {
-    if (current !== id) return;
-    const e =
-      error instanceof SceneError
-        ? error
-        : new SceneError(
-            error instanceof RangeError ? (field ? "field-too-big" : "too-big") : "damaged",
-            request.url ?? "",
-            `${error}`,
-          );
-    post({ type: "failed", id, kind: e.kind, where: e.where, detail: e.detail });
+    fail(id, request.url ?? "", error);
   }
+}
+
+function fail(id: number, where: string, error: unknown): void {
+  if (current !== id) return;
+  const e =
+    error instanceof SceneError
+      ? error
+      : new SceneError(
+          error instanceof RangeError ? (field ? "field-too-big" : "too-big") : "damaged",
+          where,
+          `${error}`,
+        );
+  post({ type: "failed", id, kind: e.kind, where: e.where, detail: e.detail });
 }
 
 class Superseded extends Error {}
@@ -88,11 +113,24 @@ function sinkFor(id: number): Sink {
       const stand = photographed || !sample ? null : standOf(sample);
       post({ type: "extent", id, extent: stand ? { ...extent, stand } : extent });
     },
-    piece: (packed, stage, span) => {
+    piece: (packed, stage, span, followers) => {
       live();
-      pieces.push(pickable(packed, span));
-      post({ type: "piece", id, packed, stage, span }, transferables(packed));
+      if (followers) moving.add(packed, followers);
+      else pieces.push(pickable(packed, span));
+      post({ type: "piece", id, packed, stage, span, followers }, transferables(packed));
     },
+    motion: (shape) => {
+      live();
+      post({ type: "motion", id, shape });
+    },
+    knots: (chunk, knots) => {
+      live();
+      post({ type: "knots", id, chunk, knots }, [knots.buffer]);
+    },
+    chunks: (made) => {
+      chunks = made;
+    },
+    fail: (error) => fail(id, "", error),
     field: (shape, layers, mpi) => {
       live();
       field = { shape, layers, planes: shape.feature_planes.map(() => null), mpi };

@@ -84,6 +84,10 @@ export class FieldView implements Drawable {
   }
 
   /** Nothing in a field moves yet. */
+  hasTime(): boolean {
+    return true;
+  }
+
   setTime(): boolean {
     return false;
   }

@@ -1,6 +1,6 @@
 import type { PinholeCamera } from "../camera/projection";
 import type { Box } from "../decode/protocol";
-import type { FieldStatistics } from "../events";
+import type { FieldStatistics, MotionStatistics } from "../events";
 import type { EngineReader } from "./reader";
 
 /** What is drawn on: pixels, and the colour behind the scene. */
@@ -32,6 +32,8 @@ export interface DrawableStatistics {
   splats: number;
   /** Of a field of light. */
   field: FieldStatistics | null;
+  /** Of splats that move. */
+  motion?: MotionStatistics;
   /** Of the last picture of what draws itself: how long it took, at which share of its resolution. */
   last: { milliseconds: number; share: number } | null;
 }
@@ -53,6 +55,8 @@ export interface Drawable {
   setShown(shown: boolean): void;
   /** Shows another time, in seconds; whether the picture is another one now. */
   setTime(seconds: number): boolean;
+  /** Whether a time can be drawn, or is still on its way. */
+  hasTime(seconds: number): boolean;
   /** Draws about so many splats at most; whether the picture is another one now. */
   limit(splats: number): boolean;
   /** Pictures have this share of their resolution, along each axis, from now on. */

@@ -30,7 +30,7 @@ export class SplatPieces implements Drawable {
   private most = Number.POSITIVE_INFINITY;
   private time = 0;
   /** Frames that are still to be drawn. */
-  private pending = 0;
+  protected pending = 0;
 
   add(piece: Piece): void {
     this.pieces.push(piece);
@@ -46,6 +46,10 @@ export class SplatPieces implements Drawable {
   setTime(seconds: number): boolean {
     this.time = seconds;
     return this.apply();
+  }
+
+  hasTime(_seconds: number): boolean {
+    return true;
   }
 
   /** Draws only the first stages that together have at most `splats`, at least one. */

@@ -17,14 +17,17 @@ import type { PinholeCamera } from "../camera/projection";
 import type { Stand } from "../camera/stand";
 import { SceneError } from "../decode/errors";
 import type { Field } from "../decode/field/field";
+import type { Followers } from "../decode/motion/followers";
+import type { MotionShape } from "../decode/motion/splines";
 import { type PackedSplats, packedBytes, unseenSplat } from "../decode/pack";
 import type { TimeSpan } from "../decode/protocol";
 import { FieldView } from "../draw/field-view";
 import { WebGlField } from "../draw/webgl/field";
 import { WebGpuField } from "../draw/webgpu/field";
-import type { Backdrop, Drawable } from "./drawable";
+import type { Backdrop, Drawable, Frame } from "./drawable";
 import { Headset, type Immersion } from "./immersion";
 import { Layer } from "./layer";
+import { type MotionSource, MovingSplats } from "./moving-splats";
 import { projectionOf } from "./pinhole";
 import { EngineReader } from "./reader";
 import { SplatPieces } from "./splat-pieces";
@@ -48,9 +51,16 @@ export interface CaptureOptions {
   time?: number;
 }
 
+/** What is known of a piece beside its splats. */
+export interface PieceOptions {
+  stage: number;
+  span?: TimeSpan | null | undefined;
+  followers?: Followers | undefined;
+}
+
 export interface StageEvents {
-  /** Every frame, also in a headset: what goes on by itself; seconds since the last. */
-  tick(dt: number): void;
+  /** Every frame, also in a headset: what goes on by itself. */
+  tick(): void;
   /** Before every frame, drawn or not; seconds since the last. */
   update(dt: number): void;
   /** A headset shows the scene instead of the canvas, or no more. */
@@ -61,6 +71,8 @@ export interface StageEvents {
 
 const NEAR = 0.01;
 const FAR = 1e6;
+const FRAMES_AHEAD = 2;
+
 /**
  * The engine: one camera, one canvas, the scene that is shown. Everything of PlayCanvas is behind
  * it. It knows no kinds of scenes: each is a Drawable.
@@ -83,6 +95,8 @@ export class Stage {
   /** The end of the last captured picture. */
   private pictures: Promise<unknown> = Promise.resolve();
   private time = 0;
+  /** Frames that the graphics device has not drawn yet. */
+  private unfinished = 0;
   private background: [number, number, number] = [0, 0, 0];
   /** A splat that nobody sees, until there are others. */
   private rehearsal: Entity | null = null;
@@ -155,20 +169,25 @@ export class Stage {
   }
 
   private listen(events: StageEvents): void {
+    let waited = 0;
     this.app.on("update", (dt: number) => {
-      events.tick(dt);
+      events.tick();
       if (this.immersed) {
         this.headset?.update(dt);
+        if (!this.drawable.standalone) this.drawable.update(this.nextFrame());
         this.app.renderNextFrame = true;
         return;
       }
-      events.update(dt);
+      waited += dt;
+      if (this.unfinished >= FRAMES_AHEAD) return;
+      events.update(waited);
+      waited = 0;
       if (this.paused || this.reader.busy) return;
-      const { view } = this;
-      if (this.drawable.update({ view, target: this.target(), render: this.render })) this.frames++;
+      if (this.drawable.update(this.nextFrame())) this.frames++;
     });
     this.app.on("postrender", () => {
       this.frames++;
+      this.awaitFrame();
     });
     // A sort on the CPU runs beside the drawing; the engine asks for a frame when it is there.
     this.app.systems.gsplat!.on("frame:request", () => {
@@ -179,10 +198,26 @@ export class Stage {
     });
     this.device.on("devicelost", () => events.lost());
     this.device.on("devicerestored", () => {
+      this.unfinished = 0;
       if (this.device.isWebGPU) this.drawable.remake();
       this.redraw();
       events.restored();
     });
+  }
+
+  /** WebGPU takes frames faster than a slow device draws them: no more than some are begun. */
+  private awaitFrame(): void {
+    if (!this.device.isWebGPU) return;
+    this.unfinished++;
+    const done = () => {
+      this.unfinished = Math.max(0, this.unfinished - 1);
+    };
+    const { wgpu } = this.device as unknown as { wgpu: GPUDevice };
+    wgpu.queue.onSubmittedWorkDone().then(done, done);
+  }
+
+  private nextFrame(): Frame {
+    return { view: this.view, target: this.target(), render: this.render };
   }
 
   private readonly render = (): void => {
@@ -271,11 +306,15 @@ export class Stage {
 
   /**
    * Adds one piece; it is drawn from the next frame on where its layer is shown. `stage`: of how
-   * fine a scene it is a part; `span`: when it is there, if not always.
+   * fine a scene it is a part; `span`: when it is there, if not always; `followers`: how it moves,
+   * where the layer has a motion.
    */
-  add(layer: Layer, packed: PackedSplats, stage: number, span: TimeSpan | null = null): void {
+  add(layer: Layer, packed: PackedSplats, { stage, span, followers }: PieceOptions): void {
     if (packed.count === 0) return;
-    const resource = new SplatResource(this.device, packed);
+    const { drawable } = layer;
+    const motion = followers &&
+      drawable instanceof MovingSplats && { followers, poses: drawable.poses };
+    const resource = new SplatResource(this.device, packed, motion || null);
     const entity = new Entity("splats", this.app);
     entity.addComponent("gsplat", { resource });
     this.app.root.addChild(entity);
@@ -283,10 +322,20 @@ export class Stage {
     const bytes = 2 * packedBytes(packed);
     if (!(layer.drawable instanceof SplatPieces)) layer.replace(new SplatPieces());
     const pieces = layer.drawable as SplatPieces;
-    pieces.add({ entity, resource, count, bytes, bounds, stage, span });
+    pieces.add({ entity, resource, count, bytes, bounds, stage, span: span ?? null });
     this.rehearsal?.destroy();
     this.rehearsal = null;
     this.redraw();
+  }
+
+  /** Pieces that are added from now on may follow this motion. */
+  setMotion(layer: Layer, shape: MotionShape, source: MotionSource): void {
+    layer.replace(new MovingSplats(this.app, this.device, shape, source));
+  }
+
+  /** A chunk of a layer's motion has come. */
+  addKnots(layer: Layer, chunk: number, knots: Float32Array): void {
+    if (layer.drawable instanceof MovingSplats) layer.drawable.addKnots(chunk, knots);
   }
 
   /** Draws a field instead of splats from the next frame on. Throws SceneError. */

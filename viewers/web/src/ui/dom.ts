@@ -59,6 +59,7 @@ export const icons = {
   more: "M5 12h0.010M12 12h0.010M19 12h0.010",
   play: "M7 4l13 8l-13 8z",
   pause: "M8 5v14M16 5v14",
+  loop: "M17 2l4 4l-4 4M3 11v-1a4 4 0 0 1 4 -4h14M7 22l-4 -4l4 -4M21 13v1a4 4 0 0 1 -4 4H3",
   previous: "M15 5l-7 7l7 7",
   next: "M9 5l7 7l-7 7",
 } as const;

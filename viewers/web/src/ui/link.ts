@@ -25,6 +25,7 @@ export function linkTo(player: Player): string {
   const quality = player.quality.level;
   set("quality", quality === (DEFAULTS.quality ?? 4) ? null : String(quality));
   set("theme", settings.theme === "auto" ? null : settings.theme);
+  set("t", null); // another name of it
   set("time", player.clock.range ? String(Number(player.clock.time.toFixed(3))) : null);
   const opened = scene.request?.url;
   const own = settings.content && new URL(settings.content, document.baseURI).href;

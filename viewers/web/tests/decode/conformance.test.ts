@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import type { Chunks } from "../../src/decode/bundle/chunks";
 import { type Bundle, openFile, openFolder } from "../../src/decode/bundle/container";
 import { kinds } from "../../src/decode/bundle/kinds";
 import { StageDecoder } from "../../src/decode/bundle/stages";
@@ -8,7 +9,9 @@ import { SceneError } from "../../src/decode/errors";
 import { openScene } from "../../src/decode/open";
 import { MemorySource } from "../../src/decode/remote";
 import type { Sink } from "../../src/decode/sink";
+import type { SplatData } from "../../src/decode/splats";
 import { readBytes, serve } from "../browser/harness";
+import { type Arrangement, arrangementOf } from "./arrangement";
 
 const root = join(import.meta.dirname, "../../../../mobile_export/conformance");
 const [good, bad] = [join(root, "good"), join(root, "bad")];
@@ -16,6 +19,8 @@ const [good, bad] = [join(root, "good"), join(root, "bad")];
 interface Expected {
   codes: Record<string, number[][]>;
   splats: Record<"means" | "quats" | "log_scales" | "opacity" | "sh", unknown[]>;
+  /** Of what moves: the arrangement at times. */
+  at?: ({ time: number } & Record<"means" | "quats" | "opacity", unknown[]>)[];
 }
 
 type Found = Record<keyof Expected["splats"], number[]>;
@@ -58,10 +63,53 @@ async function decodeAll(bundle: Bundle): Promise<Expected & { splats: Found }> 
   return { codes, splats };
 }
 
+function joined(parts: SplatData[]): Pick<Found, "means" | "quats" | "opacity"> {
+  return {
+    means: parts.flatMap((p) => [...p.means]),
+    quats: parts.flatMap((p) => [...p.quats]),
+    opacity: parts.flatMap((p) => [...p.opacities]),
+  };
+}
+
+/** Quaternions with the sign that makes w positive: both mean the same turn. */
+function upright(quats: number[]): number[] {
+  return quats.map((x, i) => (quats[i - (i % 4)]! < 0 ? -x : x));
+}
+
+/** SPEC.md, section 9: positions to 1e-4 of the box of all of them, others to 1e-4 of their range. */
+/** The files hold what a logit can say. */
+const logitRange = (x: number) => Math.max(1 / 4096, Math.min(1 - 1 / 4096, x));
+
+function compareMoving(arrangement: Arrangement, at: NonNullable<Expected["at"]>): void {
+  expect(at.length).toBeGreaterThan(0);
+  for (const { time, ...parts } of at) {
+    const found = joined(arrangement(time));
+    for (const [key, values] of Object.entries(parts)) {
+      const name = key as keyof typeof parts;
+      const wanted = (values as number[]).flat(3);
+      const [a, b] =
+        name === "quats" ? [upright(wanted), upright(found.quats)] : [wanted, found[name]];
+      expect(b.length).toBe(a.length);
+      const range = Math.max(...a) - Math.min(...a) || 1;
+      const stored = name === "opacity" ? logitRange : (x: number) => x;
+      const worst = a.reduce(
+        (most, x, i) => Math.max(most, Math.abs(stored(x) - stored(b[i]!))),
+        0,
+      );
+      expect(worst, `${name} at ${time}`).toBeLessThanOrEqual(1e-4 * range);
+    }
+  }
+}
+
 async function compare(bundle: Bundle, expected: Expected): Promise<void> {
   const { codes, splats } = await decodeAll(bundle);
   expect(codes).toEqual(expected.codes);
   const { kind } = bundle.manifest;
+  if (expected.at) {
+    const arrangement = await arrangementOf(bundle);
+    compareMoving(arrangement, expected.at);
+    Object.assign(splats, joined(arrangement(bundle.manifest.splats4d!.start)));
+  }
   for (const [key, values] of Object.entries(expected.splats ?? {})) {
     const name = key as keyof Found;
     const wanted = (values as number[]).flat(3);
@@ -71,11 +119,10 @@ async function compare(bundle: Bundle, expected: Expected): Promise<void> {
     // their range; section 7: all of them 1e-3. Ranges that are nothing leave float32's rounding.
     const exactly = kind === "splats" && name === "means";
     const range = Math.max(...wanted) - Math.min(...wanted) || 1;
-    const tolerance = exactly ? 0 : (kind === "splats" ? 1e-4 : 1e-3) * range;
+    const tolerance = exactly ? 0 : (kind.startsWith("splats") ? 1e-4 : 1e-3) * range;
     const stored = (x: number) => {
       if (exactly) return Math.fround(x);
-      // The files hold what a logit can say.
-      return name === "opacity" ? Math.max(1 / 4096, Math.min(1 - 1 / 4096, x)) : x;
+      return name === "opacity" ? logitRange(x) : x;
     };
     const worst = wanted.reduce(
       (most, x, i) => Math.max(most, Math.abs(stored(x) - stored(splats[name][i]!))),
@@ -93,9 +140,18 @@ const nowhere: Sink = {
   field: () => {},
   planes: () => {},
   progress: () => {},
+  motion: () => {},
+  knots: () => {},
+  chunks: () => {},
+  fail: () => {},
   references: () => {},
   breathe: () => Promise.resolve(),
 };
+
+/** What comes later may be damaged, too. */
+async function everyChunk(chunks: Chunks | null): Promise<void> {
+  for (const i of chunks?.splines.shape.chunks.keys() ?? []) await chunks!.load(i);
+}
 
 const names = (folder: string) =>
   existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".s4d")) : [];
@@ -128,8 +184,16 @@ describe("conformance", () => {
       const bytes = readBytes(join(bad, name)).slice().buffer;
       const request = { type: "open", id: 1, bytes, name, budget: 1e9, degree: 3 } as const;
       let error: unknown = null;
+      let chunks: Chunks | null = null;
+      const sink: Sink = {
+        ...nowhere,
+        chunks: (found) => {
+          chunks = found;
+        },
+      };
       try {
-        await openScene(request, nowhere, () => Promise.reject(new Error("no pictures here")));
+        await openScene(request, sink, () => Promise.reject(new Error("no pictures here")));
+        await everyChunk(chunks);
       } catch (caught) {
         error = caught;
       }

@@ -1,13 +1,18 @@
 import { SceneError } from "../errors";
+import type { Followers } from "../motion/followers";
+import { type MotionShape, Splines } from "../motion/splines";
 import { extentOf } from "../order";
 import { packSplats } from "../pack";
 import type { CaptureCamera, OpenRequest, SceneInfo } from "../protocol";
 import { guardTotal, type Sink } from "../sink";
+import { rowsOf, type SplatData } from "../splats";
 import { damaged } from "./bytes";
+import { Chunks } from "./chunks";
 import type { Bundle } from "./container";
-import { chunks, type FieldKind, type Kind, type SplatKind } from "./kind";
+import { chunks as chunksOf, type FieldKind, type Kind, type KindReader } from "./kind";
 import { kinds } from "./kinds";
 import type { Manifest } from "./manifest.gen";
+import { motionBytes } from "./splats4d";
 import { checkDeclared, decodedBytes, StageDecoder } from "./stages";
 import { upOf } from "./up";
 
@@ -27,7 +32,8 @@ export async function deliverBundle(
   kind.check(manifest, bundle.size);
   const shown = Math.min(manifest.count, request.budget);
   const degree = Math.min(manifest.sh_degree, request.degree);
-  guardTotal(bundle.size + decodedBytes(manifest), shown, degree, "bundle");
+  const bytes = bundle.size + decodedBytes(manifest) + motionBytes(manifest);
+  guardTotal(bytes, shown, degree, "bundle");
   sink.info({ ...infoOf(bundle, shown, degree), drawable: kind.drawable });
   sink.references(async (index) => {
     const reference = manifest.references[index];
@@ -38,38 +44,51 @@ export async function deliverBundle(
   sink.poster(poster, mimeOf(poster));
   const decoder = await StageDecoder.open(bundle);
   if (kind.drawable === "field") await deliverField(decoder, kind, sink);
-  else await deliverSplats(decoder, kind, { shown, degree }, sink);
+  else await deliverSplats(decoder, kind.open(decoder, degree), shown, request.time, sink);
 }
 
+/** Stage by stage; of what moves, the chunk of the time that is shown first at the end. */
 async function deliverSplats(
   decoder: StageDecoder,
-  kind: SplatKind,
-  { shown, degree }: { shown: number; degree: number },
+  reader: KindReader,
+  shown: number,
+  time: number | undefined,
   sink: Sink,
 ): Promise<void> {
   const { bundle, manifest } = decoder;
-  const reader = kind.open(decoder, degree);
+  const { motion } = reader;
+  const stages = manifest.stages.slice(
+    0,
+    manifest.stages.length - (motion?.chunkStages.length ?? 0),
+  );
+  let shape: MotionShape | null = null;
   let drawn = 0;
   let held = 0;
-  let next = bundle.read(manifest.stages[0]!.member);
-  for (const [number, stage] of manifest.stages.entries()) {
+  let next = bundle.read(stages[0]!.member);
+  for (const [number, stage] of stages.entries()) {
     const member = await next;
-    const following = manifest.stages[number + 1];
+    const following = stages[number + 1];
     // The next stage comes over the network while this one is decoded.
     if (following && drawn + stage.points < shown) next = bundle.read(following.member);
     next.catch(() => {});
     const decoded = decoder.decode(number, member);
     await sink.breathe();
+    if (motion && number === 0) {
+      shape = motion.shape();
+      if (shape) sink.motion(shape);
+    }
     const size = reader.size(decoded);
     held += size;
     if (following ? held > manifest.count : held !== manifest.count) {
       throw damaged(`says it has ${manifest.count} splats, but has ${held}`);
     }
     const stride = Math.max(1, Math.ceil(size / Math.max(1, shown - drawn)));
-    for (const range of chunks(stage.points, reader.pointsPerPiece, stride)) {
+    for (const range of chunksOf(stage.points, reader.pointsPerPiece, stride)) {
       const data = reader.read(decoded, range);
       if (drawn === 0) sink.extent(extentOf(data.means));
-      sink.piece(packSplats(data), number);
+      for (const part of motion ? apart(data, motion.followers(decoded, range)) : [{ data }]) {
+        sink.piece(packSplats(part.data), number, undefined, part.followers);
+      }
       drawn += data.count;
       sink.progress(drawn, shown, "decode");
       await sink.breathe();
@@ -77,6 +96,24 @@ async function deliverSplats(
     // A thinned stage used the budget up, even where it ended a little short of it.
     if (stride > 1 || drawn >= shown) break;
   }
+  if (!motion || !shape) return;
+  const splines = new Splines(shape);
+  const chunks = new Chunks(decoder, motion, splines, sink.knots, sink.fail);
+  sink.chunks(chunks);
+  await chunks.load(splines.place(time ?? shape.start).chunk);
+}
+
+/** Splats that stand and splats that move, each where there are such. */
+function apart(
+  data: SplatData,
+  { rows, followers }: { rows: Uint32Array; followers: Followers },
+): { data: SplatData; followers?: Followers }[] {
+  if (rows.length === 0) return [{ data }];
+  if (rows.length === data.count) return [{ data, followers }];
+  const moves = new Uint8Array(data.count);
+  for (const row of rows) moves[row] = 1;
+  const still = Uint32Array.from({ length: data.count }, (_, i) => i).filter((i) => !moves[i]);
+  return [{ data: rowsOf(data, still) }, { data: rowsOf(data, rows), followers }];
 }
 
 /** The network with the first planes, then the finer ones as they come. */
@@ -124,6 +161,8 @@ function infoOf(bundle: Bundle, shown: number, degree: number): Omit<SceneInfo, 
   );
   const [low, high] = manifest.limits.cameras;
   const content = manifest.limits.content;
+  const moves = manifest.splats4d;
+  const span = moves && moves.nodes > 0 && moves.duration > 0;
   return {
     kind: manifest.kind,
     count: manifest.count,
@@ -138,6 +177,7 @@ function infoOf(bundle: Bundle, shown: number, degree: number): Omit<SceneInfo, 
     background: manifest.background as V3,
     unit: Math.cbrt(Math.abs(determinant(manifest.transform))),
     references: manifest.references.length,
+    ...(span ? { span: { start: moves.start, end: moves.start + moves.duration } } : {}),
   };
 }
 

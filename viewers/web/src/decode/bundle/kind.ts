@@ -1,4 +1,6 @@
 import type { Field, FieldPlane, FieldShape } from "../field/field";
+import type { Followers } from "../motion/followers";
+import type { MotionShape } from "../motion/splines";
 import type { SplatData } from "../splats";
 import type { Manifest } from "./manifest.gen";
 import type { DecodedStage, StageDecoder } from "./stages";
@@ -39,6 +41,20 @@ export interface KindReader {
   readonly pointsPerPiece: number;
   /** Splats of the points in `range`: one for each point, then those that points bring along. */
   read(stage: DecodedStage, range: Range): SplatData;
+  /** Where some of them move. */
+  readonly motion?: MotionReader;
+}
+
+/** What moves, of a kind whose last stages are chunks of time. */
+export interface MotionReader {
+  /** Numbers of the stages of the chunks, the last ones. */
+  readonly chunkStages: readonly number[];
+  /** Once stage 0 is decoded; null where nothing moves. */
+  shape(): MotionShape | null;
+  /** Which of the points in `range`, counted in it, move, and how. */
+  followers(stage: DecodedStage, range: Range): { rows: Uint32Array; followers: Followers };
+  /** [segments + 3, N, 6] of a chunk whose stage was just decoded. */
+  knots(chunk: number): Float32Array<ArrayBuffer>;
 }
 
 /** Ranges that take every `stride`-th of `points` items, `size` at a time. */

@@ -15,6 +15,8 @@ const CODES: Limit = { what: "codes", free: 2 ** 22, perByte: 32, most: 2 ** 29 
 export const VALUES: Limit = { what: "values", free: 2 ** 22, perByte: 64, most: 2 ** 30 };
 /** Multiplications of a network that is evaluated when a bundle is opened. */
 export const PRODUCTS: Limit = { what: "products", free: 2 ** 32, perByte: 2 ** 16, most: 2 ** 40 };
+/** Distances from which the nodes of moving splats are told. */
+export const DISTANCES: Limit = { what: "distances", free: 2 ** 26, perByte: 1024, most: 2 ** 32 };
 const MAX_CHANNELS = 16384;
 const MAX_REFERENCES = 4;
 
