@@ -37,9 +37,21 @@ from scene4d.data.images import ImageCache
 from scene4d.data.load import load_scene, read_scene
 from scene4d.data.process import Diagnosis, VideoOptions, process_video
 from scene4d.data.process.diagnosis import diagnose
-from scene4d.data.process.moving import Moving, _places, better_poses, without_moving
+from scene4d.data.process.moving import (
+    Moving,
+    _places,
+    better_poses,
+    without_moving,
+    write_sfm_masks,
+)
 from scene4d.data.process.moving_facts import MovingFacts
-from scene4d.data.process.sfm import SfmResult
+from scene4d.data.process.sfm import (
+    _FIRST,
+    SfmResult,
+    _extract,
+    _extraction_options,
+    _reader_options,
+)
 from scene4d.data.process.video import VideoTrack, select_frames
 from scene4d.errors import DataError, MissingExtraError
 from scene4d.evaluation.regions import regions_of
@@ -47,7 +59,7 @@ from scene4d.files import read_json
 
 pytestmark = pytest.mark.unchecked_shapes
 
-import_or_skip("pycolmap")
+pycolmap = import_or_skip("pycolmap")
 
 NUM_FRAMES = 8
 CAMERAS = room_cameras(100)[40 : 40 + NUM_FRAMES]
@@ -176,6 +188,31 @@ def test_masks_come_out_as_the_lens_shows_them() -> None:
         back &= inside.numpy()
         assert (back & disc).sum() / (back | disc).sum() > least
     assert (file & disc).sum() / (file | disc).sum() < least  # the lens moves it
+
+
+def test_features_under_masks_are_left_out_and_pictures_without_a_mask_keep_theirs(
+    tmp_path: Path,
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    names = ["a.jpg", "b.jpg"]
+    for name, c2w in zip(names, CAMERAS[:2], strict=True):
+        room_picture(c2w).save(images / name)
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[:, :150] = True
+    pictures = [picture(name, width=WIDTH, height=HEIGHT) for name in names]
+    moves = Moving(masks={"a.jpg": mask}, omega_deg_per_s=None)
+    write_sfm_masks(moves, pictures, tmp_path / "masks")
+    extraction = _extraction_options(pycolmap, FEW_FEATURES, _FIRST, 300)
+    reader = _reader_options(pycolmap, FEW_FEATURES, tmp_path / "masks")
+    _extract(pycolmap, tmp_path / "a.db", images, pictures, extraction, reader)
+    database = pycolmap.Database.open(tmp_path / "a.db")
+    columns = {
+        i.name: database.read_keypoints(i.image_id)[:, 0] for i in database.read_all_images()
+    }
+    database.close()
+    assert len(columns["a.jpg"]) > 50 and columns["a.jpg"].min() >= 150 + 3  # grown by 1 %
+    assert len(columns["b.jpg"]) > 50 and columns["b.jpg"].min() < 100
 
 
 # Which poses are kept

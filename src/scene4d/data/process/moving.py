@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from scene4d.data.images import ImageCache
 from scene4d.data.load import read_scene
 from scene4d.data.moving import MovingOptions, moving_masks
 from scene4d.data.options import SceneOptions
+from scene4d.data.process.pictures import Picture
 from scene4d.data.process.sfm import SfmResult
 from scene4d.data.scene import Scene
 
@@ -78,15 +79,19 @@ def write_masks(moving: Moving, folder: Path) -> dict[str, str]:
     return names
 
 
-def write_sfm_masks(moving: Moving, folder: Path) -> None:
-    """Writes COLMAP's masks, black where features are left out: around what moves."""
+def write_sfm_masks(moving: Moving, pictures: Sequence[Picture], folder: Path) -> None:
+    """Writes a mask of each picture for COLMAP, black where features are left out: around what
+    moves; white all over where that is not known. COLMAP leaves out pictures without one."""
     folder.mkdir()
     cv2 = opencv()
-    for picture, mask in moving.masks.items():
-        radius = max(1, round(_SFM_GROWTH * float(np.hypot(*mask.shape))))
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-        grown = cv2.dilate(mask.astype(np.uint8), disc) > 0
-        _write_mask(folder / f"{picture}.png", ~grown)
+    for picture in pictures:
+        left_out = np.zeros((picture.height, picture.width), dtype=bool)
+        if picture.name in moving.masks:
+            mask = moving.masks[picture.name].astype(np.uint8)
+            radius = max(1, round(_SFM_GROWTH * float(np.hypot(*mask.shape))))
+            disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+            left_out = cv2.dilate(mask, disc) > 0
+        _write_mask(folder / f"{picture.name}.png", ~left_out)
 
 
 def _write_mask(path: Path, mask: Bool[np.ndarray, "height width"]) -> None:

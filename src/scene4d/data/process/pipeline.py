@@ -270,7 +270,7 @@ def _second(poses: _Poses, moving: Moving) -> SfmResult:
     from scene4d.data.process.moving import write_sfm_masks
 
     masks = poses.staging / ".masks"
-    write_sfm_masks(moving, masks)
+    write_sfm_masks(moving, poses.pictures, masks)
     result = poses.found(masks)
     shutil.rmtree(masks)
     assert result is not None

@@ -215,7 +215,7 @@ def run_sfm(
     """Registers ``pictures`` (files below ``image_dir``), retrying with looser settings if needed.
 
     ``in_order``: the pictures are frames of one video. ``work_dir`` receives COLMAP's database and
-    models. ``mask_dir`` may hold ``NAME.png`` of a picture NAME, of its size: features where it is
+    models. ``mask_dir`` holds ``NAME.png`` of each picture NAME, of its size: features where it is
     0 are left out. Raises :class:`MissingExtraError` without pycolmap.
     """
     colmap = import_pycolmap()
