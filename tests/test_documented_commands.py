@@ -40,6 +40,8 @@ FLAT = {name: [f"--{key.replace('_', '-')}={value}" for key, value in options.it
 LEFT_OUT = {
     r"pip install": "installs",
     r"python -m http.server": "serves until it is stopped",
+    r"scene4d process-data video --moving": "wants a video of motion: test_process_moving.py",
+    r"scene4d train deformable --data data/dance": "of its result: tests/methods/deformable",
     r"scene4d export RUN ply(-sequence| --at-time)": "of scenes that move: test_sequence.py",
     r"python scripts/make_dynamic_capture.py": "minutes: tests/test_make_dynamic_capture.py",
     r"python scripts/covisible_agreement.py": "of captures with exact masks; minutes",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from optional_packages import import_or_skip
 from PIL import Image, ImageFilter
+from process_cases import PINHOLE, frame_poses, pose_errors, write_video
 from room import FOCAL, HEIGHT, WIDTH, room_cameras, room_picture
 
 from scene4d.cli import main as command
@@ -41,8 +42,6 @@ from scene4d.files import read_json
 pytestmark = pytest.mark.unchecked_shapes
 
 pycolmap = import_or_skip("pycolmap")
-
-PINHOLE = SfmOptions(camera_model="pinhole")
 
 
 def noise_picture(seed: int) -> Image.Image:
@@ -85,26 +84,6 @@ def processed(capture: Path) -> tuple[Path, Diagnosis]:
     diagnosis = process_images(capture, output, sfm=PINHOLE)
     assert hashes(capture) == before, "the originals were touched"
     return output, diagnosis
-
-
-def pose_errors(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """Largest rotation error in degrees, and position error over the cameras' extent, once the
-    best similarity is undone (rotation from orientations, scale and shift from positions)."""
-    u, _, vt = np.linalg.svd(sum(t[:3, :3] @ f[:3, :3].T for f, t in zip(found, true, strict=True)))
-    turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    relative = [(turn @ f[:3, :3]).T @ t[:3, :3] for f, t in zip(found, true, strict=True)]
-    angles = [np.degrees(np.arccos(np.clip((np.trace(r) - 1) / 2, -1, 1))) for r in relative]
-    a, b = found[:, :3, 3] @ turn.T, true[:, :3, 3]
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    scale = (a * b).sum() / (a * a).sum()
-    extent = np.linalg.norm(b, axis=1).max()
-    return max(angles), float(np.linalg.norm(scale * a - b, axis=1).max() / extent)
-
-
-def frame_poses(output: Path) -> tuple[list[str], np.ndarray]:
-    frames = read_json(output / "transforms.json")["frames"]
-    names = [frame["file_path"] for frame in frames]
-    return names, np.array([frame["transform_matrix"] for frame in frames])
 
 
 # Photos
@@ -387,17 +366,6 @@ def test_likely_pairs_of_a_row_of_cameras_are_its_neighbours(tmp_path: Path) -> 
 
 
 # Video
-
-
-def write_video(path: Path, pictures: list[Image.Image], rate: int = 10) -> None:
-    av = import_or_skip("av")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate, options={"qscale:v": "2"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.bit_rate = 8_000_000
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-        container.mux(stream.encode(None))
 
 
 @pytest.fixture(scope="module")

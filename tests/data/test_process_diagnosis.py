@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 from optional_packages import import_or_skip
 from PIL import Image, ImageFilter
-from room import HEIGHT, WIDTH, looking_at
+from process_cases import MOTIONS, facts, model_seen_from, moving, picture, result_with
 
 from scene4d.data.process import VideoOptions
 from scene4d.data.process.consistency import explained_views
@@ -18,11 +16,7 @@ from scene4d.data.process.diagnosis import LeftOut, camera_spread, diagnose
 from scene4d.data.process.matches import PairFacts, parallax_deg, stands_still, well_matched
 from scene4d.data.process.names import unused_name
 from scene4d.data.process.pairs import similarity
-from scene4d.data.process.pictures import Picture
 from scene4d.data.process.sfm import (
-    SfmImage,
-    SfmModel,
-    SfmResult,
     pictures_elsewhere,
     plain_camera,
 )
@@ -41,46 +35,6 @@ pycolmap = import_or_skip("pycolmap")
 # Diagnosis of camera motion
 
 
-def model_seen_from(poses: list[np.ndarray], seed: int = 0) -> SfmModel:
-    """Cameras (OpenGL c2w) that all see the same points around (0, 0, 0)."""
-    xyz = np.random.default_rng(seed).uniform(-0.5, 0.5, (100, 3))
-    flip = np.diag([1.0, -1, -1, 1])
-    images = [
-        SfmImage(
-            name=f"{i}.png",
-            camera_id=1,
-            viewmat=np.linalg.inv(pose @ flip),
-            point_indices=np.arange(100),
-            xy=np.zeros((100, 2)),
-        )
-        for i, pose in enumerate(poses)
-    ]
-    camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 300.0, WIDTH, HEIGHT)
-    return SfmModel(
-        cameras={1: plain_camera(camera)},
-        images=images,
-        xyz=xyz,
-        rgb=np.zeros((100, 3), np.uint8),
-        errors_px=np.full(100, 0.5),
-        track_lengths=np.full(100, len(poses)),
-    )
-
-
-def moving(step: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    return [looking_at(*step(i)) for i in range(12)]
-
-
-ZERO = np.zeros(3)
-AWAY = np.array([4.0, 0, 0])
-MOTIONS: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
-    "around": lambda i: (4 * np.array([np.cos(i / 2), np.sin(i / 2), 0.1]), ZERO),
-    "sideways": lambda i: (np.array([4, 0.1 * i, 0]), np.array([0, 0.1 * i, 0])),
-    "forward": lambda i: ((4 - 0.15 * i) * np.array([1, 0, 0.0]), ZERO),
-    "turning only": lambda i: (AWAY, np.array([0, 0.1 * i, 0])),
-    "none": lambda i: (np.array([4, 1e-3 * i, 0]), ZERO),
-}
-
-
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_the_cameras_motion_is_recognised(motion: str) -> None:
     model = model_seen_from(moving(MOTIONS[motion]))
@@ -90,30 +44,6 @@ def test_the_cameras_motion_is_recognised(motion: str) -> None:
         assert spread.travel_over_depth == pytest.approx(1.1 / 4, rel=0.05)  # 100 random points
         exact = np.degrees(2 * np.arctan(1.1 / 2 / 4))  # for a point at the middle
         assert spread.triangulation_angle_deg == pytest.approx(exact, rel=0.1)
-
-
-def picture(name: str, **fields: Any) -> Picture:
-    usual = Picture(name=name, width=640, height=480, sharpness=1, brightness=0.5, digest=name)
-    return replace(usual, **fields)
-
-
-def result_with(model: SfmModel | None, **fields: Any) -> SfmResult:
-    empty = np.empty((0, 3))
-    usual = SfmResult(
-        model=model,
-        xyz=model.xyz if model else empty,
-        rgb=model.rgb if model else empty.astype(np.uint8),
-        other_models=[],
-        num_features={},
-        pairs={},
-        attempts=["usual settings"],
-    )
-    return replace(usual, **fields)
-
-
-def facts(inliers: int, **fields: Any) -> PairFacts:
-    usual = PairFacts(inliers=inliers, displacement=0.1, turned_only=False, angle_deg=10.0)
-    return replace(usual, **fields)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tracks and moving masks, on planes whose flow is known."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 from moving_planes import CARD, FOCAL, HEIGHT, WALL, WIDTH, planes
 from optional_packages import import_or_skip
+from PIL import Image
 
 from scene4d.data.images import ImageCache
+from scene4d.data.moving import known_moving_masks
 from scene4d.data.tracks import TrackOptions, chain_tracks, moving_masks
 from scene4d.data.trajectories import trajectories
 from scene4d.errors import DataError
@@ -102,6 +105,26 @@ def test_what_moves_is_masked(tmp_path, cameras, depth):
         either += int((mask | truth).sum())
     # The rim of the mask is a few pixels wide, of a card of 54 (it is grown).
     assert both / either > 0.7
+
+
+def test_masks_that_a_capture_brings_are_taken_before_those_of_flow(tmp_path, monkeypatch):
+    made = planes(tmp_path, SLIDING, RISING)
+    stated = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    stated[:10] = True
+    Image.fromarray(stated).save(tmp_path / "moves.png")
+    frames = [replace(f, moving_path=tmp_path / "moves.png") for f in made.scene.frames]
+    some = replace(made.scene, frames=[*made.scene.frames[:-1], frames[-1]])
+    by_flow = moving_masks(some, ImageCache(some))
+    masks = known_moving_masks(some, ImageCache(some))
+    assert sorted(masks) == list(range(6))
+    assert np.array_equal(masks[5].numpy(), stated)
+    assert all(torch.equal(masks[i], by_flow[i]) for i in range(5))
+    # as large as the views are; and where all are there, no flow is taken, so no OpenCV needed
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    every = replace(made.scene, frames=frames)
+    small = known_moving_masks(every, ImageCache(every, downscale_factor=2), indices=[1, 3])
+    assert sorted(small) == [1, 3]
+    assert np.array_equal(small[3].numpy(), stated[::2, ::2])
 
 
 def test_motion_along_the_epipolar_lines_shows_when_it_is_uneven_or_depth_is_known(tmp_path):

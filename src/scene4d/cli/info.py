@@ -284,9 +284,9 @@ def summarise_capture(path: Path) -> dict[str, Any]:
     """A capture's images, sizes, split and points. Reads the images' headers only."""
     from collections import Counter
 
+    from scene4d.data.camera_rate import angular_rate
     from scene4d.data.load import read_scene
     from scene4d.data.trajectories import trajectories
-    from scene4d.evaluation.dynamic import angular_rate
 
     scene = read_scene(path)
     cameras = [frame.camera for frame in scene.frames]

@@ -12,6 +12,7 @@ import tyro
 from scene4d.cli.parse import parse
 from scene4d.data.process.sfm import SfmOptions
 from scene4d.data.process.video import VideoOptions
+from scene4d.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class ProcessDataArgs:
     """Finds camera poses by structure from motion and writes a capture that trains.
 
     The output folder receives images/, transforms.json (nerfstudio's conventions), sparse_pc.ply
-    and diagnosis.json. The input is not touched.
+    and diagnosis.json, and with --moving masks of what moves. The input is not touched.
     """
 
     kind: tyro.conf.Positional[Literal["images", "video"]]
@@ -43,6 +44,11 @@ def main(argv: list[str]) -> None:
         print(line, file=sys.stderr, flush=True)
 
     if args.kind == "images":
+        if args.video.moving:
+            raise UsageError(
+                "--moving is for videos: photos have no time",
+                fix="scene4d process-data video --moving --data VIDEO",
+            )
         if args.video != VideoOptions():
             say("warning: --num-frames-target is for videos and was ignored")
         diagnosis = process_images(

@@ -14,8 +14,9 @@ not seen without depth maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.data.flow import DenseFlow, centres, consistent, grey_pictures, inside, opencv, sampled
-from scene4d.data.scene import Scene, ViewSource
+from scene4d.data.images import ImageCache
+from scene4d.data.scene import Frame, Scene, ViewSource
 from scene4d.data.trajectories import trajectories
 
 _FLOW_NOISE_PX = 0.15
@@ -72,6 +74,40 @@ def moving_masks(
     for path in trajectories(scene, indices):
         masks.update(_of_one_camera(images, path, options))
     return masks
+
+
+def known_moving_masks(
+    scene: Scene,
+    images: ViewSource,
+    *,
+    options: MovingOptions | None = None,
+    indices: Iterable[int] | None = None,
+) -> dict[int, Bool[Tensor, "height width"]]:
+    """As :func:`moving_masks`, and the capture's own mask of each frame that has one
+    (``Frame.moving_path``); flow is only taken where one is missing."""
+    wanted = range(len(scene.frames)) if indices is None else sorted(set(indices))
+    stated = stated_masks(scene, images, wanted, lambda frame: frame.moving_path)
+    if len(stated) == len(wanted):
+        return stated
+    return moving_masks(scene, images, options=options, indices=wanted) | stated
+
+
+def stated_masks(
+    scene: Scene, images: ViewSource, indices: Iterable[int], path: Callable[[Frame], Path | None]
+) -> dict[int, Bool[Tensor, "height width"]]:
+    """The masks that lie in the capture at ``path``, as the views are: undistorted and downscaled;
+    of those frames at ``indices`` that have one."""
+    if not isinstance(images, ImageCache):
+        return {}
+    frames = [
+        replace(f, mask_path=path(f), mask_ignores=False, depth_path=None) for f in scene.frames
+    ]
+    wanted = [i for i in indices if frames[i].mask_path is not None]
+    cache = ImageCache(
+        replace(scene, frames=frames), downscale_factor=images.downscale_factor, indices=[]
+    )
+    masks = {i: cache.view(i).mask for i in wanted}
+    return {i: mask for i, mask in masks.items() if mask is not None}
 
 
 def _of_one_camera(

@@ -55,7 +55,8 @@ class Frame:
     covisible_path: Path | None = None
     """For evaluation alone: pixels that are 0 here show what no training picture shows."""
     moving_path: Path | None = None
-    """For evaluation alone: pixels that are not 0 here show a surface that moves at some time."""
+    """Pixels that are not 0 here show a surface that moves at some time: for evaluation, and for
+    methods of time."""
     camera_id: str | None = None
     """The camera that took it, where the capture tells cameras apart; see
     :func:`scene4d.data.trajectories.trajectories`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,8 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from scene4d.data.images import ImageCache
 from scene4d.data.maps import read_mask
-from scene4d.data.moving import moving_masks
+from scene4d.data.moving import moving_masks, stated_masks
 from scene4d.data.scene import Frame, Scene, ViewSource
 from scene4d.data.trajectories import trajectories
 from scene4d.errors import DataError
@@ -65,27 +64,11 @@ def _masks(
     kind: _Kind, scene: Scene, images: ViewSource, kept_in: Path | None, *, compute: bool
 ) -> tuple[Masks, Masks]:
     """All that there are, and those of them that were made."""
-    shipped = _shipped(kind, scene, images)
-    left = [i for i in scene.test_indices if i not in shipped]
+    stated = stated_masks(scene, images, scene.test_indices, kind.path)
+    left = [i for i in scene.test_indices if i not in stated]
     folder = None if kept_in is None else kept_in / kind.name
     made = _kept_or_made(kind, scene, images, left, folder) if left and compute else {}
-    return shipped | made, made
-
-
-def _shipped(kind: _Kind, scene: Scene, images: ViewSource) -> Masks:
-    """The masks that lie in the capture, as the views are: undistorted and downscaled."""
-    if not isinstance(images, ImageCache):
-        return {}
-    frames = [
-        replace(f, mask_path=kind.path(f), mask_ignores=False, depth_path=None)
-        for f in scene.frames
-    ]
-    wanted = [i for i in scene.test_indices if frames[i].mask_path is not None]
-    cache = ImageCache(
-        replace(scene, frames=frames), downscale_factor=images.downscale_factor, indices=[]
-    )
-    views = {i: cache.view(i) for i in wanted}
-    return {i: view.mask for i, view in views.items() if view.mask is not None}
+    return stated | made, made
 
 
 def _kept_or_made(

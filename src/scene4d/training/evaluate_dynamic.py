@@ -14,12 +14,12 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.poses import se3_exp
 from scene4d.cameras.rays import unproject
+from scene4d.data.camera_rate import angular_rate
 from scene4d.data.frame import scale_of
 from scene4d.data.scene import Scene, View, ViewSource
 from scene4d.errors import MissingExtraError
 from scene4d.evaluation.dynamic import (
     DYNAMIC_METRICS,
-    angular_rate,
     fixed_camera,
     flicker,
     is_dynamic,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from scene4d.data.camera_rate import angular_rate
 from scene4d.data.scene import Scene
 from scene4d.data.times import time_notes
 from scene4d.data.trajectories import trajectories
 from scene4d.errors import DataError
-from scene4d.evaluation.dynamic import angular_rate
 from scene4d.files import read_json
 from scene4d.representations.method import Method
 

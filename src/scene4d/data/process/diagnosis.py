@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -11,10 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from scene4d.data.process.matches import PairFacts
+from scene4d.data.process.moving_facts import STANDS_STILL, TRACE, MovingFacts
 from scene4d.data.process.pictures import Picture
 from scene4d.data.process.sfm import SfmCamera, SfmImage, SfmModel, SfmResult
 
 Motion = Literal["around", "sideways", "forward", "turning only", "none"]
+Source = Literal["photos", "video", "moving video"]
+"""The last: a video that shows something that moves, and is said to (``--moving``)."""
 Verdict = Literal["good", "usable", "poor", "failed"]
 Reason = Literal[
     "unreadable",
@@ -89,6 +92,8 @@ class Diagnosis:
     attempts: tuple[str, ...]
     findings: tuple[str, ...]
     advice: tuple[str, ...]
+    moving: MovingFacts | None = None
+    """Of a video of something that moves (``--moving``)."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for diagnosis.json."""
@@ -112,6 +117,7 @@ class Diagnosis:
                 f" {self.spread.travel_over_depth:.2f} times the scene's depth; points are seen"
                 f" under {self.spread.triangulation_angle_deg:.1f} deg (median)"
             )
+        lines += self.moving.lines() if self.moving else []
         lines += [f"  attempt {i}: {a}" for i, a in enumerate(self.attempts, 1)]
         lines += [f"  {finding}" for finding in self.findings]
         lines += self._text_left_out()
@@ -144,9 +150,11 @@ def diagnose(
     result: SfmResult | None,
     *,
     excluded: Sequence[LeftOut] = (),
-    is_video: bool = False,
+    source: Source = "photos",
+    moving: MovingFacts | None = None,
 ) -> Diagnosis:
-    """The diagnosis of one run; ``excluded`` pictures never reached structure from motion."""
+    """The diagnosis of one run; ``excluded`` pictures never reached structure from motion, and
+    ``moving`` is known of a moving video whose poses were found."""
     model = result.model if result else None
     registered = {image.name for image in model.images} if model else set()
     left_out = [*excluded]
@@ -157,8 +165,14 @@ def diagnose(
     spread = camera_spread(model) if model else None
     error = float(model.errors_px.mean()) if model else None
     verdict = _verdict(model, spread, error, len(registered), total, _moves(result))
-    advice = _advice(pictures, left_out, model, spread, result, verdict, is_video)
+    verdict = moving.limited(verdict) if moving else verdict
+    advice = _advice(pictures, left_out, model, spread, result, verdict, source)
     findings = _findings(model, spread, result)
+    if moving:
+        findings += moving.findings()
+        advice = [*moving.advice(), *advice]
+    if verdict in ("good", "usable"):
+        advice.append(_train(moving))
     return Diagnosis(
         verdict=verdict,
         reason=_reason(verdict, findings, advice, len(registered), total),
@@ -173,7 +187,8 @@ def diagnose(
         num_models=(1 if model else 0) + (len(result.other_models) if result else 0),
         attempts=tuple(result.attempts) if result else (),
         findings=tuple(findings),
-        advice=tuple(advice),
+        advice=tuple(dict.fromkeys(advice)),
+        moving=moving,
     )
 
 
@@ -404,12 +419,14 @@ def _advice(
     spread: CameraSpread | None,
     result: SfmResult | None,
     verdict: Verdict,
-    is_video: bool,
+    source: Source,
 ) -> list[str]:
     """Concrete next steps, the most useful first."""
     advice = []
     if verdict == "failed":
         advice += _advice_on_failure(pictures, result)
+        if source == "moving video" and result is not None and _hardly_moves(result.pairs.values()):
+            advice.append(STANDS_STILL)
     if spread is not None and spread.motion in ("none", "turning only"):
         advice.append(
             "the camera stayed in one place, so depth cannot be seen: walk around the scene"
@@ -422,28 +439,52 @@ def _advice(
         )
     elif spread is not None and spread.triangulation_angle_deg < 3:
         advice.append("the viewpoints are close together: move farther between pictures")
-    if model is not None and any(map(_implausible_lens, model.cameras.values())):
-        advice.append(
-            "the pictures contradict each other: keep moving things out of them, or cover a"
-            " background that does not turn with the object"
-            + ("" if _moves(result) else "; else try --camera-model simple_radial")
-        )
-    elif _moves(result):
-        advice.append(
-            "keep the scene still: take moving people, animals and toys out of the pictures, and"
-            " cover a background that does not turn with the object"
-        )
+    advice += _advice_on_contradictions(model, result, source)
     reasons = Counter(o.reason for o in left_out)
+    if source == "moving video":  # what moves may stay in the pictures
+        del reasons["inconsistent matches"]
     enough = len(left_out) < 0.1 * (len(pictures) + 1) and verdict == "good"
     if not enough:
         advice += [
             _ADVICE_FOR_REASON[r] for r, _ in reasons.most_common() if r in _ADVICE_FOR_REASON
         ]
-    if is_video and reasons.get("no overlap", 0) + reasons.get("separate group", 0) > 0:
+    if source != "photos" and reasons.get("no overlap", 0) + reasons.get("separate group", 0) > 0:
         advice.append("take more frames from the video: --num-frames-target with twice the number")
-    if verdict in ("good", "usable"):
-        advice.append("train: scene4d train splat --data OUTPUT_DIR")
-    return list(dict.fromkeys(advice))
+    return advice
+
+
+def _advice_on_contradictions(
+    model: SfmModel | None, result: SfmResult | None, source: Source
+) -> list[str]:
+    """Where no still scene and no usual lens explain the pictures."""
+    strange = model is not None and any(map(_implausible_lens, model.cameras.values()))
+    if not strange and not _moves(result):
+        return []
+    simple = "" if _moves(result) else "; else try --camera-model simple_radial"
+    if source == "moving video":
+        return [
+            "the pictures contradict each other: a still background with texture should fill most"
+            f" of them, around what moves{simple}"
+        ]
+    if strange:
+        advice = (
+            "the pictures contradict each other: keep moving things out of them, or cover a"
+            f" background that does not turn with the object{simple}"
+        )
+    else:
+        advice = (
+            "keep the scene still: take moving people, animals and toys out of the pictures, and"
+            " cover a background that does not turn with the object"
+        )
+    if source == "video" and _moves(result):
+        return [advice, "if what moves is what you want: --moving"]
+    return [advice]
+
+
+def _train(moving: MovingFacts | None) -> str:
+    if moving and moving.share >= TRACE:
+        return "train: scene4d train deformable --data OUTPUT_DIR"
+    return "train: scene4d train splat --data OUTPUT_DIR"
 
 
 def _advice_on_failure(pictures: Sequence[Picture], result: SfmResult | None) -> list[str]:
@@ -453,7 +494,7 @@ def _advice_on_failure(pictures: Sequence[Picture], result: SfmResult | None) ->
     if not pairs:
         return ["no two pictures show the same thing: they must overlap by 60 % or more"]
     strong = [p for p in pairs if p.inliers >= _MIN_INLIERS]
-    if strong and max(p.displacement for p in strong) < 0.03:
+    if _hardly_moves(pairs):
         return [
             "the camera hardly moves (the background shifts by less than 3 % of the picture):"
             " structure from motion needs the camera to travel around the scene"
@@ -464,3 +505,8 @@ def _advice_on_failure(pictures: Sequence[Picture], result: SfmResult | None) ->
             " things at different distances"
         ]
     return []
+
+
+def _hardly_moves(pairs: Collection[PairFacts]) -> bool:
+    strong = [p for p in pairs if p.inliers >= _MIN_INLIERS]
+    return bool(strong) and max(p.displacement for p in strong) < 0.03

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from scene4d.data.process.diagnosis import Diagnosis, LeftOut, Reason, diagnose
+from scene4d.data.process.diagnosis import Diagnosis, LeftOut, Reason, Source, diagnose
 from scene4d.data.process.files import FolderFiles, find_pictures, why_unreadable
 from scene4d.data.process.inputs import check_photos, check_video, refuse_without_pictures
+from scene4d.data.process.moving_facts import TRACE, MovingFacts
 from scene4d.data.process.names import printable_name
 from scene4d.data.process.pictures import Picture, place_picture
 from scene4d.data.process.progress import Say, counted
@@ -23,6 +26,7 @@ from scene4d.data.process.video import (
     select_frames,
 )
 from scene4d.data.process.write import (
+    MASK_FOLDER,
     check_target,
     staged_folder,
     transforms_of,
@@ -31,6 +35,9 @@ from scene4d.data.process.write import (
 )
 from scene4d.errors import DataError, UsageError
 from scene4d.files import check_writable
+
+if TYPE_CHECKING:
+    from scene4d.data.process.moving import Moving
 
 
 def process_images(
@@ -61,7 +68,10 @@ def process_images(
             for reason, files in _kinds(found)
             for name, detail in files.items()
         ]
-        return _reconstruct(pictures, excluded, staging, source, sfm or SfmOptions(), False, say)
+        poses = _Poses(
+            pictures=pictures, staging=staging, options=sfm or SfmOptions(), kind="photos", say=say
+        )
+        return _reconstruct(poses, excluded, source)
 
 
 def _kinds(found: FolderFiles) -> list[tuple[Reason, dict[str, str]]]:
@@ -79,19 +89,30 @@ def process_video(
 ) -> Diagnosis:
     """Picks frames of the video file ``source``, finds their poses and writes a capture.
 
-    As :func:`process_images`, and each frame carries its ``time`` in seconds.
+    As :func:`process_images`, and each frame carries its ``time`` in seconds. With
+    ``video.moving`` also dynamic/ is written, and each frame names its mask of what moves.
     """
     import_pycolmap()
-    check_video(source)
     video = video or VideoOptions()
+    if video.moving:
+        from scene4d.data.flow import opencv
+
+        opencv()  # missing is told before any work
+    check_video(source)
     _check_apart(source, output)
     check_target(output, overwrite=overwrite)
     check_writable(output, folder=True)
     track: VideoTrack = analyse_video(source, say)
-    chosen = select_frames(track, video.num_frames_target)
+    target = video.frames_of(float(track.times[-1]))
+    chosen = select_frames(track, target, moving=video.moving)
     with _told_where_it_failed(output), staged_folder(output, overwrite=overwrite) as staging:
         pictures = extract_frames(source, chosen, track, staging / "images", say)
-        return _reconstruct(pictures, [], staging, source, sfm or SfmOptions(), True, say)
+        kind: Source = "moving video" if video.moving else "video"
+        poses = _Poses(
+            pictures=pictures, staging=staging, options=sfm or SfmOptions(), kind=kind, say=say
+        )
+        reconstruct = _reconstruct_moving if video.moving else _reconstruct
+        return reconstruct(poses, [], source)
 
 
 def _check_apart(source: Path, output: Path) -> None:
@@ -154,32 +175,106 @@ def _place_all(
     return pictures, excluded
 
 
-def _reconstruct(
-    pictures: list[Picture],
-    excluded: list[LeftOut],
-    staging: Path,
-    source: Path,
-    options: SfmOptions,
-    is_video: bool,
-    say: Say,
-) -> Diagnosis:
-    """Runs structure from motion and writes its result into ``staging``."""
-    result: SfmResult | None = None
-    if len(pictures) >= 2:
-        work = staging / ".sfm"
+@dataclass(frozen=True, kw_only=True)
+class _Poses:
+    """The poses of some pictures, found and written as a capture."""
+
+    pictures: list[Picture]
+    staging: Path
+    """The capture's folder; the pictures lie in images/."""
+    options: SfmOptions
+    kind: Source
+    say: Say
+
+    def found(self, mask_dir: Path | None = None) -> SfmResult | None:
+        """By structure from motion; None where there are fewer than two pictures."""
+        if len(self.pictures) < 2:
+            return None
+        work = self.staging / ".sfm"
         work.mkdir()
         result = run_sfm(
-            staging / "images", pictures, options=options, work_dir=work, in_order=is_video, say=say
+            self.staging / "images",
+            self.pictures,
+            options=self.options,
+            work_dir=work,
+            in_order=self.kind != "photos",
+            say=self.say,
+            mask_dir=mask_dir,
         )
         shutil.rmtree(work)
-    diagnosis = diagnose(pictures, result, excluded=excluded, is_video=is_video)
+        return result
+
+    def write(self, result: SfmResult, masks: Mapping[str, str] | None = None) -> None:
+        """``masks``: files in the capture by picture name."""
+        assert result.model is not None
+        times = {p.name: p.time for p in self.pictures if p.time is not None}
+        _write(self.staging / "transforms.json", transforms_of(result.model, times, masks))
+        write_points(self.staging / "sparse_pc.ply", result.xyz, result.rgb)
+
+
+def _reconstruct(poses: _Poses, excluded: list[LeftOut], source: Path) -> Diagnosis:
+    """Runs structure from motion and writes its result."""
+    result = poses.found()
+    diagnosis = diagnose(poses.pictures, result, excluded=excluded, source=poses.kind)
     if result is None or result.model is None:
         raise _NoPoses(diagnosis, source)
-    times = {p.name: p.time for p in pictures if p.time is not None}
-    _write(staging / "transforms.json", transforms_of(result.model, times))
-    write_points(staging / "sparse_pc.ply", result.xyz, result.rgb)
-    _write(staging / "diagnosis.json", diagnosis.as_json())
+    poses.write(result)
+    _write(poses.staging / "diagnosis.json", diagnosis.as_json())
     return diagnosis
+
+
+def _reconstruct_moving(poses: _Poses, excluded: list[LeftOut], source: Path) -> Diagnosis:
+    """Runs structure from motion, finds what moves against its cameras, runs it again without that
+    and writes the better result, its masks and its points."""
+    from scene4d.data.process.moving import better_poses, without_moving, write_masks
+
+    first = poses.found()
+    if first is None or first.model is None:
+        raise _NoPoses(
+            diagnose(poses.pictures, first, excluded=excluded, source=poses.kind), source
+        )
+    poses.write(first)
+    moving = _find_moving(poses, first)
+    result, words = first, "hardly anything moves: the poses are those of all features"
+    if moving.share >= TRACE:
+        poses.say(f"{moving.share:.1%} of the pixels move; finding the poses without them")
+        result, words = better_poses(first, _second(poses, moving))
+        poses.say(words)
+    if result is not first:
+        poses.write(result)
+        moving = _find_moving(poses, result)  # by better cameras
+    result = without_moving(result, moving)
+    names = write_masks(moving, poses.staging / MASK_FOLDER)
+    poses.write(result, {picture: f"{MASK_FOLDER}/{name}" for picture, name in names.items()})
+    facts = MovingFacts(
+        share=moving.share,
+        largest_share=moving.largest_share,
+        omega_deg_per_s=moving.omega_deg_per_s,
+        poses=words,
+    )
+    diagnosis = diagnose(poses.pictures, result, excluded=excluded, source=poses.kind, moving=facts)
+    _write(poses.staging / "diagnosis.json", diagnosis.as_json())
+    return diagnosis
+
+
+def _find_moving(poses: _Poses, result: SfmResult) -> Moving:
+    from scene4d.data.process.moving import find_moving
+
+    assert result.model is not None
+    poses.say(f"finding what moves in {len(result.model.images)} pictures by optical flow")
+    return find_moving(poses.staging)
+
+
+def _second(poses: _Poses, moving: Moving) -> SfmResult:
+    """Structure from motion without features on what moves."""
+    from scene4d.data.process.moving import write_sfm_masks
+
+    masks = poses.staging / ".masks"
+    write_sfm_masks(moving, poses.pictures, masks)
+    result = poses.found(masks)
+    shutil.rmtree(masks)
+    assert result is not None
+    return result
 
 
 def _write(path: Path, value: object) -> None:

@@ -141,6 +141,8 @@ class SfmResult:
     """One line each, in order."""
     unexplained: float | None = None
     """See :func:`scene4d.data.process.consistency.unexplained_share`."""
+    sightings: Sequence[SfmImage] = ()
+    """Where the pictures show which rows of :attr:`xyz`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,11 +210,13 @@ def run_sfm(
     work_dir: Path,
     in_order: bool,
     say: Callable[[str], None],
+    mask_dir: Path | None = None,
 ) -> SfmResult:
     """Registers ``pictures`` (files below ``image_dir``), retrying with looser settings if needed.
 
     ``in_order``: the pictures are frames of one video. ``work_dir`` receives COLMAP's database and
-    models. Raises :class:`MissingExtraError` without pycolmap.
+    models. ``mask_dir`` holds ``NAME.png`` of each picture NAME, of its size: features where it is
+    0 are left out. Raises :class:`MissingExtraError` without pycolmap.
     """
     colmap = import_pycolmap()
     colmap.logging.minloglevel = 3
@@ -232,7 +236,9 @@ def run_sfm(
             database = work_dir / f"database-{number}.db"
             most = options.max_num_features or (_VIDEO_FEATURES if in_order else _FEATURES)
             with watched(database, "keypoints", say, "finding features in pictures", total):
-                _extract(colmap, database, image_dir, pictures, options, attempt, most)
+                extraction = _extraction_options(colmap, options, attempt, most)
+                reader = _reader_options(colmap, options, mask_dir)
+                _extract(colmap, database, image_dir, pictures, extraction, reader)
             _match(colmap, database, pictures, options, attempt, in_order, say)
             _, pairs = read_matches(colmap, database)
         if stands_still(pairs):
@@ -249,20 +255,21 @@ def run_sfm(
             next_image_callback=_placed(say, total),
         )
         best.offer(attempt, list(models.values()), database, total)
-    xyz, rgb = _all_points(colmap, best, image_dir, work_dir, options)
+    points = _all_points(colmap, best, image_dir, work_dir, options)
     features, pairs = read_matches(colmap, best.database)
     unexplained = None
     if best.model is not None:
         unexplained = unexplained_share(colmap, best.database, best.reconstruction)
     return SfmResult(
         model=best.model,
-        xyz=xyz,
-        rgb=rgb,
+        xyz=np.empty((0, 3)) if points is None else points.xyz,
+        rgb=np.empty((0, 3), dtype=np.uint8) if points is None else points.rgb,
         other_models=best.others,
         num_features=features,
         pairs=pairs,
         attempts=best.attempts,
         unexplained=unexplained,
+        sightings=() if points is None else points.images,
     )
 
 
@@ -284,16 +291,9 @@ def import_pycolmap() -> Any:
     )
 
 
-def _extract(
-    colmap: Any,
-    database: Path,
-    image_dir: Path,
-    pictures: Sequence[Picture],
-    options: SfmOptions,
-    attempt: _Attempt,
-    max_num_features: int,
-) -> None:
-    """Features of every picture; pictures of one size and lens share one camera."""
+def _extraction_options(
+    colmap: Any, options: SfmOptions, attempt: _Attempt, max_num_features: int
+) -> Any:
     extraction = colmap.FeatureExtractionOptions()
     extraction.num_threads = options.threads
     extraction.use_gpu = False
@@ -302,8 +302,26 @@ def _extract(
     if attempt.more_features:
         extraction.sift.max_num_features = 2 * max_num_features
         extraction.sift.peak_threshold /= 3
+    return extraction
+
+
+def _reader_options(colmap: Any, options: SfmOptions, mask_dir: Path | None) -> Any:
     reader = colmap.ImageReaderOptions()
     reader.camera_model = options.camera_model.upper()
+    if mask_dir is not None:
+        reader.mask_path = mask_dir
+    return reader
+
+
+def _extract(
+    colmap: Any,
+    database: Path,
+    image_dir: Path,
+    pictures: Sequence[Picture],
+    extraction: Any,
+    reader: Any,
+) -> None:
+    """Features of every picture; pictures of one size and lens share one camera."""
     groups: dict[tuple[int, int, str], list[str]] = {}
     for picture in pictures:
         groups.setdefault((picture.width, picture.height, picture.lens), []).append(picture.name)
@@ -398,10 +416,10 @@ def _mapping_options(
 
 def _all_points(
     colmap: Any, best: _Best, image_dir: Path, work_dir: Path, options: SfmOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and colours of all points that the found poses support, poses unchanged."""
+) -> SfmModel | None:
+    """All points that the found poses support, poses unchanged."""
     if best.model is None:
-        return np.empty((0, 3)), np.empty((0, 3), dtype=np.uint8)
+        return None
     pipeline = colmap.IncrementalPipelineOptions()
     pipeline.num_threads = options.threads
     pipeline.random_seed = options.seed
@@ -416,8 +434,8 @@ def _all_points(
         )
     )
     if len(more.xyz) < len(best.model.xyz):  # angles too small for the stricter limit
-        return best.model.xyz, best.model.rgb
-    return more.xyz, more.rgb
+        return best.model
+    return more
 
 
 def _plain_model(reconstruction: pycolmap.Reconstruction) -> SfmModel:

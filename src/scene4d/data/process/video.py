@@ -30,8 +30,12 @@ _RE_ENCODE = "re-encode it, e.g. as H.264 MP4"
 _ANALYSED_WIDTH = 640
 _BLOCKS = (3, 4)
 """Rows and columns of the grid on which displacement is measured."""
-_TIME_SHARE = 0.2
-"""Of the spread: a camera that rests still yields a few frames, for moving content."""
+_TIME_SHARE, _MOVING_TIME_SHARE = 0.2, 0.5
+"""Of the spread: a camera that rests still yields a few frames, for moving content. Where that is
+what matters, half: then the taken frames are at most twice as far apart in time as even ones."""
+_FRAMES, _MOVING_RATE, _MOVING_FRAMES = 150, 10.0, (60, 300)
+"""Frames to take where nobody says; of a scene that moves so many a second, within limits: people
+and animals turn back a few times a second, and flow has to find each frame in the next."""
 _MOTION_NOISE_PX = 0.05
 """Mean displacement per frame, at half the analysed width, below which a video counts as still:
 what phase correlation finds between frames that differ by compression noise only."""
@@ -41,12 +45,25 @@ what phase correlation finds between frames that differ by compression noise onl
 class VideoOptions:
     """Which frames of a video are taken."""
 
-    num_frames_target: Annotated[int, Within(3, 100_000)] = 150
-    """Frames to take; a shorter video gives all of its frames that are sharp."""
+    num_frames_target: Annotated[int, Within(3, 100_000)] | None = None
+    """Frames to take; a shorter video gives all of its frames that are sharp. None: 150; with
+    --moving 10 a second of the video, 60 to 300."""
+    moving: bool = False
+    """The video shows something that moves: what moves is found by optical flow (extra motion) and
+    left out of the poses, its masks are written, and frames are taken densely in time."""
 
     def __post_init__(self) -> None:
-        if self.num_frames_target < 3:
+        if self.num_frames_target is not None and self.num_frames_target < 3:
             raise DataError("--num-frames-target must be at least 3", where=self.num_frames_target)
+
+    def frames_of(self, duration_s: float) -> int:
+        """How many frames are taken of a video of that length, at most."""
+        if self.num_frames_target is not None:
+            return self.num_frames_target
+        if not self.moving:
+            return _FRAMES
+        low, high = _MOVING_FRAMES
+        return max(low, min(round(_MOVING_RATE * duration_s), high))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +110,20 @@ def analyse_video(path: Path, say: Say = lambda line: None) -> VideoTrack:
     )
 
 
-def select_frames(track: VideoTrack, target: int) -> list[int]:
+def select_frames(track: VideoTrack, target: int, *, moving: bool = False) -> list[int]:
     """Indices of at most ``target`` frames, in order: evenly spread over the motion, each the
     sharpest of its stretch.
 
     The position of a frame is its share of all motion so far, blended with its share of time, so
-    that fast stretches give more frames and a resting camera few. Sharpness is compared with the
-    frames around, since it depends on what is in the picture.
+    that fast stretches give more frames and a resting camera few. ``moving``: what is filmed moves,
+    and time counts as much as motion. Sharpness is compared with the frames around, since it
+    depends on what is in the picture.
     """
     count = len(track.times)
     relative = relative_sharpness(track.sharpness)
     if count <= target:
         return [i for i in range(count) if relative[i] > 0.5]
-    position = _position(track)
+    position = _position(track, _MOVING_TIME_SHARE if moving else _TIME_SHARE)
     slot = np.minimum((position * target).astype(int), target - 1)
     within = position * target - slot
     score = relative * (1 - 0.3 * np.abs(2 * within - 1))
@@ -183,7 +201,7 @@ def _peak(surface: np.ndarray) -> tuple[float, float, float]:
     return shift[0], shift[1], float(surface[y, x])
 
 
-def _position(track: VideoTrack) -> np.ndarray:
+def _position(track: VideoTrack, time_share: float) -> np.ndarray:
     """[num_frames] monotone, from 0 to 1."""
     span = track.times[-1] - track.times[0]
     by_time = (track.times - track.times[0]) / span if span > 0 else np.linspace(
@@ -193,7 +211,7 @@ def _position(track: VideoTrack) -> np.ndarray:
     if total < _MOTION_NOISE_PX * len(track.times):
         return by_time
     by_motion = np.cumsum(track.displacement) / total
-    return _TIME_SHARE * by_time + (1 - _TIME_SHARE) * by_motion
+    return time_share * by_time + (1 - time_share) * by_motion
 
 
 def _runs(slot: np.ndarray) -> list[np.ndarray]:

@@ -16,7 +16,11 @@ from scene4d.data.process.sfm import SfmCamera, SfmModel
 from scene4d.errors import DataError, UsageError
 from scene4d.files import atomic_folder, read_json, write_json
 
-_OWN_NAMES = frozenset({"images", "transforms.json", "sparse_pc.ply", "diagnosis.json"})
+MASK_FOLDER = "dynamic"
+"""Of what moves, beside the pictures."""
+_OWN_NAMES = frozenset(
+    {"images", MASK_FOLDER, "transforms.json", "sparse_pc.ply", "diagnosis.json"}
+)
 
 
 @contextmanager
@@ -79,11 +83,14 @@ def write_failure(target: Path, diagnosis: Mapping[str, Any]) -> Path:
     return path
 
 
-def transforms_of(model: SfmModel, times: Mapping[str, float]) -> dict[str, Any]:
+def transforms_of(
+    model: SfmModel, times: Mapping[str, float], masks: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """nerfstudio's transforms.json for ``model``; images lie in ``images/``.
 
     Camera-to-world with OpenGL axes in COLMAP's own frame; intrinsics at the top level when all
-    frames share them, else with each frame. ``times``: seconds by picture name.
+    frames share them, else with each frame. By picture name, ``times``: seconds, and ``masks``:
+    files in the capture that are white where something moves.
     """
     import torch
 
@@ -104,6 +111,8 @@ def transforms_of(model: SfmModel, times: Mapping[str, float]) -> dict[str, Any]
             frame |= _intrinsics(model.cameras[image.camera_id])
         if image.name in times:
             frame["time"] = times[image.name]
+        if masks and image.name in masks:
+            frame["dynamic_mask_path"] = masks[image.name]
         frames.append({**frame, "transform_matrix": c2w.tolist()})
     return {**result, "frames": frames}
 
