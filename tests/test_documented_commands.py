@@ -48,7 +48,7 @@ LEFT_OUT = {
     r"python scripts/covisible_agreement.py": "of captures with exact masks; minutes",
     r"python benchmarks/dynamic_truth.py": "of knight_room, with its models; minutes",
     r"npx vitest": "make test-player runs the player's tests",
-    r"(node|python) bench/": "wants Node.js and Chromium, and minutes",
+    r"(npm run build && )?(node|python) bench/": "wants Node.js and Chromium, and minutes",
     r"python -m scene4d.integrations.nerfstudio": "tests/integrations runs nerfstudio's scripts",
     r"python benchmarks/rasteriser.py jit": "compiles every kernel anew: a minute",
 }
