@@ -15,6 +15,7 @@ is read in a child process under a limit of time and of memory beyond what the p
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
 import io
 import json
@@ -132,7 +133,7 @@ def json_changed(rng: random.Random, document: object) -> object:
         if rng.random() < 0.2 and isinstance(holder, dict):
             del holder[key]
         else:
-            holder[key] = rng.choice(VALUES)
+            holder[key] = copy.deepcopy(rng.choice(VALUES))  # or it is changed itself, for good
     return document
 
 
