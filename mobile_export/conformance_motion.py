@@ -90,37 +90,14 @@ def on_chunk(number: int, **changes: int) -> Callable[[dict[str, Any]], None]:
 
 def broken_motion() -> Lies:
     """Manifests of kind splats4d that lie; of motion_windows, which has three chunks."""
-    plain = {"type": "uniform", "step": [1.0] * 6, "offset": [0.0] * 6}
+    return {**_broken_entry(), **_broken_chunks(), **_broken_arrays()}
 
-    def exchanged(manifest: dict[str, Any]) -> None:
-        manifest[KIND]["chunks"].reverse()
 
-    def last_forgotten(manifest: dict[str, Any]) -> None:
-        manifest[KIND]["chunks"].pop()
-
-    def points_in_chunk(manifest: dict[str, Any]) -> None:
-        manifest["stages"][0]["points"] -= 1
-        manifest["stages"][-1]["points"] += 1
-
-    def in_front(manifest: dict[str, Any]) -> None:
-        manifest["stages"].insert(0, manifest["stages"].pop())
+def _broken_entry() -> Lies:
+    """Lies in the entry and the head."""
 
     def nobody(manifest: dict[str, Any]) -> None:
         manifest[KIND].update(nodes=0, chunks=[])
-
-    def longer(manifest: dict[str, Any]) -> None:
-        on_chunk(0, segments=1)(manifest)
-        on_chunk(1, segment=1, segments=-1)(manifest)
-
-    def of_points(manifest: dict[str, Any]) -> None:
-        for name in ("items", "stage"):
-            del array(manifest, "motion_0")[name]
-
-    def far(manifest: dict[str, Any]) -> None:
-        array(manifest, "motion_0")["low"][5] = -(1 << 30)  # the last: no other's context
-
-    def windowless(manifest: dict[str, Any]) -> None:
-        manifest["arrays"].remove(array(manifest, "window"))
 
     return {
         "motion_no_entry": (lambda m: m.pop(KIND) and None, "the entry splats4d is missing",
@@ -142,6 +119,32 @@ def broken_motion() -> Lies:
         "motion_zero_step": (setter(KIND, "shift_step", 0), "a step of 0", "must be above 0"),
         "motion_too_long": (setter(KIND, "duration", 2.76), "a motion longer than its chunks",
                             "chunks last 2.75 s"),
+        "motion_count": (lambda m: m.update(count=m["count"] + 1), "a Gaussian that is not there",
+                         "splats, its stages have"),
+    }  # fmt: skip
+
+
+def _broken_chunks() -> Lies:
+    """Chunks that overlap, leave gaps, or are of other stages."""
+
+    def exchanged(manifest: dict[str, Any]) -> None:
+        manifest[KIND]["chunks"].reverse()
+
+    def last_forgotten(manifest: dict[str, Any]) -> None:
+        manifest[KIND]["chunks"].pop()
+
+    def points_in_chunk(manifest: dict[str, Any]) -> None:
+        manifest["stages"][0]["points"] -= 1
+        manifest["stages"][-1]["points"] += 1
+
+    def in_front(manifest: dict[str, Any]) -> None:
+        manifest["stages"].insert(0, manifest["stages"].pop())
+
+    def longer(manifest: dict[str, Any]) -> None:
+        on_chunk(0, segments=1)(manifest)
+        on_chunk(1, segment=1, segments=-1)(manifest)
+
+    return {
         "motion_chunk_forgotten": (last_forgotten, "a chunk that is not listed", "must be stage"),
         "motion_overlap": (on_chunk(1, segment=-1), "a chunk that begins before the last one ends",
                            "must begin with segment 3"),
@@ -158,6 +161,24 @@ def broken_motion() -> Lies:
         "motion_chunk_first": (in_front, "a chunk in front of the points", "which has points"),
         "motion_stage_0": (setter(KIND, "chunks", 0, "stage", 0), "a chunk in the first stage",
                            "stage is out of range"),
+    }  # fmt: skip
+
+
+def _broken_arrays() -> Lies:
+    """Arrays that are not there, are of other sizes, or hold what is beyond all measure."""
+    plain = {"type": "uniform", "step": [1.0] * 6, "offset": [0.0] * 6}
+
+    def of_points(manifest: dict[str, Any]) -> None:
+        for name in ("items", "stage"):
+            del array(manifest, "motion_0")[name]
+
+    def far(manifest: dict[str, Any]) -> None:
+        array(manifest, "motion_0")["low"][5] = -(1 << 30)  # the last: no other's context
+
+    def windowless(manifest: dict[str, Any]) -> None:
+        manifest["arrays"].remove(array(manifest, "window"))
+
+    return {
         "motion_other_stage": (on_array("motion_1", stage=3), "a chunk of another stage",
                                "in stage 3; it should have"),
         "motion_of_points": (of_points, "a chunk with an item for each point", "for each point"),
@@ -174,8 +195,6 @@ def broken_motion() -> Lies:
                              "beyond all measure"),
         "motion_far_shift": (far, "sums of codes below -2^30",
                              "beyond all measure|differ in the knots"),
-        "motion_count": (lambda m: m.update(count=m["count"] + 1), "a Gaussian that is not there",
-                         "splats, its stages have"),
     }  # fmt: skip
 
 
