@@ -8,51 +8,71 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from scene4d.errors import DataError
 from scene4d.representations.base import ParameterGroup
 from scene4d.representations.saved import Form, check_tensors
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_BETAS = (0.9, 0.999)
 
 
 class GroupedAdam:
-    """torch's fused Adam; keeps the moments in step when rows of parameters are edited."""
+    """torch's fused Adam; keeps the moments in step when rows of parameters are edited.
+
+    Through torch's functional form: the class ``torch.optim.Adam`` imports ``torch._dynamo``, which
+    is a third of what a training takes to start.
+    """
 
     def __init__(self, groups: Sequence[ParameterGroup]) -> None:
         self.groups = {group.name: group for group in groups}
         if len(self.groups) != len(groups):
             raise ValueError("two parameter groups have the same name")
-        self._adam = torch.optim.Adam(
-            [_entry(group) for group in groups],
-            betas=(0.9, 0.999),
-            fused=True,
-        )
+        self.param_groups = [_entry(group) for group in groups]
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        """By parameter, from its first gradient on: ``step`` and both moments. This and
+        ``param_groups`` are as in :class:`torch.optim.Optimizer`."""
 
     def take_in(self, groups: Sequence[ParameterGroup]) -> None:
         """Adds those of ``groups`` that are new by name: a second stage's."""
         for group in groups:
             if group.name not in self.groups:
                 self.groups[group.name] = group
-                self._adam.add_param_group(_entry(group))
+                self.param_groups.append(_entry(group))
 
+    @torch.no_grad()
     def step(self, factor: Callable[[str], float]) -> None:
         """One step with every group's learning rate times ``factor(name)``; clears gradients."""
-        for group in self._adam.param_groups:
+        for group in self.param_groups:
             group["lr"] = self.groups[group["name"]].learning_rate * factor(group["name"])
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+            found = [p for p in group["params"] if p.grad is not None]
+            states = [self._state_of(parameter) for parameter in found]
+            lists = {key: [state[key] for state in states] for key in ("step", *_MOMENTS)}
+            adam(
+                found, [p.grad for p in found], lists["exp_avg"], lists["exp_avg_sq"], [],
+                lists["step"], fused=True, amsgrad=False, beta1=_BETAS[0], beta2=_BETAS[1],
+                lr=group["lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
+            )  # fmt: skip
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        if parameter not in self.state:
+            state = {key: torch.zeros_like(parameter) for key in _MOMENTS}
+            self.state[parameter] = {"step": torch.zeros((), device=parameter.device), **state}
+        return self.state[parameter]
 
     def learning_rate(self, name: str) -> float:
         """The rate that the group ``name`` had in the last step."""
-        return next(g["lr"] for g in self._adam.param_groups if g["name"] == name)
+        return next(g["lr"] for g in self.param_groups if g["name"] == name)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The moments and step counts, for a checkpoint."""
         tensors = {}
-        for group in self._adam.param_groups:
+        for group in self.param_groups:
             for i, parameter in enumerate(group["params"]):
-                for key, value in self._adam.state.get(parameter, {}).items():
+                for key, value in self.state.get(parameter, {}).items():
                     tensors[f"{group['name']}.{i}.{key}"] = torch.as_tensor(value)
         return tensors
 
@@ -60,7 +80,7 @@ class GroupedAdam:
         """What :meth:`state_tensors` may hold: for each parameter moments of its own shape and a
         number of steps, or none of it; ``names`` are those that there are."""
         forms = {}
-        for group in self._adam.param_groups:
+        for group in self.param_groups:
             for i, parameter in enumerate(group["params"]):
                 prefix = f"{group['name']}.{i}."
                 if not any(name.startswith(prefix) for name in names):
@@ -77,7 +97,7 @@ class GroupedAdam:
         for name, value in tensors.items():
             if not name.endswith(".exp_avg") and bool((value < 0).any()):
                 raise DataError("has values below 0", where=f"optimiser: {name}")
-        for group in self._adam.param_groups:
+        for group in self.param_groups:
             for i, parameter in enumerate(group["params"]):
                 prefix = f"{group['name']}.{i}."
                 state = {
@@ -86,7 +106,7 @@ class GroupedAdam:
                     if name.startswith(prefix)
                 }
                 if state:
-                    self._adam.state[parameter] = state
+                    self.state[parameter] = state
 
 
 def _entry(group: ParameterGroup) -> dict[str, Any]:
@@ -131,7 +151,7 @@ class RowEditor:
                 moment[rows] = 0.0
 
     def _moments(self, parameter: Tensor) -> list[Tensor]:
-        state = self.optimiser._adam.state.get(parameter, {})
+        state = self.optimiser.state.get(parameter, {})
         return [state[key] for key in _MOMENTS if key in state]
 
     @torch.no_grad()
@@ -140,16 +160,15 @@ class RowEditor:
         edit: Callable[[str, Tensor], Tensor],
         edit_moment: Callable[[Tensor], Tensor],
     ) -> None:
-        adam = self.optimiser._adam
-        groups = {group["name"]: group for group in adam.param_groups}
+        groups = {group["name"]: group for group in self.optimiser.param_groups}
         for name in list(self.parameters.keys()):
             old = self.parameters[name]
             new = nn.Parameter(edit(name, old.detach()).contiguous())
-            state = adam.state.pop(old, None)
+            state = self.optimiser.state.pop(old, None)
             if state is not None:
                 for key in _MOMENTS:
                     state[key] = edit_moment(state[key]).contiguous()
-                adam.state[new] = state
+                self.optimiser.state[new] = state
             self.parameters[name] = new
             group = groups.get(self.prefix + name)
             if group is not None:  # else it is not trained

@@ -40,9 +40,9 @@ class NerfstudioAdam(GroupedAdam):
 
     def __init__(self, adam: torch.optim.Adam, groups: Sequence[ParameterGroup]) -> None:
         self.groups = {group.name: group for group in groups}
-        self._adam = adam
+        self.param_groups, self.state = adam.param_groups, adam.state
 
     def set_learning_rates(self, factors: dict[str, float]) -> None:
         """Every group's rate becomes its rate at the start times its factor."""
-        for group in self._adam.param_groups:
+        for group in self.param_groups:
             group["lr"] = self.groups[group["name"]].learning_rate * factors[group["name"]]
