@@ -238,7 +238,7 @@ FAMILIES = sorted(p.name for p in (PACKAGE / "methods").iterdir() if (p / "metho
 
 
 def names_of_families() -> set[str]:
-    """As on the command line and in bundles: what only a family's own room may say."""
+    """As on the command line and in bundles."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     points = project["entry-points"]
     return {*points["scene4d.methods"], *points["scene4d.bundle_kinds"], *FAMILIES}
@@ -246,6 +246,8 @@ def names_of_families() -> set[str]:
 
 FORMAT_NAMES = {"splat", "splats"}
 """Also what people call the format ``.splat``, and files of splats."""
+THEIR_OWN = names_of_families() - FORMAT_NAMES
+"""What only a family's own room may say."""
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -261,7 +263,7 @@ def test_no_family_is_named_outside_its_room(path: Path) -> None:
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and (
-            node.value in names_of_families() - FORMAT_NAMES
+            node.value in THEIR_OWN
             or any(node.value.startswith(f"scene4d.methods.{name}") for name in FAMILIES)
         )
     ]

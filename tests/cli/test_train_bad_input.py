@@ -134,31 +134,23 @@ def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint(tiny_capture, tmp_pat
     disk does. A checkpoint of 300 Gaussians with their moments takes three times as much."""
     import resource
 
-    def train(*options: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-        def limited() -> None:
-            if limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        return subprocess.run(
-            [sys.executable, "-m", "scene4d.cli.main", "train", *options],
-            capture_output=True, text=True, preexec_fn=limited, timeout=120,
-        )  # fmt: skip
-
-    first = train(
-        "splat", "--data", str(tiny_capture), "--output-dir", str(tmp_path), "--steps", "3",
-        "--num-random-points", "300", "--device", "cpu", "--no-evaluate",
-    )  # fmt: skip
-    assert first.returncode == 0, first.stderr
-    run = Path(first.stdout.strip())
+    first = ["train", "splat", "--data", str(tiny_capture), "--output-dir", str(tmp_path)]
+    first += ["--num-random-points", "300", "--device", "cpu", "--steps", "3", "--no-evaluate"]
+    assert main(first) == 0
+    (run,) = tmp_path.glob("*/splat/*")
     config = run / "config.toml"
     config.write_text(config.read_text().replace("steps = 3\n", "steps = 6\n"))
     checkpoints = contents(run / "checkpoints")
-    second = train("--resume", str(run), "--no-evaluate", limit=40_000)
+    again = ["train", "--resume", str(run), "--no-evaluate"]
+    second = subprocess.run(
+        [sys.executable, "-m", "scene4d.cli.main", *again],
+        capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+    )  # fmt: skip
     assert second.returncode == 1
     assert "could not be written" in second.stderr and "File too large" in second.stderr
     assert "Traceback" not in second.stderr
     assert contents(run / "checkpoints") == checkpoints
     assert load_run(run).step == 3
-    third = train("--resume", str(run), "--no-evaluate")
-    assert third.returncode == 0, third.stderr
+    assert main(again) == 0
     assert load_run(run).step == 6

@@ -25,7 +25,7 @@ NAMES = [f.name for f in formats.FORMATS if f.name != "s4d"]
 @pytest.mark.parametrize("name", list(fuzzing.INSIDE))
 def test_no_damage_gives_anything_but_a_cloud_or_our_error(name: str) -> None:
     """A few hundred files; benchmarks/fuzz_formats.py reads thousands."""
-    tally = fuzzing.fuzz(name, 300, seed=1)
+    tally = fuzzing.fuzz(name, 150, seed=1)
     assert [what for _, what in tally.bad] == []
     assert tally.outcomes["ok"] > 10 and tally.outcomes["refused"] > 10
 
@@ -35,7 +35,7 @@ def test_no_damage_gives_anything_but_a_cloud_or_our_error(name: str) -> None:
 def test_no_damage_gives_info_convert_or_points_a_traceback(name: str, task: str) -> None:
     if task == "points" and name != "ply":
         pytest.skip("points are PLYs")
-    tally = fuzzing.fuzz(name, 150, seed=2, task=task)
+    tally = fuzzing.fuzz(name, 100, seed=2, task=task)
     assert [what for _, what in tally.bad] == []
     assert tally.outcomes["refused"] > 10
 

@@ -211,7 +211,7 @@ def wait_for_checkpoint(output_dir, process, timeout_s=90.0):
     raise AssertionError(f"no checkpoint: {process.communicate()}")
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.13, 0.31])
+@pytest.mark.parametrize("delay_s", [0.0, 0.23])
 def test_sigkill_at_any_moment_leaves_a_run_that_resumes(tiny_capture, tmp_path, delay_s):
     process = subprocess.Popen(
         command(tiny_capture, tmp_path, "--steps", "100000"),
