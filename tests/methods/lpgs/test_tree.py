@@ -248,14 +248,22 @@ def losses(run):
     return {row["step"]: (row["loss"], row["num_parents"]) for row in rows_of(run) if "loss" in row}
 
 
+LANDS_ON_A_SIZE = replace(METHOD, target_mb=0.03)
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_capture, tmp_path_factory):
+    return start(LANDS_ON_A_SIZE, options(tiny_capture, tmp_path_factory.mktemp("straight")))
+
+
 @pytest.mark.parametrize("stop_at", [11, 33, 47])
-def test_resuming_gives_what_it_would_have_been(tiny_capture, tmp_path, stop_at, monkeypatch):
+def test_resuming_gives_what_it_would_have_been(
+    tiny_capture, straight, tmp_path, stop_at, monkeypatch
+):
     """Straight through, against stopped (in warm-up, between manipulations, after the size was
     compared) and resumed: bit-identical."""
     import scene4d.training.trainer as trainer_module
 
-    method = replace(METHOD, target_mb=0.03)
-    straight = start(method, options(tiny_capture, tmp_path / "a"))
     original = trainer_module.Trainer._step
 
     def stopping(self):
@@ -266,9 +274,9 @@ def test_resuming_gives_what_it_would_have_been(tiny_capture, tmp_path, stop_at,
 
     monkeypatch.setattr(trainer_module.Trainer, "_step", stopping)
     with pytest.raises(trainer_module.Interrupted):
-        start(method, options(tiny_capture, tmp_path / "b"))
+        start(LANDS_ON_A_SIZE, options(tiny_capture, tmp_path))
     monkeypatch.setattr(trainer_module.Trainer, "_step", original)
-    stopped = next(Path(tmp_path / "b").glob("*/lpgs/*"))
+    stopped = next(Path(tmp_path).glob("*/lpgs/*"))
     resume(stopped)
     assert losses(stopped) == losses(straight)
     ends = [load_checkpoint(list_checkpoints(r / "checkpoints")[-1]) for r in (stopped, straight)]
