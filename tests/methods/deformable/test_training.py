@@ -110,6 +110,42 @@ def test_pictures_do_not_lead_nodes_that_have_not_settled(task: Task) -> None:
     assert float(splats.nodes.places.grad.abs().sum()) > 0
 
 
+def test_what_moves_is_there_about_when_it_was_seen(started: DeformableSplats) -> None:
+    moving = started.moving_ones
+    rise, fall = moving.gaussians["window_edges"].detach().unbind(dim=1)
+    seen = 0.5 * (rise + fall)
+    assert float((fall - rise).max()) == pytest.approx(8 * 0.1)  # four frames to each side
+    for k in (0, -1):
+        times = [seen[k] + 0.1 * frames for frames in (0, 4, -4, 10)]
+        with torch.no_grad():
+            share = [float(moving.alphas_at(t)[k] / moving.alphas[k]) for t in times]
+        edge = 1 / (1 + np.exp(-8.0))  # the other edge is eight widths away
+        assert share[0] == pytest.approx((1 / (1 + np.exp(-4.0))) ** 2, rel=1e-3)
+        assert share[1] == share[2] == pytest.approx(0.5 * edge, rel=1e-3)
+        assert share[3] < 0.003  # six widths after the edge
+
+
+def test_nothing_depends_on_the_unit_of_time(task: Task, started: DeformableSplats) -> None:
+    """A motion that takes a minute in place of a second starts the same, and learns as fast."""
+    scene = task.scene
+    frames = [replace(f, camera=replace(f.camera, time=60 * f.camera.time)) for f in scene.frames]
+    later = replace(scene, frames=frames)
+    later = replace(later, pictures=ImageCache(later))
+    slow = small().build(replace(task, capture=later), generator=torch.Generator().manual_seed(0))
+    rates = [{g.name: g.learning_rate for g in s.parameter_groups()} for s in (started, slow)]
+    assert rates[1].pop("moving.window_edges") == pytest.approx(
+        60 * rates[0].pop("moving.window_edges")
+    )
+    assert rates[0] == pytest.approx(rates[1])
+    camera = scene.frames[4].camera
+    renders = [
+        s.render(replace(camera, time=unit * camera.time)).rgb.detach()
+        for s, unit in ((started, 1.0), (slow, 60.0))
+    ]
+    # float32 times of some seconds, in splines and windows
+    torch.testing.assert_close(renders[0], renders[1], atol=2e-3, rtol=0)
+
+
 def test_captures_in_which_nothing_can_move_are_refused(task: Task) -> None:
     scene = task.scene
     for time, told in ((None, "have no time"), (torch.tensor(2.0), "all of one time")):

@@ -241,8 +241,7 @@ class DeformableSplats(Representation):
             },
             antialiased=self.static.antialiased,
         )
-        windows = moving.gaussians["windows"]
-        windows = torch.cat([windows[:, :2], windows[:, 2:].exp()], dim=1)
+        edges, widths = moving.gaussians["window_edges"], moving.gaussians["window_widths"].exp()
         return MovingSplats(
             cloud=cloud,
             num_moving=moving.num_gaussians,
@@ -252,14 +251,16 @@ class DeformableSplats(Representation):
             start_s=timing.start_s,
             knot_interval_s=timing.knot_interval_s,
             duration_s=timing.duration_s,
-            opacity_windows=None if self.always_there else windows.cpu().numpy(),
+            opacity_windows=None
+            if self.always_there
+            else torch.cat([edges, widths], dim=1).cpu().numpy(),
         )
 
     @property
     def always_there(self) -> bool:
         """Whether no Gaussian comes or goes."""
-        windows = self.moving_ones.gaussians["windows"].detach()
-        return bool((windows[:, 0] <= -ALWAYS).all() and (windows[:, 1] >= ALWAYS).all())
+        rise, fall = self.moving_ones.gaussians["window_edges"].detach().unbind(dim=1)
+        return bool((rise <= -ALWAYS).all() and (fall >= ALWAYS).all())
 
     @classmethod
     def of(cls, moving: MovingSplats, *, extent: float | None = None) -> DeformableSplats:
@@ -281,8 +282,10 @@ class DeformableSplats(Representation):
         windows = always(count)
         if moving.opacity_windows is not None:
             given = torch.from_numpy(moving.opacity_windows.copy())
-            windows = torch.cat([given[:, :2], given[:, 2:].log()], dim=1)
-            windows = windows.clamp(-ALWAYS, ALWAYS)
+            windows = {
+                "window_edges": given[:, :2].clamp(-ALWAYS, ALWAYS),
+                "window_widths": given[:, 2:].log().clamp(-ALWAYS, ALWAYS),
+            }
         settings: dict[str, Any] = {
             "antialiased": all_of_them.antialiased, "extent": all_of_them.extent
         }  # fmt: skip
@@ -293,7 +296,7 @@ class DeformableSplats(Representation):
         more = {
             "node_indices": torch.from_numpy(moving.node_indices.astype(np.int32)),
             "node_logits": torch.from_numpy(moving.node_weights.copy()).clamp_min(1e-12).log(),
-            "windows": windows,
+            **windows,
         }
         return cls(
             GaussianSplats(parts[1], **settings),
@@ -371,9 +374,10 @@ class DeformableSplats(Representation):
         )
 
 
-def always(count: int) -> Float[Tensor, "count 4"]:
+def always(count: int) -> dict[str, Tensor]:
     """Windows of opacity that nothing can be seen of."""
-    return torch.tensor([-ALWAYS, ALWAYS, 0.0, 0.0]).repeat(count, 1)
+    edges = torch.tensor([-ALWAYS, ALWAYS]).repeat(count, 1)
+    return {"window_edges": edges, "window_widths": torch.zeros(count, 2)}
 
 
 def _table(plain: Mapping[str, Any], name: str) -> Mapping[str, Any]:

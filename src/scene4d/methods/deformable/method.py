@@ -126,8 +126,11 @@ class DeformableMethod(Method):
     """Start what stands still from the capture's points (or its fused depth), or at random."""
     antialiased: bool = False
     """Scale opacities so that tiny Gaussians keep their energy (Mip-Splatting's 2D filter)."""
-    temporal_opacity: bool = False
-    """Moving Gaussians may come and go: a plateau of opacity with two soft edges."""
+    temporal_opacity: bool = True
+    """Moving Gaussians come and go: a plateau of opacity with two soft edges."""
+    window_frames: Positive = 4.0
+    """Frames before and after the one that showed it for which a moving Gaussian is there at first,
+    with temporal opacity."""
     means_lr: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-4
     """Learning rate of the positions, scene extents a step."""
     means_lr_final: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-6
@@ -148,8 +151,8 @@ class DeformableMethod(Method):
     """Learning rate of the nodes' positions, scene extents a step."""
     node_logits_lr: Rate = 1e-2
     """Learning rate of the logarithms of the nodes' weights."""
-    windows_lr: Rate = 1e-3
-    """Learning rate of temporal opacity: its edges in seconds, their widths in logarithms."""
+    windows_lr: Rate = 0.02
+    """Learning rate of temporal opacity: its edges in frames, their widths in logarithms."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     depth: DepthOptions = field(default_factory=lambda: DepthOptions(weight=0.3))
     nodes: NodeOptions = field(default_factory=NodeOptions)

@@ -16,7 +16,7 @@ from scene4d.rendering.motion.skinning import blended_poses, skin
 from scene4d.representations.gaussians import NAMES, GaussianSplats
 from scene4d.representations.saved import Form, form
 
-MORE = ("node_logits", "windows")
+MORE = ("node_logits", "window_edges", "window_widths")
 """Parameters of moving Gaussians beside those of all."""
 
 
@@ -32,7 +32,8 @@ class MovingGaussians(GaussianSplats):
 
     def __init__(self, tensors: Mapping[str, Tensor], **settings: Any) -> None:
         """``tensors``: those of plain Gaussians; ``node_logits`` [n, 4], of the weights;
-        ``windows`` [n, 4] seconds, rise and fall of opacity and the logarithms of both scales;
+        ``window_edges`` [n, 2] seconds, rise and fall of opacity; ``window_widths`` [n, 2], the
+        logarithms of how long each takes;
         ``node_indices``; ``seen_means`` and ``seen_times`` until the nodes have settled."""
         super().__init__(tensors, **settings)
         for name in MORE:
@@ -44,7 +45,8 @@ class MovingGaussians(GaussianSplats):
     @classmethod
     def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
         """One row for each Gaussian, and one for each that has not settled."""
-        more = {f"gaussians.{name}": form("n 4") for name in MORE}
+        more = {f"gaussians.{name}": form("n 2") for name in MORE}
+        more["gaussians.node_logits"] = form("n 4")
         buffers = {
             "node_indices": form("n 4", torch.int32),
             "seen_means": form("unsettled 3"),
@@ -107,9 +109,10 @@ class MovingGaussians(GaussianSplats):
 
     def alphas_at(self, time: Float[Tensor, ""]) -> Float[Tensor, " n"]:
         """Opacities, 0..1, at a time in seconds."""
-        rise, fall, rise_width, fall_width = self.gaussians["windows"].unbind(dim=1)
-        risen = ((time - rise) * (-rise_width).exp()).sigmoid()
-        return self.alphas * risen * ((fall - time) * (-fall_width).exp()).sigmoid()
+        rise, fall = self.gaussians["window_edges"].unbind(dim=1)
+        rise_width, fall_width = self.gaussians["window_widths"].exp().unbind(dim=1)
+        risen = ((time - rise) / rise_width).sigmoid()
+        return self.alphas * risen * ((fall - time) / fall_width).sigmoid()
 
     @torch.no_grad()
     def settle(self, nodes: Nodes, *, again: bool = False) -> None:

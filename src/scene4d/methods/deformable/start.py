@@ -28,7 +28,7 @@ from scene4d.methods.deformable.lifted import (
     farthest,
     usual_spacing,
 )
-from scene4d.methods.deformable.moving import MORE, MovingGaussians
+from scene4d.methods.deformable.moving import MovingGaussians
 from scene4d.methods.deformable.nodes import Nodes, Timing, nearest_nodes
 from scene4d.methods.deformable.observed import observed
 from scene4d.rendering.motion.poses import quat_of_rotation
@@ -239,7 +239,7 @@ def _moving(
                 _seeds(images, index, usable[index], depths[index], count, nodes, method, generator)
             )
     settings: dict[str, Any] = {
-        "learning_rates": _rates(method, (*NAMES, *MORE)),
+        "learning_rates": {**_rates(method), **_rates_of_motion(method, nodes.timing)},
         "sh_bands_at": method.sh_bands_at,
         "antialiased": method.antialiased,
         "extent": scene.extent,
@@ -257,17 +257,28 @@ def no_moving(sh_degree: int) -> dict[str, Tensor]:
     """The tensors of no moving Gaussian at all."""
     empty = {
         "means": (0, 3), "quats": (0, 4), "scales": (0, 3), "opacities": (0,), "sh0": (0, 1, 3),
-        "shN": (0, (sh_degree + 1) ** 2 - 1, 3), "node_logits": (0, 4), "windows": (0, 4),
+        "shN": (0, (sh_degree + 1) ** 2 - 1, 3), "node_logits": (0, 4), "window_edges": (0, 2),
+        "window_widths": (0, 2),
     }  # fmt: skip
     tensors = {name: torch.zeros(shape) for name, shape in empty.items()}
     return {**tensors, "node_indices": torch.zeros(0, 4, dtype=torch.int32)}
 
 
-def _rates(method: DeformableMethod, names: Sequence[str]) -> dict[str, float]:
-    rates = {name: getattr(method, f"{name}_lr") for name in names}
-    if not method.temporal_opacity:
-        rates.pop("windows", None)
+def _rates(method: DeformableMethod) -> dict[str, float]:
+    return {name: getattr(method, f"{name}_lr") for name in NAMES}
+
+
+def _rates_of_motion(method: DeformableMethod, timing: Timing) -> dict[str, float]:
+    rates = {"node_logits": method.node_logits_lr}
+    if method.temporal_opacity:
+        rates["window_edges"] = method.windows_lr * _frame_s(method, timing)
+        rates["window_widths"] = method.windows_lr
     return rates
+
+
+def _frame_s(method: DeformableMethod, timing: Timing) -> float:
+    """Seconds from a frame to the next."""
+    return timing.knot_interval_s / method.frames_per_knot
 
 
 def _seeds(
@@ -301,20 +312,19 @@ def _seeds(
     )
     windows = always(len(xyz))
     if method.temporal_opacity:
-        windows = _open_windows(nodes.timing, len(xyz))
+        frame_s = _frame_s(method, nodes.timing)
+        windows = _windows(float(time), method.window_frames * frame_s, frame_s, len(xyz))
     return {
-        **tensors, "node_logits": logits, "windows": windows,
+        **tensors, **windows, "node_logits": logits,
         "node_indices": which.int(), "seen_means": xyz.clone(),
         "seen_times": time.expand(len(xyz)).clone(),
     }  # fmt: skip
 
 
-def _open_windows(timing: Timing, count: int) -> Float[Tensor, "count 4"]:
-    """Edges a little before the start and after the end, soft enough to be moved."""
-    width = 0.05 * timing.duration_s
-    edges = [timing.start_s - 4 * width, timing.start_s + timing.duration_s + 4 * width]
-    log = float(torch.tensor(width).log())
-    return torch.tensor([*edges, log, log]).repeat(count, 1)
+def _windows(time: float, reach: float, width: float, count: int) -> dict[str, Tensor]:
+    """There from ``reach`` before ``time`` until as long after it, seconds, with soft edges."""
+    edges = torch.tensor([time - reach, time + reach]).repeat(count, 1)
+    return {"window_edges": edges, "window_widths": torch.full((count, 2), width).log()}
 
 
 def _visible_nodes(nodes: Nodes, time: float) -> Bool[Tensor, " nodes"]:
@@ -354,7 +364,7 @@ def _static(
         )
     return GaussianSplats(
         {name: given.gaussians[name].detach() for name in NAMES},
-        learning_rates=_rates(method, NAMES),
+        learning_rates=_rates(method),
         sh_bands_at=method.sh_bands_at,
         antialiased=method.antialiased,
         extent=scene.extent,
