@@ -19,8 +19,8 @@ from scene4d.errors import DataError
 from scene4d.methods.deformable.along_ray import AlongRay
 from scene4d.methods.deformable.apart import Apart
 from scene4d.methods.deformable.deformable import DeformableSplats
-from scene4d.methods.deformable.depths import refined_masks
 from scene4d.methods.deformable.lifted import lift
+from scene4d.methods.deformable.masks import refined_masks
 from scene4d.methods.deformable.method import (
     AlongRayOptions,
     ApartOptions,
@@ -90,7 +90,7 @@ def test_depth_tells_what_stands_still_inside_of_the_masks(task: Task, made: Pla
     assert _agreement(grown, truth) < 0.6
     tracks = lift(observed(scene, task.images).tracks, task.images, depths, grown)
     # the middle of its way is never empty, so there tracks have to tell, whose edges are not sure
-    assert _agreement(refined_masks(scene, grown, depths, tracks), truth) > 0.8
+    assert _agreement(refined_masks(scene, task.images, grown, depths, tracks), truth) > 0.8
 
 
 def _agreement(masks: dict[int, torch.Tensor], truth: dict[int, torch.Tensor]) -> float:
@@ -114,13 +114,13 @@ def test_what_moves_is_there_about_when_it_was_seen(started: DeformableSplats) -
     moving = started.moving_ones
     rise, fall = moving.gaussians["window_edges"].detach().unbind(dim=1)
     seen = 0.5 * (rise + fall)
-    assert float((fall - rise).max()) == pytest.approx(8 * 0.1)  # four frames to each side
+    assert float((fall - rise).max()) == pytest.approx(12 * 0.1)  # six frames to each side
     for k in (0, -1):
-        times = [seen[k] + 0.1 * frames for frames in (0, 4, -4, 10)]
+        times = [seen[k] + 0.1 * frames for frames in (0, 6, -6, 12)]
         with torch.no_grad():
             share = [float(moving.alphas_at(t)[k] / moving.alphas[k]) for t in times]
-        edge = 1 / (1 + np.exp(-8.0))  # the other edge is eight widths away
-        assert share[0] == pytest.approx((1 / (1 + np.exp(-4.0))) ** 2, rel=1e-3)
+        edge = 1 / (1 + np.exp(-12.0))  # the other edge is twelve widths away
+        assert share[0] == pytest.approx((1 / (1 + np.exp(-6.0))) ** 2, rel=1e-3)
         assert share[1] == share[2] == pytest.approx(0.5 * edge, rel=1e-3)
         assert share[3] < 0.003  # six widths after the edge
 

@@ -8,27 +8,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from scene4d.cameras.camera import Camera
 from scene4d.data.points import find_focus, visible_from
 from scene4d.data.scene import Scene, ViewSource
-from scene4d.methods.deformable.lifted import LiftedTracks, back_projected, sight_of
+from scene4d.methods.deformable.lifted import sight_of
 
 _NEIGHBOURS = 8
 """Static points around a pixel whose depths are taken for its own."""
-_LOOKED_AT = 16
-"""Pictures that are asked whether a place is empty."""
-_SAME = 0.015
-"""A surface is seen again where depth differs by so much at most, as a share of it; where a picture
-sees farther, the place is empty."""
-_NEAR_TRACK, _FAR = 8.0, 10.0
-"""Pixels: how near a track is that says something of a place, and how far it has to go."""
-_AROUND = 5
-"""Tracks around a place that have to agree."""
-_HOLES = 0.01
-"""Of the picture's diagonal: gaps up to twice as wide in what is kept are filled."""
-_SELDOM = 0.1
-"""Share of the pictures that see a place again or empty: where no more see it empty, it is always
-there."""
 
 
 def depths_of(
@@ -69,82 +54,3 @@ def _guessed(
     _, near = cKDTree(places).query(torch.stack([x, y], -1).numpy(), k=[*range(1, count + 1)])
     depth[y, x] = z[torch.from_numpy(near)].quantile(0.25, dim=1)
     return depth
-
-
-def refined_masks(
-    scene: Scene,
-    masks: Mapping[int, Bool[Tensor, "height width"]],
-    depths: Mapping[int, Float[Tensor, "height width"]],
-    tracks: LiftedTracks,
-) -> dict[int, Bool[Tensor, "height width"]]:
-    """The masks without what stands still beside a thing that moves, told by measured depth.
-
-    A pixel stays where pictures of other times see through its place, which then was empty: what
-    stands still is seen at the same depth by all that see it. What turns or slides within its own
-    surface is, too, and stays where all tracks around it go far.
-    """
-    train = list(scene.train_indices)
-    far = _gone_far(scene, tracks)
-    others = train[:: max(1, len(train) // _LOOKED_AT)]
-    result = {}
-    for index in train:
-        camera = scene.frames[index].camera
-        y, x = (masks[index] & (depths[index] > 0)).nonzero(as_tuple=True)
-        places = back_projected(camera, torch.stack([x, y], -1) + 0.5, depths[index][y, x])
-        through, same = torch.zeros(len(x)), torch.zeros(len(x))
-        for other in others:
-            ratio = _measured(places, scene.frames[other].camera, depths[other])
-            through += ratio > 1 + _SAME
-            same += (ratio - 1).abs() <= _SAME
-        keep = through > _SELDOM * (through + same)
-        assert camera.time is not None
-        column = int((tracks.times - camera.time).abs().argmin())
-        here = tracks.seen[:, column]
-        reach = _NEAR_TRACK * depths[index][y, x] / camera.K[0, 0]
-        keep |= _among(places, tracks.places[here, column], far[here], reach)
-        result[index] = torch.zeros_like(masks[index])
-        result[index][y[keep], x[keep]] = True
-        result[index] = _closed(result[index])
-    return result
-
-
-def _closed(mask: Bool[Tensor, "height width"]) -> Bool[Tensor, "height width"]:
-    """Without small holes and gaps: grown, then shrunk as much."""
-    reach = round(_HOLES * (mask.shape[0] ** 2 + mask.shape[1] ** 2) ** 0.5)
-    window = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
-    grown = torch.nn.functional.max_pool2d(mask[None, None].float(), **window)
-    return -torch.nn.functional.max_pool2d(-grown, **window)[0, 0] > 0.5
-
-
-def _gone_far(scene: Scene, tracks: LiftedTracks) -> Bool[Tensor, " tracks"]:
-    """Which tracks go farther in the world than flow that slips off an edge takes them."""
-    camera = scene.train_cameras()[0]
-    low = torch.where(tracks.seen[..., None], tracks.places, torch.inf).amin(1)
-    high = torch.where(tracks.seen[..., None], tracks.places, -torch.inf).amax(1)
-    distance = (0.5 * (low + high) - camera.position).norm(dim=-1)
-    return (high - low).norm(dim=-1) > _FAR * distance / camera.K[0, 0]
-
-
-def _among(
-    places: Float[Tensor, "n 3"],
-    tracks: Float[Tensor, "tracks 3"],
-    far: Bool[Tensor, " tracks"],
-    reach: Float[Tensor, " n"],
-) -> Bool[Tensor, " n"]:
-    """Which places have a track within ``reach``, and only such as go far around them."""
-    if not len(tracks):
-        return torch.zeros(len(places), dtype=torch.bool)
-    count = min(_AROUND, len(tracks))
-    found = [torch.cdist(p, tracks).topk(count, dim=1, largest=False) for p in places.split(2048)]
-    gaps, which = (torch.cat([part[k] for part in found]) for k in (0, 1))
-    return far[which].all(1) & (gaps[:, 0] < reach)
-
-
-def _measured(
-    places: Float[Tensor, "n 3"], camera: Camera, depth: Float[Tensor, "height width"]
-) -> Float[Tensor, " n"]:
-    """What the depth map shows at the places, as a share of how far they are; 0 where nothing."""
-    seen, pixel = visible_from(places, camera)
-    x, y = pixel.unbind(-1)
-    z = -((places - camera.position) @ camera.c2w[:3, 2])
-    return torch.where(seen, depth[y, x] / z, 0.0)

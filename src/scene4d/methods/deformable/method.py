@@ -112,7 +112,7 @@ class DeformableMethod(Method):
     """Shares of training after which bands 1, 2 and 3 are trained."""
     max_num_gaussians: Annotated[int, Within(1, 1 << 30)] | None = None
     """Upper limit of all Gaussians; by default train chooses, 100,000 or more."""
-    max_num_moving: Annotated[int, Within(0, 1 << 30)] = 20_000
+    max_num_moving: Annotated[int, Within(0, 1 << 30)] = 50_000
     """Upper limit of the Gaussians that move."""
     num_nodes: Annotated[int, Within(1, 4096)] = 256
     """Upper limit of the nodes that carry the motion."""
@@ -128,7 +128,7 @@ class DeformableMethod(Method):
     """Scale opacities so that tiny Gaussians keep their energy (Mip-Splatting's 2D filter)."""
     temporal_opacity: bool = True
     """Moving Gaussians come and go: a plateau of opacity with two soft edges."""
-    window_frames: Positive = 4.0
+    window_frames: Positive = 6.0
     """Frames before and after the one that showed it for which a moving Gaussian is there at first,
     with temporal opacity."""
     means_lr: Annotated[float, Within(0.0, 10.0, above=True)] = 1.6e-4

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from scene4d.data.scene import Scene, ViewSource
 from scene4d.data.tracks import TrackOptions, Tracks, chain_tracks, moving_masks
-from scene4d.methods.deformable.depths import depths_of, refined_masks
+from scene4d.methods.deformable.depths import depths_of
 from scene4d.methods.deformable.lifted import LiftedTracks, lift
+from scene4d.methods.deformable.masks import refined_masks
 
 _log = logging.getLogger("scene4d")
 
@@ -30,7 +31,7 @@ class Observed:
     around: dict[int, Bool[Tensor, "height width"]]
     """By frame: which pixels optical flow finds to move at some time, grown."""
     masks: dict[int, Bool[Tensor, "height width"]]
-    """Of those, the ones that measured depth finds to move, too; all where there is no depth."""
+    """Which pixels move now, told by measured depth; as ``around`` where there is none."""
     depths: dict[int, Float[Tensor, "height width"]]
     """Scene units, 0 where nothing is known; where none is measured, a weak guess inside of
     ``around``."""
@@ -62,7 +63,7 @@ def _observe(scene: Scene, images: ViewSource) -> Observed:
     depths = depths_of(scene, images, around)
     masks, lifted = around, lift(tracks, images, depths, around)
     if any(scene.frames[i].depth_path is not None for i in train):
-        masks = refined_masks(scene, around, depths, lifted)
+        masks = refined_masks(scene, images, around, depths, lifted)
         lifted = lift(tracks, images, depths, masks)
     _log.info("%s tracks after %.0f s", f"{len(lifted):,}", time.monotonic() - began)
     return Observed(around=around, masks=masks, depths=depths, tracks=tracks, lifted=lifted)
