@@ -194,3 +194,22 @@ def test_what_a_checkpoint_may_not_hold() -> None:
     lacking = {k: v for k, v in tensors.items() if k != "nodes.places"}
     with pytest.raises(DataError, match=r"lacks nodes\.places"):
         check_tensors(lacking, DeformableSplats.saved_forms(plain), where="file")
+
+
+def test_what_is_not_there_costs_nothing_and_changes_nothing() -> None:
+    """Gaussians outside of their windows are left out of the picture before they are moved."""
+    splats = DeformableSplats.of(compact(windows=True))
+    moving, want = splats.moving_ones, Want(shares=True, positions_at=(0.2,))
+    late = torch.arange(moving.num_gaussians) % 2 == 1
+    camera = camera_at(0.7)
+    with torch.no_grad():
+        moving.gaussians["window_edges"][late] += 1.0
+        drawn = moving.drawn_at(torch.tensor(0.7))
+        assert len(drawn) > 0 and not late[drawn].any()
+        before = splats.render(camera, want=want)
+        moving.means[late] = moving.means[~late]
+        moving.gaussians["sh0"][late] = 9.0
+        after = splats.render(camera, want=want)
+    assert torch.equal(before.rgb, after.rgb) and torch.equal(before.alpha, after.alpha)
+    assert before.positions is not None and after.positions is not None
+    assert torch.equal(before.positions, after.positions)

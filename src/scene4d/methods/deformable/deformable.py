@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
@@ -166,8 +166,9 @@ class DeformableSplats(Representation):
         background: Float[Tensor, " 3"] | None,
         want: Want,
     ) -> Render:
-        tensors = self._tensors_at(time)
-        channels = self._channels(want)
+        drawn = self.moving_ones.drawn_at(time)
+        tensors = self._tensors_at(time, drawn)
+        channels = self._channels(want, drawn)
         settings: dict[str, Any] = {
             "depth": want.depth,
             "sh_degree": self.static.active_sh_degree,
@@ -179,7 +180,7 @@ class DeformableSplats(Representation):
         )
         render = _named_channels(render, want)
         if want.parts:
-            first = self.moving_ones.num_gaussians
+            first = len(drawn)
             rows = {"static": slice(first, None), "dynamic": slice(0, first)}
             parts = {
                 name: render_gaussians(
@@ -191,40 +192,43 @@ class DeformableSplats(Representation):
             render = replace(render, parts=parts)
         return render
 
-    def _tensors_at(self, time: Float[Tensor, ""]) -> dict[str, Tensor]:
-        """All Gaussians at ``time``, the moving ones first; opacities as ``alphas``."""
+    def _tensors_at(self, time: Float[Tensor, ""], drawn: Int[Tensor, " m"]) -> dict[str, Tensor]:
+        """The Gaussians at ``time``, first the moving ones in the rows ``drawn``; opacities as
+        ``alphas``."""
         static, moving = self.static.gaussians, self.moving_ones.gaussians
         still = {**{name: static[name] for name in NAMES}, "alphas": self.static.alphas}
-        if not self.moving_ones.num_gaussians:
+        if not len(drawn):
             return still
         motions = self.nodes.motions(time[None])[0]
         if len(self.moving_ones.seen_times):  # the nodes' own terms lead them until they settle
             motions = motions.detach()
-        means, quats = self.moving_ones.placed(motions)
+        means, quats = self.moving_ones.placed(motions, drawn)
         moved = {
-            **{name: moving[name] for name in NAMES},
+            **{name: moving[name][drawn] for name in NAMES if name not in ("means", "quats")},
             "means": means,
             "quats": quats,
-            "alphas": self.moving_ones.alphas_at(time),
+            "alphas": self.moving_ones.alphas_at(time)[drawn],
         }
         return {name: torch.cat([moved[name], still[name]]) for name in still}
 
-    def _channels(self, want: Want) -> Float[Tensor, "n channels"] | None:
+    def _channels(self, want: Want, drawn: Int[Tensor, " m"]) -> Float[Tensor, "n channels"] | None:
         """What is blended beside colour: positions, then whether a Gaussian moves."""
-        channels = [self._positions_at(want.positions_at)] if want.positions_at else []
+        channels = [self._positions_at(want.positions_at, drawn)] if want.positions_at else []
         if want.shares:
-            moves = self.static.means.new_zeros(self.alphas.shape[0], 1)
-            moves[: self.moving_ones.num_gaussians] = 1.0
+            moves = self.static.means.new_zeros(len(drawn) + self.static.num_gaussians, 1)
+            moves[: len(drawn)] = 1.0
             channels.append(moves)
         return torch.cat(channels, dim=-1) if channels else None
 
-    def _positions_at(self, times: tuple[float, ...]) -> Float[Tensor, "n channels"]:
+    def _positions_at(
+        self, times: tuple[float, ...], drawn: Int[Tensor, " m"]
+    ) -> Float[Tensor, "n channels"]:
         """Where each Gaussian is at each of ``times``, three numbers a time."""
         still = self.static.means
-        if not self.moving_ones.num_gaussians:
+        if not len(drawn):
             return still.repeat(1, len(times))
         motions = self.nodes.motions(still.new_tensor(times))
-        places = [torch.cat([self.moving_ones.placed(each)[0], still]) for each in motions]
+        places = [torch.cat([self.moving_ones.placed(each, drawn)[0], still]) for each in motions]
         return torch.cat(places, dim=-1)
 
     # As plain arrays

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scene4d.errors import DataError
 from scene4d.methods.deformable.nodes import Nodes
 from scene4d.rendering.motion.poses import quat_conjugate, quat_rotate
 from scene4d.rendering.motion.skinning import blended_poses, skin
+from scene4d.rendering.splats.reference import ALPHA_MIN
 from scene4d.representations.gaussians import NAMES, GaussianSplats
 from scene4d.representations.saved import Form, form
 
@@ -101,11 +102,19 @@ class MovingGaussians(GaussianSplats):
         """Shares of the nodes in each Gaussian's motion."""
         return self.gaussians["node_logits"].softmax(dim=1)
 
+    @torch.no_grad()
+    def drawn_at(self, time: Float[Tensor, ""]) -> Int[Tensor, " m"]:
+        """Rows of those that are opaque enough at a time, seconds, to be drawn at all."""
+        return (self.alphas_at(time) >= ALPHA_MIN).nonzero()[:, 0]
+
     def placed(
-        self, motions: Float[Tensor, "nodes 7"]
-    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 4"]]:
-        """Means and quaternions where the nodes' ``motions`` take them."""
-        return skin(self.means, self.quats, motions, self.node_indices, self.node_weights)
+        self, motions: Float[Tensor, "nodes 7"], rows: Int[Tensor, " m"]
+    ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 4"]]:
+        """Means and quaternions of those in ``rows`` where the nodes' ``motions`` take them."""
+        return skin(
+            self.means[rows], self.quats[rows], motions,
+            self.node_indices[rows], self.node_weights[rows],
+        )  # fmt: skip
 
     def alphas_at(self, time: Float[Tensor, ""]) -> Float[Tensor, " n"]:
         """Opacities, 0..1, at a time in seconds."""
