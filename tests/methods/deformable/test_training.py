@@ -207,7 +207,8 @@ def test_only_what_moves_outside_of_the_masks_is_drawn_down(
     means = cloud.means.copy()
     means[0] = (-1.6, 0.9, -CARD)  # far up to the left, where the card never is
     spilt = DeformableSplats.of(replace(moving, cloud=replace(cloud, means=means)))
-    term = Apart(ApartOptions(every=1, static=0.0), inputs_of(task))(a_step(task, spilt))
+    options = ApartOptions(every=1, static=0.0, ghost=0.0)
+    term = Apart(options, inputs_of(task))(a_step(task, spilt))
     assert term.loss is not None
     term.loss.backward()
     pulled = spilt.moving_ones.gaussians["opacities"].grad
@@ -218,6 +219,24 @@ def test_only_what_moves_outside_of_the_masks_is_drawn_down(
     assert float(spilt.static.gaussians["opacities"].grad.max()) <= 1e-9
     later = Apart(ApartOptions(every=4), inputs_of(task))(replace(a_step(task, spilt), number=3))
     assert later.loss is not None and float(later.loss) == 0.0
+
+
+def test_what_stands_still_is_drawn_down_where_depth_tells_that_something_moves(
+    task: Task, started: DeformableSplats
+) -> None:
+    """A static Gaussian on the card loses opacity; none of the wall beside it does."""
+    moving = started.moving()
+    means = moving.cloud.means.copy()
+    x, y = CARDS[4]
+    means[-1] = (x, y, -CARD + 0.2)  # before the middle of the card at the time of that step
+    ghostly = DeformableSplats.of(replace(moving, cloud=replace(moving.cloud, means=means)))
+    options = ApartOptions(every=1, static=0.0, spill=0.0, ghost=1.0)
+    term = Apart(options, inputs_of(task))(a_step(task, ghostly))
+    assert term.loss is not None
+    term.loss.backward()
+    pulled = ghostly.static.gaussians["opacities"].grad
+    assert float(pulled[-1]) > 0
+    assert float(pulled[-1]) > 2 * float(pulled[:-1].quantile(0.99))
 
 
 def test_velocity_is_measured_along_the_ray(task: Task, started: DeformableSplats) -> None:

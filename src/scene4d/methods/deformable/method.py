@@ -75,9 +75,11 @@ class ApartOptions(ObjectiveOptions):
     """Weight of the L1 error of static Gaussians alone, where nothing moves."""
     spill: Weight = 0.2
     """Weight of how much moving Gaussians are seen where nothing moves."""
+    ghost: Weight = 0.05
+    """Weight of how much static Gaussians are seen where depth tells that something moves."""
     border: Share = 0.01
-    """Width of the border around what moves that is of neither, as a share of the picture's
-    diagonal."""
+    """Width of the border on both sides of a mask's edge that is of neither, as a share of the
+    picture's diagonal."""
     every: Count = 2
     """Steps from one that looks at it to the next."""
 

@@ -35,6 +35,8 @@ class Observed:
     depths: dict[int, Float[Tensor, "height width"]]
     """Scene units, 0 where nothing is known; where none is measured, a weak guess inside of
     ``around``."""
+    by_depth: bool
+    """Whether the masks are told by measured depth."""
     tracks: list[Tracks]
     """Through the pictures of each camera."""
     lifted: LiftedTracks
@@ -62,8 +64,11 @@ def _observe(scene: Scene, images: ViewSource) -> Observed:
     tracks = chain_tracks(scene, images, options=options)
     depths = depths_of(scene, images, around)
     masks, lifted = around, lift(tracks, images, depths, around)
-    if any(scene.frames[i].depth_path is not None for i in train):
+    by_depth = any(scene.frames[i].depth_path is not None for i in train)
+    if by_depth:
         masks = refined_masks(scene, images, around, depths, lifted)
         lifted = lift(tracks, images, depths, masks)
     _log.info("%s tracks after %.0f s", f"{len(lifted):,}", time.monotonic() - began)
-    return Observed(around=around, masks=masks, depths=depths, tracks=tracks, lifted=lifted)
+    return Observed(
+        around=around, masks=masks, depths=depths, by_depth=by_depth, tracks=tracks, lifted=lifted
+    )
