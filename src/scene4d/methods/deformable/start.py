@@ -48,6 +48,8 @@ _PREDICTED = 0.05
 """How much a predicted place of a node counts beside a seen one, when splines are fitted."""
 _CANDIDATES = 3
 """Tracks a node that are completed, before those are left out that go the same way."""
+_TOGETHER = 4
+"""Frames whose seeds fill a surface together: each makes as much smaller ones."""
 _STIFF = 1e-3
 """Of the fit's pull to straight splines."""
 
@@ -301,7 +303,8 @@ def _seeds(
     xyz = back_projected(view.camera, xy, depth[y, x])
     rgb = (view.rgb[y, x] * 255).round().byte()
     tensors = gaussians_from_points(xyz, rgb, sh_degree=method.sh_degree)
-    footprint = (depth[y, x] / view.camera.K[0, 0]) * (len(usable.nonzero()) / count) ** 0.5
+    pixels = (len(usable.nonzero()) / (count * _TOGETHER)) ** 0.5
+    footprint = pixels * depth[y, x] / view.camera.K[0, 0]
     tensors["scales"] = torch.minimum(tensors["scales"], footprint.log()[:, None])
     time = view.camera.time.reshape(1)
     with torch.no_grad():
