@@ -123,6 +123,8 @@ describe("parameters of the address", () => {
     expect(await view(page)).toEqual(plain);
     expect(await page.isVisible("#stats")).toBe(false);
     expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    const told = (await page.textContent("#toast"))!;
+    for (const name of ["view=1,2,x", "mode=swim", "bg=red"]) expect(told).toContain(name);
     expect(page.problems).toEqual([]);
   });
 });

@@ -121,6 +121,7 @@ describe("the first view", () => {
     const page = await open(b, "content=/fixtures/chair.s4d&noanim", { viewport: SHAPES[1]! });
     const { low, high } = await bundleBox("chair.s4d");
     const least = async () => Math.min(...(await margins(page, low, high)));
+    const fits = async () => (await least()) >= 0.04 && (await least()) <= 0.12;
     await page.mouse.move(300, 200);
     const start = await view(page);
     await page.mouse.wheel(0, -300);
@@ -133,8 +134,13 @@ describe("the first view", () => {
       await page.keyboard.press(key);
       await page.setViewportSize({ width: key === "r" ? 900 : 420, height: 500 });
       await resized(page);
-      const fits = async () => (await least()) >= 0.04 && (await least()) <= 0.12;
       await expect.poll(fits, { timeout: 15_000, message: key }).toBe(true);
+    }
+    // With every lens.
+    await page.click('[aria-label="Settings"]');
+    for (const fov of ["25", "110"]) {
+      await page.fill("#fov", fov);
+      await expect.poll(fits, { timeout: 15_000, message: `${fov} degrees` }).toBe(true);
     }
   });
 

@@ -4,11 +4,11 @@ import { describe, expect, it } from "vitest";
 import { openFile } from "../../src/decode/bundle/container";
 import { MemorySource } from "../../src/decode/remote";
 import { apart, distance, pressTwice, sizes } from "./gestures";
-import { bench, open, PHONE, shared, view } from "./pages";
+import { bench, frames, open, PHONE, shared, view } from "./pages";
 import { boxFile } from "./splat-files";
 
 const CHAIR = "content=/fixtures/chair.s4d&noanim";
-const frame = (page: Page) => page.waitForTimeout(150);
+const frame = (page: Page) => frames(page, 2);
 
 /** A busy machine draws a frame in seconds. */
 const SOON = { timeout: 15_000 };
