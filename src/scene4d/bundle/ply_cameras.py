@@ -65,16 +65,17 @@ def _view(words: list[str]) -> CameraView | None:
         numbers = np.array([float(word) for word in words[2 : 2 + _NUMBERS]])
     except ValueError:
         return None
-    c2w = np.vstack([numbers[:12].reshape(3, 4), [0, 0, 0, 1]])
-    turned = c2w[:3, :3].T @ c2w[:3, :3]
+    pose = numbers[:12].reshape(3, 4)
+    turned = pose[:, :3].T @ pose[:, :3]
     if not np.isfinite(numbers).all() or not (numbers[[12, 13, 16, 17]] > 0).all():
         return None
     if not np.allclose(turned, np.eye(3), atol=1e-3) or (numbers[16:] > 1e6).any():
         return None
     fx, fy, cx, cy = (float(x) for x in numbers[12:16])
+    first, second, third = ((x, y, z, t) for x, y, z, t in pose.tolist())
     return CameraView(
         name=" ".join(words[2 + _NUMBERS :]),
-        c2w=tuple(tuple(float(x) for x in row) for row in c2w),
+        c2w=(first, second, third, (0.0, 0.0, 0.0, 1.0)),
         fx=fx,
         fy=fy,
         cx=cx,
