@@ -15,6 +15,7 @@ from scene4d.cli.main import main
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters.bundle import export
 from scene4d.files import read_json
+from scene4d.player import player_files
 from scene4d.toml_files import read_toml
 from scene4d.training import methods
 from scene4d.training.evaluate import evaluate_run
@@ -101,7 +102,7 @@ def test_a_method_names_the_sample_scene_that_it_is_trained_on(
 
 
 def test_a_kind_of_bundle_comes_by_an_entry_point_alone(
-    voxel_bundles, tiny_capture, tmp_path, capsys
+    voxel_bundles, tiny_capture, tmp_path, capsys, monkeypatch
 ):
     run = start(
         voxel_bundles(steps=30, resolution=16),
@@ -127,6 +128,19 @@ def test_a_kind_of_bundle_comes_by_an_entry_point_alone(
     assert kind.faults(manifest) == []
     wrong = {**manifest, "voxels": {**manifest["voxels"], "sides": [16, 16, 15]}}
     assert "16, 16, 15" in kind.faults(wrong)[0]
+    # The player has no code for it, and its page says what it has code for.
+    player = tmp_path / "build"
+    player.mkdir()
+    (player / "index.html").write_text('<meta name="scene4d-kinds" content="splats lpgs" />')
+    monkeypatch.setattr(player_files, "_PACKAGED", player)
+    site = tmp_path / "site"
+    for scene in (str(run), str(path)):
+        for command in (["export", scene, "player", "--output-path", str(site)], ["view", scene]):
+            assert main(command) == 1
+            assert "'voxels', which the player does not draw; it draws lpgs, splats" in (
+                capsys.readouterr().err
+            )
+    assert not site.exists()
 
 
 def test_a_bundle_of_a_kind_that_is_not_there_says_which_are(voxel_bundles, tmp_path):

@@ -1,5 +1,6 @@
 import { defineConfig, type Plugin } from "vite";
 import { enginePatches } from "./build/engine-patches.ts";
+import { drawnKinds } from "./build/kinds.ts";
 import { writeManifestTypes } from "./build/manifest-types.mjs";
 import { thirdPartyNotices } from "./build/notices.ts";
 
@@ -7,7 +8,7 @@ const manifestTypes: Plugin = { name: "scene4d-manifest-types", buildStart: writ
 
 export default defineConfig({
   base: "./",
-  plugins: [manifestTypes, enginePatches(), thirdPartyNotices()],
+  plugins: [manifestTypes, drawnKinds, enginePatches(), thirdPartyNotices()],
   worker: { format: "es" },
   optimizeDeps: { exclude: ["playcanvas"] },
   build: {

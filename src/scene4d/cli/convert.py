@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -38,6 +38,7 @@ class ConvertArgs:
 def main(argv: list[str]) -> None:
     """Runs the verb: what was read and written on stderr, the path on stdout."""
     args = parse(ConvertArgs, argv, prog="scene4d convert")
+    from scene4d.bundle.ply_cameras import seen_from
     from scene4d.exporters.edit import edited
     from scene4d.formats.registry import (
         describe_written,
@@ -68,7 +69,10 @@ def main(argv: list[str]) -> None:
     if read_as.name == "s4d":
         _say_if_it_moves(args.source)
     cloud = edited(cloud, args.edit)
-    write_splats(args.output_path, cloud, frame=args.frame)
+    more: dict[str, Any] = {}
+    if not cloud.far and args.frame != "local" and args.edit == EditOptions():
+        more = seen_from(args.source, read_as.name, write_as.name, cloud)
+    write_splats(args.output_path, cloud, frame=args.frame, **more)
     told = describe_written(args.output_path, cloud, write_as)
     print(f"wrote {write_as.name}: {told}", file=sys.stderr)
     print(args.output_path)

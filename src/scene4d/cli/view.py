@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
             Path(folder) / "scene.s4d",
             bundle=args.phone,
             drop_invalid=args.drop_invalid,
+            player=player,
         )
         site = scene_site(scene, title=title_of(args.source), player=player)
         if args.phone:
@@ -84,24 +85,31 @@ def main(argv: list[str]) -> None:
         server.serve_until_stopped(announce)
 
 
-def playable(source: Path, temporary: Path, *, bundle: bool, drop_invalid: bool = False) -> Path:
+def playable(
+    source: Path,
+    temporary: Path,
+    *,
+    bundle: bool,
+    drop_invalid: bool = False,
+    player: Path | None = None,
+) -> Path:
     """``source``, or a bundle of it written to ``temporary`` where the player needs one; beside
     that a plain PLY for one of another kind.
 
-    The scene is read whole, so that what is damaged, or no scene, is told before an address is.
-    Raises :class:`DataError` then.
+    The scene is read whole, so that what is damaged, no scene, or of a kind that the build
+    ``player`` does not draw, is told before an address is. Raises :class:`DataError` then.
     """
     from scene4d.bundle.container import MANIFEST, open_bundle
     from scene4d.formats.registry import format_of, is_splats, read_splats, write_splats
 
     folder = source.parent if source.name == MANIFEST else source
     if (folder / MANIFEST).is_file():
-        _read_all(open_bundle(folder))
+        _check(open_bundle(folder), player)
         return folder  # an unpacked bundle, whatever the folder's name
     if source.exists() and is_splats(source):
         form = format_of(source).name
         if form == "s4d":
-            _read_all(open_bundle(source))
+            _check(open_bundle(source), player)
             return source
         if form in PLAYED and not bundle:
             cloud = read_splats(source, drop_invalid=drop_invalid)
@@ -119,17 +127,25 @@ def playable(source: Path, temporary: Path, *, bundle: bool, drop_invalid: bool 
             fix="give a run folder, a bundle (.s4d) or a file of splats; docs/formats.md lists"
             " them. A mesh is something else",
         )
-    from scene4d.exporters.bundle import export
+    from scene4d.exporters.bundle import export, kind_for
+    from scene4d.player.player_files import check_played
     from scene4d.training.open_scene import open_scene
 
     opened = open_scene(source, drop_invalid=drop_invalid)
+    if player is not None:
+        check_played(player, kind_for(opened), where=source)
     print(f"scene4d view: making a bundle of {source} ...", file=sys.stderr, flush=True)
     print(f"  {export(opened, temporary)}", file=sys.stderr, flush=True)
     return temporary
 
 
-def _read_all(bundle: Bundle) -> None:
-    """Reads every member, which checks its length and hash."""
+def _check(bundle: Bundle, player: Path | None) -> None:
+    """Reads every member, which checks its length and hash; the kind is one that is drawn."""
+    from scene4d.bundle.kinds import kind_of
+    from scene4d.player.player_files import check_played
+
+    if player is not None:
+        check_played(player, kind_of(bundle), where=bundle.path)
     for name in bundle.names():
         bundle.read(name)
 

@@ -13,6 +13,7 @@ import torch
 
 from scene4d.bundle.coding import Coded
 from scene4d.bundle.kinds import BundleKind, bundle_kinds
+from scene4d.bundle.ply_cameras import PLY, cameras_in_ply
 from scene4d.bundle.scene_info import (
     FACING,
     KEPT_CAMERAS,
@@ -31,6 +32,7 @@ from scene4d.bundle.splats import bundle_writer
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.exporters.options import BundleOptions
+from scene4d.formats.registry import format_of
 from scene4d.representations.base import Representation
 from scene4d.training.opened import OpenedScene
 
@@ -134,7 +136,9 @@ def scene_info(source: OpenedScene, kind: BundleKind) -> SceneInfo:
 
     Raises :class:`UsageError` for scenes without splats that nobody looked at.
     """
-    views = tuple(_view(f"camera {i}", camera) for i, camera in enumerate(source.cameras.train))
+    train = source.cameras.train
+    views = tuple(camera_view(f"camera {i}", camera) for i, camera in enumerate(train))
+    views = views or _views_of_file(source)
     box = kind.content_box(source.representation)
     info = _field_info(source, views, *box) if box else _splats_info(source, views)
     return replace(
@@ -144,13 +148,21 @@ def scene_info(source: OpenedScene, kind: BundleKind) -> SceneInfo:
     )
 
 
+def _views_of_file(source: OpenedScene) -> tuple[CameraView, ...]:
+    """Where the file was seen from, if it says so and was not moved."""
+    moved = not torch.equal(source.source_from_scene, torch.eye(4, dtype=torch.float64))
+    if moved or not source.path.is_file() or format_of(source.path).name not in PLY:
+        return ()
+    return cameras_in_ply(source.path)
+
+
 def _splats_info(source: OpenedScene, views: tuple[CameraView, ...]) -> SceneInfo:
     cloud, start = source.scene_cloud(), source.cameras.start
     info = _with_all_times(default_info(cloud, cameras=views), source.representation)
     if source.cameras.photographed:
         return replace(info, cameras=views) if views else info
     if start is not None:
-        return replace(info, cameras=(_view(FACING if views else MADE_UP, start), *views))
+        return replace(info, cameras=(camera_view(FACING if views else MADE_UP, start), *views))
     # From somewhere around the content; a player starts facing it.
     facing = replace(default_view(cloud, lens=views[0]), name=FACING)
     return replace(info, cameras=(facing, *_kept(source, views)[1:]))
@@ -214,7 +226,8 @@ def poster(scene: Representation, camera: Camera) -> bytes:
     return file.getvalue()
 
 
-def _view(name: str, camera: Camera) -> CameraView:
+def camera_view(name: str, camera: Camera) -> CameraView:
+    """A camera as bundles and files name it."""
     k = camera.K.tolist()
     return CameraView(
         name=name,

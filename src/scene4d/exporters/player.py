@@ -13,11 +13,19 @@ from pathlib import Path
 from scene4d.bundle.container import open_bundle
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.exporters.budgets import write_within
+from scene4d.exporters.bundle import kind_for
 from scene4d.exporters.options import PlayerOptions
 from scene4d.exporters.single_file import SCENE, single_page
 from scene4d.files import atomic_folder, atomic_path, read_json
 from scene4d.image_files import open_picture
-from scene4d.player.player_files import INDEX, page_with, player_files, player_folder, with_poster
+from scene4d.player.player_files import (
+    INDEX,
+    check_played,
+    page_with,
+    player_files,
+    player_folder,
+    with_poster,
+)
 from scene4d.player.site import title_of
 from scene4d.training.opened import OpenedScene
 
@@ -46,12 +54,14 @@ def export(
     """Writes the folder, or the one file; returns lines that describe it.
 
     ``target_mb``: size of the bundle inside; ``player``: another build of the player. Raises
-    :class:`Scene4dError` when the player is not built, or when ``path`` holds something else.
+    :class:`Scene4dError` when the player is not built or does not draw such a scene, or when
+    ``path`` holds something else.
     """
     options, path = options or PlayerOptions(), Path(path)
     player = player or player_folder()
     title = options.title or title_of(source.path)
     _check_destination(path, options)
+    check_played(player, kind_for(source), where=source.path)
     with tempfile.TemporaryDirectory(prefix="scene4d-player-") as scratch:
         bundle = Path(scratch) / SCENE
         fitted = write_within(source, bundle, target=options.target, target_mb=target_mb)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from scene4d.bundle.ply_cameras import PLY, camera_comments
+from scene4d.bundle.scene_info import CameraView
+from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
+from scene4d.exporters.bundle import camera_view
 from scene4d.formats.placing import FrameChoice
 from scene4d.formats.registry import (
     describe_written,
@@ -24,7 +31,10 @@ def _export(
     name: str,
     frame: FrameChoice = "auto",
 ) -> str:
-    """Writes the splats of ``source`` in the input's frame; returns a line that describes them."""
+    """Writes the splats of ``source`` in the input's frame; returns a line that describes them.
+
+    A PLY file says where a capture was seen from, unless it is moved from there.
+    """
     del options  # there are none
     form, path = format_named(name), Path(path)
     by_name = format_by_suffix(path)
@@ -35,8 +45,30 @@ def _export(
             fix=f"name the file SOMETHING{form.suffixes[0]}",
         )
     cloud = source.cloud()
-    write_splats(path, cloud, name=name, frame=frame)
+    more: dict[str, Any] = {}
+    if name in PLY and not cloud.far and frame != "local":
+        more = {"comments": camera_comments(_views(source))}
+    write_splats(path, cloud, name=name, frame=frame, **more)
     return describe_written(path, cloud, form)
+
+
+def _views(source: OpenedScene) -> list[CameraView]:
+    """The cameras that photographs were taken with, in the input's frame."""
+    cameras = source.cameras
+    if not cameras.photographed:
+        return []
+    names = cameras.train_names or [f"camera {i}" for i in range(len(cameras.train))]
+    return [
+        camera_view(name, _moved(camera, source.source_from_scene.double()))
+        for name, camera in zip(names, cameras.train, strict=True)
+    ]
+
+
+def _moved(camera: Camera, similarity: torch.Tensor) -> Camera:
+    """``camera`` after a similarity [4, 4], which leaves its axes of length one."""
+    c2w = similarity @ camera.c2w.double().cpu()
+    c2w[:3, :3] /= torch.linalg.det(similarity[:3, :3]) ** (1 / 3)
+    return camera.with_pose(c2w)
 
 
 export_ply = partial(_export, name="ply")

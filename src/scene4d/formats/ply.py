@@ -12,6 +12,7 @@ drawing (:func:`says_antialiased`), the property filter_3D of mip-splatting, the
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def splat_bytes(sh_degree: int) -> int:
     return 4 * len(property_names(3 * ((sh_degree + 1) ** 2 - 1)))
 
 
-def write_ply(path: Path, cloud: SplatCloud) -> None:
-    """Writes ``cloud`` to ``path``, atomically. Raises :class:`DataError` on NaN or infinity."""
+def write_ply(path: Path, cloud: SplatCloud, *, comments: Sequence[str] = ()) -> None:
+    """Writes ``cloud`` to ``path``, atomically; ``comments``: more lines of the header. Raises
+    :class:`DataError` on NaN or infinity."""
     cloud = packing.checked(cloud, path)
     num_rest = 3 * (cloud.sh.shape[1] - 1)
     higher = cloud.sh[:, 1:].transpose(0, 2, 1).reshape(len(cloud), num_rest)
@@ -66,6 +68,7 @@ def write_ply(path: Path, cloud: SplatCloud) -> None:
     rows = np.concatenate(columns, axis=1).astype("<f4")
     header = ["ply", "format binary_little_endian 1.0"]
     header += [f"comment {ANTIALIASED}"] if cloud.antialiased else []
+    header += [f"comment {comment}" for comment in comments]
     header += [f"element vertex {len(cloud)}"]
     names = property_names(num_rest)
     kinds = ["double" if cloud.far and name in ("x", "y", "z") else "float" for name in names]

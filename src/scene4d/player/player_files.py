@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlencode
 
-from scene4d.errors import Scene4dError
+from scene4d.bundle.kinds import BundleKind
+from scene4d.errors import DataError, Scene4dError
 
 INDEX = "index.html"
 _PACKAGED = Path(__file__).parent / "player"
 _CHECKOUT = Path(__file__).parents[3] / "viewers" / "web"
+_KINDS = re.compile(r'<meta name="scene4d-kinds" content="([^"]*)"')
 _POLICY = re.compile(r'(<meta\s+http-equiv="Content-Security-Policy"\s+content=")([^"]*)(")')
 
 
@@ -51,6 +53,22 @@ def player_files(folder: Path) -> dict[str, Path]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
+
+
+def check_played(player: Path, kind: BundleKind, *, where: object) -> None:
+    """Raises :class:`DataError` where the build ``player`` does not draw bundles of ``kind``, as
+    that of a plugin: a build's page names the kinds that it draws (``build/kinds.ts``)."""
+    told = _KINDS.search((player / INDEX).read_text(encoding="utf-8"))
+    if told is None or kind.name in told[1].split():
+        return
+    raise DataError(
+        f"is a scene of kind {kind.name!r}, which the player does not draw;"
+        f" it draws {', '.join(sorted(told[1].split()))}",
+        where=where,
+        fix="write its splats to a file and play that: scene4d export SCENE ply"
+        if kind.made_of_splats
+        else "scene4d render draws its pictures",
+    )
 
 
 def page_with(index: str, settings: Mapping[str, str], *, head: str = "") -> str:

@@ -69,6 +69,7 @@ for (const number of files.keys()) {
   console.log(files[number]);
 }
 const page = await browser.newPage({ viewport: { width: 1760, height: 900 } });
+page.setDefaultTimeout(300_000);
 await page.setContent(`<body style="font:14px sans-serif;white-space:nowrap">${rows}</body>`);
 await page.screenshot({ path: out, fullPage: true });
 await browser.close();

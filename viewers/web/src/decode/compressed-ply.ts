@@ -1,4 +1,5 @@
 import { SceneError } from "./errors";
+import { camerasOf } from "./ply-cameras";
 import { type PlyElement, type PlyFile, saysAntialiased } from "./ply-header";
 import {
   allocateSplats,
@@ -40,6 +41,7 @@ export function openCompressedPly(bytes: Uint8Array, file: PlyFile): SplatSource
     count: vertex.count,
     degree,
     antialiased: saysAntialiased(file.comments) === true,
+    cameras: camerasOf(file.comments),
     read: (rows, wanted) => {
       const out = allocateSplats(rows.length, Math.min(degree, wanted));
       for (let i = 0; i < rows.length; i++) {

@@ -1,5 +1,6 @@
 import { deliverBundle } from "./bundle";
 import { isBundle, openFile, openFolder } from "./bundle/container";
+import { upOf } from "./bundle/up";
 import { SceneError } from "./errors";
 import { openGlb } from "./glb";
 import { byImportance, extentOf, ORDER_BYTES, spreadRows } from "./order";
@@ -89,6 +90,7 @@ async function deliver(
 ): Promise<void> {
   const shown = Math.min(source.count, request.budget);
   const degree = Math.min(source.degree, request.degree);
+  const cameras = source.cameras?.length ? source.cameras : null;
   guardTotal(bytes + (source.unpacked ?? 0) + ORDER_BYTES * source.count, shown, degree, name);
   sink.info({
     kind: "splats",
@@ -97,7 +99,7 @@ async function deliver(
     shown,
     degree,
     bytes,
-    up: UP,
+    ...(cameras ? { cameras, up: upOf(cameras) } : { up: UP }),
     antialiased: source.antialiased === true,
   });
   const order = byImportance(source);

@@ -1,4 +1,5 @@
 import { openCompressedPly } from "./compressed-ply";
+import { camerasOf } from "./ply-cameras";
 import {
   badPly,
   columnOf,
@@ -74,6 +75,7 @@ export function openPly(bytes: Uint8Array): SplatSource {
     count: vertex.count,
     degree,
     antialiased: saysAntialiased(file.comments) ?? columns.filter !== undefined,
+    cameras: camerasOf(file.comments),
     read: (rows, wanted) => readRows(vertex, rows, columns, Math.min(degree, wanted)),
   };
 }

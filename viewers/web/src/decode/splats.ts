@@ -1,4 +1,5 @@
 import { SceneError } from "./errors";
+import type { CaptureCamera } from "./protocol";
 
 /** The zeroth spherical harmonic. */
 export const SH_C0 = 0.28209479177387814;
@@ -81,6 +82,8 @@ export interface SplatSource {
   readonly beside?: number;
   /** Trained with antialiasing, where the file can say so. */
   readonly antialiased?: boolean;
+  /** From where it was seen, where the file says so. */
+  readonly cameras?: CaptureCamera[];
   /** Splats of the given rows, with harmonics up to `degree` at most. */
   read(rows: Uint32Array, degree: number): SplatData;
 }

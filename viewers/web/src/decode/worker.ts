@@ -102,15 +102,16 @@ function sinkFor(id: number): Sink {
   const live = () => {
     if (current !== id) throw new Superseded("another scene was opened");
   };
-  let photographed = false;
+  let known = false;
   return {
     info: (info) => {
-      photographed = Boolean(info.cameras?.length);
+      // A bundle says where its content is, and what of it is seen first.
+      known = Boolean(info.cameras?.length && info.content);
       post({ type: "info", id, info });
     },
     poster: (bytes, mime) => post({ type: "poster", id, bytes, mime }),
     extent: ({ sample, ...extent }) => {
-      const stand = photographed || !sample ? null : standOf(sample);
+      const stand = known || !sample ? null : standOf(sample);
       post({ type: "extent", id, extent: stand ? { ...extent, stand } : extent });
     },
     piece: (packed, stage, span, followers) => {

@@ -16,7 +16,7 @@ describe("parameters of the address", () => {
     const page = await open(
       b,
       `${CHAIR}&title=A%20%3Cb%3E%20chair&theme=dark&stats&cameras&mode=walk&view=2,1,1.5,0.1,0,0.2`,
-      { colorScheme: "light" },
+      { ...SMALL, colorScheme: "light" },
     );
     expect(await page.title()).toBe("A <b> chair");
     expect(await page.evaluate(() => document.documentElement.dataset.theme)).toBe("dark");
@@ -34,9 +34,9 @@ describe("parameters of the address", () => {
   });
 
   it("quality, budget and degree limit what is drawn; the settings show it", async () => {
-    const page = await open(b, `${CHAIR}&quality=1`);
+    const page = await open(b, `${CHAIR}&quality=1`, SMALL);
     const stats = await page.evaluate(() => window.scene4d.stats());
-    expect([stats.splats, stats.width]).toEqual([1000, 320]);
+    expect([stats.splats, stats.width]).toEqual([1000, 160]);
     await page.click('button[aria-label="Settings"]');
     expect(await page.inputValue("#quality")).toBe("1");
     const fewer = await open(b, `${CHAIR}&quality=5&degree=0&budget=300`, SMALL);
@@ -123,6 +123,8 @@ describe("parameters of the address", () => {
     expect(await view(page)).toEqual(plain);
     expect(await page.isVisible("#stats")).toBe(false);
     expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    const told = (await page.textContent("#toast"))!;
+    for (const name of ["view=1,2,x", "mode=swim", "bg=red"]) expect(told).toContain(name);
     expect(page.problems).toEqual([]);
   });
 });

@@ -54,8 +54,6 @@ describe.each([
         return [apart(end.target, hit!) < 1e-3, Math.abs(distance(end) - third) < 1e-2];
       };
       await expect.poll(seen, { ...SOON, message: `${ms} ms` }).toEqual([true, true]);
-      // The next press is of another pair.
-      await page.waitForTimeout(400);
     }
   });
 

@@ -7,6 +7,7 @@ import { bench, open, SMALL, until, view } from "./pages";
 
 const b = bench();
 const CHAIR = "content=/fixtures/chair.s4d&noanim&bg=000000";
+const MOVING = "content=/fixtures/moving.s4d&noanim&bg=000000&time=0.5";
 const EMULATOR = createRequire(import.meta.url).resolve("iwer/build/iwer.min.js");
 
 declare global {
@@ -78,7 +79,7 @@ describe("WebXR", () => {
   });
 
   it("draws for two eyes, follows the head, and comes back to the same view", async () => {
-    const page = await open(b, CHAIR, { before: emulated });
+    const page = await open(b, MOVING, { before: emulated });
     const before = await view(page);
     const size = await page.evaluate(() => window.scene4d.stats().width);
     expect(await page.getAttribute(button, "aria-label")).toBe("Enter VR");
@@ -89,6 +90,12 @@ describe("WebXR", () => {
     await expect.poll(drawn, SOON).toBeGreaterThan(frames + 3);
     const lit = Math.min(...(await halves(page)));
     expect(lit).toBeGreaterThan(1);
+    // Time goes on there, too.
+    const time = () => page.evaluate(() => window.scene4d.getTime()!.seconds);
+    expect(await time()).toBe(0.5);
+    await page.evaluate(() => window.scene4d.play());
+    await expect.poll(time, SOON).toBeGreaterThan(0.6);
+    await page.evaluate(() => window.scene4d.pause());
     // Far off to the side nothing of the scene is in sight.
     await page.evaluate(() => window.headset.position.set(1000, 0, 0));
     const brighter = async () => Math.max(...(await halves(page)));

@@ -78,7 +78,7 @@ describe("axe-core finds nothing serious", () => {
 
 describe("by keyboard alone", () => {
   it("the whole tour: look, move, choose, measure, settings, help, back", async () => {
-    const page = await open(b, CHAIR);
+    const page = await open(b, `${CHAIR}&quality=2`);
     await page.keyboard.press("Tab");
     expect(await focused(page)).toMatch(/^3D scene/);
     // The focus is seen: a frame over the pictures.

@@ -14,24 +14,30 @@ import { halfOpenRoom } from "./splat-files";
 const SMALL = { width: 320, height: 240 };
 const SPLATS = join(ROOT, "tests/fixtures/small.ply");
 const OTHERS = ["spz", "sog", "splat", "s4d"];
-const CHAIR = join(ROOT, "tests/fixtures/chair.s4d");
+const MOVING = join(ROOT, "tests/fixtures/moving.s4d");
+const SAMPLE = ["--downscale-factor", "8", "--max-frames", "8"];
 
 describe.skipIf(withoutPython)("the exported player", () => {
   const b = bench();
   let made = "";
   beforeAll(async () => {
     made = mkdtempSync(join(tmpdir(), "scene4d-"));
-    const [site, one] = [join(made, "site"), join(made, "one.html")];
+    const [site, page, moving] = ["site", "run.html", "moving.html"].map((n) => join(made, n));
     const room = (ending: string) => join(made, `room.${ending}`);
     writeFileSync(room("ply"), halfOpenRoom());
+    const run = ["train", "splat", ...SAMPLE, "--steps", "1", "--no-evaluate", "--device", "cpu"];
     await scene4d(
-      ["export", CHAIR, "player", "--output-path", site, "--title", "A chair"],
-      ["export", CHAIR, "player", "--single-file", "--output-path", one],
-      // Not exported: to render its poster compiles the rasteriser, which takes half a minute.
+      ["export", MOVING, "player", "--output-path", site, "--title", "A dance"],
+      ["export", MOVING, "player", "--single-file", "--output-path", moving],
+      [...run, "--output-dir", join(made, "runs")],
+      ["export", join(made, "runs/*/*/*"), "player", "--single-file", "--output-path", page],
+      ["export", join(made, "runs/*/*/*"), "bundle", "--output-path", join(made, "run.s4d")],
+      ["export", join(made, "runs/*/*/*"), "ply", "--output-path", join(made, "run.ply")],
       ["convert", SPLATS, join(made, "small.s4d")],
       ...OTHERS.map((ending) => ["convert", room("ply"), room(ending)]),
     );
-  });
+    // The first time the rasteriser is compiled.
+  }, 400_000);
   afterAll(() => rmSync(made, { recursive: true }));
 
   it("opens again without a network, at another view, and can be installed", async () => {
@@ -41,13 +47,13 @@ describe.skipIf(withoutPython)("the exported player", () => {
     await page.goto(start);
     await until(page, () => Boolean(window.scene4d));
     await page.evaluate(() => window.scene4d.ready);
-    expect(await page.title()).toBe("A chair");
+    expect(await page.title()).toBe("A dance");
     // Active: every file is kept, each with the SHA-256 of its version.
     await page.evaluate(() => navigator.serviceWorker.ready);
     const session = await page.context().newCDPSession(page);
     const app = await session.send("Page.getAppManifest");
     expect(app.errors).toEqual([]);
-    expect(JSON.parse(app.data!)).toMatchObject({ name: "A chair", display: "standalone" });
+    expect(JSON.parse(app.data!)).toMatchObject({ name: "A dance", display: "standalone" });
 
     await server.close();
     await page.context().setOffline(true);
@@ -56,15 +62,23 @@ describe.skipIf(withoutPython)("the exported player", () => {
     await page.goto(`${start}&view=1,2,1.5,0.1,0,0.2`);
     await until(page, () => Boolean(window.scene4d));
     await page.evaluate(() => window.scene4d.ready);
-    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(2200);
     expect((await picture(page)).lit).toBeGreaterThan(0.05);
     expect((await page.evaluate(() => window.scene4d.getView())).position[1]).toBeCloseTo(2, 4);
+    // Time goes on, into what is a part of the file that is read on its own.
+    await until(page, () => window.scene4d.getTime()!.seconds > 1.6);
     await page.reload();
-    await until(page, () => window.scene4d?.stats().splats === 5000);
+    await until(page, () => window.scene4d?.stats().splats === 2200);
     expect(problems).toEqual([]);
     // What was never there does not come from somewhere else.
     const other = () => fetch("./other.s4d").then(String, () => "failed");
     expect(await page.evaluate(other)).toBe("failed");
+  });
+
+  it("says what to do where its page is opened from a disk", async () => {
+    const page = await (await b.browser.newContext({ viewport: SMALL })).newPage();
+    await page.goto(`${pathToFileURL(join(made, "site/index.html"))}`);
+    expect(await page.locator("#unserved").innerText()).toContain("--single-file");
   });
 
   it("shows its poster within 3 s at 1.6 Mbit/s, before any script has come", async () => {
@@ -120,20 +134,50 @@ describe.skipIf(withoutPython)("the exported player", () => {
       expect([name, apart(start.position, starts[0]!.position) < 0.05]).toEqual([name, true]);
       expect([name, apart(forward(start), forward(starts[0]!)) < 0.05]).toEqual([name, true]);
     }
+    // A run's file says where it was seen from, and so starts as its bundle does: upright, too. The
+    // bundle has coordinates of its own, so that pictures tell.
+    const pictures: number[][] = [];
+    for (const name of ["run.ply", "run.s4d"]) {
+      await startOf(`/files/${name}`);
+      const { data } = await page.evaluate(async () => {
+        const pixels = await window.scene4d.capture({ width: 64, height: 48 });
+        return { data: Array.from(pixels.data) };
+      });
+      pictures.push(data);
+    }
+    const [splats, kept] = pictures as [number[], number[]];
+    const off = kept.map((x, i) => Math.abs(x - splats[i]!));
+    const away = kept.map((x, i) => Math.abs(x - kept[i % 4]!));
+    const mean = (all: number[]) => all.reduce((sum, x) => sum + x) / all.length;
+    expect(mean(off)).toBeLessThan(0.1 * mean(away)); // of what is not background
     await server.close();
   });
 
-  it("plays as one file from a disk, and asks for nothing", async () => {
+  it.each([
+    { what: "a run's splats", file: "run.html" },
+    { what: "what moves", file: "moving.html" },
+  ])("plays $what as one file from a disk, and asks for nothing", async ({ file }) => {
     const page = await (await b.browser.newContext({ viewport: SMALL, offline: true })).newPage();
     const asked: string[] = [];
     const problems: string[] = [];
     page.on("request", (request) => asked.push(request.url().slice(0, 5)));
     page.on("pageerror", (error) => problems.push(error.message));
-    await page.goto(`${pathToFileURL(join(made, "one.html"))}?backend=webgl2`);
+    await page.goto(`${pathToFileURL(join(made, file))}?backend=webgl2&bg=000000`);
     await until(page, () => Boolean(window.scene4d));
     await page.evaluate(() => window.scene4d.ready);
-    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(5000);
+    const { splats, splatsInFile } = await page.evaluate(() => window.scene4d.stats());
+    expect([splats > 100, splats]).toEqual([true, splatsInFile]);
     expect((await picture(page)).lit).toBeGreaterThan(0.05);
+    const time = () => page.evaluate(() => window.scene4d.getTime());
+    if (file === "moving.html") {
+      const drawn = (await page.evaluate(() => window.scene4d.stats())).frames;
+      // Into the second of its two parts, and begun again.
+      await until(page, () => window.scene4d.getTime()!.seconds > 1.6);
+      await until(page, () => window.scene4d.getTime()!.seconds < 1.4);
+      expect((await page.evaluate(() => window.scene4d.stats())).frames).toBeGreaterThan(drawn);
+    } else {
+      expect(await time()).toBeNull();
+    }
     expect(asked.filter((scheme) => !["file:", "data:", "blob:"].includes(scheme))).toEqual([]);
     expect(problems).toEqual([]);
   });

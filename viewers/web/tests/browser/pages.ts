@@ -9,6 +9,7 @@ declare global {
   }
 }
 
+const DESK = { width: 640, height: 480 };
 /** A window in which little is drawn, for what does not hang on its size. */
 export const SMALL = { viewport: { width: 240, height: 180 } };
 export const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
@@ -37,6 +38,31 @@ async function browserOf(backend: Backend): Promise<Browser> {
   return browsers.get(backend)!;
 }
 
+/**
+ * Pages that no test needs any more, by the options of their context: another scene is opened on one
+ * in two thirds of the time that a new one takes, with its process.
+ */
+const free: { page: Page; key: string }[] = [];
+/** Those that may be used again, with the key of their options. */
+const pooled = new Map<BrowserContext, { page: Page; key: string }>();
+
+/** Leaves nothing of a test behind: no storage, no permission, no drawing. */
+async function putBack(context: BrowserContext, url: string): Promise<void> {
+  const again = pooled.get(context);
+  pooled.delete(context);
+  if (!again || again.page.isClosed() || context.pages().length !== 1) return context.close();
+  const { page } = again;
+  try {
+    await page.evaluate(() => localStorage.clear());
+    await context.clearPermissions();
+    await page.goto(`${url}/nothing`); // about:blank would be another process
+  } catch {
+    return context.close(); // it has crashed
+  }
+  page.removeAllListeners();
+  free.push(again);
+}
+
 /** A browser and a server of its own for a file of tests. */
 export function bench(backend: Backend = "webgl2"): Bench {
   const made = { options: {}, kept: new Set() } as unknown as Bench;
@@ -58,13 +84,15 @@ export function bench(backend: Backend = "webgl2"): Bench {
     made.url = server.url;
     close = server.close;
   });
+  const tidy = async (kept: Set<BrowserContext>) => {
+    const idle = new Set(free.map(({ page }) => page.context()));
+    for (const context of made.browser?.contexts() ?? [])
+      if (!kept.has(context) && !idle.has(context)) await putBack(context, made.url);
+  };
   // A page that moves goes on drawing and slows the next one down.
-  afterEach(async () => {
-    for (const context of made.browser.contexts())
-      if (!made.kept.has(context)) await context.close();
-  });
+  afterEach(() => tidy(made.kept));
   afterAll(async () => {
-    for (const context of made.browser?.contexts() ?? []) await context.close();
+    await tidy(new Set());
     await close();
   });
   return made;
@@ -81,19 +109,41 @@ export type OpenOptions = BrowserContextOptions & {
   before?: (page: Page) => Promise<void>;
 };
 
+/** A page without anything, used or new; one with scripts of its own is for one test. */
+async function blankPage(
+  { browser }: Bench,
+  options: BrowserContextOptions,
+  before: OpenOptions["before"],
+): Promise<Page> {
+  const key = JSON.stringify(options);
+  const fits = (one: (typeof free)[number]) =>
+    one.key === key && one.page.context().browser() === browser && !one.page.isClosed();
+  const found = before ? -1 : free.findIndex(fits);
+  const used = found < 0 ? null : free.splice(found, 1)[0]!.page;
+  const page = used ?? (await (await browser.newContext(options)).newPage());
+  const { colorScheme, reducedMotion } = options;
+  if (used) {
+    if (options.viewport) await page.setViewportSize(options.viewport);
+    await page.emulateMedia({
+      colorScheme: colorScheme ?? "light",
+      reducedMotion: reducedMotion ?? "no-preference",
+    });
+  }
+  if (before) await before(page);
+  else pooled.set(page.context(), { page, key });
+  return page;
+}
+
 /** Opens the player; `wait`: until the scene is there. Errors of the page fail the test. */
 export async function open(b: Bench, query: string, options: OpenOptions = {}): Promise<Opened> {
-  const { wait = true, backend = "webgl2", path = "/", before, ...context } = options;
-  const page = (await (
-    await b.browser.newContext({ viewport: { width: 640, height: 480 }, ...context })
-  ).newPage()) as Opened;
+  const { wait = true, backend = "webgl2", path = "/", before, ...given } = options;
+  const page = (await blankPage(b, { viewport: DESK, ...given }, before)) as Opened;
   page.problems = [];
   page.on("pageerror", (error) => page.problems.push(error.message));
   page.on("console", (m) => {
     if (m.type() === "error" && /Content Security|violates/.test(m.text()))
       page.problems.push(m.text());
   });
-  await before?.(page);
   await page.goto(`${b.url}${path}?backend=${backend}&${query}`);
   await until(page, () => Boolean(window.scene4d));
   if (wait) await page.evaluate(() => window.scene4d.ready);
@@ -121,7 +171,11 @@ export function shared(b: Bench, query: string, options: OpenOptions = {}): () =
       (document.activeElement as HTMLElement | null)?.blur();
     });
     await page.keyboard.press("Escape");
-    await page.evaluate(() => {
+    // Keys that the test before pressed move the camera in the next frame, and a click of it when
+    // what it hit has been found: both are before what follows.
+    await frames(page, 2);
+    await page.evaluate(async () => {
+      if (window.scene4d.bounds()) await window.scene4d.pick(0, 0);
       window.scene4d.setMode("orbit");
       window.scene4d.reset();
     });

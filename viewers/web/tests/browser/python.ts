@@ -16,12 +16,17 @@ export const withoutPython = !PYTHON && !process.env.CI;
 
 const ARGUMENTS = ["-m", "scene4d.cli.main"];
 
-/** Runs commands one after the other in one process: to import everything takes seconds. */
+/**
+ * Runs commands one after the other in one process: to import everything takes seconds. A word with
+ * a star is what it stands for by then, as in a shell.
+ */
 export async function scene4d(...commands: string[][]): Promise<void> {
   if (!PYTHON) throw new Error("no Python with scene4d; set SCENE4D_PYTHON");
   const script =
-    "import json, sys; from scene4d.cli.main import main; " +
-    "sys.exit(max(main(words) for words in json.loads(sys.argv[1])))";
+    "import glob, json, sys; from scene4d.cli.main import main; " +
+    "found = lambda word: glob.glob(word) if '*' in word else [word]; " +
+    "sys.exit(max(main([f for word in words for f in found(word)]) " +
+    "for words in json.loads(sys.argv[1])))";
   await promisify(execFile)(PYTHON, ["-c", script, JSON.stringify(commands)]);
 }
 
