@@ -226,6 +226,8 @@ def main() -> None:
             verb = verbs[number % len(verbs)]
             kills[verb] += kill(bench, verb, rng)
             number += 1
+            if number % 20 == 0:
+                print(f"{sum(kills.values())} kills, {len(bench.faults)} faults", file=sys.stderr)
         finish(bench, verbs)
     by_verb = ", ".join(f"{verb} {count}" for verb, count in kills.items())
     print(f"{sum(kills.values())} kills ({by_verb}): {len(bench.faults)} faults")
