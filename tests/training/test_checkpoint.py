@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from scene4d.errors import DataError, Scene4dError
+from scene4d.methods.splat.method import SplatMethod
 from scene4d.training import checkpoint as module
 from scene4d.training.checkpoint import (
     Checkpoint,
@@ -14,6 +15,8 @@ from scene4d.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from scene4d.training.options import TrainOptions
+from scene4d.training.run import create_run, locked
 
 PLAIN = {"method": "splat", "elapsed_s": 1.5, "representation": {"extent": 2.0}}
 
@@ -87,3 +90,30 @@ def test_a_disk_that_is_really_full_is_reported(tmp_path):
     ):
         full.write(b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next_checkpoint(tmp_path):
+    left = [tmp_path / name for name in (".tmpo2tBbf", ".step-000000001.abcd1234.tmp.safetensors")]
+    others = [tmp_path / name for name in (".tmp", ".hidden", "step-1.txt")]
+    for path in (*left, *others):
+        path.write_bytes(b"half")
+    save_checkpoint(tmp_path, make(2), keep=2)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
+
+
+def test_a_new_run_tidies_those_that_were_killed_before_their_first_checkpoint(tmp_path):
+    options = TrainOptions(output_dir=tmp_path)
+    runs = [create_run(SplatMethod(), options, experiment_name="tiny") for _ in range(3)]
+    begun = [".config.8cji_ui6.tmp.toml", "checkpoints/.tmpSCltYV"]
+    for run in runs:
+        (run / "checkpoints").mkdir()
+        (run / ".lock").touch()
+        for name in begun:
+            (run / name).write_bytes(b"half")
+    save = Checkpoint(step=1, plain=PLAIN, tensors=make(1).tensors)
+    path = save_checkpoint(runs[1] / "elsewhere", save, keep=1)
+    path.rename(runs[1] / "checkpoints" / path.name)  # it goes on: its own resumption tidies it
+    with locked(runs[2]):
+        create_run(SplatMethod(), options, experiment_name="tiny")
+    assert [sum((run / name).exists() for name in begun) for run in runs] == [0, 2, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from scene4d.ranges import NotNegative, Within
 
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 _UNFINISHED = re.compile(r"\.(step-\d{9})\.\w+\.tmp\.safetensors")
+_OF_SAFETENSORS = re.compile(r"\.tmp\w{6}")
+"""What the library itself writes beside the file that it is asked for."""
 _HEADER_KEY = "scene4d"
 
 
@@ -59,11 +62,13 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int) -> Pa
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Removes what a killed process had begun to write."""
-    for path in directory.glob(".step-*"):
+    """Removes what a killed process had begun to write; the caller holds the run."""
+    for path in directory.glob(".*"):
         match = _UNFINISHED.fullmatch(path.name)
         if match is not None:
             remove_leftovers(directory / f"{match[1]}.safetensors")
+        elif _OF_SAFETENSORS.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+            path.unlink(missing_ok=True)
 
 
 def list_checkpoints(directory: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.data.sample import sample_scene_at, sample_scene_place
 from scene4d.data.scene import Frame
 from scene4d.errors import DataError, Scene4dError, UsageError
-from scene4d.files import printable, read_json, write_json
+from scene4d.files import printable, read_json, remove_leftovers, write_json
 from scene4d.plain import from_table, to_table
 from scene4d.ranges import MOST_PIXELS, Finite, Within
 from scene4d.representations.base import Generator, Representation, Trainable
@@ -30,7 +30,12 @@ from scene4d.representations.method import Method
 from scene4d.representations.saved import check_tensors, like
 from scene4d.representations.task import Task
 from scene4d.toml_files import read_toml, write_toml
-from scene4d.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from scene4d.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    remove_unfinished,
+)
 from scene4d.training.methods import load_method
 from scene4d.training.opened import OpenedScene, SceneCameras
 from scene4d.training.options import TrainOptions
@@ -99,7 +104,20 @@ def create_run(method: Method, options: TrainOptions, *, experiment_name: str) -
         except OSError as error:
             raise Scene4dError(f"cannot be made ({error.strerror})", where=folder) from error
         else:
+            _tidy_beside(folder)
             return folder.resolve()
+
+
+def _tidy_beside(run: Path) -> None:
+    """Removes what processes that were killed before their first checkpoint had begun to write:
+    nobody goes on in such a run, and so nobody else would."""
+    for other in run.parent.iterdir():
+        if not (other / ".lock").is_file() or list_checkpoints(other / "checkpoints"):
+            continue
+        with suppress(Scene4dError, OSError), locked(other):
+            for name in ("config.toml", "scene.json"):
+                remove_leftovers(other / name)
+            remove_unfinished(other / "checkpoints")
 
 
 @contextmanager
