@@ -44,6 +44,7 @@ LEFT_OUT = {
     r"scene4d process-data video --moving": "wants a video of motion: test_process_moving.py",
     r"scene4d train deformable --data data/dance": "of its result: tests/methods/deformable",
     r"scene4d export RUN ply(-sequence| --at-time)": "of scenes that move: test_sequence.py",
+    r"scene4d export RUN (4dgs|splatv)": "of scenes that move: test_moving_files.py",
     r"scene4d train deformable": "wants pictures of several times: tests/methods/deformable",
     r"python scripts/make_dynamic_capture.py": "minutes: tests/test_make_dynamic_capture.py",
     r"python scripts/covisible_agreement.py": "of captures with exact masks; minutes",

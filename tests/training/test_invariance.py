@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from exporters.test_moving_files import shown, texture
 from optional_packages import import_or_skip
 from scipy.spatial import cKDTree
 from training.test_every_capture import with_times
@@ -24,11 +25,14 @@ from scene4d.cli.export import FORMATS
 from scene4d.data.frame import EXTENT, in_working_frame
 from scene4d.data.load import read_scene
 from scene4d.evaluation.psnr import psnr
+from scene4d.formats.moving_splats import MovingSplats
 from scene4d.formats.placing import read_sidecar
 from scene4d.formats.registry import read_splats, write_splats
 from scene4d.formats.splat_cloud import inverse_similarity
+from scene4d.methods.deformable.deformable import DeformableSplats
 from scene4d.training.methods import load_all_methods, load_method
 from scene4d.training.open_scene import open_scene
+from scene4d.training.opened import OpenedScene
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import start
@@ -252,7 +256,55 @@ def test_a_mesh_lies_where_the_capture_does(variant, splat_runs, tmp_path):
 def test_every_format_is_held_to_it():
     models = {"onnx", "coreml", "litert", "executorch"}
     moving = {"ply-sequence"}  # PLY files as above, of scenes that move
-    assert set(FORMATS) == {*TOLERANCE, "mesh", "player", *models, *moving}
+    assert set(FORMATS) == {*TOLERANCE, "mesh", "player", *models, *moving, *MOVING}
+
+
+MOVING = {"4dgs": 2e-3, "splatv": 1e-3}
+"""Formats of what moves. Of the scene's size: steps of a twentieth of the median splat, float16's
+digits of the way that is gone."""
+
+
+def moving_scene(run: Path) -> OpenedScene:
+    """The run's splats, of which the first half goes along x by a tenth of the scene in a second,
+    in the working frame."""
+    opened = open_scene(run)
+    cloud = opened.scene_cloud()
+    count = len(cloud) // 2
+    knots = np.zeros((1, 4, 7), np.float32)
+    knots[..., 0] = 1
+    knots[0, :, 4] = 0.1 * np.ptp(cloud.means[:, 0]) * (np.arange(4) - 1)
+    moving = MovingSplats(
+        cloud=cloud, num_moving=count, knots=knots, node_indices=np.zeros((count, 4), np.uint16),
+        node_weights=np.full((count, 4), 0.25, np.float32), start_s=2.0, knot_interval_s=1.0,
+        duration_s=1.0,
+    )  # fmt: skip
+    return replace(opened, representation=DeformableSplats.of(moving))
+
+
+def means_in_file(form: str, path: Path) -> np.ndarray:
+    """In the middle of the motion."""
+    if form == "splatv":
+        shown_then = shown(texture(path)[1], 0.5)
+        return shown_then["means"][shown_then["alpha"] > 0]
+    return import_or_skip("fourdgs").read(str(path)).gaussians.state_at(0.5)["centers"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("form", MOVING)
+def test_what_moves_lies_where_the_capture_does(form, variant, splat_runs, tmp_path):
+    path = tmp_path / f"a.{form}"
+    module, _, function = FORMATS[form].partition(":")
+    getattr(importlib.import_module(module), function)(moving_scene(splat_runs[variant]), path)
+    home = read_sidecar(path)
+    assert (home is not None) == (variant in ("utm", "geocentric"))
+    back = inverse_similarity(similarity(variant)) @ (np.eye(4) if home is None else home)
+    found = means_in_file(form, path) @ back[:3, :3].T + back[:3, 3]
+    expected = moving_scene(splat_runs["plain"]).at_time(2.5).cloud().means
+    size = float(np.ptp(expected, axis=0).max())
+    assert len(found) == len(expected)
+    for one, other in ((found, expected), (expected, found)):
+        distance, _ = cKDTree(one).query(other)
+        assert distance.max() < MOVING[form] * size + 1e-4  # of a few steps of training
 
 
 def test_a_model_of_a_light_field_has_the_way_back_beside_it(method_runs, tmp_path):

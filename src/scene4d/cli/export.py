@@ -13,7 +13,13 @@ import tyro
 
 from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
-from scene4d.exporters.options import BundleOptions, MeshOptions, PlayerOptions, SequenceOptions
+from scene4d.exporters.options import (
+    BundleOptions,
+    MeshOptions,
+    PlayerOptions,
+    SequenceOptions,
+    StraightOptions,
+)
 from scene4d.files import check_writable
 from scene4d.formats.placing import FrameChoice
 from scene4d.ranges import Within
@@ -29,12 +35,15 @@ FORMATS: dict[str, str] = {
     "sog": "scene4d.exporters.splats:export_sog",
     "glb": "scene4d.exporters.splats:export_glb",
     "ply-sequence": "scene4d.exporters.sequence:export",
+    "4dgs": "scene4d.exporters.moving_files:export_4dgs",
+    "splatv": "scene4d.exporters.moving_files:export_splatv",
     "bundle": "scene4d.exporters.bundle:export",
     "player": "scene4d.exporters.player:export",
     **{entry.name: entry.value for entry in entry_points(group=GROUP)},
 }
 """Format -> module:function, called with (OpenedScene, output path, options). The options are the
-field of :class:`ExportArgs` that is named like the format, None where there is no such field."""
+field of :class:`ExportArgs` that is named like the format or by ``_OPTIONS``, None where there is
+no such field."""
 
 if TYPE_CHECKING:
     from scene4d.training.opened import OpenedScene
@@ -43,8 +52,12 @@ if TYPE_CHECKING:
 else:
     FormatName = Literal[tuple(FORMATS)]
 
-_FRAMED = {"ply", "ply-sequence", "mesh", "compressed-ply", "splat", "spz", "sog", "glb"}
+_MOVING = {"ply-sequence", "4dgs", "splatv"}
+"""Formats of what moves, beside our own."""
+_FRAMED = {"ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb", *_MOVING}
 """Formats whose coordinates can be chosen; a bundle keeps the way back in its manifest."""
+_OPTIONS = {"ply-sequence": "sequence", "4dgs": "straight"}
+"""Fields of :class:`ExportArgs` that hold the options of formats of other names."""
 _RENDERED = {"mesh"}
 """Formats that are made from renders; the others only read parameters."""
 
@@ -58,10 +71,10 @@ class ExportArgs:
     format: tyro.conf.Positional[FormatName]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
     (.glb, .ply or .obj by the suffix); ply-sequence: a folder with a ply for each picture of a
-    scene that moves; bundle: .s4d for the player; player: a folder with the web
-    player and the scene, for any static host, docs/phone.md; onnx, coreml (.mlpackage),
-    litert (.tflite), executorch (.pte): a light field as models for other runtimes; the others:
-    splats for other programs, docs/formats.md."""
+    scene that moves; 4dgs and splatv: a scene that moves, for other players; bundle: .s4d for the
+    player; player: a folder with the web player and the scene, for any static host, docs/phone.md;
+    onnx, coreml (.mlpackage), litert (.tflite), executorch (.pte): a light field as models for
+    other runtimes; the others: splats for other programs, docs/formats.md."""
     output_path: Path
     """File to write, for player a folder; an earlier one is replaced once the new one is
     complete."""
@@ -85,6 +98,9 @@ class ExportArgs:
     sequence: Annotated[SequenceOptions, tyro.conf.arg(name="")] = field(
         default_factory=SequenceOptions
     )
+    straight: Annotated[StraightOptions, tyro.conf.arg(name="")] = field(
+        default_factory=StraightOptions
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -92,9 +108,10 @@ def main(argv: list[str]) -> None:
     args = parse(ExportArgs, argv, prog="scene4d export")
     for name, defaults in (
         ("mesh", MeshOptions()), ("bundle", BundleOptions()), ("player", PlayerOptions()),
-        ("sequence", SequenceOptions()),
+        ("sequence", SequenceOptions()), ("straight", StraightOptions()),
     ):  # fmt: skip
-        used = args.format in (name, f"ply-{name}") or (name, args.format) == ("bundle", "player")
+        of_format = _OPTIONS.get(args.format, args.format)
+        used = name == of_format or (name, args.format) == ("bundle", "player")
         if not used and getattr(args, name) != defaults:
             print(f"warning: the options for {name} are ignored by {args.format}", file=sys.stderr)
     more: dict[str, Any] = {}
@@ -119,12 +136,12 @@ def main(argv: list[str]) -> None:
     )
     source = _at_a_time(source, args)
     if args.crop == "auto":
-        if args.format not in _FRAMED - _RENDERED - {"ply-sequence"}:
+        if args.format not in _FRAMED - _RENDERED - _MOVING:
             raise UsageError(f"--crop is not for {args.format}", fix="leave it out")
         from scene4d.exporters.crop import auto_cropped
 
         source = auto_cropped(source)
-    options = args.sequence if args.format == "ply-sequence" else getattr(args, args.format, None)
+    options = getattr(args, _OPTIONS.get(args.format, args.format), None)
     described = export(source, args.output_path, options, **more)
     print(described, file=sys.stderr)
     if args.format == "bundle":
@@ -138,7 +155,7 @@ def _at_a_time(source: OpenedScene, args: ExportArgs) -> OpenedScene:
     """As it stands at --at-time, where a file has no time: at the first, which is said. Bundles
     move, unless a time is asked for."""
     times = source.representation.times
-    still = args.format in _FRAMED - {"ply-sequence"}
+    still = args.format in _FRAMED - _MOVING
     if args.at_time is not None:
         if not still and args.format not in ("bundle", "player"):
             raise UsageError(f"--at-time is not for {args.format}", fix="leave it out")
@@ -147,7 +164,7 @@ def _at_a_time(source: OpenedScene, args: ExportArgs) -> OpenedScene:
         return source
     print(
         f"note: it moves from {times[0]:g} to {times[1]:g} s; this is {times[0]:g} s, --at-time"
-        " chooses another, ply-sequence writes them all, and a bundle moves",
+        " chooses another, ply-sequence writes them all, and 4dgs, splatv and a bundle move",
         file=sys.stderr,
     )
     return source.at_time(times[0])

@@ -55,6 +55,14 @@ class SequenceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StraightOptions:
+    """How curved motion becomes straight pieces (format 4dgs)."""
+
+    straight_error: Annotated[float, Within(0.0, 100.0, above=True)] = 0.25
+    """How far a splat may be off before its time is cut in two, in its own standard deviations."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetBudget:
     """What a kind of device draws smoothly and loads without a long wait; by default no limit."""
 
