@@ -138,7 +138,7 @@ def scene_info(source: OpenedScene, kind: BundleKind) -> SceneInfo:
     """
     train = source.cameras.train
     views = tuple(camera_view(f"camera {i}", camera) for i, camera in enumerate(train))
-    views = views or _views_of_file(source)
+    views = views or views_of_file(source)
     box = kind.content_box(source.representation)
     info = _field_info(source, views, *box) if box else _splats_info(source, views)
     return replace(
@@ -148,7 +148,7 @@ def scene_info(source: OpenedScene, kind: BundleKind) -> SceneInfo:
     )
 
 
-def _views_of_file(source: OpenedScene) -> tuple[CameraView, ...]:
+def views_of_file(source: OpenedScene) -> tuple[CameraView, ...]:
     """Where the file was seen from, if it says so and was not moved."""
     moved = not torch.equal(source.source_from_scene, torch.eye(4, dtype=torch.float64))
     if moved or not source.path.is_file() or format_of(source.path).name not in PLY:

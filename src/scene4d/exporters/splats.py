@@ -12,7 +12,7 @@ from scene4d.bundle.ply_cameras import PLY, camera_comments
 from scene4d.bundle.scene_info import CameraView
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
-from scene4d.exporters.bundle import camera_view
+from scene4d.exporters.bundle import camera_view, views_of_file
 from scene4d.formats.placing import FrameChoice
 from scene4d.formats.registry import (
     describe_written,
@@ -53,10 +53,13 @@ def _export(
 
 
 def _views(source: OpenedScene) -> list[CameraView]:
-    """The cameras that photographs were taken with, in the input's frame."""
+    """The cameras that photographs were taken with, in the input's frame, or those that the file
+    names."""
     cameras = source.cameras
     if not cameras.photographed:
         return []
+    if not cameras.train:
+        return list(views_of_file(source))
     names = cameras.train_names or [f"camera {i}" for i in range(len(cameras.train))]
     return [
         camera_view(name, _moved(camera, source.source_from_scene.double()))
