@@ -6,6 +6,7 @@ condition. Its weights are not part of this package; a folder that holds them is
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scene4d.errors import DataError, UsageError
-from scene4d.files import checked_file, printable
+from scene4d.files import checked_file, is_regular_file, printable
 from scene4d.priors.prior import NOTHING, Condition, Prior, PriorInfo, broadcast
 
 NAMES = ("ffdnet_color.safetensors", "ffdnet_color.npz")
@@ -83,8 +84,8 @@ def weight_shapes() -> dict[str, tuple[int, ...]]:
 
 def weights_in(path: Path) -> Path | None:
     """The file of weights that ``path`` is, or that lies in it; None: there is none."""
-    if path.is_dir():
-        return next((path / name for name in NAMES if (path / name).is_file()), None)
+    if os.path.isdir(path):  # which never raises, whatever the name
+        return next((path / name for name in NAMES if is_regular_file(path / name)), None)
     return path if path.name in NAMES else None
 
 
@@ -94,8 +95,8 @@ def load_ffdnet(path: Path) -> FfdnetPrior:
     file = weights_in(path)
     if file is None:
         raise DataError(
-            "holds no weights of FFDNet" if path.exists() else "not found",
-            where=path,
+            "holds no weights of FFDNet" if os.path.exists(path) else "not found",
+            where=printable(path),
             fix=f"give a folder with {' or '.join(NAMES)}, the weights of cszn/KAIR's ffdnet_color",
         )
     checked_file(file, most_bytes=_MOST_BYTES)

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from scene4d.errors import DataError, UsageError
+from scene4d.files import printable
 
 GROUP = "scene4d.priors"
 _log = logging.getLogger("scene4d")
@@ -55,7 +57,7 @@ def prior_name(text: str) -> PriorName:
     name, colon, rest = text.partition(":")
     if name in kind_names():
         return PriorName(kind=name, place=Path(rest) if rest else None)
-    if colon and not Path(text).exists() and name.isidentifier() and len(name) > 1:
+    if colon and not os.path.exists(text) and name.isidentifier() and len(name) > 1:
         raise UsageError(f"there is no kind of prior {name!r}", where="--prior", fix=_choices())
     return PriorName(kind=None, place=Path(text))
 
@@ -74,8 +76,8 @@ def load_prior(name: PriorName, task: Any) -> Any:
             raise UsageError(f"there is no kind of prior {name.kind!r}", fix=_choices())
         return _load(found[name.kind]).load(name.place, task)
     assert name.place is not None
-    if not name.place.exists():
-        raise DataError("the prior was not found", where=name.place, fix=_choices())
+    if not os.path.exists(name.place):  # which never raises, whatever the name
+        raise DataError("the prior was not found", where=printable(name.place), fix=_choices())
     for entry in found.values():
         try:
             kind = _load(entry)
