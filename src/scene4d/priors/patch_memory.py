@@ -94,11 +94,11 @@ class PatchMemory(Prior):
 
 
 def patches_of(
-    pictures: list[Float[Tensor, "channels height width"]],
+    pictures: list[Float[Tensor, "channels _ _"]],
     *,
     side: int = 8,
     most: int = 12_000,
-    valid: list[Bool[Tensor, "height width"]] | None = None,
+    valid: list[Bool[Tensor, "_ _"]] | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "count channels side side"]:
     """At most ``most`` patches at even places of the pictures, drawn evenly where there are more.
