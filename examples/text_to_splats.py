@@ -1,8 +1,9 @@
 """A method without any capture: words in, a scene out, trained by a judge that looks from anywhere.
 
 One network serves every text ("a large red ball"); of one that it was never shown, it gets the
-colour right and the size about so. What a diffusion model would say of a picture, a closed form
-says here: how the ball looks, ray by ray.
+colour right and the size about so. What a diffusion model would say of a noised picture, a
+closed form says here: the posterior mean under a Gaussian around how the ball looks, ray by ray.
+The objective is that of any prior, ``Guidance`` with score distillation.
 The shape is that of amortised text-to-3D (ATT3D, Lorraine et al. 2023). See also
 docs/add-a-representation.md.
 
@@ -25,13 +26,13 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.errors import UsageError
 from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.priors.gaussian import GaussianPrior
+from scene4d.priors.prior import Condition, Prior
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import Generator, ParameterGroup, Representation
 from scene4d.representations.gaussians import SH_C0, render_gaussians
-from scene4d.representations.method import Method, ObjectiveOptions
+from scene4d.representations.method import GuidanceOptions, Method, ObjectiveOptions
 from scene4d.representations.task import Poses, Task
-from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
-from scene4d.training.step import Step
 
 COLOURS = {
     "red": (0.9, 0.1, 0.1), "green": (0.1, 0.8, 0.1), "blue": (0.1, 0.2, 0.9),
@@ -142,34 +143,11 @@ def ball(condition: str, camera: Camera, background: Tensor) -> Tensor:
     return torch.where(hit, torch.tensor(colour), background)
 
 
-class LooksLikeTheText(Objective):
-    """Mean squared error to what the text means, at random poses."""
-
-    needs_views = False
-    options: LooksLikeTheTextOptions
-
-    def __init__(self, options: ObjectiveOptions, inputs: ObjectiveInputs) -> None:
-        super().__init__(options, inputs)
-        assert inputs.task.poses is not None
-        self.poses, self.generator = inputs.task.poses, inputs.generator
-        self.conditions = inputs.task.conditions
-
-    def __call__(self, step: Step) -> Term:
-        """The text of the step's turn, from some sides."""
-        condition = self.conditions[step.number % len(self.conditions)]
-        camera = Camera.stack(self.poses.draw(self.generator, self.options.pictures))
-        render = step.render(camera, condition=condition)
-        loss = (render.rgb - ball(condition, camera, step.background)).square().mean()
-        return Term(loss=loss, log={"text": loss})
-
-
-@dataclass(frozen=True, kw_only=True)
-class LooksLikeTheTextOptions(ObjectiveOptions):
-    """Compares with what the text means."""
-
-    implementation: ClassVar[str] = "text_to_splats:LooksLikeTheText"
-    pictures: int = 2
-    """Pictures a step."""
+def looks_like_the_text(condition: Condition) -> Tensor:
+    """The mean picture of a prior: [n, 3, height, width] in -1..1, on black."""
+    assert condition.text is not None and condition.camera is not None
+    picture = ball(condition.text, condition.camera, torch.zeros(3))
+    return 2 * picture.movedim(-1, -3) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +161,13 @@ class TextToSplatsMethod(Method):
 
     num_gaussians: int = 48
     network_lr: float = 5e-3
-    text: LooksLikeTheTextOptions = field(default_factory=LooksLikeTheTextOptions)
+    guidance: GuidanceOptions = field(
+        default_factory=lambda: GuidanceOptions(
+            weight=1.0, start=0.0, loss="sds", least_time=0.3, most_time=0.7, annealed=False,
+            size=32, pictures=2, crop="none",
+        )
+    )  # fmt: skip
+    """Two pictures a step."""
 
     def build(self, task: Task, *, generator: torch.Generator) -> TextToSplats:
         """Small Gaussians anywhere."""
@@ -198,8 +182,12 @@ class TextToSplatsMethod(Method):
         return CamerasOnSphere(distance=3.0, view_angle=0.8, size=32)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """The text alone."""
-        return [self.text]
+        """None but guidance."""
+        return []
+
+    def own_prior(self) -> Prior:
+        """Pictures like what the text means, up to a standard deviation of 0.05."""
+        return GaussianPrior(looks_like_the_text, 0.05**2, conditions=frozenset({"text", "camera"}))
 
     def learning_rate_factor(self, group: str, progress: float) -> float:
         """Exponential decay."""

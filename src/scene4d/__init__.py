@@ -19,16 +19,21 @@ if TYPE_CHECKING:
     from scene4d.formats.registry import read_splats as read_splats
     from scene4d.formats.registry import write_splats as write_splats
     from scene4d.methods.splat.method import SplatMethod as SplatMethod
+    from scene4d.priors.prior import Prior as Prior
     from scene4d.rendering.render import Want as Want
     from scene4d.rendering.splats.rasterization import rasterization as rasterization
+    from scene4d.representations.method import GuidanceOptions as GuidanceOptions
     from scene4d.training.evaluate import evaluate_run as evaluate_run
     from scene4d.training.methods import load_method as load_method
     from scene4d.training.options import TrainOptions as TrainOptions
     from scene4d.training.run import load_run as load_run
+    from scene4d.training.train import resume as resume
     from scene4d.training.train import start as train  # noqa: F401
 
 _PLACES = {
     "Camera": "cameras.camera:Camera",
+    "GuidanceOptions": "representations.method:GuidanceOptions",
+    "Prior": "priors.prior:Prior",
     "SplatMethod": "methods.splat.method:SplatMethod",
     "TrainOptions": "training.options:TrainOptions",
     "Want": "rendering.render:Want",
@@ -38,6 +43,7 @@ _PLACES = {
     "load_scene": "data.load:load_scene",
     "rasterization": "rendering.splats.rasterization:rasterization",
     "read_splats": "formats.registry:read_splats",
+    "resume": "training.train:resume",
     "train": "training.train:start",
     "write_splats": "formats.registry:write_splats",
 }

@@ -10,7 +10,8 @@ from methods.lpgs.test_parent_child import splats as wide_splats
 from scene4d.cameras.around import CamerasOnSphere
 from scene4d.data.scene import View
 from scene4d.errors import UsageError
-from scene4d.rendering.render import DEPTH, RGB, Want
+from scene4d.rendering.render import DEPTH, RGB, Render, Want
+from scene4d.representations.base import Generator, Representation
 from scene4d.representations.method import ObjectiveOptions
 from scene4d.representations.task import Task, World
 from scene4d.training.objectives.base import (
@@ -57,7 +58,7 @@ def assert_alike(got, expected):
         assert float((got[name] - value).norm()) < 0.05 * float(value.norm()), name
 
 
-@pytest.mark.parametrize("chunk", [40 * 40, 40 * 7, 13], ids=["whole", "rows", "parts of rows"])
+@pytest.mark.parametrize("chunk", [40 * 40, 40 * 20, 13], ids=["whole", "rows", "parts of rows"])
 def test_deferred_gradients_are_those_of_the_whole_picture(chunk):
     scene, at = splats(), camera()
     target = torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(1))
@@ -76,6 +77,46 @@ def test_deferred_gradients_are_those_of_the_whole_picture(chunk):
     assert not loss.requires_grad
     assert step.propagated == pytest.approx(0.3 * float(direct.detach()))
     assert_alike(got, expected)
+
+
+class Painted(Representation):
+    """One colour everywhere."""
+
+    def __init__(self, colour):
+        super().__init__()
+        self.colour = colour
+
+    def render(self, camera, *, background=None, want=RGB):
+        shape = (camera.height, camera.width)
+        return Render(rgb=self.colour.expand(*shape, 3), alpha=torch.ones(shape))
+
+    parameter_groups = plain_data = from_saved = None
+
+
+class Painter(Generator):
+    def __init__(self):
+        super().__init__()
+        self.brush = torch.nn.Parameter(torch.zeros(3))
+
+    def scene(self, condition):
+        return Painted(len(condition) * self.brush)
+
+    parameter_groups = plain_data = from_saved = None
+
+
+def test_gradients_in_pieces_reach_the_generator_of_a_scene():
+    painter = Painter()
+    step_of(painter).deferred(
+        camera(), lambda render: render.rgb.mean(), chunk_pixels=100, condition="red"
+    )
+    assert painter.brush.grad.tolist() == pytest.approx([1.0] * 3)  # a third of three letters
+
+
+def test_a_score_without_a_gradient_propagates_nothing_and_renders_nothing_again():
+    scene = splats()
+    step = step_of(scene)
+    assert float(step.deferred(camera(), lambda render: torch.tensor(7.0))) == 7.0
+    assert step.shots == [] and step.propagated == 0.0 and gradients(scene) == {}
 
 
 def test_whoever_watches_sees_every_render_with_gradients_and_their_pull():

@@ -155,8 +155,9 @@ def _train(method: Method | None, options: TrainOptions):
 
     if options.resume is not None:
         run = train.resume(
-            options.resume, data=options.data, teacher=options.teacher, watcher_factory=factory
-        )
+            options.resume, data=options.data, teacher=options.teacher, prior=options.prior,
+            watcher_factory=factory,
+        )  # fmt: skip
     else:
         assert method is not None
         run = train.start(method, options, watcher_factory=factory)

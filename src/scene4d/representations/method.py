@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.errors import UsageError
-from scene4d.ranges import Count, Rate, Share, Weight, Within
+from scene4d.ranges import Count, Finite, Rate, Share, Weight, Within
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,8 @@ class ObjectiveOptions:
     implementation: ClassVar[str]
     needs_teacher: ClassVar[bool] = False
     """Whether it cannot do without a teacher."""
+    needs_prior: ClassVar[bool] = False
+    """Whether it cannot do without a prior."""
     weight: Weight = 1.0
     """Factor of the term in the loss; 0 leaves it out."""
     start: Share = 0.0
@@ -132,6 +134,71 @@ class TeacherOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuidanceOptions(ObjectiveOptions):
+    """Asks a prior (--prior) what pictures that nobody took should look like."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.guidance:Guidance"
+    needs_prior: ClassVar[bool] = True
+    weight: Weight = 0.05
+    start: Share = 0.3
+    """Share of training from which the term counts: a scene is there by then."""
+    loss: Literal["hifa", "sds", "sdi", "ism", "csd", "nfsd", "bridge", "asd", "prd", "fixer"] = (
+        "hifa"
+    )
+    """What the prior's answer is compared with; docs/guidance.md."""
+    scale: Annotated[float, Within(-1000.0, 1000.0)] = 1.0
+    """k of e_0 + k (e_y - e_0), for priors that read texts; 1: no guidance beyond the text."""
+    prompt: str = ""
+    """What is wanted, for priors that read texts."""
+    negative_prompt: str = ""
+    """What is not wanted."""
+    now: str = ""
+    """What the scene looks like now, for the loss bridge."""
+    path: Literal["cosine", "flow", "ddpm", "sd"] = "cosine"
+    """How noise belongs to times."""
+    least_time: Share = 0.02
+    """The least noise, as a time from 0 (none) to 1; also bounded by where the prior is valid."""
+    most_time: Share = 0.98
+    """The largest noise; also bounded by where the prior is valid."""
+    annealed: bool = True
+    """Let the time fall from the largest to the least during training; otherwise drawn evenly."""
+    channels: Literal["all", "rgb", "depth"] = "all"
+    """Of those that the prior knows, the ones that are guided."""
+    every: Count = 1
+    """Steps between guided ones."""
+    pictures: Annotated[int, Within(1, 64)] = 1
+    """Pictures a guided step."""
+    size: Annotated[int, Within(8, 4096)] | None = None
+    """Longer side in pixels of the pictures that the prior is shown; by default that of the
+    pictures that it knows, or 64."""
+    crop: Literal["shift", "half", "none"] = "shift"
+    """Before down-sampling, move the picture at random by less than a pixel of the smaller one,
+    show half of it (each side) at random, or neither."""
+    between: Share = 0.7
+    """Share of pictures from between two training cameras; the others are from around one."""
+    jitter: Share = 0.25
+    """How far cameras stray, as a share of the distance between the neighbours."""
+    beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
+    """How far cameras turn around what is looked at, away from the others, in degrees."""
+    any_time: Share = 0.5
+    """Of scenes that move, share of pictures whose time has nothing to do with the place."""
+    at_time: Finite | None = None
+    """Of scenes that move, the one second that is looked at: time stands still."""
+    unseen_only: bool = False
+    """Guide only what no training camera sees."""
+    chunk_pixels: Annotated[int, Within(64)] = 1 << 16
+    """Pixels whose gradients are held at a time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.least_time > self.most_time:
+            raise UsageError(
+                f"guidance at times from {self.least_time} to {self.most_time}",
+                fix="give 0 <= least_time <= most_time <= 1",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A trainable method; subclasses add the fields of their representation."""
 
@@ -174,6 +241,8 @@ class Method(ABC):
     """Also optimise an affine colour transform per training image."""
     fit_exposure_lr: Rate = 1e-3
     """Learning rate of the colour transforms."""
+    guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
+    """Counts where there is a prior."""
 
     @classmethod
     def representation_class(cls) -> type[Trainable]:
@@ -199,6 +268,10 @@ class Method(ABC):
         """Where a scene that nobody photographed is looked at from."""
         return None
 
+    def own_prior(self) -> torch.nn.Module | None:
+        """The :class:`~scene4d.priors.prior.Prior` that guides it where none is given."""
+        return None
+
     @property
     def starts_from_teacher(self) -> bool:
         """Whether :meth:`build` wants one: without a teacher, the default one is trained first."""
@@ -206,7 +279,11 @@ class Method(ABC):
 
     @abstractmethod
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """The terms of the loss."""
+        """The terms of the loss, but for :attr:`guidance`."""
+
+    def terms(self) -> Sequence[ObjectiveOptions]:
+        """All terms of the loss."""
+        return [*self.objectives(), self.guidance]
 
     def strategy_options(self) -> StrategyOptions:
         """How primitives come and go; by default they stay as built."""

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Scene, ViewSource
@@ -63,6 +63,8 @@ class Task:
     """With the cameras of the pictures that are trained on, and their pixels."""
     teacher: Representation | None = None
     """In the world's coordinates."""
+    prior: nn.Module | None = None
+    """A :class:`scene4d.priors.prior.Prior` of what is rendered."""
     conditions: Sequence[str] = ()
     """What a generator is trained for, such as texts."""
     poses: Poses | None = None

@@ -31,6 +31,9 @@ class BasicOptions:
     """A run folder to continue, with the options it was started with."""
     teacher: Path | None = None
     """A run or splat file to learn from; without --data its own capture is used, or renders."""
+    prior: str | None = None
+    """What pictures look like, for where nobody photographed: patches (of the training pictures),
+    patches:CAPTURE, ffdnet:FOLDER; docs/guidance.md."""
 
 
 @dataclass(frozen=True, kw_only=True)

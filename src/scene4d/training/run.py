@@ -24,6 +24,7 @@ from scene4d.data.scene import Frame
 from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.files import printable, read_json, remove_leftovers, write_json
 from scene4d.plain import from_table, to_table
+from scene4d.priors.kinds import PriorName, prior_name
 from scene4d.ranges import MOST_PIXELS, Finite, Within
 from scene4d.representations.base import Generator, Representation, Trainable
 from scene4d.representations.method import Method
@@ -41,6 +42,7 @@ from scene4d.training.opened import OpenedScene, SceneCameras
 from scene4d.training.options import TrainOptions
 
 SCHEMA_VERSION = 1
+GIVEN_IN_PYTHON = "python"
 _log = logging.getLogger("scene4d")
 
 
@@ -146,10 +148,13 @@ def _lock_exclusively(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def write_config(run: Path, method: Method, options: TrainOptions) -> None:
-    """Writes config.toml; the capture's path relative to it, and absolute as a second guess."""
+def write_config(
+    run: Path, method: Method, options: TrainOptions, *, prior: str | None = None
+) -> None:
+    """Writes config.toml; the capture's path relative to it, and absolute as a second guess.
+    ``prior``: what came from Python, in words."""
     training = to_table(options)
-    for ours in ("data", "teacher", "resume", "output_dir"):
+    for ours in ("data", "teacher", "prior", "resume", "output_dir"):
         training.pop(ours, None)
     write_toml(
         run / "config.toml",
@@ -159,6 +164,9 @@ def write_config(run: Path, method: Method, options: TrainOptions) -> None:
             "method": method.name,
             "data": _data_place(options.data, run),
             "teacher": _place(options.teacher, run),
+            "prior": _prior_place(options.prior, run)
+            if prior is None
+            else {GIVEN_IN_PYTHON: prior},
             "training": training,
             "method_options": to_table(method),
         },
@@ -182,6 +190,9 @@ def read_config(run: Path) -> tuple[Method, TrainOptions]:
     for name, place in (("data", saved.data), ("teacher", saved.teacher)):
         if place:
             training[name] = _find(run, place, where=path)
+    if saved.prior and GIVEN_IN_PYTHON not in saved.prior:
+        found = Path(_find(run, saved.prior, where=path)) if "path" in saved.prior else None
+        training["prior"] = str(PriorName(kind=saved.prior.get("kind"), place=found))
     return method, from_table(TrainOptions, training, where=path)
 
 
@@ -194,6 +205,7 @@ class _SavedConfig:
     method: str
     data: Mapping[str, str] = field(default_factory=dict)
     teacher: Mapping[str, str] = field(default_factory=dict)
+    prior: Mapping[str, str] = field(default_factory=dict)
     training: dict  # type: ignore[type-arg]
     method_options: dict  # type: ignore[type-arg]
 
@@ -210,6 +222,20 @@ def _data_place(path: Path | None, run: Path) -> dict[str, str]:
     """That of a capture; a sample scene by its name, as it moves with the package."""
     sample = None if path is None else sample_scene_at(path)
     return _place(path, run) if sample is None else {"sample": sample}
+
+
+def _prior_place(prior: str | None, run: Path) -> dict[str, str]:
+    """The kind, where it is named, and the place as :func:`_place` has it."""
+    if prior is None:
+        return {}
+    name = prior_name(prior)
+    return ({} if name.kind is None else {"kind": name.kind}) | _place(name.place, run)
+
+
+def prior_of_python(run: Path) -> str | None:
+    """The prior that a run was given from Python, in words; None: it was given none."""
+    saved = from_table(_SavedConfig, read_toml(run / "config.toml"), where=run / "config.toml")
+    return saved.prior.get(GIVEN_IN_PYTHON)
 
 
 def _find(run: Path, place: Mapping[str, str], *, where: Path) -> str:

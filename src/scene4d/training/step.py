@@ -19,6 +19,9 @@ from scene4d.training.adjustments import CameraAdjustments
 
 _PIECES = ("rgb", "alpha", "depth", "positions", "features")
 """What :meth:`Step.deferred` carries gradients of."""
+_ALIGN = 24
+"""Pixels: networks that make blocks of pixels (of 8 or 12 a side) make the same ones of a crop that
+begins between two blocks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,7 +126,8 @@ class Step:
         The picture is rendered without gradients, ``score`` differentiated in its pixels, and
         crops of about ``chunk_pixels`` pixels are rendered again, each with its part of the
         gradient (deferred back-propagation: ARF, Zhang et al. 2022, section 4). The gradients are
-        multiplied by :attr:`weight`; the loss that is returned, for the log, is not. ``score`` must
+        multiplied by :attr:`weight`; the loss that is returned, for the log, is not. A loss without
+        a gradient propagates nothing, and nothing is rendered again. ``score`` must
         not depend on what is trained but through the picture. Networks normalise by their running
         statistics, for those of a crop are not the picture's. What a crop shows is that part of the
         picture; of splats but for Gaussians so wide that EWA bends them at a crop's border.
@@ -139,6 +143,7 @@ class Step:
         condition: str | None,
         want: Want,
     ) -> Float[Tensor, ""]:
+        self.scene(condition)  # made with gradients: the crops share it
         with torch.no_grad():
             whole = self.render(camera, condition=condition, want=want)
         leaves = {
@@ -147,6 +152,8 @@ class Step:
             if (value := getattr(whole, name)) is not None
         }
         loss = score(replace(whole, **leaves))
+        if not loss.requires_grad:
+            return loss
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         pulled = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
         for x, y, width, height in _crops(camera.width, camera.height, chunk_pixels):
@@ -180,9 +187,11 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _crops(width: int, height: int, pixels: int) -> Iterator[tuple[int, int, int, int]]:
-    """Left, top, width and height of crops that cover a picture, rows of it where they fit."""
-    across = min(width, max(1, pixels))
-    down = max(1, pixels // across)
+    """Left, top, width and height of crops that cover a picture, whole rows where they fit; they
+    begin at multiples of :data:`_ALIGN`."""
+    across, down = width, pixels // width // _ALIGN * _ALIGN
+    if not down:
+        across, down = max(_ALIGN, pixels // _ALIGN // _ALIGN * _ALIGN), _ALIGN
     for y in range(0, height, down):
         for x in range(0, width, across):
             yield x, y, min(across, width - x), min(down, height - y)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from scene4d.data.sample import sample_scene_path
 from scene4d.data.scene import Scene, ViewSource, at_size_of
 from scene4d.errors import DataError, UsageError
 from scene4d.files import check_writable
+from scene4d.priors.prior import Prior
 from scene4d.representations.base import Representation, Trainable
 from scene4d.representations.method import Method
 from scene4d.representations.task import Task, World
@@ -32,12 +33,14 @@ from scene4d.training.methods import load_method
 from scene4d.training.notices import notices
 from scene4d.training.opened import OpenedScene
 from scene4d.training.options import TrainOptions
+from scene4d.training.priors import check_guidance, with_prior
 from scene4d.training.rendered_capture import rendered_capture
 from scene4d.training.run import (
     LoadedRun,
     create_run,
     locked,
     newest_checkpoint,
+    prior_of_python,
     read_cameras,
     read_config,
     run_path,
@@ -50,6 +53,7 @@ from scene4d.training.teachers import check_teaches, load_teacher
 from scene4d.training.trainer import Interrupted, Trainer, Watcher
 
 MAX_FUSED_POINTS = 200_000
+M = TypeVar("M", bound=torch.nn.Module)
 WatcherFactory = Callable[[Method, Task, Representation], Watcher]
 _log = logging.getLogger("scene4d")
 
@@ -101,26 +105,30 @@ def start(
     *,
     watcher_factory: WatcherFactory | None = None,
     announce: bool = True,
+    prior: Prior | None = None,
 ) -> Path:
     """Trains ``method`` in a new run folder, and returns the folder.
 
-    ``announce``: name the folder in the log; not where it goes again.
+    ``announce``: name the folder in the log; not where it goes again. ``prior``: what guides it,
+    in place of one that the options name.
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
     see :attr:`Method.default_teacher`.
     """
     check_writable(options.output_dir / "run", folder=True)
     device = choose_device(options.device)  # first: a refusal need not wait for the images
+    check_guidance(method, options, prior)
     if method.needs_capture:
         method, options, task = _with_capture(method, options, watcher_factory)
         remarks = notices(task.scene, method)
     else:
         _refuse_captures(method, options, watcher_factory)
         task, remarks = _task_without_capture(method), []
+    task = with_prior(task, method, options, prior)
     generator = torch.Generator().manual_seed(options.seed)
     trainable = method.build(task, generator=generator)
     run = create_run(method, options, experiment_name=_experiment_name(method, options))
     with locked(run):
-        write_config(run, method, options)
+        write_config(run, method, options, prior=None if prior is None else type(prior).__name__)
         write_scene(run, task)
         if announce:
             _log.info("run folder: %s", run)
@@ -166,7 +174,7 @@ def _refuse_captures(
 
 def learns_from_teacher(method: Method) -> bool:
     """Whether a term of the method's loss needs a teacher."""
-    return any(o.needs_teacher and o.weight != 0 for o in method.objectives())
+    return any(o.needs_teacher and o.weight != 0 for o in method.terms())
 
 
 def with_default_teacher(
@@ -192,8 +200,9 @@ def with_default_teacher(
         method.name, name, length,
     )  # fmt: skip
     teaching = load_method(name)(steps=steps)
+    its_options = replace(options, max_minutes=theirs, prior=None)
     try:
-        run = start(teaching, replace(options, max_minutes=theirs), watcher_factory=watcher_factory)
+        run = start(teaching, its_options, watcher_factory=watcher_factory)
     except Interrupted as error:
         raise error.while_teaching(method.name) from error
     _log.info("the teacher is kept, for more trainings: --teacher %s", run)
@@ -206,11 +215,13 @@ def resume(
     *,
     data: Path | None = None,
     teacher: Path | None = None,
+    prior: Prior | str | None = None,
     watcher_factory: WatcherFactory | None = None,
 ) -> Path:
     """Continues a run from its newest readable checkpoint, with the options it was started with.
 
-    ``data`` and ``teacher`` override where the capture and the teacher lie, for those that moved.
+    ``data``, ``teacher`` and ``prior`` override where the capture, the teacher and the prior lie,
+    for those that moved. A prior that was given from Python must be given again.
     """
     run = run_path(path)
     with locked(run):
@@ -219,11 +230,21 @@ def resume(
             options = replace(options, data=data)
         if teacher is not None:
             options = replace(options, teacher=teacher)
+        if isinstance(prior, str):
+            options, prior = replace(options, prior=prior), None
+        elif prior is not None:
+            options = replace(options, prior=None)
+        elif options.prior is None and (given := prior_of_python(run)):
+            raise UsageError(
+                f"this training is guided by a prior that Python gave it, a {given}",
+                where=run,
+                fix="go on in Python: scene4d.resume(RUN, prior=...)",
+            )
         checkpoint_path, checkpoint = newest_checkpoint(run)
         if checkpoint.plain["method"] != method.name:
             raise UsageError(f"is of method {checkpoint.plain['method']!r}", where=checkpoint_path)
         device = choose_device(options.device)
-        task = _task_again(run, method, options)
+        task = with_prior(_task_again(run, method, options), method, options, prior)
         training = _Training(method=method, options=options, task=task, device=device, run=run)
         trainable = trainable_from(checkpoint, where=checkpoint_path)
         _log.info("resuming %s at step %d", run, checkpoint.step)
@@ -281,10 +302,11 @@ class _Training:
     ) -> None:
         """Trains ``trainable``, from a checkpoint on where there is one."""
         teacher = _on_device(self.task.teacher, self.device)
+        prior = _on_device(self.task.prior, self.device)
         trainer = Trainer(
             method=self.method,
             options=self.options,
-            task=replace(self.task, teacher=teacher),
+            task=replace(self.task, teacher=teacher, prior=prior),
             trainable=trainable,
             run=self.run,
             device=self.device,
@@ -315,11 +337,11 @@ def _experiment_name(method: Method, options: TrainOptions) -> str:
     return (path.parent if path.is_file() else path).name
 
 
-def _on_device(teacher: Representation | None, device: torch.device) -> Representation | None:
-    """The teacher on ``device``: a copy where it would have to move, as others render with it."""
-    if teacher is None or device.type == "cpu":
-        return teacher
-    return copy.deepcopy(teacher).to(device)
+def _on_device(module: M | None, device: torch.device) -> M | None:
+    """The teacher or prior on ``device``: a copy where it would have to move, as others use it."""
+    if module is None or device.type == "cpu":
+        return module
+    return copy.deepcopy(module).to(device)
 
 
 @contextmanager

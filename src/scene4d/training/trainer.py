@@ -67,7 +67,7 @@ class Trainer:
     method: Method
     options: TrainOptions
     task: Task
-    """With the teacher on the device."""
+    """With the teacher and the prior on the device."""
     trainable: Trainable
     run: Path
     device: torch.device
@@ -386,7 +386,7 @@ def on_device(view: View, device: torch.device) -> View:
 
 def build_objectives(method: Method, inputs: ObjectiveInputs) -> list[Objective]:
     """The method's objectives that have a weight and that there is what they need for."""
-    declared = [(resolve(o.implementation), o) for o in method.objectives() if o.weight != 0]
+    declared = [(resolve(o.implementation), o) for o in method.terms() if o.weight != 0]
     return [
         objective(options, inputs)
         for objective, options in declared

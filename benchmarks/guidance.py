@@ -1,0 +1,170 @@
+"""What a guided step costs: its peak memory in chunks, and our time beside the prior's own.
+
+    python benchmarks/guidance.py memory [--size 512] [--splats 20000] [--chunk 4096]
+    python benchmarks/guidance.py overhead [--prior FFDNET_FOLDER] [--size 512] [--steps 10]
+
+``memory`` runs each way in a process of its own and prints what it takes beyond a picture rendered
+without gradients. ``overhead`` prints the seconds of a step, those of the prior, and the rest.
+Both guide random splats; without ``--prior`` the prior is FFDNet's network with random weights,
+which costs the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from scene4d.cameras.around import CamerasOnSphere
+from scene4d.priors.ffdnet import FfdnetPrior, load_ffdnet, weight_shapes
+from scene4d.priors.prior import Prior
+from scene4d.rendering.render import DEPTH, Want
+from scene4d.representations.gaussians import GaussianSplats
+from scene4d.representations.method import GuidanceOptions
+from scene4d.representations.task import Task, World
+from scene4d.training.objectives.base import ObjectiveInputs
+from scene4d.training.objectives.guidance import Guidance
+from scene4d.training.step import Step
+
+
+def scene_of(count: int) -> GaussianSplats:
+    """Gaussians in a ball."""
+    import numpy as np
+
+    from scene4d.formats.splat_cloud import SplatCloud
+
+    random = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32)
+
+    return GaussianSplats.of(
+        SplatCloud(
+            means=0.5 * normal(count, 3), quats=normal(count, 4),
+            log_scales=0.2 * normal(count, 3) - 3.5, logit_opacities=normal(count),
+            sh=0.3 * normal(count, 1, 3),
+        )
+    )  # fmt: skip
+
+
+class Timed(Prior):
+    """A prior, with the seconds that it has taken."""
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.prior, self.info, self.seconds = prior, prior.info, 0.0
+
+    def denoise(self, *args, **kwargs):
+        start = time.perf_counter()
+        found = self.prior.denoise(*args, **kwargs)
+        self.seconds += time.perf_counter() - start
+        return found
+
+
+class PlainStep(Step):
+    """A step whose guidance keeps the whole picture's graph."""
+
+    def deferred(self, camera, score, *, chunk_pixels=0, condition=None, want=DEPTH):
+        loss = score(self.render(camera, condition=condition, want=want))
+        (self.weight * loss).backward()
+        return loss.detach()
+
+
+def prior_of(folder: Path | None) -> Prior:
+    if folder is not None:
+        return load_ffdnet(folder)
+    generator = torch.Generator().manual_seed(0)
+    return FfdnetPrior(
+        {n: 0.02 * torch.randn(s, generator=generator) for n, s in weight_shapes().items()}
+    )
+
+
+def guidance(prior: Prior, arguments: argparse.Namespace) -> Guidance:
+    options = GuidanceOptions(start=0.0, size=64, chunk_pixels=arguments.chunk, crop="none")
+    poses = CamerasOnSphere(distance=4.0, view_angle=0.6, size=arguments.size)
+    inputs = ObjectiveInputs(
+        task=Task(world=World(), prior=prior, poses=poses),
+        generator=torch.Generator().manual_seed(0),
+        device=torch.device("cpu"),
+    )
+    return Guidance(options, inputs)
+
+
+def step_of(scene: GaussianSplats, number: int, kind: type[Step] = Step) -> Step:
+    return kind(number=number, progress=0.5, trainable=scene, background=torch.zeros(3))
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_memory(arguments: argparse.Namespace) -> None:
+    """Run in a process of its own: the peak is never given back."""
+    scene, term = scene_of(arguments.splats), guidance(prior_of(arguments.prior), arguments)
+    camera = CamerasOnSphere(distance=4.0, view_angle=0.6, size=arguments.size)
+    small = CamerasOnSphere(distance=4.0, view_angle=0.6, size=16)
+    one = small.draw(torch.Generator().manual_seed(0))[0]
+    scene.render(one, want=Want()).rgb.sum().backward()  # compiles both ways
+    with torch.no_grad():
+        scene.render(camera.draw(torch.Generator().manual_seed(0))[0])
+    before = peak_mb()
+    term(step_of(scene, 0, PlainStep if arguments.way == "plain" else Step))
+    print(f"{peak_mb() - before:.0f}")
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    for way, told in (("plain", "the plain way"), ("chunks", f"chunks of {arguments.chunk} px")):
+        command = [
+            sys.executable, __file__, "measure", way, "--size", str(arguments.size),
+            "--splats", str(arguments.splats), "--chunk", str(arguments.chunk),
+        ]  # fmt: skip
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(f"{told}: {int(found)} MB beyond a render without gradients")
+
+
+def overhead(arguments: argparse.Namespace) -> None:
+    scene, prior = scene_of(arguments.splats), Timed(prior_of(arguments.prior))
+    term = guidance(prior, arguments)
+    term(step_of(scene, 0))  # compiles
+    prior.seconds, start = 0.0, time.perf_counter()
+    for number in range(arguments.steps):
+        term(step_of(scene, number))
+    each = (time.perf_counter() - start) / arguments.steps
+    asked = prior.seconds / arguments.steps
+    camera = CamerasOnSphere(distance=4.0, view_angle=0.6, size=arguments.size).draw(
+        torch.Generator().manual_seed(0)
+    )[0]
+    start = time.perf_counter()
+    for _ in range(arguments.steps):
+        scene.render(camera).rgb.sum().backward()
+    rendered = (time.perf_counter() - start) / arguments.steps
+    print(
+        f"a guided step {1000 * each:.0f} ms: the prior {1000 * asked:.0f} ms, a render with its "
+        f"gradients {1000 * rendered:.0f} ms (the plain way), the rest "
+        f"{1000 * (each - asked - rendered):.0f} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name in ("memory", "overhead", "measure"):
+        verb = verbs.add_parser(name)
+        if name == "measure":
+            verb.add_argument("way", choices=("plain", "chunks"))
+        verb.add_argument("--prior", type=Path)
+        verb.add_argument("--size", type=int, default=512)
+        verb.add_argument("--splats", type=int, default=20_000)
+        verb.add_argument("--chunk", type=int, default=64 * 64 if name != "overhead" else 1 << 16)
+        verb.add_argument("--steps", type=int, default=10)
+    arguments = parser.parse_args()
+    {"memory": memory, "overhead": overhead, "measure": measure_memory}[arguments.verb](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What a prior is: a denoiser of pictures that says which pictures, and at which noise.
+
+Notation, everywhere in this room: a noised picture is x_t = alpha x + sigma n with standard normal
+n. A prior answers with its estimate of x, the posterior mean E[x | x_t] where it is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scene4d.cameras.camera import Camera
+from scene4d.errors import UsageError
+
+Kind = Literal["rgb", "depth", "normals", "xyz"]
+CHANNELS: Mapping[Kind, int] = {"rgb": 3, "depth": 1, "normals": 3, "xyz": 3}
+"""What pictures may hold, with the number of channels of each."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Condition:
+    """What is known of the pictures that a prior is asked about; each prior reads what it can."""
+
+    text: str | None = None
+    camera: Camera | None = None
+    """Of every picture of the batch, in its order: what it was rendered with, at its size."""
+    background: Float[Tensor, " 3"] | None = None
+    """Behind the scene, 0..1; None: nothing is known of it."""
+
+
+NOTHING = Condition()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorInfo:
+    """What a prior takes and where it is valid, as plain data."""
+
+    channels: tuple[Kind, ...] = ("rgb",)
+    """In the order of a picture's channels: ("rgb", "depth") has four."""
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    """Of clean pictures."""
+    ratios: tuple[float, float] = (0.0, math.inf)
+    """Where it is valid: the least and the largest sigma / alpha."""
+    conditions: frozenset[str] = frozenset()
+    """Fields of :class:`Condition` that change its answer."""
+    size: tuple[int, int] | None = None
+    """Width and height of its pictures; None: any."""
+    longest_side: int | None = None
+    """Pixels of the longer side of the pictures that it knows; None: it knows any scale."""
+    frames: int | None = None
+    """Pictures of a video [*batch, frames, channels, height, width]; None: single pictures
+    [*batch, channels, height, width]."""
+    space: Literal["pixels", "latent"] = "pixels"
+
+    @property
+    def num_channels(self) -> int:
+        """All of them."""
+        return sum(CHANNELS[kind] for kind in self.channels)
+
+
+class Prior(nn.Module, ABC):
+    """A distribution of pictures, known by its denoiser."""
+
+    info: PriorInfo = PriorInfo()
+
+    @abstractmethod
+    def denoise(
+        self,
+        x_t: Float[Tensor, "*batch channels height width"],
+        alpha: Float[Tensor, " *batch"],
+        sigma: Float[Tensor, " *batch"],
+        condition: Condition = NOTHING,
+    ) -> Float[Tensor, "*batch channels height width"]:
+        """The clean pictures x0 behind ``x_t`` = alpha x + sigma n. One level for each picture, or
+        for each video, whose pictures are one more axis before the channels."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """:meth:`denoise`."""
+        return self.denoise(*args, **kwargs)
+
+
+def broadcast(level: Float[Tensor, " *batch"], like: Tensor) -> Tensor:
+    """One number for each picture, shaped to multiply pictures."""
+    return level.reshape(*level.shape, *[1] * (like.ndim - level.ndim)).to(like)
+
+
+def check_pictures(prior: Prior, x: Tensor) -> None:
+    """Raises :class:`UsageError` where ``x`` are no pictures of the prior's kind."""
+    info = prior.info
+    axes = 3 if info.frames is None else 4
+    if x.ndim < axes or x.shape[-3] != info.num_channels:
+        raise UsageError(
+            f"pictures of shape {list(x.shape)} were given to a prior of "
+            f"{'+'.join(info.channels)} ({info.num_channels} channels)",
+            where=type(prior).__name__,
+            fix="give [*batch, channels, height, width]"
+            + ("" if info.frames is None else f", of {info.frames} frames before the channels"),
+        )
+    if info.frames is not None and x.shape[-4] != info.frames:
+        raise UsageError(f"a video of {x.shape[-4]} frames, {info.frames} are expected",
+                         where=type(prior).__name__)  # fmt: skip
+    if info.size is not None and (x.shape[-1], x.shape[-2]) != info.size:
+        raise UsageError(
+            f"pictures of {x.shape[-1]}x{x.shape[-2]} pixels, "
+            f"{info.size[0]}x{info.size[1]} are expected",
+            where=type(prior).__name__,
+        )
+
+
+def check_ratios(prior: Prior, alpha: Tensor, sigma: Tensor) -> None:
+    """Raises :class:`UsageError` for noise at which the prior knows nothing."""
+    low, high = prior.info.ratios
+    ratio = sigma / alpha
+    slack = 1e-5  # float32 levels that lie on the end itself
+    if bool((ratio < low * (1 - slack)).any()) or bool((ratio > high * (1 + slack)).any()):
+        got = f"{float(ratio.min()):.3g} to {float(ratio.max()):.3g}"
+        raise UsageError(
+            f"sigma/alpha of {got} lies outside of where this prior is valid, {low:g} to {high:g}",
+            where=type(prior).__name__,
+            fix="ask it at other noise levels",
+        )
+    if not bool(torch.isfinite(ratio).all()):
+        raise UsageError("sigma/alpha is not finite", where=type(prior).__name__)

@@ -1,0 +1,272 @@
+"""Score losses executed: the gradient that a prior gives to pictures, and its injection.
+
+The pictures may be renders, latents or anything of the prior's kind. Nothing is differentiated
+through a prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scene4d.errors import UsageError
+from scene4d.priors.inversion import EARLIEST, inversion_times, invert, mixed_with_fresh
+from scene4d.priors.levels import Path, levels_at, time_at
+from scene4d.priors.prior import NOTHING, Condition, Prior, broadcast, check_pictures
+from scene4d.priors.score_loss import Mix, Role, ScoreLoss
+
+Texts = Mapping[Role, str]
+"""What is said of each role; of one that is not named nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """Whom a score loss asks, and what it tells them."""
+
+    prior: Prior
+    known: Condition = NOTHING
+    """What is known of the pictures whatever the text."""
+    texts: Texts = field(default_factory=dict)
+    path: Path = "cosine"
+    """How alpha and sigma belong to times; see :func:`levels_at`."""
+    second: Prior | None = None
+    """VSD's phi."""
+    reference: Float[Tensor, "batch channels height width"] | None = None
+    """DDS's other picture."""
+    reference_texts: Texts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Score:
+    """What a score loss gives to pictures."""
+
+    gradient: Float[Tensor, "batch channels height width"]
+    """x - gradient is where the loss wants the pictures. Holds NaN or Inf where the prior does."""
+    times: Float[Tensor, "states batch"]
+    """0..1, float64; 0 without noise."""
+    target: Float[Tensor, "batch channels height width"]
+    """Clean pictures that the target is of, at the last state."""
+
+
+@torch.no_grad()
+def score_gradient(
+    loss: ScoreLoss,
+    asked: Asked,
+    x: Float[Tensor, "batch channels height width"],
+    *,
+    generator: torch.Generator,
+    progress: float = 0.0,
+) -> Score:
+    """The gradient g of ``loss`` at the pictures ``x``, at times drawn for each.
+
+    ``progress``: 0..1 of training, for what is annealed; ``generator``: on the CPU. Raises
+    :class:`UsageError` for pictures that the prior does not take, for what is asked for and not
+    given, and where the prior is valid at none of the loss's times.
+    """
+    check_asked(loss, asked)
+    check_pictures(asked.prior, x)
+    if loss.noise == "none":
+        return _without_noise(loss, asked, x, progress)
+    times = loss.times.within(asked.path, asked.prior.info.ratios)
+    drawn = times.draw(len(x), progress, generator, loss.states)
+    total, target = torch.zeros_like(x), x
+    for t in drawn:
+        state = _State(loss=loss, asked=asked, x=x, t=t, progress=progress, generator=generator)
+        gradient, target = state.gradient()
+        total = total + gradient / loss.states
+    return Score(gradient=total, times=drawn, target=target)
+
+
+def inject(x: Float[Tensor, " *pictures"], gradient: Float[Tensor, " *pictures"]) -> Tensor:
+    """0.5 sum (x - sg(x - g))^2: a loss whose gradient in ``x`` is ``gradient``."""
+    return 0.5 * (x - (x - gradient).detach()).square().sum()
+
+
+def check_asked(loss: ScoreLoss, asked: Asked) -> None:
+    """Raises :class:`UsageError` for a loss that lacks what it compares with, or is always 0."""
+    if loss.against == "second" and asked.second is None:
+        raise UsageError(
+            f"the score loss {loss.name!r} compares with a second prior, and there is none",
+            fix="give one of what is rendered now, or choose another loss",
+        )
+    if loss.against == "reference" and asked.reference is None:
+        raise UsageError(f"the score loss {loss.name!r} compares with a reference picture")
+    if loss.against not in ("nothing", "prior"):
+        return
+    reads = "text" in asked.prior.info.conditions
+    for role in sorted(loss.roles - {"none"}):
+        if not reads or role not in asked.texts:
+            raise UsageError(
+                f"the score loss {loss.name!r} compares what a prior says of texts, and "
+                + (f"there is no text for {role!r}" if reads else "this prior reads none"),
+                where=type(asked.prior).__name__,
+                fix="give the texts to a prior that reads them, or choose sds, hifa, sdi or asd",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Noised:
+    """Noised pictures, with their levels and times."""
+
+    x_t: Float[Tensor, "batch channels height width"]
+    alpha: Float[Tensor, " batch"]
+    sigma: Float[Tensor, " batch"]
+    t: Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Voice:
+    """A prior, and what it is told."""
+
+    prior: Prior
+    known: Condition
+    texts: Texts
+    progress: float
+
+    def x0(self, mix: Mix, at: _Noised) -> tuple[Tensor, Tensor]:
+        """The mixture of clean pictures, and the sum of its factors for each of them."""
+        reads = "text" in self.prior.info.conditions
+        answers: dict[str | None, Tensor] = {}
+        mixed, total = torch.zeros_like(at.x_t), torch.zeros_like(at.alpha)
+        for part in mix:
+            factor = part.factor_at(self.progress) * (at.t >= part.from_t).to(at.alpha)
+            if not bool(factor.any()):
+                continue
+            text = self.texts.get(part.role) if reads else None
+            if text not in answers:
+                said = replace(self.known, text=text)
+                answers[text] = self.prior.denoise(at.x_t, at.alpha, at.sigma, said)
+            mixed = mixed + broadcast(factor, mixed) * answers[text]
+            total = total + factor
+        return mixed, total
+
+    def eps(self, mix: Mix, at: _Noised) -> Tensor:
+        """The mixture of noises."""
+        x0, total = self.x0(mix, at)
+        a, s = broadcast(at.alpha, x0), broadcast(at.sigma, x0)
+        return (broadcast(total, x0) * at.x_t - a * x0) / s
+
+
+def _without_noise(loss: ScoreLoss, asked: Asked, x: Tensor, progress: float) -> Score:
+    """Fixers: the prior is asked at alpha = 1, sigma = 0."""
+    zero = torch.zeros(len(x), dtype=torch.float64)
+    at = _Noised(x_t=x, alpha=x.new_ones(len(x)), sigma=x.new_zeros(len(x)), t=zero)
+    voice = _Voice(prior=asked.prior, known=asked.known, texts=asked.texts, progress=progress)
+    target, _ = voice.x0(loss.target, at)
+    factor = broadcast(_normaliser(loss, x, target), x)
+    return Score(gradient=factor * (x - target), times=zero[None], target=target)
+
+
+def _normaliser(loss: ScoreLoss, x: Tensor, x0: Tensor) -> Float[Tensor, " batch"]:
+    if loss.normaliser == "none":
+        return x.new_ones(len(x))
+    return 1 / (x - x0).abs().flatten(1).mean(dim=1).clamp_min(1e-8)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _State:
+    """One noise level of one step."""
+
+    loss: ScoreLoss
+    asked: Asked
+    x: Float[Tensor, "batch channels height width"]
+    t: Float[Tensor, " batch"]
+    progress: float
+    generator: torch.Generator
+
+    @property
+    def voice(self) -> _Voice:
+        """The prior."""
+        asked = self.asked
+        return _Voice(
+            prior=asked.prior, known=asked.known, texts=asked.texts, progress=self.progress
+        )
+
+    def gradient(self) -> tuple[Tensor, Tensor]:
+        """g, and the clean pictures of the target."""
+        loss, x = self.loss, self.x
+        noise, earlier = self._noise()
+        at = self._noised(x, noise, self.t)
+        if loss.space == "x0":
+            target, _ = self.voice.x0(loss.target, at)
+            difference = x - target
+        else:
+            wanted = self.voice.eps(loss.target, at)
+            difference = wanted - self._baseline(noise, earlier, at)
+            target = (at.x_t - broadcast(at.sigma, x) * wanted) / broadcast(at.alpha, x)
+        a, s = at.alpha, at.sigma
+        weight = {
+            "one": torch.ones_like(s), "variance": s * s, "alpha": a,
+            "sigma_over_alpha": s / a, "alpha_over_sigma": a / s,
+        }[loss.weight]  # fmt: skip
+        return broadcast(weight * _normaliser(loss, x, target), x) * difference, target
+
+    def _baseline(self, noise: Tensor, earlier: Tensor | None, at: _Noised) -> Tensor:
+        loss, asked, voice = self.loss, self.asked, self.voice
+        if loss.against == "noise":
+            return noise
+        if loss.against == "nothing":
+            return torch.zeros_like(noise)
+        if loss.against == "earlier":
+            assert earlier is not None
+            return earlier
+        if loss.against == "second":
+            assert asked.second is not None
+            voice = replace(voice, prior=asked.second)
+        elif loss.against == "later":
+            at = self._noised(self.x, noise, self._later())
+        elif loss.against == "reference":
+            assert asked.reference is not None
+            at = self._noised(asked.reference, noise, self.t)
+            voice = replace(voice, texts=asked.reference_texts)
+        return voice.eps(loss.baseline, at)
+
+    def _later(self) -> Float[Tensor, " batch"]:
+        times = self.loss.times.within(self.asked.path, self.asked.prior.info.ratios)
+        u = torch.rand(len(self.t), generator=self.generator, dtype=torch.float64)
+        return (self.t + self.loss.step * u * (self.t - times.low)).clamp_max(times.high)
+
+    def _noised(self, x: Tensor, noise: Tensor, t: Tensor) -> _Noised:
+        alpha, sigma = (level.to(x) for level in levels_at(self.asked.path, t))
+        x_t = broadcast(alpha, x) * x + broadcast(sigma, x) * noise
+        return _Noised(x_t=x_t, alpha=alpha, sigma=sigma, t=t)
+
+    def _noise(self) -> tuple[Tensor, Tensor | None]:
+        """The noise of x_t; where the loss compares with it, also what the prior sees at the
+        earlier time of the same inversion."""
+        x, inversion, path = self.x, self.loss.inversion, self.asked.path
+        if self.loss.noise == "fresh":
+            return torch.randn(x.shape, generator=self.generator, dtype=x.dtype).to(x), None
+        low, high = (time_at(path, ratio) for ratio in self.asked.prior.info.ratios)
+        first = max(EARLIEST, low)
+        end, earlier = self.t, None
+        if self.loss.against == "earlier":
+            before = (self.t - self.loss.step).maximum(0.5 * self.t).clamp_min(first)
+            x_s = invert(x, inversion_times(before, inversion.steps, first=first), self._seen, path)
+            alpha, sigma = (level.to(x) for level in levels_at(path, before))
+            at = _Noised(x_t=x_s, alpha=alpha, sigma=sigma, t=before)
+            earlier = self.voice.eps(self.loss.baseline, at)
+            x_t = invert(x_s, torch.stack([before, self.t]), self._seen, path, noised=True)
+        else:
+            beyond = None
+            if inversion.overshoot:
+                u = torch.rand(len(self.t), generator=self.generator, dtype=torch.float64)
+                most = min(high, 1 - EARLIEST)
+                beyond = end = (self.t + u / inversion.steps).clamp_max(most).maximum(self.t)
+            times = inversion_times(self.t, inversion.steps, first=first, beyond=beyond)
+            x_t = invert(x, times, self._seen, path)
+        a, s = (broadcast(level, x) for level in levels_at(path, end))
+        found = (x_t - a * x) / s
+        if inversion.fresh:
+            found = mixed_with_fresh(found, inversion.fresh, self.generator)
+        return found, earlier
+
+    def _seen(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that the prior sees on the path of the inversion."""
+        alpha, sigma = (level.to(x_t) for level in levels_at(self.asked.path, t))
+        at = _Noised(x_t=x_t, alpha=alpha, sigma=sigma, t=t)
+        return self.voice.eps(self.loss.inversion.mix, at)

@@ -1,0 +1,305 @@
+"""Guidance: a prior is asked what renders at cameras that nobody stood at should look like.
+
+One render gives all channels that the prior knows. It is down-sampled to the prior's size after a
+random shift or crop, noised, denoised, and pulled by the gradient of a score loss
+(:mod:`scene4d.priors.scores`). The memory is that of a crop: see :meth:`Step.deferred`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from scene4d.cameras.between import Spread
+from scene4d.cameras.beyond import CamerasBeyond, Reach
+from scene4d.cameras.camera import Camera
+from scene4d.errors import UsageError
+from scene4d.priors.levels import Times
+from scene4d.priors.prior import CHANNELS, Condition, Prior
+from scene4d.priors.recipes import recipe
+from scene4d.priors.score_loss import Role, ScoreLoss
+from scene4d.priors.scores import Asked, Score, check_asked, inject, score_gradient
+from scene4d.rendering.render import Render, Want
+from scene4d.representations.method import GuidanceOptions
+from scene4d.representations.saved import Form, like
+from scene4d.representations.task import Poses, Task
+from scene4d.training.coverage import Coverage
+from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
+from scene4d.training.step import Step
+
+RENDERED = ("rgb", "depth")
+"""Channels that renders have."""
+_SIZE = 64
+_TURN = 3.0
+"""Of cameras about themselves, degrees, as a teacher's."""
+
+
+@dataclass(kw_only=True)
+class _Asking:
+    """What one step has found so far."""
+
+    step: Step
+    gradients: list[Tensor]
+    """Root mean squares of each picture's."""
+    times: list[Tensor]
+
+
+class Guidance(Objective):
+    """A prior's pull on pictures; built from :class:`GuidanceOptions`.
+
+    Gradients are means over the values of a picture, so that the weight means the same at any size.
+    Where the gradient of a picture is not finite, the picture is left out and counted.
+    """
+
+    options: GuidanceOptions
+    needs_views = False
+
+    def __init__(self, options: GuidanceOptions, inputs: ObjectiveInputs) -> None:
+        """Raises :class:`UsageError` for a prior of other pictures than renders are, for texts that
+        it does not read, and where there is nowhere to look from."""
+        super().__init__(options, inputs)
+        task = inputs.task
+        assert isinstance(task.prior, Prior)
+        self.prior, self.generator, self.device = task.prior, inputs.generator, inputs.device
+        self.conditions = task.conditions
+        self.background, self.extent = task.world.background, task.world.extent
+        self.poses = _poses(task, options)
+        self.loss = loss_of(options)
+        check_prior(self.prior, options)
+        if not self.conditions:
+            check_asked(self.loss, Asked(prior=self.prior, texts=self._texts(None)))
+        self.coverage = None
+        if options.unseen_only:
+            if not task.training_cameras:
+                raise UsageError("there are no training cameras that could see anything",
+                                 fix="leave unseen_only out")  # fmt: skip
+            self.coverage = Coverage(task.training_cameras)
+        self.left_out = torch.zeros((), dtype=torch.int64)
+        """Pictures whose gradient was not finite."""
+
+    @classmethod
+    def applies_to(cls, inputs: ObjectiveInputs) -> bool:
+        """Whether there is a prior."""
+        return inputs.task.prior is not None
+
+    def __call__(self, step: Step) -> Term:
+        """The term, whose gradients are propagated already; in the log its root mean square
+        gradient, the mean time, and how many pictures were left out up to now."""
+        if step.number % self.options.every:
+            return Term(loss=None)
+        text = self.conditions[step.number % len(self.conditions)] if self.conditions else None
+        if self.coverage is not None:
+            self.coverage.refresh(step.scene(text), step.number, self.device)
+        asking = _Asking(step=step, gradients=[], times=[])
+        total, weight = torch.zeros(()), step.weight
+        step.weight = weight / self.options.pictures
+        for camera in self.poses.draw(self.generator, self.options.pictures):
+            total = total + self._picture(asking, self._timed(camera), text).cpu()
+        step.weight = weight
+        log = {"guidance": total / self.options.pictures, "guidance_left_out": self.left_out}
+        if asking.gradients:
+            log["guidance_gradient"] = torch.stack(asking.gradients).mean()
+            log["guidance_time"] = torch.stack(asking.times).mean()
+        return Term(loss=None, log=log)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """How many pictures were left out, and what the training cameras see."""
+        maps = {} if self.coverage is None else self.coverage.state_tensors()
+        return {"left_out": self.left_out, **maps}
+
+    def state_forms(self) -> Mapping[str, Form]:
+        """The number; maps where there are some."""
+        maps = {} if self.coverage is None else self.coverage.state_forms()
+        return {**like({"left_out": self.left_out}), **maps}
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores :meth:`state_tensors`."""
+        if int(tensors["left_out"]) < 0:
+            raise ValueError(f"{int(tensors['left_out'])} pictures were left out")
+        self.left_out = tensors["left_out"].clone()
+        if self.coverage is not None:
+            self.coverage.load_state_tensors(tensors, self.device)
+
+    def _timed(self, camera: Camera) -> Camera:
+        at = self.options.at_time
+        if at is None or camera.time is None:
+            return camera
+        return replace(camera, time=torch.full_like(camera.time, at))
+
+    def _texts(self, text: str | None) -> dict[Role, str]:
+        """What the prior is told: the options' texts; a generator's text goes before them."""
+        options = self.options
+        said: dict[Role, str] = {
+            "y": text or options.prompt, "negative": options.negative_prompt, "now": options.now,
+        }  # fmt: skip
+        return {role: words for role, words in said.items() if words}
+
+    def _picture(self, asking: _Asking, camera: Camera, text: str | None) -> Float[Tensor, ""]:
+        """Propagates one picture's part; returns its loss."""
+        size = self.prior.info.size
+        longest = self.options.size or self.prior.info.longest_side or _SIZE
+        u = torch.rand(2, generator=self.generator).tolist()
+        cut, factor = region(camera, size or longest, self.options.crop, (u[0], u[1]))
+        cut = cut.to(self.device)
+        small = cut.downscaled(factor)
+
+        def score(render: Render) -> Float[Tensor, ""]:
+            x = self._seen_by_prior(render, factor, asking.step.background)
+            found = None
+            if bool(torch.isfinite(x).all()):
+                found = self._score(x.detach(), small, text, asking.step.progress)
+            if found is None or not bool(torch.isfinite(found.gradient).all()):
+                self.left_out = self.left_out + 1
+                return torch.zeros((), device=x.device)
+            gradient = found.gradient * self._guided(render, small, factor)
+            asking.gradients.append(gradient.square().mean().sqrt())
+            asking.times.append(found.times.mean())
+            return inject(x, gradient) / x.numel()
+
+        depth = "depth" in self.prior.info.channels or self.coverage is not None
+        return asking.step.deferred(
+            cut, score, chunk_pixels=self.options.chunk_pixels, condition=text,
+            want=Want(depth=depth),
+        )  # fmt: skip
+
+    def _score(
+        self, x: Float[Tensor, "1 channels h w"], camera: Camera, text: str | None, progress: float
+    ) -> Score:
+        options = self.options
+        background = None if self.background is None else x.new_tensor(self.background)
+        known = Condition(camera=camera, background=background)
+        asked = Asked(prior=self.prior, known=known, texts=self._texts(text), path=options.path)
+        done = (progress - options.start) / max(options.end - options.start, 1e-9)
+        return score_gradient(
+            self.loss, asked, x, generator=self.generator, progress=min(max(done, 0.0), 1.0)
+        )
+
+    def _seen_by_prior(
+        self, render: Render, factor: int, background: Float[Tensor, " 3"]
+    ) -> Float[Tensor, "1 channels h w"]:
+        """The picture as the prior knows pictures: its channels, its range, its size."""
+        rgb = render.rgb
+        if self.background is not None:  # a step's is drawn at random
+            there = rgb.new_tensor(self.background)
+            rgb = rgb + (1 - render.alpha)[..., None] * (there - background)
+        maps = {"rgb": 2 * rgb - 1}
+        if "depth" in self.prior.info.channels:
+            if render.depth is None:
+                raise UsageError("the scene renders no depth, and the prior is of depth")
+            coded = depth_code(render.depth, self.extent)
+            maps["depth"] = (render.alpha * coded + 1 - render.alpha)[..., None]
+        whole = torch.cat([maps[kind] for kind in self.prior.info.channels], dim=-1)
+        small = avg_pool2d(whole.permute(2, 0, 1)[None], factor)
+        low, high = self.prior.info.value_range
+        return low + (small + 1) * (0.5 * (high - low))
+
+    def _guided(self, render: Render, camera: Camera, factor: int) -> Tensor:
+        """1 where the gradient counts, else 0: [1, channels, h, w], or what becomes it."""
+        kinds = self.prior.info.channels
+        chosen = self.options.channels
+        on = [float(chosen in ("all", kind)) for kind in kinds for _ in range(CHANNELS[kind])]
+        counts = render.rgb.new_tensor(on)[:, None, None]
+        if self.coverage is None:
+            return counts
+        assert render.depth is not None
+        half, (high, wide) = factor // 2, (camera.height, camera.width)
+        depth, alpha = (
+            value.detach()[half::factor, half::factor][:high, :wide]
+            for value in (render.depth, render.alpha)
+        )
+        return counts * ~self.coverage.seen(camera, depth, alpha)
+
+
+def depth_code(depth: Float[Tensor, " *pixels"], unit: float) -> Float[Tensor, " *pixels"]:
+    """Depth as priors know it: 2 d / (d + unit) - 1, from -1 (here) to 1 (infinitely far)."""
+    return 2 * depth / (depth + unit) - 1
+
+
+def loss_of(options: GuidanceOptions) -> ScoreLoss:
+    """The score loss that the options name, at their times."""
+    loss = recipe(options.loss, options.scale, negative=bool(options.negative_prompt))
+    falls = options.annealed and loss.states == 1
+    times = Times(
+        low=options.least_time,
+        high=options.most_time,
+        kind="annealed" if falls else "uniform",
+    )
+    return replace(loss, times=times)
+
+
+def check_prior(prior: Prior, options: GuidanceOptions) -> None:
+    """Raises :class:`UsageError` for a prior that cannot be asked about renders."""
+    info, where = prior.info, type(prior).__name__
+    strange = [kind for kind in info.channels if kind not in RENDERED]
+    if strange:
+        raise UsageError(f"a prior of {'+'.join(info.channels)}; scenes render no {strange[0]} yet",
+                         where=where, fix="give a prior of rgb, depth, or both")  # fmt: skip
+    if info.frames is not None:
+        raise UsageError(f"a prior of videos of {info.frames} frames cannot guide single pictures",
+                         where=where, fix="give a prior of pictures")  # fmt: skip
+    if info.space != "pixels":
+        raise UsageError("a prior of latents cannot be asked about pixels", where=where,
+                         fix="give a prior of pixels, which decodes its own answers")  # fmt: skip
+    if options.channels != "all" and options.channels not in info.channels:
+        raise UsageError(f"guides {options.channels}, and the prior knows "
+                         f"{'+'.join(info.channels)}", where=where)  # fmt: skip
+    said = [n for n in ("prompt", "negative_prompt", "now") if getattr(options, n)]
+    if said and "text" not in info.conditions:
+        raise UsageError(f"guidance.{said[0]} is given, and this prior reads no text", where=where,
+                         fix="leave it out")  # fmt: skip
+    if options.loss != "fixer":
+        times = Times(low=options.least_time, high=options.most_time)
+        times.within(options.path, info.ratios)
+
+
+def region(
+    camera: Camera, size: int | tuple[int, int], crop: str, u: tuple[float, float]
+) -> tuple[Camera, int]:
+    """The part of a picture that is shown, and how many of its pixels become one along a side.
+
+    ``size``: the longer side of the smaller picture, or its exact width and height. ``u``: where
+    the part lies, 0..1 of the room there is. Raises :class:`UsageError` where an exact size is
+    larger than the picture.
+    """
+    sides = (camera.width, camera.height)
+    if isinstance(size, tuple):
+        factor = min(side // wanted for side, wanted in zip(sides, size, strict=True))
+        if factor < 1:
+            raise UsageError(f"pictures of {sides[0]}x{sides[1]} are smaller than the prior's, "
+                             f"{size[0]}x{size[1]}", fix="train at a larger size")  # fmt: skip
+        factor = max(1, factor // 2) if crop == "half" else factor
+        small = size
+    elif crop == "half":
+        factor = _factor(max(sides) / 2 / size, sides)
+        small = (max(1, sides[0] // 2 // factor), max(1, sides[1] // 2 // factor))
+    else:
+        factor = _factor(max(sides) / size, sides)
+        room = factor - 1 if crop == "shift" else 0
+        small = (max(1, (sides[0] - room) // factor), max(1, (sides[1] - room) // factor))
+    width, height = (min(n * factor, side) for n, side in zip(small, sides, strict=True))
+    free = (sides[0] - width, sides[1] - height)
+    if crop == "none":
+        u = (0.5, 0.5)
+    x, y = (min(int(place * (room + 1)), room) for place, room in zip(u, free, strict=True))
+    return camera.cropped(x, y, width, height), factor
+
+
+def _factor(wanted: float, sides: tuple[int, int]) -> int:
+    return max(1, min(round(wanted), *sides))
+
+
+def _poses(task: Task, options: GuidanceOptions) -> Poses:
+    """Cameras around and beyond those of training, or the task's own."""
+    if task.poses is not None:
+        return task.poses
+    if not task.training_cameras:
+        raise UsageError("guidance has nowhere to look from",
+                         fix="give a capture, or a method with poses")  # fmt: skip
+    spread = Spread(between=options.between, jitter=options.jitter, turn=_TURN,
+                    any_time=options.any_time)  # fmt: skip
+    return CamerasBeyond(task.training_cameras, spread, Reach(angle=options.beyond))

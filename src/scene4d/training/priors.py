@@ -1,0 +1,121 @@
+"""The prior of a training: named on the command line, given from Python, or the method's own."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from scene4d.data.frame import in_working_frame
+from scene4d.data.images import ImageCache
+from scene4d.data.load import read_scene
+from scene4d.data.options import SceneOptions
+from scene4d.data.scene import Scene, ViewSource
+from scene4d.errors import UsageError
+from scene4d.evaluation.protocol import composited
+from scene4d.priors.kinds import load_prior, prior_name
+from scene4d.priors.patch_memory import PatchMemory, patches_of
+from scene4d.priors.prior import Kind, Prior, PriorInfo
+from scene4d.representations.method import Method
+from scene4d.representations.task import Task
+from scene4d.training.objectives.guidance import depth_code
+from scene4d.training.options import TrainOptions
+
+MOST_PICTURES = 64
+"""That patches are taken from, evenly among the training pictures."""
+LONGEST_SIDE = 64
+"""Pixels of those pictures, about: they are divided by a whole number."""
+_log = logging.getLogger("scene4d")
+
+
+def check_guidance(method: Method, options: TrainOptions, prior: Prior | None) -> None:
+    """Raises :class:`UsageError` for a prior that nothing asks, and for two; warns where guidance
+    was asked for and there is no prior."""
+    given = prior is not None or options.prior is not None
+    if prior is not None and options.prior is not None:
+        raise UsageError("two priors: one from Python and one that the options name",
+                         fix="give one of them")  # fmt: skip
+    if options.prior is not None:
+        prior_name(options.prior)
+    asking = [o for o in method.terms() if o.needs_prior and o.weight != 0]
+    if given and not asking:
+        raise UsageError(f"a prior is given, and no term of the method {method.name!r} asks it",
+                         fix="leave --prior out, or give guidance.weight a value")  # fmt: skip
+    usual = [o for o in type(method)().terms() if o.needs_prior and o.weight != 0]
+    if asking != usual and not given and method.own_prior() is None:
+        _log.warning("note: options of guidance are given and no prior is: they are ignored; "
+                     "name one with --prior")  # fmt: skip
+
+
+def with_prior(task: Task, method: Method, options: TrainOptions, prior: Prior | None) -> Task:
+    """The task with the prior that was given, or that the options name, or else with the method's
+    own, if it has one. Raises :class:`DataError` or :class:`UsageError` for one that cannot be."""
+    found: object = prior
+    if found is None and options.prior is not None:
+        found = load_prior(prior_name(options.prior), task)
+    if found is None:
+        found = method.own_prior()
+    if found is None:
+        return task
+    if not isinstance(found, Prior):
+        raise UsageError(f"a {type(found).__name__} is no prior",
+                         fix="give a scene4d.priors.prior.Prior")  # fmt: skip
+    return replace(task, prior=found.eval())
+
+
+class PatchesKind:
+    """Patch memory as ``--prior`` finds it: of the training's own capture, or of another."""
+
+    description = "patches of the training pictures, or of patches:CAPTURE"
+
+    def takes(self, place: Path) -> bool:
+        """Never by the folder alone: a capture is no prior unless it is said so."""
+        return False
+
+    def load(self, place: Path | None, task: Task) -> PatchMemory:
+        """Patches of the training pictures alone, of the capture at ``place`` or of the training's
+        own. Raises :class:`DataError` where there is no capture."""
+        own = task.capture
+        if place is None or (own is not None and _same(place, own.root)):
+            return patch_memory_of(task.scene, task.images)
+        scene = in_working_frame(read_scene(place, SceneOptions()))
+        images = ImageCache(scene, indices=scene.train_indices)
+        return patch_memory_of(scene, images)
+
+
+def patch_memory_of(scene: Scene, images: ViewSource) -> PatchMemory:
+    """The memory of a capture's training pictures, some 64 pixels long: of colour on the scene's
+    background, and of depth where every one of them has it."""
+    every = -(-len(scene.train_indices) // MOST_PICTURES)
+    chosen = scene.train_indices[::every]
+    longest = max(max(images.camera(i).width, images.camera(i).height) for i in chosen)
+    factor = max(1, round(longest / LONGEST_SIDE))
+    views = [images.view(i, factor) for i in chosen]
+    depth = all(view.depth is not None for view in views)
+    channels: tuple[Kind, ...] = ("rgb", "depth") if depth else ("rgb",)
+    background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
+    pictures, valid = [], []
+    for view in views:
+        rgb = 2 * composited(view, background) - 1
+        known = torch.ones(rgb.shape[:2], dtype=torch.bool) if view.mask is None else view.mask
+        if depth:
+            assert view.depth is not None
+            rgb = torch.cat([rgb, depth_code(view.depth, scene.extent)[..., None]], dim=-1)
+            known = known & (view.depth > 0)
+        pictures.append(rgb.permute(2, 0, 1))
+        valid.append(known)
+    generator = torch.Generator().manual_seed(0)
+    side = min(8, *(min(p.shape[-2:]) for p in pictures))
+    memory = PatchMemory(
+        patches_of(pictures, side=side, valid=valid, generator=generator),
+        channels=channels,
+        stride=max(1, side // 2),
+    )
+    memory.info = PriorInfo(channels=channels, longest_side=max(1, longest // factor))
+    return memory
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() in (other.resolve(), other.resolve().parent)
