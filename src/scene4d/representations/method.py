@@ -154,8 +154,8 @@ class GuidanceOptions(ObjectiveOptions):
     """What is not wanted."""
     now: str = ""
     """What the scene looks like now, for the loss bridge."""
-    path: Literal["cosine", "flow", "ddpm", "sd"] = "cosine"
-    """How noise belongs to times."""
+    noise_schedule: Literal["cosine", "flow", "ddpm", "sd"] = "cosine"
+    """How much noise belongs to a time."""
     least_time: Share = 0.02
     """The least noise, as a time from 0 (none) to 1; also bounded by where the prior is valid."""
     most_time: Share = 0.98
@@ -163,7 +163,7 @@ class GuidanceOptions(ObjectiveOptions):
     annealed: bool = True
     """Let the time fall from the largest to the least during training; otherwise drawn evenly."""
     channels: Literal["all", "rgb", "depth"] = "all"
-    """Of those that the prior knows, the ones that are guided."""
+    """Channels that are guided, among those that the prior knows."""
     every: Count = 1
     """Steps between guided ones."""
     pictures: Annotated[int, Within(1, 64)] = 1
@@ -181,9 +181,9 @@ class GuidanceOptions(ObjectiveOptions):
     beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
     """How far cameras turn around what is looked at, away from the others, in degrees."""
     any_time: Share = 0.5
-    """Of scenes that move, share of pictures whose time has nothing to do with the place."""
+    """Share of pictures whose time has nothing to do with the place, of scenes that move."""
     at_time: Finite | None = None
-    """Of scenes that move, the one second that is looked at: time stands still."""
+    """Second that is looked at, of scenes that move: time stands still."""
     unseen_only: bool = False
     """Guide only what no training camera sees."""
     chunk_pixels: Annotated[int, Within(64)] = 1 << 16

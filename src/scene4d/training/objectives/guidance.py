@@ -173,7 +173,9 @@ class Guidance(Objective):
         options = self.options
         background = None if self.background is None else x.new_tensor(self.background)
         known = Condition(camera=camera, background=background)
-        asked = Asked(prior=self.prior, known=known, texts=self._texts(text), path=options.path)
+        asked = Asked(
+            prior=self.prior, known=known, texts=self._texts(text), path=options.noise_schedule
+        )
         done = (progress - options.start) / max(options.end - options.start, 1e-9)
         return score_gradient(
             self.loss, asked, x, generator=self.generator, progress=min(max(done, 0.0), 1.0)
@@ -254,7 +256,7 @@ def check_prior(prior: Prior, options: GuidanceOptions) -> None:
                          fix="leave it out")  # fmt: skip
     if options.loss != "fixer":
         times = Times(low=options.least_time, high=options.most_time)
-        times.within(options.path, info.ratios)
+        times.within(options.noise_schedule, info.ratios)
 
 
 def region(
