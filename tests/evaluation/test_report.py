@@ -177,6 +177,14 @@ def test_what_is_missing_is_left_out(tmp_path, missing):
     assert "main" in Page(write_report(run).read_text()).tags
 
 
+@pytest.mark.parametrize("wrong", [3, 0.5, None, "word", {"a": 1}, [None]])
+def test_what_is_no_list_of_pictures_or_names_is_left_out(tmp_path, wrong):
+    run = make_run(tmp_path)
+    edit_evaluation(run, per_image=wrong, split={"rule": wrong, "train": wrong, "test": wrong})
+    page = Page(write_report(run).read_text())
+    assert "main" in page.tags
+
+
 def test_nothing_to_report_on_is_an_error(tmp_path):
     with pytest.raises(DataError, match="neither"):
         write_report(tmp_path)

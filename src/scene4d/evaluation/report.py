@@ -314,8 +314,8 @@ def _provenance(evaluation: Run) -> str:
     split = evaluation.get("split", {})
     if isinstance(split, dict) and split:
         facts["split"] = str(split.get("rule", ""))
-        facts["training images"] = str(len(split.get("train", [])))
-        facts["test images"] = str(len(split.get("test", [])))
+        facts["training images"] = str(len(_list(split, "train")))
+        facts["test images"] = str(len(_list(split, "test")))
     facts["checkpoint"] = str(evaluation.get("checkpoint", ""))
     facts.update(_flat({"metric": evaluation.get("metrics", {})}))
     rows = [(name.replace(".", ", "), value) for name, value in facts.items() if value]
@@ -325,8 +325,14 @@ def _provenance(evaluation: Run) -> str:
 
 
 def _per_image(evaluation: Run) -> list[dict[str, Any]]:
-    images = evaluation.get("per_image", [])
+    images = _list(evaluation, "per_image")
     return [i for i in images if isinstance(i, dict) and "name" in i and _is_number(i.get("psnr"))]
+
+
+def _list(table: Mapping[str, Any], name: str) -> list[Any]:
+    """The list of that name; an empty one where a file has something else."""
+    value = table.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _figures(image: Mapping[str, Any]) -> str:
