@@ -542,17 +542,12 @@ def test_a_browser_shows_the_same_picture_in_every_unit(tmp_path):
             viewer = LiveViewer(in_units(unit), Sphere(radius=unit), port=free_port())
             stack.callback(viewer.close)
             shots += [viewer.url, str(tmp_path / f"{unit}.png")]
-        for seconds in ("4", "15", "40"):  # a busy machine takes longer to show the first picture
-            subprocess.run(["node", script, seconds, *shots], check=True, timeout=300)
-            shown = [np.asarray(Image.open(path).convert("RGB")) for path in shots[1::2]]
-            middle = [
-                picture[250:350, 420:580].astype(float) for picture in shown
-            ]  # no panel there
-            differences = [float(np.abs(found - middle[1]).mean()) for found in middle]
-            # The sphere's normals as colours; lines of cameras' frusta may differ.
-            if min(found.std() for found in middle) > 10 and max(differences) < 8:
-                return
-    raise AssertionError(f"pictures differ by {differences} levels, or are black")
+        subprocess.run(["node", script, "40", *shots], check=True, timeout=300)
+    shown = [np.asarray(Image.open(path).convert("RGB")) for path in shots[1::2]]
+    middle = [picture[250:350, 420:580].astype(float) for picture in shown]  # no panel there
+    assert min(found.std() for found in middle) > 10  # not black
+    # The sphere's normals as colours; lines of cameras' frusta may differ.
+    assert max(float(np.abs(found - middle[1]).mean()) for found in middle) < 8
 
 
 def test_missing_viser_names_the_extra(monkeypatch):
