@@ -22,7 +22,7 @@ class GroupedAdam:
     """torch's fused Adam; keeps the moments in step when rows of parameters are edited.
 
     Through torch's functional form: the class ``torch.optim.Adam`` imports ``torch._dynamo``, which
-    is a third of what a training takes to start.
+    is a quarter of what a training takes to start.
     """
 
     def __init__(self, groups: Sequence[ParameterGroup]) -> None:

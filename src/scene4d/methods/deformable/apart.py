@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scene4d.data.scene import View
 from scene4d.evaluation.protocol import composited
+from scene4d.methods.deformable.masks import grown
 from scene4d.methods.deformable.method import ApartOptions
 from scene4d.methods.deformable.observed import observed
 from scene4d.rendering.render import Want
@@ -91,9 +92,6 @@ def _grown(
     mask: Bool[Tensor, "full_height full_width"], height: int, width: int, border: float
 ) -> Bool[Tensor, "height width"]:
     """The mask in another size, with a border around it, a share of its diagonal."""
-    reach = round(border * (mask.shape[0] ** 2 + mask.shape[1] ** 2) ** 0.5)
-    wide = torch.nn.functional.max_pool2d(
-        mask[None, None].float(), 2 * reach + 1, stride=1, padding=reach
-    )
+    wide = grown(mask, border)[None, None].float()
     small = torch.nn.functional.adaptive_max_pool2d(wide, (height, width))
     return small[0, 0] > 0

@@ -75,7 +75,7 @@ def refined_masks(
     for index in train:
         camera, depth, around = scene.frames[index].camera, depths[index], masks[index]
         stride = max(1, round((depth.numel() / _PIXELS) ** 0.5))
-        near = _grown(around, _AROUND_MASKS) & (depth > 0)
+        near = grown(around, _AROUND_MASKS) & (depth > 0)
         rows, columns = near[::stride, ::stride].nonzero(as_tuple=True)
         y, x = rows * stride, columns * stride
         places = back_projected(camera, torch.stack([x, y], -1) + 0.5, depth[y, x])
@@ -150,7 +150,7 @@ def _among(
     return far[which].all(1) & (gaps[:, 0] < reach)
 
 
-def _grown(mask: Bool[Tensor, "height width"], share: float) -> Bool[Tensor, "height width"]:
+def grown(mask: Bool[Tensor, "height width"], share: float) -> Bool[Tensor, "height width"]:
     """The mask and what is within a share of its diagonal."""
     reach = round(share * (mask.shape[0] ** 2 + mask.shape[1] ** 2) ** 0.5)
     for axis in ((1, 2 * reach + 1), (2 * reach + 1, 1)):
