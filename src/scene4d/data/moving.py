@@ -86,19 +86,20 @@ def known_moving_masks(
     """As :func:`moving_masks`, and the capture's own mask of each frame that has one
     (``Frame.moving_path``); flow is only taken where one is missing."""
     wanted = range(len(scene.frames)) if indices is None else sorted(set(indices))
-    stated = stated_masks(scene, images, wanted, lambda frame: frame.moving_path)
+    stated = stated_masks(images, wanted, lambda frame: frame.moving_path)
     if len(stated) == len(wanted):
         return stated
     return moving_masks(scene, images, options=options, indices=wanted) | stated
 
 
 def stated_masks(
-    scene: Scene, images: ViewSource, indices: Iterable[int], path: Callable[[Frame], Path | None]
+    images: ViewSource, indices: Iterable[int], path: Callable[[Frame], Path | None]
 ) -> dict[int, Bool[Tensor, "height width"]]:
-    """The masks that lie in the capture at ``path``, as the views are: undistorted and downscaled;
-    of those frames at ``indices`` that have one."""
+    """The masks that lie in the pictures' capture at ``path``, as the views are: undistorted and
+    downscaled; of those frames at ``indices`` that have one. None of renders."""
     if not isinstance(images, ImageCache):
         return {}
+    scene = images.scene  # with the files' own sizes, which those of a training may not be
     frames = [
         replace(f, mask_path=path(f), mask_ignores=False, depth_path=None) for f in scene.frames
     ]

@@ -64,7 +64,7 @@ def _masks(
     kind: _Kind, scene: Scene, images: ViewSource, kept_in: Path | None, *, compute: bool
 ) -> tuple[Masks, Masks]:
     """All that there are, and those of them that were made."""
-    stated = stated_masks(scene, images, scene.test_indices, kind.path)
+    stated = stated_masks(images, scene.test_indices, kind.path)
     left = [i for i in scene.test_indices if i not in stated]
     folder = None if kept_in is None else kept_in / kind.name
     made = _kept_or_made(kind, scene, images, left, folder) if left and compute else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError
 from scene4d.formats.moving_splats import MovingSplats
 from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.deformable.method import MaskSource
 from scene4d.methods.deformable.moving import MovingGaussians
 from scene4d.methods.deformable.nodes import Nodes, Timing, timing_from
 from scene4d.rendering.render import RGB, Render, Want
@@ -49,13 +50,15 @@ class DeformableSplats(Representation):
         nodes: Nodes,
         *,
         node_rates: Mapping[str, float] | None = None,
+        moving_masks: MaskSource = "flow",
     ) -> None:
         """``node_rates``: learning rates of the nodes' turns and places; without, for rendering
-        only."""
+        only. ``moving_masks``: what says which pixels move, in training."""
         super().__init__()
         moving.check_nodes(nodes)
         self.static, self.moving_ones, self.nodes = static, moving, nodes
         self.node_rates = dict(node_rates or {})
+        self.moving_masks = moving_masks
 
     @classmethod
     def from_scene(
@@ -331,6 +334,7 @@ class DeformableSplats(Representation):
             "moving": dict(self.moving_ones.plain_data()),
             "timing": asdict(self.nodes.timing),
             "node_rates": self.node_rates,
+            "moving_masks": self.moving_masks,
         }
 
     @classmethod
@@ -370,11 +374,15 @@ class DeformableSplats(Representation):
         rates = plain.get("node_rates")
         if not isinstance(rates, Mapping) or set(rates) - {"turns", "places"}:
             raise DataError("node_rates are not those of turns and places", where="settings")
+        masks = plain.get("moving_masks", "flow")  # of runs from before there was a choice
+        if masks not in get_args(MaskSource):
+            raise DataError(f"has moving_masks {masks!r}", where="settings")
         return cls(
             GaussianSplats.from_saved(named["static"], tables["static"]),
             MovingGaussians.from_saved(named["moving_ones"], tables["moving"]),
             Nodes(named["nodes"], timing),
             node_rates={name: float(rate) for name, rate in rates.items()},
+            moving_masks=masks,
         )
 
 

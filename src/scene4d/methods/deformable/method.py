@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from scene4d.representations.task import Task
 
 
+MaskSource = Literal["flow", "capture", "both"]
+"""Where masks of what moves come from."""
 DEFAULT_MAX_GAUSSIANS = 100_000
 """The limit where training does not choose one."""
 
@@ -114,6 +116,9 @@ class DeformableMethod(Method):
     """Shares of training after which bands 1, 2 and 3 are trained."""
     max_num_gaussians: Annotated[int, Within(1, 1 << 30)] | None = None
     """Upper limit of all Gaussians; by default train chooses, 100,000 or more."""
+    moving_masks: MaskSource = "flow"
+    """What says which pixels show what moves: flow, optical flow; capture, the capture's own masks
+    (dynamic_mask_path), and flow where a frame has none; both, what either says."""
     max_num_moving: Annotated[int, Within(0, 1 << 30)] = 50_000
     """Upper limit of the Gaussians that move."""
     num_nodes: Annotated[int, Within(1, 4096)] = 256

@@ -10,11 +10,14 @@ from weakref import WeakKeyDictionary
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from scene4d.data.moving import known_moving_masks, moving_masks, stated_masks
 from scene4d.data.scene import Scene, ViewSource
-from scene4d.data.tracks import TrackOptions, Tracks, chain_tracks, moving_masks
+from scene4d.data.tracks import TrackOptions, Tracks, chain_tracks
+from scene4d.errors import DataError
 from scene4d.methods.deformable.depths import depths_of
 from scene4d.methods.deformable.lifted import LiftedTracks, lift
 from scene4d.methods.deformable.masks import refined_masks
+from scene4d.methods.deformable.method import MaskSource
 
 _log = logging.getLogger("scene4d")
 
@@ -29,9 +32,11 @@ class Observed:
     """Of the training frames."""
 
     around: dict[int, Bool[Tensor, "height width"]]
-    """By frame: which pixels optical flow finds to move at some time, grown."""
+    """By frame: which pixels optical flow finds to move at some time, grown; or the capture's own
+    masks, or both."""
     masks: dict[int, Bool[Tensor, "height width"]]
-    """Which pixels move now, told by measured depth; as ``around`` where there is none."""
+    """Which pixels move now, told by measured depth, and all that the capture's own masks have; as
+    ``around`` where there is no depth."""
     depths: dict[int, Float[Tensor, "height width"]]
     """Scene units, 0 where nothing is known; where none is measured, a weak guess inside of
     ``around``."""
@@ -43,21 +48,30 @@ class Observed:
     """The tracks in the world."""
 
 
-_FOUND: WeakKeyDictionary[ViewSource, Observed] = WeakKeyDictionary()
+_FOUND: WeakKeyDictionary[ViewSource, dict[str, Observed]] = WeakKeyDictionary()
 
 
-def observed(scene: Scene, images: ViewSource) -> Observed:
-    """What a scene's pictures show: seconds to minutes, or kept from the last time."""
-    if images not in _FOUND:
-        _FOUND[images] = _observe(scene, images)
-    return _FOUND[images]
+def observed(scene: Scene, images: ViewSource, source: MaskSource = "flow") -> Observed:
+    """What a scene's pictures show, by masks of that source: seconds to minutes, or kept from the
+    last time. Raises :class:`DataError` where the capture lacks the masks that are asked for."""
+    found = _FOUND.setdefault(images, {})
+    if source not in found:
+        found[source] = _observe(scene, images, source)
+    return found[source]
 
 
-def _observe(scene: Scene, images: ViewSource) -> Observed:
+def _observe(scene: Scene, images: ViewSource, source: MaskSource) -> Observed:
     train = list(scene.train_indices)
-    _log.info("finding what moves in %s pictures, by optical flow ...", f"{len(train):,}")
+    own = {} if source == "flow" else _own_masks(scene, images)
+    _log.info("finding what moves in %s pictures ...", f"{len(train):,}")
     began = time.monotonic()
-    around = moving_masks(scene, images, indices=train)
+    if source == "both":
+        around = moving_masks(scene, images, indices=train)
+        around = {i: mask | own[i] if i in own else mask for i, mask in around.items()}
+    elif own:
+        around = known_moving_masks(scene, images, indices=train)
+    else:
+        around = moving_masks(scene, images, indices=train)
     _log.info("masks of what moves after %.0f s; tracks ...", time.monotonic() - began)
     diagonal = max((c.width**2 + c.height**2) ** 0.5 for c in scene.train_cameras())
     options = TrackOptions(spacing=max(_CLOSEST, _SPACING * diagonal))
@@ -67,8 +81,23 @@ def _observe(scene: Scene, images: ViewSource) -> Observed:
     by_depth = any(scene.frames[i].depth_path is not None for i in train)
     if by_depth:
         masks = refined_masks(scene, images, around, depths, lifted)
+        masks = {i: mask | own[i] if i in own else mask for i, mask in masks.items()}
         lifted = lift(tracks, images, depths, masks)
     _log.info("%s tracks after %.0f s", f"{len(lifted):,}", time.monotonic() - began)
     return Observed(
         around=around, masks=masks, depths=depths, by_depth=by_depth, tracks=tracks, lifted=lifted
     )
+
+
+def _own_masks(scene: Scene, images: ViewSource) -> dict[int, Bool[Tensor, "height width"]]:
+    """The capture's own, of the training frames that have one. Raises :class:`DataError`."""
+    train = scene.train_indices
+    own = stated_masks(images, train, lambda frame: frame.moving_path)
+    if not own:
+        raise DataError(
+            f"none of its {len(train):,} training pictures has a mask of what moves",
+            where=scene.root,
+            fix="name one as 'dynamic_mask_path' of each frame in transforms.json, or train with"
+            " --moving-masks flow",
+        )
+    return own

@@ -69,7 +69,7 @@ def start(
     images = _pictures(scene)
     times = _check_times(scene)
     train = list(scene.train_indices)
-    seen = observed(scene, images)
+    seen = observed(scene, images, method.moving_masks)
     masks, depths = seen.masks, seen.depths
     nodes = _nodes(seen.lifted, method, times)
     moving = _moving(scene, images, method, nodes, masks, depths, generator)
@@ -82,7 +82,10 @@ def start(
     if not moving.num_gaussians:
         _log.warning("nothing was found to move: these will be static splats")
     rates = {"turns": method.turns_lr, "places": method.places_lr}
-    return DeformableSplats(static, moving, nodes, node_rates=rates if len(nodes) else None)
+    return DeformableSplats(
+        static, moving, nodes, node_rates=rates if len(nodes) else None,
+        moving_masks=method.moving_masks,
+    )  # fmt: skip
 
 
 def _pictures(scene: Scene) -> ViewSource:
