@@ -260,9 +260,31 @@ def test_a_size_out_of_reach_leaves_the_earlier_file_alone(tiny_run, out: Path, 
     out.write_bytes(b"earlier")
     arguments = ["compress", str(tiny_run), str(out), "--target-mb", "0.001", *QUICK]
     assert command.main(arguments) == 2
-    assert "the nearest is 0.0" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "poster, cameras and manifest alone take" in told and "step 1" not in told
     assert out.read_bytes() == b"earlier"
     assert [p.name for p in out.parent.iterdir()] == ["small.s4d"]
+
+
+def test_a_machine_too_slow_for_the_training_still_gives_the_size(ply, out: Path, capsys) -> None:
+    """A single step drops nothing; the least important Gaussians go at the end."""
+    assert command.main(["compress", str(ply), str(out), "--steps", "20", "--device", "cpu"]) == 0
+    target = f"{0.5 * out.stat().st_size / 1e6:.4f}"
+    arguments = ["compress", str(ply), str(out), "--target-mb", target, "--strict"]
+    assert command.main([*arguments, "--steps", "1", "--device", "cpu"]) == 0
+    assert out.stat().st_size == pytest.approx(float(target) * 1e6, rel=LANDING)
+    assert 400 < len(read_s4d(out)) < 1900
+
+
+def test_more_than_a_scene_fills_gives_the_most(ply, out: Path, capsys, caplog) -> None:
+    arguments = ["compress", str(ply), str(out), "--target-mb", "5", *QUICK]
+    assert command.main(arguments) == 0
+    assert "asked for 5 MB, and this scene fills no more than" in caplog.text
+    assert len(read_s4d(out)) > 1000
+    out.unlink()
+    assert command.main([*arguments, "--strict"]) == 1
+    assert "--strict asks for 5 MB" in capsys.readouterr().err
+    assert out.is_file()
 
 
 # Looking for a size by what it loses

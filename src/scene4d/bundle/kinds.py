@@ -84,6 +84,11 @@ class BundleKind(ABC):
         the plain splats that :meth:`Representation.splats` gives."""
         return None
 
+    def share_of(self, representation: Any, share: float) -> Any:
+        """The scene with this share (0 to 1) of what it is made of, the most important of it; of
+        kinds whose training chooses the size."""
+        raise NotImplementedError(f"{self.name} trains no sizes")
+
     def content_box(self, representation: Any) -> tuple[np.ndarray, np.ndarray] | None:
         """Lowest and highest corner [3] of what a player frames; None: that of its splats."""
         return None

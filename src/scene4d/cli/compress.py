@@ -11,6 +11,7 @@ import tyro
 
 from scene4d.cli.parse import parse
 from scene4d.data.options import SceneOptions
+from scene4d.errors import DataError
 from scene4d.ranges import Within
 from scene4d.representations.method import resolve
 from scene4d.training.methods import compressing_method
@@ -35,6 +36,8 @@ class CompressArgs:
     """Find the smallest bundle that loses at most so many dB on held-out views; three trainings."""
     max_minutes: Annotated[float, Within(0.0, 1e6, above=True)] = 4.0
     """Time for training."""
+    strict: bool = False
+    """Exit status 1 where the bundle is not within 2% of --target-mb; it is kept all the same."""
     drop_invalid: bool = False
     """Leave out splats of a file whose values are not finite or whose rotation is 0; says how
     many."""
@@ -73,3 +76,8 @@ def main(argv: list[str]) -> None:
         file=sys.stderr,
     )
     print(args.output)
+    if args.strict and not made.on_target:
+        raise DataError(
+            f"is {made.size_mb:.3f} MB, and --strict asks for {made.target_mb:g} MB within 2%",
+            where=args.output,
+        )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,10 +39,18 @@ from scene4d.training.opened import OpenedScene
 
 POSTER_WIDTH = 480
 _SEARCH_STEPS = 14
+_FINEST = 64.0
+_COARSEST = 16.0
+"""How much finer or coarser steps may become."""
+_COARSEST_TRAINED = 2.0
+"""The same of a scene that can lose Gaussians instead, in the order that it was trained for."""
 _MOMENTS = 9
 """The box of what moves holds it at so many moments, evenly spread."""
 LANDING = 0.02
 """A size that was asked for is met when the file is within this share of it."""
+
+
+_log = logging.getLogger("scene4d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +64,26 @@ class Landed:
     """What multiplies all steps."""
 
 
-def export(source: OpenedScene, path: Path, options: BundleOptions | None = None) -> str:
-    """Writes the bundle, of the kind that takes the scene; returns a line that describes it."""
+def export(
+    source: OpenedScene, path: Path, options: BundleOptions | None = None, *, nearest: bool = False
+) -> str:
+    """Writes the bundle, of the kind that takes the scene; returns a line that describes it.
+
+    ``nearest``: of a size that cannot be met, the nearest smaller file is written and told in a
+    warning, where there is one. Raises :class:`UsageError` otherwise.
+    """
     target_mb = None if options is None else options.target_mb
     if Path(path).suffix.lower() != ".s4d":
         raise UsageError("bundles are written as .s4d", where=path, fix="name it SOMETHING.s4d")
     kind, scene = kind_for(source), source.representation
     info = scene_info(source, kind)
 
-    def at(factor: float) -> Landed:
-        return _sized(kind.name, kind.encode(scene, factor=factor), info, factor)
+    def at(factor: float, share: float = 1.0) -> Landed:
+        kept = scene if share == 1.0 else kind.share_of(scene, share)
+        return _sized(kind.name, kind.encode(kept, factor=factor), info, factor)
 
-    landed = land(at, target_mb or kind.trained_mb(scene), path, trained=kind.trains_sizes)
+    target_mb = target_mb or kind.trained_mb(scene)
+    landed = land(at, target_mb, path, trained=kind.trains_sizes, nearest=nearest)
     bundle_writer(kind.name, landed.coded, info).write(Path(path))
     count, size = landed.coded.manifest["count"], f"{landed.size / 1e6:.3f} MB"
     motion = kind.motion_line(landed.coded.manifest)
@@ -92,38 +109,85 @@ def kind_for(source: OpenedScene) -> BundleKind:
     return kinds[SPLATS]
 
 
+class Sizes(Protocol):
+    """A scene's bundle by what multiplies its steps and, where the kind knows its scenes' shares,
+    by how much of it is kept."""
+
+    def __call__(self, factor: float, share: float = ...) -> Landed:
+        """What it comes to, or raises what its coder raises."""
+
+
 def land(
-    at: Callable[[float], Landed], target_mb: float | None, path: Path, *, trained: bool = False
+    at: Sizes,
+    target_mb: float | None,
+    path: Path,
+    *,
+    trained: bool = False,
+    nearest: bool = False,
 ) -> Landed:
     """The bundle at the trained steps, or with all steps scaled so that its size is the target.
 
-    ``trained``: the scene is one whose training chooses its size. Raises :class:`UsageError` where
-    no scale reaches the target within 2%.
+    ``trained``: the scene is one whose training chooses its size. Where that had too few steps, the
+    least of what it kept goes, in place of steps so coarse that they show. ``nearest``: a size that
+    cannot be met gives the nearest smaller one, with a warning. Raises :class:`UsageError` where
+    nothing reaches the target within 2%.
     """
-    best = last = at(1.0)
     if target_mb is None:
-        return best
+        return at(1.0)
     target = target_mb * 1e6
-    low, guess, high = -math.log(64.0), 0.0, math.log(16.0)
+
+    def off(landed: Landed) -> float:
+        return abs(landed.size / target - 1)
+
+    tried = _by_steps(at, target, _COARSEST_TRAINED if trained else _COARSEST)
+    larger = [t.factor for t in tried if t.size > target]
+    if trained and larger and min(map(off, tried)) > LANDING:
+        tried += _by_share(at, target, min(1.0, max(larger)))
+    best = min(tried, key=off)
+    if off(best) <= LANDING:
+        return best
+    smaller = [t for t in tried if t.size < target]
+    if nearest and smaller:
+        best = min(smaller, key=off)
+        _log.warning(
+            "asked for %g MB, and this scene fills no more than %.3f MB: that is what is kept"
+            " (trained longer, it can be larger)", target_mb, best.size / 1e6,
+        )  # fmt: skip
+        return best
+    raise UsageError(
+        f"cannot be made {target_mb} MB by changing the steps of its values alone: the nearest"
+        f" is {best.size / 1e6:.3f} MB",
+        where=path,
+        fix=f"train longer for that size (--target-mb {target_mb:g} with more --max-minutes or"
+        f" --steps), or ask for about {best.size / 1e6:.2g} MB"
+        if trained
+        else f"train it for that size: scene4d compress SCENE OUT.s4d --target-mb {target_mb:g}",
+    )
+
+
+def _by_steps(at: Sizes, target: float, coarsest: float) -> list[Landed]:
+    """What was looked at on the way to ``target`` bytes by finer or coarser steps."""
+    low, guess, high = -math.log(_FINEST), 0.0, math.log(coarsest)
+    tried = [at(1.0)]
     for _ in range(_SEARCH_STEPS):
-        if abs(best.size / target - 1) <= LANDING / 4:
+        if abs(tried[-1].size / target - 1) <= LANDING / 4:
             break
-        low, high = (guess, high) if last.size > target else (low, guess)
+        low, high = (guess, high) if tried[-1].size > target else (low, guess)
         guess = (low + high) / 2
-        last = at(math.exp(guess))
-        best = min(best, last, key=lambda landed: abs(landed.size / target - 1))
-    if abs(best.size / target - 1) > LANDING:
-        raise UsageError(
-            f"cannot be made {target_mb} MB by changing the steps of its values alone: the nearest"
-            f" is {best.size / 1e6:.3f} MB",
-            where=path,
-            fix=f"train longer for that size (--target-mb {target_mb:g} with more --max-minutes or"
-            f" --steps), or ask for about {best.size / 1e6:.2g} MB"
-            if trained
-            else "train it for that size: scene4d compress SCENE OUT.s4d --target-mb"
-            f" {target_mb:g}",
-        )
-    return best
+        tried.append(at(math.exp(guess)))
+    return tried
+
+
+def _by_share(at: Sizes, target: float, factor: float) -> list[Landed]:
+    """The same by keeping less of the scene."""
+    low, high, tried = 0.0, 1.0, []
+    for _ in range(_SEARCH_STEPS):
+        share = (low + high) / 2
+        tried.append(at(factor, share))
+        if abs(tried[-1].size / target - 1) <= LANDING / 4:
+            break
+        low, high = (low, share) if tried[-1].size > target else (share, high)
+    return tried
 
 
 def _sized(kind: str, coded: Coded, info: SceneInfo, factor: float) -> Landed:

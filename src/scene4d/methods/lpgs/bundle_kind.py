@@ -48,6 +48,12 @@ class LpgsKind(BundleKind):
 
         return encode_lpgs(lpgs_parts(representation, factor=factor))
 
+    def share_of(self, representation: Any, share: float) -> Any:
+        """With this share of the parents that are kept, by their masks."""
+        from scene4d.methods.lpgs.bundle_parts import with_share
+
+        return with_share(representation, share)
+
     def open(self, bundle: Bundle) -> GaussianSplats:
         """As plain splats."""
         from scene4d.representations.gaussians import GaussianSplats

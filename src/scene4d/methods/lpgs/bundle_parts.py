@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import numpy as np
 import torch
 
 from scene4d.bundle.splats import error_of
 from scene4d.methods.lpgs.bundle_content import LpgsParts, grid_of, uncontracted
 from scene4d.methods.lpgs.parent_child import CODED, ParentChildSplats
+from scene4d.methods.lpgs.seeds import MASK_START
 
 _NAMES = {"scales": "log_scales", "rotations": "rotation", "opacities": "opacity", "sh0": "dc",
           "shN": "sh"}  # fmt: skip
@@ -49,3 +53,15 @@ def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
         if scene.network is None
         else {n: p.detach().cpu().numpy() for n, p in scene.network.named_parameters()},
     )
+
+
+@torch.no_grad()
+def with_share(scene: ParentChildSplats, share: float) -> ParentChildSplats:
+    """A copy in which the masks of all but ``share`` (0 to 1) of the kept parents are off, the
+    lowest first; at least one stays."""
+    some, kept = copy.deepcopy(scene), scene.kept
+    logits = scene.gaussians["keep"].detach().masked_fill(~kept, -math.inf)
+    count = max(1, round(share * int(kept.sum())))
+    dropped = logits.argsort(descending=True, stable=True)[count:]
+    some.gaussians["keep"][dropped] = -MASK_START
+    return some

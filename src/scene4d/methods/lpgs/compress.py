@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from scene4d.data.scene import Scene
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters import bundle
 from scene4d.files import check_writable
@@ -53,11 +54,19 @@ class Compressed:
     seconds: float
     before: str = ""
     """The size of what it was made from, for people: of the file itself, and as a plain PLY."""
+    target_mb: float | None = None
+    """The size that was asked for."""
 
     @property
     def drop(self) -> float:
         """dB lost; negative where the bundle is better."""
         return self.psnr_before - self.psnr_after
+
+    @property
+    def on_target(self) -> bool:
+        """Whether it is of the size that was asked for, within 2%."""
+        wanted = self.target_mb
+        return wanted is None or abs(self.size_mb / wanted - 1) <= bundle.LANDING
 
 
 def compress(
@@ -73,8 +82,9 @@ def compress(
 
     With ``target_psnr_drop`` the time is divided among :data:`ROUNDS` trainings that look for the
     smallest size which loses no more dB. ``drop_invalid``: a file's splats that nothing can draw
-    are left out first. Raises :class:`UsageError` when both targets are given or the size cannot be
-    met.
+    are left out first. A size that the scene cannot fill gives the nearest smaller bundle
+    (:attr:`Compressed.on_target`). Raises :class:`UsageError` when both targets are given or the
+    size is below that of an empty bundle.
     """
     if method.target_mb is not None and target_psnr_drop is not None:
         raise UsageError("--target-mb and --target-psnr-drop exclude each other")
@@ -133,6 +143,18 @@ def _require_stillness(teacher: OpenedScene) -> None:
             where=teacher.path,
             fix=f"scene4d export {teacher.path} bundle --output-path OUT.s4d --target-mb MB keeps"
             " the motion",
+        )
+
+
+def _require_room(target_mb: float | None, scene: Scene, output: Path) -> None:
+    """Said before the training, as no training changes it."""
+    least = container_bytes(scene) / 1e6
+    if target_mb is not None and target_mb < least:
+        raise UsageError(
+            f"cannot be made {target_mb:g} MB: its poster, cameras and manifest alone take some"
+            f" {least:.2g} MB",
+            where=output,
+            fix=f"ask for more, --target-mb {2 * least:.2g}",
         )
 
 
@@ -208,10 +230,11 @@ def _one(
     method: LpgsMethod,
     options: TrainOptions,
 ) -> Compressed:
+    scene, images = load_capture(options, split="test", teacher=teacher)
+    _require_room(method.target_mb, scene, output)
     folder = start(method, options, announce=False)
     run = load_run(folder)
-    _log.info("%s", bundle.export(run, output))
-    scene, images = load_capture(options, split="test", teacher=teacher)
+    _log.info("%s", bundle.export(run, output, nearest=True))
     before = teacher.in_frame(scene.source_from_scene)
     found = open_scene(output)
     count, size = _before(teacher)
@@ -226,4 +249,5 @@ def _one(
         views=len(scene.test_indices),
         against="photographs" if scene.photographed else "the original's renders",
         seconds=run.elapsed_s,
+        target_mb=method.target_mb,
     )
