@@ -6,6 +6,7 @@ Gaussian blends four of them. A node's motion is a spline of rigid poses (``Node
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError
@@ -21,7 +22,8 @@ from scene4d.formats.moving_splats import MovingSplats
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.deformable.method import MaskSource
 from scene4d.methods.deformable.moving import MovingGaussians
-from scene4d.methods.deformable.nodes import Nodes, Timing, timing_from
+from scene4d.methods.deformable.network_nodes import NetworkNodes
+from scene4d.methods.deformable.nodes import Nodes, SplineNodes, Timing, timing_from
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.gaussians import (
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from scene4d.data.scene import Scene
     from scene4d.methods.deformable.method import DeformableMethod
 
+_log = logging.getLogger("scene4d")
+_NETWORK_EPS = 1e-8
+"""Adam's: a network has weights whose gradients say nothing, which should stay where they are."""
 ALWAYS = 1e6
 """Seconds: how far away the edges of opacity lie of what is always there."""
 
@@ -59,6 +64,7 @@ class DeformableSplats(Representation):
         self.static, self.moving_ones, self.nodes = static, moving, nodes
         self.node_rates = dict(node_rates or {})
         self.moving_masks = moving_masks
+        self._told = False
 
     @classmethod
     def from_scene(
@@ -109,14 +115,15 @@ class DeformableSplats(Representation):
             for part, splats in (("static", self.static), ("moving", self.moving_ones))
             for group in splats.parameter_groups()
         ]
+        trained = self.nodes.trained()
         for name, rate in self.node_rates.items():
-            parameter: nn.Parameter = getattr(self.nodes, name)
             unit = self.extent if name == "places" else 1.0
             groups.append(
                 ParameterGroup(
-                    name=f"nodes.{name}", parameters=[parameter], learning_rate=rate * unit
+                    name=f"nodes.{name}", parameters=trained[name], learning_rate=rate * unit,
+                    eps=_NETWORK_EPS if name == "network" else ParameterGroup.eps,
                 )
-            )
+            )  # fmt: skip
         return groups
 
     def on_progress(self, progress: float) -> None:
@@ -238,8 +245,16 @@ class DeformableSplats(Representation):
 
     @torch.no_grad()
     def moving(self) -> MovingSplats:
-        """The Gaussians and their motion as plain arrays, in scene coordinates."""
+        """The Gaussians and their motion as plain arrays, in scene coordinates. Says once how far
+        off splines are where something else moves the nodes."""
         timing, moving, nodes = self.nodes.timing, self.moving_ones, self.nodes
+        if isinstance(nodes, NetworkNodes) and not self._told:
+            self._told = True
+            usual, worst = nodes.knots_error()
+            _log.info(
+                "the network's motion as splines: nodes off by %.2g (half of them) to %.2g scene"
+                " units", usual, worst,
+            )  # fmt: skip
         clouds = (moving.splats(), self.static.splats())
         cloud = SplatCloud(
             **{
@@ -308,7 +323,7 @@ class DeformableSplats(Representation):
         return cls(
             GaussianSplats(parts[1], **settings),
             MovingGaussians({**parts[0], **more}, **settings),
-            Nodes(tensors, timing),
+            SplineNodes(tensors, timing),
         )
 
     @property
@@ -334,6 +349,7 @@ class DeformableSplats(Representation):
             "moving": dict(self.moving_ones.plain_data()),
             "timing": asdict(self.nodes.timing),
             "node_rates": self.node_rates,
+            "motion": self.nodes.motion,
             "moving_masks": self.moving_masks,
         }
 
@@ -343,7 +359,7 @@ class DeformableSplats(Representation):
         parts = {
             "static": GaussianSplats.saved_forms({}),
             "moving_ones": MovingGaussians.saved_forms({}),
-            "nodes": Nodes.forms(),
+            "nodes": _nodes_class(plain).forms(),
         }
         return {
             f"{part}.{name}": replace(form, shape=tuple(
@@ -369,18 +385,21 @@ class DeformableSplats(Representation):
             for part, values in named.items()
         }
         timing = timing_from(tables["timing"])
-        if named["nodes"]["places"].shape[1] < timing.num_knots:
+        nodes = _nodes_class(plain)(named["nodes"], timing)
+        if isinstance(nodes, SplineNodes) and nodes.places.shape[1] < timing.num_knots:
             raise DataError("there are too few knots for the duration", where="settings: timing")
         rates = plain.get("node_rates")
-        if not isinstance(rates, Mapping) or set(rates) - {"turns", "places"}:
-            raise DataError("node_rates are not those of turns and places", where="settings")
+        if not isinstance(rates, Mapping) or set(rates) - set(nodes.trained()):
+            raise DataError(
+                f"node_rates are not those of {', '.join(nodes.trained())}", where="settings"
+            )
         masks = plain.get("moving_masks", "flow")  # of runs from before there was a choice
         if masks not in get_args(MaskSource):
             raise DataError(f"has moving_masks {masks!r}", where="settings")
         return cls(
             GaussianSplats.from_saved(named["static"], tables["static"]),
             MovingGaussians.from_saved(named["moving_ones"], tables["moving"]),
-            Nodes(named["nodes"], timing),
+            nodes,
             node_rates={name: float(rate) for name, rate in rates.items()},
             moving_masks=masks,
         )
@@ -397,6 +416,16 @@ def _table(plain: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(table, Mapping):
         raise DataError(f"lacks the table {name}", where="settings")
     return table
+
+
+def _nodes_class(plain: Mapping[str, Any]) -> type[Nodes]:
+    """Of the motion model that a checkpoint names; splines where it is from before there was a
+    choice."""
+    motion = plain.get("motion", SplineNodes.motion)
+    for kind in (SplineNodes, NetworkNodes):
+        if motion == kind.motion:
+            return kind
+    raise DataError(f"has a motion model {str(motion)[:80]!r}", where="settings")
 
 
 _MAPS = ("rgb", "alpha", "depth", "positions")

@@ -69,6 +69,17 @@ class TrackOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FlowOptions(ObjectiveOptions):
+    """Compares where surfaces are in the next picture with dense optical flow, where that holds
+    both ways."""
+
+    implementation: ClassVar[str] = "scene4d.methods.deformable.flow:FlowTerm"
+    weight: Weight = 0.0
+    every: Count = 4
+    """Steps from one that looks at flow to the next: more channels take longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ApartOptions(ObjectiveOptions):
     """Keeps what moves out of the pixels of what stands still, which explains them alone."""
 
@@ -123,6 +134,9 @@ class DeformableMethod(Method):
     """Upper limit of the Gaussians that move."""
     num_nodes: Annotated[int, Within(1, 4096)] = 256
     """Upper limit of the nodes that carry the motion."""
+    motion: Literal["splines", "network"] = "splines"
+    """What says how nodes move: a spline each, or one network of 8 layers of 256 for all (4Real),
+    which takes longer; exports hold splines that are fitted to it."""
     frames_per_knot: Positive = 2.0
     """Frames between the knots of a node's spline."""
     neighbours: Annotated[int, Within(1, 64)] = 8
@@ -156,6 +170,8 @@ class DeformableMethod(Method):
     """Learning rate of the nodes' rotations (quaternions)."""
     places_lr: Rate = 1.6e-4
     """Learning rate of the nodes' positions, scene extents a step."""
+    network_lr: Rate = 1e-4
+    """Learning rate of the network of --motion network."""
     node_logits_lr: Rate = 1e-2
     """Learning rate of the logarithms of the nodes' weights."""
     windows_lr: Rate = 0.02
@@ -165,6 +181,7 @@ class DeformableMethod(Method):
     nodes: NodeOptions = field(default_factory=NodeOptions)
     along_ray: AlongRayOptions = field(default_factory=lambda: AlongRayOptions(start=0.1))
     tracks: TrackOptions = field(default_factory=lambda: TrackOptions(start=0.1))
+    flow: FlowOptions = field(default_factory=lambda: FlowOptions(start=0.1))
     apart: ApartOptions = field(default_factory=ApartOptions)
     sparsity: SparsityOptions = field(default_factory=SparsityOptions)
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
@@ -184,8 +201,8 @@ class DeformableMethod(Method):
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Pictures, depth where there is some, and the nodes' terms; a teacher's if it counts."""
         return [
-            self.photometric, self.depth, self.nodes, self.along_ray, self.tracks, self.apart,
-            self.sparsity, self.teaching,
+            self.photometric, self.depth, self.nodes, self.along_ray, self.tracks, self.flow,
+            self.apart, self.sparsity, self.teaching,
         ]  # fmt: skip
 
     def strategy_options(self) -> StrategyOptions:

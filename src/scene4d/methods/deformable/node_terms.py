@@ -40,14 +40,14 @@ class NodeTerms(Objective):
         nodes = splats.nodes
         zero = step.background.new_zeros(())
         if len(nodes) < 2 or len(self.times) < 2:
-            return Term(loss=zero + 0.0 * nodes.places.sum())
+            return Term(loss=zero + nodes.no_loss())
         count = self.options.times
         frames = torch.randint(len(self.times), (count,), generator=self.generator)
         picks = torch.rand(count, generator=self.generator)
         gaps = self._gaps(picks)
         offsets = torch.stack([torch.zeros_like(gaps), gaps, -torch.ones_like(gaps),
                                torch.ones_like(gaps)])  # fmt: skip
-        asked = self._seconds(frames[None] + offsets).to(nodes.places.device)
+        asked = self._seconds(frames[None] + offsets).to(nodes.rest.device)
         poses = nodes.poses(asked.flatten()).unflatten(0, asked.shape)
         terms = {
             "node_tracks": (self.options.tracks, sightings(nodes, self._at(nodes))),
@@ -114,7 +114,7 @@ def _local(
 def sightings(nodes: Nodes, frames: Int[Tensor, " some"]) -> Float[Tensor, ""]:
     """Mean distance (Huber's, from a tenth of a spacing on) of nodes from where they were seen."""
     if not len(frames):
-        return nodes.places.sum() * 0.0
+        return nodes.no_loss()
     poses = nodes.poses(nodes.seen_times[frames])
     off = poses[..., 4:] - nodes.seen[:, frames].transpose(0, 1)
     off = (off / nodes.timing.spacing).square().sum(-1)

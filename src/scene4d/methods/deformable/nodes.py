@@ -1,10 +1,11 @@
-"""The nodes that carry motion: a spline of rigid poses each, and which of them belong together."""
+"""The nodes that carry motion: a rigid pose each at any time, and which of them belong together."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,17 +42,15 @@ class Timing:
         return elapsed / self.knot_interval_s
 
 
-class Nodes(nn.Module):
+class Nodes(nn.Module, ABC):
     """Nodes with their poses in the world over time.
 
     A pose's quaternion says how a node has turned, its translation where the node is: so gradients
     by turns are of the node's surroundings and not of the origin's.
     """
 
-    turns: nn.Parameter
-    """[nodes, knots, 4] wxyz, of any length."""
-    places: nn.Parameter
-    """[nodes, knots, 3] world."""
+    motion: ClassVar[str]
+    """The name of the model, as in the method's options."""
     rest: Tensor
     """[nodes, 7] poses in the canonical arrangement."""
     neighbours: Tensor
@@ -65,61 +64,49 @@ class Nodes(nn.Module):
     seen_times: Tensor
     """[frames] seconds."""
 
+    BUFFERS: ClassVar[tuple[str, ...]] = (
+        "rest", "neighbours", "bonds", "seen", "seen_weights", "seen_times",
+    )  # fmt: skip
+
     def __init__(self, tensors: Mapping[str, Tensor], timing: Timing) -> None:
         """``tensors``: by the names above."""
         super().__init__()
         self.timing = timing
-        for name in ("turns", "places"):
-            setattr(self, name, nn.Parameter(tensors[name]))
-        for name in ("rest", "neighbours", "bonds", "seen", "seen_weights", "seen_times"):
+        for name in self.BUFFERS:
             self.register_buffer(name, tensors[name])
 
     @classmethod
     def forms(cls) -> dict[str, Form]:
         """The tensors that a file has to hold, by name."""
         shapes = {
-            "turns": "nodes knots 4", "places": "nodes knots 3", "rest": "nodes 7",
-            "bonds": "nodes neighbours", "seen": "nodes frames 3",
+            "rest": "nodes 7", "bonds": "nodes neighbours", "seen": "nodes frames 3",
             "seen_weights": "nodes frames", "seen_times": "frames",
         }  # fmt: skip
         forms = {name: form(shape) for name, shape in shapes.items()}
         return {**forms, "neighbours": form("nodes neighbours", torch.int64)}
 
-    @classmethod
-    def none(cls, timing: Timing) -> Nodes:
-        """No node at all."""
-        sizes = {
-            "turns": (0, timing.num_knots, 4), "places": (0, timing.num_knots, 3), "rest": (0, 7),
-            "bonds": (0, 0), "seen": (0, 0, 3), "seen_weights": (0, 0), "seen_times": (0,),
-        }  # fmt: skip
-        tensors = {name: torch.zeros(size) for name, size in sizes.items()}
-        return cls({**tensors, "neighbours": torch.zeros(0, 0, dtype=torch.int64)}, timing)
-
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.rest)
 
-    @property
-    def num_knots(self) -> int:
-        """Knots of each spline."""
-        return self.places.shape[1]
+    @abstractmethod
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """Its parameters by the names of their learning rates; the rate of ``places`` is in scene
+        extents."""
 
+    @abstractmethod
     def poses(self, times: Float[Tensor, " times"]) -> Float[Tensor, "times nodes 7"]:
         """Poses in the world at ``times``, seconds."""
-        knots = torch.cat([self.turns, self.places], dim=-1)
-        return spline_poses(knots, self.timing.at(times.to(knots)))
+
+    @abstractmethod
+    def motion_knots(self) -> Float[Tensor, "nodes knots 7"]:
+        """The knots of splines that are :meth:`motions`, as nearly as such splines can be."""
 
     def motions(self, times: Float[Tensor, " times"]) -> Float[Tensor, "times nodes 7"]:
         """What takes canonical coordinates to those at ``times``."""
         poses = self.poses(times)
-        return pose_product(poses, self._back().expand_as(poses))
+        return pose_product(poses, self.back().expand_as(poses))
 
-    def motion_knots(self) -> Float[Tensor, "nodes knots 7"]:
-        """The knots of the splines of :meth:`motions`: a spline times a constant is a spline."""
-        turns = nn.functional.normalize(self.turns, dim=-1)
-        knots = torch.cat([turns, self.places], dim=-1)
-        return pose_product(knots, self._back()[:, None].expand_as(knots))
-
-    def _back(self) -> Float[Tensor, "nodes 7"]:
+    def back(self) -> Float[Tensor, "nodes 7"]:
         """The inverses of the poses at rest."""
         turn = quat_conjugate(self.rest[:, :4])
         return torch.cat([turn, -quat_rotate(turn, self.rest[:, 4:])], dim=-1)
@@ -128,8 +115,60 @@ class Nodes(nn.Module):
     def settle(self) -> None:
         """Makes the arrangement at ``timing.rest_s`` the canonical one."""
         if len(self):
-            time = self.places.new_tensor([self.timing.rest_s])
+            time = self.rest.new_tensor([self.timing.rest_s])
             self.rest.copy_(self.poses(time)[0])
+
+    def no_loss(self) -> Float[Tensor, ""]:
+        """0, that depends on the parameters."""
+        return sum((p.sum() for p in self.parameters()), self.rest.new_zeros(())) * 0.0
+
+
+class SplineNodes(Nodes):
+    """A cumulative cubic B-spline of poses for each node."""
+
+    motion = "splines"
+    turns: nn.Parameter
+    """[nodes, knots, 4] wxyz, of any length."""
+    places: nn.Parameter
+    """[nodes, knots, 3] world."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], timing: Timing) -> None:
+        """``tensors``: by the names above."""
+        super().__init__(tensors, timing)
+        for name in ("turns", "places"):
+            setattr(self, name, nn.Parameter(tensors[name]))
+
+    @classmethod
+    def forms(cls) -> dict[str, Form]:
+        """Those of all nodes, and the knots."""
+        return {
+            **super().forms(), "turns": form("nodes knots 4"), "places": form("nodes knots 3"),
+        }  # fmt: skip
+
+    @classmethod
+    def none(cls, timing: Timing) -> SplineNodes:
+        """No node at all."""
+        sizes = {
+            "turns": (0, timing.num_knots, 4), "places": (0, timing.num_knots, 3), "rest": (0, 7),
+            "bonds": (0, 0), "seen": (0, 0, 3), "seen_weights": (0, 0), "seen_times": (0,),
+        }  # fmt: skip
+        tensors = {name: torch.zeros(size) for name, size in sizes.items()}
+        return cls({**tensors, "neighbours": torch.zeros(0, 0, dtype=torch.int64)}, timing)
+
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """Turns and places apart."""
+        return {"turns": [self.turns], "places": [self.places]}
+
+    def poses(self, times: Float[Tensor, " times"]) -> Float[Tensor, "times nodes 7"]:
+        """Poses in the world at ``times``, seconds."""
+        knots = torch.cat([self.turns, self.places], dim=-1)
+        return spline_poses(knots, self.timing.at(times.to(knots)))
+
+    def motion_knots(self) -> Float[Tensor, "nodes knots 7"]:
+        """The knots of the splines of :meth:`motions`: a spline times a constant is a spline."""
+        turns = nn.functional.normalize(self.turns, dim=-1)
+        knots = torch.cat([turns, self.places], dim=-1)
+        return pose_product(knots, self.back()[:, None].expand_as(knots))
 
 
 def timing_from(plain: Mapping[str, Any]) -> Timing:

@@ -29,10 +29,11 @@ from scene4d.methods.deformable.lifted import (
     usual_spacing,
 )
 from scene4d.methods.deformable.moving import MovingGaussians
-from scene4d.methods.deformable.nodes import Nodes, Timing, nearest_nodes
+from scene4d.methods.deformable.network_nodes import NetworkNodes
+from scene4d.methods.deformable.nodes import Nodes, SplineNodes, Timing, nearest_nodes
 from scene4d.methods.deformable.observed import observed
 from scene4d.rendering.motion.poses import quat_of_rotation
-from scene4d.rendering.motion.splines import segments
+from scene4d.rendering.motion.splines import continuous, fitted_knots
 from scene4d.representations.base import Representation
 from scene4d.representations.gaussians import (
     NAMES,
@@ -50,8 +51,6 @@ _CANDIDATES = 3
 """Tracks a node that are completed, before those are left out that go the same way."""
 _TOGETHER = 4
 """Frames whose seeds fill a surface together: each makes as much smaller ones."""
-_STIFF = 1e-3
-"""Of the fit's pull to straight splines."""
 
 Maps = Mapping[int, Tensor]
 """By frame: masks, depths."""
@@ -71,7 +70,10 @@ def start(
     train = list(scene.train_indices)
     seen = observed(scene, images, method.moving_masks)
     masks, depths = seen.masks, seen.depths
-    nodes = _nodes(seen.lifted, method, times)
+    nodes: Nodes = _nodes(seen.lifted, method, times)
+    if method.motion == "network" and len(nodes):
+        assert isinstance(nodes, SplineNodes)
+        nodes = NetworkNodes.fitted(nodes, generator)
     moving = _moving(scene, images, method, nodes, masks, depths, generator)
     static = _static(scene, method, masks, depths, moving.num_gaussians, generator, teacher)
     share = sum(float(masks[i].float().mean()) for i in train) / len(train)
@@ -81,7 +83,7 @@ def start(
     )  # fmt: skip
     if not moving.num_gaussians:
         _log.warning("nothing was found to move: these will be static splats")
-    rates = {"turns": method.turns_lr, "places": method.places_lr}
+    rates = {name: getattr(method, f"{name}_lr") for name in nodes.trained()}
     return DeformableSplats(
         static, moving, nodes, node_rates=rates if len(nodes) else None,
         moving_masks=method.moving_masks,
@@ -125,9 +127,9 @@ def _timing(
 # Nodes
 
 
-def _nodes(tracks: LiftedTracks, method: DeformableMethod, times: Sequence[float]) -> Nodes:
+def _nodes(tracks: LiftedTracks, method: DeformableMethod, times: Sequence[float]) -> SplineNodes:
     if len(tracks) < 4:
-        return Nodes.none(_timing(times, method, times[0], 1.0))
+        return SplineNodes.none(_timing(times, method, times[0], 1.0))
     some = candidates(tracks, _CANDIDATES * method.num_nodes)
     turns, places = completed(tracks, some)
     kept, largest = farthest(places, method.num_nodes)
@@ -145,15 +147,15 @@ def fitted_nodes(
     places: Float[Tensor, "frames nodes 3"],
     timing: Timing,
     neighbours: int,
-) -> Nodes:
+) -> SplineNodes:
     """Nodes whose splines go as near as they can by ``places``, turning as ``turns`` do."""
     seen = tracks.seen[chosen]
     weights = torch.where(seen, 1.0, _PREDICTED)
-    quats = _continuous(quat_of_rotation(turns))
+    quats = continuous(quat_of_rotation(turns))
     values = torch.cat([quats, places], dim=-1).transpose(0, 1)  # [nodes, frames, 7]
-    knots = _fitted(values, weights, timing.at(tracks.times), timing.num_knots)
+    knots = fitted_knots(values, weights, timing.at(tracks.times), timing.num_knots)
     near, bonds = _bonds(places.transpose(0, 1), timing.spacing, neighbours)
-    nodes = Nodes(
+    nodes = SplineNodes(
         {
             "turns": knots[..., :4].contiguous(),
             "places": knots[..., 4:].contiguous(),
@@ -168,38 +170,6 @@ def fitted_nodes(
     )
     nodes.settle()
     return nodes
-
-
-def _continuous(quats: Float[Tensor, "frames nodes 4"]) -> Float[Tensor, "frames nodes 4"]:
-    """Of q and -q, each the one that is nearer to the frame before."""
-    result = quats.clone()
-    for k in range(1, len(quats)):
-        side = (result[k] * result[k - 1]).sum(-1, keepdim=True)
-        result[k] = torch.where(side < 0, -result[k], result[k])
-    return result
-
-
-def _fitted(
-    values: Float[Tensor, "nodes frames channels"],
-    weights: Float[Tensor, "nodes frames"],
-    at: Float[Tensor, " frames"],
-    num_knots: int,
-) -> Float[Tensor, "nodes knots channels"]:
-    """Control points of uniform cubic B-splines, in weighted least squares; for poses, whose spline
-    multiplies in place of adding, it is near enough to begin with."""
-    first, u = segments(at.double(), num_knots)
-    basis = torch.zeros(len(at), num_knots, dtype=torch.float64)
-    shares = torch.stack(
-        [(1 - u) ** 3, 3 * u**3 - 6 * u**2 + 4, -3 * u**3 + 3 * u**2 + 3 * u + 1, u**3], dim=-1
-    ) / 6  # fmt: skip
-    basis.scatter_(1, first[:, None] + torch.arange(4), shares)
-    bend = torch.zeros(num_knots - 2, num_knots, dtype=torch.float64)
-    for k in range(num_knots - 2):
-        bend[k, k : k + 3] = torch.tensor([1.0, -2.0, 1.0], dtype=torch.float64)
-    pull = _STIFF * bend.T @ bend + 1e-9 * torch.eye(num_knots, dtype=torch.float64)
-    weighted = basis.T[None] * weights.double()[:, None]
-    solution = torch.linalg.solve(weighted @ basis + pull, weighted @ values.double())
-    return solution.float()
 
 
 def _bonds(

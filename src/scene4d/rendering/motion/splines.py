@@ -15,6 +15,8 @@ from torch import Tensor
 from scene4d.rendering.motion.poses import pose_between, pose_exp, pose_log, pose_product
 
 FEWEST_KNOTS = 4
+_STIFF = 1e-3
+"""Of a fit's pull to straight splines."""
 
 
 def segments(
@@ -47,3 +49,35 @@ def spline_poses(
     moves = pose_exp(shares[..., None, None] * steps)
     pose = pose_product(pose_product(four[:, 0], moves[:, 0]), moves[:, 1])
     return pose_product(pose, moves[:, 2])
+
+
+def continuous(quats: Float[Tensor, "frames nodes 4"]) -> Float[Tensor, "frames nodes 4"]:
+    """Of q and -q, each the one that is nearer to the frame before."""
+    result = quats.clone()
+    for k in range(1, len(quats)):
+        side = (result[k] * result[k - 1]).sum(-1, keepdim=True)
+        result[k] = torch.where(side < 0, -result[k], result[k])
+    return result
+
+
+def fitted_knots(
+    values: Float[Tensor, "nodes frames channels"],
+    weights: Float[Tensor, "nodes frames"],
+    at: Float[Tensor, " frames"],
+    num_knots: int,
+) -> Float[Tensor, "nodes knots channels"]:
+    """Control points of uniform cubic B-splines, in weighted least squares; for poses, whose spline
+    multiplies in place of adding, it is near enough to begin with."""
+    first, u = segments(at.double(), num_knots)
+    basis = torch.zeros(len(at), num_knots, dtype=torch.float64)
+    shares = torch.stack(
+        [(1 - u) ** 3, 3 * u**3 - 6 * u**2 + 4, -3 * u**3 + 3 * u**2 + 3 * u + 1, u**3], dim=-1
+    ) / 6  # fmt: skip
+    basis.scatter_(1, first[:, None] + torch.arange(4), shares)
+    bend = torch.zeros(num_knots - 2, num_knots, dtype=torch.float64)
+    for k in range(num_knots - 2):
+        bend[k, k : k + 3] = torch.tensor([1.0, -2.0, 1.0], dtype=torch.float64)
+    pull = _STIFF * bend.T @ bend + 1e-9 * torch.eye(num_knots, dtype=torch.float64)
+    weighted = basis.T[None] * weights.double()[:, None]
+    solution = torch.linalg.solve(weighted @ basis + pull, weighted @ values.double())
+    return solution.float()
