@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from methods.dynamic_field.test_field import a_field, camera_at
 from methods.lightslab.test_bundle_parts import camera as slab_camera
 from methods.lightslab.test_bundle_parts import field_with_mpi, random_slabs, smooth_mpi
 from methods.lpgs.test_parent_child import STRUCTURES, camera, splats, trained
@@ -50,6 +51,7 @@ CASES = {
         field_with_mpi(3, mpi=smooth_mpi(3)), slab_camera(), 3.0, {"align": 8},
     ),
     "mobile-r2l": lambda: (small(), a_camera(width=64, height=64), 3.0, {"align": 8}),
+    "dynamic-field": lambda: (a_field(strength=0.5), camera_at(size=16), 5.0, {}),
     "voxels": lambda: (voxels(), a_camera(), 3.0, {}),
 }  # fmt: skip
 

@@ -25,6 +25,19 @@ SMALL = {
     "lightslab": {"max_slabs": 1, "depths": 4, "resolutions": (8,), "width": 16, "blocks": 1},
     "mobile-r2l": {"width": 16, "blocks": 2},
     "deformable": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8},
+    "dynamic-field": {
+        "rays": 32,
+        "levels": 2,
+        "dynamic_levels": 2,
+        "features": 2,
+        "finest": 32,
+        "dynamic_finest": 16,
+        "log2_rows": 8,
+        "dynamic_log2_rows": 8,
+        "neurons": 8,
+        "march_steps": 16,
+        "cells": 8,
+    },
 }
 """What makes a method cheap; one that is not named here is trained as it is."""
 

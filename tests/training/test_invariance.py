@@ -51,7 +51,8 @@ VARIANTS = {
 SMALL = {
     "steps": 4, "num_random_points": 300, "max_num_gaussians": 300, "max_slabs": 1,
     "resolutions": (6,), "crossed_resolutions": (4,), "width": 8, "blocks": 1, "encoded": 4,
-    "channels": (8, 8), "mpi": False, "points": 4,
+    "channels": (8, 8), "mpi": False, "points": 4, "rays": 64, "march_steps": 24, "cells": 8,
+    "log2_rows": 10, "dynamic_log2_rows": 10,
 }  # fmt: skip
 """Sizes of whatever method has fields of these names."""
 
