@@ -236,7 +236,7 @@ def write_eval(
     )
 
 
-def composited(view: View, background: Float[Tensor, 3]) -> Float[Tensor, "h w 3"]:
+def composited(view: View, background: Float[Tensor, 3]) -> Float[Tensor, "*views h w 3"]:
     """The photograph; on ``background`` where it has alpha."""
     if view.alpha is None:
         return view.rgb
