@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from moving_ball import SMALL
+from optional_packages import import_or_skip
 from PIL import Image
 
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import View
+from scene4d.methods.deformable.method import DeformableMethod
 from scene4d.methods.dynamic_field.field import FieldSamples
 from scene4d.methods.dynamic_field.method import (
     DistortionOptions,
@@ -31,7 +34,10 @@ from scene4d.methods.dynamic_field.objectives import (
 )
 from scene4d.rendering.fields.volume import RaySamples
 from scene4d.rendering.render import Render, Want
+from scene4d.representations.method import PhotometricOptions, TeacherOptions
+from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
+from scene4d.training.train import start
 
 
 class OneView:
@@ -180,3 +186,33 @@ def test_the_occupancy_grid_learns_and_is_kept(trained):
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert {"entropy", "dynamic_rays", "dynamic_depth", "distortion"} <= set().union(*rows)
     assert all(0 < row["occupied_dynamic"] <= 1 for row in rows if "occupied_dynamic" in row)
+
+
+# Either kind of moving scene teaches the other, by the one teacher's term, at all times
+
+
+def teacher_psnrs(run):
+    """Of the first and the last lines of the log."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [row["teacher_psnr"] for row in rows if "teacher_psnr" in row]
+    return found[0], sum(found[-3:]) / 3
+
+
+@pytest.mark.unchecked_shapes
+def test_each_learns_from_the_other(moving_ball, trained, tmp_path):
+    import_or_skip("cv2")
+    options = TrainOptions(data=moving_ball, output_dir=tmp_path, device="cpu", evaluate=False)
+    teaching = TeacherOptions(first_views=6, crops=4, crop_size=12)
+    splats = DeformableMethod(
+        num_random_points=300, max_num_gaussians=600, sh_degree=1, num_nodes=8, steps=40,
+        coarsest_downscale=1, teaching=teaching, photometric=PhotometricOptions(weight=0.0),
+    )  # fmt: skip
+    field = replace(
+        SMALL, steps=40, teaching=teaching, photometric=replace(SMALL.photometric, weight=0.0)
+    )
+    taught = start(splats, replace(options, teacher=trained))
+    for run in (taught, start(field, replace(options, teacher=taught))):
+        first, last = teacher_psnrs(run)
+        assert last > first + 1.0, (run, first, last)
+        loaded = load_run(run).representation
+        assert loaded.times == pytest.approx((0.0, 2.0), abs=0.1)
