@@ -116,7 +116,8 @@ def _usage() -> str:
     methods = load_all_methods()
     first = [name for name in ("splat",) if name in methods]
     names = [*first, *(name for name in sorted(methods) if name not in first)]
-    lines = [f"  {name:<12}{_in_a_line(methods[name])}" for name in names]
+    width = max(12, 2 + max(map(len, names)))
+    lines = [f"  {name:<{width}}{_in_a_line(methods[name])}" for name in names]
     start = "Start with splat: the others are made from it, or compared with it.\n" if first else ""
     return (
         "usage: scene4d train METHOD [options]\n       scene4d train --resume RUN\n\nmethods:\n"

@@ -93,18 +93,18 @@ class OccupancyOptions(StrategyOptions):
     first: Count = 24
     """Steps before the first look. What nobody looked at is sampled."""
     share: Annotated[float, Within(0.0, 1.0, above=True)] = 0.5
-    """Of the static part's cells, at each look."""
+    """Share of the static part's cells that a look asks."""
     dynamic_from: Annotated[float, Within(0.0, 1.0)] = 0.6
     """Share of training from which on the dynamic part is looked at."""
     dynamic_share: Annotated[float, Within(0.0, 1.0, above=True)] = 0.25
-    """Of the dynamic part's cells, of which there is a grid for each stretch of time."""
+    """Share of the dynamic part's cells, of which there is a grid for each stretch of time."""
     decay: Share = 0.7
     """What is left of a cell's density when it is looked at again and is emptier."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicFieldMethod(Method):
-    """A static hash grid, and a dynamic one of planes in time: the prior's and the GPU's way."""
+    """A static and a dynamic radiance field: the way of priors and GPUs, slow on a CPU."""
 
     name: ClassVar[str] = "dynamic-field"
     description: ClassVar[str] = "Static + dynamic radiance field (DpDy); slow on a CPU"
@@ -120,11 +120,11 @@ class DynamicFieldMethod(Method):
     """Photographs that a step's pixels are of."""
 
     levels: Annotated[int, Within(1, 24)] = 8
-    """Of the static hash grid."""
+    """Levels of the static hash grid."""
     dynamic_levels: Annotated[int, Within(1, 24)] = 4
-    """Of each of the hash grids over (x, y, t), (x, z, t) and (y, z, t)."""
+    """Levels of each of the hash grids over (x, y, t), (x, z, t) and (y, z, t)."""
     features: Annotated[int, Within(1, 16)] = 4
-    """Of each level."""
+    """Features of each level."""
     coarsest: Annotated[int, Within(1, 4096)] = 16
     """Cells of the first level along an axis of contracted space, whose middle half is the
     content's ball."""
@@ -140,7 +140,7 @@ class DynamicFieldMethod(Method):
     dynamic_log2_rows: Annotated[int, Within(4, 24)] = 15
     """Rows of a dynamic level's table, as a power of two."""
     neurons: Annotated[int, Within(8, 1024)] = 32
-    """Of the networks' hidden layers."""
+    """Width of the networks' hidden layers."""
     view_degree: Annotated[int, Within(0, 3)] = 1
     """Degree of the spherical harmonics that tell networks of colours the direction; 0: none.
     Higher ones let the static part paint each picture of one moving camera apart."""
@@ -149,16 +149,18 @@ class DynamicFieldMethod(Method):
     march_steps: Annotated[int, Within(8, 4096)] = 128
     """Parts of a ray from near to far; those in empty cells of the occupancy grid are skipped."""
     cells: Annotated[int, Within(4, 512)] = 48
-    """Of the occupancy grid along an axis."""
+    """Cells of the occupancy grid along an axis."""
     static_until: Annotated[float, Within(0.0, 0.9)] = 0.4
     """Share of training with the static part alone."""
     grid_lr: Rate = 1e-2
+    """Learning rate of the hash grids' tables."""
     network_lr: Rate = 2e-3
+    """Learning rate of the static part's networks."""
     dynamic_network_lr: Rate = 2e-4
-    """Of the dynamic part's networks. As fast as the static ones they turn the whole part off, as
-    most places want, before its tables find where something moves."""
+    """Learning rate of the dynamic part's networks. As fast as the static ones they turn the whole
+    part off, as most places want, before its tables find where something moves."""
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
-    """Learning rates end at this share of their start."""
+    """Share of their start at which learning rates end."""
     photometric: SquaredErrorOptions = field(default_factory=SquaredErrorOptions)
     depth: LineOfSightOptions = field(default_factory=LineOfSightOptions)
     entropy: SkewedEntropyOptions = field(default_factory=SkewedEntropyOptions)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MobileR2lMethod(Method):
-    """MobileR2L: one deep network from points on a ray to colours, distilled from a teacher."""
+    """MobileR2L: a deep network from points on a ray to colours, taught by a teacher."""
 
     name: ClassVar[str] = "mobile-r2l"
     description: ClassVar[str] = "Baseline: neural light field of MobileR2L (arXiv 2212.08057)"
