@@ -145,7 +145,7 @@ def main(argv: list[str]) -> None:
     described = export(source, args.output_path, options, **more)
     print(described, file=sys.stderr)
     if args.format == "bundle":
-        from scene4d.cli.bundle_loss import loss_line
+        from scene4d.exporters.bundle_loss import loss_line
 
         print(loss_line(source, args.output_path), file=sys.stderr)
     print(args.output_path)

@@ -87,15 +87,35 @@ def write_report(run: Path, *, defaults: Mapping[str, Any] | None = None) -> Pat
         _options(config, defaults),
         _provenance(evaluation),
     ]
-    html = (
+    path = run / "report.html"
+    write_text(path, html_page(title, sections))
+    return path
+
+
+def html_page(title: str, sections: Sequence[str]) -> str:
+    """A whole page in the style of reports; ``sections`` are HTML."""
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE.read_text(encoding='utf-8')}</style></head>"
         f"<body><main><h1>{escape(title)}</h1>{''.join(sections)}</main></body></html>\n"
     )
-    path = run / "report.html"
-    write_text(path, html)
-    return path
+
+
+def tile_list(tiles: Sequence[tuple[str, str]]) -> str:
+    """Figures with their names; those without a value are left out."""
+    cells = (
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in tiles
+        if value
+    )
+    return f'<dl class="tiles">{"".join(cells)}</dl>'
+
+
+def test_pictures(run: Path) -> str:
+    """Photograph, render and error of some held-out pictures of an evaluated run, as HTML; empty
+    where it has none."""
+    return _pictures(run, _read_evaluation(run))
 
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
@@ -141,12 +161,7 @@ def _tiles(metrics: Sequence[Mapping[str, float]], evaluation: Run) -> str:
         if name.startswith("num_")
     ]
     tiles += [(name, _number(results.get(key), form)) for name, key, form in _DYNAMIC_TILES]
-    cells = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in tiles
-        if value
-    )
-    return f'<dl class="tiles">{"".join(cells)}</dl>'
+    return tile_list(tiles)
 
 
 def _curves(metrics: Sequence[Mapping[str, float]], evaluation: Run) -> str:
@@ -285,7 +300,7 @@ def _options(config: Run, defaults: Mapping[str, Any] | None) -> str:
     if not flat:
         return ""
     if defaults is None:
-        table = _words(("option", "value"), list(flat.items()))
+        table = text_table(("option", "value"), list(flat.items()))
         return f"<details><summary>Options</summary>{table}</details>"
     standard = _flat(defaults)
     rows = [
@@ -293,12 +308,12 @@ def _options(config: Run, defaults: Mapping[str, Any] | None) -> str:
         for name, value in flat.items()
         if name in standard and standard[name] != value
     ]
-    table = _words(("option", "value", "default"), rows) if rows else "<p>None.</p>"
+    table = text_table(("option", "value", "default"), rows) if rows else "<p>None.</p>"
     return f"<h2>Options that differ from their defaults</h2>{table}"
 
 
-def _words(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of text."""
+def text_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text, as HTML."""
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
@@ -321,7 +336,7 @@ def _provenance(evaluation: Run) -> str:
     rows = [(name.replace(".", ", "), value) for name, value in facts.items() if value]
     if not rows:
         return ""
-    return f"<h2>How it was measured</h2>{_words(('what', 'how'), rows)}"
+    return f"<h2>How it was measured</h2>{text_table(('what', 'how'), rows)}"
 
 
 def _per_image(evaluation: Run) -> list[dict[str, Any]]:

@@ -94,6 +94,13 @@ def newest_run(folder: Path) -> Path | None:
     return (trained or runs)[-1] if runs else None
 
 
+def newest_begun(output_dir: Path, method: str) -> Path | None:
+    """The newest run of ``method`` in OUTPUT_DIR/EXPERIMENT that has a checkpoint to go on from."""
+    runs = sorted(config.parent for config in output_dir.glob(f"*/{method}/*/config.toml"))
+    begun = [run for run in runs if list_checkpoints(run / "checkpoints")]
+    return max(begun, key=lambda run: run.name, default=None)
+
+
 def create_run(method: Method, options: TrainOptions, *, experiment_name: str) -> Path:
     """Makes the folder OUTPUT_DIR/EXPERIMENT/METHOD/DATE_TIME of a new run; never one that is."""
     parent = options.output_dir / experiment_name / method.name
@@ -123,17 +130,19 @@ def _tidy_beside(run: Path) -> None:
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Holds the run for this process; a second one is refused. The lock dies with the process."""
+def locked(
+    run: Path,
+    *,
+    what: str = "another process is training in this run folder",
+    fix: str = "wait for it or stop it; a new 'scene4d train' makes a folder of its own",
+) -> Iterator[None]:
+    """Holds the run for this process; a second one is refused, in the words ``what`` and ``fix``.
+    The lock dies with the process."""
     with open(run / ".lock", "a+b") as file:
         try:
             _lock_exclusively(file.fileno())
         except OSError as error:
-            raise Scene4dError(
-                "another process is training in this run folder",
-                where=run,
-                fix="wait for it or stop it; a new 'scene4d train' makes a folder of its own",
-            ) from error
+            raise Scene4dError(what, where=run, fix=fix) from error
         yield
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -30,27 +31,44 @@ def counted(items: Sequence[Item], say: Say, title: str) -> Iterator[Item]:
 def watched(database: Path, table: str, say: Say, title: str, total: int) -> Iterator[None]:
     """Tells how many rows ``table`` of COLMAP's database has while a long call fills it.
 
-    Read from beside: COLMAP keeps a write-ahead log, in which readers hold nobody up.
+    Read by another process: SQLite's locks are the process's, and Python's SQLite beside COLMAP's
+    own copy in one process takes no notice of them. It then truncates the index of the write-ahead
+    log under the other, which ends the process with SIGBUS (sqlite.org/howtocorrupt, 2.2.1).
     """
-    ticker, done = Ticker(say, title, total), threading.Event()
+    ticker = Ticker(say, title, total)
+    command = [sys.executable, "-I", "-c", _COUNT, _uri(database), table, str(EVERY_SECONDS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as counting:
+        assert counting.stdout is not None
+        lines = counting.stdout
 
-    def watch() -> None:
-        while not done.wait(EVERY_SECONDS):
-            with suppress(sqlite3.Error), closing(_read_only(database)) as connection:
-                (count,) = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()
-                ticker.at(count)
+        def tell() -> None:
+            for line in lines:
+                ticker.at(int(line))
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            counting.kill()
+            teller.join()
 
 
-def _read_only(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=0.1)
+_COUNT = """\
+import contextlib, sqlite3, sys, time
+uri, table, seconds = sys.argv[1:]
+while True:
+    time.sleep(float(seconds))
+    with contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.1)) as connection:
+            (count,) = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()
+            print(count, flush=True)
+"""
+"""What the other process runs; it ends when nobody reads it any more."""
+
+
+def _uri(database: Path) -> str:
+    return f"file:{quote(str(database))}?mode=ro"
 
 
 class Ticker:

@@ -23,9 +23,9 @@ from scene4d.training.evaluate import mean_psnr
 from scene4d.training.open_scene import open_scene
 from scene4d.training.opened import OpenedScene
 from scene4d.training.options import TrainOptions
-from scene4d.training.run import load_run
+from scene4d.training.run import load_run, newest_begun
 from scene4d.training.teachers import load_teacher
-from scene4d.training.train import load_capture, start, with_teachers_capture
+from scene4d.training.train import load_capture, resume, start, with_teachers_capture
 from scene4d.training.trainer import Interrupted
 
 ROUNDS = 3
@@ -77,14 +77,16 @@ def compress(
     options: TrainOptions,
     target_psnr_drop: float | None = None,
     drop_invalid: bool = False,
+    keep_in: Path | None = None,
 ) -> Compressed:
     """Trains on ``source`` (a run or a splat file) and writes the bundle ``output``.
 
     With ``target_psnr_drop`` the time is divided among :data:`ROUNDS` trainings that look for the
     smallest size which loses no more dB. ``drop_invalid``: a file's splats that nothing can draw
     are left out first. A size that the scene cannot fill gives the nearest smaller bundle
-    (:attr:`Compressed.on_target`). Raises :class:`UsageError` when both targets are given or the
-    size is below that of an empty bundle.
+    (:attr:`Compressed.on_target`). ``keep_in``: where the training's run is kept, to be gone on
+    with by another call that was told the same. Raises :class:`UsageError` when both targets are
+    given or the size is below that of an empty bundle.
     """
     if method.target_mb is not None and target_psnr_drop is not None:
         raise UsageError("--target-mb and --target-psnr-drop exclude each other")
@@ -96,6 +98,7 @@ def compress(
         raise UsageError(f"--target-psnr-drop must be a number of dB, got {target_psnr_drop}")
     check_writable(output)
     with _scratch() as scratch:
+        runs = keep_in or scratch
         if drop_invalid and is_splats(source):
             cleaned = scratch / f"{source.stem}.ply"
             write_ply(cleaned, read_splats(source, drop_invalid=True))
@@ -104,9 +107,9 @@ def compress(
         _require_splats(teacher)
         _require_stillness(teacher)
         options = with_teachers_capture(replace(options, teacher=source), teacher)
-        options = replace(options, output_dir=scratch, evaluate=False)
+        options = replace(options, output_dir=runs, evaluate=False)
         if target_psnr_drop is None:
-            return _one(teacher, output, method, options)
+            return _one(teacher, output, method, options, begun=_begun(keep_in, method))
         return _at_drop(teacher, output, method, options, target_psnr_drop)
 
 
@@ -124,6 +127,11 @@ def _scratch() -> Iterator[Path]:
         raise
     else:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begun(folder: Path | None, method: LpgsMethod) -> Path | None:
+    """The newest run there with a checkpoint to go on from."""
+    return None if folder is None else newest_begun(folder, method.name)
 
 
 def _require_splats(teacher: OpenedScene) -> None:
@@ -229,10 +237,15 @@ def _one(
     output: Path,
     method: LpgsMethod,
     options: TrainOptions,
+    *,
+    begun: Path | None = None,
 ) -> Compressed:
     scene, images = load_capture(options, split="test", teacher=teacher)
     _require_room(method.target_mb, scene, output)
-    folder = start(method, options, announce=False)
+    if begun is None:
+        folder = start(method, options, announce=False)
+    else:
+        folder = resume(begun, data=options.data, teacher=options.teacher)
     run = load_run(folder)
     _log.info("%s", bundle.export(run, output, nearest=True))
     before = teacher.in_frame(scene.source_from_scene)
