@@ -39,6 +39,8 @@ FLAT = {name: [f"--{key.replace('_', '-')}={value}" for key, value in options.it
 """What makes a training small, on the command line."""
 
 LEFT_OUT = {
+    r"scene4d batch": "starts a cluster: tests/pipeline/test_cluster.py",
+    r"ray (start|stop)": "of a cluster's machines",
     r"pip install": "installs",
     r"python -m http.server": "serves until it is stopped",
     r"scene4d process-data video --moving": "wants a video of motion: test_process_moving.py",
@@ -88,6 +90,7 @@ FLAGS = {
     "scene4d eval": [],
     "scene4d export": [],
     "scene4d info": [],
+    "scene4d make": ["--minutes", "0.02", "--device", "cpu"],
     "scene4d process-data": ["--camera-model", "pinhole"],
     "scene4d render": ["--num-frames", "2"],
     "scene4d train": ["--steps", "2", "--device", "cpu", "--no-evaluate"],
@@ -162,6 +165,7 @@ def substituted(words: list[str], things: Things, here: Path) -> list[str]:
         "CAPTURE": things.capture, "my_scene": things.capture, "data/room": things.capture,
         "fox": things.capture, "FILE": things.ply, "IN": things.ply, "OUT": here / "out.ply",
         "SCENE": things.ply, "bonsai.ply": things.ply, "scene.s4d": things.bundle,
+        "INPUT": things.bundle, "photos/": "photos",
         "NAME": "splat", "METHOD": "splat", "OPTIONS": None,
         "DIR": here / "folder", "D": 1, "A": 0.01, "N": 50,
         "XMIN": -9, "YMIN": -9, "ZMIN": -9, "XMAX": 9, "YMAX": 9, "ZMAX": 9,
@@ -301,8 +305,10 @@ def run_command(words: list[str], things: Things, here: Path) -> None:
     for word in words[:3]:
         if verb == "export" and word in wanted:
             import_or_skip(wanted[word])
-    if verb == "process-data":
+    if verb == "process-data" or "photos" in words:
         give_pictures(words, here)
+    if verb == "make":
+        words = [word for word in words if word != "--phone"]  # the verb view, which has its test
     if any(w.endswith(".mp4") for w in words):
         import_or_skip("av")
     if "--viewer" in words:
@@ -336,7 +342,7 @@ def give_pictures(words: list[str], here: Path) -> None:
     from room import room_cameras, room_picture
 
     pictures = [room_picture(c2w) for c2w in room_cameras(6)]
-    place = words.index("--data") + 1
+    place = words.index("--data") + 1 if "--data" in words else 1
     if words[1] == "video":
         import_or_skip("av")
         import numpy as np

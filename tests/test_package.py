@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import time
@@ -95,19 +96,21 @@ def test_help_answers_within_a_second() -> None:
 def test_every_extra_of_the_design_exists_and_the_lock_covers_what_make_installs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert set(extras) >= {"viewer", "recon", "video", "cuda", "priors", "export", "dev"}
+    assert set(extras) >= {
+        "viewer", "recon", "video", "cuda", "priors", "export", "cluster", "dev"
+    }  # fmt: skip
     locked = {
         line.split("==")[0].lower().replace("_", "-")
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if "==" in line and not line.startswith("#")
     }
-    installed = ["dev", "viewer", "recon", "video", "export"]
+    installed = ["dev", "viewer", "recon", "video", "export", "cluster"]
     wanted = project["dependencies"] + [r for extra in installed for r in extras[extra]]
     assert {_name(requirement) for requirement in wanted} <= locked
 
 
 def _name(requirement: str) -> str:
-    return requirement.split(";")[0].split(">")[0].split("=")[0].strip().lower().replace("_", "-")
+    return re.split(r"[;>=\[]", requirement)[0].strip().lower().replace("_", "-")
 
 
 def test_every_pin_has_the_hashes_of_its_files() -> None:

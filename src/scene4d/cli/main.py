@@ -16,6 +16,7 @@ from typing import Any
 
 VERBS: dict[str, tuple[str, str]] = {
     "make": ("scene4d.cli.make", "photos, a video, a capture or splats -> a scene on a phone"),
+    "batch": ("scene4d.cli.batch", "many scenes, on this machine or on a Ray cluster"),
     "process-data": ("scene4d.cli.process_data", "photos or a video -> a posed capture"),
     "train": ("scene4d.cli.train", "a capture -> a trained scene in a run folder"),
     "eval": ("scene4d.cli.eval", "measure a run on its held-out images"),

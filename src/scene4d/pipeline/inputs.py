@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Literal
 from scene4d.data.dataparsers import DATAPARSERS, dataparser_module
 from scene4d.data.process.files import find_pictures, is_picture_name, is_video_name
 from scene4d.errors import DataError
-from scene4d.files import read_json
 from scene4d.formats.registry import format_by_content, format_by_suffix, is_splats
+from scene4d.pipeline.options import MakeOptions
+from scene4d.plain import to_table
 from scene4d.training.open_scene import is_bundle
 from scene4d.training.run import newest_run, run_path
 
@@ -218,15 +220,22 @@ def _walk(root: Path, skip: Path | None) -> Iterator[Path]:
             yield path
 
 
-def read_marker(folder: Path) -> dict[str, str]:
-    """What :data:`MARKER` says of the input; empty where there is none or it is damaged."""
-    path = folder / MARKER
-    if not path.is_file():
+def text_of_marker(source: SceneInput, known: str, options: MakeOptions) -> bytes:
+    """What :data:`MARKER` says of the input with the fingerprint ``known``."""
+    marker = {
+        "schema_version": 1, "input": str(source.path), "fingerprint": known, "kind": source.kind,
+        "options": to_table(options),
+    }  # fmt: skip
+    return (json.dumps(marker, indent=2) + "\n").encode()
+
+
+def marker_of(text: bytes | None) -> dict[str, str]:
+    """What a :data:`MARKER` says, as text; empty where there is none or it is damaged."""
+    try:
+        value = json.loads(text or b"")
+    except (ValueError, RecursionError):
         return {}
-    value = read_json(path)
-    if not isinstance(value, dict):
-        return {}
-    return {str(key): str(entry) for key, entry in value.items()}
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
 def check_apart(source: Path, out: Path) -> None:

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scene4d.errors import DataError, UsageError
-from scene4d.files import check_writable, write_json
+from scene4d.files import check_writable, write_json, write_text
 from scene4d.pipeline.inputs import (
     MARKER,
     check_apart,
     find_input,
     fingerprint,
+    marker_of,
     names_of,
-    read_marker,
+    text_of_marker,
 )
 from scene4d.pipeline.options import MakeOptions
 from scene4d.pipeline.plan import Plan, allowance, plan_of
 from scene4d.pipeline.report import REPORT, write_failure_page, write_page
 from scene4d.pipeline.stage import Done, Say, Stage, Work, keys_of, make, read_done
 from scene4d.pipeline.stages import FAILED, NoPosesError
-from scene4d.plain import to_table
 from scene4d.training.run import locked
 
 
@@ -95,12 +95,9 @@ def _made(plan: Plan, known: str, out: Path, watch: Watch) -> Made:
     keys = keys_of(plan.stages, known)
     done = standing(plan, keys, out)
     watch.planned(plan, done)
-    marker = {
-        "schema_version": 1, "input": str(plan.source.path), "fingerprint": known,
-        "kind": plan.source.kind, "options": to_table(plan.options),
-    }  # fmt: skip
-    if read_marker(out) != {key: str(value) for key, value in marker.items()}:
-        write_json(out / MARKER, marker)
+    marker = text_of_marker(plan.source, known, plan.options)
+    if not (out / MARKER).is_file() or (out / MARKER).read_bytes() != marker:
+        write_text(out / MARKER, marker.decode())
     for stage in plan.stages:
         if stage.name not in done:
             seconds = allowance(stage, plan, done)
@@ -161,7 +158,8 @@ def check_out(out: Path, source: Path, known: str) -> None:
     if not out.is_dir():
         raise UsageError("is a file, and a folder is to be written", where=out,
                          fix="name another place")  # fmt: skip
-    marker = read_marker(out)
+    path = out / MARKER
+    marker = marker_of(path.read_bytes() if path.is_file() else None)
     if not marker and (names := list(names_of(out))):
         raise UsageError(f"is not empty and was not made by this command (it holds {names[0]!r})",
                          where=out, fix="name a new folder: scene4d make INPUT OUT"

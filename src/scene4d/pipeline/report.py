@@ -16,7 +16,8 @@ from scene4d.training.log import duration
 
 REPORT = "report.html"
 _IMAGE = (
-    '<figure style="max-width:{width}px"><img alt="{what}" style="display:block;width:100%"'
+    '<figure style="max-width:{width}px;margin-bottom:10px">'
+    '<img alt="{what}" style="display:block;width:100%"'
     ' src="data:image/webp;base64,{data}"></figure>'
 )
 
@@ -149,7 +150,11 @@ def _links(out: Path, done: Mapping[str, Done]) -> str:
 def _diagnosis(done: Mapping[str, Done]) -> str:
     if "poses" not in done:
         return ""
-    text = escape(str(done["poses"].results["diagnosis"]))
+    lines = str(done["poses"].results["diagnosis"]).splitlines()
+    told = [line for line in lines if not line.startswith("  - train:")]  # it is trained already
+    if told[-1] == "What to do next:":
+        told.pop()
+    text = escape("\n".join(told))
     return f"<h2>The camera poses</h2><pre style='white-space:pre-wrap'>{text}</pre>"
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from scene4d.errors import DataError, Scene4dError
+from scene4d.errors import Scene4dError
 from scene4d.files import read_json, write_json
 from scene4d.pipeline.inputs import SceneInput
 from scene4d.representations.method import resolve
@@ -104,15 +104,20 @@ def keys_of(stages: tuple[Stage, ...], fingerprint: str) -> dict[str, str]:
 def read_done(folder: Path, stage: Stage, key: str) -> Done | None:
     """What stands in ``folder``, if it is the result of ``stage`` with that key, and whole."""
     path = folder / RECORD
-    if not path.is_file():
+    if not path.is_file() or any(not (folder / name).exists() for name in stage.outputs):
         return None
+    return done_of(path.read_bytes(), folder, stage, key)
+
+
+def done_of(record: bytes, folder: Path, stage: Stage, key: str) -> Done | None:
+    """What a ``stage.json`` says, if it is of ``stage`` with that key."""
     try:
-        record = read_json(path)
-        same = (record["schema_version"], record["stage"], record["key"]) == (1, stage.name, key)
-        seconds, results = float(record["seconds"]), dict(record["results"])
-    except (DataError, KeyError, TypeError, ValueError):  # damaged: it is made again
+        table = json.loads(record)
+        same = (table["schema_version"], table["stage"], table["key"]) == (1, stage.name, key)
+        seconds, results = float(table["seconds"]), dict(table["results"])
+    except (KeyError, TypeError, ValueError, RecursionError):  # damaged: it is made again
         return None
-    if not same or any(not (folder / name).exists() for name in stage.outputs):
+    if not same:
         return None
     return Done(folder=folder, key=key, seconds=seconds, results=results, reused=True)
 

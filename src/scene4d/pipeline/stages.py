@@ -25,7 +25,7 @@ what a still scene's leaves, shadows and reflections make up."""
 MOVES_AT_ONCE = 0.05
 """Or this much of one picture."""
 STILL_METHOD = "splat"
-_TRAINED = 0.85
+_TRAINED = 0.8
 """Of a training's time; the rest is for reading pictures, evaluating and writing."""
 FAILED = "failed.json"
 """In the folder of all stages: the diagnosis of poses that could not be found."""
@@ -185,8 +185,13 @@ def _train_options(work: Work, data: Path) -> TrainOptions:
         experiment_name=work.source.name,
         downscale_factor=factor,
         device=work.options["device"],
-        checkpoint_every_s=20.0,
+        checkpoint_every_s=_checkpoint_seconds(work),
     )
+
+
+def _checkpoint_seconds(work: Work) -> float:
+    """Between checkpoints: what a lost machine costs at most."""
+    return min(20.0, max(0.2, work.seconds / 20))
 
 
 def _finite(value: float | None) -> float | None:
@@ -280,7 +285,7 @@ def _by_training(work: Work, source: Path, target: Path) -> dict[str, Any]:
             options=TrainOptions(
                 max_minutes=max(0.01, _TRAINED * work.seconds / 60),
                 device=work.options["device"],
-                checkpoint_every_s=20.0,
+                checkpoint_every_s=_checkpoint_seconds(work),
             ),
             keep_in=work.folder / "training",
         )
