@@ -320,3 +320,15 @@ def test_a_slow_start_shortens_what_follows_and_never_to_nothing():
 
     assert after(30) > after(200) > 60
     assert after(2000) == pytest.approx(0.6 * 0.25 * 600)
+
+
+def test_what_moves_is_trained_longer_as_its_bundle_is_not_trained():
+    source = SceneInput(kind="video", path=Path("in.mp4"), name="in", facts="")
+    plan = plan_of(source, MakeOptions(minutes=10))
+    train = next(stage for stage in plan.stages if stage.name == "train")
+
+    def seconds(moves: bool) -> float:
+        poses = Done(folder=Path(), key="", seconds=60, results={"moves": moves})
+        return allowance(train, plan, {"poses": poses})
+
+    assert seconds(True) > 1.4 * seconds(False)

@@ -145,9 +145,10 @@ def main(argv: list[str]) -> None:
     described = export(source, args.output_path, options, **more)
     print(described, file=sys.stderr)
     if args.format == "bundle":
-        from scene4d.exporters.bundle_loss import loss_line
+        from scene4d.exporters.bundle_loss import loss_of
 
-        print(loss_line(source, args.output_path), file=sys.stderr)
+        loss = loss_of(source, args.output_path)
+        print("" if loss is None else loss.line(), file=sys.stderr)
     print(args.output_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,35 @@ _SIZE = 256
 """Pixels of views around a file that comes without cameras."""
 
 
-def loss_line(source: OpenedScene, bundle: Path) -> str:
-    """A line about the loss: in PSNR to the photographs that were held out (or trained on) where
-    they are at hand, otherwise the PSNR of the bundle's pictures to the scene's own."""
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What was measured."""
+
+    views: int
+    psnr: float
+    """Of the bundle, dB."""
+    psnr_before: float | None
+    """Of the scene itself; both against photographs that were held out (or trained on). None: the
+    bundle was compared with the scene's own pictures."""
+
+    def line(self) -> str:
+        """For people."""
+        if self.psnr_before is None:
+            return (
+                f"loses by its coarser values: its pictures are at {self.psnr:.1f} dB to the"
+                f" scene's own ({self.views} views); --target-mb chooses another size"
+            )
+        return (
+            f"PSNR {self.psnr:.2f} dB on {self.views} held-out photographs, the run's own"
+            f" {self.psnr_before:.2f} dB: {self.psnr_before - self.psnr:.2f} dB lost; --target-mb"
+            " chooses another size"
+        )
+
+
+def loss_of(source: OpenedScene, bundle: Path) -> Loss | None:
+    """The loss in PSNR to the photographs that were held out (or trained on) where they are at
+    hand, otherwise the PSNR of the bundle's pictures to the scene's own; None where there is
+    nothing to look at."""
     from scene4d.training.open_scene import open_scene
 
     before, after = source.representation, open_scene(bundle).representation
@@ -28,19 +55,13 @@ def loss_line(source: OpenedScene, bundle: Path) -> str:
         return compared
     cameras = _some(source.cameras.train) or _around(source)
     if not cameras:
-        return ""
+        return None
     cameras = _at_times(cameras, before)
-    db = _mean_psnr(before, after, cameras)
-    return (
-        f"loses by its coarser values: its pictures are at {db:.1f} dB to the scene's own"
-        f" ({len(cameras)} views); --target-mb chooses another size"
-    )
+    return Loss(views=len(cameras), psnr=_mean_psnr(before, after, cameras), psnr_before=None)
 
 
-def _photographs(source: OpenedScene, before: Representation, after: Representation) -> str | None:
+def _photographs(source: OpenedScene, before: Representation, after: Representation) -> Loss | None:
     """The loss against photographs; None where the run has none that are still there."""
-    from dataclasses import replace
-
     from scene4d.errors import Scene4dError
     from scene4d.training.evaluate import mean_psnr
     from scene4d.training.run import LoadedRun
@@ -58,10 +79,7 @@ def _photographs(source: OpenedScene, before: Representation, after: Representat
         return None
     scene = replace(scene, test_indices=_some(scene.test_indices))
     first, second = (mean_psnr(r.cpu(), scene, images) for r in (before, after))
-    return (
-        f"PSNR {second:.2f} dB on {len(scene.test_indices)} held-out photographs, the run's own"
-        f" {first:.2f} dB: {first - second:.2f} dB lost; --target-mb chooses another size"
-    )
+    return Loss(views=len(scene.test_indices), psnr=second, psnr_before=first)
 
 
 def _some(items: Sequence) -> list:
@@ -82,8 +100,6 @@ def _around(source: OpenedScene) -> list[Camera]:
 
 def _at_times(cameras: list[Camera], scene: Representation) -> list[Camera]:
     """``cameras`` of a scene that moves, those without a time spread over its motion."""
-    from dataclasses import replace
-
     import torch
 
     if scene.times is None:

@@ -29,6 +29,7 @@ POSES_SHARE = 0.4
 """Of the time, at most so much is planned for poses: the pictures are then looked at less finely.
 """
 _PLAYER_S, _LOOK_S = 5.0, 20.0
+_STORED_SHARE = 0.05
 LEAST_SHARE = 0.25
 """Of all the time is left to training and compression, however long the poses took."""
 
@@ -205,13 +206,29 @@ def allowance(stage: Stage, plan: Plan, done: Mapping[str, Done]) -> float:
     if not stage.share:
         return stage.seconds
     total = 60 * plan.options.total_minutes
+    shares = {s.name: _share(s, plan, done) for s in plan.stages}
     later = plan.stages[plan.stages.index(stage) :]
     spent = sum(d.seconds for name, d in done.items() if name not in {s.name for s in later})
     before = plan.stages[: plan.stages.index(stage)]
     guessed = sum(_guess(s, total) for s in before if s.name not in done)
     left = total - spent - guessed - sum(s.seconds for s in later if not s.share)
     left = max(left, LEAST_SHARE * total)
-    return left * stage.share / sum(s.share for s in later)
+    return left * shares[stage.name] / sum(shares[s.name] for s in later)
+
+
+def _share(stage: Stage, plan: Plan, done: Mapping[str, Done]) -> float:
+    """A bundle after a training takes little time where nothing is trained for it: of what moves,
+    and of methods that are stored as they are."""
+    if stage.name != "bundle" or not any(s.name == "train" for s in plan.stages):
+        return stage.share
+    chosen = None if plan.options.method is None else load_method(plan.options.method)
+    stored = chosen is not None and (not chosen.made_of_splats or chosen.compressor is not None)
+    moves = chosen.uses_time if chosen is not None else (
+        any(entry.results.get("moves") for entry in done.values())
+        or plan.options.moving == "yes"
+        or (plan.options.moving == "auto" and plan.source.says_moving)
+    )  # fmt: skip
+    return _STORED_SHARE if stored or moves else stage.share
 
 
 def _guess(stage: Stage, total: float) -> float:

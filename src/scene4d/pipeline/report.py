@@ -75,7 +75,8 @@ def write_failure_page(out: Path, plan: Plan, diagnosis: Mapping[str, Any]) -> P
 def figures(done: Mapping[str, Done]) -> list[tuple[str, str]]:
     """The figures one asks for first, by name, as text; empty where there is none."""
     train, bundle = (done[n].results if n in done else {} for n in ("train", "bundle"))
-    views = bundle.get("against", "photographs") if not train else "held-out photographs"
+    views = str(bundle.get("against", "photographs"))
+    views = "held-out photographs" if views == "photographs" else views
     lost = None
     if _is(bundle.get("psnr_before")) and _is(bundle.get("psnr")):
         lost = float(bundle["psnr_before"]) - float(bundle["psnr"])

@@ -250,7 +250,7 @@ def _copied(source: Path, target: Path) -> dict[str, Any]:
 
 def _compressed(work: Work, source: Path, target: Path) -> dict[str, Any]:
     from scene4d.exporters import bundle as bundles
-    from scene4d.exporters.bundle_loss import loss_line
+    from scene4d.exporters.bundle_loss import loss_of
     from scene4d.exporters.options import BundleOptions
     from scene4d.training.open_scene import open_scene
 
@@ -259,9 +259,15 @@ def _compressed(work: Work, source: Path, target: Path) -> dict[str, Any]:
     if _can_be_compressed(opened):
         return _by_training(work, source, target)
     told = bundles.export(opened, target, BundleOptions(target_mb=target_mb))
-    loss = loss_line(opened, target)
-    work.say(f"{told}\n{loss}")
-    return {"how": told, "loss": loss}
+    results: dict[str, Any] = {"how": told.split("\n")[0]}
+    loss = loss_of(opened, target)
+    if loss is not None:
+        results |= {"psnr": _finite(loss.psnr), "views": loss.views, "against": "photographs"}
+        if loss.psnr_before is None:
+            results["against"] = "the scene's own pictures"
+        else:
+            results["psnr_before"] = _finite(loss.psnr_before)
+    return results
 
 
 def _can_be_compressed(scene: OpenedScene) -> bool:
