@@ -87,12 +87,26 @@ def test_another_option_makes_again_only_what_depends_on_it(made, capture):
 
 def test_moved_and_copied_inputs_are_the_same_and_changed_ones_are_not(capture, tmp_path):
     copy = Path(shutil.copytree(capture, tmp_path / "elsewhere"))
-    assert fingerprint(find_input(copy)) == fingerprint(find_input(capture))
+    known = fingerprint(find_input(capture)).content
+    assert fingerprint(find_input(copy)).content == known
     picture = next(copy.glob("images/*.png"))
     pixels = np.array(Image.open(picture))
     pixels[0, 0, 0] ^= 1
     Image.fromarray(pixels).save(picture)
-    assert fingerprint(find_input(copy)) != fingerprint(find_input(capture))
+    assert fingerprint(find_input(copy)).content != known
+
+
+def test_an_input_that_was_not_touched_is_not_read_again(capture, monkeypatch):
+    found = find_input(capture)
+    known = fingerprint(found)
+    marker = {"fingerprint": "as it was", "state": known.state}
+    assert fingerprint(found, marker=marker).content == "as it was"
+    assert fingerprint(found, marker={**marker, "state": "other"}).content == known.content
+    monkeypatch.setattr("scene4d.pipeline.inputs.HASHED_BYTES", 10)  # as large ones are
+    large = fingerprint(found).content
+    picture_of = next(capture.glob("images/*.png"))
+    os.utime(picture_of, ns=(0, picture_of.stat().st_mtime_ns + 1))
+    assert fingerprint(found).content != large
 
 
 def test_a_training_that_was_killed_goes_on_from_its_checkpoint(made, capture):

@@ -36,13 +36,15 @@ class BatchArgs:
 def main(argv: list[str]) -> None:
     """Runs the verb: progress on stderr, the gallery's place on stdout."""
     args = parse(BatchArgs, argv, prog="scene4d batch")
-    from scene4d.pipeline.batch import check_all, make_batch
+    from scene4d.pipeline.batch import check_all, make_batch, marker_in
     from scene4d.pipeline.batch_watch import TerminalBatchWatch
     from scene4d.pipeline.scenes import read_scenes
     from scene4d.pipeline.store import Store
 
     store = Store(args.output_dir)
-    scenes, left = read_scenes(args.scenes, args.how, skip=store.folder)
+    scenes, left = read_scenes(
+        args.scenes, args.how, skip=store.folder, marker_of=lambda name: marker_in(store, name)
+    )
     for line in left:
         print(f"left out: {line}", file=sys.stderr)
     states = make_batch(scenes, store, args.work, watch=TerminalBatchWatch())

@@ -90,13 +90,18 @@ def make_batch(
     return states
 
 
+def marker_in(store: Store, scene: str) -> dict[str, str]:
+    """What is known of the input of a scene in the store; empty where there is none."""
+    return marker_of(store.read(f"{scene}/{MARKER}"))
+
+
 def _check_places(scenes: Sequence[Scene], store: Store) -> None:
     """Refuses to put a scene where another input's stands."""
     taken = []
     for scene in scenes:
-        marker = marker_of(store.read(f"{scene.name}/{MARKER}"))
+        marker = marker_in(store, scene.name)
         source = str(scene.plan.source.path)
-        if marker and scene.fingerprint != marker.get("fingerprint") and (
+        if marker and scene.fingerprint.content != marker.get("fingerprint") and (
             source != marker.get("input")
         ):  # fmt: skip
             taken.append(f"{scene.where}: {scene.name} is that of {marker.get('input')}")
@@ -149,7 +154,7 @@ class _Driver:
         resources = self._resources(stage, scene.plan.options.device)
         task = Task(
             store=self.store, scene=scene.name, plan=scene.plan, keys=dict(scene.keys),
-            stage=state.stage, cpus=max(1, int(resources["num_cpus"])),
+            stage=state.stage, cpus=max(1, int(resources["num_cpus"])), gpu="num_gpus" in resources,
         )  # fmt: skip
         function = self.make_page if stage is None else self.make_stage
         # Tries are counted here, where they are also told.
@@ -165,7 +170,8 @@ class _Driver:
         found: dict[str, float] = {"num_cpus": min(float(self.options.cpus), self.most_cpus)}
         if self.most_memory:
             found["memory"] = min(1e9 * stage.memory_gb, _MEMORY_SHARE * self.most_memory)
-        if stage.gpu and device != "cpu" and (self.has_gpus or device == "cuda"):
+        wants = stage.gpu and device == "auto" and self.has_gpus
+        if wants or (device == "cuda" and "device" in stage.options):
             found["num_gpus"] = 1.0
         return found
 

@@ -8,7 +8,6 @@ results are copied back. Either way a stage whose node was lost goes on from its
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 import tempfile
@@ -44,6 +43,8 @@ class Task:
     keys: Mapping[str, str]
     stage: str = ""
     cpus: int = 1
+    gpu: bool = False
+    """Whether it has one to itself; without, none is used, whatever the node has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,8 @@ def _made(out: Path, stage: Stage, task: Task) -> Done:
     done = _standing(out, task)
     seconds = allowance(stage, task.plan, done)
     work = work_of(stage, task.plan, done, seconds=seconds, out=out, say=lambda line: None)
+    if not task.gpu and "device" in work.options:
+        work = replace(work, options={**work.options, "device": "cpu"})
     try:
         return make(stage, key, out, work)
     except NoPosesError as error:
@@ -187,8 +190,6 @@ def connected(address: str) -> Any:
     ray = import_optional("ray", extra="cluster", needed_for="scene4d batch")
     if ray.is_initialized():
         return ray
-    # Ray's notice of how it will treat GPUs one day is of no use to somebody who makes scenes.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == "auto":

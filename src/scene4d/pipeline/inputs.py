@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -182,22 +182,38 @@ def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def fingerprint(found: SceneInput, *, skip: Path | None = None) -> str:
-    """A hash that changes when the input does: of the content of its files and their names, or of
-    names, sizes and times of change where there is more than :data:`HASHED_BYTES`."""
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What tells one input from another."""
+
+    content: str
+    """A hash of the content of its files and their names; where there is more than
+    :data:`HASHED_BYTES` of names, sizes and times of change."""
+    state: str
+    """A hash of names, sizes and times of change: as long as it is the same, nothing is read."""
+
+
+def fingerprint(
+    found: SceneInput, *, skip: Path | None = None, marker: Mapping[str, str] | None = None
+) -> Fingerprint:
+    """That of an input; ``marker``: what :data:`MARKER` said of it last time."""
     root, files = _files_of(found, skip)
     states = [(file, file.stat()) for file in files]
-    whole = sum(state.st_size for _, state in states) <= HASHED_BYTES
-    digest = hashlib.sha256(found.kind.encode())
-    for file, state in states:
-        digest.update(f"\0{file.relative_to(root).as_posix()}\0{state.st_size}\0".encode())
-        if whole:
-            with open(file, "rb") as opened:
-                while data := opened.read(1 << 20):
-                    digest.update(data)
-        else:
-            digest.update(str(state.st_mtime_ns).encode())
-    return digest.hexdigest()
+    state = hashlib.sha256(found.kind.encode())
+    content = hashlib.sha256(found.kind.encode())
+    for file, known in states:
+        name = f"\0{file.relative_to(root).as_posix()}\0{known.st_size}\0".encode()
+        content.update(name)
+        state.update(name + str(known.st_mtime_ns).encode())
+    if marker and marker.get("state") == state.hexdigest() and marker.get("fingerprint"):
+        return Fingerprint(content=marker["fingerprint"], state=state.hexdigest())
+    if sum(known.st_size for _, known in states) > HASHED_BYTES:
+        return Fingerprint(content=state.hexdigest(), state=state.hexdigest())
+    for file, _ in states:
+        with open(file, "rb") as opened:
+            while data := opened.read(1 << 20):
+                content.update(data)
+    return Fingerprint(content=content.hexdigest(), state=state.hexdigest())
 
 
 def _files_of(found: SceneInput, skip: Path | None) -> tuple[Path, list[Path]]:
@@ -220,11 +236,11 @@ def _walk(root: Path, skip: Path | None) -> Iterator[Path]:
             yield path
 
 
-def text_of_marker(source: SceneInput, known: str, options: MakeOptions) -> bytes:
+def text_of_marker(source: SceneInput, known: Fingerprint, options: MakeOptions) -> bytes:
     """What :data:`MARKER` says of the input with the fingerprint ``known``."""
     marker = {
-        "schema_version": 1, "input": str(source.path), "fingerprint": known, "kind": source.kind,
-        "options": to_table(options),
+        "schema_version": 1, "input": str(source.path), "fingerprint": known.content,
+        "state": known.state, "kind": source.kind, "options": to_table(options),
     }  # fmt: skip
     return (json.dumps(marker, indent=2) + "\n").encode()
 

@@ -11,6 +11,7 @@ from scene4d.errors import DataError, UsageError
 from scene4d.files import check_writable, write_json, write_text
 from scene4d.pipeline.inputs import (
     MARKER,
+    Fingerprint,
     check_apart,
     find_input,
     fingerprint,
@@ -81,8 +82,9 @@ def make_scene(
     found = find_input(source)
     check_apart(found.path, out)
     plan = plan_of(found, options)
-    known = fingerprint(found, skip=out)
-    check_out(out, found.path, known)
+    marker = marker_in(out)
+    known = fingerprint(found, skip=out, marker=marker)
+    check_out(out, found.path, known.content)
     check_writable(out / MARKER)
     out.mkdir(parents=True, exist_ok=True)
     with locked(
@@ -91,8 +93,8 @@ def make_scene(
         return _made(plan, known, out, watch)
 
 
-def _made(plan: Plan, known: str, out: Path, watch: Watch) -> Made:
-    keys = keys_of(plan.stages, known)
+def _made(plan: Plan, known: Fingerprint, out: Path, watch: Watch) -> Made:
+    keys = keys_of(plan.stages, known.content)
     done = standing(plan, keys, out)
     watch.planned(plan, done)
     marker = text_of_marker(plan.source, known, plan.options)
@@ -151,6 +153,12 @@ def _reported(error: NoPosesError, plan: Plan, out: Path) -> NoPosesError:
     return NoPosesError(told, error.diagnosis)
 
 
+def marker_in(out: Path) -> dict[str, str]:
+    """What is known of the input of the scene in ``out``; empty where there is none."""
+    path = out / MARKER
+    return marker_of(path.read_bytes() if path.is_file() else None)
+
+
 def check_out(out: Path, source: Path, known: str) -> None:
     """Refuses a folder with anything else in it, also with the scene of another input."""
     if not out.exists():
@@ -158,8 +166,7 @@ def check_out(out: Path, source: Path, known: str) -> None:
     if not out.is_dir():
         raise UsageError("is a file, and a folder is to be written", where=out,
                          fix="name another place")  # fmt: skip
-    path = out / MARKER
-    marker = marker_of(path.read_bytes() if path.is_file() else None)
+    marker = marker_in(out)
     if not marker and (names := list(names_of(out))):
         raise UsageError(f"is not empty and was not made by this command (it holds {names[0]!r})",
                          where=out, fix="name a new folder: scene4d make INPUT OUT"

@@ -7,14 +7,14 @@ import io
 import json
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.files import printable, read_text
-from scene4d.pipeline.inputs import find_input, fingerprint, names_of
+from scene4d.pipeline.inputs import Fingerprint, find_input, fingerprint, names_of
 from scene4d.pipeline.options import MakeOptions
 from scene4d.pipeline.plan import Plan, plan_of
 from scene4d.pipeline.stage import keys_of
@@ -34,7 +34,7 @@ class Scene:
     where: str
     """The line or entry that asks for it, for people."""
     plan: Plan
-    fingerprint: str
+    fingerprint: Fingerprint
     keys: Mapping[str, str]
 
 
@@ -45,15 +45,19 @@ class _Row:
 
 
 def read_scenes(
-    path: Path, defaults: MakeOptions, *, skip: Path | None = None
+    path: Path,
+    defaults: MakeOptions,
+    *,
+    skip: Path | None = None,
+    marker_of: Callable[[str], Mapping[str, str]] = lambda name: {},
 ) -> tuple[list[Scene], list[str]]:
     """The scenes that ``path`` asks for, and what of a folder is none, in words.
 
     ``path``: a folder whose entries are inputs, a CSV file with a header, or a JSONL file with an
     object in each line; ``input`` (a path, from the file's folder) and perhaps ``name`` beside
     options of ``scene4d make``, which go before ``defaults``. All of it is checked before anything
-    starts. ``skip``: a folder in it that is not looked at. Raises :class:`UsageError` with every
-    line that is wrong, and why.
+    starts. ``skip``: a folder in it that is not looked at; ``marker_of``: what was known of the
+    input of a scene by its name. Raises :class:`UsageError` with every line that is wrong, and why.
     """
     path = Path(path)
     if not path.exists():
@@ -66,7 +70,7 @@ def read_scenes(
     faults: list[str] = []
     for row in rows:
         try:
-            scenes.append(_scene(row, path if path.is_dir() else path.parent, defaults))
+            scenes.append(_scene(row, path if path.is_dir() else path.parent, defaults, marker_of))
         except Scene4dError as error:
             faults.append(str(error) if row.where in str(error) else f"{row.where}: {error}")
     faults += _twice(scenes)
@@ -132,7 +136,12 @@ def _of_jsonl(path: Path) -> Iterator[_Row]:
         yield _Row(where=where, values={k: v for k, v in values.items() if v is not None})
 
 
-def _scene(row: _Row, root: Path, defaults: MakeOptions) -> Scene:
+def _scene(
+    row: _Row,
+    root: Path,
+    defaults: MakeOptions,
+    marker_of: Callable[[str], Mapping[str, str]],
+) -> Scene:
     values = {str(key).replace("-", "_"): value for key, value in row.values.items()}
     known = [field.name for field in fields(MakeOptions)]
     unknown = sorted(set(values) - set(known) - set(_OWN))
@@ -151,9 +160,9 @@ def _scene(row: _Row, root: Path, defaults: MakeOptions) -> Scene:
         raise UsageError(f"{printable(name)!r} cannot be the name of a folder", where=row.where,
                          fix="give another name, of letters and digits")  # fmt: skip
     plan = plan_of(source, options)
-    found = fingerprint(source)
+    found = fingerprint(source, marker=marker_of(name))
     return Scene(name=name, where=row.where, plan=plan, fingerprint=found,
-                 keys=keys_of(plan.stages, found))  # fmt: skip
+                 keys=keys_of(plan.stages, found.content))  # fmt: skip
 
 
 def _typed(name: str, value: Any) -> Any:

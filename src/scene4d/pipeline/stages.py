@@ -258,7 +258,7 @@ def _compressed(work: Work, source: Path, target: Path) -> dict[str, Any]:
     target_mb = work.options["target_mb"]
     if _can_be_compressed(opened):
         return _by_training(work, source, target)
-    told = bundles.export(opened, target, BundleOptions(target_mb=target_mb))
+    told = bundles.export(opened, target, BundleOptions(target_mb=target_mb), nearest=True)
     results: dict[str, Any] = {"how": told.split("\n")[0]}
     loss = loss_of(opened, target)
     if loss is not None:
@@ -295,8 +295,9 @@ def _by_training(work: Work, source: Path, target: Path) -> dict[str, Any]:
             ),
             keep_in=work.folder / "training",
         )
+    missed = "" if made.on_target else ", the nearest below the size that was asked for"
     return {
-        "how": f"compressed from {made.before}, trained {made.seconds:.0f} s",
+        "how": f"compressed from {made.before}, trained {made.seconds:.0f} s{missed}",
         "psnr_before": _finite(made.psnr_before),
         "psnr": _finite(made.psnr_after),
         "views": made.views,
