@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "unchecked_shapes: whole trainings and exports; others check the same shapes"
     )
+    config.addinivalue_line("markers", "slow: a minute or so; -m 'not slow' leaves them out")
     # What a shell starts in its background, or nohup, ignores them, and so would programs that
     # tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

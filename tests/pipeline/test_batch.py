@@ -13,11 +13,15 @@ from optional_packages import import_or_skip
 
 from scene4d.cli.main import main
 from scene4d.errors import UsageError
+from scene4d.files import read_json
+from scene4d.pipeline.cluster import Task, make_stage, standing_in
 from scene4d.pipeline.options import MakeOptions
 from scene4d.pipeline.scenes import read_scenes
 from scene4d.pipeline.store import Store
 
 pytestmark = pytest.mark.unchecked_shapes
+
+SHORT = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +132,25 @@ def test_checkpoints_are_in_the_store_while_a_stage_runs(tmp_path, monkeypatch):
                 break
             time.sleep(0.01)
     assert store.read("x/.train-key/step-1") == b"1"
+
+
+def test_a_training_goes_on_from_the_checkpoint_that_is_in_the_store(made_once, capture, tmp_path):
+    """As another node finds it after the first was lost."""
+    options = MakeOptions(minutes=SHORT, device="cpu")
+    (tmp_path / "scenes.jsonl").write_text(json.dumps({"input": str(capture), "name": "x"}))
+    (scene,), _ = read_scenes(tmp_path / "scenes.jsonl", options)
+    left = Path(shutil.copytree(made_once.out / "train", tmp_path / "left"))
+    run = read_json(left / "stage.json")["results"]["run"]
+    (left / "stage.json").unlink()
+    store = Store(f"memory://resumed-{tmp_path.name}")
+    begun = f"x/.train-{scene.keys['train']}"
+    store.put(left, begun)
+    task = Task(store=store, scene="x", plan=scene.plan, keys=scene.keys, stage="train")
+    outcome = make_stage(task)
+    assert outcome.error == "" and outcome.done is not None
+    assert outcome.done.results["run"] == run
+    assert store.exists(f"x/train/{run}/eval.json") and not store.exists(begun)
+    assert list(standing_in(store, "x", scene.plan, scene.keys)) == ["train"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://nobody.invalid:10001", "nonsense"])

@@ -20,7 +20,7 @@ from scene4d.pipeline.scenes import read_scenes
 from scene4d.pipeline.store import Store
 
 ray = import_or_skip("ray")
-pytestmark = pytest.mark.unchecked_shapes
+pytestmark = [pytest.mark.unchecked_shapes, pytest.mark.slow]
 
 LONG_MINUTES = 0.35
 """Of which training has the larger part: a node is lost in its middle."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -76,8 +77,9 @@ def make_stage(task: Task) -> Outcome:
 
 def _node() -> str:
     """Where this runs: the machine's name and the beginning of Ray's."""
-    import ray
-
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return platform.node()
     return f"{platform.node()} ({ray.get_runtime_context().get_node_id()[:6]})"
 
 

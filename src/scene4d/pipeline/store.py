@@ -38,7 +38,9 @@ class Store:
         import fsspec  # late: it comes with torch
 
         try:
-            system, path = fsspec.core.url_to_fs(self.url)
+            system, path = fsspec.core.url_to_fs(
+                self.url, use_listings_cache=False
+            )  # others write, too
         except ImportError as error:  # of the protocol's own package
             raise UsageError(f"wants another package: {error}", where=self.url,
                              fix="install it, for s3:// pip install s3fs") from error  # fmt: skip
