@@ -15,8 +15,8 @@ from torch import Tensor
 
 from scene4d.rendering.backends import numba_unavailable_reason
 from scene4d.rendering.motion.poses import pose_apply, quat_conjugate, quat_product
-from scene4d.rendering.splats.compositing import _LOCK
 from scene4d.rendering.splats.projection import flat
+from scene4d.rendering.threads import KERNEL_LOCK
 
 NODES_PER_GAUSSIAN = 4
 
@@ -83,7 +83,7 @@ class _Skin(torch.autograd.Function):
         from scene4d.rendering.motion.skinning_kernels import skin_forward
 
         new_means, new_quats = torch.empty_like(means), torch.empty_like(quats)
-        with _LOCK:
+        with KERNEL_LOCK:
             skin_forward(
                 *(flat(t) for t in (means, quats, nodes, indices, weights)),
                 flat(new_means), flat(new_quats),
@@ -98,7 +98,7 @@ class _Skin(torch.autograd.Function):
         means, quats, nodes, indices, weights = ctx.saved_tensors
         results = [torch.empty(t.shape) for t in (means, quats, weights)]
         sums = np.zeros((CHUNKS, nodes.numel()), np.float32)
-        with _LOCK:
+        with KERNEL_LOCK:
             skin_backward(
                 (flat(means), flat(quats)), flat(nodes), flat(indices), flat(weights),
                 (flat(g_means), flat(g_quats)), tuple(flat(t) for t in results), sums,

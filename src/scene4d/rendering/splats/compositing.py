@@ -8,7 +8,6 @@ leave a transmittance of 1e-4 or less. Design and figures: docs/rasteriser.md.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numba
@@ -31,12 +30,10 @@ from scene4d.rendering.splats.compositing_kernels import (
     reduce_rows,
 )
 from scene4d.rendering.splats.reference import check_shapes
+from scene4d.rendering.threads import KERNEL_LOCK
 
 # Hits whose gradients are held at once; more are composited in bands of tiles.
 MAX_GRADIENT_BYTES = 384 * 2**20
-
-# The workqueue threading layer of Numba must not be entered by two threads at once.
-_LOCK = threading.RLock()
 
 
 def _bands(tile_hits: np.ndarray, limit: int) -> list[tuple[int, int]]:
@@ -129,7 +126,7 @@ class _Composite(torch.autograd.Function):
         rendered = np.empty((cameras, height, width, channels), np.float32)
         alphas = np.empty((cameras, height, width, 1), np.float32)
         kept = []
-        with _LOCK:
+        with KERNEL_LOCK:
             for c in range(cameras):
                 mean, conic, color, opacity, depth = (a[c] for a in arrays)
                 binned = _Binned(mean, conic, color, opacity, depth, extents[c], width, height, row)
@@ -151,7 +148,7 @@ class _Composite(torch.autograd.Function):
         shapes = [(n, 2), (n, 3), (n,), (n, channels), (n, 2) if ctx.absgrad else (0, 2)]
         grads = [np.zeros((cameras, *s), np.float32) for s in shapes]
         grad_background = np.zeros((cameras, channels), np.float32)
-        with _LOCK:
+        with KERNEL_LOCK:
             for c, (binned, frame) in enumerate(ctx.kept):
                 if ctx.needs_input_grad[6]:
                     grad_background[c] = _background_gradient(binned, frame, g_rendered[c])

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float
 from numba import njit, prange
 from torch import Tensor
 
-from scene4d.rendering.splats.compositing import _LOCK
 from scene4d.rendering.splats.interleave import load3, store3
 from scene4d.rendering.splats.projection import empty, flat
 from scene4d.rendering.splats.projection_kernels import CHUNK, num_chunks
@@ -37,6 +36,7 @@ from scene4d.rendering.splats.simd import (
     store,
     total,
 )
+from scene4d.rendering.threads import KERNEL_LOCK
 
 _ROW = 16
 """Basis functions of degree 3, and the length of a Gaussian's row of them."""
@@ -357,7 +357,7 @@ class _Shade(torch.autograd.Function):
         n, cameras = len(means), len(centres)
         colors = empty(cameras, n, 3)
         places = centres.detach().contiguous().numpy()
-        with _LOCK:
+        with KERNEL_LOCK:
             shade_forward(
                 flat(means), places, flat(visible), _layout(first, rest), degree, n,
                 flat(colors),
@@ -378,7 +378,7 @@ class _Shade(torch.autograd.Function):
             grads = (flat(g_first), flat(g_rest))
         g_means = empty(n if degree else 0, 3)
         sums = np.zeros((num_chunks(n), len(centres), 3 * LANES), np.float32)
-        with _LOCK:
+        with KERNEL_LOCK:
             shade_backward(
                 flat(means), centres.detach().contiguous().numpy(), flat(colors), flat(g_colors),
                 _layout(first, rest), grads, degree, n,

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scene4d.rendering.splats.compositing import _LOCK
 from scene4d.rendering.splats.projection_kernels import (
     CAMERA,
     CX,
@@ -32,6 +31,7 @@ from scene4d.rendering.splats.reference import (
     check_shapes,
 )
 from scene4d.rendering.splats.simd import LANES
+from scene4d.rendering.threads import KERNEL_LOCK
 
 
 def empty(*shape: int) -> Tensor:
@@ -78,7 +78,7 @@ class _Project(torch.autograd.Function):
         compensations = empty(count, n if settings.antialiased else 0)
         outputs = (means2d, depths, conics, radii, compensations)
         inputs = [flat(t) for t in (means, quats, scales, opacities)]
-        with _LOCK:
+        with KERNEL_LOCK:
             project_forward(
                 *inputs, n, cameras, packed, settings.antialiased, tuple(map(flat, outputs))
             )
@@ -97,7 +97,7 @@ class _Project(torch.autograd.Function):
         )
         results = tuple(empty(*t.shape) for t in (means, quats, scales))
         poses = np.zeros((num_chunks(n), count, POSE * LANES), np.float32)
-        with _LOCK:
+        with KERNEL_LOCK:
             project_backward(
                 tuple(flat(t) for t in (means, quats, scales)), n, ctx.cameras, ctx.packed,
                 flat(radii), grads, tuple(map(flat, results)), poses,

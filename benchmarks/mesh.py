@@ -1,0 +1,129 @@
+"""Times the mesh rasteriser and measures its slopes (docs/mesh.md has our tables).
+
+python benchmarks/mesh.py speed       # forward + backward at several sizes, DEODR beside it
+python benchmarks/mesh.py slopes      # against 16 x 16 finer pictures, at several tessellations
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from rendering.mesh.deodr_scenes import deodr_scene
+from rendering.mesh.meshes import looking_at_origin, two_spheres
+from rendering.mesh.test_rasterization import moved
+
+from scene4d.rendering.mesh.fragments import corners_of, draw, interpolate
+from scene4d.rendering.mesh.rasterization import Atlas, Mesh, rasterize
+
+FINER, STEP = 16, 4e-3
+
+
+def best_ms(work: Callable[[], object], runs: int) -> float:
+    """Of the fastest run, in CPU time of this thread: others use this machine, too."""
+    taken = []
+    for _ in range(runs + 2):
+        begin = time.thread_time()
+        work()
+        taken.append(1e3 * (time.thread_time() - begin))
+    return min(taken[2:])
+
+
+def textured(rings: int) -> Mesh:
+    vertices, triangles, _ = two_spheres(rings)
+    uv = (vertices[:, :2] - vertices[:, :2].amin(0)) / 3
+    texture = torch.rand(1024, 1024, 3, requires_grad=True)
+    return Mesh(
+        vertices=vertices.float().requires_grad_(),
+        triangles=triangles,
+        atlas=Atlas(uv=uv.float(), triangles=triangles, texture=texture),
+    )
+
+
+def speed(runs: int) -> None:
+    print("| picture | triangles | colours ms | texture 1024 ms | DEODR ms |")
+    print("|---|---|---|---|---|")
+    for size, rings in ((256, 50), (512, 50), (800, 50), (256, 110)):
+        vertices, triangles, colours = two_spheres(rings)
+        viewmat, K = looking_at_origin(size)
+        plain = Mesh(
+            vertices=vertices.float().requires_grad_(),
+            triangles=triangles,
+            colours=colours.float().requires_grad_(),
+        )
+        weights = torch.rand(size, size, 3)
+
+        def step(mesh: Mesh, viewmat=viewmat, K=K, size=size, weights=weights) -> None:
+            seen = rasterize(mesh, viewmat, K, width=size, height=size, depths=False)
+            (seen.rgb * weights).sum().backward()
+
+        row = [best_ms(lambda step=step, plain=plain: step(plain), runs)]
+        atlas = textured(rings)
+        row.append(best_ms(lambda step=step, atlas=atlas: step(atlas), runs))
+        try:
+            build = partial(deodr_scene, vertices, triangles, colours, (viewmat, K), size)
+            build()
+        except ImportError as error:
+            other = f"not installed ({error.name})"
+        else:
+            weighted = weights.double().numpy()
+
+            def deodr_step(build=build, weighted=weighted) -> None:
+                theirs = build()  # its outlines are found anew for each view, as ours are
+                theirs.render(1.0)
+                theirs.render_backward(weighted)
+
+            other = f"{best_ms(deodr_step, runs):.1f}"
+        print(f"| {size} px | {len(triangles):,} | {row[0]:.1f} | {row[1]:.1f} | {other} |")
+
+
+def slopes(size: int) -> None:
+    print("| triangles | error of slopes | RMSE at outlines: sharp | blended |\n|---|---|---|---|")
+    weights = torch.randn(1, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    weights = torch.nn.functional.interpolate(weights, (size, size), mode="bicubic")
+    weights = weights[0].permute(1, 2, 0)
+    viewmat, K = looking_at_origin(size, focal=1.3)
+    finer = K * K.new_tensor([FINER, FINER, 1.0])[:, None]
+    for rings in (9, 18, 36, 72, 144):
+        vertices, triangles, colours = two_spheres(rings)
+
+        def fine(amounts, vertices=vertices, triangles=triangles, colours=colours):
+            corners = corners_of(moved(vertices, amounts), viewmat, finer)
+            shown = draw(corners, triangles, near=0.1, width=FINER * size, height=FINER * size)
+            image = interpolate(colours, triangles, shown)
+            return image.reshape(size, FINER, size, FINER, 3).mean((1, 3)).double()
+
+        amounts = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+        mesh = Mesh(vertices=moved(vertices, amounts), triangles=triangles, colours=colours)
+        blended = rasterize(mesh, viewmat, K, width=size, height=size).rgb
+        (got,) = torch.autograd.grad((blended * weights).sum(), amounts)
+        expected = torch.stack(
+            [
+                ((fine(a) - fine(-a)) * weights).sum() / (2 * STEP)
+                for a in STEP * torch.eye(6, dtype=torch.float64)
+            ]
+        )
+        truth = fine(torch.zeros(6, dtype=torch.float64))
+        corners = corners_of(vertices, viewmat, K)
+        shown = draw(corners, triangles, near=0.1, width=size, height=size)
+        sharp = interpolate(colours, triangles, shown)
+        outline = ((sharp - blended).abs().sum(-1) > 0) | ((truth - sharp).abs().sum(-1) > 0.02)
+        rmse = [float((x - truth)[outline].square().mean().sqrt()) for x in (sharp, blended)]
+        error = float((got - expected).norm() / expected.norm())
+        print(f"| {len(triangles):,} | {error:.1%} | {rmse[0]:.3f} | {rmse[1]:.3f} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["speed", "slopes"])
+    parser.add_argument("--size", type=int, default=128, help="of pictures for slopes, pixels")
+    parser.add_argument("--runs", type=int, default=20)
+    chosen = parser.parse_args()
+    speed(chosen.runs) if chosen.what == "speed" else slopes(chosen.size)

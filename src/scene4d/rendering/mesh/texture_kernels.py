@@ -1,0 +1,177 @@
+"""The kernels of ``textures``: which level of the pyramid a pixel reads, reading it, and back.
+
+A pyramid is one array [N, C]: level after level, row after row; ``sizes`` [L, 2] are rows and
+columns of the levels, ``starts`` [L] where they begin.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+from scene4d.rendering.mesh.kernels import edge_functions
+
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def levels(corners, triangles, faces, depths, uv_triangles, uv, at, rows, columns, out):
+    """``out`` [H, W]: log2 of the texels that a pixel is wide, where it is widest (OpenGL 4.6,
+    8.14.1); ``at`` [H, W, 2] is uv as interpolated."""
+    height, width = faces.shape
+    for row in range(height):
+        for column in range(width):
+            out[row, column] = 0.0
+            t = faces[row, column]
+            if t < 0:
+                continue
+            a0, a1, _, b0, b1, _, c0, c1, _, det = edge_functions(corners, triangles[t])
+            total = det / depths[row, column]
+            a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
+            u, v = at[row, column, 0], at[row, column, 1]
+            ua, ub, uc = uv[a, 0] - u, uv[b, 0] - u, uv[c, 0] - u
+            va, vb, vc = uv[a, 1] - v, uv[b, 1] - v, uv[c, 1] - v
+            along_u = columns * (a0 * ua + b0 * ub + c0 * uc) / total
+            along_v = rows * (a0 * va + b0 * vb + c0 * vc) / total
+            down_u = columns * (a1 * ua + b1 * ub + c1 * uc) / total
+            down_v = rows * (a1 * va + b1 * vb + c1 * vc) / total
+            widest = max(along_u**2 + along_v**2, down_u**2 + down_v**2)
+            out[row, column] = 0.5 * np.log2(max(widest, 1e-12))
+
+
+@njit(inline="always", **_OPTIONS)
+@no_type_check
+def _texels(u, v, rows, columns):
+    """Rows and columns of the four texels around (u, v) and the shares of the farther ones; the
+    border goes on outside. The last two say whether the place may move along u and v."""
+    x, y = u * columns - 0.5, v * rows - 0.5
+    inside_x = x > 0.0 and x < columns - 1.0
+    inside_y = y > 0.0 and y < rows - 1.0
+    x = min(max(x, 0.0), columns - 1.0)
+    y = min(max(y, 0.0), rows - 1.0)
+    left, top = min(int(x), max(columns - 2, 0)), min(int(y), max(rows - 2, 0))
+    right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
+    return top, bottom, left, right, x - left, y - top, inside_x, inside_y
+
+
+@njit(inline="always", **_OPTIONS)
+@no_type_check
+def _two_levels(level, count):
+    """The finer and the coarser level that are mixed, and the share of the coarser one."""
+    at = min(max(float(level), 0.0), count - 1.0)
+    fine = min(int(at), max(count - 2, 0))
+    return fine, min(fine + 1, count - 1), at - fine
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def sample(pyramid, sizes, starts, faces, uv, level, out):
+    """``out`` [H, W, C]: bilinear in two levels, linear between them; 0 where there is no face."""
+    height, width = faces.shape
+    channels = pyramid.shape[1]
+    for row in range(height):
+        for column in range(width):
+            for k in range(channels):
+                out[row, column, k] = 0.0
+            if faces[row, column] < 0:
+                continue
+            fine, coarse, share = _two_levels(level[row, column], len(sizes))
+            for which in range(2):
+                index, weight = (fine, 1.0 - share) if which == 0 else (coarse, share)
+                if weight == 0.0:
+                    continue
+                rows, columns, start = sizes[index, 0], sizes[index, 1], starts[index]
+                top, bottom, left, right, fx, fy, _, _ = _texels(
+                    uv[row, column, 0], uv[row, column, 1], rows, columns
+                )
+                a, b = start + top * columns + left, start + top * columns + right
+                c, d = start + bottom * columns + left, start + bottom * columns + right
+                for k in range(channels):
+                    above = (1.0 - fx) * pyramid[a, k] + fx * pyramid[b, k]
+                    below = (1.0 - fx) * pyramid[c, k] + fx * pyramid[d, k]
+                    out[row, column, k] += weight * ((1.0 - fy) * above + fy * below)
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def sample_backward(pyramid, sizes, starts, faces, uv, level, g_out, g_pyramid, g_uv):
+    """Adds to ``g_pyramid`` (where it has rows), and writes ``g_uv``."""
+    height, width = faces.shape
+    channels = pyramid.shape[1]
+    to_texels = len(g_pyramid) > 0
+    for row in range(height):
+        for column in range(width):
+            g_uv[row, column, 0] = 0.0
+            g_uv[row, column, 1] = 0.0
+            if faces[row, column] < 0:
+                continue
+            fine, coarse, share = _two_levels(level[row, column], len(sizes))
+            for which in range(2):
+                index, weight = (fine, 1.0 - share) if which == 0 else (coarse, share)
+                if weight == 0.0:
+                    continue
+                rows, columns, start = sizes[index, 0], sizes[index, 1], starts[index]
+                top, bottom, left, right, fx, fy, free_x, free_y = _texels(
+                    uv[row, column, 0], uv[row, column, 1], rows, columns
+                )
+                a, b = start + top * columns + left, start + top * columns + right
+                c, d = start + bottom * columns + left, start + bottom * columns + right
+                for k in range(channels):
+                    g = weight * g_out[row, column, k]
+                    if to_texels:
+                        g_pyramid[a, k] += g * (1.0 - fx) * (1.0 - fy)
+                        g_pyramid[b, k] += g * fx * (1.0 - fy)
+                        g_pyramid[c, k] += g * (1.0 - fx) * fy
+                        g_pyramid[d, k] += g * fx * fy
+                    if free_x:
+                        above = pyramid[b, k] - pyramid[a, k]
+                        below = pyramid[d, k] - pyramid[c, k]
+                        g_uv[row, column, 0] += g * columns * ((1.0 - fy) * above + fy * below)
+                    if free_y:
+                        near = pyramid[c, k] - pyramid[a, k]
+                        far = pyramid[d, k] - pyramid[b, k]
+                        g_uv[row, column, 1] += g * rows * ((1.0 - fx) * near + fx * far)
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def build(pyramid, sizes, starts):
+    """Fills every level after the first with the means of 2 x 2 texels of the one before."""
+    for index in range(1, len(sizes)):
+        rows, columns = sizes[index, 0], sizes[index, 1]
+        wide, before = sizes[index - 1, 1], starts[index - 1]
+        for row in range(rows):
+            for column in range(columns):
+                above = before + 2 * row * wide + 2 * column
+                here = starts[index] + row * columns + column
+                for k in range(pyramid.shape[1]):
+                    pyramid[here, k] = 0.25 * (
+                        pyramid[above, k]
+                        + pyramid[above + 1, k]
+                        + pyramid[above + wide, k]
+                        + pyramid[above + wide + 1, k]
+                    )
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def build_backward(g_pyramid, sizes, starts):
+    """Hands the gradient of every level down to the first."""
+    for index in range(len(sizes) - 1, 0, -1):
+        rows, columns = sizes[index, 0], sizes[index, 1]
+        wide, before = sizes[index - 1, 1], starts[index - 1]
+        for row in range(rows):
+            for column in range(columns):
+                above = before + 2 * row * wide + 2 * column
+                here = starts[index] + row * columns + column
+                for k in range(g_pyramid.shape[1]):
+                    share = 0.25 * g_pyramid[here, k]
+                    if share == 0.0:
+                        continue
+                    g_pyramid[above, k] += share
+                    g_pyramid[above + 1, k] += share
+                    g_pyramid[above + wide, k] += share
+                    g_pyramid[above + wide + 1, k] += share
