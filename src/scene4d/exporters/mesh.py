@@ -107,8 +107,7 @@ def export_mesh(
             where=path,
             fix=f"use one of {', '.join(SUFFIXES)}",
         )
-    cameras = _spread(cameras, options.max_cameras)
-    volume = _fused(representation, cameras, options, where=path)
+    volume = fused_surface(representation, cameras, options, where=path)
     vertices, colours, triangles = volume.mesh()
     if not len(triangles):
         raise DataError(
@@ -142,10 +141,18 @@ def _in_scene_units(options: MeshOptions, scale: float) -> MeshOptions:
     return replace(options, voxel=within(options.voxel), depth_limit=within(options.depth_limit))
 
 
-def _fused(
-    representation: Representation, cameras: Sequence[Camera], options: MeshOptions, *, where: Path
+def fused_surface(
+    representation: Representation,
+    cameras: Sequence[Camera],
+    options: MeshOptions,
+    *,
+    where: Path | str,
 ) -> TsdfVolume:
-    """The volume of all renders; voxels that nobody asked for grow until they fit into memory."""
+    """The volume of all renders; voxels that nobody asked for grow until they fit into memory.
+
+    ``options`` are in scene units; ``where`` is for messages.
+    """
+    cameras = _spread(cameras, options.max_cameras)
     median = _median_depth(representation, cameras, where)
     limit = options.depth_limit or _FAR * median
     focal = max(float(camera.K[0, 0]) for camera in cameras)
@@ -189,7 +196,9 @@ def _near_edge(depth: Float[Tensor, "height width"]) -> Tensor:
     return farthest - nearest > _EDGE * depth
 
 
-def _median_depth(representation: Representation, cameras: Sequence[Camera], where: Path) -> float:
+def _median_depth(
+    representation: Representation, cameras: Sequence[Camera], where: Path | str
+) -> float:
     depths = [
         depth[depth > 0] for _, _, depth in _surfaces(representation, _spread(cameras, _LOOKS))
     ]

@@ -1,0 +1,93 @@
+"""The method ``mesh``: photographs to a textured triangle mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from scene4d.methods.splat.method import SplatMethod
+from scene4d.ranges import Count, Positive, Rate, Share, Weight, Within
+from scene4d.representations.method import (
+    Method,
+    ObjectiveOptions,
+    PhotometricOptions,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from scene4d.representations.base import Trainable
+    from scene4d.representations.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothnessOptions(ObjectiveOptions):
+    """Lets neighbouring vertices move together, away from where they began."""
+
+    implementation: ClassVar[str] = "scene4d.methods.mesh.smoothness:Smoothness"
+    weight: Weight = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshMethod(Method):
+    """Textured mesh: what phones, shops and games take, from photographs."""
+
+    name: ClassVar[str] = "mesh"
+    description: ClassVar[str] = "Triangles with a texture from the photographs"
+    representation: ClassVar[str] = "scene4d.methods.mesh.textured_mesh:TexturedMesh"
+    default_teacher: ClassVar[str | None] = SplatMethod.name
+    default_teacher_share: ClassVar[float] = 0.6
+    default_steps: ClassVar[int] = 1000
+
+    coarsest_downscale: Annotated[int, Within(1, 8)] = 1
+    """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
+    start: Literal["teacher", "sphere"] = "teacher"
+    """Where triangles come from: the surface that the teacher's depths show, or a ball around what
+    all cameras look at, which needs no teacher and takes the outline's shape slowly."""
+    max_triangles: Annotated[int, Within(4, 2_000_000)] = 20_000
+    """Most triangles; phones draw 100,000 at ease."""
+    texture_size: Annotated[int, Within(16, 8192)] = 2048
+    """Most texels along a side of the texture; fewer where the photographs show less."""
+    oversampling: Annotated[float, Within(0.25, 8.0)] = 1.5
+    """Texels along a side for each pixel of the photograph that shows a place largest."""
+    voxel: Positive | None = None
+    """Edge of a voxel in scene units, of the volume that depths are fused in; None: 1.5 pixels
+    wide at the median depth."""
+    min_cluster: Share = 0.05
+    """Connected parts with fewer triangles than this share of the largest part's are dropped."""
+    even_exposure: bool = True
+    """Give photographs of other exposures the same brightness before they are mixed."""
+    smoothing: Annotated[int, Within(0, 1000)] = 2
+    """Rounds of smoothing of the fused surface, before it is simplified."""
+    padding: Count = 4
+    """Texels between the charts of the texture."""
+    vertices_lr: Rate = 0.03
+    """Learning rate of vertices, in mean lengths of edges."""
+    texture_lr: Rate = 0.01
+    """Learning rate of texels."""
+    settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
+    """Learning rates end at this share of their start."""
+    photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    smoothness: SmoothnessOptions = field(default_factory=SmoothnessOptions)
+
+    @property
+    def starts_from_teacher(self) -> bool:
+        """Whether triangles come from a teacher."""
+        return self.start == "teacher"
+
+    def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
+        """Triangles from the teacher's depths, with a texture baked from the photographs."""
+        meshes: Any = self.representation_class()
+        return meshes.from_task(task, self)
+
+    def objectives(self) -> Sequence[ObjectiveOptions]:
+        """The photographs, and smooth moves."""
+        return [self.photometric, self.smoothness]
+
+    def learning_rate_factor(self, group: str, progress: float) -> float:
+        """Exponential decay."""
+        return self.settle**progress
+
+
+MESH = MeshMethod

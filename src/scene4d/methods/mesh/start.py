@@ -1,0 +1,162 @@
+"""What a mesh is before training: a surface, simplified, laid flat, and painted by photographs."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from scene4d.errors import DataError, UsageError
+from scene4d.exporters.mesh import fused_surface, largest_parts
+from scene4d.exporters.options import MeshOptions
+from scene4d.formats.textured_mesh import MeshData
+from scene4d.methods.mesh.baking import baked_texture, shown_area
+from scene4d.methods.mesh.method import MeshMethod
+from scene4d.optional import import_optional
+from scene4d.rendering.mesh.edges import edges_of
+from scene4d.representations.task import Task
+
+_FILL = 0.6
+"""Share of an atlas that charts cover, about."""
+_LEAST_TEXTURE = 64
+_NEEDED_FOR = "the method for meshes"
+_SMOOTHING = (0.5, -0.53)
+"""Steps in and out of one round of Taubin, "A signal processing approach to fair surface design",
+SIGGRAPH 1995: noise goes, and the shape does not shrink."""
+_log = logging.getLogger("scene4d")
+
+
+def starting_mesh(task: Task, options: MeshMethod) -> MeshData:
+    """The surface that the teacher shows, or a ball, with the photographs on it.
+
+    Raises :class:`UsageError` without training cameras, :class:`DataError` where there is no
+    surface.
+    """
+    if not task.training_cameras:
+        raise UsageError("a mesh is made from photographs, and there is none", fix="give --data")
+    if options.start == "sphere":
+        vertices, triangles = _ball(task, options.max_triangles)
+    else:
+        vertices, triangles = _surface(task, options)
+    vertices = vertices.astype(np.float32).astype(np.float64)
+    area = shown_area(vertices, triangles, task.training_cameras)
+    side = np.sqrt(area / _FILL) * options.oversampling
+    size = _LEAST_TEXTURE
+    while size < side and 2 * size <= options.texture_size:
+        size *= 2
+    size = min(size, options.texture_size)
+    uv, uv_triangles = flattened(vertices, triangles, size=size, padding=options.padding)
+    texture = np.full((size, size, 3), 0.5, np.float32)
+    bare = MeshData(
+        vertices=vertices, triangles=triangles, uv=uv, uv_triangles=uv_triangles, texture=texture
+    )
+    _log.info(
+        "a mesh of %s triangles and a texture of %d x %d to begin with",
+        f"{len(triangles):,}", size, size,
+    )  # fmt: skip
+    return baked_texture(bare, task, even_exposure=options.even_exposure)
+
+
+def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
+    """The teacher's, of at most as many triangles as asked for."""
+    if task.teacher is None:
+        raise UsageError(
+            "a mesh starts from a trained scene, and there is none",
+            fix="name one with --teacher, or give --start sphere",
+        )
+    volume = fused_surface(
+        task.teacher,
+        task.training_cameras,
+        MeshOptions(voxel=options.voxel, min_cluster=options.min_cluster),
+        where="the teacher",
+    )
+    vertices, colours, triangles = volume.mesh()
+    if not len(triangles):
+        raise DataError(
+            "no surface was found to make a mesh of",
+            where="the teacher",
+            fix="train it longer, or give a larger --voxel",
+        )
+    vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, options.min_cluster)
+    vertices = _smoothed(vertices, triangles, options.smoothing)
+    return simplified(vertices, triangles, options.max_triangles)
+
+
+def _ball(task: Task, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Around the point that is nearest to all viewing axes; as large as half a picture there."""
+    import trimesh
+
+    cameras = task.training_cameras
+    centres = torch.stack([c.c2w[:3, 3] for c in cameras]).double()
+    axes = -torch.stack([c.c2w[:3, 2] for c in cameras]).double()
+    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
+    centre = torch.linalg.lstsq(across.sum(0), (across @ centres[:, :, None]).sum(0)).solution[:, 0]
+    reach = [
+        float((c - centre).norm())
+        * min(camera.width / camera.K[0, 0], camera.height / camera.K[1, 1])
+        for c, camera in zip(centres, cameras, strict=True)
+    ]
+    levels = max(0, int(np.log(max(most, 20) / 20) / np.log(4)))
+    ball = trimesh.creation.icosphere(
+        subdivisions=min(levels, 8), radius=float(np.median(reach)) / 4
+    )
+    return np.asarray(ball.vertices) + centre.numpy(), np.asarray(ball.faces, dtype=np.int64)
+
+
+def _smoothed(vertices: np.ndarray, triangles: np.ndarray, rounds: int) -> np.ndarray:
+    """Without the steps of voxels: each vertex toward the mean of its neighbours, and back."""
+    ends = edges_of(triangles).ends
+    both = np.concatenate([ends, ends[:, ::-1]])
+    degree = np.maximum(np.bincount(both[:, 0], minlength=len(vertices)), 1)[:, None]
+    for step in _SMOOTHING * rounds:
+        mean = np.stack(
+            [np.bincount(both[:, 0], vertices[both[:, 1], k], len(vertices)) for k in range(3)], 1
+        )
+        vertices = vertices + step * (mean / degree - vertices)
+    return vertices
+
+
+def simplified(
+    vertices: np.ndarray, triangles: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most ``most`` triangles (quadric error: Garland and Heckbert 1997), none without area,
+    and no vertex that none of them has."""
+    if len(triangles) > most:
+        found = import_optional(
+            "fast_simplification",
+            extra="mesh",
+            needed_for=_NEEDED_FOR,
+            package="fast-simplification",
+        )
+        centre, scale = vertices.mean(axis=0), np.ptp(vertices, axis=0).max()
+        near = ((vertices - centre) / scale).astype(np.float32)
+        near, triangles = found.simplify(near, triangles.astype(np.int32), target_count=most)[:2]
+        vertices = near.astype(np.float64) * scale + centre
+    triangles = np.asarray(triangles, dtype=np.int64)
+    a, b, c = (vertices[triangles[:, i]] for i in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    triangles = triangles[area > 1e-12 * max(area.max(initial=0.0), 1e-300)]
+    if not len(triangles):
+        raise DataError("nothing is left of the surface", fix="give more --max-triangles")
+    used, index = np.unique(triangles, return_inverse=True)
+    return vertices[used], index.reshape(-1, 3)
+
+
+def flattened(
+    vertices: np.ndarray, triangles: np.ndarray, *, size: int, padding: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the triangles in a texture of ``size``: uv [U, 2] and their rows [T, 3].
+
+    Charts by xatlas (MIT), which turns none of them over.
+    """
+    xatlas = import_optional("xatlas", extra="mesh", needed_for=_NEEDED_FOR)
+    centre, scale = vertices.mean(axis=0), max(np.ptp(vertices, axis=0).max(), 1e-12)
+    atlas = xatlas.Atlas()
+    near = (100 * (vertices - centre) / scale).astype(np.float32)  # it takes small for nothing
+    atlas.add_mesh(near, triangles.astype(np.uint32))
+    packing = xatlas.PackOptions()
+    packing.resolution, packing.padding, packing.bilinear = size, padding, True
+    atlas.generate(xatlas.ChartOptions(), packing)
+    _, indices, uv = atlas[0]
+    return np.asarray(uv, dtype=np.float64), np.asarray(indices, dtype=np.int64)
