@@ -248,8 +248,8 @@ def names_of_families() -> set[str]:
     return {*points["scene4d.methods"], *points["scene4d.bundle_kinds"], *FAMILIES}
 
 
-FORMAT_NAMES = {"splat", "splats"}
-"""Also what people call the format ``.splat``, and files of splats."""
+FORMAT_NAMES = {"splat", "splats", "mesh"}
+"""Also what people call the format ``.splat``, files of splats, and the format mesh of export."""
 THEIR_OWN = names_of_families() - FORMAT_NAMES
 """What only a family's own room may say."""
 

@@ -15,6 +15,7 @@ from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
 from scene4d.exporters.options import (
     BundleOptions,
+    GlbOptions,
     MeshOptions,
     PlayerOptions,
     SequenceOptions,
@@ -27,13 +28,15 @@ from scene4d.ranges import Within
 GROUP = "scene4d.export_formats"
 """Entry points of what families bring, such as models for other runtimes."""
 FORMATS: dict[str, str] = {
-    "ply": "scene4d.exporters.splats:export_ply",
-    "mesh": "scene4d.exporters.mesh:export",
+    "ply": "scene4d.exporters.textured_mesh:export_ply",
+    "mesh": "scene4d.exporters.textured_mesh:export_mesh",
+    "obj": "scene4d.exporters.textured_mesh:export_obj",
+    "usdz": "scene4d.exporters.textured_mesh:export_usdz",
     "compressed-ply": "scene4d.exporters.splats:export_compressed_ply",
     "splat": "scene4d.exporters.splats:export_splat",
     "spz": "scene4d.exporters.splats:export_spz",
     "sog": "scene4d.exporters.splats:export_sog",
-    "glb": "scene4d.exporters.splats:export_glb",
+    "glb": "scene4d.exporters.textured_mesh:export_glb",
     "ply-sequence": "scene4d.exporters.sequence:export",
     "4dgs": "scene4d.exporters.moving_files:export_4dgs",
     "splatv": "scene4d.exporters.moving_files:export_splatv",
@@ -54,11 +57,11 @@ else:
 
 _MOVING = {"ply-sequence", "4dgs", "splatv"}
 """Formats of what moves, beside our own."""
-_FRAMED = {"ply", "mesh", "compressed-ply", "splat", "spz", "sog", "glb", *_MOVING}
+_FRAMED = {"ply", "mesh", "obj", "usdz", "compressed-ply", "splat", "spz", "sog", "glb", *_MOVING}
 """Formats whose coordinates can be chosen; a bundle keeps the way back in its manifest."""
 _OPTIONS = {"ply-sequence": "sequence", "4dgs": "straight"}
 """Fields of :class:`ExportArgs` that hold the options of formats of other names."""
-_RENDERED = {"mesh"}
+_RENDERED = {"mesh", "obj"}
 """Formats that are made from renders; the others only read parameters."""
 
 
@@ -70,7 +73,8 @@ class ExportArgs:
     """Run folder or its config.toml, or a splat file of any format."""
     format: tyro.conf.Positional[FormatName]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
-    (.glb, .ply or .obj by the suffix); ply-sequence: a folder with a ply for each picture of a
+    (.glb, .ply or .obj by the suffix); of a trained mesh, glb, obj, ply and usdz are its triangles
+    with their texture; ply-sequence: a folder with a ply for each picture of a
     scene that moves; 4dgs and splatv: a scene that moves, for other players; bundle: .s4d for the
     player; player: a folder with the web player and the scene, for any static host, docs/phone.md;
     onnx, coreml (.mlpackage), litert (.tflite), executorch (.pte): a light field as models for
@@ -93,6 +97,7 @@ class ExportArgs:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where renders for a mesh are made."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = field(default_factory=MeshOptions)
+    glb: Annotated[GlbOptions, tyro.conf.arg(name="")] = field(default_factory=GlbOptions)
     bundle: Annotated[BundleOptions, tyro.conf.arg(name="")] = field(default_factory=BundleOptions)
     player: Annotated[PlayerOptions, tyro.conf.arg(name="")] = field(default_factory=PlayerOptions)
     sequence: Annotated[SequenceOptions, tyro.conf.arg(name="")] = field(
@@ -107,8 +112,9 @@ def main(argv: list[str]) -> None:
     """Runs the verb: what was written on stderr, its path on stdout."""
     args = parse(ExportArgs, argv, prog="scene4d export")
     for name, defaults in (
-        ("mesh", MeshOptions()), ("bundle", BundleOptions()), ("player", PlayerOptions()),
-        ("sequence", SequenceOptions()), ("straight", StraightOptions()),
+        ("mesh", MeshOptions()), ("glb", GlbOptions()), ("bundle", BundleOptions()),
+        ("player", PlayerOptions()), ("sequence", SequenceOptions()),
+        ("straight", StraightOptions()),
     ):  # fmt: skip
         of_format = _OPTIONS.get(args.format, args.format)
         used = name == of_format or (name, args.format) == ("bundle", "player")

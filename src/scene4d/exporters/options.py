@@ -35,6 +35,17 @@ class MeshOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GlbOptions:
+    """How a textured mesh is written (format glb)."""
+
+    profile: Literal["ar", "web"] = "ar"
+    """ar: float32 and JPEG, which every viewer reads; web: half as large, 16-bit places and
+    WebP, for viewers that know KHR_mesh_quantization and EXT_texture_webp."""
+    unlit: bool = True
+    """Colours are shown as they were photographed; --no-unlit: light falls on them once more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleOptions:
     """How a bundle is written (format bundle)."""
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.formats.textured_mesh import MeshData
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.saved import Form
 
@@ -117,6 +118,11 @@ class Representation(Trainable):
     def splats(self, time: float | None = None) -> SplatCloud | None:
         """The Gaussians that are drawn, where it is made of such; if they move as they are at
         ``time`` (seconds), by default at the first."""
+        return None
+
+    def mesh(self) -> MeshData | None:
+        """The triangles and the texture that are drawn, where it is made of such, in scene
+        coordinates."""
         return None
 
     def moved(self, similarity: np.ndarray) -> Representation:
