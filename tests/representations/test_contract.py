@@ -10,10 +10,12 @@ from methods.dynamic_field.test_field import a_field, camera_at
 from methods.lightslab.test_bundle_parts import camera as slab_camera
 from methods.lightslab.test_bundle_parts import field_with_mpi, random_slabs, smooth_mpi
 from methods.lpgs.test_parent_child import STRUCTURES, camera, splats, trained
+from methods.mesh.meshes import camera_on_circle, globe
 from methods.mobile_r2l.test_mobile_r2l import a_camera, small
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
+from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import Representation
 from scene4d.representations.contract import check_representation
@@ -53,6 +55,10 @@ CASES = {
     "mobile-r2l": lambda: (small(), a_camera(width=64, height=64), 3.0, {"align": 8}),
     "dynamic-field": lambda: (a_field(strength=0.5), camera_at(size=16), 5.0, {}),
     "voxels": lambda: (voxels(), a_camera(), 3.0, {}),
+    # From the side where the texture has no seam: colours that jump there have no slope.
+    "textured mesh": lambda: (
+        TexturedMesh(globe(24)), camera_on_circle(3.1), 3.0, {"pose_rtol": 0.2},
+    ),
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optional_packages import import_or_skip
 from PIL import Image
 
 from scene4d.training.methods import load_method, method_names
@@ -24,6 +25,7 @@ SMALL = {
     "lpgs": {"num_random_points": 200, "hidden": 8, "sh_degree": 1},
     "lightslab": {"max_slabs": 1, "depths": 4, "resolutions": (8,), "width": 16, "blocks": 1},
     "mobile-r2l": {"width": 16, "blocks": 2},
+    "mesh": {"start": "sphere", "max_triangles": 80, "texture_size": 32},
     "deformable": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8},
     "dynamic-field": {
         "rays": 32,
@@ -40,6 +42,8 @@ SMALL = {
     },
 }
 """What makes a method cheap; one that is not named here is trained as it is."""
+WANTED = {"mesh": "xatlas"}
+"""Optional packages that a method cannot do without."""
 
 
 def points(folder: Path) -> dict:
@@ -137,6 +141,8 @@ def trained(method: str, capture: Path, downscale: int, output_dir: Path, teache
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", sorted(method_names(), key=lambda name: name != "splat"))
 def test_it_trains(method, kind, downscale, captures, teachers, tmp_path_factory):
+    if method in WANTED:
+        import_or_skip(WANTED[method])
     outputs = tmp_path_factory.mktemp("outputs")
     if (kind, downscale) not in teachers:
         teachers[kind, downscale] = trained("splat", captures[kind], downscale, outputs)

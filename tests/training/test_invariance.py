@@ -19,7 +19,7 @@ import torch
 from exporters.test_moving_files import shown, texture
 from optional_packages import import_or_skip
 from scipy.spatial import cKDTree
-from training.test_every_capture import with_times
+from training.test_every_capture import WANTED, with_times
 
 from scene4d.cli.export import FORMATS
 from scene4d.data.frame import EXTENT, in_working_frame
@@ -52,7 +52,8 @@ SMALL = {
     "steps": 4, "num_random_points": 300, "max_num_gaussians": 300, "max_slabs": 1,
     "resolutions": (6,), "crossed_resolutions": (4,), "width": 8, "blocks": 1, "encoded": 4,
     "channels": (8, 8), "mpi": False, "points": 4, "rays": 64, "march_steps": 24, "cells": 8,
-    "log2_rows": 10, "dynamic_log2_rows": 10,
+    "log2_rows": 10, "dynamic_log2_rows": 10, "start": "sphere", "max_triangles": 320,
+    "texture_size": 64,
 }  # fmt: skip
 """Sizes of whatever method has fields of these names."""
 
@@ -168,6 +169,8 @@ def test_a_power_of_two_changes_no_bit(captures, tmp_path):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("method", sorted(load_all_methods()))
 def test_a_method_trains_the_same(method, variant, captures, splat_runs, method_runs):
+    if method in WANTED:
+        import_or_skip(WANTED[method])
     if method == "splat":
         assert_same_pictures(splat_runs[variant], splat_runs["plain"])
     else:
@@ -257,7 +260,12 @@ def test_a_mesh_lies_where_the_capture_does(variant, splat_runs, tmp_path):
 def test_every_format_is_held_to_it():
     models = {"onnx", "coreml", "litert", "executorch"}
     moving = {"ply-sequence"}  # PLY files as above, of scenes that move
-    assert set(FORMATS) == {*TOLERANCE, "mesh", "player", *models, *moving, *MOVING}
+    meshes = {
+        "mesh",
+        "obj",
+        "usdz",
+    }  # tests/exporters/test_textured_mesh.py has those with textures
+    assert set(FORMATS) == {*TOLERANCE, *meshes, "player", *models, *moving, *MOVING}
 
 
 MOVING = {"4dgs": 8e-3, "splatv": 1e-3}

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ _EDGE = 0.1
 mean of two surfaces, and lies on neither."""
 _LOOKS = 8
 
+T = TypeVar("T")
 _log = logging.getLogger("scene4d")
 
 
@@ -147,20 +149,23 @@ def fused_surface(
     options: MeshOptions,
     *,
     where: Path | str,
+    masks: Sequence[Tensor | None] = (),
 ) -> TsdfVolume:
     """The volume of all renders; voxels that nobody asked for grow until they fit into memory.
 
-    ``options`` are in scene units; ``where`` is for messages.
+    ``options`` are in scene units; ``where`` is for messages; ``masks``, one for each camera where
+    there are any: pixels that are False say nothing.
     """
-    cameras = _spread(cameras, options.max_cameras)
-    median = _median_depth(representation, cameras, where)
+    looks = list(zip(cameras, masks or [None] * len(cameras), strict=True))
+    looks = _spread(looks, options.max_cameras)
+    median = _median_depth(representation, looks, where)
     limit = options.depth_limit or _FAR * median
     focal = max(float(camera.K[0, 0]) for camera in cameras)
     voxel = options.voxel or median * max(_VOXEL_PIXELS / focal, _LEAST_VOXEL)
     while True:
         volume = TsdfVolume(voxel)
         try:
-            for camera, rgb, depth in _surfaces(representation, cameras):
+            for camera, rgb, depth in _surfaces(representation, looks):
                 volume.integrate(camera, rgb, depth, limit=limit)
         except NotEnoughMemoryError:
             if options.voxel is not None:
@@ -172,15 +177,17 @@ def fused_surface(
 
 
 def _surfaces(
-    representation: Representation, cameras: Sequence[Camera]
+    representation: Representation, looks: Sequence[tuple[Camera, Tensor | None]]
 ) -> Iterator[tuple[Camera, Float[Tensor, "height width 3"], Float[Tensor, "height width"]]]:
-    """Straight colours and depth at each camera; depth 0 where no surface is seen."""
-    for camera in cameras:
+    """Straight colours and depth at each camera; depth 0 where no surface is seen, or where the
+    camera's mask is False."""
+    for camera, mask in looks:
         with torch.no_grad():
             render = representation.render(camera, want=DEPTH)
         if render.depth is None:
             raise UsageError(f"{type(representation).__name__} renders no depth, needed for a mesh")
         seen = (render.alpha >= _SEEN_ALPHA) & torch.isfinite(render.depth) & (render.depth > 0)
+        seen = seen if mask is None else seen & mask.to(seen.device)
         depth = torch.where(seen, render.depth, 0.0)
         depth = torch.where(_near_edge(depth), 0.0, depth)
         yield camera, render.rgb / render.alpha.clamp_min(_SEEN_ALPHA)[..., None], depth
@@ -197,11 +204,11 @@ def _near_edge(depth: Float[Tensor, "height width"]) -> Tensor:
 
 
 def _median_depth(
-    representation: Representation, cameras: Sequence[Camera], where: Path | str
+    representation: Representation,
+    looks: Sequence[tuple[Camera, Tensor | None]],
+    where: Path | str,
 ) -> float:
-    depths = [
-        depth[depth > 0] for _, _, depth in _surfaces(representation, _spread(cameras, _LOOKS))
-    ]
+    depths = [depth[depth > 0] for _, _, depth in _surfaces(representation, _spread(looks, _LOOKS))]
     found = torch.cat(depths) if depths else torch.empty(0)
     if not len(found):
         raise DataError(
@@ -210,9 +217,9 @@ def _median_depth(
     return float(found.median())
 
 
-def _spread(cameras: Sequence[Camera], most: int) -> list[Camera]:
-    count = min(len(cameras), most)
-    return [cameras[i * len(cameras) // count] for i in range(count)]
+def _spread(looks: Sequence[T], most: int) -> list[T]:
+    count = min(len(looks), most)
+    return [looks[i * len(looks) // count] for i in range(count)]
 
 
 def largest_parts(

@@ -22,12 +22,11 @@ from scene4d.rendering.mesh.fragments import Fragments, array, corners_of, draw
 from scene4d.rendering.mesh.rasterization import face_normals, near_plane
 from scene4d.representations.task import Task
 
-_ROUNDS = 3
-"""Means; the first one of all, the others of what is near the one before."""
-_UNLIKE = 0.08
-"""A colour this far from the mean counts half: of 0..1, over the three channels."""
-_SAME_DEPTH = 0.01
-"""A photograph sees a texel whose depth is that of its pixel up to this share of it."""
+_SPREADS = (np.inf, 0.3, 0.15, 0.08)
+"""Of the rounds of means: a colour this far from the mean before (of 0..1, over the three channels)
+counts a quarter. The first is of all; wide ones come before narrow ones, so that a mean that one
+photograph has drawn away finds back."""
+_UNLIKE = _SPREADS[-1]
 _LEAST_ALPHA = 0.95
 _MOST_GAIN = 2.0
 _DONE = 1e-9
@@ -62,8 +61,8 @@ def baked_texture(mesh: MeshData, task: Task, *, even_exposure: bool) -> MeshDat
     texels = _texels_of(mesh)
     size = mesh.texture.shape
     gains = np.ones((len(task.scene.train_indices), 3))
-    mean, spread = np.zeros((len(texels.index), 3)), np.inf
-    for number in range(_ROUNDS):
+    mean = np.zeros((len(texels.index), 3))
+    for number, spread in enumerate(_SPREADS):
         sums = np.zeros((len(texels.index), 4))
         for photo, (view, depths) in enumerate(_photographs(mesh, task)):
             if number and even_exposure:
@@ -72,7 +71,6 @@ def baked_texture(mesh: MeshData, task: Task, *, even_exposure: bool) -> MeshDat
         known = sums[:, 3] > _DONE
         mean[known] = sums[known, :3] / sums[known, 3:]
         gains /= np.exp(np.log(gains).mean(axis=0))
-        spread = _UNLIKE
     texture = np.full((size[0] * size[1], 3), np.nan, np.float32)
     texture[texels.index[known]] = mean[known]
     return replace(mesh, texture=_filled(texture.reshape(size)))
@@ -187,7 +185,8 @@ def _add_photograph(places, normals, viewmat, K, depths, colours, counts, mean, 
             under = (1 - fx) * colours[below, column, k] + fx * colours[below, right, k]
             difference = (1 - fy) * above + fy * under - mean[n, k]
             unlike += difference * difference
-        weight /= 1.0 + unlike / (spread * spread)
+        likeness = 1.0 / (1.0 + unlike / (spread * spread))
+        weight *= likeness * likeness  # Geman and McClure 1985
         for k in range(3):
             above = (1 - fx) * colours[row, column, k] + fx * colours[row, right, k]
             under = (1 - fx) * colours[below, column, k] + fx * colours[below, right, k]

@@ -70,6 +70,7 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
         task.training_cameras,
         MeshOptions(voxel=options.voxel, min_cluster=options.min_cluster),
         where="the teacher",
+        masks=[task.images.view(i).mask for i in task.scene.train_indices],
     )
     vertices, colours, triangles = volume.mesh()
     if not len(triangles):
