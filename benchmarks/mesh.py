@@ -2,6 +2,7 @@
 
 python benchmarks/mesh.py speed       # forward + backward at several sizes, DEODR beside it
 python benchmarks/mesh.py slopes      # against 16 x 16 finer pictures, at several tessellations
+python benchmarks/mesh.py quality RUN # a run of the method mesh, and what else there is to draw
 """
 
 from __future__ import annotations
@@ -14,14 +15,26 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from scipy.spatial import cKDTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from rendering.mesh.deodr_scenes import deodr_scene
 from rendering.mesh.meshes import looking_at_origin, two_spheres
 from rendering.mesh.test_rasterization import moved
 
+from scene4d.data.scene import at_size_of
+from scene4d.evaluation.protocol import evaluate
+from scene4d.exporters.mesh import fused_surface, largest_parts
+from scene4d.exporters.options import MeshOptions
+from scene4d.methods.mesh.start import simplified
+from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.rendering.mesh.fragments import corners_of, draw, interpolate
 from scene4d.rendering.mesh.rasterization import Atlas, Mesh, rasterize
+from scene4d.rendering.render import Render
+from scene4d.representations.task import Task, World
+from scene4d.training.run import load_run
+from scene4d.training.teachers import load_teacher
+from scene4d.training.train import load_capture
 
 FINER, STEP = 16, 4e-3
 
@@ -120,10 +133,65 @@ def slopes(size: int) -> None:
         print(f"| {len(triangles):,} | {error:.1%} | {rmse[0]:.3f} | {rmse[1]:.3f} |")
 
 
+def quality(run: Path) -> None:
+    """Held-out views of the run, of how it began, of the mesh that ``export TEACHER mesh`` makes
+    (colours at vertices, simplified to as many triangles), and of the teacher itself."""
+    loaded = load_run(run)
+    options = loaded.options
+    scene, images = load_capture(options, source_from_scene=loaded.source_from_scene)
+    teacher = load_teacher(options.teacher).in_frame(loaded.source_from_scene)
+    begun = Task(world=World.of(scene), capture=at_size_of(scene, images), teacher=teacher)
+    masks = [images.view(i).mask for i in scene.train_indices]
+    volume = fused_surface(
+        teacher, begun.training_cameras, MeshOptions(), where="the teacher", masks=masks
+    )
+    vertices, colours, triangles, _ = largest_parts(*volume.mesh(), 0.05)
+    fewer, kept = simplified(vertices, triangles, len(loaded.representation.triangles))
+    nearest = cKDTree(vertices).query(fewer)[1]
+    at_vertices = Mesh(
+        vertices=torch.from_numpy(fewer),
+        triangles=kept,
+        colours=torch.from_numpy(colours[nearest]).float(),
+    )
+    print("| drawn | triangles | PSNR | LPIPS |\n|---|---|---|---|")
+    for name, shown, count in (
+        ("the run", loaded.representation, len(loaded.representation.triangles)),
+        ("as it began: photographs on it", TexturedMesh.from_task(begun, loaded.method), None),
+        ("export mesh, simplified", Drawn(at_vertices), len(kept)),
+        ("the teacher", teacher, None),
+    ):
+        result = evaluate(
+            shown,
+            (images.view(i) for i in scene.test_indices),
+            background=torch.tensor(scene.background or (0.0, 0.0, 0.0)),
+        )
+        print(f"| {name} | {count or ''} | {result.psnr:.2f} | {result.lpips:.4f} |", flush=True)
+
+
+class Drawn:
+    """A mesh that renders."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+
+    def render(self, camera, *, background):
+        seen = rasterize(
+            self.mesh, camera.viewmat, camera.K, width=camera.width, height=camera.height
+        )
+        rgb = seen.rgb + (1 - seen.alpha)[..., None] * background
+        return Render(rgb=rgb, alpha=seen.alpha)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["speed", "slopes"])
+    parser.add_argument("what", choices=["speed", "slopes", "quality"])
+    parser.add_argument("run", type=Path, nargs="?", help="for quality: a run of the method mesh")
     parser.add_argument("--size", type=int, default=128, help="of pictures for slopes, pixels")
     parser.add_argument("--runs", type=int, default=20)
     chosen = parser.parse_args()
-    speed(chosen.runs) if chosen.what == "speed" else slopes(chosen.size)
+    if chosen.what == "quality":
+        quality(chosen.run)
+    elif chosen.what == "speed":
+        speed(chosen.runs)
+    else:
+        slopes(chosen.size)

@@ -17,7 +17,7 @@ from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.mesh.baking import baked_texture
 from scene4d.methods.mesh.method import MeshMethod
 from scene4d.methods.mesh.smoothness import Smoothness
-from scene4d.methods.mesh.start import flattened, simplified, starting_mesh
+from scene4d.methods.mesh.start import flattened, masked_share, simplified, starting_mesh
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.rendering.mesh.edges import edges_of
 from scene4d.rendering.mesh.fragments import draw
@@ -159,6 +159,15 @@ def test_what_is_not_installed_is_named(module: str, monkeypatch: pytest.MonkeyP
             flattened(vertices.numpy(), triangles, size=64, padding=2)
         else:
             simplified(vertices.numpy(), triangles, 100)
+
+
+def test_what_masks_leave_out_in_many_pictures_is_told() -> None:
+    cameras = [camera_on_circle(2 * np.pi * i / 10) for i in range(10)]
+    middle = torch.zeros(64, 64, dtype=torch.bool)
+    middle[20:44, 20:44] = True
+    masks = [None if i == 0 else middle for i in range(10)]
+    points = np.array([[0.0, 0, 0], [0, 0, 0.9], [0, 0, 50]])  # inside, above, in no picture
+    np.testing.assert_allclose(masked_share(points, cameras, masks), [0, 0.9, 0])
 
 
 def test_a_start_without_a_surface_is_told() -> None:

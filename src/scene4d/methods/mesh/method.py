@@ -56,6 +56,9 @@ class MeshMethod(Method):
     wide at the median depth."""
     min_cluster: Share = 0.05
     """Connected parts with fewer triangles than this share of the largest part's are dropped."""
+    masked_out: Share = 0.15
+    """What masks leave out in more than this share of the pictures is not part of the mesh, such as
+    what stands around an object; 1: masks are only holes in photographs."""
     even_exposure: bool = True
     """Give photographs of other exposures the same brightness before they are mixed."""
     smoothing: Annotated[int, Within(0, 1000)] = 2

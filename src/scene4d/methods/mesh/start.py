@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters.mesh import fused_surface, largest_parts
 from scene4d.exporters.options import MeshOptions
@@ -15,6 +17,7 @@ from scene4d.methods.mesh.baking import baked_texture, shown_area
 from scene4d.methods.mesh.method import MeshMethod
 from scene4d.optional import import_optional
 from scene4d.rendering.mesh.edges import edges_of
+from scene4d.rendering.mesh.fragments import corners_of
 from scene4d.representations.task import Task
 
 _FILL = 0.6
@@ -65,14 +68,18 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
             "a mesh starts from a trained scene, and there is none",
             fix="name one with --teacher, or give --start sphere",
         )
+    masks = [task.images.view(i).mask for i in task.scene.train_indices]
     volume = fused_surface(
         task.teacher,
         task.training_cameras,
         MeshOptions(voxel=options.voxel, min_cluster=options.min_cluster),
         where="the teacher",
-        masks=[task.images.view(i).mask for i in task.scene.train_indices],
+        masks=masks,
     )
     vertices, colours, triangles = volume.mesh()
+    if options.masked_out < 1 and any(mask is not None for mask in masks):
+        out = masked_share(vertices, task.training_cameras, masks) > options.masked_out
+        triangles = triangles[~out[triangles].any(axis=1)]
     if not len(triangles):
         raise DataError(
             "no surface was found to make a mesh of",
@@ -82,6 +89,24 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
     vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, options.min_cluster)
     vertices = _smoothed(vertices, triangles, options.smoothing)
     return simplified(vertices, triangles, options.max_triangles)
+
+
+def masked_share(
+    points: np.ndarray, cameras: Sequence[Camera], masks: Sequence[torch.Tensor | None]
+) -> np.ndarray:
+    """Of each point [N, 3], the share of the pictures that it lies in whose masks are False
+    there."""
+    seen, masked = np.zeros(len(points)), np.zeros(len(points))
+    for camera, mask in zip(cameras, masks, strict=True):
+        corners = corners_of(torch.from_numpy(points), camera.viewmat, camera.K).numpy()
+        z = np.where(corners[:, 2] > 0, corners[:, 2], np.nan)
+        column, row = np.floor(corners[:, 0] / z), np.floor(corners[:, 1] / z)
+        inside = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+        seen += inside
+        if mask is not None:
+            at = row[inside].astype(int), column[inside].astype(int)
+            masked[inside] += ~mask.numpy()[at]
+    return masked / np.maximum(seen, 1)
 
 
 def _ball(task: Task, most: int) -> tuple[np.ndarray, np.ndarray]:
