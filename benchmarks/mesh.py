@@ -60,10 +60,11 @@ def textured(rings: int) -> Mesh:
     )
 
 
-def speed(runs: int) -> None:
+def speed(runs: int, sizes: list[int], rings_of_globes: list[int]) -> None:
     print("| picture | triangles | colours ms | texture 1024 ms | DEODR ms |")
     print("|---|---|---|---|---|")
-    for size, rings in ((256, 50), (512, 50), (800, 50), (256, 110)):
+    first, *others = rings_of_globes
+    for size, rings in [*((s, first) for s in sizes), *((sizes[0], r) for r in others)]:
         vertices, triangles, colours = two_spheres(rings)
         viewmat, K = looking_at_origin(size)
         plain = Mesh(
@@ -97,14 +98,14 @@ def speed(runs: int) -> None:
         print(f"| {size} px | {len(triangles):,} | {row[0]:.1f} | {row[1]:.1f} | {other} |")
 
 
-def slopes(size: int) -> None:
+def slopes(size: int, rings_of_globes: list[int]) -> None:
     print("| triangles | error of slopes | RMSE at outlines: sharp | blended |\n|---|---|---|---|")
     weights = torch.randn(1, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     weights = torch.nn.functional.interpolate(weights, (size, size), mode="bicubic")
     weights = weights[0].permute(1, 2, 0)
     viewmat, K = looking_at_origin(size, focal=1.3)
     finer = K * K.new_tensor([FINER, FINER, 1.0])[:, None]
-    for rings in (9, 18, 36, 72, 144):
+    for rings in rings_of_globes:
         vertices, triangles, colours = two_spheres(rings)
 
         def fine(amounts, vertices=vertices, triangles=triangles, colours=colours):
@@ -117,6 +118,7 @@ def slopes(size: int) -> None:
         mesh = Mesh(vertices=moved(vertices, amounts), triangles=triangles, colours=colours)
         blended = rasterize(mesh, viewmat, K, width=size, height=size).rgb
         (got,) = torch.autograd.grad((blended * weights).sum(), amounts)
+        blended = blended.detach()
         expected = torch.stack(
             [
                 ((fine(a) - fine(-a)) * weights).sum() / (2 * STEP)
@@ -182,16 +184,24 @@ class Drawn:
         return Render(rgb=rgb, alpha=seen.alpha)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["speed", "slopes", "quality"])
     parser.add_argument("run", type=Path, nargs="?", help="for quality: a run of the method mesh")
-    parser.add_argument("--size", type=int, default=128, help="of pictures for slopes, pixels")
+    parser.add_argument("--size", type=int, help="of pictures, pixels")
+    parser.add_argument("--rings", type=int, nargs="+", help="of globes: 8 triangles each squared")
     parser.add_argument("--runs", type=int, default=20)
     chosen = parser.parse_args()
     if chosen.what == "quality":
+        if chosen.run is None:
+            parser.error("name a run")
         quality(chosen.run)
     elif chosen.what == "speed":
-        speed(chosen.runs)
+        sizes = [chosen.size] if chosen.size else [256, 512, 800]
+        speed(chosen.runs, sizes, chosen.rings or [50, 110])
     else:
-        slopes(chosen.size)
+        slopes(chosen.size or 128, chosen.rings or [9, 18, 36, 72, 144])
+
+
+if __name__ == "__main__":
+    main()

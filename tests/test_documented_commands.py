@@ -23,7 +23,7 @@ from benchmark_scripts import benchmark
 from conftest import make_tiny_capture
 from documented import ROOT, Command, commands_in, documented_commands, spelled_out
 from optional_packages import import_or_skip
-from training.test_every_capture import SMALL
+from training.test_every_capture import SMALL, WANTED
 
 from scene4d.cli.main import VERBS, main
 from scene4d.training.evaluate import evaluate_run
@@ -53,6 +53,8 @@ LEFT_OUT = {
     r"scene4d train dynamic-field": "wants pictures of several times: tests/methods/dynamic_field",
     r"python scripts/make_dynamic_capture.py": "minutes: tests/test_make_dynamic_capture.py",
     r"python scripts/covisible_agreement.py": "of captures with exact masks; minutes",
+    r"scene4d export RUN (obj|usdz)": "of textured meshes: exporters/test_textured_mesh.py",
+    r"python benchmarks/mesh.py quality": "wants a run of mesh and its teacher; minutes",
     r"python benchmarks/dynamic_truth.py": "of knight_room, with its models; minutes",
     r"npx vitest": "make test-player runs the player's tests",
     r"(npm run build && )?(node|python) bench/": "wants Node.js and Chromium, and minutes",
@@ -81,6 +83,8 @@ FLAGS = {
     "benchmarks/light_slab.py flicker": ["--frames", "2"],
     "benchmarks/light_slab.py mpi": ["--side", "16", "--repeats", "1"],
     "benchmarks/memory.py": ["--num-gaussians", "200", "--size", "48", "40", "--steps", "10"],
+    "benchmarks/mesh.py slopes": ["--size", "16", "--rings", "6"],
+    "benchmarks/mesh.py speed": ["--size", "16", "--rings", "6", "--runs", "1"],
     "benchmarks/quality.py": ["--minutes", "0.1", "--options=--steps=2 --coarsest-downscale=1"],
     "benchmarks/rasteriser.py": ["--runs", "1", "--gaussians", "50"],
     "benchmarks/side_by_side.py": ["--views", "0"],
@@ -306,6 +310,8 @@ def run_command(words: list[str], things: Things, here: Path) -> None:
     for word in words[:3]:
         if verb == "export" and word in wanted:
             import_or_skip(wanted[word])
+    if verb == "train" and words[1] in WANTED:
+        import_or_skip(WANTED[words[1]])
     if verb == "process-data" or "photos" in words:
         give_pictures(words, here)
     if verb == "make":

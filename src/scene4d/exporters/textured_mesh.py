@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from scene4d.errors import UsageError
@@ -16,6 +17,7 @@ from scene4d.formats.placing import FrameChoice, placed_points, write_sidecar
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.training.opened import OpenedScene
 
+_log = logging.getLogger("scene4d")
 SUFFIXES = (".glb", ".obj", ".ply", ".usdz")
 _TURNED = (".glb", ".usdz")
 
@@ -30,6 +32,8 @@ def export_glb(
     """A textured mesh; splats as glTF where it is made of such."""
     found = source.representation.mesh()
     if found is None:
+        if options not in (None, GlbOptions()):
+            _log.warning("the options of textured meshes mean nothing to splats")
         return splats.export_glb(source, path, None, frame=frame)
     return write_textured(source, found, _named(path, ".glb"), frame=frame, options=options)
 

@@ -126,6 +126,12 @@ def test_files_with_triangles_of_no_vertices_are_refused() -> None:
     tensors["triangles"][3, 1] = len(tensors["vertices"])
     with pytest.raises(DataError, match="triangles name rows beyond"):
         TexturedMesh.from_saved(tensors, mesh.plain_data())
+    sound = dict(mesh.state_dict())
+    with pytest.raises(DataError, match="no texels"):
+        TexturedMesh.from_saved({**sound, "texture": torch.zeros(0, 4, 3)}, mesh.plain_data())
+    for plain in ({"vertices_lr": "x", "texture_lr": 1.0}, {}, {**mesh.plain_data(), "more": 1}):
+        with pytest.raises(DataError):
+            TexturedMesh.from_saved(sound, plain)
 
 
 def test_a_simplified_mesh_keeps_its_shape() -> None:

@@ -14,6 +14,7 @@ from rendering.mesh.meshes import looking_at_origin, sphere, square, two_spheres
 from scene4d.rendering.mesh.edges import edges_of
 from scene4d.rendering.mesh.fragments import corners_of, draw, interpolate
 from scene4d.rendering.mesh.rasterization import Mesh, rasterize
+from scene4d.rendering.mesh.textures import sample
 
 FINER = 16
 GREY = torch.full((4, 4, 3), 0.5)
@@ -191,6 +192,19 @@ def test_a_mesh_without_triangles_is_an_empty_picture() -> None:
         vertices=torch.zeros(0, 3), triangles=np.empty((0, 3), np.int64), colours=torch.zeros(0, 3)
     )
     assert not picture(none, 16).alpha.any()
+
+
+def test_textures_are_read_within_their_borders() -> None:
+    seen = draw(
+        corners_of(square(GREY).vertices, *looking_at_origin(8)),
+        square(GREY).triangles, near=0.1, width=8, height=8,
+    )  # fmt: skip
+    nowhere = torch.full((8, 8, 2), float("nan"))
+    for uv, level in ((nowhere, 0.0), (torch.full_like(nowhere, 1e30), 1e30), (nowhere, -1e30)):
+        found = sample(torch.rand(5, 3, 2), uv, torch.full((8, 8), level), seen)
+        assert float(found.nan_to_num().abs().max()) < 2
+    with pytest.raises(ValueError, match="a texture of"):
+        sample(torch.rand(0, 3, 2), nowhere, torch.zeros(8, 8), seen)
 
 
 def test_wrong_shapes_are_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,12 +17,22 @@ from scene4d.errors import DataError
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.mesh.method import MeshMethod
 from scene4d.methods.mesh.start import starting_mesh
+from scene4d.plain import from_table
+from scene4d.ranges import Rate
 from scene4d.rendering.mesh.edges import Edges, edges_of
 from scene4d.rendering.mesh.rasterization import Atlas, Mesh, rasterize
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.saved import Form, form
 from scene4d.representations.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """Plain data of a checkpoint."""
+
+    vertices_lr: Rate
+    texture_lr: Rate
 
 
 class TexturedMesh(Representation):
@@ -137,8 +148,11 @@ class TexturedMesh(Representation):
             index, count = tensors[name], len(tensors[of])
             if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < count):
                 raise DataError(f"{name} name rows beyond the {count} of {of}")
+        if not tensors["texture"].numel():
+            raise DataError("the texture has no texels")
+        saved = from_table(_Saved, plain, where="settings")
         names = ("vertices", "triangles", "uv", "uv_triangles", "texture")
-        made = cls(MeshData(**{name: tensors[name].numpy() for name in names}), **plain)
+        made = cls(MeshData(**{name: tensors[name].numpy() for name in names}), **vars(saved))
         made.load_state_dict(dict(tensors))
         return made
 

@@ -26,41 +26,48 @@ _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 @njit(**_OPTIONS)
 @no_type_check
-def edge_functions(corners, triangle):
-    """Coefficients (x, y, 1) of the edge functions of the three corners, and the determinant.
+def edge_functions(corners, i, j, k):
+    """Coefficients (x, y, 1) of the edge functions of the corners, and the determinant.
 
     Inside, all three have the determinant's sign; they are in the ratio of the perspective-correct
-    weights.
+    weights. (Numbers, not rows: a row of an array costs Numba two atomic counts.)
     """
-    a, b, c = corners[triangle[0]], corners[triangle[1]], corners[triangle[2]]
-    a0, a1, a2 = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
-    b0, b1, b2 = c[1] * a[2] - c[2] * a[1], c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0]
-    c0, c1, c2 = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-    return a0, a1, a2, b0, b1, b2, c0, c1, c2, a[0] * a0 + a[1] * a1 + a[2] * a2
+    ax, ay, az = corners[i, 0], corners[i, 1], corners[i, 2]
+    bx, by, bz = corners[j, 0], corners[j, 1], corners[j, 2]
+    cx, cy, cz = corners[k, 0], corners[k, 1], corners[k, 2]
+    a0, a1, a2 = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+    b0, b1, b2 = cy * az - cz * ay, cz * ax - cx * az, cx * ay - cy * ax
+    c0, c1, c2 = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    return a0, a1, a2, b0, b1, b2, c0, c1, c2, ax * a0 + ay * a1 + az * a2
 
 
 @njit(inline="always", **_OPTIONS)
 @no_type_check
-def _box(corners, triangle, near, width, height):
-    """First and last column, first and last row (each last one excluded) that it may cover."""
+def _box(corners, places, triangles, t, near, width, height):
+    """First and last column, first and last row (each last one excluded) that it may cover.
+
+    ``places`` [V, 2]: where vertices are on the screen.
+    """
     left, right, top, bottom, before = np.inf, -np.inf, np.inf, -np.inf, 0
     for i in range(3):
-        p = corners[triangle[i]]
-        if not p[2] >= near:
+        v = triangles[t, i]
+        if not corners[v, 2] >= near:
             before += 1
             continue
-        x, y = p[0] / p[2], p[1] / p[2]
+        x, y = places[v, 0], places[v, 1]
         left, right = min(left, x), max(right, x)
         top, bottom = min(top, y), max(bottom, y)
     if before == 3:
         return 0, 0, 0, 0
     if before:  # where it is cut by the near plane
         for i in range(3):
-            p, q = corners[triangle[i]], corners[triangle[(i + 1) % 3]]
-            if (p[2] >= near) == (q[2] >= near):
+            v, w = triangles[t, i], triangles[t, (i + 1) % 3]
+            p, q = corners[v, 2], corners[w, 2]
+            if (p >= near) == (q >= near):
                 continue
-            t = (near - p[2]) / (q[2] - p[2])
-            x, y = (p[0] + t * (q[0] - p[0])) / near, (p[1] + t * (q[1] - p[1])) / near
+            f = (near - p) / (q - p)
+            x = (corners[v, 0] + f * (corners[w, 0] - corners[v, 0])) / near
+            y = (corners[v, 1] + f * (corners[w, 1] - corners[v, 1])) / near
             left, right = min(left, x), max(right, x)
             top, bottom = min(top, y), max(bottom, y)
     if not (right >= 0 and bottom >= 0 and left <= width and top <= height):  # or not a number
@@ -83,10 +90,14 @@ def draw(corners, triangles, near, faces, weights, depths):
     """
     height, width = faces.shape
     boxes = np.empty((len(triangles), 4), np.int32)
+    places = np.empty((len(corners), 2))
+    for v in range(len(corners)):
+        places[v, 0] = corners[v, 0] / corners[v, 2]
+        places[v, 1] = corners[v, 1] / corners[v, 2]
     for band in prange(BANDS):
         first, last = len(triangles) * band // BANDS, len(triangles) * (band + 1) // BANDS
         for t in range(first, last):
-            left, right, top, bottom = _box(corners, triangles[t], near, width, height)
+            left, right, top, bottom = _box(corners, places, triangles, t, near, width, height)
             boxes[t, 0], boxes[t, 1], boxes[t, 2], boxes[t, 3] = left, right, top, bottom
     for band in prange(BANDS):
         above, below = height * band // BANDS, height * (band + 1) // BANDS
@@ -95,7 +106,9 @@ def draw(corners, triangles, near, faces, weights, depths):
             left, right = boxes[t, 0], boxes[t, 1]
             if top >= bottom or left >= right:
                 continue
-            a0, a1, a2, b0, b1, b2, c0, c1, c2, det = edge_functions(corners, triangles[t])
+            a0, a1, a2, b0, b1, b2, c0, c1, c2, det = edge_functions(
+                corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            )
             if not abs(det) > 0.0:
                 continue
             sign = 1.0 if det > 0 else -1.0
@@ -114,15 +127,16 @@ def draw(corners, triangles, near, faces, weights, depths):
                     total = a + b + c
                     if not total > 0:
                         continue
-                    z = det / total
+                    share = 1.0 / total
+                    z = det * share
                     seen = depths[row, column]
-                    if z < near or (faces[row, column] >= 0 and z >= seen):
+                    if not z >= near or (faces[row, column] >= 0 and z >= seen):
                         continue
                     faces[row, column] = t
                     depths[row, column] = z
-                    weights[row, column, 0] = a / total
-                    weights[row, column, 1] = b / total
-                    weights[row, column, 2] = c / total
+                    weights[row, column, 0] = a * share
+                    weights[row, column, 1] = b * share
+                    weights[row, column, 2] = c * share
 
 
 @njit(**_OPTIONS)
@@ -139,20 +153,25 @@ def draw_backward(corners, triangles, faces, weights, depths, g_weights, g_depth
             if t < 0:
                 continue
             z = float(depths[row, column])
-            w, g = weights[row, column], g_weights[row, column]
             gz = float(g_depths[row, column])
-            mean = float(g[0]) * w[0] + float(g[1]) * w[1] + float(g[2]) * w[2]
-            if gz == 0.0 and g[0] == 0.0 and g[1] == 0.0 and g[2] == 0.0:
+            g0 = float(g_weights[row, column, 0])
+            g1 = float(g_weights[row, column, 1])
+            g2 = float(g_weights[row, column, 2])
+            if gz == 0.0 and g0 == 0.0 and g1 == 0.0 and g2 == 0.0:
                 continue
-            a0, a1, a2, b0, b1, b2, c0, c1, c2, det = edge_functions(corners, triangles[t])
-            ga = (z * (g[0] - mean) - gz * z * z) / det
-            gb = (z * (g[1] - mean) - gz * z * z) / det
-            gc = (z * (g[2] - mean) - gz * z * z) / det
+            mean = g0 * weights[row, column, 0] + g1 * weights[row, column, 1]
+            mean += g2 * weights[row, column, 2]
+            a0, a1, a2, b0, b1, b2, c0, c1, c2, det = edge_functions(
+                corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            )
+            ga = (z * (g0 - mean) - gz * z * z) / det
+            gb = (z * (g1 - mean) - gz * z * z) / det
+            gc = (z * (g2 - mean) - gz * z * z) / det
             q0 = ga * a0 + gb * b0 + gc * c0
             q1 = ga * a1 + gb * b1 + gc * c1
             q2 = ga * a2 + gb * b2 + gc * c2
             for i in range(3):
-                share, v = w[i] / z, triangles[t, i]
+                share, v = weights[row, column, i] / z, triangles[t, i]
                 grads[v, 0] -= share * q0
                 grads[v, 1] -= share * q1
                 grads[v, 2] -= share * q2
@@ -196,11 +215,12 @@ def interpolate_backward(values, triangles, faces, weights, g_out, g_weights, gr
 @no_type_check
 def _side(corners, a, b, c):
     """On which side of the seen line a-b the triangle (a, b, c) lies, wherever c is."""
-    p, q, r = corners[a], corners[b], corners[c]
+    px, py, pz = corners[a, 0], corners[a, 1], corners[a, 2]
+    qx, qy, qz = corners[b, 0], corners[b, 1], corners[b, 2]
     return (
-        (p[1] * q[2] - p[2] * q[1]) * r[0]
-        + (p[2] * q[0] - p[0] * q[2]) * r[1]
-        + (p[0] * q[1] - p[1] * q[0]) * r[2]
+        (py * qz - pz * qy) * corners[c, 0]
+        + (pz * qx - px * qz) * corners[c, 1]
+        + (px * qy - py * qx) * corners[c, 2]
     )
 
 

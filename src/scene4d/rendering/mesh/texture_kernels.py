@@ -28,7 +28,9 @@ def levels(corners, triangles, faces, depths, uv_triangles, uv, at, rows, column
             t = faces[row, column]
             if t < 0:
                 continue
-            a0, a1, _, b0, b1, _, c0, c1, _, det = edge_functions(corners, triangles[t])
+            a0, a1, _, b0, b1, _, c0, c1, _, det = edge_functions(
+                corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            )
             total = det / depths[row, column]
             a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
             u, v = at[row, column, 0], at[row, column, 1]
@@ -50,8 +52,8 @@ def _texels(u, v, rows, columns):
     x, y = u * columns - 0.5, v * rows - 0.5
     inside_x = x > 0.0 and x < columns - 1.0
     inside_y = y > 0.0 and y < rows - 1.0
-    x = min(max(x, 0.0), columns - 1.0)
-    y = min(max(y, 0.0), rows - 1.0)
+    x = min(x if x > 0.0 else 0.0, columns - 1.0)  # also of what is not a number
+    y = min(y if y > 0.0 else 0.0, rows - 1.0)
     left, top = min(int(x), max(columns - 2, 0)), min(int(y), max(rows - 2, 0))
     right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
     return top, bottom, left, right, x - left, y - top, inside_x, inside_y
@@ -61,7 +63,7 @@ def _texels(u, v, rows, columns):
 @no_type_check
 def _two_levels(level, count):
     """The finer and the coarser level that are mixed, and the share of the coarser one."""
-    at = min(max(float(level), 0.0), count - 1.0)
+    at = min(float(level) if level > 0.0 else 0.0, count - 1.0)
     fine = min(int(at), max(count - 2, 0))
     return fine, min(fine + 1, count - 1), at - fine
 

@@ -98,4 +98,6 @@ def sample(
 
     0 where no triangle is seen. Differentiable in the texture and in ``uv``.
     """
+    if min(texture.shape) < 1 or uv.shape[:2] != fragments.faces.shape:
+        raise ValueError(f"a texture of {list(texture.shape)} at places {list(uv.shape)}")
     return _Sample.apply(texture, uv, level, fragments.faces, most_levels)
