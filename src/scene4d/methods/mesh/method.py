@@ -56,7 +56,7 @@ class MeshMethod(Method):
     wide at the median depth."""
     min_cluster: Share = 0.05
     """Connected parts with fewer triangles than this share of the largest part's are dropped."""
-    masked_out: Share = 0.15
+    masked_out: Share = 0.5
     """What masks leave out in more than this share of the pictures is not part of the mesh, such as
     what stands around an object; 1: masks are only holes in photographs."""
     even_exposure: bool = True
