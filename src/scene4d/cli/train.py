@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     if options.resume is None and method is None:
         raise UsageError("which method?", fix=_usage())
     run = _train(method, options)
-    print(next_commands(run, file=_usual_file(run)), file=sys.stderr)
+    print(next_commands(run, file=usual_file(run)), file=sys.stderr)
     print(run)
 
 
@@ -51,7 +51,7 @@ def next_commands(run: Path, *, file: tuple[str, str]) -> str:
     )
 
 
-def _usual_file(run: Path) -> tuple[str, str]:
+def usual_file(run: Path) -> tuple[str, str]:
     """What the run's scene is exported as first: splats, a bundle, or else a mesh."""
     from scene4d.bundle.kinds import bundle_kinds
     from scene4d.training.run import load_run, read_config
@@ -60,6 +60,8 @@ def _usual_file(run: Path) -> tuple[str, str]:
     if method.made_of_splats:
         return "ply", ".ply"
     scene = load_run(run).representation
+    if scene.mesh() is not None:  # with its texture
+        return "mesh", ".glb"
     if any(kind.takes(scene) for kind in bundle_kinds().values()):
         return "bundle", ".s4d"
     return "mesh", ".glb"

@@ -12,6 +12,7 @@ from methods.mesh.meshes import Photographs, camera_on_circle, globe, grey
 from optional_packages import import_or_skip
 from rendering.mesh.meshes import sphere
 
+from scene4d.cli.train import usual_file
 from scene4d.errors import DataError, MissingExtraError, UsageError
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.mesh.baking import baked_texture
@@ -200,4 +201,5 @@ def test_a_ball_becomes_what_was_photographed(tiny_capture, tmp_path) -> None:
         run = load_run(start(method, options))
         assert len(run.representation.triangles) <= 1280
         psnr[steps] = mean_psnr(run.representation, scene, images)
+    assert usual_file(run.path) == ("mesh", ".glb")  # what the command says comes next
     assert psnr[80] > psnr[1] + 0.2  # coloured fog has no surface: 14.2 dB, then 14.5
