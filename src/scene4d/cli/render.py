@@ -20,6 +20,7 @@ from scene4d.ranges import Within
 
 if TYPE_CHECKING:
     from scene4d.cameras.camera import Camera
+    from scene4d.rendering.render import Renders
     from scene4d.training.run import LoadedRun
 
 T = TypeVar("T")
@@ -84,6 +85,11 @@ class RenderArgs:
     """A flight returns to its start."""
     order: Literal["given", "nearest"] = "given"
     """nearest: fly to the nearest camera not yet visited, for photos taken in no order."""
+    fixer: Path | None = None
+    """A network's weights (fixer.safetensors, or its folder) that repairs the colours, by the
+    run's training pictures; docs/guidance.md."""
+    data: Path | None = None
+    """The capture of the training pictures, if it moved; for --fixer alone."""
     overwrite: bool = False
     """Replace a folder of images that is there already; videos are always replaced."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -148,6 +154,11 @@ def check_args(args: RenderArgs) -> None:
         )
     if args.fix_camera is not None and args.at_time is not None:
         raise UsageError("--fix-camera and --at-time together are one picture", fix="give one")
+    if args.fixer is not None and args.background is not None:
+        raise UsageError("a fixer repairs pictures on the capture's own background",
+                         fix="leave --background or --fixer out")  # fmt: skip
+    if args.data is not None and args.fixer is None:
+        warnings.warn("--data is not used without --fixer", stacklevel=2)
     if not args.outputs or len(set(args.outputs)) < len(args.outputs):
         raise UsageError("--outputs must name one to three different outputs")
     suffix = args.output_path.suffix
@@ -348,7 +359,7 @@ def _render(
     device = next((p.device for p in run.representation.parameters()), torch.device("cpu"))
     colour = run.cameras.background if background is None else torch.tensor(background)
     frames = render_frames(
-        run.representation,
+        run.representation if args.fixer is None else _fixed(args, run),
         [camera.to(device) for camera in cameras],
         outputs=args.outputs,
         background=None if colour is None else colour.to(device),
@@ -361,6 +372,14 @@ def _render(
     targets = [f"{o}/{name}" if several else name for name in names for o in args.outputs]
     pictures = (frame[o] for frame in shown for o in args.outputs)
     return write_images(pictures, args.output_path, targets, overwrite=args.overwrite)
+
+
+def _fixed(args: RenderArgs, run: LoadedRun) -> Renders:
+    """The scene as the fixer shows it."""
+    from scene4d.training.fixed_run import fixed_run
+
+    assert args.fixer is not None
+    return fixed_run(run, args.fixer, data=args.data)
 
 
 def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:

@@ -159,7 +159,7 @@ def _train(method: Method | None, options: TrainOptions):
     if options.resume is not None:
         run = train.resume(
             options.resume, data=options.data, teacher=options.teacher, prior=options.prior,
-            watcher_factory=factory,
+            fixer=options.fixer, watcher_factory=factory,
         )  # fmt: skip
     else:
         assert method is not None

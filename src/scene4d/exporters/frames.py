@@ -13,8 +13,7 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.paths import focus_point
 from scene4d.rendering.colormap import colour_depth, depth_range
-from scene4d.rendering.render import DEPTH, Render, Want
-from scene4d.representations.base import Representation
+from scene4d.rendering.render import DEPTH, Render, Renders, Want
 
 Output = Literal["rgb", "depth", "alpha"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
@@ -53,9 +52,7 @@ def to_bytes(
     return (clean * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
-def path_depth_range(
-    representation: Representation, cameras: Sequence[Camera]
-) -> tuple[float, float]:
+def path_depth_range(representation: Renders, cameras: Sequence[Camera]) -> tuple[float, float]:
     """One range of depths for a whole path, from small renders at some of its cameras.
 
     A range per frame would make the colours of a video flicker.
@@ -64,7 +61,7 @@ def path_depth_range(
     return depth_range(depths, alphas) if len(depths) else (0.0, 1.0)
 
 
-def focus_distance(representation: Representation, cameras: Sequence[Camera]) -> float | None:
+def focus_distance(representation: Renders, cameras: Sequence[Camera]) -> float | None:
     """How far before the cameras the content lies that a path should look at; None where nothing is
     seen.
 
@@ -80,7 +77,7 @@ def focus_distance(representation: Representation, cameras: Sequence[Camera]) ->
 
 
 def _looks(
-    representation: Representation, cameras: Sequence[Camera]
+    representation: Renders, cameras: Sequence[Camera]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Depths and alphas of small renders at some of the cameras."""
     step = max(1, len(cameras) // _SAMPLES)
@@ -99,7 +96,7 @@ def _looks(
 
 
 def render_frames(
-    representation: Representation,
+    representation: Renders,
     cameras: Sequence[Camera],
     *,
     outputs: Sequence[Output] = ("rgb",),

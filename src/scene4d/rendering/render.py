@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
+
+from scene4d.cameras.camera import Camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +59,13 @@ class Render:
     features: Float[Tensor, "*batch height width channels"] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     """What this representation alone knows (screen-space statistics, ...)."""
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """What gives pictures: a representation, or one that a fixer repairs."""
+
+    def render(
+        self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, want: Want = RGB
+    ) -> Render:
+        """The picture at ``camera``."""

@@ -38,6 +38,8 @@ class ObjectiveOptions:
     """Whether it cannot do without a teacher."""
     needs_prior: ClassVar[bool] = False
     """Whether it cannot do without a prior."""
+    needs_fixer: ClassVar[bool] = False
+    """Whether it cannot do without a fixer."""
     weight: Weight = 1.0
     """Factor of the term in the loss; 0 leaves it out."""
     start: Share = 0.0
@@ -199,6 +201,32 @@ class GuidanceOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FixingOptions(ObjectiveOptions):
+    """Compares renders that nobody photographed with what a fixer (--fixer) makes of them."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.fixing:Fixing"
+    needs_fixer: ClassVar[bool] = True
+    weight: Weight = 0.3
+    start: Share = 0.3
+    """Share of training from which the term counts: a scene is there by then."""
+    crops: Annotated[int, Within(1, 64)] = 2
+    """Crops a step."""
+    crop_size: Annotated[int, Within(8, 4096)] = 128
+    """Width and height of a crop in pixels; less where the pictures are smaller."""
+    pictures: Annotated[int, Within(1, 1024)] = 24
+    """Repaired pictures that are kept, and are part of a checkpoint; new ones replace the
+    oldest."""
+    refresh_every: Count = 10
+    """Steps between new pictures."""
+    between: Share = 0.7
+    """Share of pictures from between two training cameras; the others are from around one."""
+    jitter: Share = 0.25
+    """How far cameras stray, as a share of the distance between the neighbours."""
+    beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
+    """How far cameras turn around what is looked at, away from the others, in degrees."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A trainable method; subclasses add the fields of their representation."""
 
@@ -243,6 +271,8 @@ class Method(ABC):
     """Learning rate of the colour transforms."""
     guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
     """Counts where there is a prior."""
+    fixing: FixingOptions = field(default_factory=FixingOptions)
+    """Counts where there is a fixer."""
 
     @classmethod
     def representation_class(cls) -> type[Trainable]:
@@ -279,11 +309,11 @@ class Method(ABC):
 
     @abstractmethod
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """The terms of the loss, but for :attr:`guidance`."""
+        """The terms of the loss, but for :attr:`guidance` and :attr:`fixing`."""
 
     def terms(self) -> Sequence[ObjectiveOptions]:
         """All terms of the loss."""
-        return [*self.objectives(), self.guidance]
+        return [*self.objectives(), self.guidance, self.fixing]
 
     def strategy_options(self) -> StrategyOptions:
         """How primitives come and go; by default they stay as built."""

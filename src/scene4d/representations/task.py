@@ -65,6 +65,8 @@ class Task:
     """In the world's coordinates."""
     prior: nn.Module | None = None
     """A :class:`scene4d.priors.prior.Prior` of what is rendered."""
+    fixer: nn.Module | None = None
+    """A :class:`scene4d.priors.fixer.Fixer` of what is rendered."""
     conditions: Sequence[str] = ()
     """What a generator is trained for, such as texts."""
     poses: Poses | None = None

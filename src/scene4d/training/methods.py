@@ -9,6 +9,8 @@ from scene4d.errors import UsageError
 from scene4d.representations.method import Method
 
 GROUP = "scene4d.methods"
+PRIORS = "scene4d.prior_methods"
+"""Methods that ``scene4d prior train`` trains: what comes of them is no scene."""
 _log = logging.getLogger("scene4d")
 
 
@@ -18,16 +20,22 @@ def method_names() -> list[str]:
 
 
 def load_method(name: str) -> type[Method]:
-    """The method class registered under ``name``.
+    """The method class registered under ``name``, of a scene or of a prior.
 
     A plugin that fails to import is reported by name and the error it gave.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    scenes = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = {entry.name: entry for entry in entry_points(group=PRIORS)} | scenes
     if name not in found:
         raise UsageError(
-            f"there is no method {name!r}", fix=f"choose one of: {', '.join(sorted(found))}"
+            f"there is no method {name!r}", fix=f"choose one of: {', '.join(sorted(scenes))}"
         )
     return _load(found[name])
+
+
+def prior_method_names() -> list[str]:
+    """Names of the methods that train priors, without importing any."""
+    return sorted({entry.name for entry in entry_points(group=PRIORS)})
 
 
 def load_all_methods() -> dict[str, type[Method]]:

@@ -34,6 +34,9 @@ class BasicOptions:
     prior: str | None = None
     """What pictures look like, for where nobody photographed: patches (of the training pictures),
     patches:CAPTURE, ffdnet:FOLDER; docs/guidance.md."""
+    fixer: Path | None = None
+    """A network's weights (fixer.safetensors, or its folder) that repairs pictures which nobody
+    took, to learn from; docs/guidance.md."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Pseudo-views: a teacher's pictures, rendered when they are needed and kept within a budget.
 
+The teacher may also be a scene as a fixer shows it, with confidence in place of alpha.
+
 Pictures lie in a ring of slots: a new one replaces the oldest. Each is kept as bytes (colour
 premultiplied by alpha, alpha) and, when asked for, depth in half precision. Nothing is written to
 disk: a checkpoint holds the cameras and the errors, and pictures are rendered again on first use.
@@ -16,8 +18,7 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
-from scene4d.rendering.render import Want
-from scene4d.representations.base import Representation
+from scene4d.rendering.render import Renders, Want
 from scene4d.representations.saved import Form, form
 
 _LARGEST_HALF = 65504.0
@@ -75,7 +76,7 @@ class PseudoViews:
 
     def __init__(
         self,
-        teacher: Representation,
+        teacher: Renders,
         cameras: Sequence[Camera],
         *,
         budget_bytes: float,
@@ -83,14 +84,16 @@ class PseudoViews:
         depth: bool = False,
         unit: float = 1.0,
         device: torch.device | str = "cpu",
+        kept: bool = False,
     ) -> None:
         """Pictures will have the sizes of ``cameras``. ``cell``: pixels along a cell's side.
 
-        ``unit``: scene units that depth is kept in. Raises :class:`UsageError` where the budget
-        does not hold one picture.
+        ``kept``: colours and alpha are part of the state, for a teacher that changes. ``unit``:
+        scene units that depth is kept in. Raises :class:`UsageError` where the budget does not hold
+        one picture.
         """
         self.teacher, self.cell, self.depth, self.unit = teacher, cell, depth, unit
-        self.device = device
+        self.device, self.kept = device, kept
         largest = max(c.width * c.height for c in cameras) * (6 if depth else 4)
         self.capacity = int(budget_bytes // largest)
         if self.capacity < 1:
@@ -223,7 +226,16 @@ class PseudoViews:
             "times": torch.stack([nan if c.time is None else c.time for c in self.cameras]),
             "errors": self.errors,
             "next": torch.tensor(self._next),
+            **self._pixels(),
         }
+
+    def _pixels(self) -> dict[str, Tensor]:
+        """The pictures that are there, one after the other, and which of all they are."""
+        if not self.kept:
+            return {}
+        there = [p.rgba.cpu().flatten() for p in self._pictures if p is not None]
+        made = torch.tensor([int(p is not None) for p in self._pictures])
+        return {"pixels": torch.cat([torch.empty(0, dtype=torch.uint8), *there]), "made": made}
 
     def state_forms(self) -> Mapping[str, Form]:
         """Of :meth:`state_tensors`: nothing, or one row for each view."""
@@ -235,6 +247,9 @@ class PseudoViews:
         forms = {name: form(shape, optional=True) for name, shape in shapes.items()}
         forms["times"] = replace(forms["times"], finite=False)  # NaN: a view without a time
         forms["sizes"] = form("views 2", torch.int64, optional=True)
+        if self.kept:
+            forms["pixels"] = form("bytes", torch.uint8, optional=True)
+            forms["made"] = form("views", torch.int64, optional=True)
         return forms | {"next": form("", torch.int64, optional=True)}
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -257,7 +272,24 @@ class PseudoViews:
             following = len(kept) % self.capacity
         self.cameras = [cameras[i] for i in kept]
         self.errors = tensors["errors"][kept]
-        self._pictures, self._next = [None] * len(kept), following
+        pictures = self._pictures_in(tensors, cameras)
+        self._pictures, self._next = [pictures[i] for i in kept], following
+
+    def _pictures_in(
+        self, tensors: Mapping[str, Tensor], cameras: Sequence[Camera]
+    ) -> list[_Picture | None]:
+        """Of each camera, where it was kept. Raises ValueError for too few or too many pixels."""
+        if not self.kept:
+            return [None] * len(cameras)
+        made = tensors["made"].tolist()
+        areas = [4 * c.width * c.height * m for c, m in zip(cameras, made, strict=True)]
+        if set(made) - {0, 1} or sum(areas) != len(tensors["pixels"]):
+            raise ValueError(f"{len(tensors['pixels'])} bytes of pseudo-views, {sum(areas)} wanted")
+        parts = tensors["pixels"].to(self.device).split(areas)
+        return [
+            _Picture(rgba=part.view(c.height, c.width, 4), depth=None) if m else None
+            for part, c, m in zip(parts, cameras, made, strict=True)
+        ]
 
     def _check(self, tensors: Mapping[str, Tensor]) -> None:
         """Raises ValueError for numbers that :meth:`state_tensors` cannot have given."""

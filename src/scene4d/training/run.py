@@ -163,7 +163,7 @@ def write_config(
     """Writes config.toml; the capture's path relative to it, and absolute as a second guess.
     ``prior``: what came from Python, in words."""
     training = to_table(options)
-    for ours in ("data", "teacher", "prior", "resume", "output_dir"):
+    for ours in ("data", "teacher", "prior", "fixer", "resume", "output_dir"):
         training.pop(ours, None)
     write_toml(
         run / "config.toml",
@@ -173,6 +173,7 @@ def write_config(
             "method": method.name,
             "data": _data_place(options.data, run),
             "teacher": _place(options.teacher, run),
+            "fixer": _place(options.fixer, run),
             "prior": _prior_place(options.prior, run)
             if prior is None
             else {GIVEN_IN_PYTHON: prior},
@@ -196,7 +197,8 @@ def read_config(run: Path) -> tuple[Method, TrainOptions]:
     saved = from_table(_SavedConfig, table, where=path)
     method = from_table(load_method(saved.method), saved.method_options, where=path)
     training = dict(saved.training)
-    for name, place in (("data", saved.data), ("teacher", saved.teacher)):
+    places = {"data": saved.data, "teacher": saved.teacher, "fixer": saved.fixer}
+    for name, place in places.items():
         if place:
             training[name] = _find(run, place, where=path)
     if saved.prior and GIVEN_IN_PYTHON not in saved.prior:
@@ -215,6 +217,7 @@ class _SavedConfig:
     data: Mapping[str, str] = field(default_factory=dict)
     teacher: Mapping[str, str] = field(default_factory=dict)
     prior: Mapping[str, str] = field(default_factory=dict)
+    fixer: Mapping[str, str] = field(default_factory=dict)
     training: dict  # type: ignore[type-arg]
     method_options: dict  # type: ignore[type-arg]
 

@@ -132,7 +132,7 @@ class Step:
         statistics, for those of a crop are not the picture's. What a crop shows is that part of the
         picture; of splats but for Gaussians so wide that EWA bends them at a crop's border.
         """
-        with _evaluating(self.trainable):
+        with evaluating(self.trainable):
             return self._deferred(camera, score, chunk_pixels, condition, want)
 
     def _deferred(
@@ -176,7 +176,7 @@ class Step:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """With the module in evaluation mode."""
     training = module.training
     module.eval()

@@ -29,6 +29,7 @@ from scene4d.representations.method import Method
 from scene4d.representations.task import Task, World
 from scene4d.training.checkpoint import Checkpoint
 from scene4d.training.device import choose_device
+from scene4d.training.fixers import check_fixing, with_fixer
 from scene4d.training.methods import load_method
 from scene4d.training.notices import notices
 from scene4d.training.opened import OpenedScene
@@ -117,13 +118,14 @@ def start(
     check_writable(options.output_dir / "run", folder=True)
     device = choose_device(options.device)  # first: a refusal need not wait for the images
     check_guidance(method, options, prior)
+    check_fixing(method, options)
     if method.needs_capture:
         method, options, task = _with_capture(method, options, watcher_factory)
         remarks = notices(task.scene, method)
     else:
         _refuse_captures(method, options, watcher_factory)
         task, remarks = _task_without_capture(method), []
-    task = with_prior(task, method, options, prior)
+    task = with_fixer(with_prior(task, method, options, prior), options)
     generator = torch.Generator().manual_seed(options.seed)
     trainable = method.build(task, generator=generator)
     run = create_run(method, options, experiment_name=_experiment_name(method, options))
@@ -200,7 +202,7 @@ def with_default_teacher(
         method.name, name, length,
     )  # fmt: skip
     teaching = load_method(name)(steps=steps)
-    its_options = replace(options, max_minutes=theirs, prior=None)
+    its_options = replace(options, max_minutes=theirs, prior=None, fixer=None)
     try:
         run = start(teaching, its_options, watcher_factory=watcher_factory)
     except Interrupted as error:
@@ -216,12 +218,13 @@ def resume(
     data: Path | None = None,
     teacher: Path | None = None,
     prior: Prior | str | None = None,
+    fixer: Path | None = None,
     watcher_factory: WatcherFactory | None = None,
 ) -> Path:
     """Continues a run from its newest readable checkpoint, with the options it was started with.
 
-    ``data``, ``teacher`` and ``prior`` override where the capture, the teacher and the prior lie,
-    for those that moved. A prior that was given from Python must be given again.
+    ``data``, ``teacher``, ``prior`` and ``fixer`` override where these lie, for those that moved.
+    A prior that was given from Python must be given again.
     """
     run = run_path(path)
     with locked(run):
@@ -230,6 +233,8 @@ def resume(
             options = replace(options, data=data)
         if teacher is not None:
             options = replace(options, teacher=teacher)
+        if fixer is not None:
+            options = replace(options, fixer=fixer)
         if isinstance(prior, str):
             options, prior = replace(options, prior=prior), None
         elif prior is not None:
@@ -245,6 +250,7 @@ def resume(
             raise UsageError(f"is of method {checkpoint.plain['method']!r}", where=checkpoint_path)
         device = choose_device(options.device)
         task = with_prior(_task_again(run, method, options), method, options, prior)
+        task = with_fixer(task, options)
         training = _Training(method=method, options=options, task=task, device=device, run=run)
         trainable = trainable_from(checkpoint, where=checkpoint_path)
         _log.info("resuming %s at step %d", run, checkpoint.step)
@@ -303,10 +309,11 @@ class _Training:
         """Trains ``trainable``, from a checkpoint on where there is one."""
         teacher = _on_device(self.task.teacher, self.device)
         prior = _on_device(self.task.prior, self.device)
+        fixer = _on_device(self.task.fixer, self.device)
         trainer = Trainer(
             method=self.method,
             options=self.options,
-            task=replace(self.task, teacher=teacher, prior=prior),
+            task=replace(self.task, teacher=teacher, prior=prior, fixer=fixer),
             trainable=trainable,
             run=self.run,
             device=self.device,

@@ -186,9 +186,9 @@ class Guidance(Objective):
     ) -> Float[Tensor, "1 channels h w"]:
         """The picture as the prior knows pictures: its channels, its range, its size."""
         rgb = render.rgb
-        if self.background is not None:  # a step's is drawn at random
-            there = rgb.new_tensor(self.background)
-            rgb = rgb + (1 - render.alpha)[..., None] * (there - background)
+        # a step's is drawn at random where pictures have alpha, whatever is declared behind them
+        there = rgb.new_tensor(self.background or (0.0, 0.0, 0.0))
+        rgb = rgb + (1 - render.alpha)[..., None] * (there - background)
         maps = {"rgb": 2 * rgb - 1}
         if "depth" in self.prior.info.channels:
             if render.depth is None:

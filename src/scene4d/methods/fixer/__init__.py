@@ -1,0 +1,1 @@
+"""Training of a fixer: pairs of damaged and clean pictures that our own trainings make."""
