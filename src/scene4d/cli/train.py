@@ -91,7 +91,9 @@ def _takes_value(argument: str) -> bool:
     )  # fmt: skip
 
 
-def parse(name: str | None, argv: Sequence[str]) -> tuple[Method | None, TrainOptions]:
+def parse(
+    name: str | None, argv: Sequence[str], *, verb: str = "train"
+) -> tuple[Method | None, TrainOptions]:
     """The method's options and the training's, from one flat list of flags."""
     fields: list[Any] = [("training", Annotated[TrainOptions, tyro.conf.arg(name="")],
                           field(default_factory=TrainOptions))]  # fmt: skip
@@ -108,7 +110,7 @@ def parse(name: str | None, argv: Sequence[str]) -> tuple[Method | None, TrainOp
     arguments: Any = parse_arguments(
         arguments_class,
         list(argv),
-        prog=f"scene4d train {name or ''}".strip(),
+        prog=f"scene4d {verb} {name or ''}".strip(),
         description=description,
     )
     return getattr(arguments, "method", None), arguments.training

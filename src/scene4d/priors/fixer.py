@@ -38,7 +38,7 @@ class FixerShape:
 
     references: int = 2
     """Photographs that it looks at."""
-    widths: tuple[int, ...] = (48, 80, 128)
+    widths: tuple[int, ...] = (32, 64, 96)
     """Channels at half the resolution, a quarter, and so on."""
 
     @property

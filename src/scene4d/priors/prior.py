@@ -58,10 +58,14 @@ class PriorInfo:
     """Pictures of a video [*batch, frames, channels, height, width]; None: single pictures
     [*batch, channels, height, width]."""
     space: Literal["pixels", "latent"] = "pixels"
+    latent_channels: int | None = None
+    """Of what the denoiser takes, where that are latents."""
 
     @property
     def num_channels(self) -> int:
-        """All of them."""
+        """All of those that the denoiser takes."""
+        if self.space == "latent" and self.latent_channels is not None:
+            return self.latent_channels
         return sum(CHANNELS[kind] for kind in self.channels)
 
 
@@ -84,6 +88,22 @@ class Prior(nn.Module, ABC):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """:meth:`denoise`."""
         return self.denoise(*args, **kwargs)
+
+
+class LatentPrior(Prior):
+    """A prior whose denoiser may be one of latents: :attr:`PriorInfo.space` says so."""
+
+    @abstractmethod
+    def encode(
+        self, pictures: Float[Tensor, "*batch channels h w"]
+    ) -> Float[Tensor, "*batch latent_channels height width"]:
+        """The latents of pictures in the prior's value range."""
+
+    @abstractmethod
+    def decode(
+        self, latents: Float[Tensor, "*batch latent_channels height width"]
+    ) -> Float[Tensor, "*batch channels h w"]:
+        """The pictures of latents."""
 
 
 def broadcast(level: Float[Tensor, " *batch"], like: Tensor) -> Tensor:

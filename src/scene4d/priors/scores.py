@@ -16,7 +16,7 @@ from torch import Tensor
 from scene4d.errors import UsageError
 from scene4d.priors.inversion import EARLIEST, inversion_times, invert, mixed_with_fresh
 from scene4d.priors.levels import Path, levels_at, time_at
-from scene4d.priors.prior import NOTHING, Condition, Prior, broadcast, check_pictures
+from scene4d.priors.prior import NOTHING, Condition, LatentPrior, Prior, broadcast, check_pictures
 from scene4d.priors.score_loss import Mix, Role, ScoreLoss
 
 Texts = Mapping[Role, str]
@@ -151,6 +151,57 @@ class _Voice:
         return (broadcast(total, x0) * at.x_t - a * x0) / s
 
 
+def weight_at(
+    loss: ScoreLoss, alpha: Float[Tensor, " batch"], sigma: Float[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """w of a loss at these levels."""
+    return {
+        "one": torch.ones_like(sigma), "variance": sigma * sigma, "alpha": alpha,
+        "sigma_over_alpha": sigma / alpha, "alpha_over_sigma": alpha / sigma,
+    }[loss.weight]  # fmt: skip
+
+
+LATENT_LOSSES = ("hifa", "sds", "sdi", "fixer")
+"""Those whose target is a clean picture, which can be decoded."""
+
+
+def latent_gradient(
+    loss: ScoreLoss,
+    asked: Asked,
+    x: Float[Tensor, "batch channels height width"],
+    *,
+    generator: torch.Generator,
+    progress: float = 0.0,
+) -> Score:
+    """As :func:`score_gradient`, of a prior of latents: ``x`` is encoded, and what the prior makes
+    of it decoded, w (x - dec(x0)). So nothing is differentiated through an encoder, which is
+    unstable (stable-dreamfusion#212) and needs its memory.
+
+    Raises :class:`UsageError` for losses whose target is no clean picture.
+    """
+    prior = asked.prior
+    if not isinstance(prior, LatentPrior) or loss.name not in LATENT_LOSSES:
+        raise UsageError(f"the score loss {loss.name!r} has no clean picture to decode",
+                         where=type(prior).__name__,
+                         fix=f"choose one of {', '.join(LATENT_LOSSES)}")  # fmt: skip
+    height, width = x.shape[-2:]
+    room = (0, -width % LATENT_SIDE, 0, -height % LATENT_SIDE)
+    z = prior.encode(torch.nn.functional.pad(x, room, mode="replicate"))
+    score = score_gradient(loss, asked, z, generator=generator, progress=progress)
+    target = prior.decode(score.target)[..., :height, :width]
+    weight = x.new_ones(len(x))
+    if loss.noise != "none":
+        alpha, sigma = (level.to(x) for level in levels_at(asked.path, score.times[-1]))
+        # of noises, e - n = (x - x0) alpha / sigma
+        weight = weight_at(loss, alpha, sigma) * (1 if loss.space == "x0" else alpha / sigma)
+    gradient = broadcast(weight, x) * (x - target)
+    return Score(gradient=gradient, times=score.times, target=target)
+
+
+LATENT_SIDE = 32
+"""Pictures are padded to multiples of it before they are encoded."""
+
+
 def _without_noise(loss: ScoreLoss, asked: Asked, x: Tensor, progress: float) -> Score:
     """Fixers: the prior is asked at alpha = 1, sigma = 0."""
     zero = torch.zeros(len(x), dtype=torch.float64)
@@ -198,11 +249,7 @@ class _State:
             wanted = self.voice.eps(loss.target, at)
             difference = wanted - self._baseline(noise, earlier, at)
             target = (at.x_t - broadcast(at.sigma, x) * wanted) / broadcast(at.alpha, x)
-        a, s = at.alpha, at.sigma
-        weight = {
-            "one": torch.ones_like(s), "variance": s * s, "alpha": a,
-            "sigma_over_alpha": s / a, "alpha_over_sigma": a / s,
-        }[loss.weight]  # fmt: skip
+        weight = weight_at(loss, at.alpha, at.sigma)
         return broadcast(weight * _normaliser(loss, x, target), x) * difference, target
 
     def _baseline(self, noise: Tensor, earlier: Tensor | None, at: _Noised) -> Tensor:

@@ -487,7 +487,7 @@ def test_patches_of_a_capture_are_of_its_training_pictures_alone(pictures):
     [
         (PriorInfo(channels=("rgb", "normals")), {}, "render no normals"),
         (PriorInfo(frames=16), {}, "prior of videos of 16 frames"),
-        (PriorInfo(space="latent"), {}, "prior of latents"),
+        (PriorInfo(space="latent"), {}, "neither encodes nor decodes"),
         (PriorInfo(), {"channels": "depth"}, "guides depth, and the prior knows rgb"),
         (PriorInfo(), {"prompt": "a chair"}, "reads no text"),
         (PriorInfo(ratios=(0.0, 0.1)), {"least_time": 0.5, "most_time": 0.9}, "at no noise"),

@@ -25,7 +25,7 @@ class PairsOptions(ObjectiveOptions):
     implementation: ClassVar[str] = "scene4d.methods.fixer.objective:Repairing"
     pairs: Path = Path("pairs")
     """Folder of pairs, as scripts/make_fixer_pairs.py writes them."""
-    batch: Annotated[int, Within(1, 4096)] = 16
+    batch: Annotated[int, Within(1, 4096)] = 8
     """Crops a step."""
     crop_size: Annotated[int, Within(16, 1024)] = 64
     """Width and height of a crop in pixels."""
@@ -47,7 +47,7 @@ class FixerMethod(Method):
 
     references: Annotated[int, Within(1, 16)] = 2
     """Photographs that the network looks at."""
-    widths: tuple[Annotated[int, Within(1, 1024)], ...] = (48, 80, 128)
+    widths: tuple[Annotated[int, Within(1, 1024)], ...] = (32, 64, 96)
     """Channels at half the resolution, a quarter, and so on."""
     lr: Rate = 4e-4
     """Learning rate, after a warm-up over a fiftieth of the training; it falls as a cosine."""

@@ -20,10 +20,18 @@ from scene4d.cameras.beyond import CamerasBeyond, Reach
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.priors.levels import Times
-from scene4d.priors.prior import CHANNELS, Condition, Prior
+from scene4d.priors.prior import CHANNELS, Condition, LatentPrior, Prior
 from scene4d.priors.recipes import recipe
 from scene4d.priors.score_loss import Role, ScoreLoss
-from scene4d.priors.scores import Asked, Score, check_asked, inject, score_gradient
+from scene4d.priors.scores import (
+    LATENT_LOSSES,
+    Asked,
+    Score,
+    check_asked,
+    inject,
+    latent_gradient,
+    score_gradient,
+)
 from scene4d.rendering.render import Render, Want
 from scene4d.representations.method import GuidanceOptions
 from scene4d.representations.saved import Form, like
@@ -177,9 +185,8 @@ class Guidance(Objective):
             prior=self.prior, known=known, texts=self._texts(text), path=options.noise_schedule
         )
         done = (progress - options.start) / max(options.end - options.start, 1e-9)
-        return score_gradient(
-            self.loss, asked, x, generator=self.generator, progress=min(max(done, 0.0), 1.0)
-        )
+        ask = latent_gradient if self.prior.info.space == "latent" else score_gradient
+        return ask(self.loss, asked, x, generator=self.generator, progress=min(max(done, 0.0), 1.0))
 
     def _seen_by_prior(
         self, render: Render, factor: int, background: Float[Tensor, " 3"]
@@ -244,9 +251,13 @@ def check_prior(prior: Prior, options: GuidanceOptions) -> None:
     if info.frames is not None:
         raise UsageError(f"a prior of videos of {info.frames} frames cannot guide single pictures",
                          where=where, fix="give a prior of pictures")  # fmt: skip
-    if info.space != "pixels":
-        raise UsageError("a prior of latents cannot be asked about pixels", where=where,
-                         fix="give a prior of pixels, which decodes its own answers")  # fmt: skip
+    if info.space == "latent" and not isinstance(prior, LatentPrior):
+        raise UsageError("a prior of latents that neither encodes nor decodes pictures",
+                         where=where, fix="make it a LatentPrior")  # fmt: skip
+    if info.space == "latent" and options.loss not in LATENT_LOSSES:
+        raise UsageError(f"the loss {options.loss!r} has no clean picture to decode, and this is a "
+                         "prior of latents", where=where,
+                         fix=f"choose one of {', '.join(LATENT_LOSSES)}")  # fmt: skip
     if options.channels != "all" and options.channels not in info.channels:
         raise UsageError(f"guides {options.channels}, and the prior knows "
                          f"{'+'.join(info.channels)}", where=where)  # fmt: skip

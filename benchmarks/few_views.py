@@ -1,0 +1,167 @@
+"""What a fixer buys from few photographs: held-out views by their angle to the nearest of them.
+
+    python benchmarks/few_views.py CAPTURE [CAPTURE ...] --fixer FIXER [--photographs 6] [--seeds 3]
+
+Of each capture a few photographs are chosen that stand as far from each other as they can, and
+splats are trained on them: without a fixer; without, but so much longer as takes the CPU time of
+the training with one; with one. Views that stand at least ``--angle`` degrees (about what is looked
+at) from every photograph are compared, as rendered and as the fixer shows them. CPU seconds, not
+wall time, so that other work on the machine does not decide. Rows are means over views and seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from scene4d.cameras.paths import focus_point
+from scene4d.data.frame import in_working_frame
+from scene4d.data.images import ImageCache
+from scene4d.data.load import read_scene
+from scene4d.evaluation.lpips import lpips
+from scene4d.evaluation.protocol import composited
+from scene4d.evaluation.psnr import psnr
+from scene4d.methods.splat.method import SplatMethod
+from scene4d.training.fixed_run import fixed_run
+from scene4d.training.options import TrainOptions
+from scene4d.training.run import load_run
+from scene4d.training.train import load_capture, start
+
+
+def angles_between(cameras, others) -> torch.Tensor:
+    """[cameras, others] degrees about what all of them look at."""
+    centre = focus_point([*cameras, *others])[0]
+
+    def directions(of) -> torch.Tensor:
+        rays = torch.stack([c.position for c in of]).double() - torch.as_tensor(centre)
+        return torch.nn.functional.normalize(rays, dim=-1)
+
+    return (directions(cameras) @ directions(others).T).clamp(-1, 1).acos() * 180 / math.pi
+
+
+def write_capture(source: Path, folder: Path, arguments: argparse.Namespace, seed: int) -> int:
+    """A capture of the chosen photographs and the views to judge; returns how many of these."""
+    scene = in_working_frame(read_scene(source))
+    images = ImageCache(scene)
+    indices = range(len(scene.frames))
+    longest = max(images.camera(0).width, images.camera(0).height)
+    factor = max(1, round(longest / arguments.size))
+    cameras = [images.camera(i) for i in indices]
+    apart = angles_between(cameras, cameras)
+    chosen = [int(np.random.default_rng(seed).integers(len(cameras)))]
+    while len(chosen) < arguments.photographs:
+        chosen.append(int(apart[:, chosen].min(dim=1).values.argmax()))
+    far = [i for i in indices if float(apart[i, chosen].min()) >= arguments.angle]
+    judged = far[:: max(1, len(far) // arguments.views)][: arguments.views]
+    (folder / "images").mkdir(parents=True)
+    frames = []
+    for index in (*chosen, *judged):
+        view = images.view(index, factor)
+        layers = [view.rgb] if view.alpha is None else [view.rgb, view.alpha[..., None]]
+        pixels = (torch.cat(layers, dim=-1).clamp(0, 1) * 255).round().byte().numpy()
+        name, camera = f"images/{index:04d}.png", view.camera
+        Image.fromarray(pixels).save(folder / name)
+        frames.append({
+            "file_path": name, "transform_matrix": camera.c2w.tolist(), "w": camera.width,
+            "h": camera.height, "fl_x": float(camera.K[0, 0]), "fl_y": float(camera.K[1, 1]),
+            "cx": float(camera.K[0, 2]), "cy": float(camera.K[1, 2]),
+        })  # fmt: skip
+    names = [frame["file_path"] for frame in frames]
+    split = {"train_filenames": names[: len(chosen)], "test_filenames": names[len(chosen) :]}
+    (folder / "transforms.json").write_text(json.dumps({**split, "frames": frames}))
+    return len(judged)
+
+
+def trained(folder: Path, method: SplatMethod, seed: int, fixer: Path | None) -> tuple[Path, float]:
+    """The run, and its CPU seconds."""
+    options = TrainOptions(
+        data=folder, output_dir=folder / "runs", seed=seed, evaluate=False, device="cpu",
+        downscale_factor=1, fixer=fixer,
+    )  # fmt: skip
+    begun = time.process_time()
+    run = start(method, options, announce=False)
+    return run, time.process_time() - begun
+
+
+@torch.no_grad()
+def judged(run: Path, fixer: Path | None) -> tuple[float, float]:
+    """Mean PSNR and LPIPS of the views that are held out."""
+    loaded = load_run(run)
+    shown = loaded.representation.eval() if fixer is None else fixed_run(loaded, fixer)
+    scene, images = load_capture(loaded.options, source_from_scene=loaded.source_from_scene)
+    background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
+    found = []
+    for index in scene.test_indices:
+        view = images.view(index)
+        truth = composited(view, background)
+        rgb = shown.render(view.camera, background=background).rgb.clamp(0, 1)
+        found.append((float(psnr(rgb, truth)), float(lpips(rgb, truth))))
+    one, other = np.mean(found, axis=0)
+    return float(one), float(other)
+
+
+def arms(folder: Path, arguments: argparse.Namespace, seed: int) -> dict[str, tuple[float, ...]]:
+    """Name: PSNR, LPIPS, CPU seconds."""
+    method = SplatMethod(
+        steps=arguments.steps, max_num_gaussians=arguments.gaussians,
+        num_random_points=arguments.gaussians // 2, coarsest_downscale=2,
+    )  # fmt: skip
+    method = replace(
+        method, fixing=replace(method.fixing, weight=arguments.weight, crops=1, refresh_every=20)
+    )
+    plain, seconds = trained(folder, method, seed, None)
+    fixed, its = trained(folder, method, seed, arguments.fixer)
+    more = round(arguments.steps * max(1.0, its / seconds))
+    longer, theirs = trained(folder, replace(method, steps=more), seed, None)
+    return {
+        "without": (*judged(plain, None), seconds),
+        "without, longer": (*judged(longer, None), theirs),
+        "with": (*judged(fixed, None), its),
+        "without, repaired at the end": (*judged(plain, arguments.fixer), seconds),
+        "with, and repaired at the end": (*judged(fixed, arguments.fixer), its),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("captures", nargs="+", type=Path)
+    parser.add_argument("--fixer", type=Path, required=True)
+    parser.add_argument("--photographs", type=int, default=6)
+    parser.add_argument("--angle", type=float, default=20.0)
+    parser.add_argument("--views", type=int, default=10)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--gaussians", type=int, default=4000)
+    parser.add_argument("--weight", type=float, default=0.3)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    for capture in arguments.captures:
+        table: dict[str, list[tuple[float, ...]]] = {}
+        for seed in range(arguments.seeds):
+            with tempfile.TemporaryDirectory() as made:
+                folder = Path(made) / capture.name
+                views = write_capture(capture, folder, arguments, seed)
+                if not views:
+                    parser.error(f"{capture}: no view is {arguments.angle:g} degrees away")
+                for name, row in arms(folder, arguments, seed).items():
+                    table.setdefault(name, []).append(row)
+                    told = f"{row[0]:.2f} dB, LPIPS {row[1]:.3f}, {row[2]:.1f} CPU s"
+                    print(f"  {capture.name}, seed {seed}, {name}: {told}", flush=True)
+        print(f"{capture.name}: {views} views, {arguments.seeds} seeds")
+        for name, rows in table.items():
+            mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0)
+            print(f"  {name}: {mean[0]:.2f} +- {spread[0]:.2f} dB, LPIPS {mean[1]:.3f}, "
+                  f"{mean[2]:.1f} CPU s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

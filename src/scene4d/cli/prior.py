@@ -1,0 +1,193 @@
+"""``scene4d prior``: networks that know what pictures look like: trained, asked, compared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from scene4d.cli.parse import parse
+from scene4d.errors import UsageError
+from scene4d.ranges import Within
+
+
+def usage() -> str:
+    """The text of ``scene4d prior --help``."""
+    return (
+        "usage: scene4d prior VERB [options]\n\n"
+        "verbs:\n"
+        "  train     a network, such as a fixer, from pictures\n"
+        "  check     how well a prior knows a capture, near what it has seen and far from it\n"
+        "  sample    pictures that a prior thinks of\n\n"
+        "'scene4d prior VERB --help' lists a verb's options; docs/guidance.md says what for.\n"
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Finds the verb and hands over."""
+    verbs: dict[str, Callable[[list[str]], None]] = {
+        "train": train,
+        "check": check,
+        "sample": sample,
+    }
+    if argv[:1] in (["-h"], ["--help"]):
+        print(usage(), end="")
+        return
+    if not argv or argv[0] not in verbs:
+        told = f"there is no verb {argv[0]!r}" if argv else "which verb?"
+        raise UsageError(told, fix=f"scene4d prior VERB, with VERB one of: {', '.join(verbs)}")
+    verbs[argv[0]](argv[1:])
+
+
+def train(argv: list[str]) -> None:
+    """``scene4d prior train METHOD``: trains a network, writes its weights into the run folder and
+    prints where they are."""
+    from scene4d.cli.train import parse as parse_method
+    from scene4d.cli.train import split_method
+    from scene4d.training import train as training
+    from scene4d.training.methods import prior_method_names
+
+    names = prior_method_names()
+    if {"-h", "--help"} & set(argv) and not set(names) & set(argv):
+        print(f"usage: scene4d prior train METHOD [options], with METHOD one of: "
+              f"{', '.join(names)}\n       scene4d prior train --resume RUN")  # fmt: skip
+        return
+    name, rest = split_method(argv, names)
+    if name is None and not any(word.split("=")[0] == "--resume" for word in rest):
+        raise UsageError("which method?", fix="scene4d prior train METHOD, with METHOD one of: "
+                         f"{', '.join(names)}")  # fmt: skip
+    method, options = parse_method(name, rest, verb="prior train")
+    if options.resume is not None:
+        run = training.resume(options.resume)
+    else:
+        assert method is not None
+        run = training.start(method, options)
+    print(_written(run))
+
+
+def _written(run: Path) -> Path:
+    """The weights of a run's newest checkpoint, as a file of their own."""
+    from scene4d.methods.fixer.trainable import FixerTraining
+    from scene4d.priors.fixer import FILE, save_fixer
+    from scene4d.training.run import newest_checkpoint, trainable_from
+
+    place, checkpoint = newest_checkpoint(run)
+    trained = trainable_from(checkpoint, where=place)
+    if not isinstance(trained, FixerTraining):
+        raise UsageError(f"holds a {type(trained).__name__}, which is no prior", where=run)
+    save_fixer(trained.fixer, run / FILE)
+    print(f"next:\n  scene4d train splat --data CAPTURE --fixer {run / FILE}", file=sys.stderr)
+    return run / FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckArgs:
+    """How well a prior cleans noised pictures of a capture, beside a memory of its patches: near
+    the pictures that the memory holds, and far from them."""
+
+    prior: tyro.conf.Positional[tuple[str, ...]]
+    """One prior or more: ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
+    data: Path | None = None
+    """Folder of the capture; by default the sample scene."""
+    ratios: tuple[Annotated[float, Within(0.0, 1e6, above=True)], ...] = (0.1, 0.25, 0.5, 1.0)
+    """Noise, as sigma / alpha of pictures from -1 to 1."""
+
+
+def check(argv: list[str]) -> None:
+    """``scene4d prior check PRIOR --data CAPTURE``: the table on stdout."""
+    args = parse(CheckArgs, argv, prog="scene4d prior check")
+    from scene4d.data.scene import at_size_of
+    from scene4d.priors.kinds import load_prior, prior_name
+    from scene4d.representations.task import Task, World
+    from scene4d.training.options import TrainOptions
+    from scene4d.training.prior_check import check as checked
+    from scene4d.training.prior_check import distances, halves_of
+    from scene4d.training.train import load_capture
+
+    if not args.prior:
+        raise UsageError("which prior?", fix="name one, such as ffdnet:FOLDER")
+    scene, images = load_capture(TrainOptions(data=args.data))
+    scene = at_size_of(scene, images)
+    task = Task(world=World.of(scene), capture=scene)
+    priors = {name: load_prior(prior_name(name), task).eval() for name in args.prior}
+    table = checked(scene, images, priors, args.ratios)
+    halves = halves_of(scene)
+    for place, of in (("near", halves.near), ("far", halves.far)):
+        away, turn = distances(scene, of, halves.memory)
+        print(f"{place}: {len(of)} pictures, {away / scene.extent:.2f} scene extents and "
+              f"{turn:.1f} degrees from the nearest of {len(halves.memory)}")  # fmt: skip
+    print("PSNR in dB at sigma/alpha " + " ".join(f"{ratio:g}" for ratio in args.ratios))
+    for name, rows in table.items():
+        for place, values in rows.items():
+            told = " ".join("-" if v is None else f"{v:.1f}" for v in values)
+            print(f"  {name}, {place}: {told}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleArgs:
+    """Pictures that a prior thinks of, out of noise or from a picture."""
+
+    prior: tyro.conf.Positional[str]
+    """ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
+    output_path: Path
+    """Folder of PNG images."""
+    from_picture: Path | None = None
+    """A picture that is noised and cleaned again, in place of noise alone."""
+    time: Annotated[float, Within(0.0, 1.0, above=True)] | None = None
+    """How much noise to start from, 0 to 1; by default the most that the prior knows."""
+    text: str | None = None
+    """For priors that read texts."""
+    count: Annotated[int, Within(1, 10_000)] = 4
+    """Pictures."""
+    size: tuple[Annotated[int, Within(8, 4096)], Annotated[int, Within(8, 4096)]] = (64, 64)
+    """Width and height in pixels, out of noise."""
+    steps: Annotated[int, Within(1, 1000)] = 50
+    """Steps from noise to picture."""
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 0
+    """Other seeds, other pictures."""
+
+
+def sample(argv: list[str]) -> None:
+    """``scene4d prior sample PRIOR``: writes pictures, and prints the folder."""
+    args = parse(SampleArgs, argv, prog="scene4d prior sample")
+    import torch
+
+    from scene4d.exporters.frames import to_bytes
+    from scene4d.exporters.video import write_images
+    from scene4d.image_files import open_picture
+    from scene4d.priors.kinds import load_prior, prior_name
+    from scene4d.priors.prior import Condition, LatentPrior
+    from scene4d.priors.sampling import sample as sampled
+    from scene4d.representations.task import Task, World
+
+    prior = load_prior(prior_name(args.prior), Task(world=World())).eval()
+    latent = prior.info.space == "latent" and isinstance(prior, LatentPrior)
+    if prior.info.frames is not None:
+        raise UsageError("a prior of videos; single pictures are sampled", where=args.prior)
+    width, height = prior.info.size or args.size
+    start = None
+    if args.from_picture is not None:
+        with open_picture(args.from_picture) as image:
+            pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+        start = torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
+        if prior.info.num_channels != 3 and not latent:
+            raise UsageError("this prior knows more than a picture's colours", where=args.prior)
+        start = start.expand(args.count, -1, -1, -1)
+        start = prior.encode(start) if latent else start
+    shape = (args.count, prior.info.num_channels, height, width)
+    if latent:
+        one = prior.encode(torch.zeros(1, 3, height, width))
+        shape = (args.count, *one.shape[1:])
+    found = sampled(
+        prior, start, shape=shape, steps=args.steps, time=args.time,
+        condition=Condition(text=args.text), generator=torch.Generator().manual_seed(args.seed),
+    )  # fmt: skip
+    pictures = prior.decode(found) if latent else found
+    rgb = (0.5 * pictures[:, :3] + 0.5).permute(0, 2, 3, 1)
+    names = [f"{number:04d}.png" for number in range(len(rgb))]
+    print(write_images((to_bytes(p) for p in rgb), args.output_path, names, overwrite=False))

@@ -1,0 +1,280 @@
+"""Diffusion models in diffusers' layout as priors: one adapter, and a line for each family.
+
+A folder holds ``model_index.json``, a network (``unet`` or ``transformer``), a scheduler's
+configuration and, of latents, a VAE. What a family's network is given and what it means is in
+:mod:`scene4d.priors.families`; the conversion to clean pictures in
+:mod:`scene4d.priors.predictions`. Weights are safetensors, and no code of a folder is run. Texts
+are given as embeddings (:mod:`scene4d.priors.prompts`), so that no text encoder is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scene4d.errors import DataError, UsageError
+from scene4d.files import printable, read_json
+from scene4d.optional import import_optional
+from scene4d.priors.families import FAMILIES, Call, Family
+from scene4d.priors.predictions import Prediction, x0_from
+from scene4d.priors.prior import NOTHING, Condition, LatentPrior, PriorInfo, broadcast
+from scene4d.priors.prompts import Prompts, load_prompts
+
+INDEX = "model_index.json"
+_STEPS = 1000
+
+
+class DiffusionPrior(LatentPrior):
+    """A diffusion model; of latents unless it has no VAE."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        family: Family,
+        *,
+        scheduler: Mapping[str, Any],
+        vae: nn.Module | None = None,
+        prompts: Prompts | None = None,
+        frames: int | None = None,
+    ) -> None:
+        """``scheduler``: its configuration; ``frames``: of a video model, in latents."""
+        super().__init__()
+        self.network, self.family, self.vae, self.prompts = network, family, vae, prompts
+        self.prediction: Prediction = family.prediction or _prediction_of(scheduler)
+        self.log_ratios = None if family.flow else _log_ratios(scheduler)
+        config: Any = network.config
+        channels = config.in_channels
+        if family.packed:
+            channels //= family.packed**2
+        ratios = (0.0, math.inf)
+        if self.log_ratios is not None:
+            ends = self.log_ratios[0].exp(), self.log_ratios[-1].exp()
+            ratios = (float(ends[0]), float(ends[1]))
+        self.info = PriorInfo(
+            ratios=ratios,
+            conditions=frozenset({"text"}) if family.reads_text else frozenset(),
+            frames=frames if family.video else None,
+            space="latent" if vae is not None or family.always_latent else "pixels",
+            latent_channels=channels,
+        )
+
+    def denoise(
+        self,
+        x_t: Float[Tensor, "*batch channels height width"],
+        alpha: Float[Tensor, " *batch"],
+        sigma: Float[Tensor, " *batch"],
+        condition: Condition = NOTHING,
+    ) -> Float[Tensor, "*batch channels height width"]:
+        """The network asked once, at the nearest time that it knows. Raises :class:`UsageError` for
+        a text whose embedding is not there, and where half precision overflows."""
+        flow = self.family.flow
+        # networks of one kind of level see pictures of the other kind scaled: x0 is the same
+        total = alpha + sigma if flow else (alpha.square() + sigma.square()).sqrt()
+        a, s = alpha / total, sigma / total
+        x = x_t / broadcast(total, x_t)
+        kind = next(self.network.parameters())
+        call = Call(
+            network=self.network, x=x.to(kind), time=self._times(a, s).to(x.device),
+            text=self._embedding(condition, len(x), kind),
+        )  # fmt: skip
+        output = self.family.ask(call)
+        if output.shape[-3 if not self.family.channels_first else 1] == 2 * self.info.num_channels:
+            output = output.chunk(2, dim=1)[0]  # the other half is a learned variance
+        if not bool(torch.isfinite(output).all()):
+            half = output.dtype in (torch.float16, torch.bfloat16)
+            raise UsageError(
+                f"the network's answer in {str(output.dtype).removeprefix('torch.')} is not finite",
+                where=type(self.network).__name__,
+                fix="load it in bfloat16 or float32" if half else "its weights may be damaged",
+            )
+        return x0_from(self.prediction, output.to(x), x, a, s).to(x_t)
+
+    def encode(self, pictures: Float[Tensor, "*batch 3 h w"]) -> Tensor:
+        """Latents of pictures (-1..1), normalised as the network knows them."""
+        vae: Any = self._vae()
+        kind = next(vae.parameters())
+        found = vae.encode(self._to_vae(pictures).to(kind))
+        mean = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latent
+        shift, scale = _normalisation(vae, mean)
+        return self._from_vae((mean - shift) * scale).to(pictures)
+
+    def decode(self, latents: Tensor) -> Float[Tensor, "*batch 3 h w"]:
+        """Pictures of latents, -1..1."""
+        vae: Any = self._vae()
+        kind = next(vae.parameters())
+        z = self._to_vae(latents).to(kind)
+        shift, scale = _normalisation(vae, z)
+        return self._from_vae(vae.decode(z / scale + shift).sample).to(latents)
+
+    def _to_vae(self, x: Tensor) -> Tensor:
+        """Videos lie as [batch, channels, frames, height, width] there."""
+        return x.movedim(-4, -3) if self.family.video else x
+
+    def _from_vae(self, x: Tensor) -> Tensor:
+        return x.movedim(-3, -4) if self.family.video else x
+
+    def _vae(self) -> nn.Module:
+        if self.vae is None:
+            raise UsageError("this model has no VAE to encode or decode latents with",
+                             fix="give a folder with one")  # fmt: skip
+        return self.vae
+
+    def _times(self, alpha: Tensor, sigma: Tensor) -> Float[Tensor, " batch"]:
+        if self.log_ratios is None:
+            return _STEPS * (1 - sigma if self.family.reversed_time else sigma)
+        wanted = (sigma.double() / alpha.double()).log().cpu()
+        steps = torch.searchsorted(self.log_ratios, wanted).clamp(1, len(self.log_ratios) - 1)
+        low, high = self.log_ratios[steps - 1], self.log_ratios[steps]
+        share = ((wanted - low) / (high - low)).clamp(0, 1)
+        return (steps - 1 + share).round()
+
+    def _embedding(self, condition: Condition, count: int, like: Tensor) -> dict[str, Tensor]:
+        if not self.family.reads_text:
+            return {}
+        text = condition.text or ""
+        if self.prompts is None or text not in self.prompts.texts:
+            raise UsageError(
+                f"there is no embedding of the text {text!r}",
+                where="the prior's prompts",
+                fix="make it once with scene4d.priors.prompts.embed, and keep the file",
+            )
+        return {
+            name: value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+            .expand(count, *value.shape[1:])
+            for name, value in self.prompts.of(text).items()
+        }  # fmt: skip
+
+
+def _log_ratios(scheduler: Mapping[str, Any]) -> Float[Tensor, " steps"]:
+    """log sigma / alpha of every step of a scheduler of betas."""
+    steps = int(scheduler.get("num_train_timesteps", _STEPS))
+    first, last = scheduler.get("beta_start", 1e-4), scheduler.get("beta_end", 0.02)
+    kind = scheduler.get("beta_schedule", "linear")
+    if kind == "linear":
+        betas = torch.linspace(first, last, steps, dtype=torch.float32)
+    elif kind == "scaled_linear":
+        betas = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float32) ** 2
+    else:
+        raise DataError(f"the schedule of betas {kind!r} is not known",
+                        fix="linear and scaled_linear are")  # fmt: skip
+    alphas = (1 - betas).cumprod(0)
+    if scheduler.get("snr_shift_scale") is not None:  # CogVideoX
+        alphas = alphas / (
+            scheduler["snr_shift_scale"] + (1 - scheduler["snr_shift_scale"]) * alphas
+        )
+    if scheduler.get("rescale_betas_zero_snr"):
+        roots = alphas.sqrt()
+        roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
+        alphas = roots.square().clamp_min(1e-12)
+    alphas = alphas.double()
+    return 0.5 * ((1 - alphas) / alphas).log()
+
+
+def _prediction_of(scheduler: Mapping[str, Any]) -> Prediction:
+    told = scheduler.get("prediction_type", "epsilon")
+    known: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+    if told not in known:
+        raise DataError(f"a network that predicts {told!r} is not known",
+                        fix=f"known are {', '.join(known)}")  # fmt: skip
+    return known[told]
+
+
+def _normalisation(vae: Any, like: Tensor) -> tuple[Any, Any]:
+    """Shift and scale of its latents, as its configuration tells: z = (latent - shift) * scale."""
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None and hasattr(vae, "latents_mean"):  # LTX keeps them as buffers
+        mean, std = vae.latents_mean, vae.latents_std
+    if mean is not None and std is not None:
+        shape = (1, -1, *[1] * (like.ndim - 2))
+        off, spread = (torch.as_tensor(v).to(like).view(shape) for v in (mean, std))
+        factor = getattr(config, "scaling_factor", None) if "LTX" in type(vae).__name__ else None
+        return off, (factor or 1.0) / spread
+    return getattr(config, "shift_factor", None) or 0.0, getattr(
+        config, "scaling_factor", None
+    ) or 1.0
+
+
+def load_diffusion(
+    folder: Path, *, prompts: Prompts | None = None, dtype: torch.dtype = torch.float32,
+    frames: int | None = None,
+) -> DiffusionPrior:  # fmt: skip
+    """The prior of a folder. Raises :class:`DataError` for one that holds no model of a known
+    family, or none in safetensors."""
+    index = index_of(folder)
+    sub = next((name for name in ("transformer", "unet") if name in index), None)
+    name = "" if sub is None else str(index[sub][1])
+    if sub is None or name not in FAMILIES:
+        raise DataError(
+            f"holds a {index.get('_class_name', 'model')}, which is of no known family",
+            where=folder, fix=f"known networks: {', '.join(sorted(FAMILIES))}",
+        )  # fmt: skip
+    network = _part(folder, sub, name, dtype)
+    family = FAMILIES[name].fitting(network)
+    if family.video and frames is None:
+        frames = 1
+    vae = _part(folder, "vae", index["vae"][1], dtype) if index.get("vae", [None])[0] else None
+    settings = folder / "scheduler" / "scheduler_config.json"
+    scheduler: Any = read_json(settings)
+    return DiffusionPrior(
+        network, family, scheduler=scheduler, vae=vae, prompts=prompts, frames=frames
+    )
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    """What ``model_index.json`` says. Raises :class:`DataError` where there is none."""
+    if not os.path.isfile(folder / INDEX):
+        raise DataError(f"is no diffusion model: it has no {INDEX}", where=printable(folder),
+                        fix="give a folder as diffusers' save_pretrained writes it")  # fmt: skip
+    found: Any = read_json(folder / INDEX)
+    parts = {n: v for n, v in found.items() if isinstance(v, list) and len(v) == 2}
+    return {"_class_name": str(found.get("_class_name")), **parts}
+
+
+def _part(folder: Path, sub: str, name: str, dtype: torch.dtype) -> nn.Module:
+    """A network of a folder, frozen."""
+    diffusers = import_optional("diffusers", extra="priors", needed_for="diffusion models")
+    cls = getattr(diffusers, name, None)
+    if cls is None:
+        raise DataError(f"names a {name}, which this diffusers does not have",
+                        where=folder / sub, fix="update diffusers")  # fmt: skip
+    try:
+        made = cls.from_pretrained(
+            folder / sub, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+        told = str(error).strip().split("\n")[0]
+        raise DataError(f"cannot be loaded ({told})", where=folder / sub,
+                        fix="give weights in safetensors (*.safetensors); pickles are not read"
+                        ) from error  # fmt: skip
+    return made.eval().requires_grad_(False)
+
+
+PROMPTS = "prompts.safetensors"
+
+
+class DiffusersKind:
+    """Diffusion models as ``--prior`` finds them."""
+
+    description = f"a folder that diffusers' save_pretrained wrote, texts in its {PROMPTS}"
+
+    def takes(self, place: Path) -> bool:
+        """Whether there is an index of a model."""
+        return os.path.isfile(place / INDEX)
+
+    def load(self, place: Path | None, task: object) -> DiffusionPrior:
+        """The prior, with the embeddings that lie beside the model. Raises :class:`UsageError`
+        without a folder."""
+        if place is None:
+            raise UsageError("diffusers needs a model", where="--prior",
+                             fix="give diffusers:FOLDER, or the folder alone")  # fmt: skip
+        texts = place / PROMPTS
+        return load_diffusion(place, prompts=load_prompts(texts) if texts.is_file() else None)
