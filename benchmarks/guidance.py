@@ -1,35 +1,53 @@
-"""What a guided step costs: its peak memory in chunks, and our time beside the prior's own.
+"""What a guided step costs: its peak memory in chunks, and our time beside the prior's own; and
+whether guidance works where it must, and not where it must not.
 
     python benchmarks/guidance.py memory [--size 512] [--splats 20000] [--chunk 4096]
     python benchmarks/guidance.py overhead [--prior FFDNET_FOLDER] [--size 512] [--steps 10]
+    python benchmarks/guidance.py control [--steps 500] [--size 64] [--splats 300] [--seeds 3]
+
+``control``: splats are fitted to 4 pictures of splats in a ball, and judged at views that are at
+least 20 degrees from all of them: without a prior; with a prior that knows every picture of the
+true scene (a Gaussian about it); with one that knows them shuffled, each from a camera drawn at
+random. The first must gain 2 dB, the last nothing.
 
 ``memory`` runs each way in a process of its own and prints what it takes beyond a picture rendered
-without gradients. ``overhead`` prints the seconds of a step, those of the prior, and the rest.
-Both guide random splats; without ``--prior`` the prior is FFDNet's network with random weights,
-which costs the same.
+without gradients. ``overhead`` prints the seconds of a step, those of the prior, and the rest. Both
+guide random splats; without ``--prior`` the prior is FFDNet's network with random weights, which
+costs the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from scene4d.cameras.around import CamerasOnSphere
+from scene4d.cameras.camera import Camera
+from scene4d.methods.splat.method import SplatMethod
 from scene4d.priors.ffdnet import FfdnetPrior, load_ffdnet, weight_shapes
-from scene4d.priors.prior import Prior
+from scene4d.priors.gaussian import GaussianPrior
+from scene4d.priors.prior import Condition, Prior
 from scene4d.rendering.render import DEPTH, Want
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.representations.method import GuidanceOptions
 from scene4d.representations.task import Task, World
+from scene4d.training.evaluate import evaluate_run
 from scene4d.training.objectives.base import ObjectiveInputs
 from scene4d.training.objectives.guidance import Guidance
+from scene4d.training.options import TrainOptions
 from scene4d.training.step import Step
+from scene4d.training.train import load_capture
+from scene4d.training.train import start as train
 
 
 def scene_of(count: int) -> GaussianSplats:
@@ -150,11 +168,94 @@ def overhead(arguments: argparse.Namespace) -> None:
     )
 
 
+def true_pictures(
+    scene: GaussianSplats, folder: Path, size: int, seed: int
+) -> tuple[list[Camera], list[Camera]]:
+    """A capture of a scene, 4 pictures to train on, and the cameras of all of both kinds."""
+    poses = CamerasOnSphere(distance=4.0, view_angle=0.6, size=size)
+    cameras = poses.draw(torch.Generator().manual_seed(seed), 40)
+    places = torch.nn.functional.normalize(torch.stack([c.position for c in cameras]), dim=-1)
+    turns = (places @ places.T).clamp(-1, 1).acos().rad2deg()
+    train = [0]
+    while len(train) < 4:  # each as far from the others as can be
+        train.append(int(turns[:, train].min(dim=1).values.argmax()))
+    far = [i for i in range(40) if float(turns[i, train].min()) >= 20.0]
+    (folder / "images").mkdir(parents=True)
+    frames = []
+    for number, camera in enumerate(cameras):
+        with torch.no_grad():
+            rgb = scene.render(camera).rgb.clamp(0, 1)
+        name = f"images/{number:02d}.png"
+        Image.fromarray((rgb * 255).round().byte().numpy()).save(folder / name)
+        frames.append({"file_path": name, "transform_matrix": camera.c2w.tolist()})
+    focal = float(cameras[0].K[0, 0])
+    lens = {"w": size, "h": size, "fl_x": focal, "fl_y": focal, "cx": size / 2, "cy": size / 2}
+    split = {f"{n}_filenames": [frames[i]["file_path"] for i in chosen]
+             for n, chosen in (("train", train), ("test", far))}  # fmt: skip
+    (folder / "transforms.json").write_text(json.dumps({**lens, **split, "frames": frames}))
+    return cameras, [cameras[i] for i in train]
+
+
+def oracle(scene: GaussianSplats, cameras: list[Camera] | None, back: torch.Tensor) -> Prior:
+    """Knows the true picture at every camera, or at one of ``cameras`` drawn at random."""
+    generator = torch.Generator().manual_seed(0)
+
+    def mean(known: Condition) -> torch.Tensor:
+        assert known.camera is not None
+        camera = known.camera
+        if cameras is None:
+            c2w = back @ camera.c2w.double()
+            c2w[:3, :3] /= c2w[:3, 0].norm()
+            camera = camera.with_pose(c2w.float())
+        else:
+            drawn = cameras[int(torch.randint(len(cameras), (), generator=generator))]
+            camera = camera.with_pose(drawn.c2w)
+        with torch.no_grad():
+            return 2 * scene.render(camera).rgb.permute(2, 0, 1) - 1
+
+    return GaussianPrior(mean, 1e-3, conditions=frozenset({"camera"}))
+
+
+def control(arguments: argparse.Namespace) -> None:
+    table: dict[str, list[float]] = {}
+    for seed in range(arguments.seeds):
+        with tempfile.TemporaryDirectory() as made:
+            folder, scene = Path(made) / "capture", scene_of(arguments.splats)
+            cameras, _ = true_pictures(scene, folder, arguments.size, seed)
+            options = TrainOptions(data=folder, output_dir=Path(made) / "runs", seed=seed,
+                                   evaluate=False, device="cpu")  # fmt: skip
+            back = load_capture(options)[0].source_from_scene.double()
+            method = SplatMethod(
+                steps=arguments.steps, max_num_gaussians=2 * arguments.splats, sh_degree=0,
+                num_random_points=arguments.splats, coarsest_downscale=1,
+                guidance=GuidanceOptions(weight=arguments.weight, beyond=60.0, start=0.1,
+                                         size=arguments.size, crop="none"),
+            )  # fmt: skip
+            for name, prior in (
+                ("without", None),
+                ("the true scene", oracle(scene, None, back)),
+                ("shuffled pictures", oracle(scene, cameras, back)),
+            ):
+                found = evaluate_run(train(method, options, prior=prior), device="cpu")
+                table.setdefault(name, []).append(found.psnr)
+    first = np.mean(table["without"])
+    for name, values in table.items():
+        print(f"{name}: {np.mean(values):.2f} +- {np.std(values):.2f} dB at views 20 degrees and "
+              f"more away, {np.mean(values) - first:+.2f}")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for name in ("memory", "overhead", "measure"):
+    for name in ("memory", "overhead", "measure", "control"):
         verb = verbs.add_parser(name)
+        if name == "control":
+            verb.add_argument("--size", type=int, default=64)
+            verb.add_argument("--splats", type=int, default=300)
+            verb.add_argument("--steps", type=int, default=500)
+            verb.add_argument("--seeds", type=int, default=3)
+            verb.add_argument("--weight", type=float, default=1.0)
+            continue
         if name == "measure":
             verb.add_argument("way", choices=("plain", "chunks"))
         verb.add_argument("--prior", type=Path)
@@ -163,7 +264,8 @@ def main() -> None:
         verb.add_argument("--chunk", type=int, default=64 * 64 if name != "overhead" else 1 << 16)
         verb.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
-    {"memory": memory, "overhead": overhead, "measure": measure_memory}[arguments.verb](arguments)
+    verb = {"memory": memory, "overhead": overhead, "measure": measure_memory, "control": control}
+    verb[arguments.verb](arguments)
 
 
 if __name__ == "__main__":

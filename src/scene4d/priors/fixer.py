@@ -63,7 +63,9 @@ class Fixed:
 
 
 class Fixer(nn.Module):
-    """A U-Net on blocks of 2x2 pixels, whose answer is added to the render."""
+    """A U-Net on blocks of 2x2 pixels. It answers how much of each pixel is the render's and how
+    much each photograph's, where that is known, and what to add: so sharp detail need not pass
+    through the network."""
 
     def __init__(self, shape: FixerShape = FixerShape()) -> None:
         super().__init__()
@@ -74,12 +76,13 @@ class Fixer(nn.Module):
         self.fold = nn.ModuleList([nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths)])
         self.unfold = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths)])
         self.up = nn.ModuleList([_Block(width) for width in widths[:-1]])
-        self.leave = nn.Conv2d(widths[0], 4 * 4, 3, padding=1)
-        with torch.no_grad():  # an untrained fixer changes nothing
-            self.leave.weight.mul_(0.01)
+        self.leave = nn.Conv2d(widths[0], 4 * (5 + shape.references), 3, padding=1)
+        with torch.no_grad():  # an untrained fixer changes little
+            self.leave.weight.mul_(0.1)
             assert self.leave.bias is not None
             self.leave.bias.zero_()
-            self.leave.bias[12:] = -3.0  # errors begin at 0.05
+            self.leave.bias[12:16] = -3.0  # errors begin at 0.05
+            self.leave.bias[16:20] = 3.0  # the render's share; 0.9 beside two photographs
 
     def forward(
         self,
@@ -104,7 +107,12 @@ class Fixer(nn.Module):
             features = functional.pixel_shuffle(self.unfold[level](features), 2) + kept[level]
             features = self.up[level](features)
         out = functional.pixel_shuffle(self.leave(features), 2)[..., :height, :width]
-        return Fixed(rgb=rgb + out[:, :3], error=out[:, 3:].clamp(-8, 2).exp())
+        near = references.unflatten(1, (-1, REFERENCE_CHANNELS))
+        known = torch.cat([torch.ones_like(alpha), near[:, :, 3]], dim=1)
+        shares = out[:, 4:].softmax(dim=1) * known
+        shares = shares / shares.sum(dim=1, keepdim=True).clamp_min(1e-6)
+        mixed = shares[:, :1] * rgb + (shares[:, 1:, None] * near[:, :, :3]).sum(dim=1)
+        return Fixed(rgb=mixed + out[:, :3], error=out[:, 3:4].clamp(-8, 2).exp())
 
 
 class _Block(nn.Module):

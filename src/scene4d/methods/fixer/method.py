@@ -49,7 +49,7 @@ class FixerMethod(Method):
     """Photographs that the network looks at."""
     widths: tuple[Annotated[int, Within(1, 1024)], ...] = (32, 64, 96)
     """Channels at half the resolution, a quarter, and so on."""
-    lr: Rate = 4e-4
+    lr: Rate = 1.5e-3
     """Learning rate, after a warm-up over a fiftieth of the training; it falls as a cosine."""
     repairing: PairsOptions = field(default_factory=PairsOptions)
 
