@@ -24,7 +24,7 @@ from dynamic_capture.raster import Light, Pinhole, averaged, rasterise, shade
 from dynamic_capture.scene import Room, Stage, Thing, build
 from PIL import Image
 
-from scene4d.methods.fixer.pairs import collect, write_pairs
+from scene4d.methods.repair.pairs import collect, write_pairs
 from scene4d.methods.splat.method import SplatMethod
 from scene4d.training.options import TrainOptions
 

@@ -51,6 +51,7 @@ def train(argv: list[str]) -> None:
     from scene4d.cli.train import split_method
     from scene4d.training import train as training
     from scene4d.training.methods import prior_method_names
+    from scene4d.training.run import read_config, run_path
 
     names = prior_method_names()
     if {"-h", "--help"} & set(argv) and not set(names) & set(argv):
@@ -63,6 +64,9 @@ def train(argv: list[str]) -> None:
                          f"{', '.join(names)}")  # fmt: skip
     method, options = parse_method(name, rest, verb="prior train")
     if options.resume is not None:
+        if read_config(run_path(options.resume))[0].name not in names:
+            raise UsageError("is the training of a scene", where=options.resume,
+                             fix=f"scene4d train --resume {options.resume}")  # fmt: skip
         run = training.resume(options.resume)
     else:
         assert method is not None
@@ -72,17 +76,17 @@ def train(argv: list[str]) -> None:
 
 def _written(run: Path) -> Path:
     """The weights of a run's newest checkpoint, as a file of their own."""
-    from scene4d.methods.fixer.trainable import FixerTraining
-    from scene4d.priors.fixer import FILE, save_fixer
+    from scene4d.representations.base import PriorNetwork
     from scene4d.training.run import newest_checkpoint, trainable_from
 
     place, checkpoint = newest_checkpoint(run)
     trained = trainable_from(checkpoint, where=place)
-    if not isinstance(trained, FixerTraining):
-        raise UsageError(f"holds a {type(trained).__name__}, which is no prior", where=run)
-    save_fixer(trained.fixer, run / FILE)
-    print(f"next:\n  scene4d train splat --data CAPTURE --fixer {run / FILE}", file=sys.stderr)
-    return run / FILE
+    if not isinstance(trained, PriorNetwork):
+        raise UsageError(f"holds a {type(trained).__name__}: it is a run of a scene", where=run,
+                         fix=f"go on with: scene4d train --resume {run}")  # fmt: skip
+    weights = trained.write(run)
+    print(f"next:\n  scene4d train METHOD --data CAPTURE --fixer {weights}", file=sys.stderr)
+    return weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,12 @@ import tyro
 from scene4d.cli.parse import parse as parse_arguments
 from scene4d.errors import UsageError
 from scene4d.representations.method import Method
-from scene4d.training.methods import load_all_methods, load_method, method_names
+from scene4d.training.methods import (
+    load_all_methods,
+    load_method,
+    method_names,
+    prior_method_names,
+)
 from scene4d.training.options import TrainOptions
 
 
@@ -146,7 +151,7 @@ def _told_by(method: type[Method]) -> str:
 
 def _train(method: Method | None, options: TrainOptions):
     from scene4d.training import train
-    from scene4d.training.run import read_config
+    from scene4d.training.run import read_config, run_path
 
     factory = None
     if options.viewer:
@@ -159,6 +164,9 @@ def _train(method: Method | None, options: TrainOptions):
             )  # fmt: skip
 
     if options.resume is not None:
+        if read_config(run_path(options.resume))[0].name in prior_method_names():
+            raise UsageError("is a training of no scene", where=options.resume,
+                             fix=f"scene4d prior train --resume {options.resume}")  # fmt: skip
         run = train.resume(
             options.resume, data=options.data, teacher=options.teacher, prior=options.prior,
             fixer=options.fixer, watcher_factory=factory,

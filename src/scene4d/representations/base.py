@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -92,6 +93,14 @@ class Trainable(nn.Module, ABC):
     def describe(self) -> dict[str, float]:
         """Numbers for the log, such as how many Gaussians there are."""
         return {}
+
+
+class PriorNetwork(Trainable):
+    """A network that is no scene, but of use to trainings of scenes."""
+
+    @abstractmethod
+    def write(self, folder: Path) -> Path:
+        """Writes its weights, as trainings read them, into ``folder``; returns the file."""
 
 
 class Representation(Trainable):

@@ -438,5 +438,7 @@ def _scene_of(trained: Trainable, condition: str | None, *, where: Path) -> Repr
             return trained.scene(condition)
     if condition is not None:
         raise UsageError("holds one scene, and takes no condition", where=where)
-    assert isinstance(trained, Representation)
+    if not isinstance(trained, Representation):
+        raise UsageError(f"holds no scene, but a {type(trained).__name__}", where=where,
+                         fix="'scene4d prior' is for such runs")  # fmt: skip
     return trained

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class PairsOptions(ObjectiveOptions):
     """Compares what the network makes of damaged pictures with the clean ones."""
 
-    implementation: ClassVar[str] = "scene4d.methods.fixer.objective:Repairing"
+    implementation: ClassVar[str] = "scene4d.methods.repair.objective:Repairing"
     pairs: Path = Path("pairs")
     """Folder of pairs, as scripts/make_fixer_pairs.py writes them."""
     batch: Annotated[int, Within(1, 4096)] = 8
@@ -41,7 +41,7 @@ class FixerMethod(Method):
 
     name: ClassVar[str] = "fixer"
     description: ClassVar[str] = "a one-step network from render and photographs to a clean picture"
-    representation: ClassVar[str] = "scene4d.methods.fixer.trainable:FixerTraining"
+    representation: ClassVar[str] = "scene4d.methods.repair.trainable:FixerTraining"
     needs_capture: ClassVar[bool] = False
     default_steps: ClassVar[int] = 3000
 
@@ -55,7 +55,7 @@ class FixerMethod(Method):
 
     def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
         """An untrained network, which changes nothing."""
-        from scene4d.methods.fixer.trainable import FixerTraining
+        from scene4d.methods.repair.trainable import FixerTraining
         from scene4d.priors.fixer import FixerShape
 
         shape = FixerShape(references=self.references, widths=self.widths)

@@ -8,7 +8,7 @@ from training.test_every_capture import SMALL
 
 from scene4d.cli.main import main
 from scene4d.errors import DataError
-from scene4d.methods.fixer.pairs import Pairs, collect, read_pairs, write_pairs
+from scene4d.methods.repair.pairs import Pairs, collect, read_pairs, write_pairs
 from scene4d.priors.fixer import load_fixer
 from scene4d.training.checkpoint import list_checkpoints, load_checkpoint
 from scene4d.training.methods import load_method
@@ -110,6 +110,10 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(folder, tmp_path, c
     one, other = (load_checkpoint(list_checkpoints(r / "checkpoints")[-1]).tensors for r in runs)
     assert set(one) == set(other) and all(torch.equal(one[n], other[n]) for n in one)
     assert (runs[1] / "fixer.safetensors").is_file()
+    assert main(["train", "--resume", str(runs[1])]) == 2
+    assert main(["info", str(runs[1])]) in (0, 2)
+    assert main(["render", str(runs[1]), "--output-path", str(tmp_path / "out")]) == 2
+    assert "holds no scene" in capsys.readouterr().err
 
 
 def test_what_are_no_pairs_is_told(folder, tmp_path, capsys):

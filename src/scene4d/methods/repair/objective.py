@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from scene4d.methods.fixer.method import PairsOptions
-from scene4d.methods.fixer.pairs import Pairs, read_pairs
-from scene4d.methods.fixer.trainable import FixerTraining
+from scene4d.methods.repair.method import PairsOptions
+from scene4d.methods.repair.pairs import Pairs, read_pairs
+from scene4d.methods.repair.trainable import FixerTraining
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.step import Step
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scene4d.priors.fixer import Fixer, FixerShape, shape_from
-from scene4d.representations.base import ParameterGroup, Trainable
+from scene4d.priors.fixer import FILE, Fixer, FixerShape, save_fixer, shape_from
+from scene4d.representations.base import ParameterGroup, PriorNetwork
 from scene4d.representations.saved import Form, module_forms
 
 
-class FixerTraining(Trainable):
+class FixerTraining(PriorNetwork):
     """A :class:`Fixer` with its learning rate."""
 
     def __init__(self, fixer: Fixer, learning_rate: float) -> None:
@@ -36,6 +37,11 @@ class FixerTraining(Trainable):
             learning_rate=self.learning_rate,
         )  # fmt: skip
         return [group]
+
+    def write(self, folder: Path) -> Path:
+        """In half precision."""
+        save_fixer(self.fixer, folder / FILE)
+        return folder / FILE
 
     def plain_data(self) -> Mapping[str, Any]:
         """The shape, and the learning rate."""
