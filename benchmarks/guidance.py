@@ -213,7 +213,7 @@ def oracle(scene: GaussianSplats, cameras: list[Camera] | None, back: torch.Tens
         with torch.no_grad():
             return 2 * scene.render(camera).rgb.permute(2, 0, 1) - 1
 
-    return GaussianPrior(mean, 1e-3, conditions=frozenset({"camera"}))
+    return GaussianPrior(mean, 1e-4, conditions=frozenset({"camera"}))
 
 
 def control(arguments: argparse.Namespace) -> None:
@@ -229,6 +229,7 @@ def control(arguments: argparse.Namespace) -> None:
                 steps=arguments.steps, max_num_gaussians=2 * arguments.splats, sh_degree=0,
                 num_random_points=arguments.splats, coarsest_downscale=1,
                 guidance=GuidanceOptions(weight=arguments.weight, beyond=60.0, start=0.1,
+                                         least_time=0.2, most_time=0.5, annealed=False,
                                          size=arguments.size, crop="none"),
             )  # fmt: skip
             for name, prior in (
@@ -254,7 +255,7 @@ def main() -> None:
             verb.add_argument("--splats", type=int, default=300)
             verb.add_argument("--steps", type=int, default=500)
             verb.add_argument("--seeds", type=int, default=3)
-            verb.add_argument("--weight", type=float, default=1.0)
+            verb.add_argument("--weight", type=float, default=20.0)
             continue
         if name == "measure":
             verb.add_argument("way", choices=("plain", "chunks"))
