@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,viewer,recon,video,export,mesh,onnx,litert,cluster
+EXTRAS := dev,viewer,recon,video,export,mesh,onnx,litert,cluster,priors
 STAMP := $(VENV)/.installed
 
 # nerfstudio wants old viser, gsplat and numpy, and a torchvision that no CPU build exists of:
