@@ -1,7 +1,7 @@
 /** Decodes a bundle as the player's worker does, without drawing; for benchmarks. */
 import { deliverBundle } from "../src/decode/bundle";
 import { openFile } from "../src/decode/bundle/container";
-import { kinds } from "../src/decode/bundle/kinds";
+import { kindOf } from "../src/decode/bundle/kinds";
 import { StageDecoder } from "../src/decode/bundle/stages";
 import { MemorySource } from "../src/decode/remote";
 import type { Sink } from "../src/decode/sink";
@@ -49,8 +49,8 @@ async function decodeOnce(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
   const bundle = await openFile(new MemorySource(bytes));
   const { manifest } = bundle;
   const decoder = await StageDecoder.open(bundle);
-  const kind = kinds[manifest.kind];
-  if (kind.drawable !== "splats") throw new Error("a bundle without splats");
+  const kind = kindOf(manifest);
+  if (kind?.drawable !== "splats") throw new Error("a bundle without splats");
   const reader = kind.open(decoder, manifest.sh_degree);
   let count = 0;
   for (const [number, stage] of manifest.stages.entries()) {

@@ -1,7 +1,7 @@
 /** The splats of a bundle in which some move as they are at a time, and as a file of that moment. */
 import type { Bundle } from "../../src/decode/bundle/container";
 import type { SplatKind } from "../../src/decode/bundle/kind";
-import { kinds } from "../../src/decode/bundle/kinds";
+import { kindOf } from "../../src/decode/bundle/kinds";
 import { StageDecoder } from "../../src/decode/bundle/stages";
 import { type Followers, movedSplats } from "../../src/decode/motion/followers";
 import { Splines } from "../../src/decode/motion/splines";
@@ -13,7 +13,7 @@ export type Arrangement = (time: number) => SplatData[];
 /** Reads the whole bundle. */
 export async function arrangementOf(bundle: Bundle): Promise<Arrangement> {
   const decoder = await StageDecoder.open(bundle);
-  const kind = kinds[bundle.manifest.kind] as SplatKind;
+  const kind = kindOf(bundle.manifest) as SplatKind;
   const reader = kind.open(decoder, bundle.manifest.sh_degree);
   const motion = reader.motion!;
   const parts: { data: SplatData; rows: Uint32Array; followers: Followers }[] = [];

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { deliverBundle } from "../../src/decode/bundle";
 import { crc32 } from "../../src/decode/bundle/bytes";
 import { type Bundle, openFile } from "../../src/decode/bundle/container";
 import { kinds } from "../../src/decode/bundle/kinds";
@@ -128,4 +129,15 @@ describe("bundles", () => {
     const json = text.slice(start, text.lastIndexOf("}", text.indexOf("PK", start)) + 1);
     expect(parseManifest(new TextEncoder().encode(json)).version).toBe("1.7");
   });
+});
+
+it("says so of a kind that it does not draw", async () => {
+  const bundle = await openFile(new MemorySource(chair));
+  const mesh: Bundle = Object.create(bundle, {
+    manifest: { value: { ...bundle.manifest, kind: "mesh" } },
+  });
+  const request = { type: "open", id: 0, budget: 1e9, degree: 3 } as const;
+  const refused = deliverBundle(mesh, request, {} as never);
+  await expect(refused).rejects.toThrow("kind mesh cannot be drawn");
+  await expect(refused).rejects.toBeInstanceOf(SceneError);
 });

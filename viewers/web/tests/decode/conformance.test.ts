@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Chunks } from "../../src/decode/bundle/chunks";
 import { type Bundle, openFile, openFolder } from "../../src/decode/bundle/container";
-import { kinds } from "../../src/decode/bundle/kinds";
+import { kindOf } from "../../src/decode/bundle/kinds";
 import { StageDecoder } from "../../src/decode/bundle/stages";
 import { SceneError } from "../../src/decode/errors";
 import { openScene } from "../../src/decode/open";
@@ -30,7 +30,7 @@ const none = (): Found => ({ means: [], quats: [], log_scales: [], opacity: [], 
 /** Codes of all arrays, and splats: those of points before those that points bring along. */
 async function decodeAll(bundle: Bundle): Promise<Expected & { splats: Found }> {
   const decoder = await StageDecoder.open(bundle);
-  const kind = kinds[bundle.manifest.kind]!;
+  const kind = kindOf(bundle.manifest)!;
   const reader = kind.drawable === "splats" ? kind.open(decoder, bundle.manifest.sh_degree) : null;
   const codes: Record<string, number[][]> = {};
   const [own, brought] = [none(), none()];

@@ -9,8 +9,8 @@ import { rowsOf, type SplatData } from "../splats";
 import { damaged } from "./bytes";
 import { Chunks } from "./chunks";
 import type { Bundle } from "./container";
-import { chunks as chunksOf, type FieldKind, type Kind, type KindReader } from "./kind";
-import { kinds } from "./kinds";
+import { chunks as chunksOf, type FieldKind, type KindReader } from "./kind";
+import { kindOf } from "./kinds";
 import type { Manifest } from "./manifest.gen";
 import { motionBytes } from "./splats4d";
 import { checkDeclared, decodedBytes, StageDecoder } from "./stages";
@@ -25,7 +25,7 @@ export async function deliverBundle(
   sink: Sink,
 ): Promise<void> {
   const { manifest } = bundle;
-  const kind: Kind | undefined = kinds[manifest.kind];
+  const kind = kindOf(manifest);
   if (!kind) throw new SceneError("kind", "bundle", `kind ${manifest.kind} cannot be drawn`);
   checkDeclared(bundle);
   checkScene(manifest);

@@ -1,6 +1,7 @@
 import type { Kind } from "./kind";
 import { lightslabKind } from "./lightslab";
 import { lpgsKind } from "./lpgs";
+import type { Manifest } from "./manifest.gen";
 import { splatsKind } from "./plain";
 import { splats4dKind } from "./splats4d";
 
@@ -10,4 +11,9 @@ export const kinds = {
   lpgs: lpgsKind,
   lightslab: lightslabKind,
   splats4d: splats4dKind,
-} satisfies Record<string, Kind>;
+} satisfies { [kind in Manifest["kind"]]?: Kind };
+
+/** That of a bundle; undefined where the player does not draw it. */
+export function kindOf(manifest: Manifest): Kind | undefined {
+  return (kinds as { [kind in Manifest["kind"]]?: Kind })[manifest.kind];
+}
