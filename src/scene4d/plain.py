@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from scene4d.errors import DataError, UsageError
+from scene4d.errors import DataError, Scene4dError
 from scene4d.ranges import ranged
 
 T = TypeVar("T")
@@ -61,7 +61,9 @@ def from_table(cls: type[T], table: Any, *, where: object) -> T:
     }
     try:
         return cls(**values)
-    except (UsageError, ValueError) as error:
+    except Scene4dError as error:
+        raise DataError(error.what, where=where, fix=error.fix) from error
+    except ValueError as error:
         raise DataError(str(error), where=where) from error
 
 

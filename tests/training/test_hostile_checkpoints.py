@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -179,6 +180,34 @@ def test_plain_data_of_every_representation_is_checked(trained, method: str) -> 
             changed = {**sound.plain, "representation": {**plain, name: value}}
             with pytest.raises(DataError):
                 trainable_from(replace(sound, plain=changed), where=path)
+
+
+def test_a_light_slab_with_a_negative_focal_length_is_refused(trained) -> None:
+    path = list_checkpoints(trained["lightslab"] / "checkpoints")[-1]
+    sound = load_checkpoint(path)
+    tensors = {**sound.tensors, "representation/focal": torch.tensor(-1.0)}
+    with pytest.raises(DataError, match="focal: is -1"):
+        trainable_from(replace(sound, tensors=tensors), where=path)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize("value", [0.0, -50.0])
+def test_a_camera_of_a_run_that_sees_nothing_is_refused(copied, row: int, value: float) -> None:
+    run = copied("splat")
+    scene = json.loads((run / "scene.json").read_text())
+    scene["test"][0]["K"][row][row] = value
+    (run / "scene.json").write_text(json.dumps(scene))
+    with pytest.raises(DataError, match=f"focal lengths .*{value:g}"):
+        load_run(run)
+
+
+def test_what_a_setting_wants_is_told_in_one_line_with_its_way_out(copied) -> None:
+    run = copied("splat")
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(re.sub(r"(?m)^start = .*", "start = 1.0", config))
+    with pytest.raises(DataError, match="a term of the loss counts from 1.0") as error:
+        load_run(run)
+    assert "\n" not in error.value.what and "shares of training" in str(error.value.fix)
 
 
 @pytest.mark.parametrize("method", ["splat", "lightslab"])

@@ -308,6 +308,10 @@ def read_cameras(run: Path) -> SceneCameras:
             size = f"{c.width} x {c.height}"
             raise DataError(f"the camera {printable(c.name)!r} has {size} pixels", where=path,
                             fix=f"at most {MOST_PIXELS:,} are rendered")  # fmt: skip
+        if min(c.K[0][0], c.K[1][1]) <= 0:
+            raise DataError(f"the camera {printable(c.name)!r} has focal lengths {c.K[0][0]:g} and"
+                            f" {c.K[1][1]:g}", where=path,
+                            fix="they are positive: restore the file")  # fmt: skip
 
     def cameras(saved: tuple[_SavedCamera, ...]) -> list[Camera]:
         return [

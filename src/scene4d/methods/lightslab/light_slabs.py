@@ -358,6 +358,9 @@ class LightSlabs(Representation):
     def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> LightSlabs:
         """Built again from a checkpoint."""
         saved = from_table(_Saved, plain, where="settings")
+        if float(tensors["focal"]) < 0:
+            raise DataError(f"is {float(tensors['focal']):g}, and lengths are positive",
+                            where="focal")  # fmt: skip
         names = ("rotations", "viewpoints", "disparities", "low", "high")
         scene = cls(
             slabs=Slabs(**{k: tensors[f"slabs.{k}"] for k in names}, overlap=saved.overlap),
