@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from methods.deformable.test_deformable import compact
 from moving_planes import planes
 from optional_packages import import_or_skip
 from PIL import Image
@@ -15,8 +14,7 @@ from PIL import Image
 from scene4d.data.images import ImageCache
 from scene4d.data.scene import Scene, at_size_of
 from scene4d.errors import DataError
-from scene4d.methods.deformable.deformable import DeformableSplats
-from scene4d.methods.deformable.method import DeformableMethod
+from scene4d.methods.deformable.method import ByMasksOptions, DeformableMethod
 from scene4d.methods.deformable.observed import observed
 from scene4d.representations.task import Task, World
 
@@ -79,19 +77,7 @@ def test_a_capture_without_masks_is_refused(own: Scene) -> None:
     assert "--moving-masks flow" in str(error.value)
 
 
-def test_a_checkpoint_keeps_the_source() -> None:
-    splats = DeformableSplats.of(compact())
-    splats.moving_masks = "both"
-    tensors, plain = splats.state_dict(), dict(splats.plain_data())
-    assert DeformableSplats.from_saved(tensors, plain).moving_masks == "both"
-    before = {k: v for k, v in plain.items() if k != "moving_masks"}
-    assert DeformableSplats.from_saved(tensors, before).moving_masks == "flow"
-    with pytest.raises(DataError, match="moving_masks"):
-        DeformableSplats.from_saved(tensors, {**plain, "moving_masks": "stars"})
-
-
-def test_the_method_says_the_source(own: Scene) -> None:
-    task = Task(world=World.of(own), capture=own)
-    method = DeformableMethod(moving_masks="both", num_random_points=100)
-    built = method.build(task, generator=torch.Generator().manual_seed(0))
-    assert isinstance(built, DeformableSplats) and built.moving_masks == "both"
+def test_the_terms_look_by_the_methods_source() -> None:
+    terms = DeformableMethod(moving_masks="both").objectives()
+    assert {t.moving_masks for t in terms if isinstance(t, ByMasksOptions)} == {"both"}
+    assert sum(isinstance(t, ByMasksOptions) for t in terms) == 3

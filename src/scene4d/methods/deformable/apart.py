@@ -8,7 +8,6 @@ from torch import Tensor
 
 from scene4d.data.scene import View
 from scene4d.evaluation.protocol import composited
-from scene4d.methods.deformable.deformable import DeformableSplats
 from scene4d.methods.deformable.masks import grown
 from scene4d.methods.deformable.method import ApartOptions
 from scene4d.methods.deformable.observed import observed
@@ -31,23 +30,17 @@ class Apart(Objective):
 
     def __init__(self, options: ApartOptions, inputs: ObjectiveInputs) -> None:
         super().__init__(options, inputs)
-        self.task = inputs.task
+        found = observed(inputs.task.scene, inputs.task.images, options.moving_masks)
+        self.masks, self.sure = found.masks, found.by_depth
 
     def __call__(self, step: Step) -> Term:
         """The mean over the step's views, every few steps."""
-        nothing = Term(loss=step.background.sum() * 0.0)
-        if step.number % self.options.every:
-            return nothing
-        splats = step.representation
-        assert isinstance(splats, DeformableSplats)
-        seen = observed(self.task.scene, self.task.images, splats.moving_masks)
-        found = [(v, seen.masks[i]) for v in step.views
-                 if isinstance(i := v.index, int) and i in seen.masks]  # fmt: skip
-        if not found:
-            return nothing
+        found = [(v, self.masks[i]) for v in step.views
+                 if isinstance(i := v.index, int) and i in self.masks]  # fmt: skip
+        if step.number % self.options.every or not found:
+            return Term(loss=step.background.sum() * 0.0)
         views = [self._of_view(step, view, mask) for view, mask in found]
         static, spill, ghost = (mean(list(each)) for each in zip(*views, strict=True))
-        ghost = seen.by_depth * ghost
         loss = self.options.static * static + self.options.spill * spill
         loss = loss + self.options.ghost * ghost
         log = {"static": static, "spill": spill, "ghost": ghost}
@@ -81,7 +74,7 @@ class Apart(Objective):
         return (
             (error * still).sum() / count,
             (render.shares["dynamic"] * still).sum() / count,
-            (render.shares["static"] * moving).sum() / moving.sum().clamp_min(1),
+            self.sure * (render.shares["static"] * moving).sum() / moving.sum().clamp_min(1),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError
 from scene4d.formats.moving_splats import MovingSplats
 from scene4d.formats.splat_cloud import SplatCloud
-from scene4d.methods.deformable.method import MaskSource
 from scene4d.methods.deformable.moving import MovingGaussians
 from scene4d.methods.deformable.network_nodes import NetworkNodes
 from scene4d.methods.deformable.nodes import Nodes, SplineNodes, Timing, timing_from
@@ -55,15 +54,13 @@ class DeformableSplats(Representation):
         nodes: Nodes,
         *,
         node_rates: Mapping[str, float] | None = None,
-        moving_masks: MaskSource = "flow",
     ) -> None:
-        """``node_rates``: learning rates of the nodes' turns and places; without, for rendering
-        only. ``moving_masks``: what says which pixels move, in training."""
+        """``node_rates``: learning rates of what :meth:`Nodes.trained` names; without, for
+        rendering only."""
         super().__init__()
         moving.check_nodes(nodes)
         self.static, self.moving_ones, self.nodes = static, moving, nodes
         self.node_rates = dict(node_rates or {})
-        self.moving_masks = moving_masks
         self._told = False
 
     @classmethod
@@ -350,7 +347,6 @@ class DeformableSplats(Representation):
             "timing": asdict(self.nodes.timing),
             "node_rates": self.node_rates,
             "motion": self.nodes.motion,
-            "moving_masks": self.moving_masks,
         }
 
     @classmethod
@@ -393,15 +389,11 @@ class DeformableSplats(Representation):
             raise DataError(
                 f"node_rates are not those of {', '.join(nodes.trained())}", where="settings"
             )
-        masks = plain.get("moving_masks", "flow")  # of runs from before there was a choice
-        if masks not in get_args(MaskSource):
-            raise DataError(f"has moving_masks {masks!r}", where="settings")
         return cls(
             GaussianSplats.from_saved(named["static"], tables["static"]),
             MovingGaussians.from_saved(named["moving_ones"], tables["moving"]),
             nodes,
             node_rates={name: float(rate) for name, rate in rates.items()},
-            moving_masks=masks,
         )
 
 

@@ -13,7 +13,6 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import project
 from scene4d.data.flow import DenseFlow, centres, consistent, grey_pictures, inside, sampled
 from scene4d.data.trajectories import trajectories
-from scene4d.methods.deformable.deformable import DeformableSplats
 from scene4d.methods.deformable.method import FlowOptions
 from scene4d.methods.deformable.observed import observed
 from scene4d.rendering.render import Want
@@ -34,9 +33,9 @@ class FlowTerm(Objective):
 
     def __init__(self, options: FlowOptions, inputs: ObjectiveInputs) -> None:
         super().__init__(options, inputs)
-        self.generator, self.task = inputs.generator, inputs.task
-        self.images = inputs.task.images
+        self.generator, self.images = inputs.generator, inputs.task.images
         scene = inputs.task.scene
+        self.masks = observed(scene, self.images, options.moving_masks).around
         self.paths = [p for p in trajectories(scene, scene.train_indices) if len(p) > 1]
         self.where = {i: (path, at) for path in self.paths for at, i in enumerate(path)}
         self.flows: dict[int, DenseFlow] = {}
@@ -47,16 +46,13 @@ class FlowTerm(Objective):
         found = [(v, i) for v in step.views if isinstance(i := v.index, int) and i in self.where]
         if step.number % self.options.every or not found:
             return Term(loss=nothing)
-        splats = step.representation
-        assert isinstance(splats, DeformableSplats)
         view, index = found[0]
         path, at = self.where[index]
         other = self._other(at, len(path))
         then = self.images.camera(path[other]).to(step.background.device)
         if then.time is None:
             return Term(loss=nothing)
-        masks = observed(self.task.scene, self.images, splats.moving_masks).around
-        target, known = self._target(path, at, other, view.camera, masks[index])
+        target, known = self._target(path, at, other, view.camera)
         if not bool(known.any()):
             return Term(loss=nothing)
         render = step.render(view.camera, want=Want(positions_at=(float(then.time),)))
@@ -87,12 +83,7 @@ class FlowTerm(Objective):
         return self.flows[path[0]]
 
     def _target(
-        self,
-        path: Sequence[int],
-        at: int,
-        other: int,
-        camera: Camera,
-        mask: Bool[Tensor, "full_height full_width"],
+        self, path: Sequence[int], at: int, other: int, camera: Camera
     ) -> tuple[Float[Tensor, "height width 2"], Bool[Tensor, "height width"]]:
         """Where flow goes from each pixel of ``camera``, in pixels of the other picture in full
         size; and where that is known, and of what moves."""
@@ -109,5 +100,10 @@ class FlowTerm(Objective):
             [full.width / shape[1], full.height / shape[0]], np.float32
         )
         y, x = (places[..., k].astype(np.int64) for k in (1, 0))
-        moving = torch.nn.functional.adaptive_max_pool2d(mask[None, None].float(), small)[0, 0] > 0
+        moving = (
+            torch.nn.functional.adaptive_max_pool2d(
+                self.masks[path[at]][None, None].float(), small
+            )[0, 0]
+            > 0
+        )
         return torch.from_numpy(target), torch.from_numpy(holds[y, x]) & moving

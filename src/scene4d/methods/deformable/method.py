@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.methods.splat.method import McmcOptions, SparsityOptions
@@ -59,7 +59,15 @@ class AlongRayOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackOptions(ObjectiveOptions):
+class ByMasksOptions(ObjectiveOptions):
+    """Terms that look at what moves in the pictures."""
+
+    moving_masks: MaskSource = "flow"
+    """What says which pixels show what moves; the method's own ``moving_masks``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackOptions(ByMasksOptions):
     """Compares where surfaces are at other times with the tracks of 2D points."""
 
     implementation: ClassVar[str] = "scene4d.methods.deformable.tracks:TrackTerm"
@@ -69,7 +77,7 @@ class TrackOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowOptions(ObjectiveOptions):
+class FlowOptions(ByMasksOptions):
     """Compares where surfaces are in the next picture with dense optical flow, where that holds
     both ways."""
 
@@ -80,7 +88,7 @@ class FlowOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApartOptions(ObjectiveOptions):
+class ApartOptions(ByMasksOptions):
     """Keeps what moves out of the pixels of what stands still, which explains them alone."""
 
     implementation: ClassVar[str] = "scene4d.methods.deformable.apart:Apart"
@@ -200,9 +208,11 @@ class DeformableMethod(Method):
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Pictures, depth where there is some, and the nodes' terms; a teacher's if it counts."""
+        terms = (self.tracks, self.flow, self.apart)
+        by_masks = [replace(term, moving_masks=self.moving_masks) for term in terms]
         return [
-            self.photometric, self.depth, self.nodes, self.along_ray, self.tracks, self.flow,
-            self.apart, self.sparsity, self.teaching,
+            self.photometric, self.depth, self.nodes, self.along_ray, *by_masks, self.sparsity,
+            self.teaching,
         ]  # fmt: skip
 
     def strategy_options(self) -> StrategyOptions:

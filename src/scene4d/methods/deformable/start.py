@@ -84,10 +84,7 @@ def start(
     if not moving.num_gaussians:
         _log.warning("nothing was found to move: these will be static splats")
     rates = {name: getattr(method, f"{name}_lr") for name in nodes.trained()}
-    return DeformableSplats(
-        static, moving, nodes, node_rates=rates if len(nodes) else None,
-        moving_masks=method.moving_masks,
-    )  # fmt: skip
+    return DeformableSplats(static, moving, nodes, node_rates=rates if len(nodes) else None)
 
 
 def _pictures(scene: Scene) -> ViewSource:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from scene4d.cameras.rays import project
 from scene4d.data.tracks import Tracks
-from scene4d.methods.deformable.deformable import DeformableSplats
 from scene4d.methods.deformable.method import TrackOptions
 from scene4d.methods.deformable.observed import observed
 from scene4d.rendering.render import Want
@@ -31,24 +30,22 @@ class TrackTerm(Objective):
         super().__init__(options, inputs)
         self.generator = inputs.generator
         self.images = inputs.task.images
-        self.scene = inputs.task.scene
+        found = observed(inputs.task.scene, self.images, options.moving_masks)
+        self.masks = found.around
+        self.where: dict[int, tuple[Tracks, int]] = {
+            index: (tracks, k) for tracks in found.tracks for k, index in enumerate(tracks.frames)
+        }
 
     def __call__(self, step: Step) -> Term:
         """The mean over the tracks of one view, every few steps."""
         nothing = step.background.sum() * 0.0
-        if step.number % self.options.every:
-            return Term(loss=nothing)
-        splats = step.representation
-        assert isinstance(splats, DeformableSplats)
-        seen = observed(self.scene, self.images, splats.moving_masks)
-        where = {i: (tracks, k) for tracks in seen.tracks for k, i in enumerate(tracks.frames)}
-        found = [(v, i) for v in step.views if isinstance(i := v.index, int) and i in where]
-        if not found:
+        found = [(v, i) for v in step.views if isinstance(i := v.index, int) and i in self.where]
+        if step.number % self.options.every or not found:
             return Term(loss=nothing)
         view, index = found[0]
-        tracks, at = where[index]
+        tracks, at = self.where[index]
         other = self._other(len(tracks.frames), at)
-        here, there, good = self._ends(tracks, seen.around[index], at, other)
+        here, there, good = self._ends(tracks, at, other)
         then = self.images.camera(tracks.frames[other]).to(step.background.device)
         if not bool(good.any()) or then.time is None:
             return Term(loss=nothing)
@@ -73,11 +70,12 @@ class TrackTerm(Objective):
         return drawn + 1 if drawn >= at else drawn
 
     def _ends(
-        self, tracks: Tracks, mask: Bool[Tensor, "height width"], at: int, other: int
+        self, tracks: Tracks, at: int, other: int
     ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
         """Pixels of the tracks in both frames, and which are seen in both and may move."""
         here, there = tracks.xy[:, at], tracks.xy[:, min(other, tracks.xy.shape[1] - 1)]
         good = tracks.visible[:, at] & tracks.visible[:, min(other, tracks.xy.shape[1] - 1)]
+        mask = self.masks[tracks.frames[at]]
         x = here[:, 0].long().clamp(0, mask.shape[1] - 1)
         y = here[:, 1].long().clamp(0, mask.shape[0] - 1)
         return here, there, good & mask[y, x]
