@@ -10,9 +10,9 @@ from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Frame, Scene
 from scene4d.methods.lightslab.decoder import DecoderShape
 from scene4d.methods.lightslab.light_slabs import LightSlabs, LightSlabsSettings
-from scene4d.methods.lightslab.placement import Content
 from scene4d.methods.lightslab.planes import FeaturePlanesShape
 from scene4d.methods.lightslab.slabs import Slabs
+from scene4d.representations.content import Content
 from scene4d.representations.gaussians import GaussianSplats
 
 FRONT = torch.diag(torch.tensor([1.0, -1.0, -1.0]))

@@ -27,12 +27,7 @@ from scene4d.methods.lightslab.first_mpi import (
     gaussians_of,
 )
 from scene4d.methods.lightslab.mpi import BLOCK
-from scene4d.methods.lightslab.placement import (
-    Content,
-    clusters,
-    numbers_of_slabs,
-    place_slabs,
-)
+from scene4d.methods.lightslab.placement import clusters, numbers_of_slabs, place_slabs
 from scene4d.methods.lightslab.stored_mpi import (
     FINEST,
     FREQUENCIES,
@@ -41,6 +36,7 @@ from scene4d.methods.lightslab.stored_mpi import (
 )
 from scene4d.rendering.render import DEPTH, RGB, Render
 from scene4d.representations.base import Representation
+from scene4d.representations.content import Content
 from scene4d.representations.gaussians import NAMES, GaussianSplats
 
 pytestmark = pytest.mark.unchecked_shapes

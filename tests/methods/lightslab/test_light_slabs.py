@@ -27,9 +27,10 @@ from scene4d.methods.lightslab.light_slabs import (
     sizes,
 )
 from scene4d.methods.lightslab.method import LightSlabMethod
-from scene4d.methods.lightslab.placement import find_content, place_slabs
+from scene4d.methods.lightslab.placement import place_slabs
 from scene4d.methods.lightslab.planes import FeaturePlanesShape, plane_codes, rounded
 from scene4d.rendering.render import DEPTH
+from scene4d.representations.content import find_content
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run

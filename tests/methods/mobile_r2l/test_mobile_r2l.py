@@ -10,11 +10,11 @@ import torch
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, camera_rays
 from scene4d.errors import UsageError
-from scene4d.methods.lightslab.placement import Content
 from scene4d.methods.mobile_r2l.method import MobileR2lMethod
 from scene4d.methods.mobile_r2l.mobile_r2l import MobileR2l, encoded, encoded_width
 from scene4d.methods.mobile_r2l.network import Network, NetworkShape
 from scene4d.methods.mobile_r2l.ray_points import REACH, RayPoints, place_points
+from scene4d.representations.content import Content
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run

@@ -7,7 +7,7 @@ import torch
 
 from scene4d.rendering.fields.hash_grid import contracted
 from scene4d.rendering.fields.occupancy import DYNAMIC, STATIC, OccupancyGrid
-from scene4d.rendering.fields.samplers import interlevel_loss, march_edges, regular, resample
+from scene4d.rendering.fields.samplers import march_edges, regular
 
 
 def test_marches_go_evenly_and_then_in_proportion_to_the_distance():
@@ -31,47 +31,6 @@ def test_regular_samples_lie_at_their_phase():
     assert samples.firsts.tolist() == [0, 2, 4]
     assert samples.middles.tolist() == [0.25, 1.5, 2.5, 5.0]
     assert samples.widths.tolist() == [1.0, 2.0, 2.0, 4.0]
-
-
-def test_resampling_shares_the_weight_evenly():
-    """All weight in one part of ten: all centres lie there; edges between them are in it, too."""
-    edges = torch.linspace(0, 1, 11)[None]
-    weights = torch.zeros(1, 10)
-    weights[0, 3] = 1.0
-    found = resample(edges, weights, 8, padding=0.0)
-    assert found.shape == (1, 9)
-    assert found[0, 0] == 0 and found[0, -1] == 1
-    inner = found[0, 1:-1]
-    assert (inner > 0.3).all() and (inner < 0.4).all()
-    # Evenly within it, but for the tiny weight of the other parts
-    torch.testing.assert_close(inner, 0.3 + torch.arange(1, 8) / 80, rtol=0, atol=1e-4)
-    even = resample(edges, torch.ones(1, 10), 5)
-    torch.testing.assert_close(even, torch.linspace(0, 1, 6)[None], rtol=0, atol=1e-6)
-
-
-def test_a_ray_is_resampled_as_if_it_were_alone():
-    generator = torch.Generator().manual_seed(0)
-    edges = torch.rand(7, 12, generator=generator).cumsum(dim=1)
-    weights = torch.rand(7, 11, generator=generator)
-    together = resample(edges, weights, 6)
-    assert (together.diff(dim=1) >= 0).all()
-    for ray in range(7):
-        assert torch.equal(together[ray : ray + 1], resample(edges[[ray]], weights[[ray]], 6))
-
-
-def test_a_proposal_that_covers_the_histogram_costs_nothing_and_one_that_misses_it_does():
-    edges = torch.tensor([[0.0, 1.0, 2.0, 4.0]])
-    weights = torch.tensor([[0.1, 0.6, 0.2]], requires_grad=True)
-    assert float(interlevel_loss(edges, weights, edges, weights.detach())) == pytest.approx(0)
-    coarse = torch.tensor([[0.0, 2.0, 4.0]])
-    proposal = torch.tensor([[0.3, 0.4]], requires_grad=True)
-    loss = interlevel_loss(edges, weights, coarse, proposal)
-    # Only the middle part is uncovered: it overlaps with the first alone, which has 0.3.
-    assert float(loss) == pytest.approx((0.6 - 0.3) ** 2 / 0.6, rel=1e-5)
-    loss.sum().backward()
-    assert weights.grad is None
-    assert proposal.grad[0, 0] == pytest.approx(-2 * 0.3 / 0.6, rel=1e-5)
-    assert proposal.grad[0, 1] == 0
 
 
 # The occupancy grid

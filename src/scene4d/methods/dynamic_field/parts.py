@@ -20,7 +20,6 @@ DYNAMIC_AXES = ((0, 1, 3), (0, 2, 3), (1, 2, 3))
 GEOMETRY = 15
 """Numbers that a density network hands on to the network of colours."""
 _MOST_LOG_DENSITY = 12.0
-DIRECT = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +83,6 @@ class Field(nn.Module):
     def _density(self, features: Tensor, out: Tensor) -> Tensor:
         # Not by the network alone: one without biases that has learned to turn every place off has
         # no unit left that turns one on again. Each level's first feature counts as it is.
-        direct = features[:, :: self.grids.shapes[0].features].sum(dim=1) if DIRECT else 0.0
+        direct = features[:, :: self.grids.shapes[0].features].sum(dim=1)
         log_density = out[:, 0] + direct + self.first_log_density
         return torch.exp(log_density.clamp_max(_MOST_LOG_DENSITY))

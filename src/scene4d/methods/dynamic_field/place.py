@@ -8,9 +8,9 @@ import torch
 
 from scene4d.data.scene import Scene
 from scene4d.errors import DataError
-from scene4d.methods.lightslab.placement import Content, find_content
 from scene4d.ranges import Finite, NotNegative, Positive
 from scene4d.representations.base import Representation
+from scene4d.representations.content import find_content
 
 _TRIM = 0.05
 """Share of the content's points that may lie outside of the ball."""
@@ -41,7 +41,7 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
     cameras = scene.train_cameras()
     if not cameras:
         raise DataError("there is no training camera to place a field by", where=scene.root)
-    content: Content = find_content(scene, teacher)
+    content = find_content(scene, teacher)
     centre = content.points.median(dim=0).values
     away = (content.points - centre).norm(dim=-1)
     radius = max(float(away[:: max(1, len(away) // 100_000)].quantile(1 - _TRIM)), 1e-6)

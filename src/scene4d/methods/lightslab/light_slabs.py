@@ -28,12 +28,7 @@ from scene4d.methods.lightslab.first_mpi import (
     training_and_nearby_cameras,
 )
 from scene4d.methods.lightslab.mpi import BLOCK, CHANNELS, MultiplaneImages, seen_by
-from scene4d.methods.lightslab.placement import (
-    Content,
-    find_content,
-    numbers_of_slabs,
-    place_slabs,
-)
+from scene4d.methods.lightslab.placement import numbers_of_slabs, place_slabs
 from scene4d.methods.lightslab.planes import FeaturePlanesShape, rounded
 from scene4d.methods.lightslab.slabs import Slabs
 from scene4d.methods.lightslab.stored_mpi import (
@@ -47,6 +42,7 @@ from scene4d.ranges import NotNegative, Positive, Within
 from scene4d.rendering.fields.plane_lookup import lookup_planes
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
+from scene4d.representations.content import Content, find_content
 from scene4d.representations.method import downscale_at
 from scene4d.representations.saved import Form, form, module_forms
 

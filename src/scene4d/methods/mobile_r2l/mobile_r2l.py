@@ -14,13 +14,13 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import pixel_centres, rays_at
 from scene4d.errors import DataError
-from scene4d.methods.lightslab.placement import find_content
 from scene4d.methods.mobile_r2l.network import HALO, Network, NetworkShape
 from scene4d.methods.mobile_r2l.ray_points import Kind, RayPoints, place_points
 from scene4d.plain import from_table
 from scene4d.ranges import NotNegative, Positive, Within
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
+from scene4d.representations.content import find_content
 from scene4d.representations.saved import Form, form, module_forms
 
 if TYPE_CHECKING:

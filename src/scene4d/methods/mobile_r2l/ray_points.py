@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.paths import up_axis
 from scene4d.cameras.rays import Rays
-from scene4d.methods.lightslab.placement import FORWARD_ANGLE, Content, sampled_rays
+from scene4d.methods.lightslab.placement import FORWARD_ANGLE
 from scene4d.rendering.fields.hash_grid import contracted
+from scene4d.representations.content import Content, sampled_rays
 
 Kind = Literal["ball", "forward", "around"]
 REACH = 1.5

@@ -28,6 +28,7 @@ from scene4d.rendering.fields.hash_grid_kernels import (
     points_kernel,
     table_kernel,
 )
+from scene4d.rendering.threads import KERNEL_LOCK
 
 PRIMES = (1, 2654435761, 805459861)
 _XYZ = ((0, 1, 2),)
@@ -222,7 +223,8 @@ class _Lookup(torch.autograd.Function):
         ctx.save_for_backward(points, table)
         features = table.shape[1]
         out = np.empty((points.shape[0], len(layout) * features), dtype=np.float32)
-        forward_kernel(features)(_array(points), _flat(table), layout, out.reshape(-1))
+        with KERNEL_LOCK:
+            forward_kernel(features)(_array(points), _flat(table), layout, out.reshape(-1))
         return torch.from_numpy(out)
 
     @staticmethod
@@ -233,11 +235,13 @@ class _Lookup(torch.autograd.Function):
         d_points = d_table = None
         if ctx.needs_input_grad[0]:
             d_points = torch.zeros(points.shape)
-            points_kernel(features)(places, _flat(table), ctx.layout, grad, d_points.numpy())
+            with KERNEL_LOCK:
+                points_kernel(features)(places, _flat(table), ctx.layout, grad, d_points.numpy())
         if ctx.needs_input_grad[1]:
             d_table = torch.zeros(table.shape)
-            groups = numba.get_num_threads()
-            table_kernel(features)(places, ctx.layout, grad, groups, d_table.numpy().reshape(-1))
+            groups, flat = numba.get_num_threads(), d_table.numpy().reshape(-1)
+            with KERNEL_LOCK:
+                table_kernel(features)(places, ctx.layout, grad, groups, flat)
         return d_points, d_table, None
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool3d
 
 from scene4d.rendering.fields.volume import RaySamples
+from scene4d.rendering.threads import KERNEL_LOCK
 
 STATIC, DYNAMIC = 1, 2
 """Bits of a sample: which media may be there."""
@@ -72,31 +73,22 @@ class OccupancyGrid(nn.Module):
         Origins and directions are in units of the ball that the contraction leaves as it is, with
         its centre at 0; so is what is stored: density times the ball's radius."""
         device = origins.device
-        grids = (self.grown(STATIC), self.grown(DYNAMIC))
-        arrays = [_array(t) for t in (origins, directions, *grids)]
-        layers, places = _array(self.layer(time)), _array(edges)
+        rays = tuple(_array(t) for t in (origins, directions, self.layer(time)))
+        grids = (_array(self.grown(STATIC)), _array(self.grown(DYNAMIC)))
+        places = _array(edges)
         parts = np.empty((len(origins), len(places) - 1), np.uint16)
         kinds = np.empty(parts.shape, np.uint8)
         counts = np.empty(len(origins), np.int64)
         # Which ones moves with the phase, faster than it does.
         exploring = (explore, int(phase * 997 % 1 * explore))
-        least = np.float32(self.least)
-        _march(
-            *arrays,
-            layers,
-            places,
-            np.float32(phase),
-            media,
-            least,
-            exploring,
-            parts,
-            kinds,
-            counts,
-        )
+        wanted = (media, np.float32(self.least), *exploring)
+        with KERNEL_LOCK:
+            _march(rays, grids, places, np.float32(phase), wanted, parts, kinds, counts)
         firsts = np.concatenate([[0], np.cumsum(counts)])
         middles, widths = np.empty((2, int(firsts[-1])), np.float32)
         which = np.empty(int(firsts[-1]), np.uint8)
-        _pack(parts, kinds, firsts, places, np.float32(phase), middles, widths, which)
+        with KERNEL_LOCK:
+            _pack(parts, kinds, firsts, places, np.float32(phase), middles, widths, which)
         samples = RaySamples(
             firsts=torch.from_numpy(firsts).to(device),
             middles=torch.from_numpy(middles).to(device),
@@ -131,9 +123,8 @@ class OccupancyGrid(nn.Module):
         """Takes densities that were found in cells; old ones fade by ``decay`` at a look."""
         flat = (self.static if medium == STATIC else self.dynamic).view(-1)
         old = flat[cells]
-        kept = torch.where(old >= 0, old * decay, torch.zeros_like(old))
+        flat[cells] = torch.where(old >= 0, old * decay, 0.0)
         # A cell that was drawn twice takes the larger: the order of writes does not matter.
-        flat[cells] = torch.where(old >= 0, kept, torch.zeros_like(old))
         flat.scatter_reduce_(0, cells, density.to(flat.dtype), "amax")
 
     def share(self, medium: int) -> float:
@@ -175,11 +166,10 @@ def _cell_of(x, y, z, cells):
 
 @njit(parallel=True, **_OPTIONS)
 @no_type_check
-def _march(
-    origins, directions, static, dynamic, layers, edges, phase, media, least, exploring, parts,
-    kinds, counts,
-):  # fmt: skip
-    explore, offset = exploring
+def _march(rays, grids, edges, phase, wanted, parts, kinds, counts):
+    origins, directions, layers = rays
+    static, dynamic = grids
+    media, least, explore, offset = wanted
     fine = edges[1] - edges[0]
     for r in prange(origins.shape[0]):
         kept = 0

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scene4d.rendering.fields import volume_kernels
+from scene4d.rendering.threads import KERNEL_LOCK
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,7 +143,8 @@ class _Composite(torch.autograd.Function):
         out = np.empty((len(firsts) - 1, 5), dtype)
         weights = np.empty(len(density), dtype)
         arrays = [_array(t) for t in (density, colour, middles, widths, firsts)]
-        volume_kernels.forward(*arrays, out, weights)
+        with KERNEL_LOCK:
+            volume_kernels.forward(*arrays, out, weights)
         return torch.from_numpy(out), torch.from_numpy(weights)
 
     @staticmethod
@@ -153,7 +155,8 @@ class _Composite(torch.autograd.Function):
         arrays = [_array(t) for t in (*saved, grad, d_weights)]
         d_density = torch.empty(density.shape, dtype=density.dtype)
         d_colour = torch.empty(colour.shape, dtype=colour.dtype)
-        volume_kernels.backward(*arrays, d_density.numpy(), d_colour.numpy())
+        with KERNEL_LOCK:
+            volume_kernels.backward(*arrays, d_density.numpy(), d_colour.numpy())
         return d_density, d_colour, None, None, None
 
 
@@ -182,7 +185,8 @@ class _Distortion(torch.autograd.Function):
     def forward(ctx, weights, middles, widths, firsts):
         arrays = [_array(t) for t in (weights, middles, widths, firsts)]
         out, slope = np.empty(len(firsts) - 1, arrays[0].dtype), np.empty_like(arrays[0])
-        volume_kernels.distortion(*arrays, out, slope)
+        with KERNEL_LOCK:
+            volume_kernels.distortion(*arrays, out, slope)
         ctx.save_for_backward(torch.from_numpy(slope), firsts)
         return torch.from_numpy(out)
 
