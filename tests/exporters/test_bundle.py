@@ -18,6 +18,7 @@ from scene4d.exporters.bundle import export
 from scene4d.exporters.options import BundleOptions
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.lpgs.bundle_content import encode_lpgs
+from scene4d.methods.lpgs.bundle_kind import LpgsKind
 from scene4d.methods.lpgs.bundle_parts import lpgs_parts
 from scene4d.methods.lpgs.parent_child import ParentChildSplats
 from scene4d.methods.lpgs.seeds import KEPT_CAMERAS
@@ -129,6 +130,22 @@ def test_a_size_out_of_reach_is_refused_with_the_nearest(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"nearest is 0\.\d+ MB"):
         export(source, tmp_path / "scene.s4d", BundleOptions(target_mb=0.001))
     assert not (tmp_path / "scene.s4d").exists()
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_scene_of_fewer_gaussians_loses_the_parents_with_the_lowest_masks(name: str) -> None:
+    scene = random_scene(STRUCTURES[name])
+    with torch.no_grad():
+        scene.gaussians["keep"][::3] = torch.rand(len(scene.gaussians["keep"][::3])) + 2
+    kind, whole = LpgsKind(), scene.unpack()
+    for most in (len(whole.parent) // 2, 1, 0):
+        less = kind.reduced(scene, most, scene.structure.sh_degree)
+        left = less.unpack()
+        assert 1 <= len(left.parent) <= max(most, 1 + scene.structure.num_children)
+        kept, logits = less.kept, scene.gaussians["keep"]
+        assert logits[kept].min() >= logits[scene.kept & ~kept].max()
+    assert kind.reduced(scene, 10, scene.structure.sh_degree - 1) is None  # as plain splats
+    assert scene.unpack().parent.equal(whole.parent)  # it is a copy
 
 
 def test_what_to_do_about_a_size_out_of_reach_depends_on_what_is_exported(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ class BundleKind(ABC):
     made_of_splats: ClassVar[bool] = False
     """Whether :meth:`decode` gives Gaussians, so that less important ones can be left out."""
     trains_sizes: ClassVar[bool] = False
-    """Whether training towards another size is what reaches one that coarser steps do not."""
+    """Whether training towards another size is what reaches one that coarser steps do not; what is
+    left then goes as :meth:`reduced` has it."""
 
     # Reading, without torch
 
@@ -83,11 +84,6 @@ class BundleKind(ABC):
         """The scene with at most so many of its splats and harmonics up to ``sh_degree``; None: as
         the plain splats that :meth:`Representation.splats` gives."""
         return None
-
-    def share_of(self, representation: Any, share: float) -> Any:
-        """The scene with this share (0 to 1) of what it is made of, the most important of it; of
-        kinds whose training chooses the size."""
-        raise NotImplementedError(f"{self.name} trains no sizes")
 
     def content_box(self, representation: Any) -> tuple[np.ndarray, np.ndarray] | None:
         """Lowest and highest corner [3] of what a player frames; None: that of its splats."""

@@ -78,8 +78,10 @@ def export(
     kind, scene = kind_for(source), source.representation
     info = scene_info(source, kind)
 
-    def at(factor: float, share: float = 1.0) -> Landed:
-        kept = scene if share == 1.0 else kind.share_of(scene, share)
+    def at(factor: float, most: int | None = None) -> Landed:
+        kept = scene
+        if most is not None and (cloud := scene.splats()) is not None:
+            kept = kind.reduced(scene, most, cloud.sh_degree)
         return _sized(kind.name, kind.encode(kept, factor=factor), info, factor)
 
     target_mb = target_mb or kind.trained_mb(scene)
@@ -110,11 +112,10 @@ def kind_for(source: OpenedScene) -> BundleKind:
 
 
 class Sizes(Protocol):
-    """A scene's bundle by what multiplies its steps and, where the kind knows its scenes' shares,
-    by how much of it is kept."""
+    """A scene's bundle by what multiplies its steps, and by how many of its splats are kept."""
 
-    def __call__(self, factor: float, share: float = ...) -> Landed:
-        """What it comes to, or raises what its coder raises."""
+    def __call__(self, factor: float, most: int | None = None) -> Landed:
+        """What it comes to; ``most``: None keeps all."""
 
 
 def land(
@@ -142,7 +143,7 @@ def land(
     tried = _by_steps(at, target, _COARSEST_TRAINED if trained else _COARSEST)
     larger = [t.factor for t in tried if t.size > target]
     if trained and larger and min(map(off, tried)) > LANDING:
-        tried += _by_share(at, target, min(1.0, max(larger)))
+        tried += _by_count(at, target, min(1.0, max(larger)), tried[0].coded.manifest["count"])
     best = min(tried, key=off)
     if off(best) <= LANDING:
         return best
@@ -178,15 +179,15 @@ def _by_steps(at: Sizes, target: float, coarsest: float) -> list[Landed]:
     return tried
 
 
-def _by_share(at: Sizes, target: float, factor: float) -> list[Landed]:
-    """The same by keeping less of the scene."""
-    low, high, tried = 0.0, 1.0, []
-    for _ in range(_SEARCH_STEPS):
-        share = (low + high) / 2
-        tried.append(at(factor, share))
+def _by_count(at: Sizes, target: float, factor: float, count: int) -> list[Landed]:
+    """The same by keeping fewer than ``count`` splats."""
+    low, high, tried = 0, count, []
+    while high - low > 1:
+        most = (low + high) // 2
+        tried.append(at(factor, most))
         if abs(tried[-1].size / target - 1) <= LANDING / 4:
             break
-        low, high = (low, share) if tried[-1].size > target else (share, high)
+        low, high = (low, most) if tried[-1].size > target else (most, high)
     return tried
 
 

@@ -48,11 +48,14 @@ class LpgsKind(BundleKind):
 
         return encode_lpgs(lpgs_parts(representation, factor=factor))
 
-    def share_of(self, representation: Any, share: float) -> Any:
-        """With this share of the parents that are kept, by their masks."""
-        from scene4d.methods.lpgs.bundle_parts import with_share
+    def reduced(self, representation: Any, most: int, sh_degree: int) -> Any:
+        """Without the parents whose masks are lowest, and their children; of fewer harmonics as
+        plain splats, as the network tells all of them."""
+        from scene4d.methods.lpgs.bundle_parts import without_least
 
-        return with_share(representation, share)
+        if sh_degree < representation.structure.sh_degree:
+            return None
+        return without_least(representation, most)
 
     def open(self, bundle: Bundle) -> GaussianSplats:
         """As plain splats."""

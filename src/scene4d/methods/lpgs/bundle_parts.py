@@ -56,12 +56,17 @@ def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
 
 
 @torch.no_grad()
-def with_share(scene: ParentChildSplats, share: float) -> ParentChildSplats:
-    """A copy in which the masks of all but ``share`` (0 to 1) of the kept parents are off, the
-    lowest first; at least one stays."""
+def without_least(scene: ParentChildSplats, most: int) -> ParentChildSplats:
+    """A copy of at most ``most`` Gaussians: the masks of the lowest parents are off, of all but one
+    if need be; and no size was trained for."""
     some, kept = copy.deepcopy(scene), scene.kept
+    some.target_mb = None
+    sizes = kept.long()
+    if scene.has_children:
+        sizes = sizes * (1 + (scene.gaussians["keep_children"] > 0).sum(dim=1))
     logits = scene.gaussians["keep"].detach().masked_fill(~kept, -math.inf)
-    count = max(1, round(share * int(kept.sum())))
-    dropped = logits.argsort(descending=True, stable=True)[count:]
-    some.gaussians["keep"][dropped] = -MASK_START
+    order = logits.argsort(descending=True, stable=True)
+    dropped = sizes[order].cumsum(dim=0) > most
+    dropped[0] = False
+    some.gaussians["keep"][order[dropped]] = -MASK_START
     return some
