@@ -86,8 +86,7 @@ function firstView(scene: Scene, up: V3, box: Box, lens: Lens): Start {
     return { view: fitBox(box, forward, up, lens), fitted: true, pivot: false };
   }
   const fit = fitBox(box, forwardOf(first), up, lens);
-  const reach = isField(scene.info) ? 0.25 : 0.75; // beyond, a field of light shows less and less
-  if (isReachable(fit.position, cameras, box, reach)) {
+  if (isReachable(fit.position, cameras, box, isField(scene.info))) {
     return { view: fit, fitted: true, pivot: false };
   }
   return { view: viewThrough(first.c2w, extent), fitted: false, pivot: true };
@@ -102,15 +101,23 @@ function oblique(up: V3): V3 {
 
 /**
  * Whether the scene looks right from where its whole box is in view: the cameras went around it,
- * and stood about as far away. Not in rooms, nor before a view that was taken from one side.
+ * and stood about as far away. Not in rooms, nor before a view that was taken from one side. An
+ * object alone looks right from farther off, too; what is about as large as the space between the
+ * cameras has surroundings, which from beyond show what nobody saw, and so does a field of light.
  */
-function isReachable(eye: V3, cameras: readonly CaptureCamera[], box: Box, reach: number): boolean {
+function isReachable(
+  eye: V3,
+  cameras: readonly CaptureCamera[],
+  box: Box,
+  field: boolean,
+): boolean {
   const eyes = cameras.map(eyeOf);
   const outside = eyes.filter((e) => length(sub(e, clamped(e, box))) > 0);
   if (outside.length < 0.7 * cameras.length) return false;
   const stood = boxAround(eyes);
   const spread = sizeOf(stood);
   const away = length(sub(eyes[0]!, centreOf(box)));
+  const reach = field || sizeOf(box) > 0.6 * spread ? 0.25 : 0.75;
   // One camera alone says how far away it stood, and nothing of others.
   const allowed = spread > 0 ? Math.max(reach * spread, 0.6 * Math.min(away, 4 * spread)) : away;
   return length(sub(eye, clamped(eye, stood))) <= allowed;

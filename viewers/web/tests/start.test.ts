@@ -1,0 +1,46 @@
+/** Where a photographed scene is seen from first. */
+import { describe, expect, it } from "vitest";
+import { Rig } from "../src/camera/rig";
+import { cross, normalize, sub, type V3 } from "../src/camera/vec";
+import type { CaptureCamera } from "../src/decode/protocol";
+import type { Scene } from "../src/scene";
+import { startOf } from "../src/start";
+
+const LENS = { focal: 500, free: { x: 0, y: 0, width: 800, height: 560 } };
+
+/** A camera that looks at the origin; z is up. */
+function lookingAt(eye: V3): CaptureCamera {
+  const back = normalize(eye);
+  const right = normalize(cross([0, 0, 1], back));
+  const up = cross(back, right);
+  const row = (a: number) => [right[a]!, up[a]!, back[a]!, eye[a]!];
+  const c2w = [...row(0), ...row(1), ...row(2), 0, 0, 0, 1];
+  return { name: "photograph", c2w } as unknown as CaptureCamera;
+}
+
+/** Twelve cameras around, 4 from the middle, before a box of this size. */
+function around(half: V3): { scene: Scene; first: V3 } {
+  const cameras = Array.from({ length: 12 }, (_, i) => {
+    const turn = (i * Math.PI) / 6;
+    return lookingAt([4 * Math.cos(turn), 4 * Math.sin(turn), 2]);
+  });
+  const content = { low: half.map((x) => -x) as V3, high: half };
+  const info = { content, drawable: "splats", cameras: 12, up: [0, 0, 1], limits: null };
+  const extent = { center: [0, 0, 0], radius: Math.hypot(...half) };
+  const scene = { cameras, info, extent, up: null, wishes: {} };
+  return { scene: scene as unknown as Scene, first: [4, 0, 2] };
+}
+
+describe("the first view of what was photographed all around", () => {
+  it("has an object alone in the window, whole", () => {
+    const start = startOf(around([0.8, 0.8, 0.8]).scene, new Rig(), LENS);
+    expect(start.fitted).toBe(true);
+  });
+
+  it("is the first photograph's where surroundings reach as far as the cameras", () => {
+    const { scene, first } = around([3.5, 3.5, 1.8]);
+    const start = startOf(scene, new Rig(), LENS);
+    expect(start.fitted).toBe(false);
+    expect(Math.hypot(...sub(start.view.position as V3, first))).toBeLessThan(1e-6);
+  });
+});
