@@ -29,8 +29,9 @@ from scene4d.methods.lightslab.first_mpi import (
 )
 from scene4d.methods.lightslab.method import LightSlabMethod
 from scene4d.methods.lightslab.mpi import MultiplaneImages, seen_by
-from scene4d.methods.lightslab.placement import find_content, place_slabs
+from scene4d.methods.lightslab.placement import place_slabs
 from scene4d.methods.lightslab.stored_mpi import as_stored, fitting_steps
+from scene4d.representations.content import find_content
 from scene4d.training.run import load_run
 from scene4d.training.train import load_capture
 

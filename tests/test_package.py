@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -321,6 +323,30 @@ def test_unsafe_uses_are_recognised(code: str, is_unsafe: bool) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_file_content_is_ever_run(path: Path) -> None:
     assert list(unsafe_uses(ast.parse(path.read_text()))) == []
+
+
+SCRIPTS = sorted(
+    path
+    for folder in ("benchmarks", "examples", "scripts")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_import_only_names_that_the_package_has(path: Path) -> None:
+    """Nothing else sees a name that moved before somebody runs the script."""
+    missing = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("scene4d"):
+            continue
+        module = importlib.import_module(node.module or "")
+        missing += [
+            f"line {node.lineno}: {node.module}.{alias.name}"
+            for alias in node.names
+            if not hasattr(module, alias.name)
+            and importlib.util.find_spec(f"{node.module}.{alias.name}") is None
+        ]
+    assert missing == []
 
 
 def test_no_file_is_too_long() -> None:
