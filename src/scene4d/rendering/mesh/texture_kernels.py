@@ -46,9 +46,10 @@ def levels(corners, triangles, faces, depths, uv_triangles, uv, at, rows, column
 
 @njit(inline="always", **_OPTIONS)
 @no_type_check
-def _texels(u, v, rows, columns):
-    """Rows and columns of the four texels around (u, v) and the shares of the farther ones; the
-    border goes on outside. The last two say whether the place may move along u and v."""
+def _texels(u, v, rows, columns, start):
+    """The four texels around (u, v), of a level that begins at ``start``: upper left and right,
+    lower left and right, and the shares of the right and of the lower ones; the border goes on
+    outside. The last two say whether the place may move along u and v."""
     x, y = u * columns - 0.5, v * rows - 0.5
     inside_x = x > 0.0 and x < columns - 1.0
     inside_y = y > 0.0 and y < rows - 1.0
@@ -56,7 +57,9 @@ def _texels(u, v, rows, columns):
     y = min(y if y > 0.0 else 0.0, rows - 1.0)
     left, top = min(int(x), max(columns - 2, 0)), min(int(y), max(rows - 2, 0))
     right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
-    return top, bottom, left, right, x - left, y - top, inside_x, inside_y
+    above, below = start + top * columns, start + bottom * columns
+    a, b, c, d = above + left, above + right, below + left, below + right
+    return a, b, c, d, x - left, y - top, inside_x, inside_y
 
 
 @njit(inline="always", **_OPTIONS)
@@ -85,12 +88,10 @@ def sample(pyramid, sizes, starts, faces, uv, level, out):
                 index, weight = (fine, 1.0 - share) if which == 0 else (coarse, share)
                 if weight == 0.0:
                     continue
-                rows, columns, start = sizes[index, 0], sizes[index, 1], starts[index]
-                top, bottom, left, right, fx, fy, _, _ = _texels(
-                    uv[row, column, 0], uv[row, column, 1], rows, columns
+                rows, columns = sizes[index, 0], sizes[index, 1]
+                a, b, c, d, fx, fy, _, _ = _texels(
+                    uv[row, column, 0], uv[row, column, 1], rows, columns, starts[index]
                 )
-                a, b = start + top * columns + left, start + top * columns + right
-                c, d = start + bottom * columns + left, start + bottom * columns + right
                 for k in range(channels):
                     above = (1.0 - fx) * pyramid[a, k] + fx * pyramid[b, k]
                     below = (1.0 - fx) * pyramid[c, k] + fx * pyramid[d, k]
@@ -115,12 +116,10 @@ def sample_backward(pyramid, sizes, starts, faces, uv, level, g_out, g_pyramid, 
                 index, weight = (fine, 1.0 - share) if which == 0 else (coarse, share)
                 if weight == 0.0:
                     continue
-                rows, columns, start = sizes[index, 0], sizes[index, 1], starts[index]
-                top, bottom, left, right, fx, fy, free_x, free_y = _texels(
-                    uv[row, column, 0], uv[row, column, 1], rows, columns
+                rows, columns = sizes[index, 0], sizes[index, 1]
+                a, b, c, d, fx, fy, free_x, free_y = _texels(
+                    uv[row, column, 0], uv[row, column, 1], rows, columns, starts[index]
                 )
-                a, b = start + top * columns + left, start + top * columns + right
-                c, d = start + bottom * columns + left, start + bottom * columns + right
                 for k in range(channels):
                     g = weight * g_out[row, column, k]
                     if to_texels:
