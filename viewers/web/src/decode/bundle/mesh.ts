@@ -101,6 +101,7 @@ export function meshGeometry(
   const [steps, us, vs] = threeOf(decoder, "corners");
   const vertices = new Float32Array(3 * stage.points);
   decoder.positions(stage, { from: 0, to: stage.points, stride: 1 }, vertices);
+  if (!vertices.every(Number.isFinite)) throw damaged("a vertex lies beyond float32");
   const count = steps.length;
   const positions = new Float32Array(3 * count);
   const uv = new Float32Array(2 * count);
