@@ -49,14 +49,14 @@ export class EngineReader {
       number,
       number,
     ];
-    const small = this.device.isWebGPU ? null : this.makeTarget(w, h, screen, solid);
+    const small = this.device.isWebGPU || !sorted ? null : this.makeTarget(w, h, screen, solid);
     const full = this.makeTarget(width, height, screen, solid);
     const component = this.camera.camera!;
     this.busy = true;
     try {
       component.renderTarget = small ?? full;
-      await this.settle(sorted);
-      if (small) {
+      if (sorted) await this.settle();
+      if (small || !sorted) {
         component.renderTarget = full;
         await this.frame();
       }
@@ -88,8 +88,8 @@ export class EngineReader {
   }
 
   /** Draws until a sort of the very camera has been applied; colours are evaluated again, too. */
-  private async settle(sorted: boolean): Promise<void> {
-    const wanted = this.device.isWebGPU || !sorted ? 0 : this.sorts + 3;
+  private async settle(): Promise<void> {
+    const wanted = this.device.isWebGPU ? 0 : this.sorts + 3;
     const end = performance.now() + SETTLE_MS;
     for (let after = 0; after < 3; ) {
       await this.frame();
