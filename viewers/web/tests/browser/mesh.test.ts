@@ -1,4 +1,5 @@
 /** Bundles of kind mesh, beside the reference pictures that the Python rasteriser made of one. */
+import type { Page } from "playwright-core";
 import { describe, expect, it } from "vitest";
 import { apart } from "./gestures";
 import { bench, failureOf, open, SMALL, shared, until, view } from "./pages";
@@ -130,5 +131,44 @@ describe("a mesh", () => {
     // What was shown before is still there.
     const stats = await page.evaluate(() => window.scene4d.stats());
     expect(stats.mesh?.triangles).toBe(11594);
+  });
+});
+
+describe("a model for iPhones", () => {
+  const b = bench();
+  // No other browser has such links: this is how theirs answers.
+  const before = async (page: Page) => {
+    await page.addInitScript(() => {
+      const { supports } = DOMTokenList.prototype;
+      DOMTokenList.prototype.supports = function (this: DOMTokenList, token: string) {
+        return token === "ar" || supports.call(this, token);
+      };
+    });
+  };
+
+  it("is a link whose only child is a picture, for the scene that it is of", async () => {
+    const page = await open(b, `${MESH}&model=folder/chair.usdz`, { ...SMALL, before });
+    const link = page.locator("#toolbar a[rel=ar]");
+    expect(await link.getAttribute("href")).toBe(`${b.url}/folder/chair.usdz`);
+    expect(await link.evaluate((a) => [...a.children].map((x) => x.tagName))).toEqual(["IMG"]);
+    const loaded = link.locator("img").evaluate((x) => (x as HTMLImageElement).naturalWidth);
+    expect(await loaded).toBeGreaterThan(0);
+    expect(await link.isVisible()).toBe(true);
+    await page.evaluate(() => window.scene4d.open("/fixtures/chair.s4d"));
+    expect(await link.isVisible()).toBe(false);
+    expect(page.problems).toEqual([]);
+  });
+
+  it("is not offered from elsewhere, as a script, or where no browser takes it", async () => {
+    for (const [model, able] of [
+      ["https://example.org/a.usdz", true],
+      ["javascript:alert(1)", true],
+      ["chair.usdz", false],
+    ] as const) {
+      const query = `${MESH}&model=${encodeURIComponent(model)}`;
+      const page = await open(b, query, { ...SMALL, ...(able ? { before } : {}), wait: false });
+      expect(await page.locator("#toolbar").count()).toBe(1);
+      expect(await page.locator("a[rel=ar]").count(), model).toBe(0);
+    }
   });
 });
