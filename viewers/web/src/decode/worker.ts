@@ -20,7 +20,7 @@ let pieces: Pickable[] = [];
 let field: Field | null = null;
 /** What a click meets of a mesh. */
 let surface: Parameters<typeof pickInMesh>[0] | null = null;
-/** What it is called where the scene takes too much memory. */
+/** What `too-big` means here: advice differs. */
 let tooBig: FailureKind = "too-big";
 let references: ReferenceReader | null = null;
 /** What moves. */
@@ -99,8 +99,9 @@ function fail(id: number, where: string, error: unknown): void {
   const e =
     error instanceof SceneError
       ? error
-      : new SceneError(error instanceof RangeError ? tooBig : "damaged", where, `${error}`);
-  post({ type: "failed", id, kind: e.kind, where: e.where, detail: e.detail });
+      : new SceneError(error instanceof RangeError ? "too-big" : "damaged", where, `${error}`);
+  const kind = e.kind === "too-big" ? tooBig : e.kind;
+  post({ type: "failed", id, kind, where: e.where, detail: e.detail });
 }
 
 const TOO_BIG: { [drawable in SceneInfo["drawable"]]: FailureKind } = {

@@ -15,12 +15,12 @@ import {
   Texture,
 } from "playcanvas";
 import type { PinholeCamera } from "../camera/projection";
-import { lastLevel, levelSize, type MeshData, meshBytes, type Texels } from "../decode/mesh/mesh";
+import { lastLevel, type MeshData, meshBytes, type Texels } from "../decode/mesh/mesh";
 import type { DrawableStatistics } from "./drawable";
 import { EngineDrawable } from "./engine-drawable";
 import { FRAGMENT_GLSL, FRAGMENT_WGSL, VERTEX_GLSL, VERTEX_WGSL } from "./mesh-shaders";
 
-/** What is nearer than this share of the way to the middle of the mesh is not drawn. */
+/** Of the farthest depth: what is nearer is not drawn. */
 const NEAR_SHARE = 1e-3;
 
 /** Triangles with a texture, shown as its colours from both sides, which the engine draws. */
@@ -36,9 +36,8 @@ export class MeshView extends EngineDrawable {
 
   constructor(app: AppBase, device: GraphicsDevice, data: MeshData) {
     super();
-    const finest = finestLevel(data.texture, device.maxTextureSize);
-    this.texture = textureOf(device, data.texture, finest);
-    this.material = materialOf(this.texture, lastLevel(data.texture) - finest);
+    this.texture = textureOf(device, data.texture);
+    this.material = materialOf(this.texture, lastLevel(data.texture));
     const mesh = new Mesh(device);
     mesh.setPositions(data.positions);
     mesh.setUvs(0, data.uv);
@@ -89,19 +88,12 @@ export class MeshView extends EngineDrawable {
   }
 }
 
-/** The finest one that has at most `most` texels along each side. */
-function finestLevel(texels: Texels, most: number): number {
-  return texels.levels.findIndex((_, level) => {
-    const { width, height } = levelSize(texels, level);
-    return Math.max(width, height) <= most;
-  });
-}
-
-function textureOf(device: GraphicsDevice, texels: Texels, finest: number): Texture {
+function textureOf(device: GraphicsDevice, { width, height, levels }: Texels): Texture {
   return new Texture(device, {
     name: "meshTexture",
-    ...levelSize(texels, finest),
-    levels: texels.levels.slice(finest),
+    width,
+    height,
+    levels,
     addressU: ADDRESS_CLAMP_TO_EDGE,
     addressV: ADDRESS_CLAMP_TO_EDGE,
   });

@@ -26,12 +26,8 @@ export const meshKind: MeshKind = {
     const { count, sh_degree, positions, stages, arrays, members } = manifest;
     if (count !== 0 || sh_degree !== 0) throw damaged("a mesh has no splats");
     if (!positions || stages.length !== 1) throw damaged("a mesh has positions, in one stage");
-    if (
-      arrays
-        .map((a) => a.name)
-        .sort()
-        .join() !== ARRAYS.join()
-    ) {
+    const names = arrays.map((a) => a.name).sort();
+    if (names.join() !== ARRAYS.join()) {
       throw damaged(`a mesh has the arrays ${ARRAYS.join(" and ")}, and no others`);
     }
     for (const { name, components, items, quantiser, basis, mean } of arrays) {
@@ -108,7 +104,8 @@ export function meshGeometry(
   for (let i = 0, vertex = 0; i < count; i++) {
     vertex += steps[i]!;
     const [u, v] = [us[i]!, vs[i]!];
-    if (!(vertex >= 0 && vertex < stage.points)) throw damaged("a corner is of no vertex");
+    if (!(vertex >= 0 && vertex < stage.points))
+      throw damaged("a corner is of a vertex that is not there");
     if (!(u >= 0 && u <= scale && v >= 0 && v <= scale)) {
       throw damaged("a corner lies outside the texture");
     }
@@ -125,10 +122,12 @@ function readTriangles(decoder: StageDecoder, corners: number): Uint32Array<Arra
   const out = new Uint32Array(3 * steps.length);
   for (let t = 0, first = 0; t < steps.length; t++) {
     first += steps[t]!;
-    for (const [c, corner] of [first, first + seconds[t]!, first + thirds[t]!].entries()) {
-      if (!(corner >= 0 && corner < corners)) throw damaged("a triangle has a corner too many");
-      out[3 * t + c] = corner;
-    }
+    const [second, third] = [first + seconds[t]!, first + thirds[t]!];
+    const [low, high] = [Math.min(first, second, third), Math.max(first, second, third)];
+    if (!(low >= 0 && high < corners)) throw damaged("a triangle is of corners that are not there");
+    out[3 * t] = first;
+    out[3 * t + 1] = second;
+    out[3 * t + 2] = third;
   }
   return out;
 }
