@@ -19,6 +19,7 @@ from conformance_lies import (
     broken_lights,
     broken_mpi,
 )
+from conformance_mesh import broken_mesh, broken_mesh_codes, broken_textures
 from conformance_motion import broken_codes, broken_motion, motion_bombs
 from conformance_scenes import scene_of
 
@@ -63,9 +64,11 @@ class Altered(BundleWriter):
         return super().to_bytes()
 
 
-def bad(folder: Path, source: Path, family: Path, light: Path, mpi: Path, motion: Path) -> None:
+def bad(
+    folder: Path, source: Path, family: Path, light: Path, mpi: Path, motion: Path, mesh: Path
+) -> None:
     """Writes the bad bundles and errors.json; ``family`` is a sound bundle of kind lpgs, ``light``
-    of kind lightslab, ``mpi`` one with MPIs, ``motion`` of kind splats4d."""
+    of kind lightslab, ``mpi`` one with MPIs, ``motion`` of kind splats4d, ``mesh`` of kind mesh."""
     folder.mkdir(parents=True)
     errors: dict[str, dict[str, str]] = {}
 
@@ -77,7 +80,8 @@ def bad(folder: Path, source: Path, family: Path, light: Path, mpi: Path, motion
     for name, (data, reason, error) in broken_files(sound, source).items():
         save(name, data, reason, error)
     lies = [(source, {**broken_entries(), **broken_coding()}), (family, broken_families()),
-            (light, broken_lights()), (mpi, broken_mpi()), (motion, broken_motion())]  # fmt: skip
+            (light, broken_lights()), (mpi, broken_mpi()), (motion, broken_motion()),
+            (mesh, broken_mesh())]  # fmt: skip
     for path, table in lies:
         for name, (alter, reason, error) in table.items():
             save(name, Altered(path, alter).to_bytes(), reason, error)
@@ -87,8 +91,13 @@ def bad(folder: Path, source: Path, family: Path, light: Path, mpi: Path, motion
         writer = Altered(source, lambda m: None)
         writer.replace_member(member, data)
         save(name, writer.to_bytes(), reason, error)
+    texture = open_bundle(mesh).manifest["mesh"]["texture"]["member"]
+    for name, (data, reason, error) in broken_textures().items():
+        writer = Altered(mesh, lambda m: None)
+        writer.replace_member(texture, data)
+        save(name, writer.to_bytes(), reason, error)
     for name, (data, reason, error) in {
-        **broken_codes(motion), **bombs(light, mpi), **motion_bombs()
+        **broken_mesh_codes(mesh), **broken_codes(motion), **bombs(light, mpi), **motion_bombs()
     }.items():  # fmt: skip
         save(name, data, reason, error)
     (folder / "errors.json").write_text(json.dumps(errors, indent=1) + "\n", encoding="ascii")

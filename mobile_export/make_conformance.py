@@ -1,9 +1,9 @@
 """Makes the conformance bundles again: ``python mobile_export/make_conformance.py``.
 
 ``conformance/good``: bundles (and one unpacked folder) with ``NAME.json`` beside each: the codes of
-every array, and the splats or maps of pictures that a decoder must get. ``conformance/bad``:
-bundles that must be refused; ``errors.json`` says why, and a part of the text that scene4d's error
-has.
+every array, and the splats, the maps of pictures or the mesh that a decoder must get.
+``conformance/bad``: bundles that must be refused; ``errors.json`` says why, and a part of the text
+that scene4d's error has.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from conformance_bad import bad
 from conformance_light import expected_maps, light_fields, light_info
+from conformance_mesh import expected_mesh, meshes
 from conformance_motion import TIMES, moving_scenes
 from conformance_scenes import cloud, crowded, families, scene_of
 
@@ -41,7 +42,7 @@ from scene4d.methods.lightslab.bundle_content import encode_light_slab
 from scene4d.methods.lpgs.bundle_content import encode_lpgs
 
 HERE = Path(__file__).resolve().parent / "conformance"
-KINDS = ("lpgs_family", "lightslab_three", "lightslab_mpi_least", "motion_windows")
+KINDS = ("lpgs_family", "lightslab_three", "lightslab_mpi_least", "motion_windows", "mesh_seams")
 """Sound bundles that bad ones of other kinds than splats are made of."""
 
 
@@ -73,7 +74,9 @@ def good(folder: Path) -> None:
     for name, (moving, motion) in moving_scenes().items():
         coded = encode_splats4d(moving, motion)
         bundle_writer("splats4d", coded, info(moving.cloud)).write(folder / f"{name}.s4d")
-    made = (*scenes, *families(), *light_fields(), *moving_scenes(), "codebooks")
+    for name, coded in meshes().items():
+        bundle_writer("mesh", coded, info(splats)).write(folder / f"{name}.s4d")
+    made = (*scenes, *families(), *light_fields(), *moving_scenes(), *meshes(), "codebooks")
     for name in (*(f"{name}.s4d" for name in made), "unpacked"):
         text = expected(folder / name)
         (folder / name).with_suffix(".json").write_text(text, encoding="ascii")
@@ -145,6 +148,8 @@ def expected(path: Path) -> str:
     }
     if bundle.manifest["kind"] == "lightslab":
         document["maps"] = expected_maps(path, scene_of(bundle).cameras)
+    elif bundle.manifest["kind"] == "mesh":
+        document["mesh"] = expected_mesh(bundle)
     else:
         document["splats"] = splat_values(decoded_splats(bundle))
     if bundle.manifest["kind"] == "splats4d":

@@ -293,6 +293,24 @@ def values_of(name, manifest, codes):
     return np.asarray(values, dtype=np.float32)
 
 
+def triangles(manifest, points, codes):
+    """Section 10: places [T, 3, 3] and places in the texture [T, 3, 2] of all corners."""
+    spec, scale = manifest["positions"], 2 ** manifest["mesh"]["uv_bits"] - 1
+    places = np.float32(np.array(spec["origin"]) + spec["step"] * points.astype(np.float64))
+    corners, vertex = [], 0
+    for d, u, v in codes["corners"].tolist():
+        vertex += d
+        assert 0 <= vertex < len(places) and 0 <= u <= scale and 0 <= v <= scale
+        corners.append((vertex, u / scale, v / scale))
+    found, first = [], 0
+    for d, b, c in codes["triangles"].tolist():
+        first += d
+        assert all(0 <= row < len(corners) for row in (first, first + b, first + c))
+        found.append([corners[first], corners[first + b], corners[first + c]])
+    found = np.array(found)
+    return places[found[..., 0].astype(int)], found[..., 1:]
+
+
 def splats(manifest, points, codes):
     """Means, quats, log_scales, opacity (alpha), sh."""
     spec = manifest["positions"]

@@ -25,10 +25,14 @@ from scene4d.bundle.container import open_bundle
 from scene4d.cli import main as command
 from scene4d.cli.view import PLAYED, playable
 from scene4d.errors import DataError, Scene4dError
+from scene4d.exporters.player import MARKER
 from scene4d.formats.registry import FORMATS, read_splats, write_splats
 from scene4d.player.phone import lan_address
 from scene4d.player.player_files import player_folder
 from scene4d.player.site import scene_site
+from scene4d.training.methods import load_method
+from scene4d.training.options import TrainOptions
+from scene4d.training.train import start
 
 URL = re.compile(r"(https?)://([\d.]+):(\d+)/([\w-]{22})/\n")
 
@@ -105,6 +109,27 @@ def test_a_run_becomes_a_bundle(tiny_run: Path, tmp_path: Path) -> None:
         assert "making a bundle" in errors.read_text()
     manifest = open_bundle(tmp_path / "got.s4d").manifest
     assert manifest["count"] == 200 and len(manifest["cameras"]) > 1
+
+
+def test_a_run_of_a_mesh_is_viewed_and_exported(tiny_capture: Path, tmp_path: Path) -> None:
+    import_or_skip("xatlas")
+    method = load_method("mesh")(steps=1, start="sphere", max_triangles=80, texture_size=32)
+    outputs = tmp_path / "outputs"
+    run = start(
+        method, TrainOptions(data=tiny_capture, output_dir=outputs, device="cpu", evaluate=False)
+    )
+    with viewing(tmp_path, str(run), "--phone", "--host", "127.0.0.1") as (url, errors):
+        (tmp_path / "got.s4d").write_bytes(fetched(url + "scene.s4d"))
+        assert "fine for a mesh of 80 triangles" in errors.read_text(encoding="utf-8")
+    assert open_bundle(tmp_path / "got.s4d").manifest["kind"] == "mesh"
+    folder = tmp_path / "hosted"
+    assert command.main(["export", str(run), "player", "--output-path", str(folder)]) == 0
+    assert open_bundle(folder / "scene.s4d").manifest["kind"] == "mesh"
+    # For iPhones, and not among what is kept for use without a network, as it is large.
+    assert zipfile.is_zipfile(folder / "scene.usdz")
+    assert "model=scene.usdz" in (folder / "index.html").read_text()
+    assert "scene.usdz" not in (folder / "sw.js").read_text()
+    assert "scene.usdz" in (folder / MARKER).read_text()
 
 
 @pytest.mark.parametrize("name", [form.name for form in FORMATS])
@@ -226,7 +251,7 @@ def test_https_has_a_certificate_for_a_name(splats, tmp_path: Path) -> None:
         (["missing.ply"], 1, "not found"),
         (["README"], 1, "no scene that the player can show"),
         (["mesh.ply"], 1, "not a Gaussian-splat PLY"),
-        (["mesh.obj"], 1, "A mesh is something else"),
+        (["mesh.obj"], 1, "Of a mesh, give the run or its bundle"),
         (["cut.ply"], 1, "is cut off"),
         (["cut.s4d"], 1, "cut.s4d"),
         (["nan.ply"], 1, "--drop-invalid"),

@@ -125,7 +125,7 @@ def playable(
             "is no scene that the player can show",
             where=source,
             fix="give a run folder, a bundle (.s4d) or a file of splats; docs/formats.md lists"
-            " them. A mesh is something else",
+            " them. Of a mesh, give the run or its bundle",
         )
     from scene4d.exporters.bundle import export, kind_for
     from scene4d.player.player_files import check_played

@@ -16,6 +16,7 @@ from scene4d.exporters.budgets import write_within
 from scene4d.exporters.bundle import kind_for
 from scene4d.exporters.options import PlayerOptions
 from scene4d.exporters.single_file import SCENE, single_page
+from scene4d.exporters.textured_mesh import export_usdz
 from scene4d.files import atomic_folder, atomic_path, read_json
 from scene4d.image_files import open_picture
 from scene4d.player.player_files import (
@@ -32,6 +33,8 @@ from scene4d.training.opened import OpenedScene
 MARKER = "scene4d-player.json"
 """Lists the folder's files: what a later export may replace, and what it must not touch."""
 ICON_SIZES = (192, 512)
+MODEL = "scene.usdz"
+"""A mesh for the room that an iPhone shows: it has no WebXR."""
 _OFFLINE = Path(__file__).parent / "offline"
 _HEAD = """\
     <link rel="preload" href="./{poster}" as="image" fetchpriority="high" />
@@ -77,7 +80,11 @@ def export(
                 temporary.write_text(page, encoding="utf-8", newline="\n")
             size = path.stat().st_size
         else:
-            files = folder_files(player, bundle, title=title, embed=options.embed)
+            model = None
+            if source.representation.mesh() is not None:
+                model = Path(scratch) / MODEL
+                export_usdz(source, model)
+            files = folder_files(player, bundle, title=title, embed=options.embed, model=model)
             write_folder(path, files)
             size = sum(len(data) for data in files.values())
     return f"{fitted.summary(options.target)}\nplayer and scene together {size / 1e6:.2f} MB"
@@ -98,11 +105,17 @@ def _check_destination(path: Path, options: PlayerOptions) -> None:
 
 
 def folder_files(
-    player: Path, bundle: Path, *, title: str, embed: Sequence[str] = ()
+    player: Path,
+    bundle: Path,
+    *,
+    title: str,
+    embed: Sequence[str] = (),
+    model: Path | None = None,
 ) -> dict[str, bytes]:
     """The folder's content by path: player, scene, poster, icons, manifest, service worker.
 
-    Pages of the origins ``embed`` may steer the player in a frame.
+    Pages of the origins ``embed`` may steer the player in a frame; ``model`` is the scene as USDZ,
+    which is not kept for use without a network.
     """
     poster, suffix = _poster(bundle)
     poster_file = f"poster{suffix}"
@@ -110,6 +123,8 @@ def folder_files(
     settings = {"content": SCENE, "poster": poster_file, "title": title}
     if embed:
         settings["embed"] = ",".join(embed)
+    if model is not None:
+        settings["model"] = MODEL
     index = files.pop(INDEX).decode("utf-8")
     head = _HEAD.format(title=html.escape(title, quote=True), poster=poster_file)
     page = with_poster(page_with(index, settings, head=head), f"./{poster_file}")
@@ -121,11 +136,13 @@ def folder_files(
         "manifest.webmanifest": _json(web_manifest(title)),
         "register.js": (_OFFLINE / "register.js").read_bytes(),
     }
-    clash = sorted(set(files) & (set(added) | {"sw.js", MARKER}))
+    clash = sorted(set(files) & (set(added) | {"sw.js", MARKER, MODEL}))
     if clash:
         raise Scene4dError(f"the player's build has files of these names, too: {clash}")
     files |= added
     files["sw.js"] = service_worker(files)
+    if model is not None:
+        files[MODEL] = model.read_bytes()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     files[MARKER] = _json({"format": "scene4d-player", "version": 1, "files": hashes})
     return files

@@ -47,6 +47,7 @@ _TYPES = {
     ".jpg": "image/jpeg",
     ".webp": "image/webp",
     ".glb": "model/gltf-binary",
+    ".usdz": "model/vnd.usdz+zip",
 }
 """Written down, because the tables of operating systems differ; anything else is bytes."""
 

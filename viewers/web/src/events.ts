@@ -20,6 +20,14 @@ export interface FieldStatistics {
   planesInFile: number;
 }
 
+export interface MeshStatistics {
+  triangles: number;
+  vertices: number;
+  /** Texels of its texture. */
+  width: number;
+  height: number;
+}
+
 /** What moves: milliseconds of the last time that was computed. */
 export interface MotionStatistics {
   /** Poses of all nodes, on the page. */
@@ -39,6 +47,8 @@ export interface Statistics {
   fieldMs: number;
   /** Where the scene is a field of light, which has no splats; its size is 0 before a picture. */
   field: FieldStatistics | null;
+  /** Where the scene is a mesh, which has no splats; all 0 before it is there. */
+  mesh: MeshStatistics | null;
   /** Null where nothing moves. */
   motion: MotionStatistics | null;
   splats: number;

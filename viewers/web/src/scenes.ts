@@ -137,6 +137,9 @@ export class Scenes {
     } else if (message.type === "field") {
       const { shape, layers, mpi } = message;
       scene.field = { shape, layers, planes: shape.feature_planes.map(() => null), mpi };
+    } else if (message.type === "mesh") {
+      this.host.stage.setMesh(scene.layer, message.mesh);
+      this.showFirst(scene);
     } else if (message.type === "planes") this.addPlanes(scene, message.planes);
     else if (message.type === "progress") {
       if (message.phase === "download") {

@@ -6,6 +6,8 @@ import type { Backend } from "./engine/stage";
 export interface Settings {
   content: string | null;
   poster: string | null;
+  /** Address of the scene as USDZ, for the room that an iPhone shows; beside the page. */
+  model: string | null;
   title: string | null;
   ui: boolean;
   /** Flights and inertia; also off where the system asks for reduced motion. */
@@ -36,6 +38,7 @@ export interface Settings {
 export const DEFAULTS: Settings = {
   content: null,
   poster: null,
+  model: null,
   title: null,
   ui: true,
   animation: true,
@@ -147,6 +150,7 @@ export function fromParameters(params: URLSearchParams, base: Settings): Setting
     ...base,
     content: params.get("content") ?? base.content,
     poster: params.get("poster") ?? base.poster,
+    model: params.get("model") ?? base.model,
     title: params.get("title") || base.title,
     ui: params.has("noui") ? !flag(params, "noui") : base.ui,
     animation: params.has("noanim") ? !flag(params, "noanim") : base.animation,

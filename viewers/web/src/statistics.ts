@@ -2,6 +2,8 @@ import type { Statistics } from "./events";
 import type { Player } from "./player";
 import type { Scene } from "./scene";
 
+/** Before it is there. */
+const NO_MESH = { triangles: 0, vertices: 0, width: 0, height: 0 };
 /** Before the first planes. */
 const NO_FIELD = { width: 0, height: 0, slabs: 0, planes: 0, planesInFile: 0 };
 
@@ -9,7 +11,7 @@ const NO_FIELD = { width: 0, height: 0, slabs: 0, planes: 0, planesInFile: 0 };
 export function statisticsOf({ stage }: Player, scene: Scene, frameMs: number): Statistics {
   const { info, loaded } = scene;
   // The page goes on at its own pace while a field's picture is being made.
-  const { splats, field, last, motion } = stage.drawable.statistics();
+  const { splats, field, last, mesh, motion } = stage.drawable.statistics();
   const fieldMs = last?.milliseconds ?? 0;
   const ms = Math.max(frameMs, fieldMs);
   return {
@@ -20,6 +22,7 @@ export function statisticsOf({ stage }: Player, scene: Scene, frameMs: number): 
     sortMs: stage.sortTime,
     fieldMs,
     field: info?.drawable === "field" ? (field ?? NO_FIELD) : null,
+    mesh: info?.drawable === "mesh" ? (mesh ?? NO_MESH) : null,
     motion: motion ?? null,
     splats,
     splatsInFile: info?.count ?? 0,

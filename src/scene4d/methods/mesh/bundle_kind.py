@@ -74,12 +74,19 @@ class MeshKind(BundleKind):
         if not isinstance(manifest.get(KIND), dict):
             return [f"the manifest has no entry {KIND!r}"]
         arrays = {array["name"]: array for array in manifest["arrays"]}
-        wrong = [] if "positions" in manifest else ["a mesh has positions"]
+        wrong = []
+        if manifest["count"] or manifest["sh_degree"]:
+            wrong.append("a mesh has no splats, so its count and sh_degree are 0")
+        if "positions" not in manifest or len(manifest["stages"]) != 1:
+            wrong.append("a mesh has positions, in one stage")
         if set(arrays) != {"corners", "triangles"}:
             return [*wrong, "a mesh has the arrays corners and triangles, and no others"]
         for name, array in arrays.items():
-            if array["components"] != 3 or "items" not in array or "quantiser" in array:
+            altered = {"quantiser", "basis", "mean"} & set(array)
+            if array["components"] != 3 or "items" not in array or altered:
                 wrong.append(f"array {name!r} is to have items of 3 codes that are their values")
+        if arrays["triangles"].get("items") == 0:
+            wrong.append("a mesh without triangles")
         member = manifest[KIND]["texture"]["member"]
         if member not in {entry["name"] for entry in manifest["members"]}:
             wrong.append(f"there is no member {member!r}, which is the texture")

@@ -11,6 +11,8 @@ export type FailureKind =
   | "too-big"
   /** As `too-big`, where the scene is a field of light and fewer splats would be no advice. */
   | "field-too-big"
+  /** As `too-big`, where the scene is a mesh. */
+  | "mesh-too-big"
   /** The file that says how to show the scene, not the scene. */
   | "settings"
   | "no-graphics";

@@ -24,13 +24,15 @@ export async function openScene(
   const name = request.name ?? request.url ?? "";
   const progress: Progress = (loaded, total) => sink.progress(loaded, total, "download");
   if (/manifest\.json($|[?#])/.test(name) && request.url) {
-    return deliverBundle(await openFolder(request.url, progress), request, sink);
+    return deliverBundle(await openFolder(request.url, progress), request, sink, decodePicture);
   }
   const file = request.bytes
     ? new MemorySource(new Uint8Array(request.bytes))
     : await RemoteFile.open(request.url!, { progress });
   const start = await file.read(0, Math.min(64, file.size || 64));
-  if (isBundle(start)) return deliverBundle(await openFile(file), request, sink);
+  if (isBundle(start)) {
+    return deliverBundle(await openFile(file), request, sink, decodePicture);
+  }
   const bytes = file instanceof RemoteFile ? await file.all() : await file.read(0, file.size);
   const source = await openSource(bytes, name, request.url, progress, decodePicture);
   await deliver(source, bytes.length + (source.beside ?? 0), name, request, sink);

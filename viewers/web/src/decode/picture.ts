@@ -20,6 +20,10 @@ export async function decodePicture(bytes: Uint8Array<ArrayBuffer>): Promise<Pic
   const { width, height } = bitmap;
   const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
   if (!gl) throw new SceneError("no-graphics", "WebGL2", "needed to read pictures");
+  const most = gl.getParameter(gl.MAX_TEXTURE_SIZE) as number;
+  if (width > most || height > most) {
+    throw new SceneError("too-big", "picture", `${width} x ${height}, here at most ${most}`);
+  }
   const data = new Uint8Array(width * height * 4);
   const texture = gl.createTexture();
   gl.bindTexture(gl.TEXTURE_2D, texture);

@@ -1,5 +1,6 @@
 import type { FailureKind } from "./errors";
 import type { Field, FieldPlane, FieldShape } from "./field/field";
+import type { MeshData } from "./mesh/mesh";
 import type { Followers } from "./motion/followers";
 import type { MotionShape } from "./motion/splines";
 import type { PackedSplats } from "./pack";
@@ -46,7 +47,7 @@ export interface View {
 /** What is known about a scene before its splats arrive; everything optional may be missing. */
 export interface SceneInfo {
   kind: string;
-  drawable: "splats" | "field";
+  drawable: "splats" | "field" | "mesh";
   title?: string;
   /** Splats in the file. */
   count: number;
@@ -178,6 +179,7 @@ export type FromWorker =
       layers: Field["layers"];
       mpi: Field["mpi"];
     }
+  | { type: "mesh"; id: number; mesh: MeshData }
   | { type: "planes"; id: number; planes: FieldPlane[]; stage: number }
   | { type: "progress"; id: number; loaded: number; total: number; phase: "download" | "decode" }
   | { type: "done"; id: number; milliseconds: number }

@@ -1,6 +1,7 @@
 import type { Chunks, TakeKnots } from "./bundle/chunks";
 import { SceneError } from "./errors";
 import type { Field, FieldPlane, FieldShape } from "./field/field";
+import type { MeshData } from "./mesh/mesh";
 import type { Followers } from "./motion/followers";
 import type { MotionShape } from "./motion/splines";
 import type { PackedSplats } from "./pack";
@@ -34,6 +35,8 @@ export interface Sink {
   field(shape: FieldShape, layers: Field["layers"], mpi: Field["mpi"]): void;
   /** Planes of a field; those of the first stage make the first picture. */
   planes(planes: FieldPlane[], stage: number): void;
+  /** A mesh, whole. */
+  mesh(mesh: MeshData): void;
   progress(loaded: number, total: number, phase: "download" | "decode"): void;
   /** How to get at the pictures that the writer's renderer made. */
   references(read: ReferenceReader): void;

@@ -15,7 +15,7 @@ export interface Picture {
   width: number;
   height: number;
   /** RGBA, not premultiplied, no colour conversion. */
-  data: Uint8Array;
+  data: Uint8Array<ArrayBuffer>;
 }
 export type PictureDecoder = (bytes: Uint8Array<ArrayBuffer>) => Promise<Picture>;
 export type MemberReader = (name: string) => Promise<Uint8Array<ArrayBuffer>>;

@@ -1,14 +1,15 @@
 /// <reference lib="webworker" />
 import type { Chunks } from "./bundle/chunks";
-import { SceneError } from "./errors";
+import { type FailureKind, SceneError } from "./errors";
 import type { Field } from "./field/field";
 import { pickInField } from "./field/pick";
+import { pickInMesh } from "./mesh/pick";
 import { MovingPieces } from "./motion/moving";
 import { openScene } from "./open";
 import { transferables } from "./pack";
 import { type Pickable, pickAlong, pickable } from "./pick";
 import { decodePicture } from "./picture";
-import type { FromWorker, OpenRequest, ToWorker } from "./protocol";
+import type { FromWorker, OpenRequest, PickRequest, SceneInfo, ToWorker } from "./protocol";
 import type { ReferenceReader, Sink } from "./sink";
 import { standOf } from "./stand";
 
@@ -17,6 +18,10 @@ declare const self: DedicatedWorkerGlobalScope;
 let current = 0;
 let pieces: Pickable[] = [];
 let field: Field | null = null;
+/** What a click meets of a mesh. */
+let surface: Parameters<typeof pickInMesh>[0] | null = null;
+/** What `too-big` means here: advice differs. */
+let tooBig: FailureKind = "too-big";
 let references: ReferenceReader | null = null;
 /** What moves. */
 let moving = new MovingPieces();
@@ -30,10 +35,7 @@ self.onmessage = (event: MessageEvent<ToWorker>) => {
   const message = event.data;
   if (message.type === "open") void open(message);
   else if (message.type === "pick") {
-    const distance = field
-      ? pickInField(field, message.camera)
-      : pickAlong(piecesAt(message.time ?? 0), message.origin, message.direction, message.time);
-    post({ type: "picked", id: message.id, distance });
+    post({ type: "picked", id: message.id, distance: picked(message) });
   } else if (message.type === "reference") void reference(message.id, message.index);
   else if (message.type === "want") chunks?.want(message.time, message.ahead);
   else if (message.type === "places") {
@@ -48,9 +50,18 @@ self.onmessage = (event: MessageEvent<ToWorker>) => {
   }
 };
 
+/** Distance along the ray; null in the void. */
+function picked({ origin, direction, camera, time }: PickRequest): number | null {
+  if (field) return pickInField(field, camera);
+  if (surface) return pickInMesh(surface, origin, direction);
+  return pickAlong(piecesAt(time ?? 0), origin, direction, time);
+}
+
 function forget(): void {
   pieces = [];
   field = null;
+  surface = null;
+  tooBig = "too-big";
   references = null;
   moving = new MovingPieces();
   chunks = null;
@@ -88,13 +99,16 @@ function fail(id: number, where: string, error: unknown): void {
   const e =
     error instanceof SceneError
       ? error
-      : new SceneError(
-          error instanceof RangeError ? (field ? "field-too-big" : "too-big") : "damaged",
-          where,
-          `${error}`,
-        );
-  post({ type: "failed", id, kind: e.kind, where: e.where, detail: e.detail });
+      : new SceneError(error instanceof RangeError ? "too-big" : "damaged", where, `${error}`);
+  const kind = e.kind === "too-big" ? tooBig : e.kind;
+  post({ type: "failed", id, kind, where: e.where, detail: e.detail });
 }
+
+const TOO_BIG: { [drawable in SceneInfo["drawable"]]: FailureKind } = {
+  splats: "too-big",
+  field: "field-too-big",
+  mesh: "mesh-too-big",
+};
 
 class Superseded extends Error {}
 
@@ -107,6 +121,7 @@ function sinkFor(id: number): Sink {
     info: (info) => {
       // A bundle says where its content is, and what of it is seen first.
       known = Boolean(info.cameras?.length && info.content);
+      tooBig = TOO_BIG[info.drawable];
       post({ type: "info", id, info });
     },
     poster: (bytes, mime) => post({ type: "poster", id, bytes, mime }),
@@ -141,6 +156,16 @@ function sinkFor(id: number): Sink {
       live();
       for (const { index, values } of planes) field!.planes[index] = values;
       post({ type: "planes", id, planes, stage });
+    },
+    mesh: (mesh) => {
+      live();
+      const { positions, triangles, uv, texture } = mesh;
+      surface = { positions: positions.slice(), triangles: triangles.slice() };
+      const arrays = [positions, triangles, uv, ...texture.levels];
+      post(
+        { type: "mesh", id, mesh },
+        arrays.map((a) => a.buffer),
+      );
     },
     progress: (loaded, total, phase) => post({ type: "progress", id, loaded, total, phase }),
     references: (read) => {

@@ -19,6 +19,7 @@ export interface DoneFieldPicture {
  */
 export class FieldView implements Drawable {
   readonly standalone = true;
+  readonly solid = false;
   private readonly canvas = document.createElement("canvas");
   private renderer: FieldRenderer | null;
   private dirty = true;
@@ -100,6 +101,10 @@ export class FieldView implements Drawable {
   setShare(share: number): void {
     this.share = share;
     this.dirty = true;
+  }
+
+  depthsIn(): null {
+    return null;
   }
 
   boxAt(): null {

@@ -1,6 +1,6 @@
 import type { PinholeCamera } from "../camera/projection";
 import type { Box } from "../decode/protocol";
-import type { FieldStatistics, MotionStatistics } from "../events";
+import type { FieldStatistics, MeshStatistics, MotionStatistics } from "../events";
 import type { EngineReader } from "./reader";
 
 /** What is drawn on: pixels, and the colour behind the scene. */
@@ -32,6 +32,8 @@ export interface DrawableStatistics {
   splats: number;
   /** Of a field of light. */
   field: FieldStatistics | null;
+  /** Of a mesh. */
+  mesh?: MeshStatistics;
   /** Of splats that move. */
   motion?: MotionStatistics;
   /** Of the last picture of what draws itself: how long it took, at which share of its resolution. */
@@ -48,9 +50,16 @@ export interface Drawable {
    * canvas' size, and no headset shows it.
    */
   readonly standalone: boolean;
+  /**
+   * Hides what is behind it, and ends sharply: the engine's canvas has depths and several samples
+   * in a pixel while it is shown. Splats, which are sorted and soft, need neither.
+   */
+  readonly solid: boolean;
   /** Of textures and sorting data. */
   readonly bytes: number;
   statistics(): DrawableStatistics;
+  /** Between which depths the engine draws it; null: as it draws splats. */
+  depthsIn(view: PinholeCamera): readonly [number, number] | null;
   /** Hidden while another scene is shown. */
   setShown(shown: boolean): void;
   /** Shows another time, in seconds; whether the picture is another one now. */

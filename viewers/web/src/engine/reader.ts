@@ -10,6 +10,8 @@ import {
 import { flipRows, toBytes } from "./pixels";
 
 const SETTLE_MS = 5000;
+/** In a pixel, of what is solid. */
+const SAMPLES = 4;
 /** The share of the picture's sides that is drawn while a sort is waited for. */
 const SETTLE_SHARE = 1 / 4;
 
@@ -36,29 +38,31 @@ export class EngineReader {
    *
    * Half-float by default where the device has it: what the shaders compute. With `screen` the
    * texture is 8 bits like the canvas, whose rounding at every blended splat is then included.
+   * `solid`: with depths and samples, as a drawable wants them.
    */
   async read(
     { width, height }: { width: number; height: number },
-    { screen, sorted }: { screen: boolean; sorted: boolean },
+    { screen, sorted, solid }: { screen: boolean; sorted: boolean; solid: boolean },
   ): Promise<Uint8Array> {
     // A sort on the CPU is waited for with few pixels: it is the camera's, whatever their number.
     const [w, h] = [width, height].map((side) => Math.ceil(SETTLE_SHARE * side)) as [
       number,
       number,
     ];
-    const small = this.device.isWebGPU ? null : this.makeTarget(w, h, screen);
-    const full = this.makeTarget(width, height, screen);
+    const small = this.device.isWebGPU || !sorted ? null : this.makeTarget(w, h, screen, solid);
+    const full = this.makeTarget(width, height, screen, solid);
     const component = this.camera.camera!;
     this.busy = true;
     try {
       component.renderTarget = small ?? full;
-      await this.settle(sorted);
-      if (small) {
+      if (sorted) await this.settle();
+      if (small || !sorted) {
         component.renderTarget = full;
         await this.frame();
       }
       const texture = full.colorBuffer;
-      const options = { renderTarget: full, immediate: true };
+      // Of several samples the texture has what they come to.
+      const options = { ...(solid ? {} : { renderTarget: full }), immediate: true };
       const data = toBytes((await texture.read(0, 0, width, height, options)) as Texels);
       return this.device.isWebGPU ? data : flipRows(data, width, height);
     } finally {
@@ -71,7 +75,7 @@ export class EngineReader {
     }
   }
 
-  private makeTarget(width: number, height: number, screen: boolean): RenderTarget {
+  private makeTarget(width: number, height: number, screen: boolean, solid: boolean): RenderTarget {
     const hdr = screen ? null : this.device.getRenderableHdrFormat([PIXELFORMAT_RGBA16F]);
     const colorBuffer = new Texture(this.device, {
       name: "capture",
@@ -80,12 +84,12 @@ export class EngineReader {
       format: hdr ?? PIXELFORMAT_RGBA8,
       mipmaps: false,
     });
-    return new RenderTarget({ colorBuffer, depth: false });
+    return new RenderTarget({ colorBuffer, depth: solid, samples: solid ? SAMPLES : 1 });
   }
 
   /** Draws until a sort of the very camera has been applied; colours are evaluated again, too. */
-  private async settle(sorted: boolean): Promise<void> {
-    const wanted = this.device.isWebGPU || !sorted ? 0 : this.sorts + 3;
+  private async settle(): Promise<void> {
+    const wanted = this.device.isWebGPU ? 0 : this.sorts + 3;
     const end = performance.now() + SETTLE_MS;
     for (let after = 0; after < 3; ) {
       await this.frame();

@@ -1,8 +1,8 @@
 import type { Entity } from "playcanvas";
 import { isThere } from "../camera/clock";
 import type { Box, TimeSpan } from "../decode/protocol";
-import type { Drawable, DrawableStatistics, Frame, Picture } from "./drawable";
-import type { EngineReader } from "./reader";
+import type { DrawableStatistics } from "./drawable";
+import { EngineDrawable } from "./engine-drawable";
 import type { SplatResource } from "./splat-resource";
 
 /** A part of a scene's splats. */
@@ -19,18 +19,12 @@ export interface Piece {
   span: TimeSpan | null;
 }
 
-/** Frames drawn after a change: what the engine copies in one frame is drawn in the next. */
-const FRAMES_AFTER_CHANGE = 2;
-
 /** Splats in pieces, which the engine draws. */
-export class SplatPieces implements Drawable {
-  readonly standalone = false;
+export class SplatPieces extends EngineDrawable {
   readonly pieces: Piece[] = [];
   private shown = false;
   private most = Number.POSITIVE_INFINITY;
   private time = 0;
-  /** Frames that are still to be drawn. */
-  protected pending = 0;
 
   add(piece: Piece): void {
     this.pieces.push(piece);
@@ -43,25 +37,18 @@ export class SplatPieces implements Drawable {
     this.apply();
   }
 
-  setTime(seconds: number): boolean {
+  override setTime(seconds: number): boolean {
     this.time = seconds;
     return this.apply();
   }
 
-  hasTime(_seconds: number): boolean {
-    return true;
-  }
-
   /** Draws only the first stages that together have at most `splats`, at least one. */
-  limit(splats: number): boolean {
+  override limit(splats: number): boolean {
     this.most = splats;
     return this.apply();
   }
 
-  /** The engine's canvas has all its pixels or none: it is sized by its own governor. */
-  setShare(): void {}
-
-  boxAt(seconds: number): Box | null {
+  override boxAt(seconds: number): Box | null {
     if (!this.pieces.some((p) => p.span)) return null;
     const there = this.pieces.filter((p) => isThere(p.span, seconds));
     const end = (pick: (...x: number[]) => number, from: number) =>
@@ -78,28 +65,6 @@ export class SplatPieces implements Drawable {
   get bytes(): number {
     return this.pieces.reduce((sum, p) => sum + p.bytes + (p.entity.enabled ? 48 * p.count : 0), 0);
   }
-
-  redraw(): void {
-    this.pending = FRAMES_AFTER_CHANGE;
-  }
-
-  update(frame: Frame): boolean {
-    if (this.pending === 0) return false;
-    this.pending--;
-    frame.render();
-    return false; // the engine counts its own frames
-  }
-
-  async read({ target, screen }: Picture, engine: EngineReader): Promise<Uint8Array> {
-    try {
-      return await engine.read(target, { screen, sorted: this.statistics().splats > 0 });
-    } finally {
-      this.redraw();
-    }
-  }
-
-  /** The engine uploads everything again by itself. */
-  remake(): void {}
 
   destroy(): void {
     for (const { entity, resource } of this.pieces.splice(0)) {

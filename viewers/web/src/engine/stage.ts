@@ -10,6 +10,7 @@ import {
   GSplatComponentSystem,
   Mat4,
   Quat,
+  type Vec2,
   Vec3,
   XrManager,
 } from "playcanvas";
@@ -17,6 +18,7 @@ import type { PinholeCamera } from "../camera/projection";
 import type { Stand } from "../camera/stand";
 import { SceneError } from "../decode/errors";
 import type { Field } from "../decode/field/field";
+import type { MeshData } from "../decode/mesh/mesh";
 import type { Followers } from "../decode/motion/followers";
 import type { MotionShape } from "../decode/motion/splines";
 import { type PackedSplats, packedBytes, unseenSplat } from "../decode/pack";
@@ -27,6 +29,7 @@ import { WebGpuField } from "../draw/webgpu/field";
 import type { Backdrop, Drawable, Frame } from "./drawable";
 import { Headset, type Immersion } from "./immersion";
 import { Layer } from "./layer";
+import { MeshView } from "./mesh-view";
 import { type MotionSource, MovingSplats } from "./moving-splats";
 import { projectionOf } from "./pinhole";
 import { EngineReader } from "./reader";
@@ -67,6 +70,15 @@ export interface StageEvents {
   immersed(on: boolean): void;
   lost(): void;
   restored(): void;
+}
+
+/** What the engine knows of the buffers that the canvas is drawn from. */
+interface CanvasBuffers {
+  backBufferAntialias: boolean;
+  samples: number;
+  readonly maxSamples: number;
+  readonly initOptions: { depth: boolean };
+  readonly backBufferSize: Vec2;
 }
 
 const NEAR = 0.01;
@@ -140,7 +152,10 @@ export class Stage {
     this.app.root.addChild(this.camera);
     const component = this.camera.camera!;
     component.calculateProjection = (matrix: Mat4) => {
-      if (this.view) matrix.copy(projectionOf(this.view, NEAR, FAR));
+      const { view } = this;
+      if (!view) return;
+      const [near, far] = this.drawable.depthsIn(view) ?? [NEAR, FAR];
+      matrix.copy(projectionOf(view, near, far));
     };
     this.reader = new EngineReader(this.app, device, this.camera);
     this.setBackground([0, 0, 0]);
@@ -295,6 +310,7 @@ export class Stage {
     layer.setShown(true);
     this.app.scene.gsplat.antiAlias = layer.antialiased;
     layer.setTime(this.time);
+    this.prepareCanvas();
     this.redraw();
   }
 
@@ -323,9 +339,32 @@ export class Stage {
     if (!(layer.drawable instanceof SplatPieces)) layer.replace(new SplatPieces());
     const pieces = layer.drawable as SplatPieces;
     pieces.add({ entity, resource, count, bytes, bounds, stage, span: span ?? null });
+    this.endRehearsal();
+    this.redraw();
+  }
+
+  private endRehearsal(): void {
     this.rehearsal?.destroy();
     this.rehearsal = null;
-    this.redraw();
+  }
+
+  /** Draws a mesh instead of splats from the next frame on. */
+  setMesh(layer: Layer, mesh: MeshData): void {
+    layer.replace(new MeshView(this.app, this.device, mesh));
+    this.endRehearsal();
+    this.prepareCanvas();
+  }
+
+  /** Depths and samples for what is solid; without them splats are drawn faster. */
+  private prepareCanvas(): void {
+    const { solid } = this.drawable;
+    // The engine chooses this when it begins; it makes the canvas' buffers anew when sizes differ.
+    const device = this.device as unknown as CanvasBuffers;
+    if (device.backBufferAntialias === solid) return;
+    device.backBufferAntialias = solid;
+    device.samples = solid ? device.maxSamples : 1;
+    device.initOptions.depth = solid;
+    device.backBufferSize.set(0, 0);
   }
 
   /** Pieces that are added from now on may follow this motion. */

@@ -83,3 +83,8 @@ export function iconButton(
   if (word) button.append(h("span", { class: "word", "aria-hidden": "true" }, word));
   return button;
 }
+
+export async function toggleFullscreen(): Promise<void> {
+  if (document.fullscreenElement) await document.exitFullscreen();
+  else await document.documentElement.requestFullscreen();
+}

@@ -5,7 +5,7 @@ import { canImmerse, type Immersion, immersions } from "../engine/immersion";
 import type { Failure, Player } from "../player";
 import { isHandheld } from "../quality";
 import type { Settings } from "../settings";
-import { h, iconButton } from "./dom";
+import { h, iconButton, toggleFullscreen } from "./dom";
 import { filePicker } from "./files";
 import { Hint } from "./hint";
 import { listenToKeys } from "./keys";
@@ -14,6 +14,7 @@ import { failureMessage, welcomeMessage } from "./message";
 import { Notes } from "./notes";
 import { distanceText, Overlay } from "./overlay";
 import { helpDialog, StatsPanel, settingsPanel } from "./panels";
+import { quickLook } from "./quick-look";
 import { savePicture } from "./screenshot";
 import { joystick } from "./stick";
 import { strings } from "./strings";
@@ -86,6 +87,7 @@ export class Page {
     this.listenToKeys();
     this.setTheme(player.settings.theme);
     this.showMode(player.rig.mode);
+    this.toolbar.add(quickLook(player));
     void immersions().then((kinds) => this.offerImmersion(kinds));
   }
 
@@ -490,9 +492,4 @@ export class Page {
   welcome(): void {
     this.say(welcomeMessage(() => this.picker.click()));
   }
-}
-
-async function toggleFullscreen(): Promise<void> {
-  if (document.fullscreenElement) await document.exitFullscreen();
-  else await document.documentElement.requestFullscreen();
 }

@@ -159,7 +159,8 @@ function background(player: Player): HTMLElement {
 
 const MEGA = 1e6;
 
-/** What there is of splats; of a field, its picture before it is scaled, and what it is made of. */
+/** What there is of splats, or of a mesh; of a field, its picture before it is scaled, and what it
+ * is made of. */
 function drawnRows(s: Statistics): [string, string][] {
   if (s.field) {
     const { width, height, slabs, planes, planesInFile } = s.field;
@@ -167,6 +168,14 @@ function drawnRows(s: Statistics): [string, string][] {
       [strings.statPicture, width > 0 ? `${width} x ${height}, ${s.fieldMs.toFixed(1)} ms` : "-"],
       [strings.statSlabs, String(slabs)],
       [strings.statPlanes, `${planes} / ${planesInFile}`],
+    ];
+  }
+  if (s.mesh) {
+    const { triangles, vertices, width, height } = s.mesh;
+    return [
+      [strings.statTriangles, triangles.toLocaleString("en")],
+      [strings.statVertices, vertices.toLocaleString("en")],
+      [strings.statTexture, `${width} x ${height}`],
     ];
   }
   const [shown, all] = [s.splats, s.splatsInFile].map((n) => n.toLocaleString("en"));
@@ -201,7 +210,7 @@ export class StatsPanel {
       [strings.statMemory, `${(s.memory / MEGA).toFixed(1)} MB`],
       [strings.statFile, `${(s.downloaded / MEGA).toFixed(1)} / ${(s.size / MEGA).toFixed(1)} MB`],
     ];
-    if (s.backend === "webgl2" && !s.field)
+    if (s.backend === "webgl2" && !s.field && !s.mesh)
       rows.push([strings.statSort, `${s.sortMs.toFixed(1)} ms`]);
     if (s.loadMs > 0) rows.push([strings.statLoad, `${(s.loadMs / 1000).toFixed(2)} s`]);
     this.element.replaceChildren(

@@ -90,6 +90,9 @@ export const strings = {
   statPicture: "One picture",
   statSlabs: "Slabs",
   statPlanes: "Planes",
+  statTriangles: "Triangles",
+  statVertices: "Vertices",
+  statTexture: "Texture",
   statDegree: "Harmonics",
   statSize: "Canvas",
   statMemory: "Scene memory",
@@ -135,6 +138,10 @@ export const failures = {
   "field-too-big": [
     "This scene is too big for this device",
     "Train it with less: scene4d train lightslab, with --width 64 for the network, or --max-mb 0.95 for the planes.",
+  ],
+  "mesh-too-big": [
+    "This scene is too big for this device",
+    "Train it with less: scene4d train mesh, with --max-triangles 20000 or --texture-size 2048.",
   ],
   "no-graphics": [
     "No 3D graphics here",

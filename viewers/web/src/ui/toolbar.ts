@@ -109,9 +109,9 @@ export class Toolbar {
     this.measure.setAttribute("aria-pressed", String(on));
   }
 
-  /** One more button, before the menu's. */
-  add(button: HTMLButtonElement): void {
-    this.more.before(button);
+  /** One more button, before the menu's; null: none. */
+  add(button: HTMLElement | null): void {
+    if (button) this.more.before(button);
   }
 }
 

@@ -7,6 +7,7 @@ import { bench, open, SMALL, until, view } from "./pages";
 
 const b = bench();
 const CHAIR = "content=/fixtures/chair.s4d&noanim&bg=000000";
+const MESH = "content=/fixtures/mesh.s4d&noanim&bg=000000";
 const MOVING = "content=/fixtures/moving.s4d&noanim&bg=000000&time=0.5";
 const EMULATOR = createRequire(import.meta.url).resolve("iwer/build/iwer.min.js");
 
@@ -105,6 +106,22 @@ describe("WebXR", () => {
     const width = () => page.evaluate(() => window.scene4d.stats().width);
     await expect.poll(width, SOON).toBe(size);
     expect(await view(page)).toEqual(before);
+    expect(page.problems).toEqual([]);
+  });
+
+  it("shows a mesh to both eyes, and on the canvas again afterwards", async () => {
+    const page = await open(b, MESH, { before: emulated });
+    const shown = Math.max(...(await halves(page)));
+    await page.click(button);
+    await until(page, () => Boolean(window.headset.activeSession));
+    const darker = async () => Math.min(...(await halves(page)));
+    await expect.poll(darker, SOON).toBeGreaterThan(1);
+    await page.evaluate(() => window.headset.position.set(1000, 0, 0));
+    const brighter = async () => Math.max(...(await halves(page)));
+    await expect.poll(brighter, SOON).toBeLessThan(0.5);
+    await page.evaluate(() => window.headset.activeSession!.end());
+    await until(page, () => !window.headset.activeSession);
+    await expect.poll(brighter, SOON).toBeCloseTo(shown, 0);
     expect(page.problems).toEqual([]);
   });
 });

@@ -133,11 +133,11 @@ describe("bundles", () => {
 
 it("says so of a kind that it does not draw", async () => {
   const bundle = await openFile(new MemorySource(chair));
-  const mesh: Bundle = Object.create(bundle, {
-    manifest: { value: { ...bundle.manifest, kind: "mesh" } },
+  const unknown: Bundle = Object.create(bundle, {
+    manifest: { value: { ...bundle.manifest, kind: "field4d" } },
   });
   const request = { type: "open", id: 0, budget: 1e9, degree: 3 } as const;
-  const refused = deliverBundle(mesh, request, {} as never);
-  await expect(refused).rejects.toThrow("kind mesh cannot be drawn");
+  const refused = deliverBundle(unknown, request, {} as never, {} as never);
+  await expect(refused).rejects.toThrow("kind field4d cannot be drawn");
   await expect(refused).rejects.toBeInstanceOf(SceneError);
 });

@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import type { Chunks } from "../../src/decode/bundle/chunks";
 import { type Bundle, openFile, openFolder } from "../../src/decode/bundle/container";
 import { kindOf } from "../../src/decode/bundle/kinds";
+import { meshGeometry } from "../../src/decode/bundle/mesh";
 import { StageDecoder } from "../../src/decode/bundle/stages";
 import { SceneError } from "../../src/decode/errors";
 import { openScene } from "../../src/decode/open";
@@ -19,6 +20,8 @@ const [good, bad] = [join(root, "good"), join(root, "bad")];
 interface Expected {
   codes: Record<string, number[][]>;
   splats: Record<"means" | "quats" | "log_scales" | "opacity" | "sh", unknown[]>;
+  /** Corners of all triangles, one after the other. */
+  mesh?: { places: number[]; uv: number[] };
   /** Of what moves: the arrangement at times. */
   at?: ({ time: number } & Record<"means" | "quats" | "opacity", unknown[]>)[];
 }
@@ -27,8 +30,22 @@ type Found = Record<keyof Expected["splats"], number[]>;
 
 const none = (): Found => ({ means: [], quats: [], log_scales: [], opacity: [], sh: [] });
 
+/** SPEC.md, section 10: places as float32, places in the texture as far as the files say them. */
+function compareMesh(
+  { positions, uv, triangles }: ReturnType<typeof meshGeometry>,
+  wanted: NonNullable<Expected["mesh"]>,
+): void {
+  const found = (values: Float32Array, width: number) =>
+    [...triangles].flatMap((c) => [...values.subarray(width * c, width * (c + 1))]);
+  expect(found(positions, 3)).toEqual(wanted.places.map(Math.fround));
+  for (const [i, place] of found(uv, 2).entries()) expect(place).toBeCloseTo(wanted.uv[i]!, 6);
+}
+
 /** Codes of all arrays, and splats: those of points before those that points bring along. */
-async function decodeAll(bundle: Bundle): Promise<Expected & { splats: Found }> {
+async function decodeAll(
+  bundle: Bundle,
+  expected: Expected,
+): Promise<Expected & { splats: Found }> {
   const decoder = await StageDecoder.open(bundle);
   const kind = kindOf(bundle.manifest)!;
   const reader = kind.drawable === "splats" ? kind.open(decoder, bundle.manifest.sh_degree) : null;
@@ -40,6 +57,7 @@ async function decodeAll(bundle: Bundle): Promise<Expected & { splats: Found }> 
     for (const [name, columns] of decoded.codes) {
       for (let i = 0; i < columns[0]!.length; i++) codes[name]!.push(columns.map((c) => c[i]!));
     }
+    if (kind.drawable === "mesh") compareMesh(meshGeometry(decoder, decoded), expected.mesh!);
     if (stage.points === 0 || !reader) continue;
     const data = reader.read(decoded, { from: 0, to: stage.points, stride: 1 });
     expect(data.count).toBe(reader.size(decoded));
@@ -102,7 +120,7 @@ function compareMoving(arrangement: Arrangement, at: NonNullable<Expected["at"]>
 }
 
 async function compare(bundle: Bundle, expected: Expected): Promise<void> {
-  const { codes, splats } = await decodeAll(bundle);
+  const { codes, splats } = await decodeAll(bundle, expected);
   expect(codes).toEqual(expected.codes);
   const { kind } = bundle.manifest;
   if (expected.at) {
@@ -139,6 +157,7 @@ const nowhere: Sink = {
   piece: () => {},
   field: () => {},
   planes: () => {},
+  mesh: () => {},
   progress: () => {},
   motion: () => {},
   knots: () => {},

@@ -110,6 +110,7 @@ describe("kind lpgs", () => {
         progress: () => {},
         field: () => {},
         planes: () => {},
+        mesh: () => {},
         breathe: () => Promise.resolve(),
         piece: ({ count }: { count: number }) => {
           expect(count).toBeLessThanOrEqual(CHUNK_SPLATS);

@@ -5,11 +5,12 @@ import { extentOf } from "../order";
 import { packSplats } from "../pack";
 import type { CaptureCamera, OpenRequest, SceneInfo } from "../protocol";
 import { guardTotal, type Sink } from "../sink";
+import type { PictureDecoder } from "../sog";
 import { rowsOf, type SplatData } from "../splats";
 import { damaged } from "./bytes";
 import { Chunks } from "./chunks";
 import type { Bundle } from "./container";
-import { chunks as chunksOf, type FieldKind, type KindReader } from "./kind";
+import { chunks as chunksOf, type FieldKind, type KindReader, type MeshKind } from "./kind";
 import { kindOf } from "./kinds";
 import type { Manifest } from "./manifest.gen";
 import { motionBytes } from "./splats4d";
@@ -23,6 +24,7 @@ export async function deliverBundle(
   bundle: Bundle,
   request: OpenRequest,
   sink: Sink,
+  decodePicture: PictureDecoder,
 ): Promise<void> {
   const { manifest } = bundle;
   const kind = kindOf(manifest);
@@ -44,6 +46,7 @@ export async function deliverBundle(
   sink.poster(poster, mimeOf(poster));
   const decoder = await StageDecoder.open(bundle);
   if (kind.drawable === "field") await deliverField(decoder, kind, sink);
+  else if (kind.drawable === "mesh") await deliverMesh(decoder, kind, sink, decodePicture);
   else await deliverSplats(decoder, kind.open(decoder, degree), shown, request.time, sink);
 }
 
@@ -137,6 +140,22 @@ async function deliverField(decoder: StageDecoder, kind: FieldKind, sink: Sink):
     sink.progress(number + 1, manifest.stages.length, "decode");
     await sink.breathe();
   }
+}
+
+/** Everything at once: no part of a surface is one to look at. */
+async function deliverMesh(
+  decoder: StageDecoder,
+  kind: MeshKind,
+  sink: Sink,
+  decodePicture: PictureDecoder,
+): Promise<void> {
+  const { bundle, manifest } = decoder;
+  const stage = decoder.decode(0, await bundle.read(manifest.stages[0]!.member));
+  await sink.breathe();
+  const mesh = await kind.read(decoder, stage, decodePicture);
+  sink.extent(extentOf(mesh.positions));
+  sink.mesh(mesh);
+  sink.progress(1, 1, "decode");
 }
 
 /** What the schema cannot express. */

@@ -1,16 +1,18 @@
 import type { Field, FieldPlane, FieldShape } from "../field/field";
+import type { MeshData } from "../mesh/mesh";
 import type { Followers } from "../motion/followers";
 import type { MotionShape } from "../motion/splines";
+import type { PictureDecoder } from "../sog";
 import type { SplatData } from "../splats";
 import type { Manifest } from "./manifest.gen";
 import type { DecodedStage, StageDecoder } from "./stages";
 import type { Range } from "./values";
 
 /**
- * How one kind of bundle becomes something to draw: splats, or a field of light. Kinds that need
- * another drawable (meshes, fields in time) get one beside these, and the timeline its times.
+ * How one kind of bundle becomes something to draw: splats, a field of light, or a mesh. Kinds that
+ * need another drawable (fields in time) get one beside these, and the timeline its times.
  */
-export type Kind = SplatKind | FieldKind;
+export type Kind = SplatKind | FieldKind | MeshKind;
 
 interface AnyKind {
   /** Throws where the manifest of a bundle of `size` bytes says what this kind cannot be. */
@@ -32,6 +34,16 @@ export interface FieldKind extends AnyKind {
   mpi(decoder: StageDecoder): Field["mpi"];
   /** The planes of a decoded stage. */
   planes(decoder: StageDecoder, stage: number): FieldPlane[];
+}
+
+export interface MeshKind extends AnyKind {
+  readonly drawable: "mesh";
+  /** The mesh of the only stage, once it is decoded. */
+  read(
+    decoder: StageDecoder,
+    stage: DecodedStage,
+    decodePicture: PictureDecoder,
+  ): Promise<MeshData>;
 }
 
 export interface KindReader {

@@ -2,6 +2,7 @@ import type { Kind } from "./kind";
 import { lightslabKind } from "./lightslab";
 import { lpgsKind } from "./lpgs";
 import type { Manifest } from "./manifest.gen";
+import { meshKind } from "./mesh";
 import { splatsKind } from "./plain";
 import { splats4dKind } from "./splats4d";
 
@@ -11,6 +12,7 @@ export const kinds = {
   lpgs: lpgsKind,
   lightslab: lightslabKind,
   splats4d: splats4dKind,
+  mesh: meshKind,
 } satisfies { [kind in Manifest["kind"]]?: Kind };
 
 /** That of a bundle; undefined where the player does not draw it. */
