@@ -160,6 +160,22 @@ class TrainingLog:
         return Group(*parts)
 
 
+class NoLog:
+    """That of a process beside the one that writes: says nothing."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def event(self, text: str) -> None:
+        """Nothing."""
+
+
 _BETWEEN_COLUMNS = 3
 _EDGES = 2
 
