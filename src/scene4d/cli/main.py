@@ -33,6 +33,13 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+class _StderrHandler(logging.Handler):
+    """Prints on what stderr is now: a live display takes its place to print above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def usage() -> str:
     """The text of ``scene4d --help``."""
     verbs = "\n".join(f"  {verb:<18}{line}" for verb, (_, line) in VERBS.items())
@@ -69,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     keep_freed_memory()
     level = logging.INFO if this_process().first else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()])
     warnings.showwarning = _show_warning
     with stopping_on_signals() as received:
         try:
