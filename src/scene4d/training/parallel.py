@@ -19,14 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from scene4d.cameras.camera import Camera
@@ -36,6 +34,9 @@ from scene4d.representations.base import Trainable
 from scene4d.representations.method import Method, resolve
 from scene4d.representations.task import Task
 from scene4d.torchrun import Place, this_process
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
 _LONGEST_WAIT = timedelta(days=1)
@@ -271,6 +272,8 @@ def joined() -> Iterator[Processes]:
     if here.count == 1:
         yield ALONE
         return
+    from torch.distributed.distributed_c10d import PrefixStore  # late: a torch may lack it
+
     if dist.is_initialized():
         raise UsageError(
             "torch.distributed is in use already, by the program that called",
@@ -299,6 +302,8 @@ def joined() -> Iterator[Processes]:
 @cache
 def _store() -> Store:
     """What the processes find each other by; one for all trainings of this process."""
+    from torch.distributed.rendezvous import rendezvous
+
     store, _, _ = next(rendezvous("env://"))
     return store
 
