@@ -1,4 +1,5 @@
-"""The stage train, held after its first checkpoint until a file is there: for workers of Ray."""
+"""The stage train, held at a checkpoint until a file is there, and then soon over: for workers of
+Ray, where a node is to be lost in the middle of a training."""
 
 from __future__ import annotations
 
@@ -14,16 +15,23 @@ from scene4d.training.trainer import Trainer
 
 GO = "HELD_UNTIL"
 """The variable that names the file."""
+HELD = "held"
+"""What is written beside the run once it is held."""
+_STEPS = 20
+"""Before it is held: what is left must be recognised as the scene that it is of."""
 
 
 def train(work: Work) -> dict[str, Any]:
-    """As the stage does. The time that it is held counts, so that little is left of it then."""
+    """As the stage does."""
     save, until = Trainer.save, time.monotonic() + 120
 
     def saving(self: Trainer) -> Path:
         path = save(self)
-        while not Path(os.environ[GO]).exists() and time.monotonic() < until:
-            time.sleep(0.05)
+        if self.step >= _STEPS:
+            (work.folder / HELD).touch()
+            while not Path(os.environ[GO]).exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            self.budget.max_seconds = self.budget.elapsed + 0.5
         return path
 
     with mock.patch.object(Trainer, "save", saving):

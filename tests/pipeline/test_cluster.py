@@ -25,7 +25,7 @@ from scene4d.pipeline.store import Store
 ray = import_or_skip("ray")
 pytestmark = [pytest.mark.unchecked_shapes, pytest.mark.slow]
 
-MINUTES = 0.05
+MINUTES = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,8 @@ def cluster(go):
 
 
 class Killer(BatchWatch):
-    """Ends a node once the training on each of the two has a checkpoint, and lets them go on."""
+    """Ends a node once the training on each of the two is held; lets them go on when the lost one
+    is tried again."""
 
     def __init__(self, made, node, out: Path, go: Path) -> None:
         self.made, self.node, self.out, self.go = made, node, out, go
@@ -64,15 +65,16 @@ class Killer(BatchWatch):
     def begins(self, states) -> None:
         self.thread.start()
 
+    def changed(self, state) -> None:
+        if state.tries.get("train", 0) > 1:
+            self.go.touch()
+
     def kill(self) -> None:
         until = time.monotonic() + 120
         while time.monotonic() < until:
-            found = self.out.glob("*/.train-*/*/*/*/checkpoints/*.safetensors")
-            begun = {path.relative_to(self.out).parts[0] for path in found}
-            if len(begun) == 2:
+            if len(list(self.out.glob(f"*/.train-*/{held_training.HELD}"))) == 2:
                 self.made.remove_node(self.node, allow_graceful=False)
                 self.killed = True
-                self.go.touch()
                 return
             time.sleep(0.1)
 
