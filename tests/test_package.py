@@ -89,7 +89,7 @@ def test_importing_scene4d_is_fast_and_leaves_torch_and_numba_alone() -> None:
 
 
 def test_help_answers_within_a_second() -> None:
-    assert best_seconds([sys.executable, "-m", "scene4d.cli.main", "--help"]) < 1.0
+    assert best_seconds([sys.executable, "-m", "scene4d", "--help"]) < 1.0
 
 
 # What ships
@@ -223,6 +223,8 @@ def test_the_table_of_rooms_has_no_cycle() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_room_imports_only_what_the_design_allows(path: Path) -> None:
     room = room_of(path)
+    if path.name == "__main__.py" and path.parent == PACKAGE:
+        return  # the command
     if path.parent == PACKAGE:
         assert list(imported_rooms(ast.parse(path.read_text()))) == []
         return

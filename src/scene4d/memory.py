@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from scene4d.torchrun import this_process
+
 
 def available_ram_bytes() -> float:
-    """Memory that can be had without swapping; 8 GB where the system does not say."""
+    """Memory that can be had without swapping: of what there is, this process's share of those that
+    torchrun started on this machine."""
+    return _available_bytes() / this_process().local_count
+
+
+def _available_bytes() -> float:
+    """Of the machine; 8 GB where the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

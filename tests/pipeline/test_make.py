@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -83,6 +84,39 @@ def test_another_option_makes_again_only_what_depends_on_it(made, capture):
     assert made_again.new[0] == "bundle"
     assert state(made / "train") == before
     assert made_again.bundle.stat().st_size == pytest.approx(target, rel=0.02)
+
+
+def keys_for(source: Path, **options: Any) -> dict[str, str]:
+    return keys_of(plan_of(find_input(source), MakeOptions(**options)).stages, "content")
+
+
+def test_a_key_is_of_what_the_result_depends_on_and_of_nothing_else(
+    made_once, capture, tmp_path, monkeypatch
+):
+    bundle = tmp_path / "copied.s4d"
+    shutil.copyfile(made_once.bundle, bundle)
+    assert keys_for(bundle, device="cpu") == keys_for(bundle, quality="best")  # copied as it is
+    fixed = {"resolution": 64, "minutes": 1.0}
+    assert keys_for(capture, quality="draft", **fixed) == keys_for(capture, **fixed)
+    builds = []
+    for text in ("one build", "another"):
+        build = tmp_path / text
+        build.mkdir()
+        (build / "index.html").write_text(text)
+        monkeypatch.setattr("scene4d.pipeline.plan.player_folder", lambda build=build: build)
+        builds.append(keys_for(capture))
+    differing = {name for name, key in builds[0].items() if builds[1][name] != key}
+    assert differing == {"player"}
+
+
+def test_the_next_command_names_the_run_that_is_there_though_the_input_was_renamed(
+    made, capture, tmp_path
+):
+    renamed = Path(shutil.copytree(capture, tmp_path / "renamed"))
+    again = make_scene(renamed, made, QUICK)
+    assert "train" not in again.new
+    (rendering,) = (shlex.split(c) for c in again.commands if " render " in c)
+    assert list(Path(rendering[2]).rglob("config.toml"))
 
 
 def test_moved_and_copied_inputs_are_the_same_and_changed_ones_are_not(capture, tmp_path):

@@ -81,6 +81,15 @@ class Camera:
         shift[..., 0, 2], shift[..., 1, 2] = x, y
         return replace(self, K=self.K - shift, width=width, height=height)
 
+    def chosen(self, which: slice | Int[Tensor, " n"]) -> Camera:
+        """Those of a batch at ``which`` places."""
+        return replace(
+            self,
+            c2w=self.c2w[which],
+            K=self.K[which] if self.K.ndim > 2 else self.K,
+            time=None if self.time is None else self.time[which],
+        )
+
     def with_pose(self, c2w: Float[Tensor, "*batch 4 4"]) -> Camera:
         """The same camera at another pose."""
         return replace(self, c2w=c2w)

@@ -33,6 +33,13 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+class _StderrHandler(logging.Handler):
+    """Prints on what stderr is now: a live display takes its place to print above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def usage() -> str:
     """The text of ``scene4d --help``."""
     verbs = "\n".join(f"  {verb:<18}{line}" for verb, (_, line) in VERBS.items())
@@ -49,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 ok, 1 the work failed, 2 wrong usage."""
     from scene4d.errors import Scene4dError
     from scene4d.rendering.freed_memory import keep_freed_memory
+    from scene4d.torchrun import this_process
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -67,24 +75,25 @@ def main(argv: list[str] | None = None) -> int:
     # docs/rasteriser.md has the figures. A user's own setting stands.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    level = logging.INFO if this_process().first else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()])
     warnings.showwarning = _show_warning
     with stopping_on_signals() as received:
         try:
             importlib.import_module(VERBS[verb][0]).main(rest)
         except Scene4dError as error:
-            print(f"scene4d {verb}: error: {error}", file=sys.stderr)
+            _tell(f"scene4d {verb}: error: {error}")
             return error.exit_status
         except KeyboardInterrupt:
             by = "" if received[:1] in ([], ["SIGINT"]) else f" by {received[0]}"
-            print(f"scene4d {verb}: stopped{by}", file=sys.stderr)
+            _tell(f"scene4d {verb}: stopped{by}")
             return 1
         except BrokenPipeError:  # the reader of our output went away, as `| head` does
             sys.stderr.close()
             return 0
         except OSError as error:  # a full disk, a file that goes away: the system's to tell
             place = "" if error.filename is None else f"{error.filename}: "
-            print(f"scene4d {verb}: error: {place}{error.strerror or error}", file=sys.stderr)
+            _tell(f"scene4d {verb}: error: {place}{error.strerror or error}")
             return 1
     return 0
 
@@ -142,9 +151,17 @@ def _interrupt_main_thread() -> None:
         _thread.interrupt_main()
 
 
+def _tell(text: str) -> None:
+    """On stderr; of several processes of one training, once."""
+    from scene4d.torchrun import this_process
+
+    if this_process().first:
+        print(text, file=sys.stderr)
+
+
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Warnings as one line for people, without the source line that raised them."""
-    print(f"warning: {message}", file=sys.stderr)
+    _tell(f"warning: {message}")
 
 
 if __name__ == "__main__":

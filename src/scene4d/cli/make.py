@@ -47,9 +47,9 @@ def main(argv: list[str]) -> None:
     from scene4d.pipeline.make import default_out, make_scene
     from scene4d.pipeline.watch import TerminalWatch
 
-    made = make_scene(
-        args.source, args.out or default_out(args.source), args.how, watch=TerminalWatch()
-    )
+    out = args.out or default_out(args.source)
+    with TerminalWatch() as watch:
+        made = make_scene(args.source, out, args.how, watch=watch)
     print(summary(made), file=sys.stderr)
     if args.phone or args.open:
         from scene4d.cli import view

@@ -14,6 +14,7 @@ import tyro
 from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
 from scene4d.ranges import Within
+from scene4d.torchrun import this_process
 
 
 def usage() -> str:
@@ -71,7 +72,8 @@ def train(argv: list[str]) -> None:
     else:
         assert method is not None
         run = training.start(method, options)
-    print(_written(run))
+    if this_process().first:
+        print(_written(run))
 
 
 def _written(run: Path) -> Path:

@@ -14,6 +14,7 @@ import tyro
 from scene4d.cli.parse import parse as parse_arguments
 from scene4d.errors import UsageError
 from scene4d.representations.method import Method
+from scene4d.torchrun import this_process
 from scene4d.training.methods import (
     load_all_methods,
     load_method,
@@ -36,6 +37,8 @@ def main(argv: list[str]) -> None:
     if options.resume is None and method is None:
         raise UsageError("which method?", fix=_usage())
     run = _train(method, options)
+    if not this_process().first:
+        return
     print(next_commands(run, file=usual_file(run)), file=sys.stderr)
     print(run)
 
@@ -174,7 +177,7 @@ def _train(method: Method | None, options: TrainOptions):
     else:
         assert method is not None
         run = train.start(method, options, watcher_factory=factory)
-    if options.evaluate and read_config(run)[0].needs_capture:
+    if options.evaluate and this_process().first and read_config(run)[0].needs_capture:
         from scene4d.training.evaluate import evaluate_run, summary
 
         print(summary(evaluate_run(run, data=options.data, compute_masks=False)), file=sys.stderr)

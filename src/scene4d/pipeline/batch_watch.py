@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from scene4d.pipeline.batch import BatchWatch, State, counts
+from scene4d.training.display import in_terminal, shown
 from scene4d.training.log import duration
 
 _ROWS = 24
@@ -18,9 +20,9 @@ class TerminalBatchWatch(BatchWatch):
 
     def __init__(self, *, plain: bool | None = None) -> None:
         """``plain``: lines; None asks whether stderr is a terminal."""
-        self.plain = not sys.stderr.isatty() if plain is None else plain
+        self.plain = not in_terminal() if plain is None else plain
         self.states: Sequence[State] = ()
-        self._live: Any = None
+        self._open = ExitStack()
 
     def begins(self, states: Sequence[State]) -> None:
         """How many scenes, and what stands."""
@@ -28,13 +30,7 @@ class TerminalBatchWatch(BatchWatch):
         found = counts(states)
         self._say(f"{len(states)} scenes, {found['done']} of them are there already")
         if not self.plain:
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(
-                console=Console(stderr=True), refresh_per_second=2, get_renderable=self.table
-            )
-            self._live.start()
+            self._open.enter_context(shown(lambda width: self.table()))
 
     def changed(self, state: State) -> None:
         """A line, where there is no table."""
@@ -43,9 +39,7 @@ class TerminalBatchWatch(BatchWatch):
 
     def ends(self) -> None:
         """The table stays as it is."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._open.close()
 
     def table(self) -> Any:
         """Scenes by how near they are to somebody's interest: running, failed, waiting, done."""

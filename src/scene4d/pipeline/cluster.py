@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from scene4d.errors import Scene4dError
-from scene4d.files import write_json
 from scene4d.optional import import_optional
-from scene4d.pipeline.make import finished, work_of
+from scene4d.pipeline.make import finished, reported, standing, work_of
 from scene4d.pipeline.plan import Plan, allowance
-from scene4d.pipeline.report import REPORT, write_failure_page
+from scene4d.pipeline.report import REPORT
 from scene4d.pipeline.stage import RECORD, Done, Stage, done_of, make, read_done
-from scene4d.pipeline.stages import FAILED, NoPosesError
+from scene4d.pipeline.stages import NoPosesError
 from scene4d.pipeline.store import Store
 from scene4d.training.run import locked
 
@@ -97,8 +96,9 @@ def make_page(task: Task) -> None:
 
 
 def _standing(out: Path, task: Task) -> dict[str, Done]:
-    found = {s.name: read_done(out / s.name, s, task.keys[s.name]) for s in task.plan.stages}
-    return {name: replace(done, reused=False) for name, done in found.items() if done is not None}
+    """As if it were made now, so that the page is written anew."""
+    found = standing(task.plan, task.keys, out)
+    return {name: replace(done, reused=False) for name, done in found.items()}
 
 
 def _use_cores(count: int) -> None:
@@ -136,9 +136,9 @@ def _made(out: Path, stage: Stage, task: Task) -> Done:
     try:
         return make(stage, key, out, work)
     except NoPosesError as error:
-        write_json(out / FAILED, dict(error.diagnosis))
-        write_failure_page(out, task.plan, error.diagnosis)
-        raise
+        elsewhere = f"{task.store.url.rstrip('/')}/{task.scene}/{REPORT}"
+        found_at = elsewhere if task.store.folder is None else None
+        raise reported(error, task.plan, out, found_at=found_at) from error
 
 
 def _made_through(out: Path, stage: Stage, task: Task) -> Done:

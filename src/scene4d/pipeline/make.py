@@ -108,15 +108,15 @@ def _made(plan: Plan, known: Fingerprint, out: Path, watch: Watch) -> Made:
             try:
                 done[stage.name] = make(stage, keys[stage.name], out, work)
             except NoPosesError as error:
-                raise _reported(error, plan, out) from error
+                raise reported(error, plan, out) from error
         watch.ends(stage, done[stage.name])
-    (out / FAILED).unlink(missing_ok=True)
     return finished(plan, done, out)
 
 
 def finished(plan: Plan, done: Mapping[str, Done], out: Path) -> Made:
     """Writes the page, where it is not that of ``done`` already."""
-    commands = next_commands(out, plan)
+    (out / FAILED).unlink(missing_ok=True)
+    commands = next_commands(out, done)
     report = out / REPORT
     if not report.is_file() or any(not entry.reused for entry in done.values()):
         report = write_page(out, plan, done, commands)
@@ -143,13 +143,16 @@ def work_of(
     )
 
 
-def _reported(error: NoPosesError, plan: Plan, out: Path) -> NoPosesError:
-    """The error with the place of its page; the diagnosis is kept, too."""
+def reported(
+    error: NoPosesError, plan: Plan, out: Path, *, found_at: str | None = None
+) -> NoPosesError:
+    """The error with the place of its page, which is written in ``out`` and will be ``found_at``,
+    unless it stays there; the diagnosis is kept, too."""
     write_json(out / FAILED, dict(error.diagnosis))
     page = write_failure_page(out, plan, error.diagnosis)
     told = DataError(error.what, where=error.where,
-                     fix=f"the diagnosis is the report: {page}; docs/process-data.md tells how to"
-                     " capture")  # fmt: skip
+                     fix=f"the diagnosis is the report: {found_at or page}; docs/process-data.md"
+                     " tells how to capture")  # fmt: skip
     return NoPosesError(told, error.diagnosis)
 
 
@@ -176,12 +179,13 @@ def check_out(out: Path, source: Path, known: str) -> None:
                          fix="name another folder: scene4d make INPUT OUT")  # fmt: skip
 
 
-def next_commands(out: Path, plan: Plan) -> tuple[str, ...]:
+def next_commands(out: Path, done: Mapping[str, Done]) -> tuple[str, ...]:
     """What to do with what was made, as commands that can be copied."""
     bundle = shlex.quote(str(_shown(out / "bundle" / "scene.s4d")))
     commands = [f"scene4d view {bundle} --phone"]
-    if any(stage.name == "train" for stage in plan.stages):
-        run = shlex.quote(str(_shown(out / "train" / plan.source.name)))
+    if "train" in done:  # whose folder has the name that the input had then
+        experiment = Path(str(done["train"].results["run"])).parts[0]
+        run = shlex.quote(str(_shown(out / "train" / experiment)))
         commands.append(f"scene4d render {run} --output-path tour.mp4")
     return tuple(commands)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from scene4d.errors import UsageError
@@ -12,7 +15,7 @@ from scene4d.optional import why_not
 from scene4d.pipeline.inputs import SceneInput
 from scene4d.pipeline.options import MakeOptions, Quality
 from scene4d.pipeline.stage import Done, Stage
-from scene4d.player.player_files import PlayerNotBuiltError, player_folder
+from scene4d.player.player_files import PlayerNotBuiltError, player_files, player_folder
 from scene4d.training.methods import load_method, method_names
 
 _RUN = "scene4d.pipeline.stages:"
@@ -55,11 +58,9 @@ def plan_of(source: SceneInput, options: MakeOptions) -> Plan:
         stages.append(_training(stages, options))
     stages.append(_bundle(source, stages, options))
     try:
-        player_folder()
+        stages.append(_player(source, player_folder()))
     except PlayerNotBuiltError as error:
         notes.append(f"no player folder: {error}")
-    else:
-        stages.append(_player(source))
     return Plan(source=source, options=options, stages=tuple(stages), notes=tuple(notes))
 
 
@@ -109,7 +110,8 @@ def _poses(source: SceneInput, options: MakeOptions, notes: list[str]) -> list[S
 def _effort(
     source: SceneInput, options: MakeOptions, looks: bool
 ) -> tuple[int, tuple[int, int], float]:
-    """Frames, detail and guessed seconds of the finest search that fits into its time."""
+    """Frames, detail and guessed seconds of the finest search that fits into its time on this
+    machine: with more cores it may be a finer one, and poses are then found anew."""
     allowed = POSES_SHARE * 60 * options.total_minutes
     video = source.kind == "video"
     choices = [
@@ -167,7 +169,7 @@ def _training(stages: Sequence[Stage], options: MakeOptions) -> Stage:
         options={
             "method": options.method, "minutes": options.total_minutes, "moving": options.moving,
             "side": options.resolution or SIDES[options.quality], "device": options.device,
-            "quality": options.quality,
+            "may_be_smaller": options.quality != "best",
         },
     )  # fmt: skip
 
@@ -180,9 +182,9 @@ def _bundle(source: SceneInput, stages: Sequence[Stage], options: MakeOptions) -
     copied = source.kind == "bundle" and options.target_mb is None
     trained = any(stage.name == "train" for stage in stages)
     size = "" if options.target_mb is None else f" of {options.target_mb:g} MB"
-    settings: dict[str, Any] = {"target_mb": options.target_mb, "device": options.device}
+    settings: dict[str, Any] = {"target_mb": options.target_mb}
     if not copied:
-        settings["minutes"] = options.total_minutes
+        settings |= {"minutes": options.total_minutes, "device": options.device}
     return Stage(
         name="bundle", run=f"{_RUN}bundle", resumes=not copied, memory_gb=3.0,
         what="the bundle as it is, and its picture" if copied
@@ -192,12 +194,22 @@ def _bundle(source: SceneInput, stages: Sequence[Stage], options: MakeOptions) -
     )  # fmt: skip
 
 
-def _player(source: SceneInput) -> Stage:
+def _player(source: SceneInput, build: Path) -> Stage:
     return Stage(
         name="player", run=f"{_RUN}player", what="a folder with the web player for any host",
-        needs=("bundle",), options={"title": source.name}, outputs=("site/index.html",),
-        seconds=_PLAYER_S,
+        needs=("bundle",), options={"title": source.name, "build": _digest(build)},
+        outputs=("site/index.html",), seconds=_PLAYER_S,
     )  # fmt: skip
+
+
+@cache
+def _digest(build: Path) -> str:
+    """Of the player's files: another build is copied anew."""
+    digest = hashlib.sha256()
+    for name, path in player_files(build).items():
+        data = path.read_bytes()
+        digest.update(f"\0{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()
 
 
 def allowance(stage: Stage, plan: Plan, done: Mapping[str, Done]) -> float:

@@ -78,16 +78,16 @@ def figures(done: Mapping[str, Done]) -> list[tuple[str, str]]:
     views = str(bundle.get("against", "photographs"))
     views = "held-out photographs" if views == "photographs" else views
     lost = None
-    if _is(bundle.get("psnr_before")) and _is(bundle.get("psnr")):
+    if _is_number(bundle.get("psnr_before")) and _is_number(bundle.get("psnr")):
         lost = float(bundle["psnr_before"]) - float(bundle["psnr"])
     return [
-        (f"PSNR of the bundle, {views}", _form(bundle.get("psnr"), "{:.2f} dB")),
-        ("PSNR of the training", _form(train.get("psnr"), "{:.2f} dB")),
-        ("SSIM of the training", _form(train.get("ssim"), "{:.4f}")),
-        ("lost by compression", _form(lost, "{:.2f} dB")),
-        ("bundle", _form(bundle.get("size_mb"), "{:.3g} MB")),
-        ("Gaussians", _form(bundle.get("gaussians"), "{:,.0f}")),
-        ("with the player", _form(done["player"].results.get("size_mb"), "{:.3g} MB")
+        (f"PSNR of the bundle, {views}", _formatted(bundle.get("psnr"), "{:.2f} dB")),
+        ("PSNR of the training", _formatted(train.get("psnr"), "{:.2f} dB")),
+        ("SSIM of the training", _formatted(train.get("ssim"), "{:.4f}")),
+        ("lost by compression", _formatted(lost, "{:.2f} dB")),
+        ("bundle", _formatted(bundle.get("size_mb"), "{:.3g} MB")),
+        ("Gaussians", _formatted(bundle.get("gaussians"), "{:,.0f}")),
+        ("with the player", _formatted(done["player"].results.get("size_mb"), "{:.3g} MB")
          if "player" in done else ""),
         ("pictures", str(train.get("size", ""))),
         ("made in", duration(sum(entry.seconds for entry in done.values()))),
@@ -103,12 +103,12 @@ def stage_result(name: str, results: Mapping[str, Any]) -> str:
         return str(results["told"])
     if name == "train":
         psnr = ""
-        if _is(results.get("psnr")):
+        if _is_number(results.get("psnr")):
             psnr = f"{results['psnr']:.2f} dB on {results['views']} held-out pictures, "
         trained = f"{results['method']}, {psnr}{results['size']}, {results['steps']:,} steps"
         return f"{trained}; {results['told']}" if results.get("told") else trained
     if name == "bundle":
-        psnr = f", {results['psnr']:.2f} dB" if _is(results.get("psnr")) else ""
+        psnr = f", {results['psnr']:.2f} dB" if _is_number(results.get("psnr")) else ""
         return f"{results['size_mb']:.3g} MB{psnr}; {results['how']}"
     return str(results.get("told", ""))
 
@@ -165,9 +165,9 @@ def _pictures(done: Mapping[str, Done]) -> str:
     return test_pictures(done["train"].folder / str(done["train"].results["run"]))
 
 
-def _is(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _form(value: object, form: str) -> str:
-    return form.format(value) if _is(value) else ""
+def _formatted(value: object, form: str) -> str:
+    return form.format(value) if _is_number(value) else ""

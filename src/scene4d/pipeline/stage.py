@@ -15,7 +15,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from scene4d.representations.method import resolve
 
 Say = Callable[[str], None]
 RECORD = "stage.json"
+SPENT = ".spent.json"
+"""In a folder that is gone on with: the seconds that were spent on it."""
 VERSION = 1
 """Of the stages' functions: raised when what they make changes."""
 LEAST_FREE_MB = 50
@@ -126,7 +129,7 @@ def make(stage: Stage, key: str, out: Path, work: Work) -> Done:
     """Makes ``stage`` in a folder beside ``OUT/NAME`` and puts it in its place; ``work.folder`` is
     set here. Whatever fails leaves ``OUT/NAME`` as it was."""
     target, temporary = out / stage.name, out / f".{stage.name}-{key}"
-    with told_of_full_disks(stage, out):
+    with _told_of_full_disks(stage, out):
         if temporary.exists() and not stage.resumes:
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True, exist_ok=True)
@@ -144,10 +147,6 @@ def make(stage: Stage, key: str, out: Path, work: Work) -> Done:
         write_json(temporary / RECORD, record)
         _put_in_place(temporary, target)
     return Done(folder=target, key=key, seconds=seconds, results=results)
-
-
-SPENT = ".spent.json"
-"""In a folder that is gone on with: the seconds that were spent on it."""
 
 
 def _seconds_before(folder: Path) -> float:
@@ -180,31 +179,27 @@ def _put_in_place(fresh: Path, target: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def told_of_full_disks(stage: Stage, out: Path) -> _FullDisks:
+@contextmanager
+def _told_of_full_disks(stage: Stage, out: Path) -> Iterator[None]:
     """Within, a full disk is one error that says what stands and how to go on."""
-    return _FullDisks(stage, out)
-
-
-class _FullDisks:
-    def __init__(self, stage: Stage, out: Path) -> None:
-        self.stage, self.out = stage, out
-
-    def __enter__(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.out).free
-        if free < LEAST_FREE_MB * 1e6:
-            raise self._error(f"only {free / 1e6:.0f} MB are free")
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out).free
+    if free < LEAST_FREE_MB * 1e6:
+        raise _full_disk(stage, out, f"only {free / 1e6:.0f} MB are free")
+    try:
+        yield
+    except BaseException as error:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise self._error(cause.strerror or "no space left") from error
+                raise _full_disk(stage, out, cause.strerror or "no space left") from error
             cause = cause.__cause__ or cause.__context__
+        raise
 
-    def _error(self, why: str) -> Scene4dError:
-        return Scene4dError(
-            f"the disk is full at the stage {self.stage.name!r} ({why})",
-            where=self.out,
-            fix="free some disk space and give the same command again: the stages before it stand",
-        )
+
+def _full_disk(stage: Stage, out: Path, why: str) -> Scene4dError:
+    return Scene4dError(
+        f"the disk is full at the stage {stage.name!r} ({why})",
+        where=out,
+        fix="free some disk space and give the same command again: the stages before it stand",
+    )

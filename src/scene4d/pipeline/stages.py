@@ -176,8 +176,8 @@ def _train_options(work: Work, data: Path) -> TrainOptions:
     longest = sorted(max(f.camera.width, f.camera.height) for f in frames)[len(frames) // 2]
     side = work.options["side"]
     factor = None if side is None else max(1, math.ceil(longest / side))
-    if factor == 1 and work.options["quality"] != "best":
-        factor = None  # train may make them smaller still, by the time there is
+    if factor == 1 and work.options["may_be_smaller"]:
+        factor = None  # train chooses, by the time there is
     return TrainOptions(
         data=data,
         max_minutes=max(0.01, _TRAINED * work.seconds / 60),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,6 +59,36 @@ class Render:
     features: Float[Tensor, "*batch height width channels"] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     """What this representation alone knows (screen-space statistics, ...)."""
+
+    def picture(self, at: int) -> Render:
+        """That of one camera of a batch, without ``extras``."""
+        return merged([self], lambda maps: maps[0][at])
+
+
+def merged(
+    renders: Sequence[Render],
+    merge: Callable[[list[Tensor]], Tensor],
+    *,
+    extras: Mapping[str, Any] | None = None,
+) -> Render:
+    """A render each of whose maps ``merge`` makes of the same map of all ``renders``, which have
+    the same ones."""
+
+    def of(name: str) -> Tensor | None:
+        maps = [getattr(render, name) for render in renders]
+        return None if maps[0] is None else merge(maps)
+
+    first = renders[0]
+    return Render(
+        rgb=merge([render.rgb for render in renders]),
+        alpha=merge([render.alpha for render in renders]),
+        depth=of("depth"),
+        positions=of("positions"),
+        features=of("features"),
+        parts={name: merged([r.parts[name] for r in renders], merge) for name in first.parts},
+        shares={name: merge([r.shares[name] for r in renders]) for name in first.shares},
+        extras=extras or {},
+    )
 
 
 @runtime_checkable

@@ -7,11 +7,12 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from scene4d.files import read_bytes, write_text
+from scene4d.training.display import in_terminal, shown
 
 PLAIN_EVERY_S = 10.0
 """Seconds between lines where stderr is no terminal."""
@@ -38,27 +39,18 @@ class TrainingLog:
         self.path = run / "metrics.jsonl"
         self.total_steps, self.max_minutes = total_steps, max_minutes
         self.first_step = self.step = first_step
-        self.plain = not sys.stderr.isatty() if plain is None else plain
+        self.plain = not in_terminal() if plain is None else plain
         cut_after(self.path, first_step)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, close() ends it
         self._board = _summary_writer(run) if tensorboard else None
         self._start = time.monotonic()
         self._last_line = -PLAIN_EVERY_S
         self._latest: Mapping[str, float] = {}
-        self._live: Any = None
+        self._shown = ExitStack()
 
     def __enter__(self) -> TrainingLog:
         if not self.plain:
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(stderr=True)
-            self._live = Live(
-                console=console,
-                refresh_per_second=4,
-                get_renderable=lambda: self._table(console.width),
-            )
-            self._live.start()
+            self._shown.enter_context(shown(self._table))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,17 +72,12 @@ class TrainingLog:
 
     def event(self, text: str) -> None:
         """Says something that happened once."""
-        if self._live is not None:
-            self._live.console.print(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Ends the display and closes the files."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        elif self._latest:
+        self._shown.close()
+        if self.plain and self._latest:
             print(self.line(), file=sys.stderr, flush=True)
         self._latest = {}
         with suppress(OSError):  # a full disk was told when the line was written
@@ -158,6 +145,22 @@ class TrainingLog:
             table.add_row(*row.values())
             parts.append(table)
         return Group(*parts)
+
+
+class NoLog:
+    """That of a process beside the one that writes: says nothing."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def event(self, text: str) -> None:
+        """Nothing."""
 
 
 _BETWEEN_COLUMNS = 3

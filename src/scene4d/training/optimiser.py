@@ -34,6 +34,11 @@ class GroupedAdam:
         """By parameter, from its first gradient on: ``step`` and both moments. This and
         ``param_groups`` are as in :class:`torch.optim.Optimizer`."""
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All of them, in the order of the groups."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
     def take_in(self, groups: Sequence[ParameterGroup]) -> None:
         """Adds those of ``groups`` that are new by name: a second stage's."""
         for group in groups:

@@ -20,6 +20,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.rendering.render import Renders, Want
 from scene4d.representations.saved import Form, form
+from scene4d.training.parallel import ALONE, Processes
 
 _LARGEST_HALF = 65504.0
 
@@ -85,15 +86,17 @@ class PseudoViews:
         unit: float = 1.0,
         device: torch.device | str = "cpu",
         kept: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
         """Pictures will have the sizes of ``cameras``. ``cell``: pixels along a cell's side.
 
         ``kept``: colours and alpha are part of the state, for a teacher that changes. ``unit``:
-        scene units that depth is kept in. Raises :class:`UsageError` where the budget does not hold
-        one picture.
+        scene units that depth is kept in. ``processes``: all render the same pictures, and have
+        them as the first one does. Raises :class:`UsageError` where the budget does not hold one
+        picture.
         """
         self.teacher, self.cell, self.depth, self.unit = teacher, cell, depth, unit
-        self.device, self.kept = device, kept
+        self.device, self.kept, self.processes = device, kept, processes
         largest = max(c.width * c.height for c in cameras) * (6 if depth else 4)
         self.capacity = int(budget_bytes // largest)
         if self.capacity < 1:
@@ -320,6 +323,7 @@ class PseudoViews:
             rgba=rgba.clamp(0, 1).mul(255.0).round().to(torch.uint8),
             depth=depth if self.depth else None,
         )
+        self.processes.alike([m for m in (found.rgba, found.depth) if m is not None])
         self._pictures[slot] = found
         self.rendered += 1
         return found

@@ -73,9 +73,7 @@ def _each(cameras: Sequence[Camera], of: Tensor) -> Camera:
     first = cameras[0]
     same = [replace(c, width=first.width, height=first.height) for c in cameras]
     batch = Camera.stack(same)
-    where = of.to(batch.c2w.device)
-    time = None if batch.time is None else batch.time[where]
-    return replace(batch, c2w=batch.c2w[where], K=batch.K[where], time=time)
+    return batch.chosen(of.to(batch.c2w.device))
 
 
 def _gathered(pictures: Sequence[Tensor], of: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

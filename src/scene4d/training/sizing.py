@@ -16,6 +16,7 @@ early steps, on smaller pictures, take less. What is set by the user stays as it
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from scene4d.data.scene import Scene
 from scene4d.memory import available_ram_bytes
 from scene4d.representations.method import Method
 from scene4d.training.options import TrainOptions
+from scene4d.training.parallel import ALONE, Processes
 
 LONGEST_SIDE = 1600
 FEWEST_STEPS = 600
@@ -129,8 +131,11 @@ def _step_seconds(pixels: float, gaussians: float, cores: float) -> float:
     return whole * _CORES / cores
 
 
-def with_sizes(method: Method, options: TrainOptions) -> tuple[Method, TrainOptions]:
-    """``method`` and ``options`` with the sizes that the user left open; said in one line."""
+def with_sizes(
+    method: Method, options: TrainOptions, processes: Processes = ALONE
+) -> tuple[Method, TrainOptions]:
+    """``method`` and ``options`` with the sizes that the user left open; said in one line. In all
+    ``processes`` they are by the memory and the cores that the first one has."""
     counted = any(f.name == "max_num_gaussians" for f in fields(method))
     open_count = counted and getattr(method, "max_num_gaussians") is None  # noqa: B009
     rendered = options.data is None and options.teacher is not None
@@ -140,11 +145,13 @@ def with_sizes(method: Method, options: TrainOptions) -> tuple[Method, TrainOpti
     # Stored copies of the pictures may already be smaller by the factor that was asked for.
     stored = int(scene.metadata.get("stored_downscale", "1"))
     width, height = (stored * side for side in _typical_size(scene))
+    machine = processes.told(
+        lambda: json.dumps({"memory": available_ram_bytes(), "cores": _cores(options.device)})
+    )
     means = Means(
         seconds=None if options.max_minutes is None else 60 * options.max_minutes,
         steps=_steps(method, options),
-        memory=available_ram_bytes(),
-        cores=_cores(options.device),
+        **json.loads(machine),
     )
     budget = None if options.ram_budget_gb is None else 1e9 * options.ram_budget_gb
     sizes = choose_sizes(

@@ -16,6 +16,7 @@ from scene4d.errors import UsageError
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import Generator, Representation, Trainable
 from scene4d.training.adjustments import CameraAdjustments
+from scene4d.training.parallel import ALONE, Processes
 
 _PIECES = ("rgb", "alpha", "depth", "positions", "features")
 """What :meth:`Step.deferred` carries gradients of."""
@@ -53,6 +54,9 @@ class Step:
     """Told of each render, before anything is propagated through it."""
     weight: float = 1.0
     """Of the term that is being computed: what it propagates itself is multiplied by it."""
+    processes: Processes = ALONE
+    """Which share the step: renders of batches and of views are complete, in every process, but for
+    their ``extras``, which are of its own part."""
     shots: list[Shot] = field(default_factory=list)
     """Every render of this step that has gradients."""
     propagated: float = 0.0
@@ -84,13 +88,19 @@ class Step:
 
     def view(self, view: View) -> Render:
         """The render of a photograph's (refined) camera, on this step's background."""
-        key = view.index if isinstance(view.index, int) else id(view)
-        if key not in self._views:
-            camera = view.camera
-            if self.adjustments is not None:
-                camera = self.adjustments.refined(camera, view.index)
-            self._views[key] = self.render(camera, want=self.want, num_pictures=len(self.views))
+        key = _key(view)
+        if key not in self._views and view.camera.c2w.ndim > 2:
+            self._views[key] = self._photograph(view)  # crops or rays are shared as they are
+        elif key not in self._views:
+            renders = self.processes.pictures(self.views, self._photograph)
+            self._views = dict(zip(map(_key, self.views), renders, strict=True))
         return self._views[key]
+
+    def _photograph(self, view: View) -> Render:
+        camera = view.camera
+        if self.adjustments is not None:
+            camera = self.adjustments.refined(camera, view.index)
+        return self.render(camera, want=self.want, num_pictures=len(self.views))
 
     def render(
         self,
@@ -104,7 +114,10 @@ class Step:
 
         ``num_pictures``: see :attr:`Shot.num_pictures`; by default as many as cameras.
         """
-        render = self.scene(condition).render(camera, background=self.background, want=want)
+        scene = self.scene(condition)
+        render = self.processes.batch(
+            camera, lambda part: scene.render(part, background=self.background, want=want)
+        )
         if torch.is_grad_enabled():
             count = camera.c2w[..., 0, 0].numel() if num_pictures is None else num_pictures
             shot = Shot(camera=camera, render=render, num_pictures=max(1, count))
@@ -173,6 +186,11 @@ class Step:
         loss = loss.detach()
         self.propagated += self.weight * float(loss)
         return loss
+
+
+def _key(view: View) -> int:
+    """A photograph's number; crops or rays of several have none."""
+    return view.index if isinstance(view.index, int) else id(view)
 
 
 @contextmanager

@@ -43,6 +43,13 @@ class Strategy(ABC):
     def after_step(self, step: Step) -> None:
         """The optimiser has moved; primitives may come and go now."""
 
+    @classmethod
+    def watches_renders(cls) -> bool:
+        """Whether it does anything at renders or their gradients: of several processes, each has
+        those of its own part."""
+        watching = cls.on_render, cls.after_backward
+        return watching != (Strategy.on_render, Strategy.after_backward)
+
     def state_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold of the strategy."""
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -34,6 +34,7 @@ from scene4d.training.methods import load_method
 from scene4d.training.notices import notices
 from scene4d.training.opened import OpenedScene
 from scene4d.training.options import TrainOptions
+from scene4d.training.parallel import Processes, joined
 from scene4d.training.priors import check_guidance, with_prior
 from scene4d.training.rendered_capture import rendered_capture
 from scene4d.training.run import (
@@ -113,14 +114,28 @@ def start(
     ``announce``: name the folder in the log; not where it goes again. ``prior``: what guides it,
     in place of one that the options name.
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
-    see :attr:`Method.default_teacher`.
+    see :attr:`Method.default_teacher`. All processes that torchrun started train together
+    (docs/cluster.md), and return the same folder.
     """
+    with joined() as processes:
+        return _start(method, options, processes, watcher_factory, announce=announce, prior=prior)
+
+
+def _start(
+    method: Method,
+    options: TrainOptions,
+    processes: Processes,
+    watcher_factory: WatcherFactory | None,
+    *,
+    announce: bool,
+    prior: Prior | None,
+) -> Path:
     check_writable(options.output_dir / "run", folder=True)
     device = choose_device(options.device)  # first: a refusal need not wait for the images
     check_guidance(method, options, prior)
     check_fixing(method, options)
     if method.needs_capture:
-        method, options, task = _with_capture(method, options, watcher_factory)
+        method, options, task = _with_capture(method, options, processes, watcher_factory)
         remarks = notices(task.scene, method)
     else:
         _refuse_captures(method, options, watcher_factory)
@@ -128,27 +143,47 @@ def start(
     task = with_fixer(with_prior(task, method, options, prior), options)
     generator = torch.Generator().manual_seed(options.seed)
     trainable = method.build(task, generator=generator)
-    run = create_run(method, options, experiment_name=_experiment_name(method, options))
-    with locked(run):
-        write_config(run, method, options, prior=None if prior is None else type(prior).__name__)
-        write_scene(run, task)
+    processes.check(method, trainable, task)
+    name = _experiment_name(method, options)
+    run = Path(processes.told(lambda: str(create_run(method, options, experiment_name=name))))
+    with _held(run, processes):
+        if processes.first:
+            said = None if prior is None else type(prior).__name__
+            write_config(run, method, options, prior=said)
+            write_scene(run, task)
         if announce:
             _log.info("run folder: %s", run)
         for line in remarks:
             _log.warning("note: %s", line)
-        training = _Training(method=method, options=options, task=task, device=device, run=run)
+        training = _Training(
+            method=method, options=options, task=task, device=device, run=run, processes=processes
+        )
         training.fit(trainable, generator, watcher_factory, announce=announce)
     return run
 
 
+def _held(run: Path, processes: Processes) -> AbstractContextManager[None]:
+    """The run's lock, which the first process holds for all."""
+    return locked(run) if processes.first else nullcontext()
+
+
 def _with_capture(
-    method: Method, options: TrainOptions, watcher_factory: WatcherFactory | None
+    method: Method,
+    options: TrainOptions,
+    processes: Processes,
+    watcher_factory: WatcherFactory | None,
 ) -> tuple[Method, TrainOptions, Task]:
     """The method and the options with what nobody chose, and the task of their capture."""
     if options.data is None and options.teacher is None:
         options = replace(options, data=sample_scene_path(method.sample_scene))
-    method, options = with_sizes(method, options)
+    method, options = with_sizes(method, options, processes)
     if options.teacher is None and (learns_from_teacher(method) or method.starts_from_teacher):
+        if processes.count > 1:
+            raise UsageError(
+                f"learns from a teacher, which {processes.count} processes do not train first",
+                where=f"the method {method.name!r}",
+                fix="train one in one process, and name its run with --teacher",
+            )
         options = with_default_teacher(method, options, watcher_factory=watcher_factory)
     teacher = None if options.teacher is None else load_teacher(options.teacher)
     options = with_teachers_capture(options, teacher)
@@ -224,10 +259,11 @@ def resume(
     """Continues a run from its newest readable checkpoint, with the options it was started with.
 
     ``data``, ``teacher``, ``prior`` and ``fixer`` override where these lie, for those that moved.
-    A prior that was given from Python must be given again.
+    A prior that was given from Python must be given again. In as many processes as torchrun
+    started, however many there were before.
     """
     run = run_path(path)
-    with locked(run):
+    with joined() as processes, _held(run, processes):
         method, options = read_config(run)
         if data is not None:
             options = replace(options, data=data)
@@ -251,8 +287,11 @@ def resume(
         device = choose_device(options.device)
         task = with_prior(_task_again(run, method, options), method, options, prior)
         task = with_fixer(task, options)
-        training = _Training(method=method, options=options, task=task, device=device, run=run)
         trainable = trainable_from(checkpoint, where=checkpoint_path)
+        processes.check(method, trainable, task)
+        training = _Training(
+            method=method, options=options, task=task, device=device, run=run, processes=processes
+        )
         _log.info("resuming %s at step %d", run, checkpoint.step)
         resumed = (checkpoint_path, checkpoint)
         training.fit(trainable, torch.Generator(), watcher_factory, resumed)
@@ -296,6 +335,7 @@ class _Training:
     task: Task
     device: torch.device
     run: Path
+    processes: Processes
 
     def fit(
         self,
@@ -320,6 +360,7 @@ class _Training:
             generator=generator,
             watchers=self._watchers(watcher_factory, trainable),
             announce=announce,
+            processes=self.processes,
         )
         with _closing(trainer.watchers):
             if resumed is not None:
@@ -327,7 +368,9 @@ class _Training:
             trainer.train()
 
     def _watchers(self, factory: WatcherFactory | None, trainable: Trainable) -> Sequence[Watcher]:
-        if factory is None or not isinstance(trainable, Representation):
+        if factory is None or not self.processes.first:
+            return ()
+        if not isinstance(trainable, Representation):
             return ()
         return (factory(self.method, self.task, trainable),)
 

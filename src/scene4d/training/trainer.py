@@ -23,7 +23,7 @@ from scene4d.representations.task import Task
 from scene4d.training.adjustments import CameraAdjustments
 from scene4d.training.budget import Budget
 from scene4d.training.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
-from scene4d.training.log import TrainingLog
+from scene4d.training.log import NoLog, TrainingLog
 from scene4d.training.objectives.base import (
     Loss,
     Objective,
@@ -33,6 +33,7 @@ from scene4d.training.objectives.base import (
 )
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
+from scene4d.training.parallel import ALONE, Processes
 from scene4d.training.sampling import ViewSampler, parts_of
 from scene4d.training.step import Step
 from scene4d.training.strategy import Strategy
@@ -76,6 +77,8 @@ class Trainer:
     watchers: Sequence[Watcher] = ()
     announce: bool = True
     """Name the run's files in the log; not where they go again."""
+    processes: Processes = ALONE
+    """Which share each step; the first one writes the run."""
 
     def __post_init__(self) -> None:
         self.trainable.to(self.device)
@@ -88,7 +91,13 @@ class Trainer:
         self.optimiser = GroupedAdam(
             [*self.trainable.parameter_groups(), *self.adjustments.parameter_groups()]
         )
-        inputs = ObjectiveInputs(task=self.task, generator=self.generator, device=self.device)
+        self.processes.alike([*self.trainable.parameters(), *self.trainable.buffers()])
+        inputs = ObjectiveInputs(
+            task=self.task,
+            generator=self.generator,
+            device=self.device,
+            processes=self.processes,
+        )
         self.objectives = build_objectives(self.method, inputs)
         check_schedule(self.objectives, self.method)
         strategy_options = self.method.strategy_options()
@@ -99,6 +108,8 @@ class Trainer:
         self.train_indices = [] if capture is None else list(capture.train_indices)
         self.sampler = ViewSampler(self.train_indices, self.generator)
         self.step = 0
+        self.progress = 0.0
+        """Share of training that is done at the start of this step."""
         self.budget = self._budget(elapsed_before=0.0)
         self.interrupted_by: str | None = None
 
@@ -119,26 +130,38 @@ class Trainer:
             raise Interrupted(self.interrupted_by, self.run)
 
     def _train(self) -> None:
-        log = TrainingLog(
+        writes = self.processes.first
+        last_saved, interval = time.monotonic(), self.options.checkpoint_every_s
+        with self._log() as log, self._stopping_on_signals(), self.budget.without_compiling():
+            while self._goes_on():
+                metrics = self._step()
+                if metrics:
+                    log.log_step(self.step, metrics)
+                if writes and time.monotonic() - last_saved >= interval:
+                    interval = self._interval_after(self.save())
+                    last_saved = time.monotonic()
+            check_content(self.trainable, step=self.step, where=self.run)
+            if writes:
+                path = self.save()
+                if self.announce or self.interrupted_by:
+                    log.event(f"checkpoint: {path}")
+
+    def _log(self) -> TrainingLog | NoLog:
+        if not self.processes.first:
+            return NoLog()
+        return TrainingLog(
             self.run,
             total_steps=self.budget.max_steps,
             max_minutes=self.options.max_minutes,
             tensorboard=self.options.tensorboard,
             first_step=self.step,
         )
-        last_saved, interval = time.monotonic(), self.options.checkpoint_every_s
-        with log, self._stopping_on_signals(), self.budget.without_compiling():
-            while self.interrupted_by is None and self.budget.progress(self.step) < 1.0:
-                metrics = self._step()
-                if metrics:
-                    log.log_step(self.step, metrics)
-                if time.monotonic() - last_saved >= interval:
-                    interval = self._interval_after(self.save())
-                    last_saved = time.monotonic()
-            check_content(self.trainable, step=self.step, where=self.run)
-            path = self.save()
-            if self.announce or self.interrupted_by:
-                log.event(f"checkpoint: {path}")
+
+    def _goes_on(self) -> bool:
+        """Whether there is another step, of which all processes know the same progress."""
+        progress = self.budget.progress(self.step)
+        self.progress, self.interrupted_by = self.processes.agreed(progress, self.interrupted_by)
+        return self.interrupted_by is None and self.progress < 1.0
 
     def _out_of_room(self, error: OSError) -> Scene4dError:
         """What to say where files cannot be written; first a checkpoint of this moment is tried,
@@ -250,13 +273,14 @@ class Trainer:
 
     def _step(self) -> dict[str, float]:
         """One step; returns its metrics when they are due, otherwise nothing."""
-        progress = min(1.0, self.budget.progress(self.step))
+        progress = self.progress
         with _all_entered(self.watchers, self.budget):
             counting = [o for o in self.objectives if o.options.counts_at(progress)]
             step = self._prepare(progress, counting)
             loss = total_loss(step, counting)
             if loss.to_propagate is not None:
                 loss.to_propagate.backward()
+            self.processes.average(self.optimiser.parameters)
             self.strategy.after_backward(step)
             self.optimiser.step(lambda g: self.method.learning_rate_factor(g, progress))
             self.strategy.after_step(step)
@@ -285,6 +309,7 @@ class Trainer:
             adjustments=self.adjustments,
             want=wanted_maps(counting),
             watch=self.strategy.on_render,
+            processes=self.processes,
         )
 
     def _views(self, downscale: int) -> list[View]:

@@ -36,6 +36,7 @@ from scene4d.rendering.fields.volume import RaySamples
 from scene4d.rendering.render import Render, Want
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
 from scene4d.training.options import TrainOptions
+from scene4d.training.parallel import ALONE
 from scene4d.training.run import load_run
 from scene4d.training.train import start
 
@@ -45,6 +46,7 @@ class OneView:
 
     background = torch.zeros(3)
     adjustments = None
+    processes = ALONE
 
     def __init__(self, samples, view=None):
         self.views = [view]

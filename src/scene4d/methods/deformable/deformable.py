@@ -23,7 +23,7 @@ from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.deformable.moving import MovingGaussians
 from scene4d.methods.deformable.network_nodes import NetworkNodes
 from scene4d.methods.deformable.nodes import Nodes, SplineNodes, Timing, timing_from
-from scene4d.rendering.render import RGB, Render, Want
+from scene4d.rendering.render import RGB, Render, Want, merged
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.gaussians import (
     NAMES,
@@ -158,13 +158,12 @@ class DeformableSplats(Representation):
         renders: list[Render | None] = [None] * len(times)
         for time in times.unique():
             rows = (times == time).nonzero()[:, 0]
-            part = replace(
-                camera, c2w=camera.c2w[rows], K=camera.K[rows], time=times[rows]
-            )  # cameras of one time share the Gaussians' places
+            # Cameras of one time share the Gaussians' places.
+            part = replace(camera, time=times).chosen(rows)
             whole = self._render_at(time, part, background, want)
             for at, row in enumerate(rows.tolist()):
-                renders[row] = _one(whole, at)
-        return _stacked([render for render in renders if render is not None])
+                renders[row] = whole.picture(at)
+        return merged([render for render in renders if render is not None], torch.stack)
 
     def _render_at(
         self,
@@ -420,9 +419,6 @@ def _nodes_class(plain: Mapping[str, Any]) -> type[Nodes]:
     raise DataError(f"has a motion model {str(motion)[:80]!r}", where="settings")
 
 
-_MAPS = ("rgb", "alpha", "depth", "positions")
-
-
 def _named_channels(render: Render, want: Want) -> Render:
     """The channels of :meth:`DeformableSplats._channels` where they belong."""
     if render.features is None:
@@ -437,24 +433,3 @@ def _named_channels(render: Render, want: Want) -> Render:
         shares = {"static": render.alpha - moving, "dynamic": moving}
         render = replace(render, shares=shares)
     return render
-
-
-def _one(whole: Render, at: int) -> Render:
-    """The render of one camera of a batch; the rasteriser's own data are left out."""
-    maps: dict[str, Any] = {n: v[at] for n in _MAPS if (v := getattr(whole, n)) is not None}
-    parts = {name: _one(part, at) for name, part in whole.parts.items()}
-    shares = {name: share[at] for name, share in whole.shares.items()}
-    return replace(whole, **maps, parts=parts, shares=shares, extras={})
-
-
-def _stacked(renders: list[Render]) -> Render:
-    """A batch of single renders."""
-    first = renders[0]
-    maps: dict[str, Any] = {
-        name: torch.stack([getattr(render, name) for render in renders])
-        for name in _MAPS
-        if getattr(first, name) is not None
-    }
-    parts = {name: _stacked([r.parts[name] for r in renders]) for name in first.parts}
-    shares = {name: torch.stack([r.shares[name] for r in renders]) for name in first.shares}
-    return replace(first, **maps, parts=parts, shares=shares)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -61,13 +61,17 @@ class LineOfSight(Objective):
     def __call__(self, step: Step) -> Term:
         """In nats."""
         terms = [
-            self._of(step.view(view).extras["samples"], *measured)
+            self._of(step, view, *measured)
             for view in step.views
             if (measured := measured_distances(view)) is not None
         ]
-        return _term("line_of_sight", [t for t in terms if t is not None], step)
+        known = [term for term in terms if term is not None]
+        loss = mean(known) if known else step.background.new_zeros(())
+        return Term(loss=loss, log={"line_of_sight": loss})
 
-    def _of(self, parts: Sequence[FieldSamples], measured: Tensor, used: Tensor) -> Tensor | None:
+    def _of(self, step: Step, view: View, measured: Tensor, used: Tensor) -> Tensor | None:
+        parts: Sequence[FieldSamples] = step.view(view).extras["samples"]
+        measured = measured[step.processes.rows(len(measured), "rays")]
         found, first = [], 0
         for samples in parts:
             count = samples.places.num_rays
@@ -76,7 +80,7 @@ class LineOfSight(Objective):
                 weight_near(samples.weights, samples.places, distances, self.options.margin)
             )
             first += count
-        near = torch.cat(found)[used]
+        near = step.processes.gathered(torch.cat(found))[used]
         return -near.clamp_min(_LEAST_FOUND).log().mean() if len(near) else None
 
 
@@ -102,15 +106,6 @@ def weight_near(
     return weights.new_zeros(places.num_rays).index_add(0, rays, weights * near)
 
 
-def samples_of(step: Step) -> list[FieldSamples]:
-    """The samples of all rays of the step's views."""
-    found: list[FieldSamples] = []
-    for view in step.views:
-        parts: Sequence[FieldSamples] = step.view(view).extras["samples"]
-        found += [part for part in parts if part.places.count > 0]
-    return found
-
-
 class SkewedEntropy(Objective):
     """D2NeRF, eq. 8: mean over rays of sum_i w_i H(share_i^skew); weights count as constants."""
 
@@ -118,14 +113,13 @@ class SkewedEntropy(Objective):
 
     def __call__(self, step: Step) -> Term:
         """The entropy in nats."""
-        terms = [self._of(samples) for samples in samples_of(step)]
-        return _term("entropy", terms, step)
+        return _per_ray("entropy", self._of, step)
 
     def _of(self, samples: FieldSamples) -> Tensor:
         # Kept off 0 and 1, where the slope of the entropy is infinite.
         skewed = dynamic_share(samples.density).clamp(_TINY, 1 - _TINY) ** self.options.skew
         entropy = -(skewed * skewed.log() + (1 - skewed) * torch.log1p(-skewed))
-        return (samples.weights.detach() * entropy).sum() / samples.places.num_rays
+        return (samples.weights.detach() * entropy).sum()
 
 
 class DynamicRays(Objective):
@@ -133,15 +127,14 @@ class DynamicRays(Objective):
 
     def __call__(self, step: Step) -> Term:
         """0: nothing is dynamic; 1: something on each ray is."""
-        terms = []
-        for samples in samples_of(step):
-            # The static part is a constant here: fog would make the share smaller, too.
-            still, moving = samples.density.unbind(dim=1)
-            share = dynamic_share(torch.stack([still.detach(), moving], dim=1))
-            rays = samples.places.rays()
-            zero = share.new_zeros(samples.places.num_rays)
-            terms.append(zero.scatter_reduce(0, rays, share, "amax").square().mean())
-        return _term("dynamic_rays", terms, step)
+        return _per_ray("dynamic_rays", self._of, step)
+
+    def _of(self, samples: FieldSamples) -> Tensor:
+        # The static part is a constant here: fog would make the share smaller, too.
+        still, moving = samples.density.unbind(dim=1)
+        share = dynamic_share(torch.stack([still.detach(), moving], dim=1))
+        zero = share.new_zeros(samples.places.num_rays)
+        return zero.scatter_reduce(0, samples.places.rays(), share, "amax").square().sum()
 
 
 class DynamicSparsity(Objective):
@@ -150,10 +143,7 @@ class DynamicSparsity(Objective):
 
     def __call__(self, step: Step) -> Term:
         """Per ray."""
-        terms = [
-            (s.density[:, 1] * s.places.widths).sum() / s.places.num_rays for s in samples_of(step)
-        ]
-        return _term("dynamic_depth", terms, step)
+        return _per_ray("dynamic_depth", lambda s: (s.density[:, 1] * s.places.widths).sum(), step)
 
 
 class Distortion(Objective):
@@ -161,11 +151,16 @@ class Distortion(Objective):
 
     def __call__(self, step: Step) -> Term:
         """In radii of the content."""
-        terms = [distortion(s.weights, s.places).mean() for s in samples_of(step)]
-        return _term("distortion", terms, step)
+        return _per_ray("distortion", lambda s: distortion(s.weights, s.places).sum(), step)
 
 
-def _term(name: str, terms: Sequence[Tensor], step: Step) -> Term:
-    """The mean over chunks of rays; nothing where no ray was sampled."""
-    loss = mean(terms) if terms else step.background.new_zeros(())
+def _per_ray(name: str, total: Callable[[FieldSamples], Tensor], step: Step) -> Term:
+    """The mean over all rays of the step's views; ``total``: the sum over those of some samples."""
+    parts: list[FieldSamples] = []
+    for view in step.views:
+        parts += step.view(view).extras["samples"]
+    rays = sum(part.places.num_rays for part in parts)
+    nothing = step.background.new_zeros(())
+    own = sum((total(part) for part in parts if part.places.count), nothing) / rays
+    loss = step.processes.gathered(own[None]).mean()
     return Term(loss=loss, log={name: loss})

@@ -25,6 +25,8 @@ class Repairing(Objective):
         """Raises :class:`DataError` where there are no pairs."""
         super().__init__(options, inputs)
         self.generator, self.device = inputs.generator, inputs.device
+        self.processes = inputs.processes
+        self.own = self.processes.rows(options.batch, "crops")
         self.pairs: Pairs = read_pairs(options.pairs)
 
     def __call__(self, step: Step) -> Term:
@@ -34,14 +36,16 @@ class Repairing(Objective):
         crops = self.pairs.crops(
             options.batch, options.crop_size, self.generator, forget=options.forget
         ).to(self.device)
-        made = trained.fixer(crops.rgb, crops.alpha, crops.references)
-        off = (made.rgb - crops.clean).abs()
+        own = (t[self.own] for t in (crops.rgb, crops.alpha, crops.references))
+        made = trained.fixer(*own)
+        rgb, error = (self.processes.gathered(t) for t in (made.rgb, made.error))
+        off = (rgb - crops.clean).abs()
         found = off.detach().mean(dim=1, keepdim=True)
-        likely = (found / made.error + made.error.log()).mean()
+        likely = (found / error + error.log()).mean()
         loss = off.mean() + options.error_weight * likely
         log = {
             "repairing": loss,
-            "psnr": _psnr(made.rgb.detach().clamp(0, 1), crops.clean),
+            "psnr": _psnr(rgb.detach().clamp(0, 1), crops.clean),
             "psnr_before": _psnr(crops.rgb, crops.clean),
         }
         return Term(loss=loss, log=log)

@@ -14,6 +14,7 @@ from scene4d.rendering.render import RGB, Want
 from scene4d.representations.method import ObjectiveOptions
 from scene4d.representations.saved import Form, like
 from scene4d.representations.task import Task
+from scene4d.training.parallel import ALONE, Processes
 from scene4d.training.step import Step
 
 
@@ -26,6 +27,8 @@ class ObjectiveInputs:
     """On the CPU; part of a checkpoint."""
     device: torch.device
     """That of what is trained, and of the teacher."""
+    processes: Processes = ALONE
+    """Which share each step."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +98,7 @@ def total_loss(step: Step, objectives: Sequence[Objective]) -> Loss:
         if term.loss is not None:
             weighted = step.weight * term.loss
             total = weighted if total is None else total + weighted
-    propagated = torch.as_tensor(step.propagated)
+    propagated = torch.as_tensor(step.processes.mean(step.propagated))
     return Loss(
         to_propagate=total,
         value=propagated if total is None else total.detach() + propagated.to(total),

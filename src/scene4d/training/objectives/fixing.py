@@ -39,6 +39,7 @@ class Fixing(Objective):
         task = inputs.task
         assert isinstance(task.fixer, Fixer)
         self.generator, self.device = inputs.generator, inputs.device
+        inputs.processes.rows(options.crops, "crops of repaired pictures")
         cameras = task.training_cameras
         spread = Spread(between=options.between, jitter=options.jitter, turn=_TURN)
         self.poses = CamerasBeyond(cameras, spread, Reach(angle=options.beyond))
@@ -51,6 +52,7 @@ class Fixing(Objective):
         self.views = PseudoViews(
             Confident(scene=self.source), cameras, budget_bytes=4.0 * largest * options.pictures,
             cell=max(1, min(self.size) // 2), device=inputs.device, kept=True,
+            processes=inputs.processes,
         )  # fmt: skip
 
     @classmethod

@@ -8,7 +8,7 @@ random shift or crop, noised, denoised, and pulled by the gradient of a score lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -47,16 +47,6 @@ _TURN = 3.0
 """Of cameras about themselves, degrees, as a teacher's."""
 
 
-@dataclass(kw_only=True)
-class _Asking:
-    """What one step has found so far."""
-
-    step: Step
-    gradients: list[Tensor]
-    """Root mean squares of each picture's."""
-    times: list[Tensor]
-
-
 class Guidance(Objective):
     """A prior's pull on pictures; built from :class:`GuidanceOptions`.
 
@@ -74,6 +64,7 @@ class Guidance(Objective):
         task = inputs.task
         assert isinstance(task.prior, Prior)
         self.prior, self.generator, self.device = task.prior, inputs.generator, inputs.device
+        self.own = inputs.processes.rows(options.pictures, "guided pictures (--guidance.pictures)")
         self.conditions = task.conditions
         self.background, self.extent = task.world.background, task.world.extent
         self.poses = _poses(task, options)
@@ -103,16 +94,20 @@ class Guidance(Objective):
         text = self.conditions[step.number % len(self.conditions)] if self.conditions else None
         if self.coverage is not None:
             self.coverage.refresh(step.scene(text), step.number, self.device)
-        asking = _Asking(step=step, gradients=[], times=[])
-        total, weight = torch.zeros(()), step.weight
-        step.weight = weight / self.options.pictures
-        for camera in self.poses.draw(self.generator, self.options.pictures):
-            total = total + self._picture(asking, self._timed(camera), text).cpu()
+        cameras = self.poses.draw(self.generator, self.options.pictures)
+        # Of each picture's own, so that a process need not draw those of others' pictures.
+        seeds = torch.randint(1 << 62, (len(cameras),), generator=self.generator).tolist()
+        own = list(zip(cameras[self.own], seeds[self.own], strict=True))
+        weight = step.weight
+        step.weight = weight / len(own)
+        part = [self._picture(step, self._timed(camera), text, seed) for camera, seed in own]
         step.weight = weight
-        log = {"guidance": total / self.options.pictures, "guidance_left_out": self.left_out}
-        if asking.gradients:
-            log["guidance_gradient"] = torch.stack(asking.gradients).mean()
-            log["guidance_time"] = torch.stack(asking.times).mean()
+        found = step.processes.gathered(torch.stack(part))
+        counted = found[~found.isnan().any(dim=1)]
+        self.left_out = self.left_out + len(found) - len(counted)
+        log = {"guidance": counted[:, 0].sum() / len(found), "guidance_left_out": self.left_out}
+        if len(counted):
+            log["guidance_gradient"], log["guidance_time"] = counted[:, 1:].mean(dim=0)
         return Term(loss=None, log=log)
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -147,36 +142,45 @@ class Guidance(Objective):
         }  # fmt: skip
         return {role: words for role, words in said.items() if words}
 
-    def _picture(self, asking: _Asking, camera: Camera, text: str | None) -> Float[Tensor, ""]:
-        """Propagates one picture's part; returns its loss."""
+    def _picture(
+        self, step: Step, camera: Camera, text: str | None, seed: int
+    ) -> Float[Tensor, " 3"]:
+        """Propagates one picture's part; its loss, the root mean square of its gradient and the
+        mean time: NaN where it was left out."""
         size = self.prior.info.size
         longest = self.options.size or self.prior.info.longest_side or _SIZE
-        u = torch.rand(2, generator=self.generator).tolist()
+        generator = torch.Generator().manual_seed(seed)
+        u = torch.rand(2, generator=generator).tolist()
         cut, factor = region(camera, size or longest, self.options.crop, (u[0], u[1]))
         cut = cut.to(self.device)
         small = cut.downscaled(factor)
+        told = [torch.tensor(torch.nan), torch.tensor(torch.nan)]
 
         def score(render: Render) -> Float[Tensor, ""]:
-            x = self._seen_by_prior(render, factor, asking.step.background)
+            x = self._seen_by_prior(render, factor, step.background)
             found = None
             if bool(torch.isfinite(x).all()):
-                found = self._score(x.detach(), small, text, asking.step.progress)
+                found = self._score(x.detach(), small, text, step.progress, generator)
             if found is None or not bool(torch.isfinite(found.gradient).all()):
-                self.left_out = self.left_out + 1
                 return torch.zeros((), device=x.device)
             gradient = found.gradient * self._guided(render, small, factor)
-            asking.gradients.append(gradient.square().mean().sqrt())
-            asking.times.append(found.times.mean())
+            told[:] = gradient.square().mean().sqrt(), found.times.mean()
             return inject(x, gradient) / x.numel()
 
         depth = "depth" in self.prior.info.channels or self.coverage is not None
-        return asking.step.deferred(
+        loss = step.deferred(
             cut, score, chunk_pixels=self.options.chunk_pixels, condition=text,
             want=Want(depth=depth),
         )  # fmt: skip
+        return torch.stack([value.detach().cpu() for value in (loss, *told)])
 
     def _score(
-        self, x: Float[Tensor, "1 channels h w"], camera: Camera, text: str | None, progress: float
+        self,
+        x: Float[Tensor, "1 channels h w"],
+        camera: Camera,
+        text: str | None,
+        progress: float,
+        generator: torch.Generator,
     ) -> Score:
         options = self.options
         background = None if self.background is None else x.new_tensor(self.background)
@@ -186,7 +190,7 @@ class Guidance(Objective):
         )
         done = (progress - options.start) / max(options.end - options.start, 1e-9)
         ask = latent_gradient if self.prior.info.space == "latent" else score_gradient
-        return ask(self.loss, asked, x, generator=self.generator, progress=min(max(done, 0.0), 1.0))
+        return ask(self.loss, asked, x, generator=generator, progress=min(max(done, 0.0), 1.0))
 
     def _seen_by_prior(
         self, render: Render, factor: int, background: Float[Tensor, " 3"]

@@ -53,6 +53,7 @@ class Teaching(Objective):
                 "only there"
             )
         self.generator = inputs.generator
+        inputs.processes.rows(options.crops, "crops")
         self.size = (
             min(options.crop_size, *(c.width for c in cameras)),
             min(options.crop_size, *(c.height for c in cameras)),
@@ -65,6 +66,7 @@ class Teaching(Objective):
             depth=options.depth_weight > 0,
             unit=task.world.extent,
             device=inputs.device,
+            processes=inputs.processes,
         )
 
     @classmethod
