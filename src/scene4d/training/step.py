@@ -89,7 +89,9 @@ class Step:
             camera = view.camera
             if self.adjustments is not None:
                 camera = self.adjustments.refined(camera, view.index)
-            self._views[key] = self.render(camera, want=self.want, num_pictures=len(self.views))
+            self._views[key] = self.render(
+                camera, want=self.want, num_pictures=len(self.views), picture=view.index
+            )
         return self._views[key]
 
     def render(
@@ -99,12 +101,17 @@ class Step:
         condition: str | None = None,
         want: Want = RGB,
         num_pictures: int | None = None,
+        picture: int | Tensor | None = None,
     ) -> Render:
         """The render at any camera (one or a batch), on this step's background.
 
-        ``num_pictures``: see :attr:`Shot.num_pictures`; by default as many as cameras.
+        ``num_pictures``: see :attr:`Shot.num_pictures`; by default as many as cameras. ``picture``:
+        the photograph that it is compared with, see :meth:`Representation.as_in`; not of a batch.
         """
-        render = self.scene(condition).render(camera, background=self.background, want=want)
+        scene = self.scene(condition)
+        if isinstance(picture, int):
+            scene = scene.as_in(picture)
+        render = scene.render(camera, background=self.background, want=want)
         if torch.is_grad_enabled():
             count = camera.c2w[..., 0, 0].numel() if num_pictures is None else num_pictures
             shot = Shot(camera=camera, render=render, num_pictures=max(1, count))

@@ -291,7 +291,8 @@ class Trainer:
         """The photographs of a step, whole or in parts."""
         sampling, images = self.trainable.sampling, self.task.images
         whole = sampling.of == "images"
-        indices = self.sampler.next(self.method.batch_size if whole else sampling.pictures)
+        count = self.method.batch_size if whole else sampling.pictures
+        indices = self.sampler.next(count, among=sampling.among)
         views = [images.view(i, downscale) for i in indices]
         if not whole:
             views = [parts_of(views, sampling, self.generator)]
