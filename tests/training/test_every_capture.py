@@ -27,6 +27,7 @@ SMALL = {
     "mobile-r2l": {"width": 16, "blocks": 2},
     "mesh": {"start": "sphere", "max_triangles": 80, "texture_size": 32},
     "deformable": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8},
+    "four-real": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8, "own_cells": 3},
     "dynamic-field": {
         "rays": 32,
         "levels": 2,

@@ -144,6 +144,9 @@ class GuidanceOptions(ObjectiveOptions):
     weight: Weight = 0.05
     start: Share = 0.3
     """Share of training from which the term counts: a scene is there by then."""
+    target: Literal["score", "regenerate"] = "score"
+    """What renders are pulled to: by the gradient of a score loss; or to pictures that the prior
+    makes of renders in several steps (SDEdit), which are kept, and replaced by newer ones."""
     loss: Literal["hifa", "sds", "sdi", "ism", "csd", "nfsd", "bridge", "asd", "prd", "fixer"] = (
         "hifa"
     )
@@ -190,9 +193,22 @@ class GuidanceOptions(ObjectiveOptions):
     """Guide only what no training camera sees."""
     chunk_pixels: Annotated[int, Within(64)] = 1 << 16
     """Pixels whose gradients are held at a time."""
+    sampling_steps: Annotated[int, Within(1, 1000)] = 8
+    """Steps in which a picture is regenerated."""
+    refresh_every: Count = 10
+    """Guided steps from one regenerated picture to the next."""
+    kept: Annotated[int, Within(1, 1024)] = 24
+    """Regenerated pictures that are kept, and are part of a checkpoint; new ones replace the
+    oldest."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.target == "regenerate" and self.loss != type(self)().loss:
+            raise UsageError(f"guidance.loss {self.loss} means nothing where pictures are "
+                             "regenerated", fix="leave it out")  # fmt: skip
+        if self.target == "regenerate" and self.channels == "depth":
+            raise UsageError("regenerated pictures are compared by colour, and guidance.channels "
+                             "is depth", fix="give guidance.target score")  # fmt: skip
         if self.least_time > self.most_time:
             raise UsageError(
                 f"guidance at times from {self.least_time} to {self.most_time}",
