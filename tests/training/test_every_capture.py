@@ -43,6 +43,7 @@ SMALL = {
     },
 }
 """What makes a method cheap; one that is not named here is trained as it is."""
+SMALL |= {"few-views": {"num_random_points": 200}, "dpdy": SMALL["dynamic-field"]}
 WANTED = {"mesh": "xatlas"}
 """Optional packages that a method cannot do without."""
 

@@ -89,6 +89,16 @@ class DepthOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthSmoothnessOptions(ObjectiveOptions):
+    """Keeps depth smooth where the photographs are: for captures of few photographs."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.depth_smoothness:DepthSmoothness"
+    weight: Weight = 0.0
+    edges: Weight = 10.0
+    """How much edges of the photographs let depth change, per full change of grey."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherOptions(ObjectiveOptions):
     """Compares renders with a teacher's, in crops of pictures that nobody took."""
 
@@ -266,6 +276,8 @@ class Method(ABC):
     """The method that is trained first, as the teacher, where none is given."""
     default_teacher_share: ClassVar[float] = 0.3
     """Share of --max-minutes (or of --steps, without a limit of time) that this teacher gets."""
+    default_prior: ClassVar[str | None] = None
+    """What guides it where no prior is given, as ``--prior`` names priors."""
     compressor: ClassVar[str | None] = None
     """What makes a small bundle of any scene by training this method on it, as
     ``"module:function"``: ``scene4d compress`` is that of the first method that has one."""
@@ -289,6 +301,8 @@ class Method(ABC):
     """Counts where there is a prior."""
     fixing: FixingOptions = field(default_factory=FixingOptions)
     """Counts where there is a fixer."""
+    smooth_depth: DepthSmoothnessOptions = field(default_factory=DepthSmoothnessOptions)
+    """Of methods whose scenes render depth."""
 
     @classmethod
     def representation_class(cls) -> type[Trainable]:
@@ -325,11 +339,12 @@ class Method(ABC):
 
     @abstractmethod
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """The terms of the loss, but for :attr:`guidance` and :attr:`fixing`."""
+        """The terms of the loss, but for :attr:`guidance`, :attr:`fixing` and
+        :attr:`smooth_depth`."""
 
     def terms(self) -> Sequence[ObjectiveOptions]:
         """All terms of the loss."""
-        return [*self.objectives(), self.guidance, self.fixing]
+        return [*self.objectives(), self.guidance, self.fixing, self.smooth_depth]
 
     def strategy_options(self) -> StrategyOptions:
         """How primitives come and go; by default they stay as built."""
