@@ -278,6 +278,9 @@ class Method(ABC):
     """Share of --max-minutes (or of --steps, without a limit of time) that this teacher gets."""
     default_prior: ClassVar[str | None] = None
     """What guides it where no prior is given, as ``--prior`` names priors."""
+    customiser: ClassVar[str | None] = None
+    """Of methods that train priors: what fits a trained one to a capture, as ``"module:function"``
+    of a place and :class:`scene4d.training.options.CustomiseOptions`; it gives the run."""
     compressor: ClassVar[str | None] = None
     """What makes a small bundle of any scene by training this method on it, as
     ``"module:function"``: ``scene4d compress`` is that of the first method that has one."""

@@ -107,11 +107,13 @@ def start(
     watcher_factory: WatcherFactory | None = None,
     announce: bool = True,
     prior: Prior | None = None,
+    resplit: Callable[[Scene], Scene] | None = None,
 ) -> Path:
     """Trains ``method`` in a new run folder, and returns the folder.
 
     ``announce``: name the folder in the log; not where it goes again. ``prior``: what guides it,
-    in place of one that the options name.
+    in place of one that the options name. ``resplit``: another split of the capture, of runs that
+    are not kept: evaluating or resuming one knows nothing of it.
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
     see :attr:`Method.default_teacher`.
     """
@@ -120,7 +122,7 @@ def start(
     check_guidance(method, options, prior)
     check_fixing(method, options)
     if method.needs_capture:
-        method, options, task = _with_capture(method, options, watcher_factory)
+        method, options, task = _with_capture(method, options, watcher_factory, resplit)
         remarks = notices(task.scene, method)
     else:
         _refuse_captures(method, options, watcher_factory)
@@ -142,7 +144,10 @@ def start(
 
 
 def _with_capture(
-    method: Method, options: TrainOptions, watcher_factory: WatcherFactory | None
+    method: Method,
+    options: TrainOptions,
+    watcher_factory: WatcherFactory | None,
+    resplit: Callable[[Scene], Scene] | None,
 ) -> tuple[Method, TrainOptions, Task]:
     """The method and the options with what nobody chose, and the task of their capture."""
     if options.data is None and options.teacher is None:
@@ -153,6 +158,7 @@ def _with_capture(
     teacher = None if options.teacher is None else load_teacher(options.teacher)
     options = with_teachers_capture(options, teacher)
     scene, images = load_capture(options, teacher=teacher)
+    scene = scene if resplit is None else resplit(scene)
     if scene.points is None and any(f.depth_path is not None for f in scene.frames):
         scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
     placed = None if teacher is None else teacher.in_frame(scene.source_from_scene)

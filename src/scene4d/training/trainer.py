@@ -128,7 +128,7 @@ class Trainer:
         )
         last_saved, interval = time.monotonic(), self.options.checkpoint_every_s
         with log, self._stopping_on_signals(), self.budget.without_compiling():
-            while self.interrupted_by is None and self.budget.progress(self.step) < 1.0:
+            while not self._over():
                 metrics = self._step()
                 if metrics:
                     log.log_step(self.step, metrics)
@@ -139,6 +139,11 @@ class Trainer:
             path = self.save()
             if self.announce or self.interrupted_by:
                 log.event(f"checkpoint: {path}")
+
+    def _over(self) -> bool:
+        """Whether the time is up, the strategy ends it, or somebody stopped it."""
+        done = self.strategy.finished or self.budget.progress(self.step) >= 1.0
+        return done or self.interrupted_by is not None
 
     def _out_of_room(self, error: OSError) -> Scene4dError:
         """What to say where files cannot be written; first a checkpoint of this moment is tried,

@@ -93,9 +93,9 @@ def regenerated(
     prior = asked.prior
     within = times.within(asked.path, prior.info.ratios)
     time = float(within.draw(1, progress, generator)[0, 0])
-    latent = isinstance(prior, LatentPrior) and prior.info.space == "latent"
+    latent = prior if isinstance(prior, LatentPrior) and prior.info.space == "latent" else None
     found = sample(
-        Told(asked, scale), encoded(prior, x) if latent else x, steps=steps, time=time,
+        Told(asked, scale), x if latent is None else encoded(latent, x), steps=steps, time=time,
         path=asked.path, generator=generator,
     )  # fmt: skip
-    return decoded(prior, found, like=x) if latent else found
+    return found if latent is None else decoded(latent, found, like=x)
