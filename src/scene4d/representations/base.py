@@ -64,6 +64,9 @@ class Trainable(nn.Module, ABC):
 
     sampling: Sampling = IMAGES
     """How it wants to be asked during training."""
+    certain: frozenset[int] = frozenset()
+    """Indices of training pictures whose poses and colours are right as they are: where those of
+    others are refined, these keep all from drifting together."""
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -84,6 +84,7 @@ class Trainer:
             0 if capture is None else len(capture.frames),
             self.method,
             extent=self.task.world.extent,
+            certain=self.trainable.certain,
         ).to(self.device)
         self.optimiser = GroupedAdam(
             [*self.trainable.parameter_groups(), *self.adjustments.parameter_groups()]

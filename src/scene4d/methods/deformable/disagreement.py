@@ -29,6 +29,7 @@ class Disagreement(Objective):
                 total = total + own.abs().mean()
             if exposure is not None:
                 same = torch.eye(3, 4, device=exposure.device)
-                total = total + (exposure[view.index] - same).abs().mean()
+                change = (exposure[view.index] - same).abs().mean()
+                total = total + self.options.colour * change
         loss = 100 * total / max(1, len(step.views))
         return Term(loss=loss + splats.nodes.no_loss(), log={"disagreement": loss.detach()})

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scene4d.errors import DataError
-from scene4d.methods.deformable.cells import cells_of
+from scene4d.methods.deformable.cells import Cells, cells_of
 from scene4d.methods.deformable.deformable import DeformableSplats
 from scene4d.plain import from_table, to_table
 from scene4d.ranges import Finite, NotNegative, Positive, Share
@@ -61,6 +61,12 @@ class Stages:
             return frozenset(self.motion)
         return None
 
+    @property
+    def certain(self) -> frozenset[int]:
+        """Of videos, which the others were made of; none where there are no others."""
+        cells = Cells(shape=self.shape, motion=self.motion)
+        return frozenset(self.motion) - frozenset(cells.own) if self.shape else frozenset()
+
     def motion_alone(self, progress: float) -> bool:
         """Whether Gaussians rest."""
         there = bool(self.shape) and bool(self.motion)
@@ -79,7 +85,7 @@ class FourRealSplats(DeformableSplats):
         """``parts`` and ``settings``: of :class:`DeformableSplats`; ``own``: displacements in scene
         extents, then rotation vectors, at the points of each picture's lattice."""
         super().__init__(*parts, **settings)
-        self.own, self.stages = nn.Parameter(own), stages
+        self.own, self.stages, self.certain = nn.Parameter(own), stages, stages.certain
         self._rows = {picture: row for row, picture in enumerate(stages.own)}
 
     @classmethod
@@ -141,9 +147,12 @@ class FourRealSplats(DeformableSplats):
             part.requires_grad_(not self.shape_rests)
 
     def own_of(self, picture: int) -> Float[Tensor, "6 z y x"] | None:
-        """A picture's deformation, where it has one."""
+        """A picture's deformation, where it has one: without what all of them have in common, which
+        is shape, and would let wrong shapes look right everywhere."""
         row = self._rows.get(picture)
-        return None if row is None else self.own[row]
+        if row is None:
+            return None
+        return self.own[row] - self.own.detach().mean(dim=0) * (len(self.own) > 1)
 
     def as_in(self, picture: int) -> FourRealSplats:
         """With that picture's deformation; of the same parameters."""

@@ -20,9 +20,11 @@ class DisagreementOptions(ObjectiveOptions):
     """Keeps small what each picture may have apart from the others: deformation and colour."""
 
     implementation: ClassVar[str] = "scene4d.methods.deformable.disagreement:Disagreement"
-    weight: Weight = 0.01
-    """Weight of the mean absolute displacement (hundredths of the scene's extent), turn (hundredths
-    of a radian) and change of colour (hundredths) of a step's pictures."""
+    weight: Weight = 0.05
+    """Weight of the mean absolute displacement (hundredths of the scene's extent) and turn
+    (hundredths of a radian) of a step's pictures."""
+    colour: Weight = 0.1
+    """Weight of the mean absolute change of colour (hundredths), beside these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class FourRealMethod(DeformableMethod):
     )
     representation: ClassVar[str] = "scene4d.methods.deformable.four_real:FourRealSplats"
 
+    full_resolution_at: Share = 0.15
+    """Share of training after which images have their full size: before the shape is told."""
     temporal_opacity: bool = False
     """Moving Gaussians come and go: a plateau of opacity with two soft edges."""
     fit_exposure: bool = True
