@@ -134,3 +134,28 @@ def test_the_capture_says_what_its_pictures_weigh(tmp_path):
 
     assert weights(1.0, 1.0) is None
     assert weights(0.5, 1.0).tolist() == [0.5, 1.0]
+
+
+def test_pictures_that_are_certain_are_not_corrected():
+    method = SplatMethod(refine_poses=True, fit_exposure=True)
+    plain = CameraAdjustments(13, method, extent=2.0)
+    some = CameraAdjustments(13, method, extent=2.0, certain={11})
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name in ("pose", "exposure"):
+            moved = getattr(plain, name) + 0.1 * torch.randn(
+                getattr(plain, name).shape, generator=random
+            )
+            for each in (plain, some):
+                getattr(each, name).copy_(moved)
+    whole = views()
+    for view in whole:
+        known = view.index == 11
+        camera, rgb = some.refined(view.camera, view.index), some.exposed(view.rgb, view.index)
+        wanted = view.camera if known else plain.refined(view.camera, view.index)
+        torch.testing.assert_close(camera.c2w, wanted.c2w)
+        wanted = view.rgb if known else plain.exposed(view.rgb, view.index)
+        torch.testing.assert_close(rgb, wanted)
+    part = parts_of(whole, Sampling(of="crops", count=6, size=5), random)
+    each = [some.exposed(r, int(i)) for r, i in zip(part.rgb, part.index, strict=True)]
+    torch.testing.assert_close(some.exposed(part.rgb, part.index), torch.stack(each))

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scene4d.errors import DataError
-from scene4d.files import checked_file, printable
+from scene4d.files import printable
 from scene4d.plain import from_table, to_table
+from scene4d.priors.tensor_files import read_tensors
 
 REFERENCE_CHANNELS = 4
 """Of each photograph: colour where it is valid, else 0, and where it is valid."""
@@ -182,24 +183,15 @@ def save_fixer(fixer: Fixer, path: Path) -> None:
 def load_fixer(path: Path) -> Fixer:
     """The fixer of a file, or of a folder with :data:`FILE`. Raises :class:`DataError` for anything
     else, and for weights that do not belong to the shape beside them."""
-    import json
     import os
-
-    from safetensors import safe_open
 
     file = path / FILE if os.path.isdir(path) else path
     if not os.path.exists(file):
         raise DataError("no fixer is here", where=printable(file),
                         fix=f"give a file of weights, or a folder with {FILE}")  # fmt: skip
-    checked_file(file, most_bytes=_MOST_BYTES)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            told = (opened.metadata() or {}).get("scene4d_fixer")
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        plain = None if told is None else json.loads(told)
-    except Exception as error:  # the parser raises what it likes for damaged files
-        raise DataError(f"is damaged, or no file of weights ({printable(error)})", where=file,
-                        fix="restore the file") from error  # fmt: skip
+    tensors, plain = read_tensors(
+        file, "scene4d_fixer", what="file of weights", most_bytes=_MOST_BYTES
+    )
     if not isinstance(plain, dict):
         raise DataError("holds weights, but not those of a fixer", where=file,
                         fix="give one that scene4d prior train fixer made")  # fmt: skip

@@ -99,7 +99,26 @@ class DepthSmoothnessOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherOptions(ObjectiveOptions):
+class AwayOptions(ObjectiveOptions):
+    """Terms that look from cameras which nobody stood at, but near those of training."""
+
+    between: Share = 0.7
+    """Share of pictures from between two neighbouring training cameras; the others are from
+    around one."""
+    jitter: Share = 0.25
+    """How far cameras stray, as a share of the distance between the neighbours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeyondOptions(AwayOptions):
+    """Such terms whose cameras also leave the ranks of the training cameras."""
+
+    beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
+    """How far cameras turn around what is looked at, away from the others, in degrees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions(AwayOptions):
     """Compares renders with a teacher's, in crops of pictures that nobody took."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.teacher:Teaching"
@@ -114,11 +133,6 @@ class TeacherOptions(ObjectiveOptions):
     """Weight of alpha beside colour."""
     depth_weight: Weight = 0.0
     """Weight of depth beside colour: L1 of inverse depth relative to its mean."""
-    between: Share = 0.7
-    """Share of pictures from between two neighbouring training cameras; the others are from
-    around one."""
-    jitter: Share = 0.25
-    """How far cameras stray, as a share of the distance between the neighbours."""
     turn: Annotated[float, Within(0.0, 180.0)] = 3.0
     """How far cameras turn away, in degrees."""
     hard: Share = 0.3
@@ -146,7 +160,7 @@ class TeacherOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidanceOptions(ObjectiveOptions):
+class GuidanceOptions(BeyondOptions):
     """Asks a prior (--prior) what pictures that nobody took should look like."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.guidance:Guidance"
@@ -189,12 +203,6 @@ class GuidanceOptions(ObjectiveOptions):
     crop: Literal["shift", "half", "none"] = "shift"
     """Before down-sampling, move the picture at random by less than a pixel of the smaller one,
     show half of it (each side) at random, or neither."""
-    between: Share = 0.7
-    """Share of pictures from between two training cameras; the others are from around one."""
-    jitter: Share = 0.25
-    """How far cameras stray, as a share of the distance between the neighbours."""
-    beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
-    """How far cameras turn around what is looked at, away from the others, in degrees."""
     any_time: Share = 0.5
     """Share of pictures whose time has nothing to do with the place, of scenes that move."""
     at_time: Finite | None = None
@@ -227,7 +235,7 @@ class GuidanceOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixingOptions(ObjectiveOptions):
+class FixingOptions(BeyondOptions):
     """Compares renders that nobody photographed with what a fixer (--fixer) makes of them."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.fixing:Fixing"
@@ -244,12 +252,6 @@ class FixingOptions(ObjectiveOptions):
     oldest."""
     refresh_every: Count = 10
     """Steps between new pictures."""
-    between: Share = 0.7
-    """Share of pictures from between two training cameras; the others are from around one."""
-    jitter: Share = 0.25
-    """How far cameras stray, as a share of the distance between the neighbours."""
-    beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
-    """How far cameras turn around what is looked at, away from the others, in degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)

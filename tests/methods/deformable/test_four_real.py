@@ -106,6 +106,9 @@ def test_shape_comes_first_then_motion_then_both() -> None:
     shape, motion = frozenset({0, 1, 2}), frozenset({1, 3, 4})
     assert found == [shape, shape, motion, motion, None, None]
     assert stages(shape=(), motion=(1,)).among(0.0) is None
+    # videos are what they are, and keep the colours of the others from drifting
+    assert stages().certain == {1, 3, 4} == splats().certain
+    assert stages(shape=(), motion=(1,)).certain == frozenset()
     scene = splats()
     for progress, resting in ((0.1, False), (0.4, True), (0.6, False)):
         scene.on_progress(progress)

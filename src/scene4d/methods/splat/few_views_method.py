@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from scene4d.methods.splat.method import SplatMethod
 from scene4d.ranges import Within
@@ -17,8 +17,6 @@ class FewViewsMethod(SplatMethod):
     name: ClassVar[str] = "few-views"
     description: ClassVar[str] = "3D Gaussian splats from a handful of photographs, with a fixer"
 
-    sh_degree: Literal[0, 1, 2, 3] = 0
-    """Highest band of the view-dependent colour; more would paint each photograph apart."""
     max_num_gaussians: Annotated[int, Within(1, 1 << 30)] | None = 20_000
     """Upper limit of Gaussians: more learn the photographs by heart."""
     num_random_points: Annotated[int, Within(1, 1 << 30)] = 10_000

@@ -15,8 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from scene4d.cameras.between import Spread
-from scene4d.cameras.beyond import CamerasBeyond, Reach
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.priors.levels import Times
@@ -37,6 +35,7 @@ from scene4d.representations.method import GuidanceOptions
 from scene4d.representations.saved import Form, like
 from scene4d.representations.task import Poses, Task
 from scene4d.training.coverage import Coverage
+from scene4d.training.objectives.away import cameras_beyond
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
 from scene4d.training.step import Step, evaluating
@@ -44,8 +43,6 @@ from scene4d.training.step import Step, evaluating
 RENDERED = ("rgb", "depth")
 """Channels that renders have."""
 _SIZE = 64
-_TURN = 3.0
-"""Of cameras about themselves, degrees, as a teacher's."""
 
 
 @dataclass(kw_only=True)
@@ -415,6 +412,4 @@ def _poses(task: Task, options: GuidanceOptions) -> Poses:
     if not task.training_cameras:
         raise UsageError("guidance has nowhere to look from",
                          fix="give a capture, or a method with poses")  # fmt: skip
-    spread = Spread(between=options.between, jitter=options.jitter, turn=_TURN,
-                    any_time=options.any_time)  # fmt: skip
-    return CamerasBeyond(task.training_cameras, spread, Reach(angle=options.beyond))
+    return cameras_beyond(task.training_cameras, options, any_time=options.any_time)
