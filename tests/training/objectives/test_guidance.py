@@ -184,6 +184,16 @@ def test_the_prior_is_told_the_camera_of_the_picture_that_it_sees():
     assert float(seen["camera"].K[0, 0]) == pytest.approx(20 / math.tan(0.4) / 4)
 
 
+def test_steps_between_guided_ones_log_the_last_of_these():
+    term = objective(GREY, options=replace(NEAR, every=3), poses=SPHERE)
+    logs = [term(step_of(splats(), number)).log for number in range(7)]
+    assert logs[0] is logs[1] is logs[2] and logs[3] is logs[5] and logs[3] is not logs[0]
+    assert "guidance_gradient" in logs[4]
+    assert not objective(GREY, options=replace(NEAR, every=3), poses=SPHERE)(
+        step_of(splats(), 2)
+    ).log
+
+
 @pytest.mark.parametrize("crop", ["shift", "half", "none"])
 def test_regions_lie_in_the_picture_and_divide_evenly(crop):
     camera = Camera(c2w=torch.eye(4), K=torch.eye(3), width=50, height=37)

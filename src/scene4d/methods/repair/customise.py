@@ -74,7 +74,8 @@ def customise(prior: Path, options: CustomiseOptions) -> Path:
     if original.capture is not None and original.capture.digest != mark.digest:
         _log.warning("note: this fixer was customised for the capture %s already",
                      original.capture.name)  # fmt: skip
-    pairs = options.output_dir / options.data.resolve().name / "pairs" / f"seed-{options.seed}"
+    home = options.output_dir.resolve() / options.data.resolve().name
+    pairs = home / "pairs" / f"seed-{options.seed}"
     _write(pairs, options, parts, original.shape.references)
     method = CustomFixerMethod(
         steps=options.steps, original=prior.resolve(), capture=(mark.name, mark.digest),

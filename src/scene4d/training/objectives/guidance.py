@@ -90,6 +90,8 @@ class Guidance(Objective):
         self.kept: Kept | None = None
         if options.target == "regenerate":
             self.kept = self._empty_ring(task.training_cameras)
+        self._log: dict[str, Tensor] = {}
+        """Of the last guided step: lines of the log rarely fall on one."""
         self._now: Step | None = None
         """The step whose scene is regenerated."""
 
@@ -102,7 +104,7 @@ class Guidance(Objective):
         """The term, whose gradients are propagated already; in the log its root mean square
         gradient, the mean time, and how many pictures were left out up to now."""
         if step.number % self.options.every:
-            return Term(loss=None)
+            return Term(loss=None, log=self._log)
         text = self.conditions[step.number % len(self.conditions)] if self.conditions else None
         if self.coverage is not None:
             self.coverage.refresh(step.scene(text), step.number, self.device)
@@ -118,6 +120,7 @@ class Guidance(Objective):
         if asking.gradients:
             log["guidance_gradient"] = torch.stack(asking.gradients).mean()
             log["guidance_time"] = torch.stack(asking.times).mean()
+        self._log = log
         return Term(loss=None, log=log)
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -246,8 +249,8 @@ class Guidance(Objective):
                 cut, apart, chunk_pixels=options.chunk_pixels, want=self._want()
             ).cpu()  # fmt: skip
         step.weight, self._now = weight, None
-        log = {"guidance": total / options.pictures, "guidance_left_out": self.left_out}
-        return Term(loss=None, log=log)
+        self._log = {"guidance": total / options.pictures, "guidance_left_out": self.left_out}
+        return Term(loss=None, log=self._log)
 
     def _regenerated(self, camera: Camera) -> Float[Tensor, "3 height width"]:
         """What the prior makes of the scene at a small picture's camera, 0..1."""
