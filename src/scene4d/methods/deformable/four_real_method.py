@@ -29,7 +29,7 @@ class DisagreementOptions(ObjectiveOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FourRealMethod(DeformableMethod):
-    """Splats that move, from a grid of generated frames (cameras by times) with holes."""
+    """Splats that move, from generated videos: a grid of cameras by times with holes."""
 
     name: ClassVar[str] = "four-real"
     description: ClassVar[str] = (

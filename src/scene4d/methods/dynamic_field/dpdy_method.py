@@ -11,7 +11,7 @@ from scene4d.representations.method import GuidanceOptions
 
 @dataclass(frozen=True, kw_only=True)
 class DpdyMethod(DynamicFieldMethod):
-    """A dynamic field that a prior of colour and depth guides where and when nobody looked."""
+    """A dynamic field, guided by a prior of colour and depth of its own frames."""
 
     name: ClassVar[str] = "dpdy"
     description: ClassVar[str] = "Dynamic field + RGB-D prior of the frames (DpDy); slow on a CPU"

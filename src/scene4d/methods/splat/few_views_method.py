@@ -12,7 +12,7 @@ from scene4d.representations.method import DepthSmoothnessOptions, FixingOptions
 
 @dataclass(frozen=True, kw_only=True)
 class FewViewsMethod(SplatMethod):
-    """Splats from 3 to 9 photographs: few of them, of smooth depth; repaired with --fixer."""
+    """Splats from 3 to 9 photographs, of smooth depth, repaired by a fixer."""
 
     name: ClassVar[str] = "few-views"
     description: ClassVar[str] = "3D Gaussian splats from a handful of photographs, with a fixer"
