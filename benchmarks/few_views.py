@@ -1,12 +1,14 @@
-"""What a fixer buys from few photographs: held-out views by their angle to the nearest of them.
+"""What methods and a fixer buy from few photographs: held-out views far from all of them.
 
     python benchmarks/few_views.py CAPTURE [CAPTURE ...] --fixer FIXER [--photographs 6] [--seeds 3]
+    python benchmarks/few_views.py CAPTURE --methods splat few-views
 
-Of each capture a few photographs are chosen that stand as far from each other as they can, and
-splats are trained on them: without a fixer; without, but so much longer as takes the CPU time of
-the training with one; with one. Views that stand at least ``--angle`` degrees (about what is looked
-at) from every photograph are compared, as rendered and as the fixer shows them. CPU seconds, not
-wall time, so that other work on the machine does not decide. Rows are means over views and seeds.
+Of each capture a few photographs are chosen that stand as far from each other as they can. Methods
+are trained on them, and splats: without a fixer; without, but so much longer as takes the CPU time
+of the training with one; with one. Views that stand at least ``--angle`` degrees (about what is
+looked at) from every photograph are compared, as rendered and as the fixer shows them. CPU seconds,
+not wall time, so that other work on the machine does not decide. Rows are means over views and
+seeds.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from scene4d.evaluation.lpips import lpips
 from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.methods.splat.method import SplatMethod
+from scene4d.representations.method import Method
 from scene4d.training.fixed_run import fixed_run
+from scene4d.training.methods import load_method
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import load_capture, start
@@ -81,7 +85,7 @@ def write_capture(source: Path, folder: Path, arguments: argparse.Namespace, see
     return len(judged)
 
 
-def trained(folder: Path, method: SplatMethod, seed: int, fixer: Path | None) -> tuple[Path, float]:
+def trained(folder: Path, method: Method, seed: int, fixer: Path | None) -> tuple[Path, float]:
     """The run, and its CPU seconds."""
     options = TrainOptions(
         data=folder, output_dir=folder / "runs", seed=seed, evaluate=False, device="cpu",
@@ -111,10 +115,22 @@ def judged(run: Path, fixer: Path | None) -> tuple[float, float]:
 
 def arms(folder: Path, arguments: argparse.Namespace, seed: int) -> dict[str, tuple[float, ...]]:
     """Name: PSNR, LPIPS, CPU seconds."""
-    method = SplatMethod(
-        steps=arguments.steps, max_num_gaussians=arguments.gaussians,
-        num_random_points=arguments.gaussians // 2, coarsest_downscale=2,
-    )  # fmt: skip
+    small = {
+        "steps": arguments.steps, "max_num_gaussians": arguments.gaussians,
+        "num_random_points": arguments.gaussians // 2, "coarsest_downscale": 2,
+    }  # fmt: skip
+    found = {}
+    for name in arguments.methods:
+        run, seconds = trained(folder, load_method(name)(**small), seed, None)
+        found[f"{name}, without"] = (*judged(run, None), seconds)
+    return found if arguments.fixer is None else found | fixer_arms(folder, arguments, seed, small)
+
+
+def fixer_arms(
+    folder: Path, arguments: argparse.Namespace, seed: int, small: dict
+) -> dict[str, tuple[float, ...]]:
+    """The same of splats with a fixer, and of splats for as long without."""
+    method = SplatMethod(**small)
     method = replace(
         method, fixing=replace(method.fixing, weight=arguments.weight, crops=1, refresh_every=20)
     )
@@ -134,7 +150,8 @@ def arms(folder: Path, arguments: argparse.Namespace, seed: int) -> dict[str, tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("captures", nargs="+", type=Path)
-    parser.add_argument("--fixer", type=Path, required=True)
+    parser.add_argument("--fixer", type=Path)
+    parser.add_argument("--methods", nargs="*", default=[])
     parser.add_argument("--photographs", type=int, default=6)
     parser.add_argument("--angle", type=float, default=20.0)
     parser.add_argument("--views", type=int, default=10)

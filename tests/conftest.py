@@ -58,6 +58,19 @@ SHARED_DATA = (Path(__file__).resolve().parents[2] / "shared" / "data").resolve(
 
 
 @pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those of a small, untrained fixer that looks at two photographs."""
+    import torch
+
+    from scene4d.priors.fixer import Fixer, FixerShape, save_fixer
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("fixer") / "fixer.safetensors"
+    save_fixer(Fixer(FixerShape(references=2, widths=(8, 8))), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The team's folder of real captures, beside the checkout; other people will not have it."""
     if not SHARED_DATA.is_dir():

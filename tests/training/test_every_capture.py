@@ -27,6 +27,7 @@ SMALL = {
     "mobile-r2l": {"width": 16, "blocks": 2},
     "mesh": {"start": "sphere", "max_triangles": 80, "texture_size": 32},
     "deformable": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8},
+    "four-real": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8, "own_cells": 3},
     "dynamic-field": {
         "rays": 32,
         "levels": 2,
@@ -42,6 +43,7 @@ SMALL = {
     },
 }
 """What makes a method cheap; one that is not named here is trained as it is."""
+SMALL |= {"few-views": {"num_random_points": 200}, "dpdy": SMALL["dynamic-field"]}
 WANTED = {"mesh": "xatlas"}
 """Optional packages that a method cannot do without."""
 

@@ -37,6 +37,18 @@ def test_an_ordinary_capture_needs_no_words(scene):
     assert notices(scene, SplatMethod()) == []
 
 
+def test_weights_that_a_method_does_not_read_are_told(scene):
+    first = scene.train_indices[0]
+    frames = [replace(f, weight=0.5 if i == first else 1.0) for i, f in enumerate(scene.frames)]
+    weighed = replace(scene, frames=frames)
+    assert notices(weighed, SplatMethod()) == []
+    without = SplatMethod()
+    without = replace(without, photometric=replace(without.photometric, weight=0.0))
+    (line,) = notices(weighed, without)
+    assert "weights" in line and "splat" in line
+    assert notices(scene, without) == []
+
+
 def test_a_poor_capture_is_told_with_its_advice(scene):
     path = scene.root / "diagnosis.json"
     path.write_text(json.dumps({"verdict": "poor", "advice": ["walk around it", "more light"]}))

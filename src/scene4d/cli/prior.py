@@ -15,6 +15,7 @@ from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
 from scene4d.ranges import Within
 from scene4d.torchrun import this_process
+from scene4d.training.options import CustomiseOptions
 
 
 def usage() -> str:
@@ -23,6 +24,7 @@ def usage() -> str:
         "usage: scene4d prior VERB [options]\n\n"
         "verbs:\n"
         "  train     a network, such as a fixer, from pictures\n"
+        "  customise a trained network for one capture\n"
         "  check     how well a prior knows a capture, near what it has seen and far from it\n"
         "  sample    pictures that a prior thinks of\n\n"
         "'scene4d prior VERB --help' lists a verb's options; docs/guidance.md says what for.\n"
@@ -33,6 +35,7 @@ def main(argv: list[str]) -> None:
     """Finds the verb and hands over."""
     verbs: dict[str, Callable[[list[str]], None]] = {
         "train": train,
+        "customise": customise,
         "check": check,
         "sample": sample,
     }
@@ -74,6 +77,35 @@ def train(argv: list[str]) -> None:
         run = training.start(method, options)
     if this_process().first:
         print(_written(run))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomiseArgs(CustomiseOptions):
+    """Fits a trained network, such as a fixer, to one capture: few of its layers, from renders of a
+    scene of some of its training pictures, as long as pictures far from these gain."""
+
+    prior: tyro.conf.Positional[Path]
+    """The network's weights: fixer.safetensors, or its folder; docs/guidance.md."""
+
+
+def customise(argv: list[str]) -> None:
+    """``scene4d prior customise PRIOR --data CAPTURE``: trains, and prints where the weights
+    are."""
+    args = parse(CustomiseArgs, argv, prog="scene4d prior customise")
+    from scene4d.priors.kinds import kinds_that_take
+    from scene4d.representations.method import resolve
+    from scene4d.training.methods import load_method, prior_method_names
+
+    if kinds := kinds_that_take(args.prior):
+        raise UsageError(
+            f"is a prior of the kind {kinds[0]!r}, whose weights stay as they are",
+            where=args.prior,
+            fix="customise a fixer; networks of diffusers are fitted by low-rank layers of peft, "
+            "which is no part of scene4d: fit it elsewhere, and give the folder to --prior",
+        )
+    customisers = [load_method(name).customiser for name in prior_method_names()]
+    told = next(name for name in customisers if name is not None)
+    print(_written(resolve(told)(args.prior, args)))
 
 
 def _written(run: Path) -> Path:

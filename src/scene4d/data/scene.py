@@ -57,6 +57,8 @@ class Frame:
     moving_path: Path | None = None
     """Pixels that are not 0 here show a surface that moves at some time: for evaluation, and for
     methods of time."""
+    weight: float = 1.0
+    """How much the picture counts beside the others of its capture, in the photometric term."""
     camera_id: str | None = None
     """The camera that took it, where the capture tells cameras apart; see
     :func:`scene4d.data.trajectories.trajectories`."""

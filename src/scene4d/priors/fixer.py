@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scene4d.errors import DataError
-from scene4d.files import checked_file, printable
+from scene4d.files import printable
+from scene4d.plain import from_table, to_table
+from scene4d.priors.tensor_files import read_tensors
 
 REFERENCE_CHANNELS = 4
 """Of each photograph: colour where it is valid, else 0, and where it is valid."""
@@ -47,6 +49,15 @@ class FixerShape:
         return 4 + REFERENCE_CHANNELS * self.references
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptureMark:
+    """Which capture a network was customised for, as plain data."""
+
+    name: str
+    digest: str
+    """Of the names and sizes of its pictures' files."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fixed:
     """What a fixer makes of renders."""
@@ -66,6 +77,9 @@ class Fixer(nn.Module):
     """A U-Net on blocks of 2x2 pixels. It answers how much of each pixel is the render's and how
     much each photograph's, where that is known, and what to add: so sharp detail need not pass
     through the network."""
+
+    capture: CaptureMark | None = None
+    """Of the capture that it was customised for."""
 
     def __init__(self, shape: FixerShape = FixerShape()) -> None:
         super().__init__()
@@ -136,6 +150,11 @@ class _Block(nn.Module):
         return x
 
 
+def plain_of(shape: FixerShape) -> dict[str, Any]:
+    """What :func:`shape_from` reads."""
+    return {"references": shape.references, "widths": list(shape.widths)}
+
+
 def shape_from(plain: Mapping[str, Any]) -> FixerShape:
     """The shape that plain data tells. Raises :class:`DataError` for one that cannot be."""
     references: Any = plain.get("references")
@@ -155,31 +174,24 @@ def save_fixer(fixer: Fixer, path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {n: v.detach().cpu().half().contiguous() for n, v in fixer.state_dict().items()}
-    plain = {"references": fixer.shape.references, "widths": list(fixer.shape.widths)}
+    plain = plain_of(fixer.shape)
+    if fixer.capture is not None:
+        plain["capture"] = to_table(fixer.capture)
     save_file(tensors, path, metadata={"scene4d_fixer": json.dumps(plain)})
 
 
 def load_fixer(path: Path) -> Fixer:
     """The fixer of a file, or of a folder with :data:`FILE`. Raises :class:`DataError` for anything
     else, and for weights that do not belong to the shape beside them."""
-    import json
     import os
-
-    from safetensors import safe_open
 
     file = path / FILE if os.path.isdir(path) else path
     if not os.path.exists(file):
         raise DataError("no fixer is here", where=printable(file),
                         fix=f"give a file of weights, or a folder with {FILE}")  # fmt: skip
-    checked_file(file, most_bytes=_MOST_BYTES)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            told = (opened.metadata() or {}).get("scene4d_fixer")
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        plain = None if told is None else json.loads(told)
-    except Exception as error:  # the parser raises what it likes for damaged files
-        raise DataError(f"is damaged, or no file of weights ({printable(error)})", where=file,
-                        fix="restore the file") from error  # fmt: skip
+    tensors, plain = read_tensors(
+        file, "scene4d_fixer", what="file of weights", most_bytes=_MOST_BYTES
+    )
     if not isinstance(plain, dict):
         raise DataError("holds weights, but not those of a fixer", where=file,
                         fix="give one that scene4d prior train fixer made")  # fmt: skip
@@ -193,4 +205,8 @@ def load_fixer(path: Path) -> Fixer:
         raise DataError("holds weights that are not finite numbers", where=file)
     made = Fixer(shape_from(plain))
     made.load_state_dict({name: value.float() for name, value in tensors.items()})
+    if "capture" in plain:
+        made.capture = from_table(
+            CaptureMark, plain["capture"], where=f"{printable(file)}: capture"
+        )
     return made.eval().requires_grad_(False)

@@ -67,6 +67,18 @@ def kind_names() -> list[str]:
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
+def kinds_that_take(place: Path) -> list[str]:
+    """Names of the kinds that a file or folder is a prior of."""
+    found = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        try:
+            if _load(entry).takes(place):
+                found.append(entry.name)
+        except UsageError as error:
+            _log.warning("%s", error)
+    return found
+
+
 def load_prior(name: PriorName, task: Any) -> Any:
     """The prior that ``name`` means. Raises :class:`DataError` where there is none, and
     :class:`UsageError` for a name of nothing."""
@@ -78,14 +90,8 @@ def load_prior(name: PriorName, task: Any) -> Any:
     assert name.place is not None
     if not os.path.exists(name.place):  # which never raises, whatever the name
         raise DataError("the prior was not found", where=printable(name.place), fix=_choices())
-    for entry in found.values():
-        try:
-            kind = _load(entry)
-        except UsageError as error:
-            _log.warning("%s", error)
-            continue
-        if kind.takes(name.place):
-            return kind.load(name.place, task)
+    for kind in kinds_that_take(name.place):
+        return _load(found[kind]).load(name.place, task)
     raise DataError("is no prior of any kind that is known", where=name.place, fix=_choices())
 
 

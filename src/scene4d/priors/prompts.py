@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from scene4d.errors import DataError
-from scene4d.files import checked_file, printable
+from scene4d.priors.tensor_files import read_tensors
 
 _MOST_BYTES = 1 << 30
 
@@ -46,17 +46,9 @@ class Prompts:
 
 def load_prompts(path: Path) -> Prompts:
     """The embeddings of a file. Raises :class:`DataError` for anything else."""
-    from safetensors import safe_open
-
-    checked_file(path, most_bytes=_MOST_BYTES)
-    try:
-        with safe_open(path, framework="pt") as opened:
-            told = (opened.metadata() or {}).get("scene4d_texts")
-            flat = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        texts = None if told is None else json.loads(told)
-    except Exception as error:  # the parser raises what it likes for damaged files
-        raise DataError(f"is damaged, or no file of embeddings ({printable(error)})",
-                        where=path) from error  # fmt: skip
+    flat, texts = read_tensors(
+        path, "scene4d_texts", what="file of embeddings", most_bytes=_MOST_BYTES
+    )
     if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
         raise DataError("holds no embeddings of texts", where=path,
                         fix="make it with scene4d.priors.prompts.embed")  # fmt: skip

@@ -54,10 +54,10 @@ def sample(
     times = torch.linspace(begin, max(low, 0.0), steps + 1, dtype=torch.float64)
     levels = [tuple(level.float() for level in levels_at(path, t)) for t in times]
     alpha, sigma = levels[0]
-    x = sigma * noise + (0 if start is None else alpha * start)
+    x = sigma * noise if start is None else sigma * noise.to(start) + alpha * start
     x0 = x
     for (alpha, sigma), (a, s) in pairwise(levels):
-        each = alpha.expand(len(x)), sigma.expand(len(x))
+        each = alpha.expand(len(x)).to(x), sigma.expand(len(x)).to(x)
         x0 = prior.denoise(x, *each, condition)
         x = a * x0 + s * (x - broadcast(each[0], x) * x0) / sigma
     return x0

@@ -17,7 +17,7 @@ from scene4d.errors import UsageError
 from scene4d.priors.inversion import EARLIEST, inversion_times, invert, mixed_with_fresh
 from scene4d.priors.levels import Path, levels_at, time_at
 from scene4d.priors.prior import NOTHING, Condition, LatentPrior, Prior, broadcast, check_pictures
-from scene4d.priors.score_loss import Mix, Role, ScoreLoss
+from scene4d.priors.score_loss import Mix, Role, ScoreLoss, guided
 
 Texts = Mapping[Role, str]
 """What is said of each role; of one that is not named nothing."""
@@ -184,11 +184,8 @@ def latent_gradient(
         raise UsageError(f"the score loss {loss.name!r} has no clean picture to decode",
                          where=type(prior).__name__,
                          fix=f"choose one of {', '.join(LATENT_LOSSES)}")  # fmt: skip
-    height, width = x.shape[-2:]
-    room = (0, -width % LATENT_SIDE, 0, -height % LATENT_SIDE)
-    z = prior.encode(torch.nn.functional.pad(x, room, mode="replicate"))
-    score = score_gradient(loss, asked, z, generator=generator, progress=progress)
-    target = prior.decode(score.target)[..., :height, :width]
+    score = score_gradient(loss, asked, encoded(prior, x), generator=generator, progress=progress)
+    target = decoded(prior, score.target, like=x)
     weight = x.new_ones(len(x))
     if loss.noise != "none":
         alpha, sigma = (level.to(x) for level in levels_at(asked.path, score.times[-1]))
@@ -200,6 +197,46 @@ def latent_gradient(
 
 LATENT_SIDE = 32
 """Pictures are padded to multiples of it before they are encoded."""
+
+
+def encoded(
+    prior: LatentPrior, x: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, "batch latent_channels h w"]:
+    """The latents of pictures of any size."""
+    height, width = x.shape[-2:]
+    room = (0, -width % LATENT_SIDE, 0, -height % LATENT_SIDE)
+    return prior.encode(torch.nn.functional.pad(x, room, mode="replicate"))
+
+
+def decoded(
+    prior: LatentPrior,
+    latents: Float[Tensor, "batch latent_channels h w"],
+    *,
+    like: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch channels height width"]:
+    """The pictures of latents that :func:`encoded` gave, as large as ``like``."""
+    return prior.decode(latents)[..., : like.shape[-2], : like.shape[-1]]
+
+
+class Told(Prior):
+    """A prior that is told its texts and guided by them: what it makes of pictures is the mixture
+    x0_0 + k (x0_y - x0_0)."""
+
+    def __init__(self, asked: Asked, scale: float) -> None:
+        super().__init__()
+        self.asked, self.mix, self.info = asked, guided(scale), asked.prior.info
+
+    def denoise(
+        self,
+        x_t: Float[Tensor, "batch channels height width"],
+        alpha: Float[Tensor, " batch"],
+        sigma: Float[Tensor, " batch"],
+        condition: Condition = NOTHING,
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The mixture; ``condition`` is not read, as all is told."""
+        asked = self.asked
+        voice = _Voice(prior=asked.prior, known=asked.known, texts=asked.texts, progress=0.0)
+        return voice.x0(self.mix, _Noised(x_t=x_t, alpha=alpha, sigma=sigma, t=sigma))[0]
 
 
 def _without_noise(loss: ScoreLoss, asked: Asked, x: Tensor, progress: float) -> Score:

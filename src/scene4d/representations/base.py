@@ -48,6 +48,8 @@ class Sampling:
     """Width and height of a crop in pixels."""
     pictures: int = 8
     """Photographs that a step's crops or rays are of."""
+    among: frozenset[int] | None = None
+    """Indices of the training pictures that are looked at now; None: all of them."""
 
     def __post_init__(self) -> None:
         if min(self.count, self.size, self.pictures) < 1:
@@ -62,6 +64,9 @@ class Trainable(nn.Module, ABC):
 
     sampling: Sampling = IMAGES
     """How it wants to be asked during training."""
+    certain: frozenset[int] = frozenset()
+    """Indices of training pictures whose poses and colours are right as they are: where those of
+    others are refined, these keep all from drifting together."""
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -123,6 +128,11 @@ class Representation(Trainable):
     def times(self) -> tuple[float, float] | None:
         """First and last second of what moves; None: nothing does."""
         return None
+
+    def as_in(self, picture: int) -> Representation:
+        """As the training picture of that index shows it, where what pictures disagree in is
+        learned apart: of the same parameters, for training alone. Otherwise itself."""
+        return self
 
     def splats(self, time: float | None = None) -> SplatCloud | None:
         """The Gaussians that are drawn, where it is made of such; if they move as they are at

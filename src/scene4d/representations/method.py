@@ -89,7 +89,36 @@ class DepthOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherOptions(ObjectiveOptions):
+class DepthSmoothnessOptions(ObjectiveOptions):
+    """Keeps depth smooth where the photographs are: for captures of few photographs."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.depth_smoothness:DepthSmoothness"
+    weight: Weight = 0.0
+    edges: Weight = 10.0
+    """How much edges of the photographs let depth change, per full change of grey."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwayOptions(ObjectiveOptions):
+    """Terms that look from cameras which nobody stood at, but near those of training."""
+
+    between: Share = 0.7
+    """Share of pictures from between two neighbouring training cameras; the others are from
+    around one."""
+    jitter: Share = 0.25
+    """How far cameras stray, as a share of the distance between the neighbours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeyondOptions(AwayOptions):
+    """Such terms whose cameras also leave the ranks of the training cameras."""
+
+    beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
+    """How far cameras turn around what is looked at, away from the others, in degrees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions(AwayOptions):
     """Compares renders with a teacher's, in crops of pictures that nobody took."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.teacher:Teaching"
@@ -104,11 +133,6 @@ class TeacherOptions(ObjectiveOptions):
     """Weight of alpha beside colour."""
     depth_weight: Weight = 0.0
     """Weight of depth beside colour: L1 of inverse depth relative to its mean."""
-    between: Share = 0.7
-    """Share of pictures from between two neighbouring training cameras; the others are from
-    around one."""
-    jitter: Share = 0.25
-    """How far cameras stray, as a share of the distance between the neighbours."""
     turn: Annotated[float, Within(0.0, 180.0)] = 3.0
     """How far cameras turn away, in degrees."""
     hard: Share = 0.3
@@ -136,7 +160,7 @@ class TeacherOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidanceOptions(ObjectiveOptions):
+class GuidanceOptions(BeyondOptions):
     """Asks a prior (--prior) what pictures that nobody took should look like."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.guidance:Guidance"
@@ -144,6 +168,9 @@ class GuidanceOptions(ObjectiveOptions):
     weight: Weight = 0.05
     start: Share = 0.3
     """Share of training from which the term counts: a scene is there by then."""
+    target: Literal["score", "regenerate"] = "score"
+    """What renders are pulled to: by the gradient of a score loss; or to pictures that the prior
+    makes of renders in several steps (SDEdit), which are kept, and replaced by newer ones."""
     loss: Literal["hifa", "sds", "sdi", "ism", "csd", "nfsd", "bridge", "asd", "prd", "fixer"] = (
         "hifa"
     )
@@ -176,12 +203,6 @@ class GuidanceOptions(ObjectiveOptions):
     crop: Literal["shift", "half", "none"] = "shift"
     """Before down-sampling, move the picture at random by less than a pixel of the smaller one,
     show half of it (each side) at random, or neither."""
-    between: Share = 0.7
-    """Share of pictures from between two training cameras; the others are from around one."""
-    jitter: Share = 0.25
-    """How far cameras stray, as a share of the distance between the neighbours."""
-    beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
-    """How far cameras turn around what is looked at, away from the others, in degrees."""
     any_time: Share = 0.5
     """Share of pictures whose time has nothing to do with the place, of scenes that move."""
     at_time: Finite | None = None
@@ -190,9 +211,22 @@ class GuidanceOptions(ObjectiveOptions):
     """Guide only what no training camera sees."""
     chunk_pixels: Annotated[int, Within(64)] = 1 << 16
     """Pixels whose gradients are held at a time."""
+    sampling_steps: Annotated[int, Within(1, 1000)] = 8
+    """Steps in which a picture is regenerated."""
+    refresh_every: Count = 10
+    """Guided steps from one regenerated picture to the next."""
+    kept: Annotated[int, Within(1, 1024)] = 24
+    """Regenerated pictures that are kept, and are part of a checkpoint; new ones replace the
+    oldest."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.target == "regenerate" and self.loss != type(self)().loss:
+            raise UsageError(f"guidance.loss {self.loss} means nothing where pictures are "
+                             "regenerated", fix="leave it out")  # fmt: skip
+        if self.target == "regenerate" and self.channels == "depth":
+            raise UsageError("regenerated pictures are compared by colour, and guidance.channels "
+                             "is depth", fix="give guidance.target score")  # fmt: skip
         if self.least_time > self.most_time:
             raise UsageError(
                 f"guidance at times from {self.least_time} to {self.most_time}",
@@ -201,7 +235,7 @@ class GuidanceOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixingOptions(ObjectiveOptions):
+class FixingOptions(BeyondOptions):
     """Compares renders that nobody photographed with what a fixer (--fixer) makes of them."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.fixing:Fixing"
@@ -218,12 +252,6 @@ class FixingOptions(ObjectiveOptions):
     oldest."""
     refresh_every: Count = 10
     """Steps between new pictures."""
-    between: Share = 0.7
-    """Share of pictures from between two training cameras; the others are from around one."""
-    jitter: Share = 0.25
-    """How far cameras stray, as a share of the distance between the neighbours."""
-    beyond: Annotated[float, Within(0.0, 180.0)] = 20.0
-    """How far cameras turn around what is looked at, away from the others, in degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +278,11 @@ class Method(ABC):
     """The method that is trained first, as the teacher, where none is given."""
     default_teacher_share: ClassVar[float] = 0.3
     """Share of --max-minutes (or of --steps, without a limit of time) that this teacher gets."""
+    default_prior: ClassVar[str | None] = None
+    """What guides it where no prior is given, as ``--prior`` names priors."""
+    customiser: ClassVar[str | None] = None
+    """Of methods that train priors: what fits a trained one to a capture, as ``"module:function"``
+    of a place and :class:`scene4d.training.options.CustomiseOptions`; it gives the run."""
     compressor: ClassVar[str | None] = None
     """What makes a small bundle of any scene by training this method on it, as
     ``"module:function"``: ``scene4d compress`` is that of the first method that has one."""
@@ -273,6 +306,8 @@ class Method(ABC):
     """Counts where there is a prior."""
     fixing: FixingOptions = field(default_factory=FixingOptions)
     """Counts where there is a fixer."""
+    smooth_depth: DepthSmoothnessOptions = field(default_factory=DepthSmoothnessOptions)
+    """Of methods whose scenes render depth."""
 
     @classmethod
     def representation_class(cls) -> type[Trainable]:
@@ -309,11 +344,12 @@ class Method(ABC):
 
     @abstractmethod
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """The terms of the loss, but for :attr:`guidance` and :attr:`fixing`."""
+        """The terms of the loss, but for :attr:`guidance`, :attr:`fixing` and
+        :attr:`smooth_depth`."""
 
     def terms(self) -> Sequence[ObjectiveOptions]:
         """All terms of the loss."""
-        return [*self.objectives(), self.guidance, self.fixing]
+        return [*self.objectives(), self.guidance, self.fixing, self.smooth_depth]
 
     def strategy_options(self) -> StrategyOptions:
         """How primitives come and go; by default they stay as built."""

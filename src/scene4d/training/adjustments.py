@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -18,21 +20,32 @@ class CameraAdjustments(nn.Module):
     Both start at the identity. Held-out images have none, so they are judged at the given pose.
     """
 
-    def __init__(self, num_frames: int, method: Method, *, extent: float) -> None:
-        """``extent``: scene units in one unit of translation."""
+    def __init__(
+        self,
+        num_frames: int,
+        method: Method,
+        *,
+        extent: float,
+        certain: Collection[int] = (),
+    ) -> None:
+        """``extent``: scene units in one unit of translation; ``certain``: images of which nothing
+        is corrected."""
         super().__init__()
         self.method = method
         self.extent = extent
         self.pose = nn.Parameter(torch.zeros(num_frames, 6)) if method.refine_poses else None
         identity = torch.eye(3, 4).repeat(num_frames, 1, 1)
         self.exposure = nn.Parameter(identity) if method.fit_exposure else None
+        corrected = [float(i not in certain) for i in range(num_frames)] if certain else None
+        self.corrected = None if corrected is None else torch.tensor(corrected)
+        """1 of images that are corrected, else 0; None: all are."""
 
     def refined(self, camera: Camera, index: int | Int[Tensor, " n"]) -> Camera:
         """The camera moved by its learned rigid motion (rotation, translation; camera axes); or a
         batch, each by that of its picture."""
         if self.pose is None:
             return camera
-        rotation, translation = self.pose[index].split(3, dim=-1)
+        rotation, translation = self._corrected(self.pose[index], index).split(3, dim=-1)
         tangent = torch.cat([rotation, translation * self.extent], dim=-1)
         return camera.with_pose(camera.c2w @ se3_exp(tangent))
 
@@ -44,9 +57,19 @@ class CameraAdjustments(nn.Module):
         if self.exposure is None:
             return rgb
         affine = self.exposure[index]
+        if self.corrected is not None:
+            same = torch.eye(3, 4, device=rgb.device)
+            affine = same + self._corrected(affine - same, index)
         if affine.ndim == 2:
             return rgb @ affine[:, :3].T + affine[:, 3]
         return rgb @ affine[:, None, :, :3].mT + affine[:, None, None, :, 3]
+
+    def _corrected(self, rows: Tensor, index: int | Int[Tensor, " n"]) -> Tensor:
+        """``rows``, those of images; 0 of the ones that are certain."""
+        if self.corrected is None:
+            return rows
+        counts = self.corrected.to(rows.device)[index]
+        return rows * counts.reshape(counts.shape + (1,) * (rows.ndim - counts.ndim))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups that are trained; none by default."""

@@ -9,6 +9,7 @@ from scene4d.data.scene import at_size_of
 from scene4d.errors import UsageError
 from scene4d.priors.fixer import load_fixer
 from scene4d.representations.task import Task, World
+from scene4d.training.fixers import warn_of_other_capture
 from scene4d.training.references import FixedScene, References
 from scene4d.training.run import LoadedRun
 from scene4d.training.train import load_capture
@@ -27,6 +28,7 @@ def fixed_run(run: LoadedRun, fixer: Path, *, data: Path | None = None) -> Fixed
     options = run.options if data is None else replace(run.options, data=data)
     scene, images = load_capture(options, source_from_scene=run.source_from_scene)
     task = Task(world=World.of(scene), capture=at_size_of(scene, images))
+    warn_of_other_capture(loaded, scene)
     device = next(run.representation.parameters()).device
     return FixedScene(
         fixer=loaded.to(device), references=References(task), scene=run.representation

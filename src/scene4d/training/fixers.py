@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import replace
 
+from scene4d.data.scene import Scene
 from scene4d.errors import UsageError
-from scene4d.priors.fixer import load_fixer
+from scene4d.files import printable
+from scene4d.priors.fixer import CaptureMark, Fixer, load_fixer
 from scene4d.representations.method import Method
 from scene4d.representations.task import Task
 from scene4d.training.options import TrainOptions
@@ -34,4 +37,26 @@ def with_fixer(task: Task, options: TrainOptions) -> Task:
     """The task with the fixer that the options name. Raises :class:`DataError` for none."""
     if options.fixer is None:
         return task
-    return replace(task, fixer=load_fixer(options.fixer))
+    fixer = load_fixer(options.fixer)
+    if task.capture is not None:
+        warn_of_other_capture(fixer, task.capture)
+    return replace(task, fixer=fixer)
+
+
+def warn_of_other_capture(fixer: Fixer, scene: Scene) -> None:
+    """Says so where a fixer was customised for another capture than ``scene``."""
+    if fixer.capture is not None and fixer.capture.digest != mark_of(scene).digest:
+        _log.warning(
+            "note: the fixer was customised for the capture %s, and this is another: it may paint "
+            "what is there; the fixer that it was made of is the safer one",
+            printable(fixer.capture.name),
+        )
+
+
+def mark_of(scene: Scene) -> CaptureMark:
+    """The mark of a capture, the same wherever it lies."""
+    digest = hashlib.sha256()
+    for frame in sorted(scene.frames, key=lambda frame: frame.name):
+        size = frame.image_path.stat().st_size if frame.image_path.is_file() else 0
+        digest.update(f"{frame.name}\0{size}\0".encode())
+    return CaptureMark(name=scene.root.resolve().name, digest=digest.hexdigest())

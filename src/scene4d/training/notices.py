@@ -13,12 +13,21 @@ from scene4d.data.times import time_notes
 from scene4d.data.trajectories import trajectories
 from scene4d.errors import DataError
 from scene4d.files import read_json
-from scene4d.representations.method import Method
+from scene4d.representations.method import Method, PhotometricOptions
 
 
 def notices(scene: Scene, method: Method) -> list[str]:
     """One line each."""
-    return [*_diagnosed(scene.root), *_times(scene, method), *_poses(scene, method)]
+    said = [_diagnosed(scene.root), _times(scene, method), _poses(scene, method)]
+    return [line for lines in (*said, _weights(scene, method)) for line in lines]
+
+
+def _weights(scene: Scene, method: Method) -> list[str]:
+    weighed = any(scene.frames[i].weight != 1 for i in scene.train_indices)
+    asked = any(isinstance(o, PhotometricOptions) and o.weight != 0 for o in method.terms())
+    if not weighed or asked:
+        return []
+    return [f"the capture's pictures have weights, which the method {method.name!r} does not read"]
 
 
 def _diagnosed(root: Path) -> list[str]:

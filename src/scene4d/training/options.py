@@ -40,6 +40,29 @@ class BasicOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CustomiseOptions:
+    """How a trained network is fitted to a capture."""
+
+    data: Path
+    """Folder of the capture, of whose training pictures it learns."""
+    steps: Annotated[int, Within(1, 1_000_000)] = 400
+    """Training steps at most; it ends when pictures far from those learned from gain no more."""
+    scene_steps: Annotated[int, Within(1, 1_000_000)] = 300
+    """Steps of the scene whose renders it learns to repair."""
+    photographs: Annotated[int, Within(2, 100)] = 6
+    """Pictures of the near half of the capture that this scene is trained on."""
+    downscale_factor: Annotated[int, Within(1, 64)] | None = None
+    """Pictures are this many times smaller; by default so that the longer side has about 128
+    pixels."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where it works, otherwise cpu."""
+    output_dir: Path = Path("outputs")
+    """Run folders are made in OUTPUT_DIR/EXPERIMENT/METHOD/DATE_TIME."""
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 0
+    """Two runs with the same seed on one machine give the same result."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(SceneOptions, BasicOptions):
     """Where a training reads and writes, on what, and for how long."""
 

@@ -18,7 +18,7 @@ from scene4d.evaluation.protocol import composited
 from scene4d.priors.kinds import load_prior, prior_name
 from scene4d.priors.patch_memory import PatchMemory, patches_of
 from scene4d.priors.prior import Kind, Prior, PriorInfo
-from scene4d.representations.method import Method
+from scene4d.representations.method import Method, ObjectiveOptions
 from scene4d.representations.task import Task
 from scene4d.training.objectives.guidance import depth_code
 from scene4d.training.options import TrainOptions
@@ -39,24 +39,33 @@ def check_guidance(method: Method, options: TrainOptions, prior: Prior | None) -
                          fix="give one of them")  # fmt: skip
     if options.prior is not None:
         prior_name(options.prior)
-    asking = [o for o in method.terms() if o.needs_prior and o.weight != 0]
+    asking = _asks(method)
     if given and not asking:
         raise UsageError(f"a prior is given, and no term of the method {method.name!r} asks it",
                          fix="leave --prior out, or give guidance.weight a value")  # fmt: skip
-    usual = [o for o in type(method)().terms() if o.needs_prior and o.weight != 0]
-    if asking != usual and not given and method.own_prior() is None:
+    usual = _asks(type(method)())
+    own = method.own_prior() is not None or method.default_prior is not None
+    if asking != usual and not given and not own:
         _log.warning("note: options of guidance are given and no prior is: they are ignored; "
                      "name one with --prior")  # fmt: skip
 
 
+def _asks(method: Method) -> list[ObjectiveOptions]:
+    """The terms that need a prior and count."""
+    return [o for o in method.terms() if o.needs_prior and o.weight != 0]
+
+
 def with_prior(task: Task, method: Method, options: TrainOptions, prior: Prior | None) -> Task:
     """The task with the prior that was given, or that the options name, or else with the method's
-    own, if it has one. Raises :class:`DataError` or :class:`UsageError` for one that cannot be."""
+    own or its default one, if it has one. Raises :class:`DataError` or :class:`UsageError` for
+    one that cannot be."""
     found: object = prior
     if found is None and options.prior is not None:
         found = load_prior(prior_name(options.prior), task)
     if found is None:
         found = method.own_prior()
+    if found is None and method.default_prior is not None and _asks(method):
+        found = load_prior(prior_name(method.default_prior), task)
     if found is None:
         return task
     if not isinstance(found, Prior):

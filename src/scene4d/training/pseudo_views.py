@@ -1,6 +1,6 @@
 """Pseudo-views: a teacher's pictures, rendered when they are needed and kept within a budget.
 
-The teacher may also be a scene as a fixer shows it, with confidence in place of alpha.
+The teacher may also be a scene as a fixer or a prior shows it, with confidence in place of alpha.
 
 Pictures lie in a ring of slots: a new one replaces the oldest. Each is kept as bytes (colour
 premultiplied by alpha, alpha) and, when asked for, depth in half precision. Nothing is written to

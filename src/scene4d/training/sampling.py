@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,15 +22,17 @@ class ViewSampler:
         self.pending: list[int] = []
         """Views still to come in this round; part of a checkpoint."""
 
-    def next(self, count: int) -> list[int]:
-        """The next ``count`` views, without repetition unless there are fewer in all."""
+    def next(self, count: int, *, among: Collection[int] | None = None) -> list[int]:
+        """The next ``count`` views, without repetition unless there are fewer in all; those of
+        ``among`` alone, if given."""
         chosen: list[int] = []
-        while len(chosen) < min(count, len(self.indices)):
+        there = self.indices if among is None else [i for i in self.indices if i in among]
+        while len(chosen) < min(count, len(there)):
             if not self.pending:
                 order = torch.randperm(len(self.indices), generator=self.generator)
                 self.pending = [self.indices[i] for i in order.tolist()]
             candidate = self.pending.pop()
-            if candidate not in chosen:
+            if candidate not in chosen and candidate in there:
                 chosen.append(candidate)
         return chosen
 

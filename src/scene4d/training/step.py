@@ -100,7 +100,7 @@ class Step:
         camera = view.camera
         if self.adjustments is not None:
             camera = self.adjustments.refined(camera, view.index)
-        return self.render(camera, want=self.want, num_pictures=len(self.views))
+        return self.render(camera, want=self.want, num_pictures=len(self.views), picture=view.index)
 
     def render(
         self,
@@ -109,12 +109,16 @@ class Step:
         condition: str | None = None,
         want: Want = RGB,
         num_pictures: int | None = None,
+        picture: int | Tensor | None = None,
     ) -> Render:
         """The render at any camera (one or a batch), on this step's background.
 
-        ``num_pictures``: see :attr:`Shot.num_pictures`; by default as many as cameras.
+        ``num_pictures``: see :attr:`Shot.num_pictures`; by default as many as cameras. ``picture``:
+        the photograph that it is compared with, see :meth:`Representation.as_in`; not of a batch.
         """
         scene = self.scene(condition)
+        if isinstance(picture, int):
+            scene = scene.as_in(picture)
         render = self.processes.batch(
             camera, lambda part: scene.render(part, background=self.background, want=want)
         )

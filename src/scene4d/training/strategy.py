@@ -30,6 +30,8 @@ class Strategy(ABC):
         self.options = options
         self.representation: Any = representation
         """A subclass says which kind it takes."""
+        self.finished = False
+        """Whether training ends here, before its time."""
         self.optimiser = optimiser
         self.generator = generator
 

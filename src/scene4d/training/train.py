@@ -108,17 +108,22 @@ def start(
     watcher_factory: WatcherFactory | None = None,
     announce: bool = True,
     prior: Prior | None = None,
+    resplit: Callable[[Scene], Scene] | None = None,
 ) -> Path:
     """Trains ``method`` in a new run folder, and returns the folder.
 
     ``announce``: name the folder in the log; not where it goes again. ``prior``: what guides it,
-    in place of one that the options name.
+    in place of one that the options name. ``resplit``: another split of the capture, of runs that
+    are not kept: evaluating or resuming one knows nothing of it.
     A method that needs a teacher and is given none gets one trained first, in a run of its own;
     see :attr:`Method.default_teacher`. All processes that torchrun started train together
     (docs/cluster.md), and return the same folder.
     """
     with joined() as processes:
-        return _start(method, options, processes, watcher_factory, announce=announce, prior=prior)
+        return _start(
+            method, options, processes, watcher_factory,
+            announce=announce, prior=prior, resplit=resplit,
+        )  # fmt: skip
 
 
 def _start(
@@ -129,13 +134,14 @@ def _start(
     *,
     announce: bool,
     prior: Prior | None,
+    resplit: Callable[[Scene], Scene] | None,
 ) -> Path:
     check_writable(options.output_dir / "run", folder=True)
     device = choose_device(options.device)  # first: a refusal need not wait for the images
     check_guidance(method, options, prior)
     check_fixing(method, options)
     if method.needs_capture:
-        method, options, task = _with_capture(method, options, processes, watcher_factory)
+        method, options, task = _with_capture(method, options, processes, watcher_factory, resplit)
         remarks = notices(task.scene, method)
     else:
         _refuse_captures(method, options, watcher_factory)
@@ -172,6 +178,7 @@ def _with_capture(
     options: TrainOptions,
     processes: Processes,
     watcher_factory: WatcherFactory | None,
+    resplit: Callable[[Scene], Scene] | None,
 ) -> tuple[Method, TrainOptions, Task]:
     """The method and the options with what nobody chose, and the task of their capture."""
     if options.data is None and options.teacher is None:
@@ -188,6 +195,7 @@ def _with_capture(
     teacher = None if options.teacher is None else load_teacher(options.teacher)
     options = with_teachers_capture(options, teacher)
     scene, images = load_capture(options, teacher=teacher)
+    scene = scene if resplit is None else resplit(scene)
     if scene.points is None and any(f.depth_path is not None for f in scene.frames):
         scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
     placed = None if teacher is None else teacher.in_frame(scene.source_from_scene)

@@ -87,6 +87,7 @@ class Trainer:
             0 if capture is None else len(capture.frames),
             self.method,
             extent=self.task.world.extent,
+            certain=self.trainable.certain,
         ).to(self.device)
         self.optimiser = GroupedAdam(
             [*self.trainable.parameter_groups(), *self.adjustments.parameter_groups()]
@@ -158,8 +159,9 @@ class Trainer:
         )
 
     def _goes_on(self) -> bool:
-        """Whether there is another step, of which all processes know the same progress."""
-        progress = self.budget.progress(self.step)
+        """Whether there is another step, of which all processes know the same progress: until the
+        time is up, the strategy ends it, or somebody stopped it."""
+        progress = 1.0 if self.strategy.finished else self.budget.progress(self.step)
         self.progress, self.interrupted_by = self.processes.agreed(progress, self.interrupted_by)
         return self.interrupted_by is None and self.progress < 1.0
 
@@ -316,7 +318,8 @@ class Trainer:
         """The photographs of a step, whole or in parts."""
         sampling, images = self.trainable.sampling, self.task.images
         whole = sampling.of == "images"
-        indices = self.sampler.next(self.method.batch_size if whole else sampling.pictures)
+        count = self.method.batch_size if whole else sampling.pictures
+        indices = self.sampler.next(count, among=sampling.among)
         views = [images.view(i, downscale) for i in indices]
         if not whole:
             views = [parts_of(views, sampling, self.generator)]

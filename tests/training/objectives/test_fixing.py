@@ -10,7 +10,7 @@ from scene4d.cli.main import main
 from scene4d.data.scene import at_size_of
 from scene4d.errors import DataError, UsageError
 from scene4d.evaluation.protocol import composited
-from scene4d.priors.fixer import Fixed, Fixer, FixerShape, save_fixer
+from scene4d.priors.fixer import Fixed, Fixer, FixerShape
 from scene4d.representations.method import FixingOptions
 from scene4d.representations.task import Task, World
 from scene4d.training.checkpoint import list_checkpoints, load_checkpoint
@@ -39,14 +39,6 @@ class Always:
 
 SHAPE = FixerShape(references=2, widths=(8, 8))
 NOW = FixingOptions(start=0.0, refresh_every=2, pictures=3)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("fixer") / "fixer.safetensors"
-    save_fixer(Fixer(SHAPE), path)
-    return path
 
 
 def splat(steps=6, **changes):

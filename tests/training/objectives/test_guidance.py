@@ -184,6 +184,16 @@ def test_the_prior_is_told_the_camera_of_the_picture_that_it_sees():
     assert float(seen["camera"].K[0, 0]) == pytest.approx(20 / math.tan(0.4) / 4)
 
 
+def test_steps_between_guided_ones_log_the_last_of_these():
+    term = objective(GREY, options=replace(NEAR, every=3), poses=SPHERE)
+    logs = [term(step_of(splats(), number)).log for number in range(7)]
+    assert logs[0] is logs[1] is logs[2] and logs[3] is logs[5] and logs[3] is not logs[0]
+    assert "guidance_gradient" in logs[4]
+    assert not objective(GREY, options=replace(NEAR, every=3), poses=SPHERE)(
+        step_of(splats(), 2)
+    ).log
+
+
 @pytest.mark.parametrize("crop", ["shift", "half", "none"])
 def test_regions_lie_in_the_picture_and_divide_evenly(crop):
     camera = Camera(c2w=torch.eye(4), K=torch.eye(3), width=50, height=37)
@@ -288,7 +298,10 @@ def test_guided_pictures_weigh_as_their_mean_and_only_every_so_often():
     for name, one in found[0].items():
         torch.testing.assert_close(one, found[1][name], rtol=1e-4, atol=1e-7)
     rarely = objective(prior, options=replace(NEAR, every=3), poses=SPHERE)
-    assert [bool(rarely(step_of(scene, n)).log) for n in range(4)] == [True, False, False, True]
+    steps = [step_of(scene, n) for n in range(4)]
+    logs = [rarely(step).log for step in steps]
+    assert [bool(step.shots) for step in steps] == [True, False, False, True]
+    assert logs[0] == logs[1] == logs[2]  # of the last guided one
 
 
 # Where training cameras do not see

@@ -29,7 +29,7 @@ _FILE_KEYS = _names(
 )
 _FRAME_KEYS = _names(
     """file_path transform_matrix time mask_path depth_file_path depth_path near far
-    dynamic_mask_path covisible_mask_path fps"""
+    dynamic_mask_path covisible_mask_path fps weight"""
 )
 _HARMLESS = _names(
     # How other programs normalise the scene, weigh or number the pictures: nothing to do here.

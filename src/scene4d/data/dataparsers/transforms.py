@@ -58,7 +58,11 @@ def _checked(entry: Any, path: Path) -> Mapping[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
         raise DataError("a frame has no 'file_path'", where=path)
     if "transform_matrix" not in entry:
-        raise DataError("the frame has no 'transform_matrix'", where=where_of(path, entry))
+        raise DataError(
+            "the frame has no 'transform_matrix'",
+            where=where_of(path, entry),
+            fix="where poses are not known, scene4d process-data images estimates them",
+        )
     return entry
 
 
@@ -90,6 +94,7 @@ def _frame(file: TransformsFile, entry: Mapping[str, Any], image_path: Path) -> 
             distortion=distortion,
             time=_time(entry, where),
         ),
+        weight=_weight(entry, where),
         camera_id=_camera_id(entry),
         image_path=image_path,
         mask_path=mask or to_ignore,
@@ -107,6 +112,13 @@ def _time(entry: Mapping[str, Any], where: str) -> float | None:
     if time is not None and abs(time) > 1e30:
         raise DataError(f"the time {time:g} is impossible", where=where)
     return time
+
+
+def _weight(entry: Mapping[str, Any], where: str) -> float:
+    weight = finite_number(entry.get("weight", 1.0), "the weight", where)
+    if not 0 <= weight <= 1e6:
+        raise DataError(f"the weight should be 0 to 1e6, not {weight:g}", where=where)
+    return weight
 
 
 def _camera_id(entry: Mapping[str, Any]) -> str | None:

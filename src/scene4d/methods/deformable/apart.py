@@ -56,7 +56,8 @@ class Apart(Objective):
         if adjustments is not None:
             camera = adjustments.refined(camera, view.index)
         want = Want(parts=("static",), shares=True)
-        render = step.render(camera.resized(width, height), want=want)
+        picture = view.index
+        render = step.render(camera.resized(width, height), want=want, picture=picture)
         still, moving = (
             ~_grown(m, height, width, self.options.border).to(render.alpha.device)
             for m in (mask, ~mask)

@@ -47,6 +47,9 @@ ALWAYS = 1e6
 class DeformableSplats(Representation):
     """Static Gaussians, moving ones, and the nodes that these follow."""
 
+    shape_rests = False
+    """Whether Gaussians are left as they are for now, and only the nodes are trained."""
+
     def __init__(
         self,
         static: GaussianSplats,

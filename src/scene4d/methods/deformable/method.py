@@ -20,6 +20,7 @@ from scene4d.representations.method import (
 if TYPE_CHECKING:
     import torch
 
+    from scene4d.data.scene import Scene
     from scene4d.representations.base import Trainable
     from scene4d.representations.task import Task
 
@@ -205,6 +206,10 @@ class DeformableMethod(Method):
         show motion."""
         splats: Any = self.representation_class()
         return splats.from_scene(task.scene, self, generator=generator, teacher=task.teacher)
+
+    def seeding(self, scene: Scene) -> Sequence[int]:
+        """The training frames whose moving pixels become the first moving Gaussians."""
+        return scene.train_indices
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Pictures, depth where there is some, and the nodes' terms; a teacher's if it counts."""

@@ -14,6 +14,7 @@ from scene4d.data.moving import known_moving_masks, moving_masks, stated_masks
 from scene4d.data.scene import Scene, ViewSource
 from scene4d.data.tracks import TrackOptions, Tracks, chain_tracks
 from scene4d.errors import DataError
+from scene4d.methods.deformable.carried import with_carried
 from scene4d.methods.deformable.depths import depths_of
 from scene4d.methods.deformable.lifted import LiftedTracks, lift
 from scene4d.methods.deformable.masks import refined_masks
@@ -73,6 +74,7 @@ def _observe(scene: Scene, images: ViewSource, source: MaskSource) -> Observed:
     else:
         around = moving_masks(scene, images, indices=train)
     _log.info("masks of what moves after %.0f s; tracks ...", time.monotonic() - began)
+    around = with_carried(scene, images, around)
     diagonal = max((c.width**2 + c.height**2) ** 0.5 for c in scene.train_cameras())
     options = TrackOptions(spacing=max(_CLOSEST, _SPACING * diagonal))
     tracks = chain_tracks(scene, images, options=options)

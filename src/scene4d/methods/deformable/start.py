@@ -199,7 +199,7 @@ def _moving(
 ) -> MovingGaussians:
     """Seeds at pixels of the masks, as many in each frame as its share of what moves."""
     limit = min(method.max_num_moving, method.most_gaussians // 2) if len(nodes) else 0
-    train = list(scene.train_indices)
+    train = list(method.seeding(scene))
     usable = {i: masks[i] & (depths[i] > 0) for i in train}
     total = sum(int(mask.sum()) for mask in usable.values())
     share = min(1.0, 0.7 * limit / max(total, 1))

@@ -53,7 +53,7 @@ class Growth(Strategy):
             self.representation.moving_ones.seen_times
         ):
             self.representation.settle()
-        if not step.views:
+        if not step.views or self.representation.shape_rests:
             return
         self.static.after_step(step)
         if step.progress >= self.options.moving_from and len(self.representation.nodes):

@@ -49,7 +49,8 @@ class TrackTerm(Objective):
         then = self.images.camera(tracks.frames[other]).to(step.background.device)
         if not bool(good.any()) or then.time is None:
             return Term(loss=nothing)
-        render = step.render(view.camera, want=Want(positions_at=(float(then.time),)))
+        want = Want(positions_at=(float(then.time),))
+        render = step.render(view.camera, want=want, picture=index)
         assert render.positions is not None
         full = self.images.camera(index)
         places, opaque = _sampled(

@@ -44,6 +44,7 @@ class FixerMethod(Method):
     representation: ClassVar[str] = "scene4d.methods.repair.trainable:FixerTraining"
     needs_capture: ClassVar[bool] = False
     default_steps: ClassVar[int] = 3000
+    customiser: ClassVar[str | None] = "scene4d.methods.repair.customise:customise"
 
     references: Annotated[int, Within(1, 16)] = 2
     """Photographs that the network looks at."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from scene4d.data.scene import Scene
 from scene4d.errors import DataError
 from scene4d.evaluation.protocol import composited
 from scene4d.files import printable
@@ -202,9 +203,17 @@ class PairCollector:
 
 
 def collect(
-    method: Method, options: object, *, at: Iterable[int], seed: int = 0
+    method: Method,
+    options: object,
+    *,
+    at: Iterable[int],
+    seed: int = 0,
+    references: int = 2,
+    resplit: Callable[[Scene], Scene] | None = None,
 ) -> dict[str, UInt8[Tensor, "n channels h w"]]:
-    """Trains ``method`` (with the :class:`TrainOptions` given), and returns the pairs of it."""
+    """Trains ``method`` (with the :class:`TrainOptions` given), and returns the pairs of it: of all
+    pictures that are held out, again and again. ``references``: photographs beside each.
+    ``resplit``: see :func:`start`."""
     from scene4d.training.options import TrainOptions
     from scene4d.training.train import start
 
@@ -212,8 +221,8 @@ def collect(
     made: list[PairCollector] = []
 
     def factory(_: Method, task: Task, representation: Representation) -> PairCollector:
-        made.append(PairCollector(task, representation, at=at, seed=seed))
+        made.append(PairCollector(task, representation, at=at, seed=seed, references=references))
         return made[-1]
 
-    start(method, options, watcher_factory=factory, announce=False)
+    start(method, options, watcher_factory=factory, announce=False, resplit=resplit)
     return made[-1].pairs()

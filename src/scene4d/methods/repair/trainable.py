@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scene4d.priors.fixer import FILE, Fixer, FixerShape, save_fixer, shape_from
+from scene4d.priors.fixer import FILE, Fixer, FixerShape, plain_of, save_fixer, shape_from
 from scene4d.representations.base import ParameterGroup, PriorNetwork
 from scene4d.representations.saved import Form, module_forms
 
@@ -45,11 +45,7 @@ class FixerTraining(PriorNetwork):
 
     def plain_data(self) -> Mapping[str, Any]:
         """The shape, and the learning rate."""
-        shape = self.fixer.shape
-        return {
-            "references": shape.references, "widths": list(shape.widths),
-            "learning_rate": self.learning_rate,
-        }  # fmt: skip
+        return {**plain_of(self.fixer.shape), "learning_rate": self.learning_rate}
 
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> FixerTraining:

@@ -6,25 +6,16 @@ the fixer is of each pixel, and are compared with until newer ones of the better
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from scene4d.cameras.between import Spread
-from scene4d.cameras.beyond import CamerasBeyond, Reach
 from scene4d.priors.fixer import Fixer
 from scene4d.representations.method import FixingOptions
-from scene4d.representations.saved import Form
-from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
+from scene4d.training.objectives.away import OfPseudoViews, cameras_beyond, crop_within
+from scene4d.training.objectives.base import ObjectiveInputs, Term
 from scene4d.training.pseudo_views import PseudoViews
 from scene4d.training.references import Confident, FixedScene, References
 from scene4d.training.step import Step
 
-_TURN = 3.0
-"""Of cameras about themselves, degrees, as a teacher's."""
 
-
-class Fixing(Objective):
+class Fixing(OfPseudoViews):
     """The mean absolute difference to repaired pictures, weighed by the fixer's confidence.
 
     A resumed training goes on with the same pictures: they are part of a checkpoint.
@@ -41,12 +32,8 @@ class Fixing(Objective):
         self.generator, self.device = inputs.generator, inputs.device
         inputs.processes.rows(options.crops, "crops of repaired pictures")
         cameras = task.training_cameras
-        spread = Spread(between=options.between, jitter=options.jitter, turn=_TURN)
-        self.poses = CamerasBeyond(cameras, spread, Reach(angle=options.beyond))
-        self.size = (
-            min(options.crop_size, *(c.width for c in cameras)),
-            min(options.crop_size, *(c.height for c in cameras)),
-        )
+        self.poses = cameras_beyond(cameras, options)
+        self.size = crop_within(options.crop_size, cameras)
         self.source = FixedScene(fixer=task.fixer, references=References(task))
         largest = max(c.width * c.height for c in cameras)
         self.views = PseudoViews(
@@ -76,15 +63,3 @@ class Fixing(Objective):
         confidence = crops.alpha[..., None]
         loss = (confidence * (rgb - crops.rgb).abs()).mean()
         return Term(loss=loss, log={"fixing": loss, "fixer_confidence": confidence.mean()})
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """The repaired pictures and their cameras."""
-        return self.views.state_tensors()
-
-    def state_forms(self) -> Mapping[str, Form]:
-        """Any number of them."""
-        return self.views.state_forms()
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores :meth:`state_tensors`."""
-        self.views.load_state_tensors(tensors)

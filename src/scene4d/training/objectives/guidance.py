@@ -7,7 +7,7 @@ random shift or crop, noised, denoised, and pulled by the gradient of a score lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,8 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from scene4d.cameras.between import Spread
-from scene4d.cameras.beyond import CamerasBeyond, Reach
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.priors.levels import Times
@@ -37,14 +35,14 @@ from scene4d.representations.method import GuidanceOptions
 from scene4d.representations.saved import Form, like
 from scene4d.representations.task import Poses, Task
 from scene4d.training.coverage import Coverage
+from scene4d.training.objectives.away import cameras_beyond
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
-from scene4d.training.step import Step
+from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
+from scene4d.training.step import Step, evaluating
 
 RENDERED = ("rgb", "depth")
 """Channels that renders have."""
 _SIZE = 64
-_TURN = 3.0
-"""Of cameras about themselves, degrees, as a teacher's."""
 
 
 class Guidance(Objective):
@@ -79,7 +77,14 @@ class Guidance(Objective):
                                  fix="leave unseen_only out")  # fmt: skip
             self.coverage = Coverage(task.training_cameras)
         self.left_out = torch.zeros((), dtype=torch.int64)
-        """Pictures whose gradient was not finite."""
+        """Pictures whose gradient was not finite, or that were regenerated as such."""
+        self.kept: Kept | None = None
+        if options.target == "regenerate":
+            self.kept = self._empty_ring(task.training_cameras)
+        self._log: dict[str, Tensor] = {}
+        """Of the last guided step: lines of the log rarely fall on one."""
+        self._now: Step | None = None
+        """The step whose scene is regenerated."""
 
     @classmethod
     def applies_to(cls, inputs: ObjectiveInputs) -> bool:
@@ -90,10 +95,12 @@ class Guidance(Objective):
         """The term, whose gradients are propagated already; in the log its root mean square
         gradient, the mean time, and how many pictures were left out up to now."""
         if step.number % self.options.every:
-            return Term(loss=None)
+            return Term(loss=None, log=self._log)
         text = self.conditions[step.number % len(self.conditions)] if self.conditions else None
         if self.coverage is not None:
             self.coverage.refresh(step.scene(text), step.number, self.device)
+        if self.kept is not None:
+            return self._towards_kept(step, self.kept)
         cameras = self.poses.draw(self.generator, self.options.pictures)
         # Of each picture's own, so that a process need not draw those of others' pictures.
         seeds = torch.randint(1 << 62, (len(cameras),), generator=self.generator).tolist()
@@ -108,17 +115,20 @@ class Guidance(Objective):
         log = {"guidance": counted[:, 0].sum() / len(found), "guidance_left_out": self.left_out}
         if len(counted):
             log["guidance_gradient"], log["guidance_time"] = counted[:, 1:].mean(dim=0)
+        self._log = log
         return Term(loss=None, log=log)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """How many pictures were left out, and what the training cameras see."""
+        """How many pictures were left out, what the training cameras see, and what is kept."""
         maps = {} if self.coverage is None else self.coverage.state_tensors()
-        return {"left_out": self.left_out, **maps}
+        kept = {} if self.kept is None else self.kept.views.state_tensors()
+        return {"left_out": self.left_out, **maps, **kept}
 
     def state_forms(self) -> Mapping[str, Form]:
-        """The number; maps where there are some."""
+        """The number; maps and pictures where there are some."""
         maps = {} if self.coverage is None else self.coverage.state_forms()
-        return {**like({"left_out": self.left_out}), **maps}
+        kept = {} if self.kept is None else self.kept.views.state_forms()
+        return {**like({"left_out": self.left_out}), **maps, **kept}
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores :meth:`state_tensors`."""
@@ -127,6 +137,9 @@ class Guidance(Objective):
         self.left_out = tensors["left_out"].clone()
         if self.coverage is not None:
             self.coverage.load_state_tensors(tensors, self.device)
+        if self.kept is not None:
+            views = self.kept.views
+            views.load_state_tensors({n: t for n, t in tensors.items() if n in views.state_forms()})
 
     def _timed(self, camera: Camera) -> Camera:
         at = self.options.at_time
@@ -147,11 +160,8 @@ class Guidance(Objective):
     ) -> Float[Tensor, " 3"]:
         """Propagates one picture's part; its loss, the root mean square of its gradient and the
         mean time: NaN where it was left out."""
-        size = self.prior.info.size
-        longest = self.options.size or self.prior.info.longest_side or _SIZE
         generator = torch.Generator().manual_seed(seed)
-        u = torch.rand(2, generator=generator).tolist()
-        cut, factor = region(camera, size or longest, self.options.crop, (u[0], u[1]))
+        cut, factor = self._region(camera, generator)
         cut = cut.to(self.device)
         small = cut.downscaled(factor)
         told = [torch.tensor(torch.nan), torch.tensor(torch.nan)]
@@ -167,12 +177,107 @@ class Guidance(Objective):
             told[:] = gradient.square().mean().sqrt(), found.times.mean()
             return inject(x, gradient) / x.numel()
 
-        depth = "depth" in self.prior.info.channels or self.coverage is not None
         loss = step.deferred(
-            cut, score, chunk_pixels=self.options.chunk_pixels, condition=text,
-            want=Want(depth=depth),
-        )  # fmt: skip
+            cut, score, chunk_pixels=self.options.chunk_pixels, condition=text, want=self._want()
+        )
         return torch.stack([value.detach().cpu() for value in (loss, *told)])
+
+    def _region(self, camera: Camera, generator: torch.Generator) -> tuple[Camera, int]:
+        """A part of the camera's picture, and how many of its pixels become one of the prior's."""
+        size = self.prior.info.size
+        longest = self.options.size or self.prior.info.longest_side or _SIZE
+        u = torch.rand(2, generator=generator).tolist()
+        return region(camera, size or longest, self.options.crop, (u[0], u[1]))
+
+    def _asked(self, camera: Camera, text: str | None, like: Tensor) -> Asked:
+        """The prior, and what it is told of a picture of ``camera``."""
+        background = None if self.background is None else like.new_tensor(self.background)
+        return Asked(
+            prior=self.prior, known=Condition(camera=camera, background=background),
+            texts=self._texts(text), path=self.options.noise_schedule,
+        )  # fmt: skip
+
+    def _done(self, progress: float) -> float:
+        """Share of the term's own time that is over."""
+        options = self.options
+        done = (progress - options.start) / max(options.end - options.start, 1e-9)
+        return min(max(done, 0.0), 1.0)
+
+    def _empty_ring(self, cameras: Sequence[Camera]) -> Kept:
+        """Where regenerated pictures are kept."""
+        if "rgb" not in self.prior.info.channels:
+            raise UsageError("regenerated pictures are compared by colour, and this prior is of "
+                             f"{'+'.join(self.prior.info.channels)}",
+                             fix="give guidance.target score")  # fmt: skip
+        if self.conditions:
+            raise UsageError("pictures of a generator's many scenes are not kept",
+                             fix="give guidance.target score")  # fmt: skip
+        apart = torch.Generator()
+        sizes = [self._region(c, apart) for c in cameras or self.poses.draw(apart, 1)]
+        small = [(cut.downscaled(factor), factor) for cut, factor in sizes]
+        source = Regenerated(picture=self._regenerated)
+        return Kept.of(source, small, count=self.options.kept, device=self.device)
+
+    def _towards_kept(self, step: Step, kept: Kept) -> Term:
+        """Propagates the difference to regenerated pictures; in the log its mean."""
+        options, views = self.options, kept.views
+        self._now = step
+        if step.number // options.every % options.refresh_every == 0 or not len(views):
+            for camera in self.poses.draw(self.generator, options.pictures):
+                cut, factor = self._region(self._timed(camera), self.generator)
+                views.add(cut.downscaled(factor))
+        places = views.draw(options.pictures, hard=0.0, size=kept.size, generator=self.generator)
+        crops = views.crops(places)
+        total, weight = torch.zeros(()), step.weight
+        step.weight = weight / options.pictures
+        corners = zip(places.slots.tolist(), places.x.tolist(), places.y.tolist(), strict=True)
+        for rgba, (slot, x, y) in zip(crops.rgba, corners, strict=True):
+            whole = views.cameras[slot].to(self.device)
+            small = whole.cropped(x, y, *kept.size)
+            cut, factor = kept.whole(small, whole)
+            target = rgba.permute(2, 0, 1)[None]
+
+            def apart(
+                render: Render, small: Camera = small, factor: int = factor, target: Tensor = target
+            ) -> Float[Tensor, ""]:
+                seen = self._seen_by_prior(render, factor, step.background)
+                counts = target[:, 3:] * self._unseen(render, small, factor)
+                return (counts * (self._rgb(seen) - target[:, :3]).abs()).mean()
+
+            total = total + step.deferred(
+                cut, apart, chunk_pixels=options.chunk_pixels, want=self._want()
+            ).cpu()  # fmt: skip
+        step.weight, self._now = weight, None
+        self._log = {"guidance": total / options.pictures, "guidance_left_out": self.left_out}
+        return Term(loss=None, log=self._log)
+
+    def _regenerated(self, camera: Camera) -> Float[Tensor, "3 height width"]:
+        """What the prior makes of the scene at a small picture's camera, 0..1."""
+        assert self._now is not None and self.kept is not None
+        step, options = self._now, self.options
+        cut, factor = self.kept.whole(camera, camera)
+        with evaluating(step.trainable):
+            render = step.render(cut, want=self._want())
+        x = self._seen_by_prior(render, factor, step.background)
+        found = regenerated(
+            self._asked(camera, None, x), x, scale=options.scale, times=self.loss.times,
+            steps=options.sampling_steps, progress=self._done(step.progress),
+            generator=self.generator,
+        )  # fmt: skip
+        if not bool(found.isfinite().all()):
+            self.left_out = self.left_out + 1
+        return self._rgb(found)[0]
+
+    def _rgb(self, x: Float[Tensor, "1 channels h w"]) -> Float[Tensor, "1 3 h w"]:
+        """The colours of the prior's pictures, 0..1."""
+        kinds = self.prior.info.channels
+        first = sum(CHANNELS[kind] for kind in kinds[: kinds.index("rgb")])
+        low, high = self.prior.info.value_range
+        return (x[:, first : first + 3] - low) / (high - low)
+
+    def _want(self) -> Want:
+        """What is rendered for the prior."""
+        return Want(depth="depth" in self.prior.info.channels or self.coverage is not None)
 
     def _score(
         self,
@@ -182,15 +287,9 @@ class Guidance(Objective):
         progress: float,
         generator: torch.Generator,
     ) -> Score:
-        options = self.options
-        background = None if self.background is None else x.new_tensor(self.background)
-        known = Condition(camera=camera, background=background)
-        asked = Asked(
-            prior=self.prior, known=known, texts=self._texts(text), path=options.noise_schedule
-        )
-        done = (progress - options.start) / max(options.end - options.start, 1e-9)
         ask = latent_gradient if self.prior.info.space == "latent" else score_gradient
-        return ask(self.loss, asked, x, generator=generator, progress=min(max(done, 0.0), 1.0))
+        asked, done = self._asked(camera, text, x), self._done(progress)
+        return ask(self.loss, asked, x, generator=generator, progress=done)
 
     def _seen_by_prior(
         self, render: Render, factor: int, background: Float[Tensor, " 3"]
@@ -216,16 +315,19 @@ class Guidance(Objective):
         kinds = self.prior.info.channels
         chosen = self.options.channels
         on = [float(chosen in ("all", kind)) for kind in kinds for _ in range(CHANNELS[kind])]
-        counts = render.rgb.new_tensor(on)[:, None, None]
+        return render.rgb.new_tensor(on)[:, None, None] * self._unseen(render, camera, factor)
+
+    def _unseen(self, render: Render, camera: Camera, factor: int) -> Tensor:
+        """1 where pixels count: of surfaces that no training camera sees, if that is asked for."""
         if self.coverage is None:
-            return counts
+            return render.rgb.new_ones(())
         assert render.depth is not None
         half, (high, wide) = factor // 2, (camera.height, camera.width)
         depth, alpha = (
             value.detach()[half::factor, half::factor][:high, :wide]
             for value in (render.depth, render.alpha)
         )
-        return counts * ~self.coverage.seen(camera, depth, alpha)
+        return (~self.coverage.seen(camera, depth, alpha)).to(render.rgb)
 
 
 def depth_code(depth: Float[Tensor, " *pixels"], unit: float) -> Float[Tensor, " *pixels"]:
@@ -317,6 +419,4 @@ def _poses(task: Task, options: GuidanceOptions) -> Poses:
     if not task.training_cameras:
         raise UsageError("guidance has nowhere to look from",
                          fix="give a capture, or a method with poses")  # fmt: skip
-    spread = Spread(between=options.between, jitter=options.jitter, turn=_TURN,
-                    any_time=options.any_time)  # fmt: skip
-    return CamerasBeyond(task.training_cameras, spread, Reach(angle=options.beyond))
+    return cameras_beyond(task.training_cameras, options, any_time=options.any_time)

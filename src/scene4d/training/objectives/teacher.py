@@ -7,7 +7,6 @@ representation is asked in the usual way, for one batch of small pictures.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -16,8 +15,8 @@ from torch import Tensor
 from scene4d.cameras.between import CamerasBetween, Spread
 from scene4d.rendering.render import Render, Want
 from scene4d.representations.method import TeacherOptions
-from scene4d.representations.saved import Form
-from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
+from scene4d.training.objectives.away import OfPseudoViews, crop_within
+from scene4d.training.objectives.base import ObjectiveInputs, Term
 from scene4d.training.pseudo_views import Crops, PseudoViews
 from scene4d.training.step import Step
 
@@ -26,7 +25,7 @@ _OPAQUE = 0.5
 """Depth is compared where the teacher's alpha is above."""
 
 
-class Teaching(Objective):
+class Teaching(OfPseudoViews):
     """Colour, alpha and depth of crops of the teacher's pictures.
 
     The pictures' cameras are drawn by :class:`CamerasBetween`, the pictures streamed by
@@ -54,10 +53,7 @@ class Teaching(Objective):
             )
         self.generator = inputs.generator
         inputs.processes.rows(options.crops, "crops")
-        self.size = (
-            min(options.crop_size, *(c.width for c in cameras)),
-            min(options.crop_size, *(c.height for c in cameras)),
-        )
+        self.size = crop_within(options.crop_size, cameras)
         self.views = PseudoViews(
             task.teacher,
             cameras,
@@ -96,18 +92,6 @@ class Teaching(Objective):
         count = torch.tensor(float(len(self.views)))
         log = {"teacher": loss, "teacher_psnr": psnr, "pseudo_views": count}
         return Term(loss=loss, log=log)
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """The pseudo-views' cameras and errors."""
-        return self.views.state_tensors()
-
-    def state_forms(self) -> Mapping[str, Form]:
-        """Any number of pseudo-views."""
-        return self.views.state_forms()
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores :meth:`state_tensors`."""
-        self.views.load_state_tensors(tensors)
 
     def _refresh(self, number: int) -> None:
         """The first pictures, then a new one every ``refresh_every`` steps."""
