@@ -83,7 +83,7 @@ class TriplaneField:
 
     @classmethod
     def of_planes(
-        cls, planes: Sequence[Float[Tensor, "3 channels rows columns"]], networks: TriplaneNetworks
+        cls, planes: Sequence[Float[Tensor, "3 channels _ _"]], networks: TriplaneNetworks
     ) -> TriplaneField:
         """From the planes xy, xz and yz of each level; columns go along the first axis."""
         flat = [level.permute(0, 2, 3, 1).reshape(-1, level.shape[1]) for level in planes]

@@ -97,6 +97,15 @@ def masked_share(
 ) -> np.ndarray:
     """Of each point [N, 3], the share of the pictures that it lies in whose masks are False
     there."""
+    seen, masked = masked_counts(points, cameras, masks)
+    return masked / np.maximum(seen, 1)
+
+
+def masked_counts(
+    points: np.ndarray, cameras: Sequence[Camera], masks: Sequence[torch.Tensor | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each point [N, 3], in how many pictures it lies, and in how many of these masks are False
+    there."""
     seen, masked = np.zeros(len(points)), np.zeros(len(points))
     for camera, mask in zip(cameras, masks, strict=True):
         corners = corners_of(torch.from_numpy(points), camera.viewmat, camera.K).numpy()
@@ -107,7 +116,7 @@ def masked_share(
         if mask is not None:
             at = row[inside].astype(int), column[inside].astype(int)
             masked[inside] += ~mask.numpy()[at]
-    return masked / np.maximum(seen, 1)
+    return seen, masked
 
 
 def _ball(task: Task, most: int) -> tuple[np.ndarray, np.ndarray]:

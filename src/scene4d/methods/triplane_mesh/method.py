@@ -95,7 +95,7 @@ class TriplaneMeshMethod(Method):
     march_steps: Annotated[int, Within(8, 4096)] = 96
     """Parts of a ray within the box; those where nothing is are skipped."""
     first_blur: Annotated[float, Within(1e-4, 10.0)] = 0.1
-    """How far the surface is blurred at first (beta of VolSDF), in half sides of the box."""
+    """How far the surface is blurred at first (1 / s of NeuS), in half sides of the box."""
     last_blur: Annotated[float, Within(1e-4, 10.0)] = 0.01
     """How far it is blurred when the mesh takes over."""
     planes_lr: Rate = 1e-2

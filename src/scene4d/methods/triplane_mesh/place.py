@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
 import torch
 
 from scene4d.data.scene import View
 from scene4d.errors import UsageError
-from scene4d.methods.mesh.start import masked_share
+from scene4d.methods.mesh.start import masked_counts
 from scene4d.rendering.isosurface.near_surface import grid_places
 from scene4d.representations.content import find_content
 from scene4d.representations.task import Task
@@ -22,6 +21,8 @@ _CELLS = 40
 _ROUNDS = 2
 _LEFT_OUT = 0.05
 """A place belongs to nothing where more of the pictures show nothing there."""
+_SEEN = 0.5
+"""A place belongs to nothing where fewer of the pictures show it."""
 _MARGIN = 1.1
 _TRIM = 0.02
 """Share of known points, at each end of an axis, that may lie outside."""
@@ -68,8 +69,10 @@ def _carved(
     half = 1.5 * half
     for _ in range(_ROUNDS):
         places = grid_places(middle - half, middle + half, _CELLS)
-        left_out = masked_share(places.double().numpy(), [v.camera for v in views], shown)
-        kept = places[torch.from_numpy(np.asarray(left_out <= _LEFT_OUT))]
+        cameras = [view.camera for view in views]
+        seen, left_out = masked_counts(places.double().numpy(), cameras, shown)
+        likely = (left_out <= _LEFT_OUT * seen) & (seen >= _SEEN * len(views))
+        kept = places[torch.from_numpy(likely)]
         if len(kept) < 8:
             _log.warning("alpha and masks leave nothing of space: the box is a guess")
             return middle, half / 1.5

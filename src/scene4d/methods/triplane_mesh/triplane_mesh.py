@@ -119,7 +119,7 @@ class TriplaneMesh(Representation):
         ``extras["surface"]`` is the mesh's :class:`FieldSurface`."""
         if not bool(self.meshed):
             fog = Fog(
-                beta=float(self.blur),
+                blur=float(self.blur),
                 steps=self.settings.march_steps,
                 phase=self.phase if self.training else 0.5,
                 rough=rough_distances(self.field, _ROUGH),

@@ -1,0 +1,157 @@
+"""The method triplane-mesh: it learns a shape, keeps it closed, and exports it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from methods.mesh.meshes import Photographs, camera_on_circle, globe
+from methods.triplane_mesh.fields import SETTINGS, a_mesh
+from optional_packages import import_or_skip
+
+from scene4d.errors import DataError, UsageError
+from scene4d.methods.mesh.bundle_kind import MeshKind, encode_mesh
+from scene4d.methods.mesh.textured_mesh import TexturedMesh
+from scene4d.methods.triplane_mesh.method import TriplaneMeshMethod
+from scene4d.methods.triplane_mesh.objectives import slopes
+from scene4d.methods.triplane_mesh.place import find_box
+from scene4d.representations.task import Task, World
+from scene4d.training.objectives.base import ObjectiveInputs
+from scene4d.training.step import Step
+from scene4d.training.trainer import build_objectives
+
+
+def test_the_box_is_what_alpha_leaves() -> None:
+    task = Photographs(globe()).task()
+    box = find_box(task)
+    # The globe's bumps reach 1.16; above and below it no camera looks past it, up to 1.43 / 0.75.
+    assert 1.16 < box.half < 2.1
+    assert max(abs(c) for c in box.centre) < 0.3
+    assert find_box(task, 2.0).half == 2.0
+
+
+def test_without_photographs_there_is_no_box() -> None:
+    with pytest.raises(UsageError, match="photographs"):
+        find_box(Task(world=World()))
+
+
+def a_training(steps: int, **options):
+    """The losses of a few steps by hand, on photographs of a globe."""
+    method = TriplaneMeshMethod(
+        grid=16, resolutions=(8, 16), channels=4, neurons=16, rays=256, pictures=4,
+        march_steps=32, planes_lr=0.03, networks_lr=0.01, **options,
+    )  # fmt: skip
+    photographs = Photographs(globe())
+    task = photographs.task()
+    generator = torch.Generator().manual_seed(0)
+    made = method.build(task, generator=generator)
+    inputs = ObjectiveInputs(task=task, generator=generator, device=torch.device("cpu"))
+    terms = build_objectives(method, inputs)
+    groups = [
+        {"params": list(g.parameters), "lr": g.learning_rate} for g in made.parameter_groups()
+    ]
+    optimiser = torch.optim.Adam(groups)
+    from scene4d.training.sampling import parts_of
+
+    for number in range(steps):
+        progress = number / steps
+        made.on_progress(progress)
+        views = [photographs.view(i) for i in range(number % 3, 12, 3)]
+        views = views[:1] if made.sampling.of == "images" else [
+            parts_of(views, made.sampling, generator)
+        ]  # fmt: skip
+        step = Step(
+            number=number, progress=progress, trainable=made, views=views,
+            background=torch.rand(3, generator=generator),
+        )  # fmt: skip
+        losses = [term.options.weight * term(step).loss for term in terms]
+        optimiser.zero_grad()
+        torch.stack(losses).sum().backward()
+        optimiser.step()
+    made.on_progress(1.0)
+    return made, photographs
+
+
+@pytest.mark.parametrize("bends_cubes", [False, True])
+def test_it_learns_a_globe(bends_cubes: bool) -> None:
+    begun = a_training(0)[0]
+    made, photographs = a_training(80, bends_cubes=bends_cubes)
+    errors, before = [], []
+    for index in (1, 6):
+        view = photographs.view(index)
+        with torch.no_grad():
+            seen = made.render(view.camera)
+            ball = begun.render(view.camera)
+        expected = view.rgb * view.alpha[..., None]
+        errors.append((seen.rgb - expected).square().mean())
+        before.append((ball.rgb - expected).square().mean())
+        assert (seen.alpha - view.alpha).abs().mean() < 0.05
+    assert torch.stack(errors).mean() < 0.25 * torch.stack(before).mean()
+
+
+def test_slopes_are_those_of_the_distance() -> None:
+    field = a_mesh(strength=0.0).field
+    at = 0.2 + 0.5 * torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+    found = slopes(field, at, 1e-2)
+    expected = at / at.norm(dim=1, keepdim=True)
+    # Planes of 1e-3 on texels of 1/8 are a slope of 0.01; the ball bends by the reach over 0.2.
+    assert (found - expected).norm(dim=1).max() < 0.1
+
+
+def test_its_texture_is_its_colours() -> None:
+    import_or_skip("xatlas")
+    made = a_mesh()
+    made.on_progress(1.0)
+    data = made.mesh()
+    assert data is made.mesh()  # not painted twice
+    edges = np.sort(data.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+    camera = camera_on_circle(0.4, size=64)
+    with torch.no_grad():
+        expected, found = made.render(camera), TexturedMesh(data).render(camera)
+        torch.testing.assert_close(found.alpha, expected.alpha)
+        # Texels are some 0.7 pixels wide here.
+        assert (found.rgb - expected.rgb).abs().mean() < 0.01
+        made.table.add_(0.01)
+    assert made.mesh() is not data
+
+
+def test_it_goes_into_a_bundle_of_kind_mesh() -> None:
+    import_or_skip("xatlas")
+    made = a_mesh(grid=12, texture_size=64)
+    assert MeshKind().takes(made)
+    coded = encode_mesh(made.mesh())
+    assert coded.manifest["mesh"]["texture"]["width"] == 64
+
+
+def test_without_a_surface_it_says_so() -> None:
+    made = a_mesh()
+    with torch.no_grad():
+        made.table.fill_(5.0)  # nothing is inside
+    made.on_progress(0.9)
+    with pytest.raises(DataError, match="no surface"):
+        made.render(camera_on_circle(0.0))
+    made.on_progress(1.0)
+    assert not made.render(camera_on_circle(0.0)).alpha.any()
+    with pytest.raises(DataError, match="no surface"):
+        made.mesh()
+
+
+def test_fog_clears_until_the_mesh_is_drawn() -> None:
+    made = a_mesh()
+    made.on_progress(0.25)
+    assert float(made.blur) == pytest.approx(math.sqrt(0.1 * 0.05))
+    assert not made.meshed and made.sampling.of == "rays"
+    made.on_progress(0.5)
+    assert made.meshed and made.sampling.of == "images"
+    assert made.describe()["triangles"] > 100
+    assert SETTINGS.mesh_from == 0.5
+
+
+def test_options_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="even"):
+        TriplaneMeshMethod(grid=33)
+    with pytest.raises(UsageError, match="level"):
+        TriplaneMeshMethod(resolutions=())
