@@ -64,19 +64,34 @@ def test_planes_of_a_network_lie_where_the_table_has_them() -> None:
     torch.testing.assert_close(field.features(at), expected)
 
 
-def test_planes_of_a_network_get_gradients_of_both_pictures() -> None:
-    levels = [torch.zeros(3, 4, side, side, requires_grad=True) for side in SHAPE.resolutions]
-    networks = TriplaneNetworks(SHAPE, generator=torch.Generator().manual_seed(0))
-    camera = camera_on_circle(0.3, size=16)
-    for shown in ("fog", "mesh"):
-        field = TriplaneField.of_planes(levels, networks)
+@pytest.mark.parametrize("shown", ["fog", "mesh"])
+def test_planes_of_a_network_get_the_slope_of_the_picture(shown: str) -> None:
+    g = torch.Generator().manual_seed(4)
+    levels = [
+        (0.1 * torch.randn(3, 4, side, side, generator=g)).requires_grad_()
+        for side in SHAPE.resolutions
+    ]
+    networks = TriplaneNetworks(SHAPE, generator=g)
+    nn.init.normal_(networks.distance.weights[-1], std=0.2, generator=g)
+    camera = camera_on_circle(0.3, size=32)
+
+    def area(planes):
+        field = TriplaneField.of_planes(planes, networks)
         if shown == "fog":
-            picture = fog_picture(field, BOX, camera, fog(field, 0.05, 32))
-        else:
-            picture = mesh_picture(field, BOX, camera, field.surface(16))
-        # A distance everywhere larger is a smaller ball.
-        for gradient in torch.autograd.grad(picture.alpha.sum(), levels):
-            assert gradient[:, 0].sum() < 0
+            return fog_picture(field, BOX, camera, fog(field, 0.05, 64)).alpha.sum()
+        return mesh_picture(field, BOX, camera, field.surface(32)).alpha.sum()
+
+    gradients = torch.autograd.grad(area(levels), levels)
+    assert all((gradient.abs().amax(dim=(1, 2, 3)) > 0).all() for gradient in gradients)
+    size = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    step = 0.02 / size
+    with torch.no_grad():
+        ends = [
+            area([p + sign * step * g for p, g in zip(levels, gradients, strict=True)])
+            for sign in (1, -1)
+        ]
+    # Outlines are edges of triangles, and where parts of rays begin is not learned.
+    assert ((ends[0] - ends[1]) / (2 * step)).item() == pytest.approx(size.item() ** 2, rel=0.15)
 
 
 @pytest.mark.parametrize("bends_cubes", [False, True])

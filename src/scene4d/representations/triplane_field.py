@@ -102,10 +102,8 @@ class TriplaneField:
         self, places: Float[Tensor, "n 3"], features: Float[Tensor, "n inputs"]
     ) -> Float[Tensor, " n"]:
         """Of places whose features are known."""
-        # Each level's first feature counts as it is: a network without biases may turn off.
-        direct = features[:, : self.planes.width : self.planes.features].sum(dim=1)
         ball = places.norm(dim=1) - self.networks.shape.radius
-        return ball + direct + self.networks.distance(features)[:, 0]
+        return ball + self.networks.distance(features)[:, 0]
 
     def colour(self, places: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """0..1."""

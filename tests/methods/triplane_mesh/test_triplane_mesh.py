@@ -16,45 +16,76 @@ from scene4d.methods.mesh.bundle_kind import MeshKind, encode_mesh
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.methods.triplane_mesh.method import TriplaneMeshMethod
 from scene4d.methods.triplane_mesh.objectives import slopes
-from scene4d.methods.triplane_mesh.place import find_box
+from scene4d.methods.triplane_mesh.place import find_place
 from scene4d.representations.task import Task, World
 from scene4d.training.objectives.base import ObjectiveInputs
+from scene4d.training.sampling import parts_of
 from scene4d.training.step import Step
 from scene4d.training.trainer import build_objectives
 
 
 def test_the_box_is_what_alpha_leaves() -> None:
     task = Photographs(globe()).task()
-    box = find_box(task)
+    box = find_place(task).box
     # The globe's bumps reach 1.16; above and below it no camera looks past it, up to 1.43 / 0.75.
     assert 1.16 < box.half < 2.1
     assert max(abs(c) for c in box.centre) < 0.3
-    assert find_box(task, 2.0).half == 2.0
+    assert find_place(task, 2.0).box.half == 2.0
+
+
+def test_it_starts_as_what_the_outlines_leave() -> None:
+    """Which holds the object, and looks like it in outline."""
+    photographs = Photographs(globe())
+    task = photographs.task()
+    made = small().build(task, generator=torch.Generator().manual_seed(0))
+    places = torch.from_numpy(globe().vertices).float() * 0.93  # half a cell of the hull, inside
+    assert (made.field.distance(made.box.inside(places)) < 0).float().mean() > 0.99
+    made.on_progress(1.0)
+    for index in (1, 6):
+        view = photographs.view(index)
+        with torch.no_grad():
+            seen = made.render(view.camera)
+        assert (seen.alpha - view.alpha).abs().mean() < 0.05  # of which the globe fills half
+
+
+def small(**options) -> TriplaneMeshMethod:
+    return TriplaneMeshMethod(
+        grid=16, resolutions=(8, 16), channels=4, neurons=16, rays=256, pictures=4,
+        march_steps=32, planes_lr=0.03, networks_lr=0.01, **options,
+    )  # fmt: skip
 
 
 def test_without_photographs_there_is_no_box() -> None:
     with pytest.raises(UsageError, match="photographs"):
-        find_box(Task(world=World()))
+        find_place(Task(world=World()))
 
 
-def a_training(steps: int, **options):
-    """The losses of a few steps by hand, on photographs of a globe."""
-    method = TriplaneMeshMethod(
-        grid=16, resolutions=(8, 16), channels=4, neurons=16, rays=256, pictures=4,
-        march_steps=32, planes_lr=0.03, networks_lr=0.01, **options,
-    )  # fmt: skip
-    photographs = Photographs(globe())
+@torch.no_grad()
+def error_of(made, photographs) -> torch.Tensor:
+    """Mean squared, of the mesh on black."""
+    made.on_progress(1.0)
+    errors = []
+    for index in (1, 6):
+        view = photographs.view(index)
+        seen = made.render(view.camera)
+        errors.append((seen.rgb - view.rgb * view.alpha[..., None]).square().mean())
+        assert (seen.alpha - view.alpha).abs().mean() < 0.05
+    return torch.stack(errors).mean()
+
+
+def trained(steps: int, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """The errors before and after some steps by hand, on photographs of a globe."""
+    method, photographs = small(**options), Photographs(globe())
     task = photographs.task()
     generator = torch.Generator().manual_seed(0)
     made = method.build(task, generator=generator)
+    before = error_of(made, photographs)
     inputs = ObjectiveInputs(task=task, generator=generator, device=torch.device("cpu"))
     terms = build_objectives(method, inputs)
     groups = [
         {"params": list(g.parameters), "lr": g.learning_rate} for g in made.parameter_groups()
     ]
     optimiser = torch.optim.Adam(groups)
-    from scene4d.training.sampling import parts_of
-
     for number in range(steps):
         progress = number / steps
         made.on_progress(progress)
@@ -70,25 +101,14 @@ def a_training(steps: int, **options):
         optimiser.zero_grad()
         torch.stack(losses).sum().backward()
         optimiser.step()
-    made.on_progress(1.0)
-    return made, photographs
+    return before, error_of(made, photographs)
 
 
-@pytest.mark.parametrize("bends_cubes", [False, True])
-def test_it_learns_a_globe(bends_cubes: bool) -> None:
-    begun = a_training(0)[0]
-    made, photographs = a_training(80, bends_cubes=bends_cubes)
-    errors, before = [], []
-    for index in (1, 6):
-        view = photographs.view(index)
-        with torch.no_grad():
-            seen = made.render(view.camera)
-            ball = begun.render(view.camera)
-        expected = view.rgb * view.alpha[..., None]
-        errors.append((seen.rgb - expected).square().mean())
-        before.append((ball.rgb - expected).square().mean())
-        assert (seen.alpha - view.alpha).abs().mean() < 0.05
-    assert torch.stack(errors).mean() < 0.25 * torch.stack(before).mean()
+@pytest.mark.parametrize(("bends_cubes", "steps", "left"), [(False, 60, 0.4), (True, 30, 0.7)])
+def test_it_learns_a_globe(bends_cubes: bool, steps: int, left: float) -> None:
+    """The shape is nearly there at the start, all grey."""
+    before, after = trained(steps, bends_cubes=bends_cubes)
+    assert after < left * before
 
 
 def test_slopes_are_those_of_the_distance() -> None:
@@ -129,7 +149,9 @@ def test_it_goes_into_a_bundle_of_kind_mesh() -> None:
 def test_without_a_surface_it_says_so() -> None:
     made = a_mesh()
     with torch.no_grad():
-        made.table.fill_(5.0)  # nothing is inside
+        first, last = made.networks.distance.weights
+        first.copy_(torch.eye(first.shape[1])[-1].expand_as(first))  # the number that is always 1
+        last.fill_(1.0)  # 16 times: nothing is inside
     made.on_progress(0.9)
     with pytest.raises(DataError, match="no surface"):
         made.render(camera_on_circle(0.0))

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import grid_sample
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.triplane_mesh.method import TriplaneMeshMethod
-from scene4d.methods.triplane_mesh.place import find_box
+from scene4d.methods.triplane_mesh.place import find_place
 from scene4d.plain import from_table
 from scene4d.ranges import Finite, Positive, Rate, Within
 from scene4d.rendering.render import RGB, Render, Want
@@ -40,6 +41,8 @@ _ROUGH = 32
 """Cubes along a side of the grid that says where fog is."""
 _AT_ONCE = 1 << 16
 """Texels that are painted at a time."""
+_SHAPE_STEPS, _SHAPE_PLACES, _SHAPE_LR, _SHAPE_NEAR = 300, 4096, 0.01, 0.1
+"""Of fitting a shape that is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +97,9 @@ class TriplaneMesh(Representation):
     def from_task(
         cls, task: Task, options: TriplaneMeshMethod, *, generator: torch.Generator
     ) -> TriplaneMesh:
-        """As it is before training: a grey ball in the object's box."""
-        box = find_box(task, options.half_side)
+        """As it is before training, grey: the visual hull where there is one, or else a ball."""
+        place = find_place(task, options.half_side)
+        box = place.box
         shape = TriplaneShape(
             resolutions=options.resolutions,
             channels=options.channels,
@@ -105,7 +109,26 @@ class TriplaneMesh(Representation):
         )
         same = {name: getattr(options, name) for name in _SAME}
         settings = Settings(centre=box.centre, half=box.half, shape=shape, **same)
-        return cls(settings, generator=generator)
+        made = cls(settings, generator=generator)
+        if place.hull is not None:
+            made.take_shape(place.hull, generator=generator)
+        return made
+
+    def take_shape(self, distances: Float[Tensor, "n n n"], *, generator: torch.Generator) -> None:
+        """Fits the field's distances to those of a grid over the box, by some steps of Adam."""
+        optimiser = torch.optim.Adam(self.parameters(), lr=_SHAPE_LR)
+        volume = distances.permute(2, 1, 0)[None, None]  # grid_sample's x is the last axis
+        for step in range(_SHAPE_STEPS):
+            places = 2 * torch.rand(_SHAPE_PLACES, 3, generator=generator) - 1
+            wanted = grid_sample(volume, places[None, None, None], align_corners=True).reshape(-1)
+            # Far from the surface it does not matter how far.
+            weight = 1 / (1 + (wanted / _SHAPE_NEAR) ** 2)
+            error = self.field.distance(places) - wanted
+            optimiser.param_groups[0]["lr"] = _SHAPE_LR * (1 - step / _SHAPE_STEPS)
+            optimiser.zero_grad()
+            (weight * error.square()).mean().backward()
+            optimiser.step()
+        optimiser.zero_grad()
 
     @property
     def field(self) -> TriplaneField:
