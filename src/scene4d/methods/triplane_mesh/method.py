@@ -69,9 +69,9 @@ class TriplaneMeshMethod(Method):
 
     coarsest_downscale: Annotated[int, Within(1, 8)] = 2
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
-    full_resolution_at: Share = 0.5
+    full_resolution_at: Share = 0.3
     """Share of training after which images have their full size."""
-    mesh_from: Share = 0.5
+    mesh_from: Share = 0.3
     """Share of training that is volume rendered; the mesh is drawn from then on."""
     half_side: Positive | None = None
     """Half a side of the cube that holds the object, in scene units; None: what alpha and masks
@@ -94,9 +94,9 @@ class TriplaneMeshMethod(Method):
     """Photographs that these pixels are of."""
     march_steps: Annotated[int, Within(8, 4096)] = 96
     """Parts of a ray within the box; those where nothing is are skipped."""
-    first_blur: Annotated[float, Within(1e-4, 10.0)] = 0.1
+    first_blur: Annotated[float, Within(1e-4, 10.0)] = 0.03
     """How far the surface is blurred at first (1 / s of NeuS), in half sides of the box."""
-    last_blur: Annotated[float, Within(1e-4, 10.0)] = 0.01
+    last_blur: Annotated[float, Within(1e-4, 10.0)] = 0.008
     """How far it is blurred when the mesh takes over."""
     planes_lr: Rate = 1e-2
     """Learning rate of the planes' texels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
+from scene4d.cameras.camera import Camera
 from scene4d.data.scene import View
 from scene4d.errors import UsageError
 from scene4d.methods.mesh.start import masked_counts
@@ -86,7 +89,11 @@ def _carved(
     kept = torch.empty(0)
     for number, cells in enumerate(_CELLS):
         places = grid_places(middle - half, middle + half, cells)
-        seen, left_out = masked_counts(places.double().numpy(), cameras, shown)
+        wide = shown
+        if number + 1 < len(_CELLS):  # what is thinner than a cell is not to be missed
+            reach = math.sqrt(3) * half / cells
+            wide = [_widened(m, c, middle, reach) for m, c in zip(shown, cameras, strict=True)]
+        seen, left_out = masked_counts(places.double().numpy(), cameras, wide)
         likely = (left_out <= _LEFT_OUT * seen) & (seen >= _SEEN * len(views))
         kept = torch.from_numpy(likely)
         if kept.sum() < 8:
@@ -97,6 +104,15 @@ def _carved(
             reach = float((upper - lower).max()) / 2 + 2 * half / cells
             middle, half = (lower + upper) / 2, _MARGIN * reach if given is None else given
     return middle, half, kept.reshape(3 * (_CELLS[-1] + 1,))
+
+
+def _widened(shown: Tensor, camera: Camera, middle: Tensor, reach: float) -> Tensor:
+    """Grown by what ``reach`` is in pixels at a place."""
+    away = float((camera.position.cpu() - middle).norm())
+    pixels = math.ceil(float(camera.K[0, 0]) * reach / max(away, 1e-9))
+    pixels = min(pixels, max(shown.shape))
+    grown = max_pool2d(shown.float()[None, None], 2 * pixels + 1, stride=1, padding=pixels)
+    return grown[0, 0] > 0
 
 
 def _distances(inside: Bool[Tensor, "n n n"]) -> Float[Tensor, "n n n"]:

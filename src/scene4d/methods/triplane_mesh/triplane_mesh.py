@@ -167,7 +167,7 @@ class TriplaneMesh(Representation):
         return self._drawn[1]
 
     def _state(self) -> tuple[int, ...]:
-        """Another one whenever a parameter has another value."""
+        """Another one whenever torch has written to a parameter."""
         places = [(p.data_ptr(), p._version) for p in self.parameters()]
         return (int(self.training), *(number for pair in places for number in pair))
 
@@ -192,6 +192,7 @@ class TriplaneMesh(Representation):
     def on_progress(self, progress: float) -> None:
         """From fog to mesh; fog clears, and samples move within their steps."""
         self.train(progress < 1.0)
+        self._drawn = self._painted = None  # an optimiser may write past a tensor's version
         settings = self.settings
         self.meshed.fill_(progress >= settings.mesh_from)
         done = min(1.0, progress / max(settings.mesh_from, 1e-6))
