@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from scene4d.errors import DataError, UsageError
 from scene4d.methods.mesh.bundle_kind import MeshKind, encode_mesh
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.methods.triplane_mesh.method import TriplaneMeshMethod
-from scene4d.methods.triplane_mesh.objectives import slopes
+from scene4d.methods.triplane_mesh.objectives import Silhouette, slopes
 from scene4d.methods.triplane_mesh.place import find_place
 from scene4d.representations.task import Task, World
 from scene4d.training.objectives.base import ObjectiveInputs
@@ -159,6 +160,35 @@ def test_without_a_surface_it_says_so() -> None:
     assert not made.render(camera_on_circle(0.0)).alpha.any()
     with pytest.raises(DataError, match="no surface"):
         made.mesh()
+
+
+def test_numbers_that_are_not_finite_are_named() -> None:
+    made = a_mesh()
+    made.on_progress(0.9)
+    with torch.no_grad():
+        made.table[5, 1] = math.nan
+    with pytest.raises(DataError, match="not finite"):
+        made.render(camera_on_circle(0.0))
+
+
+def test_where_masks_leave_out_nothing_is_to_be() -> None:
+    """Two views, half masked: the mean alpha there, over all pixels."""
+    photographs, made = Photographs(globe()), a_mesh()
+    made.on_progress(1.0)
+    mask = torch.ones(64, 64, dtype=torch.bool)
+    mask[:, :32] = False
+    views = [replace(photographs.view(i), mask=mask) for i in (0, 3)]
+    views.append(photographs.view(5))
+    step = Step(number=0, progress=0.9, trainable=made, views=views, background=torch.zeros(3))
+    inputs = ObjectiveInputs(
+        task=photographs.task(), generator=torch.Generator(), device=torch.device("cpu")
+    )
+    options = TriplaneMeshMethod().silhouette
+    assert not Silhouette.applies_to(inputs)
+    found = Silhouette(options, inputs)(step).loss
+    expected = torch.stack([made.render(v.camera).alpha[:, :32].mean() / 2 for v in views[:2]])
+    torch.testing.assert_close(found, expected.mean())
+    assert 0.1 < found < 0.4
 
 
 def test_fog_clears_until_the_mesh_is_drawn() -> None:

@@ -207,6 +207,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         surface_of(sdf, offsets=torch.zeros(5, 5, 5))
     with pytest.raises(ValueError, match="alpha"):
         surface_of(sdf, weights=some_weights(on_grid(ball, 8)))
+    with pytest.raises(ValueError, match="larger grid"):
+        surface_of(sdf, cubes=surface_cubes(on_grid(ball, 8)))
 
 
 def test_sign_changes_are_dear_where_signs_are_sure() -> None:

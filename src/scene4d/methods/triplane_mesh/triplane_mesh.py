@@ -157,7 +157,13 @@ class TriplaneMesh(Representation):
         return mesh_picture(self.field, self.box, camera, surface, background=background, want=want)
 
     def surface(self) -> FieldSurface:
-        """The mesh in the box; anew where gradients are taken."""
+        """The mesh in the box; anew where gradients are taken. Raises :class:`DataError` for
+        distances that are not finite."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.parameters()):
+            raise DataError(
+                "the planes or networks have numbers that are not finite",
+                fix="lower --planes-lr and --networks-lr",
+            )
         learning = self.training and self.settings.shape.bends_cubes
         if torch.is_grad_enabled():
             return self.field.surface(self.settings.grid, centres=learning)

@@ -93,7 +93,7 @@ def flexicubes(
         sdf.cpu(), moved.cpu(), weights.alpha.cpu(), weights.beta.cpu(), cubes, low, size
     )
     if not np.isfinite(_array(vertices)).all():
-        raise ValueError("offsets that are not finite")
+        raise ValueError("vertices that are not finite, by offsets or bounds that are not")
     gamma = weights.gamma.cpu()[torch.from_numpy(cubes.cube_of_vertex)]
     if centres:
         middles = _Centres.apply(vertices, gamma, cubes.quads)
@@ -128,7 +128,11 @@ def sign_changes(sdf: Float[Tensor, "nx ny nz"]) -> Float[Tensor, ""]:
     return 2 * torch.nn.functional.softplus(sizes).mean() if len(sizes) else sdf.sum() * 0
 
 
-def _check(sdf: Tensor, offsets: Tensor | None, weights: CubeWeights | None, cubes) -> None:
+def _check(
+    sdf: Tensor, offsets: Tensor | None, weights: CubeWeights | None, cubes: SurfaceCubes
+) -> None:
+    if len(cubes.places) and (cubes.places.max(axis=0) + 1 >= sdf.shape).any():
+        raise ValueError(f"cubes of a larger grid than the {list(sdf.shape)} corners given")
     if offsets is not None and offsets.shape != (*sdf.shape, 3):
         raise ValueError(f"offsets {list(offsets.shape)} of corners {list(sdf.shape)}")
     if weights is None:
