@@ -9,9 +9,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool3d
 
-_ROUNDS = 4
-"""Of looking on where the surface runs into what was not asked."""
-
 
 def distances_near_surface(
     distance: Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]],
@@ -42,10 +39,9 @@ def distances_near_surface(
     places = grid_places(lower, upper, cells)
     found = rough.reshape(-1)
     new = asked
-    for _ in range(_ROUNDS):
-        rows = new.reshape(-1).nonzero()[:, 0]
-        if not len(rows):
-            break
+    while len(
+        rows := new.reshape(-1).nonzero()[:, 0]
+    ):  # on, where the surface leaves what is asked
         found = found.index_put((rows,), distance(places[rows]))
         around = _fine_corners(_crossed(found.detach().reshape(new.shape)), 1)
         new = around & ~asked
