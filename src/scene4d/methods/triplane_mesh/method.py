@@ -52,7 +52,7 @@ class FewSignsOptions(ObjectiveOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SilhouetteOptions(ObjectiveOptions):
-    """Where masks leave pixels out there is nothing. 0: masks are only holes in photographs."""
+    """Masks are the object's outline. Weight 0: they are only holes in the photographs."""
 
     implementation: ClassVar[str] = f"{_OBJECTIVES}:Silhouette"
     weight: Weight = 0.5

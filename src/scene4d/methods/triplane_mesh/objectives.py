@@ -87,7 +87,8 @@ class FewSigns(Objective):
 
 
 class Silhouette(Objective):
-    """Mean alpha where masks leave photographs out."""
+    """Mean absolute difference between alpha and masks: without it what is dark goes, as pictures
+    without alpha are compared on black."""
 
     @classmethod
     def applies_to(cls, inputs: ObjectiveInputs) -> bool:
@@ -98,9 +99,9 @@ class Silhouette(Objective):
         return any(task.images.view(i).mask is not None for i in task.scene.train_indices)
 
     def __call__(self, step: Step) -> Term:
-        """0: nothing is there."""
+        """0: what masks leave is all there, and nothing else is."""
         terms = [
-            (step.view(view).alpha * ~view.mask).mean()
+            (step.view(view).alpha - view.mask.float()).abs().mean()
             for view in step.views
             if view.mask is not None
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,9 +47,10 @@ class Place:
     None where no picture says what is not the object."""
 
 
-def find_place(task: Task, half_side: float | None = None) -> Place:
+def find_place(task: Task, half_side: float | None = None, *, outlines: bool = True) -> Place:
     """The cube around what may be the object: carved by alpha and masks (visual hull: Laurentini
     1994) where the pictures have them, else around the surfaces that are known or guessed.
+    ``outlines``: whether masks are the object's, or only holes in photographs.
 
     Raises :class:`UsageError` without training cameras.
     """
@@ -59,6 +60,8 @@ def find_place(task: Task, half_side: float | None = None) -> Place:
     lower, upper = (points.quantile(q, dim=0) for q in (_TRIM, 1 - _TRIM))
     middle, half = (lower + upper) / 2, float(_MARGIN * (upper - lower).max() / 2)
     views, kept = _views(task), None
+    if not outlines:
+        views = [replace(view, mask=None) for view in views]
     if any(view.alpha is not None or view.mask is not None for view in views):
         middle, half, kept = _carved(views, middle, half, half_side)
     else:

@@ -98,7 +98,8 @@ class TriplaneMesh(Representation):
         cls, task: Task, options: TriplaneMeshMethod, *, generator: torch.Generator
     ) -> TriplaneMesh:
         """As it is before training, grey: the visual hull where there is one, or else a ball."""
-        place = find_place(task, options.half_side)
+        outlines = options.silhouette.weight > 0
+        place = find_place(task, options.half_side, outlines=outlines)
         box = place.box
         shape = TriplaneShape(
             resolutions=options.resolutions,
