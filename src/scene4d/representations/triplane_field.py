@@ -35,8 +35,9 @@ class TriplaneShape:
 
     resolutions: tuple[Annotated[int, Within(2, 4096)], ...] = (32, 128)
     """Texels along the sides of the planes, level by level."""
-    channels: Annotated[int, Within(1, 256)] = 8
-    """Features of a texel."""
+    channels: Annotated[int, Within(2, 256)] = 8
+    """Features of a texel: the first half are of distances, the others of colours, so that neither
+    moves with the other."""
     neurons: Annotated[int, Within(1, 1024)] = 32
     """Of the networks' hidden layers."""
     hidden_layers: Annotated[int, Within(1, 8)] = 1
@@ -58,19 +59,21 @@ class TriplaneNetworks(nn.Module):
     def __init__(self, shape: TriplaneShape, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.shape = shape
-        inputs = shape.planes.width + _PLACE
+        of_shape = shape.channels // 2
+        planes = len(shape.planes.planes)
 
-        def network(outputs: int) -> Mlp:
+        def network(outputs: int, channels: int) -> Mlp:
             sizes = MlpShape(
-                inputs=inputs, outputs=outputs, neurons=shape.neurons,
+                inputs=planes * channels + _PLACE, outputs=outputs, neurons=shape.neurons,
                 hidden_layers=shape.hidden_layers,
             )  # fmt: skip
             made = Mlp(sizes, generator=generator)
             nn.init.zeros_(made.weights[-1])  # a ball, grey, of cubes that are not bent
             return made
 
-        self.distance, self.colour = network(1), network(3)
-        self.bend = network(3 + NUM_WEIGHTS) if shape.bends_cubes else None
+        self.distance = network(1, of_shape)
+        self.colour = network(3, shape.channels - of_shape)
+        self.bend = network(3 + NUM_WEIGHTS, of_shape) if shape.bends_cubes else None
 
 
 class TriplaneField:
@@ -90,9 +93,18 @@ class TriplaneField:
         return cls(torch.cat(flat), networks)
 
     def features(self, places: Float[Tensor, "n 3"]) -> Float[Tensor, "n inputs"]:
-        """What the networks read: the planes' features, and the place."""
+        """What there is for the networks to read: the planes' features, and the place."""
         ones = places.new_ones(len(places), 1)
         return torch.cat([lookup_planes(places, self.table, self.planes), places, ones], dim=1)
+
+    def _half(self, features: Float[Tensor, "n inputs"], which: slice) -> Float[Tensor, "n half"]:
+        """Some features of each plane, and the place."""
+        width, count = self.planes.width, len(self.planes.planes)
+        some = features[:, :width].reshape(-1, count, width // count)[:, :, which]
+        return torch.cat([some.flatten(start_dim=1), features[:, width:]], dim=1)
+
+    def _of_shape(self, features: Float[Tensor, "n inputs"]) -> Float[Tensor, "n half"]:
+        return self._half(features, slice(self.planes.features // 2))
 
     def distance(self, places: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Negative inside."""
@@ -103,7 +115,7 @@ class TriplaneField:
     ) -> Float[Tensor, " n"]:
         """Of places whose features are known."""
         ball = places.norm(dim=1) - self.networks.shape.radius
-        return ball + self.networks.distance(features)[:, 0]
+        return ball + self.networks.distance(self._of_shape(features))[:, 0]
 
     def colour(self, places: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """0..1."""
@@ -111,7 +123,8 @@ class TriplaneField:
 
     def colour_of(self, features: Float[Tensor, "n inputs"]) -> Float[Tensor, "n 3"]:
         """Of places whose features are known."""
-        return torch.sigmoid(self.networks.colour(features))
+        half = self._half(features, slice(self.planes.features // 2, None))
+        return torch.sigmoid(self.networks.colour(half))
 
     def surface(self, cells: int, *, coarser: int = 2, centres: bool = False) -> FieldSurface:
         """The surface as a closed mesh, of a grid of ``cells`` along a side; differentiable."""
@@ -137,11 +150,11 @@ class TriplaneField:
         edge, side = 2 / cells, cells + 1
         corners = np.unique(cubes.nodes.reshape(-1, 3) @ [side * side, side, 1])
         at = np.stack([corners // side**2, corners // side % side, corners % side], axis=1)
-        moves = bend(self.features(self.table.new_tensor(edge * at - 1)))[:, :3]
+        moves = bend(self._of_shape(self.features(self.table.new_tensor(edge * at - 1))))[:, :3]
         rows = torch.from_numpy(corners).to(moves.device)
         offsets = moves.new_zeros(side**3, 3).index_put((rows,), _MOST_MOVE * moves.tanh())
         middles = self.table.new_tensor(edge * (cubes.places + 0.5) - 1)
-        weights = CubeWeights.of(bend(self.features(middles))[:, 3:])
+        weights = CubeWeights.of(bend(self._of_shape(self.features(middles)))[:, 3:])
         return offsets.reshape(side, side, side, 3), weights
 
 

@@ -60,6 +60,8 @@ class Fog:
     """Moves the edges of the parts along the ray, by up to half a part: 0..1."""
     rough: Float[Tensor, "n n n"]
     """Distances on a grid over the box: see :func:`rough_distances`."""
+    shape_moves: bool = True
+    """Whether distances get gradients; otherwise colours alone."""
 
 
 @torch.no_grad()
@@ -89,7 +91,7 @@ def fog_picture(
     for first in range(0, len(origins), RAYS_AT_ONCE):
         part = slice(first, first + RAYS_AT_ONCE)
         parts = _parts(origins[part].detach(), directions[part].detach(), fog)
-        arguments = (field, origins[part], directions[part], parts, fog.blur)
+        arguments = (field, origins[part], directions[part], parts, fog)
         if again:
             chunks.append(checkpoint(_pixels, *arguments, use_reentrant=False))
         else:
@@ -120,12 +122,13 @@ class _Parts:
 
 
 def _pixels(
-    field: TriplaneField, origins: Tensor, directions: Tensor, parts: _Parts, blur: float
+    field: TriplaneField, origins: Tensor, directions: Tensor, parts: _Parts, fog: Fog
 ) -> Float[Tensor, "rays 5"]:
     """Colour, alpha and the weighted sum of distances."""
     places = origins[parts.rays] + parts.distances[:, None] * directions[parts.rays]
     features = field.features(places)
-    through = logsigmoid(field.distance_of(places, features) / blur)
+    distance = field.distance_of(places, features)
+    through = logsigmoid((distance if fog.shape_moves else distance.detach()) / fog.blur)
     colour = field.colour_of(features)
     first, last = parts.before, parts.before + 1
     depth = (through[first] - through[last]).clamp_min(0)

@@ -12,8 +12,8 @@ from scene4d.representations.triplane_field import TriplaneShape
 SETTINGS = Settings(
     centre=(0.1, -0.2, 0.05), half=1.5,
     shape=TriplaneShape(resolutions=(8, 17), channels=4, neurons=16, bends_cubes=True),
-    grid=24, mesh_from=0.5, rays=64, pictures=4, march_steps=64, first_blur=0.1, last_blur=0.05,
-    planes_lr=0.01, networks_lr=0.002, texture_size=256,
+    grid=24, mesh_from=0.5, shape_from=0.05, rays=64, pictures=4, march_steps=64,
+    first_blur=0.1, last_blur=0.05, planes_lr=0.01, networks_lr=0.002, texture_size=256,
 )  # fmt: skip
 
 

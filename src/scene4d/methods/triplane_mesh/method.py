@@ -73,6 +73,9 @@ class TriplaneMeshMethod(Method):
     """Share of training after which images have their full size."""
     mesh_from: Share = 0.3
     """Share of training that is volume rendered; the mesh is drawn from then on."""
+    shape_from: Share = 0.05
+    """Share of training in which pictures teach colours alone: a grey start would be pulled to
+    other shapes."""
     half_side: Positive | None = None
     """Half a side of the cube that holds the object, in scene units; None: what alpha and masks
     leave of the space that all pictures show, else where surfaces are known to be."""
@@ -80,8 +83,8 @@ class TriplaneMeshMethod(Method):
     """Cubes of the mesh along a side, an even number."""
     resolutions: tuple[Annotated[int, Within(2, 2048)], ...] = (32, 128)
     """Texels along the sides of the planes, level by level."""
-    channels: Annotated[int, Within(1, 64)] = 8
-    """Features of a texel."""
+    channels: Annotated[int, Within(2, 64)] = 8
+    """Features of a texel, half of them of distances, half of colours."""
     neurons: Annotated[int, Within(1, 512)] = 32
     """Width of the networks' hidden layers."""
     hidden_layers: Annotated[int, Within(1, 4)] = 1

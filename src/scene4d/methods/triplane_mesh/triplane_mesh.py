@@ -54,6 +54,7 @@ class Settings:
     shape: TriplaneShape
     grid: Annotated[int, Within(8, 512)]
     mesh_from: Annotated[float, Within(0.0, 1.0)]
+    shape_from: Annotated[float, Within(0.0, 1.0)]
     rays: Annotated[int, Within(1, 1_000_000)]
     pictures: Annotated[int, Within(1, 4096)]
     march_steps: Annotated[int, Within(1, 4096)]
@@ -65,8 +66,8 @@ class Settings:
 
 
 _SAME = (
-    "grid", "mesh_from", "rays", "pictures", "march_steps", "first_blur", "last_blur", "planes_lr",
-    "networks_lr", "texture_size",
+    "grid", "mesh_from", "shape_from", "rays", "pictures", "march_steps", "first_blur",
+    "last_blur", "planes_lr", "networks_lr", "texture_size",
 )  # fmt: skip
 """Settings that are options of the method by the same names."""
 
@@ -88,7 +89,7 @@ class TriplaneMesh(Representation):
         self.networks = TriplaneNetworks(settings.shape, generator=generator)
         self.register_buffer("meshed", torch.tensor(settings.mesh_from <= 0))
         self.register_buffer("blur", torch.tensor(settings.first_blur))
-        self.phase = 0.5
+        self.phase, self.shape_moves = 0.5, True
         self._drawn: tuple[tuple[int, ...], FieldSurface] | None = None
         self._painted: tuple[tuple[int, ...], MeshData] | None = None
         self.eval()  # until it is told of training's progress
@@ -147,6 +148,7 @@ class TriplaneMesh(Representation):
                 steps=self.settings.march_steps,
                 phase=self.phase if self.training else 0.5,
                 rough=rough_distances(self.field, _ROUGH),
+                shape_moves=self.shape_moves,
             )
             return fog_picture(self.field, self.box, camera, fog, background=background, want=want)
         surface = self.surface()
@@ -204,6 +206,7 @@ class TriplaneMesh(Representation):
         self.meshed.fill_(progress >= settings.mesh_from)
         done = min(1.0, progress / max(settings.mesh_from, 1e-6))
         self.blur.fill_(settings.first_blur * (settings.last_blur / settings.first_blur) ** done)
+        self.shape_moves = progress >= settings.shape_from
         rays = Sampling(of="rays", count=settings.rays, pictures=settings.pictures)
         self.sampling = IMAGES if progress >= settings.mesh_from else rays
         # Any two steps' phases are far from each other: multiples of an irrational number.
