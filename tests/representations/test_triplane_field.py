@@ -11,6 +11,7 @@ from rendering.isosurface.shapes import is_closed_manifold, volume
 from torch import nn
 
 from scene4d.cameras.camera import Camera
+from scene4d.rendering.isosurface.near_surface import distances_near_surface
 from scene4d.rendering.render import DEPTH
 from scene4d.representations.triplane_field import (
     TriplaneField,
@@ -125,6 +126,21 @@ def test_asking_near_the_surface_is_asking_everywhere() -> None:
     field.distance = counting
     field.surface(48, coarser=2)
     assert asked < 49**3 / 2
+
+
+def test_what_is_thinner_than_a_coarse_cube_is_found() -> None:
+    """A stick of 1.6 fine cubes, between the corners of the coarse ones."""
+    lower = torch.full((3,), -1.0)
+
+    def stick(at):
+        beyond = (
+            at - torch.tensor([1 / 32, 1 / 32, 0]) - at.clamp(-0.6, 0.6) * at.new_tensor([0, 0, 1])
+        )
+        return beyond.norm(dim=1) - 0.025
+
+    found = distances_near_surface(stick, lower=lower, upper=-lower, cells=64)
+    every = distances_near_surface(stick, lower=lower, upper=-lower, cells=64, coarser=1)
+    assert torch.equal(found < 0, every < 0) and (every < 0).sum() > 30
 
 
 def test_clear_fog_is_the_mesh() -> None:

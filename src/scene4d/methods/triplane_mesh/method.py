@@ -101,9 +101,9 @@ class TriplaneMeshMethod(Method):
     """How far the surface is blurred at first (1 / s of NeuS), in half sides of the box."""
     last_blur: Annotated[float, Within(1e-4, 10.0)] = 0.008
     """How far it is blurred when the mesh takes over."""
-    planes_lr: Rate = 1e-2
+    planes_lr: Rate = 5e-3
     """Learning rate of the planes' texels."""
-    networks_lr: Rate = 2e-3
+    networks_lr: Rate = 5e-3
     """Learning rate of the networks."""
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.1
     """Share of their start at which learning rates end."""

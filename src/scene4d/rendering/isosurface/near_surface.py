@@ -9,6 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool3d
 
+_REACH = 0.9
+"""In edges of a coarse cube: no place in it is farther from all of its corners than 0.87."""
+
 
 def distances_near_surface(
     distance: Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]],
@@ -21,9 +24,10 @@ def distances_near_surface(
     """``distance`` of the corners of ``cells`` cubed cubes between ``lower`` and ``upper``.
 
     First without gradients on a grid that is ``coarser`` times coarser (a divisor of ``cells``);
-    then, with them, in those of its cubes that the surface passes through and in the ones around;
-    elsewhere the coarse values are interpolated. What is thinner than a coarse cube may be missed;
-    what is found has the signs and values of ``distance`` at all its corners.
+    then, with them, in those of its cubes that the surface passes through or may lie in, by the
+    distances of their corners; elsewhere the coarse values are interpolated. Where these are larger
+    than true distances, what is thinner than a coarse cube may be missed; what is found has the
+    signs and values of ``distance`` at all its corners.
     """
     if cells % coarser or cells < 2 * coarser:
         raise ValueError(f"{cells} cubes along a side cannot be {coarser} times fewer")
@@ -34,7 +38,9 @@ def distances_near_surface(
             asked = torch.ones_like(rough, dtype=torch.bool)
         else:
             size = 3 * (cells + 1,)
-            asked = _fine_corners(_crossed(rough), coarser)
+            edge = float((upper - lower).max()) / few
+            close = -max_pool3d(-rough.abs()[None, None], 2, stride=1)[0, 0] < _REACH * edge
+            asked = _fine_corners(close | _crossed(rough), coarser)
             rough = interpolate(rough[None, None], size, mode="trilinear", align_corners=True)[0, 0]
     places = grid_places(lower, upper, cells)
     found = rough.reshape(-1)
@@ -66,10 +72,8 @@ def _crossed(values: Float[Tensor, "n n n"]) -> Bool[Tensor, "m m m"]:
 
 
 def _fine_corners(cubes: Bool[Tensor, "m m m"], finer: int) -> Bool[Tensor, "n n n"]:
-    """The corners, on a grid so many times finer, of cubes; of those around them, too, where it is
-    finer."""
+    """The corners, on a grid so many times finer, of cubes."""
     marked = cubes.float()[None, None]
     if finer > 1:
-        marked = max_pool3d(marked, 3, stride=1, padding=1)
         marked = interpolate(marked, scale_factor=finer, mode="nearest")
     return max_pool3d(marked, 2, stride=1, padding=1)[0, 0] > 0
