@@ -60,7 +60,7 @@ class SilhouetteOptions(ObjectiveOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TriplaneMeshMethod(Method):
-    """One object as a closed, textured mesh, from photographs or a teacher, without a start."""
+    """One object as a closed textured mesh, from photographs or a teacher."""
 
     name: ClassVar[str] = "triplane-mesh"
     description: ClassVar[str] = "SDF on three planes: fog first, then a FlexiCubes mesh"
