@@ -2,6 +2,7 @@
 
 python benchmarks/mesh.py speed       # forward + backward at several sizes, DEODR beside it
 python benchmarks/mesh.py slopes      # against 16 x 16 finer pictures, at several tessellations
+python benchmarks/mesh.py isosurface  # FlexiCubes forward + backward, apart from the field
 python benchmarks/mesh.py quality RUN # a run of the method mesh, and what else there is to draw
 """
 
@@ -28,6 +29,9 @@ from scene4d.exporters.mesh import fused_surface, largest_parts
 from scene4d.exporters.options import MeshOptions
 from scene4d.methods.mesh.start import simplified
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
+from scene4d.rendering.isosurface.cubes import surface_cubes
+from scene4d.rendering.isosurface.flexicubes import CubeWeights, flexicubes, sign_changes
+from scene4d.rendering.isosurface.near_surface import grid_places
 from scene4d.rendering.mesh.fragments import corners_of, draw, interpolate
 from scene4d.rendering.mesh.rasterization import Atlas, Mesh, rasterize
 from scene4d.rendering.render import Render
@@ -135,6 +139,35 @@ def slopes(size: int, rings_of_globes: list[int]) -> None:
         print(f"| {len(triangles):,} | {error:.1%} | {rmse[0]:.3f} | {rmse[1]:.3f} |")
 
 
+def isosurface(runs: int, sizes: list[int]) -> None:
+    print("| grid | triangles | plain ms | triangles | weights, moves, centres, regularisers ms |")
+    print("|---|---|---|---|---|")
+    low = -torch.ones(3)
+    for cells in sizes:
+        side = cells + 1
+        sdf = grid_places(low, -low, cells).norm(dim=1).reshape(side, side, side) - 0.7
+        sdf.requires_grad_()
+        free = torch.zeros(len(surface_cubes(sdf).places), 21, requires_grad=True)
+        offsets = torch.zeros(side, side, side, 3, requires_grad=True)
+
+        def plain(sdf=sdf):
+            found = flexicubes(sdf, lower=low, upper=-low)
+            found.vertices.square().sum().backward()
+            return found
+
+        def whole(sdf=sdf, free=free, offsets=offsets):
+            found = flexicubes(
+                sdf, lower=low, upper=-low, offsets=offsets, weights=CubeWeights.of(free),
+                centres=True,
+            )  # fmt: skip
+            loss = found.vertices.square().sum() + found.deviations.mean() + sign_changes(sdf)
+            loss.backward()
+            return found
+
+        row = [f"{len(work().triangles):,} | {best_ms(work, runs):.1f}" for work in (plain, whole)]
+        print(f"| {cells}^3 | {' | '.join(row)} |", flush=True)
+
+
 def quality(run: Path) -> None:
     """Held-out views of the run, of how it began, of the mesh that ``export TEACHER mesh`` makes
     (colours at vertices, simplified to as many triangles), and of the teacher itself."""
@@ -186,9 +219,9 @@ class Drawn:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["speed", "slopes", "quality"])
+    parser.add_argument("what", choices=["speed", "slopes", "isosurface", "quality"])
     parser.add_argument("run", type=Path, nargs="?", help="for quality: a run of the method mesh")
-    parser.add_argument("--size", type=int, help="of pictures, pixels")
+    parser.add_argument("--size", type=int, help="of pictures, pixels; cubes along a side")
     parser.add_argument("--rings", type=int, nargs="+", help="of globes: 8 triangles each squared")
     parser.add_argument("--runs", type=int, default=20)
     chosen = parser.parse_args()
@@ -196,6 +229,8 @@ def main() -> None:
         if chosen.run is None:
             parser.error("name a run")
         quality(chosen.run)
+    elif chosen.what == "isosurface":
+        isosurface(chosen.runs, [chosen.size] if chosen.size else [32, 48, 64, 96])
     elif chosen.what == "speed":
         sizes = [chosen.size] if chosen.size else [256, 512, 800]
         speed(chosen.runs, sizes, chosen.rings or [50, 110])

@@ -96,6 +96,7 @@ FLAGS = {
     "benchmarks/light_slab.py flicker": ["--frames", "2"],
     "benchmarks/light_slab.py mpi": ["--side", "16", "--repeats", "1"],
     "benchmarks/memory.py": ["--num-gaussians", "200", "--size", "48", "40", "--steps", "10"],
+    "benchmarks/mesh.py isosurface": ["--size", "8", "--runs", "1"],
     "benchmarks/mesh.py slopes": ["--size", "16", "--rings", "6"],
     "benchmarks/mesh.py speed": ["--size", "16", "--rings", "6", "--runs", "1"],
     "benchmarks/quality.py": ["--minutes", "0.1", "--options=--steps=2 --coarsest-downscale=1"],

@@ -49,9 +49,9 @@ BEYOND_THE_TABLE = {
 }
 """Where the code needs more than the table says, and why; still one way only."""
 MAY_IMPORT_ALL = {"integrations", "cli"}
-FREE = {"errors", "files", "image_files", "optional", "plain", "ranges", "toml_files"}
-"""Modules that every room may import: errors, files, pictures from anybody, optional packages,
-plain data and the ranges of its numbers, and TOML."""
+FREE = {"cubes", "errors", "files", "image_files", "optional", "plain", "ranges", "toml_files"}
+"""Modules that every room may import: cubes that surfaces pass through, errors, files, pictures
+from anybody, optional packages, plain data and the ranges of its numbers, and TOML."""
 
 MAX_LINES = 600
 

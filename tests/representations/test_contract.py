@@ -12,6 +12,7 @@ from methods.lightslab.test_bundle_parts import field_with_mpi, random_slabs, sm
 from methods.lpgs.test_parent_child import STRUCTURES, camera, splats, trained
 from methods.mesh.meshes import camera_on_circle, globe
 from methods.mobile_r2l.test_mobile_r2l import a_camera, small
+from methods.triplane_mesh.fields import a_mesh
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
@@ -54,6 +55,10 @@ CASES = {
     ),
     "mobile-r2l": lambda: (small(), a_camera(width=64, height=64), 3.0, {"align": 8}),
     "dynamic-field": lambda: (a_field(strength=0.5), camera_at(size=16), 5.0, {}),
+    # Fog, then a mesh. Of rough planes parts of rays are long, and move with the camera.
+    "triplane-mesh": lambda: (
+        a_mesh(strength=0.01), camera_on_circle(0.4, size=64), 4.0, {"pose_rtol": 0.2},
+    ),
     "voxels": lambda: (voxels(), a_camera(), 3.0, {}),
     # From the side where the texture has no seam: colours that jump there have no slope.
     "textured mesh": lambda: (

@@ -26,6 +26,14 @@ SMALL = {
     "lightslab": {"max_slabs": 1, "depths": 4, "resolutions": (8,), "width": 16, "blocks": 1},
     "mobile-r2l": {"width": 16, "blocks": 2},
     "mesh": {"start": "sphere", "max_triangles": 80, "texture_size": 32},
+    "triplane-mesh": {
+        "grid": 8,
+        "resolutions": (4,),
+        "channels": 2,
+        "neurons": 8,
+        "rays": 32,
+        "march_steps": 8,
+    },
     "deformable": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8},
     "four-real": {"num_random_points": 200, "sh_degree": 1, "num_nodes": 8, "own_cells": 3},
     "dynamic-field": {

@@ -62,13 +62,14 @@ def next_commands(run: Path, *, file: tuple[str, str]) -> str:
 def usual_file(run: Path) -> tuple[str, str]:
     """What the run's scene is exported as first: splats, a bundle, or else a mesh."""
     from scene4d.bundle.kinds import bundle_kinds
+    from scene4d.representations.base import Representation
     from scene4d.training.run import load_run, read_config
 
     method, _ = read_config(run)
     if method.made_of_splats:
         return "ply", ".ply"
     scene = load_run(run).representation
-    if scene.mesh() is not None:  # with its texture
+    if type(scene).mesh is not Representation.mesh:  # with its texture, which may take a while
         return "mesh", ".glb"
     if any(kind.takes(scene) for kind in bundle_kinds().values()):
         return "bundle", ".s4d"

@@ -1,8 +1,6 @@
 """Surfaces out of sparse blocks of signed distances: marching cubes with shared vertices.
 
-Lorensen and Cline, "Marching cubes", SIGGRAPH 1987. The table of cases is made here instead of
-copied: the edges of a face are joined by its four signs alone, inside corners of an ambiguous one
-kept apart, so that two cubes that share a face always agree and the mesh has no holes.
+Lorensen and Cline, "Marching cubes", SIGGRAPH 1987, with the cases of ``scene4d.cubes``.
 """
 
 from __future__ import annotations
@@ -13,14 +11,11 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
+from scene4d.cubes import CORNERS, EDGES, loops
+
 BLOCK = 16
 """Voxels along an edge of a block."""
 _OPTIONS = {"cache": True, "nogil": True}
-_CORNERS = np.array([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)])
-_EDGES = [(corner, axis) for axis in range(3) for corner in range(8) if not corner >> axis & 1]
-"""Of a cube, as the corner they start from and the axis along which they run."""
-_FACES = [(0, 4, 6, 2), (1, 3, 7, 5), (0, 1, 5, 4), (2, 6, 7, 3), (0, 2, 3, 1), (4, 5, 7, 6)]
-"""Corners in turn, counter-clockwise as seen from outside."""
 _MOST = 5
 """Triangles of a cube."""
 _T_MARGIN = 1e-3
@@ -37,40 +32,12 @@ def case_table() -> np.ndarray:
     for case in range(256):
         flat = [
             edge
-            for loop in _loops(case)
+            for loop in loops(case)
             for k in range(1, len(loop) - 1)
             for edge in (loop[0], loop[k], loop[k + 1])
         ]
         table[case, : len(flat)] = flat
     return table
-
-
-def _loops(case: int) -> list[list[int]]:
-    """Closed polygons of edges around the inside corners of a cube."""
-    after: dict[int, int] = {}
-    for face in _FACES:
-        inside = [bool(case >> corner & 1) for corner in face]
-        for k in range(4):
-            if not inside[k] and inside[(k + 1) % 4]:
-                enter = _edge_between(face[k], face[(k + 1) % 4])
-                last = next(j for j in range(k + 1, k + 5) if not inside[(j + 1) % 4])
-                leave = _edge_between(face[last % 4], face[(last + 1) % 4])
-                after[enter] = leave
-    loops = []
-    while after:
-        start, edge = next(iter(after.items()))
-        del after[start]
-        loop = [start]
-        while edge != start:
-            loop.append(edge)
-            edge = after.pop(edge)
-        loops.append(loop)
-    return loops
-
-
-def _edge_between(first: int, second: int) -> int:
-    low, axis = min(first, second), (first ^ second).bit_length() - 1
-    return _EDGES.index((low, axis))
 
 
 def surface_points(
@@ -102,7 +69,7 @@ def triangles(
     if not len(coords):
         return np.empty((0, 3), dtype=np.int64)
     near, table = _neighbours(coords), case_table()
-    edges = np.array(_EDGES, dtype=np.int64)
+    edges = np.array(EDGES, dtype=np.int64)
     counts = np.zeros(len(coords), dtype=np.int64)
     none = np.empty((0, 3), dtype=np.int64)
     _cubes(near, distance, observed, ids, table, edges, counts, none, False)
@@ -115,7 +82,7 @@ def triangles(
 def _neighbours(coords: np.ndarray) -> np.ndarray:
     """[B, 8] row of the block one further along x (1), y (2), z (4) and their sums, or -1."""
     row = {tuple(c): i for i, c in enumerate(coords.tolist())}
-    steps = [tuple(corner) for corner in _CORNERS.tolist()]
+    steps = [tuple(corner) for corner in CORNERS.tolist()]
     return np.array(
         [[row.get((x + a, y + b, z + c), -1) for a, b, c in steps] for x, y, z in coords.tolist()],
         dtype=np.int64,

@@ -187,6 +187,29 @@ def test_nothing_before_the_camera_is_an_empty_picture(distance: float) -> None:
     assert not places.grad.any()
 
 
+def test_colours_of_places_are_those_of_vertices_where_both_are_linear() -> None:
+    vertices, triangles = sphere(10)
+    slope = torch.tensor([[0.3, 0.1, 0.0], [-0.2, 0.2, 0.1], [0.1, 0.0, -0.3]])
+
+    def paint(places):
+        return 0.5 + places @ slope.to(places)
+
+    pictures, gradients = [], []
+    for at_places in (False, True):
+        places = vertices.float().requires_grad_()
+        colours = {"paint": paint} if at_places else {"colours": paint(places)}
+        seen = picture(Mesh(vertices=places, triangles=triangles, **colours), 32)
+        weights = torch.rand(seen.rgb.shape, generator=torch.Generator().manual_seed(0))
+        (gradient,) = torch.autograd.grad((seen.rgb * weights).sum(), places)
+        pictures.append(seen.rgb)
+        gradients.append(gradient)
+    # float32 of numbers up to 1, and of sums of some tens of slopes
+    torch.testing.assert_close(pictures[1], pictures[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        gradients[1], gradients[0], rtol=0, atol=1e-4 * gradients[0].abs().max().item()
+    )
+
+
 def test_a_mesh_without_triangles_is_an_empty_picture() -> None:
     none = Mesh(
         vertices=torch.zeros(0, 3), triangles=np.empty((0, 3), np.int64), colours=torch.zeros(0, 3)

@@ -7,20 +7,20 @@ less where its colour is unlike the others' (gloss, what stands before it, poses
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import no_type_check
 
 import numpy as np
 import torch
 from numba import njit
-from scipy import ndimage
 
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import View
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.rendering.mesh.fragments import Fragments, array, corners_of, draw
-from scene4d.rendering.mesh.rasterization import face_normals, near_plane
+from scene4d.rendering.mesh.rasterization import near_plane
 from scene4d.representations.task import Task
+from scene4d.representations.texture_atlas import Texels, filled, texels_of
 
 _SPREADS = (np.inf, 0.3, 0.15, 0.08)
 """Of the rounds of means: a colour this far from the mean before (of 0..1, over the three channels)
@@ -31,18 +31,6 @@ _LEAST_ALPHA = 0.95
 _MOST_GAIN = 2.0
 _DONE = 1e-9
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Texels:
-    """Those that triangles cover."""
-
-    index: np.ndarray
-    """[N] flat in the texture."""
-    places: np.ndarray
-    """[N, 3] float64, scene coordinates."""
-    normals: np.ndarray
-    """[N, 3] outwards."""
 
 
 def shown_area(vertices: np.ndarray, triangles: np.ndarray, cameras: Sequence[Camera]) -> float:
@@ -58,7 +46,7 @@ def shown_area(vertices: np.ndarray, triangles: np.ndarray, cameras: Sequence[Ca
 def baked_texture(mesh: MeshData, task: Task, *, even_exposure: bool) -> MeshData:
     """The mesh with the training photographs on it; places that none of them sees have the colour
     of the nearest that one does."""
-    texels = _texels_of(mesh)
+    texels = texels_of(mesh)
     size = mesh.texture.shape
     gains = np.ones((len(task.scene.train_indices), 3))
     mean = np.zeros((len(texels.index), 3))
@@ -73,7 +61,7 @@ def baked_texture(mesh: MeshData, task: Task, *, even_exposure: bool) -> MeshDat
         gains /= np.exp(np.log(gains).mean(axis=0))
     texture = np.full((size[0] * size[1], 3), np.nan, np.float32)
     texture[texels.index[known]] = mean[known]
-    return replace(mesh, texture=_filled(texture.reshape(size)))
+    return replace(mesh, texture=filled(texture.reshape(size)))
 
 
 def _photographs(mesh: MeshData, task: Task) -> Iterator[tuple[View, np.ndarray]]:
@@ -91,24 +79,7 @@ def _drawn(
     return draw(corners, triangles, near=near, width=size[0], height=size[1]), corners
 
 
-def _texels_of(mesh: MeshData) -> _Texels:
-    """The texture's own picture of its triangles."""
-    rows, columns = mesh.texture.shape[:2]
-    flat = np.concatenate([mesh.uv * [columns, rows], np.ones((len(mesh.uv), 1))], axis=1)
-    shown = draw(torch.from_numpy(flat), mesh.uv_triangles, near=0.5, width=columns, height=rows)
-    faces = shown.faces.numpy().ravel()
-    index = np.flatnonzero(faces >= 0)
-    corners = mesh.vertices[mesh.triangles[faces[index]]]
-    weights = shown.weights.numpy().reshape(-1, 3)[index].astype(np.float64)
-    normals = face_normals(torch.from_numpy(mesh.vertices), mesh.triangles).numpy()
-    return _Texels(
-        index=index,
-        places=(weights[:, :, None] * corners).sum(axis=1),
-        normals=normals[faces[index]],
-    )
-
-
-def _asked(texels: _Texels, view: View, depths: np.ndarray, gain: np.ndarray) -> tuple:
+def _asked(texels: Texels, view: View, depths: np.ndarray, gain: np.ndarray) -> tuple:
     """What the kernels read of a photograph: its colours times ``gain``, and where it counts."""
     counts = torch.ones(view.rgb.shape[:2], dtype=torch.bool)
     if view.mask is not None:
@@ -121,7 +92,7 @@ def _asked(texels: _Texels, view: View, depths: np.ndarray, gain: np.ndarray) ->
     return texels.places, texels.normals, viewmat, K, depths, colours, counts.numpy()
 
 
-def _gain(texels: _Texels, view: View, depths: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _gain(texels: Texels, view: View, depths: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """What makes the photograph as bright as the mean of all, by channel: least squares over the
     texels that it sees."""
     sums = np.zeros((len(texels.index), 4))
@@ -192,12 +163,3 @@ def _add_photograph(places, normals, viewmat, K, depths, colours, counts, mean, 
             under = (1 - fx) * colours[below, column, k] + fx * colours[below, right, k]
             sums[n, k] += weight * ((1 - fy) * above + fy * under)
         sums[n, 3] += weight
-
-
-def _filled(texture: np.ndarray) -> np.ndarray:
-    """Texels without a colour take that of the nearest that has one; grey where none has."""
-    lacking = np.isnan(texture).any(axis=-1)
-    if lacking.all():
-        return np.full_like(texture, 0.5)
-    nearest = ndimage.distance_transform_edt(lacking, return_distances=False, return_indices=True)
-    return texture[tuple(nearest)]

@@ -19,6 +19,7 @@ from scene4d.optional import import_optional
 from scene4d.rendering.mesh.edges import edges_of
 from scene4d.rendering.mesh.fragments import corners_of
 from scene4d.representations.task import Task
+from scene4d.representations.texture_atlas import flattened
 
 _FILL = 0.6
 """Share of an atlas that charts cover, about."""
@@ -96,6 +97,15 @@ def masked_share(
 ) -> np.ndarray:
     """Of each point [N, 3], the share of the pictures that it lies in whose masks are False
     there."""
+    seen, masked = masked_counts(points, cameras, masks)
+    return masked / np.maximum(seen, 1)
+
+
+def masked_counts(
+    points: np.ndarray, cameras: Sequence[Camera], masks: Sequence[torch.Tensor | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each point [N, 3], in how many pictures it lies, and in how many of these masks are False
+    there."""
     seen, masked = np.zeros(len(points)), np.zeros(len(points))
     for camera, mask in zip(cameras, masks, strict=True):
         corners = corners_of(torch.from_numpy(points), camera.viewmat, camera.K).numpy()
@@ -106,7 +116,7 @@ def masked_share(
         if mask is not None:
             at = row[inside].astype(int), column[inside].astype(int)
             masked[inside] += ~mask.numpy()[at]
-    return masked / np.maximum(seen, 1)
+    return seen, masked
 
 
 def _ball(task: Task, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,22 +177,3 @@ def simplified(
         raise DataError("nothing is left of the surface", fix="give more --max-triangles")
     used, index = np.unique(triangles, return_inverse=True)
     return vertices[used], index.reshape(-1, 3)
-
-
-def flattened(
-    vertices: np.ndarray, triangles: np.ndarray, *, size: int, padding: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the triangles in a texture of ``size``: uv [U, 2] and their rows [T, 3].
-
-    Charts by xatlas (MIT), which turns none of them over.
-    """
-    xatlas = import_optional("xatlas", extra="mesh", needed_for=_NEEDED_FOR)
-    centre, scale = vertices.mean(axis=0), max(np.ptp(vertices, axis=0).max(), 1e-12)
-    atlas = xatlas.Atlas()
-    near = (100 * (vertices - centre) / scale).astype(np.float32)  # it takes small for nothing
-    atlas.add_mesh(near, triangles.astype(np.uint32))
-    packing = xatlas.PackOptions()
-    packing.resolution, packing.padding, packing.bilinear = size, padding, True
-    atlas.generate(xatlas.ChartOptions(), packing)
-    _, indices, uv = atlas[0]
-    return np.asarray(uv, dtype=np.float64), np.asarray(indices, dtype=np.int64)

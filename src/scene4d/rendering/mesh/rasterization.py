@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,14 +33,17 @@ class Atlas:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mesh:
-    """Triangles, drawn from both sides, with a texture or with the colours of vertices."""
+    """Triangles, drawn from both sides, with a texture, or with the colours of vertices or of
+    places."""
 
     vertices: Float[Tensor, "num_vertices 3"]
     triangles: Int[np.ndarray, "num_triangles 3"]
     """Counter-clockwise as seen from outside; int64."""
     colours: Float[Tensor, "num_vertices 3"] | None = None
     atlas: Atlas | None = None
-    """Where both are given, this is what is drawn."""
+    """Where colours of vertices are given, too, this is what is drawn."""
+    paint: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]] | None = None
+    """Colours of the places that pixels show, differentiable; drawn where it is given."""
     given_edges: Edges | None = None
     """Those of ``triangles``, where they are known."""
 
@@ -118,6 +122,11 @@ def near_plane(corners: Float[Tensor, "num_vertices 3"]) -> float:
 
 def _colours(mesh: Mesh, corners: Tensor, fragments: Fragments) -> Float[Tensor, "height width 3"]:
     atlas = mesh.atlas
+    if mesh.paint is not None:
+        places = interpolate(mesh.vertices.cpu(), mesh.triangles, fragments)
+        seen = fragments.faces >= 0
+        found = mesh.paint(places[seen].to(mesh.vertices.device)).cpu()
+        return torch.zeros_like(places).masked_scatter(seen[..., None], found)
     if atlas is None:
         if mesh.colours is None:
             raise ValueError("a mesh without colours and without a texture")
