@@ -94,13 +94,21 @@ class TextToSplats(Generator):
             with torch.no_grad():
                 parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
 
-    def scene(self, condition: str) -> Splats:
-        """The ball that the words describe."""
+    @property
+    def conditions(self) -> Sequence[str]:
+        """All texts but one."""
+        return [text for text in TEXTS if text != UNSEEN]
+
+    def code(self, condition: str) -> Tensor:
+        """The mean of its words."""
         words = condition.split()
         unknown = sorted(set(words) - set(WORDS))
         if unknown or not words:
             raise UsageError(f"knows no word {unknown}", fix=f"use some of: {', '.join(WORDS)}")
-        code = self.words(torch.tensor([WORDS.index(word) for word in words])).mean(dim=0)
+        return self.words(torch.tensor([WORDS.index(word) for word in words])).mean(dim=0)
+
+    def decoded(self, code: Tensor) -> Splats:
+        """The ball that the words describe."""
         made = self.network(code).view(self.num_gaussians, 8)
         upright = made.new_tensor([1.0, 0.0, 0.0, 0.0]).repeat(self.num_gaussians, 1)
         return Splats(

@@ -65,6 +65,8 @@ LEFT_OUT = {
     r"python scripts/make_dynamic_capture.py": "minutes: tests/test_make_dynamic_capture.py",
     r"python scripts/covisible_agreement.py": "of captures with exact masks; minutes",
     r"scene4d export RUN (obj|usdz)": "of textured meshes: exporters/test_textured_mesh.py",
+    r"scene4d (train text-mesh|generate)": "wants meshes with captions: tests/methods/text_mesh",
+    r"python benchmarks/text_mesh.py": "wants models, and minutes: tests/methods/text_mesh",
     r"python benchmarks/mesh.py quality": "wants a run of mesh and its teacher; minutes",
     r"python benchmarks/dynamic_truth.py": "of knight_room, with its models; minutes",
     r"npx vitest": "make test-player runs the player's tests",

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from capture_methods import CAPTURE_METHODS
 from optional_packages import import_or_skip
 from PIL import Image
 
-from scene4d.training.methods import load_method, method_names
+from scene4d.training.methods import load_method
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.train import start
@@ -149,7 +150,7 @@ def trained(method: str, capture: Path, downscale: int, output_dir: Path, teache
 
 @pytest.mark.parametrize("downscale", [1, pytest.param(2, marks=pytest.mark.unchecked_shapes)])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", sorted(method_names(), key=lambda name: name != "splat"))
+@pytest.mark.parametrize("method", sorted(CAPTURE_METHODS, key=lambda name: name != "splat"))
 def test_it_trains(method, kind, downscale, captures, teachers, tmp_path_factory):
     if method in WANTED:
         import_or_skip(WANTED[method])

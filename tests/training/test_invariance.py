@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from capture_methods import CAPTURE_METHODS
 from exporters.test_moving_files import shown, texture
 from optional_packages import import_or_skip
 from scipy.spatial import cKDTree
@@ -30,7 +31,7 @@ from scene4d.formats.placing import read_sidecar
 from scene4d.formats.registry import read_splats, write_splats
 from scene4d.formats.splat_cloud import inverse_similarity
 from scene4d.methods.deformable.deformable import DeformableSplats
-from scene4d.training.methods import load_all_methods, load_method
+from scene4d.training.methods import load_method
 from scene4d.training.open_scene import open_scene
 from scene4d.training.opened import OpenedScene
 from scene4d.training.options import TrainOptions
@@ -167,7 +168,7 @@ def test_a_power_of_two_changes_no_bit(captures, tmp_path):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("method", sorted(load_all_methods()))
+@pytest.mark.parametrize("method", CAPTURE_METHODS)
 def test_a_method_trains_the_same(method, variant, captures, splat_runs, method_runs):
     if method in WANTED:
         import_or_skip(WANTED[method])

@@ -69,7 +69,7 @@ def logged(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     ("training", "shared"),
     [("rays", "rays"), ("crops", "stopped"), ("splats", "splats"), ("texts", "texts"),
-     ("pairs", "pairs")],
+     ("captions", "captions"), ("pairs", "pairs")],
 )  # fmt: skip
 def test_two_processes_learn_what_one_learns(
     training: str,
@@ -101,7 +101,7 @@ def test_two_processes_learn_what_one_learns(
 
 
 def test_every_process_has_the_same_parameters_to_the_bit(together: Together) -> None:
-    assert len(together.first["ends"]) == 5
+    assert len(together.first["ends"]) == 6
     assert together.first["ends"] == together.second["ends"]
 
 

@@ -98,8 +98,11 @@ class Painter(Generator):
         super().__init__()
         self.brush = torch.nn.Parameter(torch.zeros(3))
 
-    def scene(self, condition):
-        return Painted(len(condition) * self.brush)
+    def code(self, condition):
+        return torch.tensor(len(condition))
+
+    def decoded(self, code):
+        return Painted(code * self.brush)
 
     parameter_groups = plain_data = from_saved = None
 

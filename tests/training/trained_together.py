@@ -14,6 +14,8 @@ from typing import Any
 from unittest import mock
 
 from methods.repair.test_fixer_training import some
+from methods.text_mesh.assets_made import write_assets
+from methods.text_mesh.test_text_mesh import method as tiny_texts
 from training.test_every_capture import SMALL
 
 from scene4d.cli.main import main as scene4d
@@ -39,6 +41,7 @@ class Places:
     capture: Path
     teacher: Path
     pairs: Path
+    assets: Path
     output_dir: Path
 
     def options(self, **changes: Any) -> TrainOptions:
@@ -101,6 +104,11 @@ def texts(places: Places) -> Path:
     from text_to_splats import TextToSplatsMethod
 
     return start(TextToSplatsMethod(steps=STEPS), places.options(data=None))
+
+
+def captions(places: Places) -> Path:
+    """A generator that learns from captioned meshes, by volume rendering and then by meshes."""
+    return start(tiny_texts(places.assets, steps=STEPS), places.options(data=None))
 
 
 def pairs(places: Places) -> Path:
@@ -185,7 +193,7 @@ def noting_ends(ends: dict[str, str]) -> Iterator[None]:
 def main(places: Places) -> None:
     """Trains everything, and writes what this process has of it beside the runs."""
     ends: dict[str, str] = {}
-    trainings = (rays, stopped, splats, texts, pairs)
+    trainings = (rays, stopped, splats, texts, captions, pairs)
     with noting_ends(ends):
         runs = {training.__name__: str(training(places)) for training in trainings}
     said = {
@@ -201,7 +209,10 @@ def prepared(output_dir: Path, capture: Path) -> Places:
     folder = output_dir / "pairs"
     folder.mkdir(parents=True)
     write_pairs(some(), folder / "some.safetensors")
-    places = Places(capture=capture, teacher=Path(), pairs=folder, output_dir=output_dir)
+    assets = write_assets(output_dir / "assets")
+    places = Places(
+        capture=capture, teacher=Path(), pairs=folder, assets=assets, output_dir=output_dir
+    )
     method = load_method("splat")(**SMALL["splat"], steps=3)
     return replace(places, teacher=start(method, places.options()))
 

@@ -39,8 +39,20 @@ def main(argv: list[str]) -> None:
     run = _train(method, options)
     if not this_process().first:
         return
-    print(next_commands(run, file=usual_file(run)), file=sys.stderr)
+    print(_what_next(run), file=sys.stderr)
     print(run)
+
+
+def _what_next(run: Path) -> str:
+    """The next commands, of a scene or of what makes scenes of texts."""
+    from scene4d.representations.base import Generator
+    from scene4d.training.run import load_run, read_config
+
+    if not issubclass(read_config(run)[0].representation_class(), Generator):
+        return next_commands(run, file=usual_file(run))
+    text = shlex.quote(load_run(run).condition or "TEXT")
+    name, place = shlex.quote(str(run)), shlex.quote(str(run / "scene.glb"))
+    return f"next:\n  scene4d generate {name} {text} --output-path {place}"
 
 
 def next_commands(run: Path, *, file: tuple[str, str]) -> str:

@@ -26,16 +26,20 @@ import numpy as np
 from scene4d.errors import DataError
 from scene4d.files import atomic_path
 from scene4d.formats import packing
+from scene4d.formats.gltf import (
+    BINARY_CHUNK,
+    FLOAT,
+    JSON_CHUNK,
+    KINDS,
+    WIDTHS,
+    GltfReader,
+    glb_chunks,
+)
 from scene4d.formats.placing import cloud_offset
 from scene4d.formats.splat_cloud import SplatCloud, inverse_similarity
 
 EXTENSION = "KHR_gaussian_splatting"
-_JSON, _BIN = 0x4E4F534A, 0x004E4942
-_FLOAT, _BYTE = 5126, 5121
-_KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
-_LONGEST_JSON = 1 << 26
-_DEEPEST_NODE = 64
+_BYTE = 5121
 _HALF_TURN = [0.0, 0.0, 1.0, 0.0]
 """180 degrees about z, xyzw."""
 _KNOWN = {EXTENSION, "KHR_mesh_quantization"}
@@ -71,8 +75,8 @@ def write_glb(path: Path, cloud: SplatCloud, *, fallback_colours: bool = True) -
         )
     with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
         file.write(struct.pack("<4sII", b"glTF", 2, 28 + len(text) + size))
-        file.write(struct.pack("<II", len(text), _JSON) + text)
-        file.write(struct.pack("<II", size, _BIN))
+        file.write(struct.pack("<II", len(text), JSON_CHUNK) + text)
+        file.write(struct.pack("<II", size, BINARY_CHUNK))
         for array in arrays:
             file.write(array.data)
 
@@ -92,7 +96,7 @@ def _document(
         floats = array.dtype != np.uint8
         accessor: dict[str, Any] = {
             "bufferView": len(views),
-            "componentType": _FLOAT if floats else _BYTE,
+            "componentType": FLOAT if floats else _BYTE,
             "count": len(cloud),
             "type": "SCALAR" if width == 1 else f"VEC{width}",
         }
@@ -155,8 +159,8 @@ def read_glb(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
     compressed splats, other kernels, sparse accessors, and whatever points outside the file.
     """
     path = Path(path)
-    document, binary = _chunks(packing.read_bytes(path), path)
-    reader = _Reader(document, binary, path, drop_invalid=drop_invalid)
+    document, binary = glb_chunks(packing.read_bytes(path), path)
+    reader = _Splats(document, binary, path, drop_invalid=drop_invalid)
     required = set(reader.strings("extensionsRequired")) - _KNOWN
     if required:
         raise DataError(
@@ -166,7 +170,7 @@ def read_glb(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
         )
     clouds: list[SplatCloud] = []
     total = 0
-    for matrix, primitive in reader.primitives():
+    for matrix, primitive in reader.splats():
         cloud = _placed(reader.cloud(primitive), matrix, path)
         total += len(cloud)
         packing.require_plausible(total, len(binary), path)
@@ -202,113 +206,27 @@ def _joined(clouds: list[SplatCloud], path: Path) -> SplatCloud:
     return SplatCloud(**parts, sh=np.concatenate([padded(cloud.sh) for cloud in clouds]))
 
 
-def _chunks(data: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
-    """The JSON document and the binary part."""
-    if len(data) < 20 or data[:4] != b"glTF":
-        raise DataError("is not a GLB file: it does not begin with 'glTF'", where=path)
-    version, length = struct.unpack_from("<II", data, 4)
-    if version != 2:
-        raise DataError(f"is glTF version {version}; version 2 can be read", where=path)
-    if length > len(data):
-        raise packing.cut_off(path, length, len(data))
-    size, kind = struct.unpack_from("<II", data, 12)
-    if kind != _JSON or 20 + size > len(data) or size > _LONGEST_JSON:
-        raise DataError("its JSON part does not fit into the file", where=path)
-    try:
-        document = json.loads(data[20 : 20 + size])
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"its JSON part cannot be read ({error})", where=path) from error
-    if not isinstance(document, dict):
-        raise DataError("its JSON part is not an object", where=path)
-    start = 20 + size
-    if start + 8 > len(data):
-        raise DataError(
-            "has no binary part", where=path, fix="files with buffers beside them are not read"
-        )
-    size, kind = struct.unpack_from("<II", data, start)
-    if kind != _BIN or start + 8 + size > len(data):
-        raise packing.cut_off(path, size, len(data) - start - 8, "its binary part")
-    return document, data[start + 8 : start + 8 + size]
-
-
-class _Reader:
-    """A document whose every reference is checked before it is followed."""
+class _Splats(GltfReader):
+    """A document's splats."""
 
     def __init__(
         self, document: dict[str, Any], binary: bytes, path: Path, *, drop_invalid: bool = False
     ) -> None:
-        self.document, self.binary, self.path = document, binary, path
+        super().__init__(document, binary, path)
         self.drop_invalid = drop_invalid
 
-    def wrong(self, what: str) -> DataError:
-        return DataError(what, where=self.path)
+    def splats(self) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        """Node-to-scene matrix and primitive of every splat primitive."""
+        return ((matrix, part) for matrix, part in self.primitives() if self.has_splats(part))
 
-    def strings(self, name: str) -> list[str]:
-        found = self.document.get(name, [])
-        if not isinstance(found, list) or not all(isinstance(x, str) for x in found):
-            raise self.wrong(f"its {name} is not a list of names")
-        return found
+    def attribute(self, attributes: dict[str, Any], name: str, width: int) -> np.ndarray:
+        """[count, width] float32 of an attribute."""
+        if name not in attributes:
+            raise self.wrong(f"its splats have no attribute {name}")
+        return self.real(attributes[name], width, f"its attribute {name}")
 
-    def at(self, name: str, index: object) -> dict[str, Any]:
-        """``document[name][index]``, an object."""
-        items = self.document.get(name)
-        if (
-            not isinstance(items, list)
-            or not isinstance(index, int)
-            or isinstance(index, bool)
-            or not 0 <= index < len(items)
-            or not isinstance(items[index], dict)
-        ):
-            raise self.wrong(f"refers to {name}[{index!r}], which it does not have")
-        return items[index]
-
-    def integer(self, entry: dict[str, Any], key: str, default: int | None = None) -> int:
-        value = entry.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.wrong(f"has no whole number {key!r} where one belongs")
-        return value
-
-    def numbers(self, entry: dict[str, Any], key: str, default: list[float]) -> np.ndarray:
-        value = entry.get(key, default)
-        if (
-            not isinstance(value, list)
-            or len(value) != len(default)
-            or not all(isinstance(x, (int, float)) and abs(x) < 1e18 for x in value)
-        ):
-            raise self.wrong(f"has a node whose {key!r} is not {len(default)} numbers")
-        return np.array(value, dtype=np.float64)
-
-    def primitives(self) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-        """Node-to-scene matrix and primitive of every splat primitive of the default scene."""
-        if "scenes" in self.document:
-            scene = self.at("scenes", self.document.get("scene", 0))
-            roots = scene.get("nodes", [])
-        else:
-            roots = list(range(len(self.document.get("nodes") or [])))[:1]
-        pending = [(root, np.eye(4), 0) for root in self.list_of(roots)]
-        visited: set[int] = set()
-        while pending:
-            index, above, depth = pending.pop()
-            node = self.at("nodes", index)
-            if not isinstance(index, int) or index in visited or depth > _DEEPEST_NODE:
-                raise self.wrong("its nodes form a circle or are nested too deeply")
-            visited.add(index)
-            matrix = above @ self.matrix(node)
-            children = self.list_of(node.get("children", []))
-            pending += [(child, matrix, depth + 1) for child in children]
-            if "mesh" in node:
-                for primitive in self.list_of(self.at("meshes", node["mesh"]).get("primitives")):
-                    if self.has_splats(primitive):
-                        yield matrix, primitive
-
-    def list_of(self, value: object) -> list[Any]:
-        if not isinstance(value, list):
-            raise self.wrong("has no list where one belongs")
-        return value
-
-    def has_splats(self, primitive: object) -> bool:
-        if not isinstance(primitive, dict) or not isinstance(primitive.get("attributes"), dict):
-            raise self.wrong("has a primitive without attributes")
+    def has_splats(self, primitive: dict[str, Any]) -> bool:
+        """Whether a primitive is of splats that can be read."""
         extensions = primitive.get("extensions", {})
         found = extensions.get(EXTENSION) if isinstance(extensions, dict) else None
         if found is None:
@@ -325,72 +243,20 @@ class _Reader:
             warnings.warn(f"{self.path}: linear colours are taken as they are", stacklevel=2)
         return True
 
-    def matrix(self, node: dict[str, Any]) -> np.ndarray:
-        """[4, 4]"""
-        if "matrix" in node:
-            return self.numbers(node, "matrix", [0.0] * 16).reshape(4, 4).T
-        matrix = np.eye(4)
-        x, y, z, w = self.numbers(node, "rotation", [0.0, 0.0, 0.0, 1.0])
-        length = x * x + y * y + z * z + w * w
-        if not 0.9 < length < 1.1:
-            raise self.wrong("has a node whose rotation is not a unit quaternion")
-        s = 2 / length
-        rotation = np.array(
-            [
-                [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
-                [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
-                [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
-            ]
-        )
-        matrix[:3, :3] = rotation * self.numbers(node, "scale", [1.0, 1.0, 1.0])
-        matrix[:3, 3] = self.numbers(node, "translation", [0.0, 0.0, 0.0])
-        return matrix
-
-    def accessor(self, attributes: dict[str, Any], name: str, width: int) -> np.ndarray:
-        """[count, width] float32 of an attribute."""
-        if name not in attributes:
-            raise self.wrong(f"its splats have no attribute {name}")
-        entry = self.at("accessors", attributes[name])
-        if "sparse" in entry or "bufferView" not in entry:
-            raise self.wrong(f"its attribute {name} is sparse or empty, which is not read")
-        kind, form = self.integer(entry, "componentType"), entry.get("type")
-        if kind not in _KINDS or _WIDTHS.get(str(form)) != width:
-            raise self.wrong(f"its attribute {name} is of type {form!r}, {kind!r}")
-        dtype = np.dtype((_KINDS[kind], (width,)))
-        count = self.integer(entry, "count")
-        view = self.at("bufferViews", entry["bufferView"])
-        if view.get("buffer") != 0 or "uri" in self.at("buffers", 0) or view.get("extensions"):
-            raise self.wrong("keeps data outside its binary part, or compressed; this is not read")
-        stride = self.integer(view, "byteStride", dtype.itemsize) or dtype.itemsize
-        start, length = self.integer(view, "byteOffset", 0), self.integer(view, "byteLength")
-        inside = self.integer(entry, "byteOffset", 0)
-        needed = inside + (stride * (count - 1) + dtype.itemsize if count else 0)
-        if stride < dtype.itemsize or needed > length or start + length > len(self.binary):
-            raise packing.cut_off(
-                self.path, start + needed, len(self.binary), f"the attribute {name}"
-            )
-        rows = np.ndarray(
-            (count, width), _KINDS[kind], self.binary, start + inside, (stride, dtype.base.itemsize)
-        )
-        values = rows.astype(np.float32)
-        if entry.get("normalized") and kind != _FLOAT:
-            values = np.maximum(values / np.iinfo(dtype.base).max, -1.0)
-        return values
-
     def cloud(self, primitive: dict[str, Any]) -> SplatCloud:
         """The splats of a primitive as they are stored, before any node's transform."""
         attributes = primitive["attributes"]
         if primitive.get("mode", 4) != 0:
             raise self.wrong("its splats are not of the mode POINTS")
-        means = self.accessor(attributes, "POSITION", 3)
-        quats = self.accessor(attributes, f"{EXTENSION}:ROTATION", 4)
-        scales = self.accessor(attributes, f"{EXTENSION}:SCALE", 3)
-        opacities = self.accessor(attributes, f"{EXTENSION}:OPACITY", 1)[:, 0]
+        means = self.attribute(attributes, "POSITION", 3)
+        quats = self.attribute(attributes, f"{EXTENSION}:ROTATION", 4)
+        scales = self.attribute(attributes, f"{EXTENSION}:SCALE", 3)
+        opacities = self.attribute(attributes, f"{EXTENSION}:OPACITY", 1)[:, 0]
         degree = 0
         while degree < 3 and _sh_name(degree + 1, 0) in attributes:
             degree += 1
         names = [_sh_name(d, i) for d in range(degree + 1) for i in range(2 * d + 1)]
-        bands = [self.accessor(attributes, name, 3) for name in names]
+        bands = [self.attribute(attributes, name, 3) for name in names]
         if any(len(array) != len(means) for array in (quats, scales, opacities, *bands)):
             raise self.wrong("its attributes are of different lengths")
         if not self.drop_invalid and (scales < 0).any():
@@ -416,14 +282,14 @@ class _Reader:
 def sizes_glb(path: Path) -> dict[str, int]:
     """Bytes of each attribute of the splats."""
     path = Path(path)
-    document, binary = _chunks(packing.read_bytes(path), path)
-    reader = _Reader(document, binary, path)
+    document, binary = glb_chunks(packing.read_bytes(path), path)
+    reader = _Splats(document, binary, path)
     sizes: dict[str, int] = {}
-    for _, primitive in reader.primitives():
+    for _, primitive in reader.splats():
         for name, index in primitive["attributes"].items():
             entry = reader.at("accessors", index)
-            width = _WIDTHS.get(str(entry.get("type")), 1)
-            kind = np.dtype(_KINDS.get(reader.integer(entry, "componentType"), "<u1")).itemsize
+            width = WIDTHS.get(str(entry.get("type")), 1)
+            kind = np.dtype(KINDS.get(reader.integer(entry, "componentType"), "<u1")).itemsize
             label = _label(name)
             size = reader.integer(entry, "count") * width * kind
             sizes[label] = sizes.get(label, 0) + size

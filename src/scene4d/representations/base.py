@@ -153,6 +153,20 @@ class Representation(Trainable):
 class Generator(Trainable):
     """A network that makes a scene of a condition, such as a text."""
 
+    @property
+    def conditions(self) -> Sequence[str]:
+        """Some that it was trained for; the first stands for them all where one is looked at."""
+        return ()
+
     @abstractmethod
+    def code(self, condition: str) -> Tensor:
+        """What it has understood; between two codes of one shape lie those of scenes between.
+        Raises :class:`UsageError` for a condition that it cannot read."""
+
+    @abstractmethod
+    def decoded(self, code: Tensor) -> Representation:
+        """The scene of a code, differentiable in the generator's parameters."""
+
     def scene(self, condition: str) -> Representation:
-        """The scene of ``condition``, differentiable in the generator's parameters."""
+        """The scene of ``condition``."""
+        return self.decoded(self.code(condition))

@@ -417,7 +417,7 @@ def load_run(path: Path, *, device: str = "cpu", condition: str | None = None) -
     trained = trainable_from(checkpoint, where=checkpoint_path).to(device)
     generator = trained if isinstance(trained, Generator) else None
     if generator is not None:
-        condition = condition if condition is not None else next(iter(method.conditions()), None)
+        condition = condition if condition is not None else next(iter(generator.conditions), None)
     representation = _scene_of(trained, condition, where=run)
     return LoadedRun(
         path=run,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from capture_methods import CAPTURE_METHODS
 from methods.lpgs.test_parent_child import splats as wide_splats
 from safetensors.torch import save_file
 from training.test_every_capture import SMALL, with_times
@@ -26,7 +27,7 @@ from scene4d.representations.base import Representation
 from scene4d.representations.method import GuidanceOptions
 from scene4d.representations.task import Task, World
 from scene4d.training.coverage import Coverage
-from scene4d.training.methods import load_method, method_names
+from scene4d.training.methods import load_method
 from scene4d.training.objectives.base import ObjectiveInputs
 from scene4d.training.objectives.guidance import Guidance, depth_code, region
 from scene4d.training.optimiser import GroupedAdam
@@ -98,7 +99,7 @@ def pictures(timed):
     return load_capture(TrainOptions(data=timed))
 
 
-@pytest.fixture(params=method_names())
+@pytest.fixture(params=CAPTURE_METHODS)
 def guided(request, pictures):
     """An untrained representation of each family, a camera, and the photograph from there."""
     scene, images = pictures

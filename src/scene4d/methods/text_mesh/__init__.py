@@ -1,0 +1,1 @@
+"""Amortised text-to-mesh."""

@@ -1,0 +1,188 @@
+"""The method text-mesh: trained on captioned meshes, it makes meshes of texts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from methods.text_mesh.assets_made import UNSEEN, write_assets
+from optional_packages import import_or_skip
+
+from scene4d.cli.main import main
+from scene4d.errors import UsageError
+from scene4d.formats.textured_gltf import read_textured_mesh
+from scene4d.methods.text_mesh.method import AssetOptions, TextMeshMethod
+from scene4d.priors.gaussian import GaussianPrior
+from scene4d.representations.method import GuidanceOptions
+from scene4d.training.options import TrainOptions
+from scene4d.training.run import load_run
+from scene4d.training.train import resume, start
+from scene4d.training.trainer import Interrupted, Trainer
+
+STEPS = 220
+
+
+def method(assets: Path | None, **more) -> TextMeshMethod:
+    settings = {
+        "steps": STEPS, "channels": 32, "blocks": ("c", "t"), "features": 4, "neurons": 16,
+        "word_width": 16, "resolution": 16, "texture_size": 64, "lr": 3e-3,
+        "pictures": AssetOptions(captions=4, pictures=1, volume_size=12, mesh_size=24),
+    }  # fmt: skip
+    return TextMeshMethod(assets=assets, **{**settings, **more})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def wanted() -> None:
+    import_or_skip("xatlas")
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory) -> Path:
+    return write_assets(tmp_path_factory.mktemp("text-mesh") / "assets")
+
+
+@pytest.fixture(scope="module")
+def run(assets, tmp_path_factory) -> Path:
+    options = TrainOptions(output_dir=tmp_path_factory.mktemp("out"), device="cpu")
+    return start(method(assets), options)
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_learns(run: Path) -> None:
+    found = losses(run)
+    assert np.mean(found[-4:]) < 0.5 * found[0]
+
+
+def test_an_unseen_text_is_put_together_of_what_was_seen(run: Path) -> None:
+    generator = load_run(run).generator
+    assert generator is not None and UNSEEN not in generator.conditions
+
+    def made(text: str):
+        with torch.no_grad():
+            return generator.scene(text).mesh()
+
+    def height_to_width(text: str) -> float:
+        size = np.ptp(made(text).vertices, axis=0)
+        return size[1] / size[0]
+
+    # A bar is five times as high as wide, a box as high as wide.
+    assert height_to_width(UNSEEN) > 1.5 * height_to_width("a blue box")
+
+
+def test_meshes_are_closed(run: Path) -> None:
+    generator = load_run(run).generator
+    with torch.no_grad():
+        mesh = generator.scene("a red box").mesh()
+    ends = np.sort(mesh.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    _, counts = np.unique(ends, axis=0, return_counts=True)
+    assert (counts == 2).all()
+
+
+def test_colours_are_those_of_the_text(run: Path) -> None:
+    generator = load_run(run).generator
+    for wanted, text in enumerate(["a red box", "a green box"]):
+        with torch.no_grad():
+            colours = generator.scene(text).mesh().texture.reshape(-1, 3).mean(axis=0)
+        assert colours.argmax() == wanted, (text, colours)
+
+
+def test_a_run_goes_on_as_if_it_had_not_stopped(assets, tmp_path, monkeypatch) -> None:
+    """From the last picture of fog on, through the first meshes."""
+    options = TrainOptions(output_dir=tmp_path, device="cpu")
+    straight = load_run(start(method(assets, steps=8), options))
+    original = Trainer._step
+
+    def stopping(self):
+        metrics = original(self)
+        if self.step == 5:
+            self.interrupted_by = "SIGINT"
+        return metrics
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
+    with pytest.raises(Interrupted) as stopped:
+        start(method(assets, steps=8), options)
+    monkeypatch.setattr(Trainer, "_step", original)
+    resumed = load_run(resume(stopped.value.run))
+    assert resumed.step == straight.step == 8
+    for name, value in straight.generator.state_dict().items():
+        assert torch.equal(resumed.generator.state_dict()[name], value), name
+
+
+def test_a_prior_teaches_in_place_of_meshes(tmp_path: Path) -> None:
+    """That all pictures are blue: colours follow, whatever the text."""
+    (tmp_path / "texts.txt").write_text("a box\na bar\n")
+    blue = torch.tensor([-0.8, -0.8, 0.8])[:, None, None].expand(3, 16, 16)
+    guidance = GuidanceOptions(
+        weight=1.0, start=0.0, loss="sds", crop="none", size=16, least_time=0.3, most_time=0.6,
+        annealed=False,
+    )  # fmt: skip
+    settings = {"texts": tmp_path / "texts.txt", "guidance": guidance, "steps": 40}
+    run = start(
+        method(None, **settings), TrainOptions(output_dir=tmp_path, device="cpu"),
+        prior=GaussianPrior(blue, 0.05**2),
+    )  # fmt: skip
+    generator = load_run(run).generator
+    assert list(generator.conditions) == ["a box", "a bar"]
+    with torch.no_grad():
+        red, _, blue = generator.scene("a bar").mesh().texture.reshape(-1, 3).mean(axis=0)
+    assert blue > red + 0.1  # grey at first
+
+
+@pytest.fixture(scope="module")
+def written(run: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    assert main(["generate", str(run), UNSEEN, "--output-path", str(folder / "bar.glb")]) == 0
+    return folder
+
+
+def test_generate_writes_a_mesh_of_a_text(written: Path) -> None:
+    found = read_textured_mesh(written / "bar.glb")
+    size = np.ptp(found.vertices, axis=0)
+    assert size[1] > size[0] > 0
+
+
+def test_generate_writes_many_and_those_between(run: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "texts.txt").write_text("a red box\n\na green bar\na red box\n")
+    arguments = ["generate", str(run), "--prompts", str(tmp_path / "texts.txt")]
+    assert main([*arguments, "--output-path", str(tmp_path / "many"), "--suffix", ".obj"]) == 0
+    names = capsys.readouterr().out.split()
+    assert [Path(name).name for name in names] == ["000_a_red_box.obj", "001_a_green_bar.obj"]
+    place = str(tmp_path / "way")
+    assert main(["generate", str(run), "a red box", "--between", "a red bar", "--count", "3",
+                 "--output-path", place]) == 0  # fmt: skip
+    heights = [
+        (lambda size: size[1] / size[0])(np.ptp(read_textured_mesh(p).vertices, axis=0))
+        for p in sorted((tmp_path / "way").iterdir())
+    ]
+    assert heights == sorted(heights) and len(heights) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["a purple box"], "'purple'"),
+        ([""], "no text"),
+        (["a red box", "--prompts", "x.txt"], "two ways"),
+    ],
+)
+def test_generate_tells_what_is_wrong_before_it_writes(
+    run: Path, tmp_path: Path, capsys, arguments, told
+) -> None:
+    place = tmp_path / "a.glb"
+    assert main(["generate", str(run), *arguments, "--output-path", str(place)]) in (1, 2)
+    assert told in capsys.readouterr().err
+    assert not place.exists()
+
+
+def test_generate_wants_a_known_suffix_and_a_generator(run: Path, tmp_path: Path, capsys) -> None:
+    assert main(["generate", str(run), "a box", "--output-path", str(tmp_path / "a.xyz")]) in (1, 2)
+    assert "suffix" in capsys.readouterr().err
+
+
+def test_without_assets_or_a_prior_there_is_nothing_to_learn(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--assets"):
+        start(TextMeshMethod(steps=1), TrainOptions(output_dir=tmp_path, device="cpu"))
