@@ -56,6 +56,17 @@ def test_every_step_is_that_of_torch_to_the_bit():
             assert torch.equal(adam.state_tensors()[f"{name}.0.{key}"], value)
 
 
+def test_a_step_tells_caches_what_it_changed():
+    """The fused kernel alone leaves versions as they are: caches then held what was long gone."""
+    parameters = made()
+    adam = GroupedAdam(groups_of(parameters, "abc"))
+    before = {name: parameter._version for name, parameter in parameters.items()}
+    loss_of(parameters, 0).backward()
+    adam.step(lambda name: 1.0)
+    changed = {name for name, parameter in parameters.items() if parameter._version > before[name]}
+    assert changed == {"a", "c"}
+
+
 def test_groups_that_come_later_begin_where_torch_would_begin():
     ours, theirs = made(), made()
     adam = GroupedAdam(groups_of(ours, "a"))

@@ -21,7 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("scene4d.cli.train", "a capture -> a trained scene in a run folder"),
     "eval": ("scene4d.cli.eval", "measure a run on its held-out images"),
     "render": ("scene4d.cli.render", "pictures or a video of a run"),
-    "prior": ("scene4d.cli.prior", "networks that know pictures: train, check, sample"),
+    "prior": ("scene4d.cli.prior", "networks that know pictures: train, customise, check, sample"),
     "generate": ("scene4d.cli.generate", "texts -> scenes, by a run of a method that takes texts"),
     "export": ("scene4d.cli.export", "a run -> files that other tools open"),
     "compress": ("scene4d.cli.compress", "a scene or splat file -> a small .s4d bundle"),

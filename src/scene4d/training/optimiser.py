@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.optim.adam import adam
 
 from scene4d.errors import DataError
@@ -59,6 +60,9 @@ class GroupedAdam:
                 lists["step"], fused=True, amsgrad=False, beta1=_BETAS[0], beta2=_BETAS[1],
                 lr=group["lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
             )  # fmt: skip
+            # The fused kernel leaves versions as they are, by which caches tell what is stale.
+            for parameter in found:
+                increment_version(parameter)
             for parameter in group["params"]:
                 parameter.grad = None
 
