@@ -120,6 +120,9 @@ def test_a_time_that_is_no_number_is_an_error(make_capture, value):
 class Dynamic:
     name, uses_time, refine_poses = "motion", True, False
 
+    def terms(self) -> list:
+        return []
+
 
 def told(scene) -> str:
     return "\n".join(notices(scene, Dynamic()))

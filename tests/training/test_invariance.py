@@ -107,9 +107,15 @@ def trained(name: str, capture: Path, output: Path, teacher: Path | None = None)
     method = load_method(name)
     if method.uses_time:
         capture = with_times(capture)
-    known = {field.name for field in fields(method)}
+    known = {field.name: field.default for field in fields(method)}
+    small = {k: v for k, v in SMALL.items() if k in known and _of_a_kind(v, known[k])}
     options = TrainOptions(data=capture, output_dir=output, evaluate=False, teacher=teacher)
-    return start(method(**{k: v for k, v in SMALL.items() if k in known}), options)
+    return start(method(**small), options)
+
+
+def _of_a_kind(value: object, default: object) -> bool:
+    """Whether both are numbers, or both several: methods have fields of one name and two kinds."""
+    return isinstance(value, tuple) == isinstance(default, tuple)
 
 
 @pytest.fixture(scope="module")

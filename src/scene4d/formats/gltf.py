@@ -205,4 +205,4 @@ class GltfReader:
     def _in_buffer(self, view: Mapping[str, Any]) -> None:
         elsewhere = view.get("buffer") != 0 or ("uri" in self.at("buffers", 0)) != self.beside
         if elsewhere or view.get("extensions"):
-            raise self.wrong("keeps data outside its one buffer, or compressed; this is not read")
+            raise self.wrong("keeps data outside its binary part, or compressed; this is not read")
