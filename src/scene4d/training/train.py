@@ -136,7 +136,8 @@ def _start(
     prior: Prior | None,
     resplit: Callable[[Scene], Scene] | None,
 ) -> Path:
-    check_writable(options.output_dir / "run", folder=True)
+    if processes.first:  # which tries it by making what it takes away again
+        check_writable(options.output_dir / "run", folder=True)
     device = choose_device(options.device)  # first: a refusal need not wait for the images
     check_guidance(method, options, prior)
     check_fixing(method, options)
