@@ -41,6 +41,7 @@ FLAT = {name: [f"--{key.replace('_', '-')}={value}" for key, value in options.it
 LEFT_OUT = {
     r"scene4d batch": "starts a cluster: tests/pipeline/test_cluster.py",
     r"ray (start|stop)": "of a cluster's machines",
+    r"python benchmarks/batch.py": "starts a cluster, and minutes",
     r"scene4d make (kitchen|teddy.mp4|02_cups.mp4)": "minutes; photos/ is made small instead",
     r"pip install": "installs",
     r"python -m http.server": "serves until it is stopped",
