@@ -58,13 +58,12 @@ def main(argv: list[str]) -> None:
     """Runs the verb: what was written on stderr, paths on stdout."""
     args = parse(GenerateArgs, argv, prog="scene4d generate")
     texts = _texts(args)
-    several = args.prompts is not None or bool(args.between)
-    if not several and args.output_path.suffix.lower() not in _FORMATS:
+    if not _several(args) and args.output_path.suffix.lower() not in _FORMATS:
         raise UsageError(
             "the suffix names no format", where=args.output_path,
             fix=f"end it with one of {', '.join(_FORMATS)}",
         )  # fmt: skip
-    check_writable(args.output_path / "file" if several else args.output_path)
+    check_writable(args.output_path / "file" if _several(args) else args.output_path)
     from scene4d.training.device import choose_device
     from scene4d.training.run import load_run
 
@@ -75,6 +74,11 @@ def main(argv: list[str]) -> None:
     for place, text, made in _scenes(args, run, texts):
         print(f"{printable(text)}: {made}", file=sys.stderr)
         print(place)
+
+
+def _several(args: GenerateArgs) -> bool:
+    """Whether a folder of scenes is written."""
+    return args.prompts is not None or bool(args.between)
 
 
 def _texts(args: GenerateArgs) -> Sequence[str]:
@@ -109,10 +113,9 @@ def _scenes(
             names = [f"{texts[0]} to {args.between}, {100 * share:.0f}%" for share in shares]
         else:
             steps, names = codes, list(texts)
-        single = args.prompts is None and not args.between
         for number, (code, name) in enumerate(zip(steps, names, strict=True)):
             place = args.output_path
-            if not single:
+            if _several(args):
                 place = place / f"{number:03d}_{_file_name(name)}{args.suffix}"
             scene = replace(run, representation=run.generator.decoded(code), condition=name)
             yield place, name, _written(scene, place, args)

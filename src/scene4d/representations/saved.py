@@ -41,11 +41,13 @@ def like(tensors: Mapping[str, Tensor]) -> dict[str, Form]:
     return {name: Form(tuple(t.shape), t.dtype) for name, t in tensors.items()}
 
 
-def module_forms(make: Callable[[], nn.Module], *, within: str) -> dict[str, Form]:
-    """The forms of the tensors of the module that ``make`` gives, each with ``within.`` before its
-    name. It is made on the meta device, without memory, however large it is said to be."""
+def module_forms(make: Callable[[], nn.Module], *, within: str = "") -> dict[str, Form]:
+    """The forms of the tensors of the module that ``make`` gives, each with ``within.``, if given,
+    before its name. It is made on the meta device, without memory, however large it is said to
+    be."""
+    before = f"{within}." if within else ""
     with torch.device("meta"):
-        return {f"{within}.{k}": form for k, form in like(make().state_dict()).items()}
+        return {f"{before}{k}": form for k, form in like(make().state_dict()).items()}
 
 
 def check_tensors(

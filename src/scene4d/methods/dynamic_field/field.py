@@ -35,7 +35,7 @@ from scene4d.rendering.fields.samplers import march_edges
 from scene4d.rendering.fields.volume import RayPixels, RaySamples, volume_render
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation, Sampling
-from scene4d.representations.saved import Form, like
+from scene4d.representations.saved import Form, module_forms
 
 if TYPE_CHECKING:
     from scene4d.data.scene import Scene
@@ -388,8 +388,7 @@ class DynamicField(Representation):
     def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
         """As the sizes say."""
         settings = from_table(Settings, plain, where="settings")
-        with torch.device("meta"):
-            return like(cls(settings).state_dict())
+        return module_forms(lambda: cls(settings))
 
     def describe(self) -> dict[str, float]:
         """Shares of the occupancy grid that are sampled."""

@@ -83,7 +83,7 @@ class GeneratedScene(Representation):
     def mesh(self) -> MeshData:
         """The surface with the field's colours as a texture. Raises :class:`DataError` where there
         is none."""
-        found = self.field.surface(self.drawing.cells).mesh
+        found = self.surface.mesh
         if not len(found.triangles):
             raise DataError("what was made of the text has no surface", fix="train longer")
         vertices = found.vertices.cpu().double().numpy()

@@ -17,7 +17,7 @@ from scene4d.methods.text_mesh.words import LanguageModel, LearnedWords, TextEnc
 from scene4d.plain import from_table
 from scene4d.ranges import Rate, Share, Within
 from scene4d.representations.base import Generator, ParameterGroup
-from scene4d.representations.saved import Form, like
+from scene4d.representations.saved import Form, module_forms
 from scene4d.representations.task import Task
 from scene4d.representations.triplane_field import TriplaneNetworks, TriplaneShape
 
@@ -137,10 +137,12 @@ class TextMeshes(Generator):
     def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form] | None:
         """Those of a network of such sizes, which takes no memory yet."""
         saved = from_table(_Saved, plain, where="settings")
-        with torch.device("meta"):
+
+        def made() -> TextMeshes:
             words = LearnedWords(saved.words.vocabulary, saved.words.width)
-            made = cls(words, saved.shape, saved.settings, saved.conditions)
-        forms = dict(like(made.state_dict()))
+            return cls(words, saved.shape, saved.settings, saved.conditions)
+
+        forms = module_forms(made)
         if saved.words.source:
             forms.pop("encoder.embedding.weight")
         return forms

@@ -20,7 +20,7 @@ from scene4d.plain import from_table
 from scene4d.ranges import Finite, Positive, Rate, Within
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import IMAGES, ParameterGroup, Representation, Sampling
-from scene4d.representations.saved import Form, like
+from scene4d.representations.saved import Form, module_forms
 from scene4d.representations.task import Task
 from scene4d.representations.texture_atlas import painted
 from scene4d.representations.triplane_field import (
@@ -243,8 +243,7 @@ class TriplaneMesh(Representation):
     def saved_forms(cls, plain: Mapping[str, Any]) -> Mapping[str, Form]:
         """As the sizes say."""
         settings = from_table(Settings, plain, where="settings")
-        with torch.device("meta"):
-            return like(cls(settings).state_dict())
+        return module_forms(lambda: cls(settings))
 
     def describe(self) -> dict[str, float]:
         """How far the surface is blurred, while it is; then how many triangles it has."""
