@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import struct
 import sys
 import tempfile
 import time
@@ -79,10 +78,9 @@ def mutated(source: Path, rng: np.random.Generator) -> bytes:
     for name, data in members.items():
         writer.add(name, data)
     try:
-        data = writer.to_bytes()
+        return lying_members(writer, rng) if kind == 4 else writer.to_bytes()
     except (TypeError, ValueError):
         return source.read_bytes()[: rng.integers(0, 200)]
-    return lying_members(data, rng) if kind == 4 else data
 
 
 def greedy(rng: np.random.Generator) -> bytes:
@@ -264,16 +262,12 @@ def change_steps(steps: list[list[int]], rng: np.random.Generator) -> None:
         steps[:] = rng.integers(1, most, (len(steps), count)).tolist()
 
 
-def lying_members(data: bytes, rng: np.random.Generator) -> bytes:
-    """The list of members with another entry; the manifest keeps its room and its CRC fits."""
-    length, name, extra = struct.unpack_from("<I4xHH", data, 18)
-    start = 30 + name + extra
-    manifest = json.loads(data[start : start + length])
+def lying_members(writer: BundleWriter, rng: np.random.Generator) -> bytes:
+    """The list of members with another entry, in a file that is sound otherwise."""
+    manifest = writer.manifest(spare=1024)
+    layout = copy.deepcopy(manifest["members"])
     change_value({"members": manifest["members"]}, rng)
-    text = json.dumps(manifest, separators=(",", ":")).encode()
-    text = text.ljust(length)[:length]
-    header = data[:14] + struct.pack("<I", zlib.crc32(text)) + data[18:start]
-    return header + text + data[start + length :]
+    return writer.file_of(json.dumps(manifest, separators=(",", ":")).encode(), layout)
 
 
 def outcome(path: Path) -> tuple[str, float, int]:

@@ -24,18 +24,16 @@ from conformance_motion import broken_codes, broken_motion, motion_bombs
 from conformance_scenes import scene_of
 
 from scene4d.bundle.coding import decode_scene, encode_scene
-from scene4d.bundle.container import BundleWriter, open_bundle
+from scene4d.bundle.container import BundleWriter, as_json, open_bundle
 from scene4d.bundle.splats import bundle_writer
 
 
-class Altered(BundleWriter):
+class Altered:
     """Writes a manifest that was changed after its offsets were set."""
 
     def __init__(self, path: Path, alter: Alter) -> None:
         bundle = open_bundle(path)
-        super().__init__({})
-        self.manifest = copy.deepcopy(bundle.manifest)
-        del self.manifest["members"]
+        self.manifest = {k: v for k, v in bundle.manifest.items() if k != "members"}
         self.data = {name: bundle.read(name) for name in bundle.names()}
         self.alter = alter
 
@@ -43,25 +41,19 @@ class Altered(BundleWriter):
         """Another content of a member, with the fitting length and hash."""
         self.data[name] = data
 
-    def manifest_bytes(self) -> bytes:
-        """The altered manifest, in the room that the original needs."""
-        sound = BundleWriter({**self.manifest, "room": "-" * 1024})
-        for name, data in self.data.items():
-            sound.add(name, data)
-        text = sound.manifest_bytes()
-        document = json.loads(text)
-        del document["room"]
-        told = self.alter(document)
-        if isinstance(told, tuple):
-            changed = text.replace(*told)
-        else:
-            changed = json.dumps(document, separators=(",", ":")).encode()
-        return changed.ljust(len(text))[: max(len(text), len(changed))]
-
     def to_bytes(self) -> bytes:
         """The whole file."""
-        self._members = self.data
-        return super().to_bytes()
+        writer = BundleWriter(self.manifest)
+        for name, data in self.data.items():
+            writer.add(name, data)
+        sound = writer.manifest(spare=1024)
+        document = copy.deepcopy(sound)
+        told = self.alter(document)
+        if isinstance(told, tuple):
+            text = as_json(sound).replace(*told)
+        else:
+            text = json.dumps(document, separators=(",", ":")).encode()
+        return writer.file_of(text, sound["members"])
 
 
 def bad(
@@ -105,11 +97,13 @@ def bad(
 
 def broken_files(sound: bytes, source: Path) -> dict[str, tuple[bytes, str, str]]:
     """Damage to the file as a whole."""
+    packed, name, extra = struct.unpack_from("<I4x2H", sound, 18)
+    start = 30 + name + extra
     entry = open_bundle(source).manifest["members"][1]
     flipped = bytearray(sound)
     flipped[entry["offset"] + 5] ^= 4
     in_manifest = bytearray(sound)
-    in_manifest[sound.index(b'"near":') + 9] ^= 1
+    in_manifest[14] ^= 1
     return {
         "empty": (b"", "no bytes", "does not start as a ZIP"),
         "not_a_zip": (b"ply\nformat ascii 1.0\n" * 9, "another format", "does not start as a ZIP"),
@@ -118,10 +112,22 @@ def broken_files(sound: bytes, source: Path) -> dict[str, tuple[bytes, str, str]
         "truncated_directory": (sound[:-30], "cut off in the ZIP directory", "cut off"),
         "trailing_data": (sound + b"\0" * 64, "data behind the ZIP directory", "data behind it"),
         "bit_flip_member": (bytes(flipped), "a changed bit in a member", "SHA-256"),
-        "bit_flip_manifest": (bytes(in_manifest), "a changed bit in the manifest", "CRC-32"),
-        "deflated_manifest": (deflated(sound, first=True), "the manifest is compressed",
-                              "compressed"),
-        "deflated_member": (deflated(sound, first=False), "a member is compressed", "compressed"),
+        "bit_flip_manifest": (bytes(in_manifest), "a changed bit in the manifest's sum", "CRC-32"),
+        "manifest_of_method_12": (with_method(sound, 12, first=True),
+                                  "the manifest is compressed by bzip2", "otherwise than by deflate"),
+        "manifest_said_stored": (with_method(sound, 0, first=True),
+                                 "a deflated manifest that is said to be stored",
+                                 "otherwise than by deflate"),
+        "manifest_longer": (with_length(sound, -1), "a manifest that inflates to a byte more",
+                            "does not inflate to its"),
+        "manifest_shorter": (with_length(sound, 1), "a manifest that inflates to a byte less",
+                             "does not inflate to its"),
+        "manifest_stream_cut": (sound[:18] + struct.pack("<I", packed - 1) + sound[22:],
+                                "a manifest whose stream has no end", "does not inflate to its"),
+        "manifest_no_stream": (sound[:start] + b"\xff" * 8 + sound[start + 8 :],
+                               "a manifest that is no deflate stream", "cannot be inflated"),
+        "deflated_member": (with_method(sound, 8, first=False), "a member is compressed",
+                            "compressed"),
         "huge_manifest": (sound[:18] + struct.pack("<2I", 1 << 30, 1 << 30) + sound[26:],
                           "a manifest of 1 GiB is declared", "at most 16777216"),
         "other_first_member": (sound.replace(b"manifest.json", b"manifest.txt_"),
@@ -129,16 +135,22 @@ def broken_files(sound: bytes, source: Path) -> dict[str, tuple[bytes, str, str]
     }  # fmt: skip
 
 
-def deflated(sound: bytes, *, first: bool) -> bytes:
-    """The file with compression method 8 in the headers of one member."""
+def with_method(sound: bytes, method: int, *, first: bool) -> bytes:
+    """The file with another compression method in the headers of one member."""
     data = bytearray(sound)
     at = 0 if first else data.index(b"PK\3\4", 4)
-    struct.pack_into("<H", data, at + 8, 8)
+    struct.pack_into("<H", data, at + 8, method)
     directory = data.index(b"PK\1\2")
     if not first:
         directory = data.index(b"PK\1\2", directory + 4)
-    struct.pack_into("<H", data, directory + 10, 8)
+    struct.pack_into("<H", data, directory + 10, method)
     return bytes(data)
+
+
+def with_length(sound: bytes, more: int) -> bytes:
+    """The file whose manifest is said to have so many bytes ``more`` as text."""
+    length = struct.unpack_from("<I", sound, 22)[0]
+    return sound[:22] + struct.pack("<I", length + more) + sound[26:]
 
 
 def broken_blocks() -> dict[str, tuple[str, int, int, str, str]]:

@@ -24,7 +24,7 @@ from conformance_scenes import cloud, crowded, families, scene_of
 from scene4d.bundle.arrays import Codebook, CodedArray, uniform
 from scene4d.bundle.coding import decode_scene, encode_scene
 from scene4d.bundle.columns import quantised
-from scene4d.bundle.container import BundleWriter, open_bundle
+from scene4d.bundle.container import BundleWriter, as_json, open_bundle
 from scene4d.bundle.kinds import decoded_splats
 from scene4d.bundle.quantise import lloyd_max, quantise_codebook
 from scene4d.bundle.scene_info import SceneInfo, default_info, png
@@ -64,6 +64,7 @@ def good(folder: Path) -> None:
     splats = cloud(60, 1, 7)
     write_splats_bundle(folder / "unpacked", splats, steps, info(splats), folder=True)
     codebooks(cloud(140, 1, 8)).write(folder / "codebooks.s4d")
+    (folder / "plain_manifest.s4d").write_bytes(plain_manifest(codebooks(cloud(20, 1, 9))))
     for name, parts in families().items():
         settings = SplatQuantisation(stages=(0.4, 1.0) if name == "lpgs_family" else (1.0,))
         coded = encode_lpgs(parts, settings)
@@ -76,7 +77,15 @@ def good(folder: Path) -> None:
         bundle_writer("splats4d", coded, info(moving.cloud)).write(folder / f"{name}.s4d")
     for name, coded in meshes().items():
         bundle_writer("mesh", coded, info(splats)).write(folder / f"{name}.s4d")
-    made = (*scenes, *families(), *light_fields(), *moving_scenes(), *meshes(), "codebooks")
+    made = (
+        *scenes,
+        *families(),
+        *light_fields(),
+        *moving_scenes(),
+        *meshes(),
+        "codebooks",
+        "plain_manifest",
+    )
     for name in (*(f"{name}.s4d" for name in made), "unpacked"):
         text = expected(folder / name)
         (folder / name).with_suffix(".json").write_text(text, encoding="ascii")
@@ -133,6 +142,13 @@ def codebooks(splats: SplatCloud) -> BundleWriter:
     coded = encode_scene(points, arrays)
     manifest = {"count": len(splats), "sh_degree": 1, **coded.manifest}
     return bundle_writer(KIND, replace(coded, manifest=manifest), info(splats))
+
+
+def plain_manifest(writer: BundleWriter) -> bytes:
+    """A file whose manifest is stored as it is."""
+    room = len(as_json(writer.manifest()))
+    manifest = writer.manifest(spare=room)
+    return writer.file_of(as_json(manifest), manifest["members"], deflated=False)
 
 
 def fixed(name: str, values: np.ndarray, step: float) -> CodedArray:

@@ -26,9 +26,13 @@ def load(path):
     else:
         data = path.read_bytes()
         assert data[:4] == b"PK\x03\x04"
-        crc, _, length, name, extra = struct.unpack("<IIIHH", data[14:30])
+        method = struct.unpack("<H", data[8:10])[0]
+        crc, stored, length, name, extra = struct.unpack("<IIIHH", data[14:30])
         assert data[30 : 30 + name] == b"manifest.json"
-        text = data[30 + name + extra : 30 + name + extra + length]
+        text = data[30 + name + extra : 30 + name + extra + stored]
+        if method == 8:
+            text = zlib.decompressobj(-15).decompress(text, length + 1)
+        assert method in (0, 8) and len(text) == length <= 1 << 24
         assert zlib.crc32(text) == crc
     manifest = json.loads(text)
     assert manifest["format"] == "s4d" and manifest["version"].startswith("1.")

@@ -28,8 +28,10 @@ def test_python_s_zip_module_reads_and_tests_every_member():
     with zipfile.ZipFile(bundle.path) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == ["manifest.json", *bundle.names()]
-        for info in archive.infolist():
-            assert info.compress_type == zipfile.ZIP_STORED
+        manifest, *others = archive.infolist()
+        assert manifest.compress_type == zipfile.ZIP_DEFLATED
+        assert {info.compress_type for info in others} == {zipfile.ZIP_STORED}
+        assert json.loads(archive.read("manifest.json")) == bundle.manifest
         for entry in bundle.manifest["members"]:
             content = archive.read(entry["name"])
             start = entry["offset"]

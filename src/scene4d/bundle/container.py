@@ -1,8 +1,8 @@
-"""The ``.s4d`` container: a stored ZIP, or the same members in a folder.
+"""The ``.s4d`` container: a ZIP of stored members, or the same members in a folder.
 
-``manifest.json`` comes first and names every other member with offset, length and SHA-256, so a
-reader needs no ZIP code and a player fetches members by HTTP Range. ``mobile_export/SPEC.md`` has
-the layout byte by byte.
+``manifest.json`` comes first, deflated, and names every other member with offset, length and
+SHA-256, so a reader needs no ZIP code and a player fetches members by HTTP Range.
+``mobile_export/SPEC.md`` has the layout byte by byte.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,8 +28,10 @@ MAX_BUNDLE_BYTES = (1 << 32) - 1
 MAX_MEMBERS = 4096
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,3}")
 _LOCAL, _CENTRAL, _END = 0x04034B50, 0x02014B50, 0x06054B50
+_DEFLATED = 8
 _DATE = 0x21  # 1980-01-01, the same in every file: bytes depend on the content alone
 _PADDING_FIELD = 0xD935  # the extra field that Android's zipalign pads with
+_FIELD_BYTES = 4  # of an empty extra field
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,42 +92,60 @@ class BundleWriter:
             raise ValueError(f"not a fitting member name, or used twice: {name!r}")
         self._members[name] = bytes(data)
 
-    def manifest_bytes(self) -> bytes:
-        """The manifest as stored, padded with spaces so that offsets do not change its length."""
-        entries = [
+    def manifest(self, *, spare: int = 0) -> dict[str, Any]:
+        """The manifest with its members. Their offsets leave ``spare`` bytes behind its deflated
+        text, whose length hangs on the offsets itself."""
+        entries: list[dict[str, Any]] = [
             {
                 "name": name,
-                "offset": MAX_BUNDLE_BYTES,
+                "offset": 0,
                 "length": len(data),
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
             for name, data in self._members.items()
         ]
         document = {**self._manifest, "members": entries}
-        length = -(-len(_json(document)) // ALIGNMENT) * ALIGNMENT
-        at = _data_offset(0, MANIFEST) + length
-        for entry in entries:
-            entry["offset"] = _data_offset(at, str(entry["name"]))
-            at = int(str(entry["offset"])) + int(str(entry["length"]))
-        if at > MAX_BUNDLE_BYTES:
-            raise Scene4dError(f"the bundle would have {at} bytes; {MAX_BUNDLE_BYTES} is the most")
-        return _json(document).ljust(length)
+        room = 0
+        while True:
+            at = _data_offset(0, MANIFEST) + room
+            for entry in entries:
+                entry["offset"] = _data_offset(at, entry["name"])
+                at = entry["offset"] + entry["length"]
+            if at > MAX_BUNDLE_BYTES:
+                raise Scene4dError(
+                    f"the bundle would have {at} bytes; {MAX_BUNDLE_BYTES} is the most"
+                )
+            needed = len(_deflated(as_json(document))) + spare + _FIELD_BYTES
+            if needed <= room:
+                return document
+            room = needed + ALIGNMENT
 
     def to_bytes(self) -> bytes:
         """The whole file."""
+        document = self.manifest()
+        return self.file_of(as_json(document), document["members"])
+
+    def file_of(
+        self, text: bytes, layout: Sequence[Mapping[str, Any]], *, deflated: bool = True
+    ) -> bytes:
+        """The whole file with ``text`` as its manifest, and every member where ``layout``
+        (entries of a manifest) has it. Readers know manifests that are not deflated, too."""
         parts: list[bytes] = []
         central: list[bytes] = []
         at = 0
-        for name, data in {MANIFEST: self.manifest_bytes(), **self._members}.items():
-            encoded, crc, start = name.encode("ascii"), zlib.crc32(data), _data_offset(at, name)
+        starts = {entry["name"]: entry["offset"] for entry in layout}
+        starts[MANIFEST] = _data_offset(0, MANIFEST)
+        for name, data in {MANIFEST: text, **self._members}.items():
+            encoded, crc, start = name.encode("ascii"), zlib.crc32(data), starts[name]
+            packed = deflated and name == MANIFEST
+            method, stored = (_DEFLATED, _deflated(data)) if packed else (0, data)
             extra = _padding(start - at - 30 - len(encoded))
-            sizes = (crc, len(data), len(data), len(encoded))
-            parts.append(struct.pack("<I5H3I2H", _LOCAL, 10, 0, 0, 0, _DATE, *sizes, len(extra)))
-            parts += [encoded, extra, data]
-            record = struct.pack("<I6H3I5H2I", _CENTRAL, 10, 10, 0, 0, 0, _DATE, *sizes[:3],
-                                 len(encoded), 0, 0, 0, 0, 0, at)  # fmt: skip
+            common = (0, method, 0, _DATE, crc, len(stored), len(data), len(encoded))
+            parts.append(struct.pack("<I5H3I2H", _LOCAL, 20, *common, len(extra)))
+            parts += [encoded, extra, stored]
+            record = struct.pack("<I6H3I5H2I", _CENTRAL, 20, 20, *common, 0, 0, 0, 0, 0, at)
             central.append(record + encoded)
-            at = start + len(data)
+            at = start + len(stored)
         directory = b"".join(central)
         count = len(central)
         end = struct.pack("<I4H2IH", _END, 0, 0, count, count, len(directory), at, 0)
@@ -145,7 +165,7 @@ class BundleWriter:
         if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
             raise DataError("holds other things than a bundle", where=path, fix="name a new folder")
         with atomic_folder(path) as fresh:
-            for name, data in {**self._members, MANIFEST: self.manifest_bytes()}.items():
+            for name, data in {**self._members, MANIFEST: as_json(self.manifest())}.items():
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
                 (fresh / name).write_bytes(data)
 
@@ -213,8 +233,27 @@ def parse_manifest(text: bytes, where: object) -> dict[str, Any]:
     return manifest
 
 
-def _json(document: Mapping[str, Any]) -> bytes:
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """A manifest as text."""
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _deflated(text: bytes) -> bytes:
+    """A raw deflate stream (RFC 1951), as a ZIP's method 8 has it."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return packer.compress(text) + packer.flush()
+
+
+def _inflated(data: bytes, length: int, where: Path) -> bytes:
+    """The inverse; refused unless it gives just ``length`` bytes."""
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        text = unpacker.decompress(data, length + 1)
+    except zlib.error as error:
+        raise DataError(f"{MANIFEST} cannot be inflated ({error})", where=where) from error
+    if len(text) != length or not unpacker.eof or unpacker.unused_data:
+        raise DataError(f"{MANIFEST} does not inflate to its {length} bytes", where=where)
+    return text
 
 
 def _data_offset(at: int, name: str) -> int:
@@ -253,13 +292,14 @@ def _first_member(file: Any, size: int, where: Path) -> tuple[bytes, int]:
         raise DataError(
             f"is a ZIP but not a .s4d bundle: its first member is not {MANIFEST}", where=where
         )
-    if method != 0 or length != plain or flags & 0x0009:
+    if method not in (0, _DEFLATED) or (method == 0 and length != plain) or flags & 0x0009:
         raise DataError(
-            f"{MANIFEST} is compressed or encrypted; bundles store their members", where=where
+            f"{MANIFEST} is encrypted or compressed otherwise than by deflate", where=where
         )
-    if length > MAX_MANIFEST_BYTES:
+    if max(length, plain) > MAX_MANIFEST_BYTES:
         raise DataError(
-            f"{MANIFEST} declares {length} bytes; at most {MAX_MANIFEST_BYTES} are allowed",
+            f"{MANIFEST} declares {max(length, plain)} bytes; at most {MAX_MANIFEST_BYTES} are"
+            " allowed",
             where=where,
         )
     start = 30 + name_length + extra_length
@@ -271,6 +311,8 @@ def _first_member(file: Any, size: int, where: Path) -> tuple[bytes, int]:
         )
     file.seek(start)
     text = file.read(length)
+    if method == _DEFLATED:
+        text = _inflated(text, plain, where)
     if zlib.crc32(text) != struct.unpack_from("<I", header, 14)[0]:
         raise DataError(
             f"{MANIFEST} is damaged: its CRC-32 is not that of the ZIP header",
@@ -362,7 +404,7 @@ def _directory(file: Any, size: int, where: Path) -> dict[str, int]:
         method, packed, plain = struct.unpack_from("<H8x2I", data, at + 10)
         sizes = struct.unpack_from("<3H", data, at + 28)
         name = data[at + 46 : at + 46 + sizes[0]].decode("ascii", "replace")
-        if method != 0 or packed != plain:
+        if name != MANIFEST and (method != 0 or packed != plain):
             raise DataError(
                 f"member {name!r} is compressed; bundles store their members", where=where
             )

@@ -1,7 +1,13 @@
 import { SceneError } from "./errors";
 
-/** Stored members of a ZIP by name. Throws `format` for compressed ones, `damaged` when cut off. */
-export function readZip(bytes: Uint8Array<ArrayBuffer>): Map<string, Uint8Array<ArrayBuffer>> {
+/**
+ * Stored members of a ZIP by name, but the one named `except`, which may be compressed. Throws
+ * `format` for other compressed ones, `damaged` when cut off.
+ */
+export function readZip(
+  bytes: Uint8Array<ArrayBuffer>,
+  except?: string,
+): Map<string, Uint8Array<ArrayBuffer>> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let end = bytes.length - 22;
   while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
@@ -17,14 +23,16 @@ export function readZip(bytes: Uint8Array<ArrayBuffer>): Map<string, Uint8Array<
     const nameLength = view.getUint16(at + 28, true);
     const name = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameLength));
     const local = view.getUint32(at + 42, true);
-    if (view.getUint16(at + 10, true) !== 0) {
+    const stored = view.getUint16(at + 10, true) === 0;
+    at += 46 + nameLength + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
+    if (name === except) continue;
+    if (!stored) {
       throw new SceneError("format", "ZIP", `${name} is compressed`);
     }
     if (local + 30 > bytes.length) throw new SceneError("damaged", "ZIP", `${name} is cut off`);
     const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
     if (start + length > bytes.length) throw new SceneError("damaged", "ZIP", `${name} is cut off`);
     members.set(name, bytes.subarray(start, start + length));
-    at += 46 + nameLength + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
   }
   return members;
 }

@@ -93,9 +93,17 @@ export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-/** A zlib stream's content, at most `limit` bytes of it. Throws `damaged`. */
-export async function inflate(bytes: Uint8Array<ArrayBuffer>, limit: number): Promise<Uint8Array> {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+/**
+ * The content of `what`, a zlib or a raw deflate stream, at most `limit` bytes of it. Throws
+ * `damaged`, also for a stream that is cut off or has something behind it.
+ */
+export async function inflate(
+  what: string,
+  bytes: Uint8Array<ArrayBuffer>,
+  limit: number,
+  format: "deflate" | "deflate-raw" = "deflate",
+): Promise<Uint8Array<ArrayBuffer>> {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream(format));
   const parts: Uint8Array[] = [];
   let size = 0;
   try {
@@ -108,7 +116,7 @@ export async function inflate(bytes: Uint8Array<ArrayBuffer>, limit: number): Pr
       parts.push(value);
     }
   } catch (error) {
-    throw damaged(`the frequency tables cannot be inflated (${error})`);
+    throw damaged(`${what} cannot be inflated (${error})`);
   }
   const out = new Uint8Array(size);
   let at = 0;

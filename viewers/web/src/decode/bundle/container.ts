@@ -1,13 +1,15 @@
 import { SceneError } from "../errors";
 import { type ByteSource, MemorySource, type Progress, RemoteFile } from "../remote";
 import { readZip } from "../zip";
-import { crc32, damaged, sha256 } from "./bytes";
+import { crc32, damaged, inflate, sha256 } from "./bytes";
 import type { Manifest, Member } from "./manifest.gen";
 import { parseManifest } from "./schema";
 
 const ALIGNMENT = 16;
 const MAX_MANIFEST_BYTES = 16 << 20;
 const MANIFEST = "manifest.json";
+/** The ZIP's number of deflate (RFC 1951). */
+const DEFLATED = 8;
 /** Bytes of the ZIP's end-of-directory record, the last of the file. */
 const END_RECORD = 22;
 
@@ -31,17 +33,7 @@ export async function openFile(file: ByteSource): Promise<Bundle> {
   const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
   const length = view.getUint32(18, true);
   const start = 30 + view.getUint16(26, true) + view.getUint16(28, true);
-  if (
-    view.getUint16(8, true) !== 0 ||
-    (view.getUint16(6, true) & 9) !== 0 ||
-    view.getUint32(22, true) !== length
-  ) {
-    throw damaged("manifest.json is compressed or encrypted; bundles store their members");
-  }
-  if (length > MAX_MANIFEST_BYTES) throw damaged(`manifest.json declares ${length} bytes`);
-  const text = await file.read(start, length);
-  if (crc32(text) !== view.getUint32(14, true))
-    throw damaged("manifest.json does not have its CRC-32");
+  const text = await manifestText(view, (size) => file.read(start, size));
   const manifest = parseManifest(text);
   const members = checkedMembers(manifest);
   for (const member of members.values()) {
@@ -61,6 +53,30 @@ export async function openFile(file: ByteSource): Promise<Bundle> {
     size: file.size || endOf(members),
     read: (name) => verified(members, name, (m) => file.read(m.offset, m.length)),
   };
+}
+
+/** The manifest's text, of the file's first 30 bytes and a reader of what is stored behind. */
+async function manifestText(
+  header: DataView,
+  read: (length: number) => Promise<Uint8Array<ArrayBuffer>>,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const method = header.getUint16(8, true);
+  const stored = header.getUint32(18, true);
+  const length = header.getUint32(22, true);
+  const known = method === DEFLATED || (method === 0 && stored === length);
+  if (!known || (header.getUint16(6, true) & 9) !== 0) {
+    throw damaged("manifest.json is encrypted or compressed otherwise than by deflate");
+  }
+  if (Math.max(stored, length) > MAX_MANIFEST_BYTES) {
+    throw damaged(`manifest.json declares ${Math.max(stored, length)} bytes`);
+  }
+  const bytes = await read(stored);
+  const text = method === 0 ? bytes : await inflate(MANIFEST, bytes, length, "deflate-raw");
+  if (text.length !== length) throw damaged("manifest.json does not inflate to its length");
+  if (crc32(text) !== header.getUint32(14, true)) {
+    throw damaged("manifest.json does not have its CRC-32");
+  }
+  return text;
 }
 
 /** Opens an unpacked bundle by the address of its manifest.json. */
@@ -90,8 +106,7 @@ function checkDirectory(bytes: Uint8Array<ArrayBuffer>, members: Map<string, Mem
   if (end < 0 || view.getUint32(end, true) !== 0x06054b50) {
     throw damaged("no ZIP directory at its end: cut off, or data behind it");
   }
-  const listed = readZip(bytes);
-  listed.delete(MANIFEST);
+  const listed = readZip(bytes, MANIFEST);
   const same = [...members.values()].every((m) => listed.get(m.name)?.length === m.length);
   if (!same || listed.size !== members.size) {
     throw damaged("the ZIP directory does not list the members of the manifest");

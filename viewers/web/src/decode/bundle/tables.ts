@@ -36,7 +36,7 @@ export class Tables {
 
   /** Reads the member. Throws `damaged` on anything that is not sound tables. */
   static async parse(member: Uint8Array<ArrayBuffer>): Promise<Tables> {
-    const values = varints(await inflate(member, MAX_INFLATED));
+    const values = varints(await inflate("the frequency tables", member, MAX_INFLATED));
     const tables: Uint16Array[] = [];
     for (let at = 0; at < values.length; ) {
       const size = values[at]!;
