@@ -103,4 +103,4 @@ def container_bytes(scene: Scene) -> float:
     smaller = math.ceil(cameras[0].width / 480)
     pixels = (cameras[0].width // smaller) * (cameras[0].height // smaller)
     kept = len(cameras) if scene.photographed else min(len(cameras), KEPT_CAMERAS)
-    return 3_000 + 265 * kept + 0.05 * pixels
+    return 3_500 + 68 * kept + 0.05 * pixels
