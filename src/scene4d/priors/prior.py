@@ -33,6 +33,8 @@ class Condition:
     """Of every picture of the batch, in its order: what it was rendered with, at its size."""
     background: Float[Tensor, " 3"] | None = None
     """Behind the scene, 0..1; None: nothing is known of it."""
+    picture: Float[Tensor, "*batch 3 h w"] | None = None
+    """Colours, -1..1, that are given: those whose depth is asked for, a video's first frame."""
 
 
 NOTHING = Condition()
