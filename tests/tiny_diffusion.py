@@ -102,6 +102,7 @@ def two_steps(made):
     else:
         given["callback_on_step_end"] = look
     made.pipeline.set_progress_bar_config(disable=True)
+    given = {name: value for name, value in given.items() if value is not None}
     made.pipeline(num_inference_steps=2, **{"output_type": "latent", **given})
     if made.packed:
         seen = [s.mT.unflatten(2, (4, 4)) for s in seen]

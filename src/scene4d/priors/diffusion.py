@@ -93,7 +93,8 @@ class DiffusionPrior(LatentPrior):
         total = alpha + sigma if flow else (alpha.square() + sigma.square()).sqrt()
         a, s = alpha / total, sigma / total
         x = x_t / broadcast(total, x_t)
-        kind = next(self.network.parameters())
+        network: Any = self.network
+        kind = x.new_empty(0, dtype=network.dtype, device=network.device)
         text = self._embedding(condition, len(x), kind)
         seen = self._seen(condition, text.pop("seen", None), x)
         time, first = self._times(a, s).to(x.device), None

@@ -220,7 +220,7 @@ def _channels_before_frames(call: Call) -> Tensor:
     """Wan and Mochi: [batch, channels, frames, height, width]."""
     more = {} if "mask" not in call.text else {"encoder_attention_mask": call.text["mask"]}
     found = _sample(call.network(
-        hidden_states=call.x.transpose(1, 2), timestep=call.time.to(call.x),
+        hidden_states=call.x.transpose(1, 2), timestep=call.time.float(),
         encoder_hidden_states=call.text["embeds"], **more,
     ))  # fmt: skip
     return found.transpose(1, 2)
@@ -279,7 +279,7 @@ def _hunyuan(call: Call) -> Tensor:
     config: Any = call.network.config
     guidance = call.x.new_full((len(call.x),), 6000.0) if config.guidance_embeds else None
     found = _sample(call.network(
-        hidden_states=call.x.transpose(1, 2), timestep=call.time.to(call.x),
+        hidden_states=call.x.transpose(1, 2), timestep=call.time.float(),
         encoder_hidden_states=call.text["embeds"], encoder_attention_mask=call.text["mask"],
         pooled_projections=call.text["pooled"], guidance=guidance,
     ))  # fmt: skip
@@ -293,7 +293,7 @@ def _hunyuan15(call: Call) -> Tensor:
     x, text = call.x.transpose(1, 2), call.text
     nothing = x.new_zeros(len(x), config.in_channels - x.shape[1], *x.shape[2:])
     found = _sample(call.network(
-        hidden_states=torch.cat([x, nothing], dim=1), timestep=call.time.to(x),
+        hidden_states=torch.cat([x, nothing], dim=1), timestep=call.time.float(),
         encoder_hidden_states=text["embeds"], encoder_attention_mask=text["mask"],
         encoder_hidden_states_2=text["embeds_2"], encoder_attention_mask_2=text["mask_2"],
         image_embeds=x.new_zeros(len(x), 1, config.image_embed_dim),
@@ -342,7 +342,7 @@ def _ltx(call: Call) -> Tensor:
     tokens = call.x.permute(0, 1, 3, 4, 2).reshape(batch, -1, channels)
     found = _sample(call.network(
         hidden_states=tokens, encoder_hidden_states=call.text["embeds"],
-        timestep=call.time.to(call.x), encoder_attention_mask=call.text.get("mask"),
+        timestep=call.time.float(), encoder_attention_mask=call.text.get("mask"),
         num_frames=frames, height=high, width=wide, rope_interpolation_scale=(8 / 25, 32, 32),
     ))  # fmt: skip
     return found.unflatten(1, (frames, high, wide)).permute(0, 1, 4, 2, 3)
@@ -397,3 +397,13 @@ PIPELINES: Mapping[str, Family] = {
     ),
 }
 """By the class of the pipeline, where that says more than the network."""
+
+
+def family_of(pipeline: Any) -> Family:
+    """The family of a diffusers pipeline. Raises :class:`UsageError` for none that is known."""
+    network = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
+    name = type(network).__name__
+    if name not in FAMILIES:
+        raise UsageError(f"the network {name} is of no known family", where=type(pipeline).__name__,
+                         fix=f"known networks: {', '.join(sorted(FAMILIES))}")  # fmt: skip
+    return PIPELINES.get(type(pipeline).__name__, FAMILIES[name])
