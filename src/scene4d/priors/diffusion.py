@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,14 @@ from scene4d.errors import DataError, UsageError
 from scene4d.files import printable, read_json
 from scene4d.optional import import_optional
 from scene4d.priors.families import FAMILIES, PIPELINES, Call, Family
+from scene4d.priors.lora import Lora, merge
 from scene4d.priors.predictions import Prediction, x0_from
 from scene4d.priors.prior import NOTHING, Condition, LatentPrior, PriorInfo, broadcast
 from scene4d.priors.prompts import Prompts, load_prompts
 
 INDEX = "model_index.json"
+LOW_NOISE = "transformer_2"
+"""The second of a pair of networks, in a folder."""
 _STEPS = 1000
 
 
@@ -289,10 +292,10 @@ def _normalisation(vae: Any, like: Tensor) -> tuple[Any, Any]:
 
 def load_diffusion(
     folder: Path, *, prompts: Prompts | None = None, dtype: torch.dtype = torch.float32,
-    frames: int | None = None,
+    frames: int | None = None, loras: Sequence[Lora] = (),
 ) -> DiffusionPrior:  # fmt: skip
-    """The prior of a folder. Raises :class:`DataError` for one that holds no model of a known
-    family, or none in safetensors."""
+    """The prior of a folder, with the low-rank layers that are given merged into it. Raises
+    :class:`DataError` for one that holds no model of a known family, or none in safetensors."""
     index = index_of(folder)
     sub = next((name for name in ("transformer", "unet") if name in index), None)
     name = "" if sub is None else str(index[sub][1])
@@ -306,24 +309,30 @@ def load_diffusion(
     family = family.fitting(network, index, where=folder)
     if family.video and frames is None:
         frames = 1
+    low_noise = _low_noise(folder, index, dtype)
+    networks: dict[str, nn.Module] = {sub: network}
+    if low_noise is not None:
+        networks[LOW_NOISE] = low_noise.network
+    for lora in loras:
+        merge(lora, networks)
     vae = _part(folder, "vae", index["vae"][1], dtype) if index.get("vae", [None])[0] else None
     settings = folder / "scheduler" / "scheduler_config.json"
     scheduler: Any = read_json(settings)
     return DiffusionPrior(
         network, family, scheduler=scheduler, vae=vae, prompts=prompts, frames=frames,
-        low_noise=_low_noise(folder, index, dtype),
+        low_noise=low_noise,
     )  # fmt: skip
 
 
 def _low_noise(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> LowNoise | None:
     """The second of a pair of networks."""
-    below, (of, name) = index.get("boundary_ratio"), index.get("transformer_2", (None, None))
+    below, (of, name) = index.get("boundary_ratio"), index.get(LOW_NOISE, (None, None))
     if below is None:
         return None
     if not of:
-        raise DataError("holds one network of two: there is no transformer_2", where=folder,
+        raise DataError(f"holds one network of two: there is no {LOW_NOISE}", where=folder,
                         fix="give the whole folder of the model")  # fmt: skip
-    return LowNoise(network=_part(folder, "transformer_2", name, dtype), below=_STEPS * below)
+    return LowNoise(network=_part(folder, LOW_NOISE, name, dtype), below=_STEPS * below)
 
 
 def index_of(folder: Path) -> dict[str, Any]:
@@ -359,22 +368,30 @@ def _part(folder: Path, sub: str, name: str, dtype: torch.dtype) -> nn.Module:
 
 
 PROMPTS = "prompts.safetensors"
+LORA = "pytorch_lora_weights.safetensors"
+"""As diffusers' ``save_lora_weights`` names it."""
 
 
 class DiffusersKind:
     """Diffusion models as ``--prior`` finds them."""
 
-    description = f"a folder that diffusers' save_pretrained wrote, texts in its {PROMPTS}"
+    description = (
+        f"a folder that diffusers' save_pretrained wrote, texts in its {PROMPTS}, "
+        f"low-rank layers in its {LORA}"
+    )
 
     def takes(self, place: Path) -> bool:
         """Whether there is an index of a model."""
         return os.path.isfile(place / INDEX)
 
     def load(self, place: Path | None, task: object) -> DiffusionPrior:
-        """The prior, with the embeddings that lie beside the model. Raises :class:`UsageError`
-        without a folder."""
+        """The prior, with the embeddings and the low-rank layers that lie beside it. Raises
+        :class:`UsageError` without a folder."""
         if place is None:
             raise UsageError("diffusers needs a model", where="--prior",
                              fix="give diffusers:FOLDER, or the folder alone")  # fmt: skip
-        texts = place / PROMPTS
-        return load_diffusion(place, prompts=load_prompts(texts) if texts.is_file() else None)
+        texts, lora = place / PROMPTS, place / LORA
+        return load_diffusion(
+            place, prompts=load_prompts(texts) if texts.is_file() else None,
+            loras=[Lora(path=lora)] if lora.is_file() else [],
+        )  # fmt: skip
