@@ -3,6 +3,8 @@
 import math
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
+from inspect import signature
 
 import torch
 from optional_packages import import_or_skip
@@ -10,7 +12,7 @@ from optional_packages import import_or_skip
 from scene4d.priors.diffusion import load_diffusion
 from scene4d.priors.families import Call
 from scene4d.priors.prior import NOTHING, Condition
-from scene4d.priors.prompts import Prompts
+from scene4d.priors.prompts import Prompts, embed
 
 diffusers = import_or_skip("diffusers")
 import_or_skip("transformers")
@@ -131,6 +133,7 @@ def check_last_step(made, folder):
     """The prior of the folder that the pipeline writes makes the same of the latents before its
     last step, at any scale, and hears the time."""
     made.pipeline.save_pretrained(folder)
+    check_texts(made)
     before, after = two_steps(made)
     prior = load_diffusion(folder, prompts=Prompts({"": made.text}), frames=2)
     assert prior.info.num_channels == before.shape[-3]
@@ -145,6 +148,24 @@ def check_last_step(made, folder):
     one, other = (asked_at(prior, before, t, made) for t in (200.0, 800.0))
     assert not torch.allclose(one, other, atol=1e-4), "the time says nothing to this network"
     return prior
+
+
+def check_texts(made):
+    """What the pipeline's encoder returns is kept by the names that the family reads."""
+    encode = getattr(made.pipeline, "encode_prompt", None)
+    if encode is None or "prompt_embeds" not in made.call:
+        return
+    # given its own answers, it returns them as they are
+    known = signature(encode).parameters
+    given = {name: value for name, value in made.call.items() if name in known}
+    given |= {"dtype": torch.float32} if "dtype" in known else {}
+    given.pop("prompt", None)
+    made.pipeline.encode_prompt = partial(encode, **given)
+    found = embed(made.pipeline, [""]).of("")
+    made.pipeline.encode_prompt = encode
+    assert set(found) == set(made.text)
+    for name, value in made.text.items():
+        torch.testing.assert_close(found[name], value, check_dtype=False)
 
 
 def asked_at(prior, x, time, made):

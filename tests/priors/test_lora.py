@@ -167,6 +167,7 @@ def test_settings_that_are_not_read_are_told(network, tmp_path):
     written, _ = named(network, "diffusers")
     for told, words in (
         ({"unet.use_dora": True}, "more than that"),
+        ({"unet.lora_alpha": "much"}, "tells no number"),
         ({"unet.alpha_pattern": {"attn[12].to_q": 2}}, "attn\\[12\\].to_q' is none"),
     ):
         settings = {"lora_adapter_metadata": json.dumps(told)}

@@ -102,6 +102,8 @@ class Family:
         found = self
         if getattr(config, "cross_attention_dim", 1) is None:
             found = replace(found, texts=())
+        if getattr(config, "addition_embed_type", None) == "text_time":  # SDXL
+            found = replace(found, texts=_POOLED)
         if settings.get("expand_timesteps"):
             found = replace(found, ask=_wan_tokens, picture="first")
         sides = max(found.packed, 1) ** 2 * (2 if found.shows_picture else 1)
@@ -406,4 +408,5 @@ def family_of(pipeline: Any) -> Family:
     if name not in FAMILIES:
         raise UsageError(f"the network {name} is of no known family", where=type(pipeline).__name__,
                          fix=f"known networks: {', '.join(sorted(FAMILIES))}")  # fmt: skip
-    return PIPELINES.get(type(pipeline).__name__, FAMILIES[name])
+    family = PIPELINES.get(type(pipeline).__name__, FAMILIES[name])
+    return family.fitting(network, pipeline.config)

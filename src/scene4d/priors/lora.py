@@ -108,7 +108,7 @@ def _layers_of(path: Path, networks: Mapping[str, nn.Module]) -> dict[tuple[str,
         elif ending is None or place is None:
             strange.append(key)
         else:
-            layer = found.setdefault(place, _settled(settings, *place))
+            layer = found.setdefault(place, _settled(settings, *place, path=path))
             layer.parts[_ENDINGS[ending]] = tensor
     ends = [end for part in networks for end in _alphas(settings, part)]  # peft's may be patterns
     strange += [e for e in ends if not any(f".{n}".endswith(f".{e}") for _, n in found)]
@@ -131,14 +131,17 @@ def _written(part: str, name: str, *, first: bool) -> list[str]:
     return [f"{part}.{name}", *alone]
 
 
-def _settled(settings: Mapping[str, Any], part: str, name: str) -> _Layer:
+def _settled(settings: Mapping[str, Any], part: str, name: str, *, path: Path) -> _Layer:
     """A layer as peft's settings, which diffusers keeps beside, tell."""
     alphas = _alphas(settings, part)
     own = next((alpha for end, alpha in alphas.items() if f".{name}".endswith(f".{end}")), None)
     alpha = settings.get(f"{part}.lora_alpha") if own is None else own
+    if not isinstance(alpha, int | float | None):
+        raise DataError(f"tells no number as the alpha of {name}", where=path)
     return _Layer(alpha=alpha, root=bool(settings.get(f"{part}.use_rslora")))
 
 
-def _alphas(settings: Mapping[str, Any], part: str) -> Mapping[str, float]:
+def _alphas(settings: Mapping[str, Any], part: str) -> Mapping[str, Any]:
     """alpha of single layers, by the end of their names."""
-    return settings.get(f"{part}.alpha_pattern") or {}
+    found = settings.get(f"{part}.alpha_pattern")
+    return found if isinstance(found, dict) else {}

@@ -72,9 +72,11 @@ def embed(pipeline: Any, texts: Sequence[str]) -> Prompts:
     family = family_of(pipeline)
     if not family.texts or not hasattr(pipeline, "encode_prompt"):
         raise UsageError("this pipeline reads no text", where=type(pipeline).__name__)
-    asked = set(signature(pipeline.encode_prompt).parameters)
-    told = {"device": "cpu", "do_classifier_free_guidance": False}
-    more = {name: value for name, value in told.items() if name in asked}
+    told = {"device": "cpu", "do_classifier_free_guidance": False,
+            "num_images_per_prompt": 1, "num_videos_per_prompt": 1}  # fmt: skip
+    _, *asked = signature(pipeline.encode_prompt).parameters.values()
+    # second and third encoders are told the same where that is None
+    more = {p.name: told.get(p.name) for p in asked if p.name in told or p.default is p.empty}
     made = {}
     for text in texts:
         given = pipeline.encode_prompt(text, **more)
