@@ -100,8 +100,8 @@ def customise(argv: list[str]) -> None:
         raise UsageError(
             f"is a prior of the kind {kinds[0]!r}, whose weights stay as they are",
             where=args.prior,
-            fix="customise a fixer; networks of diffusers are fitted by low-rank layers of peft, "
-            "which is no part of scene4d: fit it elsewhere, and give the folder to --prior",
+            fix="customise a fixer; low-rank layers for a folder of diffusers are fitted elsewhere: "
+            "lay their file beside it (docs/guidance.md), and give the folder to --prior",
         )
     customisers = [load_method(name).customiser for name in prior_method_names()]
     told = next(name for name in customisers if name is not None)

@@ -110,6 +110,7 @@ class Family:
         given = found.latent_channels(network) * sides
         given = given if not found.fills else config.in_channels
         goes_on = [n for n in ("image_condition_type", "image_dim") if getattr(config, n, None)]
+        goes_on += ["task_type i2v"] if getattr(config, "task_type", None) == "i2v" else []
         if config.in_channels != given or goes_on:
             raise DataError(
                 f"holds a {type(network).__name__} that wants pictures or masks which are not told "
@@ -403,7 +404,7 @@ PIPELINES: Mapping[str, Family] = {
 
 def family_of(pipeline: Any) -> Family:
     """The family of a diffusers pipeline. Raises :class:`UsageError` for none that is known."""
-    network = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
+    network: Any = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
     name = type(network).__name__
     if name not in FAMILIES:
         raise UsageError(f"the network {name} is of no known family", where=type(pipeline).__name__,
