@@ -136,6 +136,19 @@ def check_pictures(prior: Prior, x: Tensor) -> None:
         )
 
 
+def check_of_pictures(prior: Prior) -> None:
+    """Raises :class:`UsageError` for a prior of videos, and for one of what a picture that is given
+    looks like in depth or normals, whose scale is its own."""
+    info, where = prior.info, type(prior).__name__
+    if info.frames is not None:
+        raise UsageError(f"a prior of videos of {info.frames} frames knows no single pictures",
+                         where=where, fix="give a prior of pictures")  # fmt: skip
+    if "picture" in info.conditions:
+        raise UsageError(f"a prior of {'+'.join(info.channels)} of a picture that is given knows "
+                         "no pictures by themselves", where=where,
+                         fix="give a prior that needs no picture")  # fmt: skip
+
+
 def check_ratios(prior: Prior, alpha: Tensor, sigma: Tensor) -> None:
     """Raises :class:`UsageError` for noise at which the prior knows nothing."""
     low, high = prior.info.ratios

@@ -530,7 +530,7 @@ def test_patches_of_a_capture_are_of_its_training_pictures_alone(pictures):
         (
             PriorInfo(channels=("depth",), conditions=frozenset({"picture"})),
             {},
-            "its depth has a scale of its own",
+            "of a picture that is given",
         ),
         (PriorInfo(), {"guider": "perp-neg", "scale": 5.0}, "this prior reads none"),
         (PriorInfo(space="latent"), {}, "neither encodes nor decodes"),

@@ -19,7 +19,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.priors.guiders import Guider
 from scene4d.priors.levels import Times
-from scene4d.priors.prior import CHANNELS, Condition, LatentPrior, Prior
+from scene4d.priors.prior import CHANNELS, Condition, LatentPrior, Prior, check_of_pictures
 from scene4d.priors.recipes import recipe
 from scene4d.priors.score_loss import Role, ScoreLoss
 from scene4d.priors.scores import (
@@ -361,17 +361,11 @@ def guider_of(options: GuidanceOptions) -> Guider:
 def check_prior(prior: Prior, options: GuidanceOptions) -> None:
     """Raises :class:`UsageError` for a prior that cannot be asked about renders."""
     info, where = prior.info, type(prior).__name__
+    check_of_pictures(prior)
     strange = [kind for kind in info.channels if kind not in RENDERED]
     if strange:
         raise UsageError(f"a prior of {'+'.join(info.channels)}; scenes render no {strange[0]} yet",
                          where=where, fix="give a prior of rgb, depth, or both")  # fmt: skip
-    if info.frames is not None:
-        raise UsageError(f"a prior of videos of {info.frames} frames cannot guide single pictures",
-                         where=where, fix="give a prior of pictures")  # fmt: skip
-    if "picture" in info.conditions:
-        raise UsageError(f"a prior of {'+'.join(info.channels)} of a picture that is given cannot "
-                         "guide renders: its depth has a scale of its own", where=where,
-                         fix="give a prior that needs no picture")  # fmt: skip
     if info.space == "latent" and not isinstance(prior, LatentPrior):
         raise UsageError("a prior of latents that neither encodes nor decodes pictures",
                          where=where, fix="make it a LatentPrior")  # fmt: skip
