@@ -291,6 +291,8 @@ def test_sana_wm_hears_where_cameras_stand(tmp_path):
     assert float((answers["elsewhere"] - answers["there"]).abs().max()) > 1e-2
     with pytest.raises(UsageError, match="where cameras stand"):
         prior.denoise(x, level, level, Condition(picture=made.condition.picture))
+    with pytest.raises(UsageError, match="4 cameras were given to 1 videos of 5 frames"):
+        prior.denoise(x, level, level, Condition(camera=camera.chosen(slice(4))))
     # without a picture no frame is given
     free = prior.denoise(x, level, level, Condition(camera=camera))
     assert not torch.allclose(free[:, 0], answers["there"][:, 0])

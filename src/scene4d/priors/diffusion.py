@@ -113,6 +113,15 @@ class DiffusionPrior(LatentPrior):
             network=self.network, x=x.to(kind), time=time, text=text, camera=condition.camera,
             seen=None if seen is None else seen.to(kind), shrink=_shrink(self.vae),
         ))  # fmt: skip
+        x0 = x0_from(self.prediction, output.to(x), x, a, s)
+        if first is not None:
+            x0 = torch.cat([first.to(x0), x0[:, 1:]], dim=1)
+        return x0.to(x_t)
+
+    def _answer(self, call: Call) -> Tensor:
+        """That of the network of much noise, or of the one of little. Raises :class:`UsageError`
+        where it is not finite."""
+        output = self.family.ask(call) if self.low_network is None else self._of_pair(call)
         if output.shape[-3] == 2 * self.info.num_channels:
             output = output.chunk(2, dim=-3)[0]  # the other half is a learned variance
         if not bool(torch.isfinite(output).all()):
@@ -122,15 +131,10 @@ class DiffusionPrior(LatentPrior):
                 where=type(self.network).__name__,
                 fix="load it in bfloat16 or float32" if half else "its weights may be damaged",
             )
-        x0 = x0_from(self.prediction, output.to(x), x, a, s)
-        if first is not None:
-            x0 = torch.cat([first.to(x0), x0[:, 1:]], dim=1)
-        return x0.to(x_t)
+        return output
 
-    def _answer(self, call: Call) -> Tensor:
-        """That of the network of much noise, or of the one of little."""
-        if self.low_network is None:
-            return self.family.ask(call)
+    def _of_pair(self, call: Call) -> Tensor:
+        assert self.low_network is not None
         high = call.time.reshape(len(call.x), -1).amax(dim=1) >= self.boundary
         found = torch.empty_like(call.x)
         for network, rows in ((self.network, high), (self.low_network, ~high)):

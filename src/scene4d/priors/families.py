@@ -42,7 +42,10 @@ class Call:
     def of(self, network: nn.Module, rows: Bool[Tensor, " batch"]) -> Call:
         """The same of some of the batch, of another network."""
         text = {name: value[rows] for name, value in self.text.items()}
-        return replace(self, network=network, x=self.x[rows], time=self.time[rows], text=text)
+        seen = None if self.seen is None else self.seen[rows]
+        return replace(
+            self, network=network, x=self.x[rows], time=self.time[rows], text=text, seen=seen
+        )
 
     def frame_times(self) -> Float[Tensor, "batch frames"]:
         """The time of every frame of a video."""
@@ -261,6 +264,12 @@ def _sana_wm(call: Call) -> Tensor:
     poses = flip_yz(camera.c2w).float().cpu()
     lens = camera.K[:, (0, 1, 0, 1), (0, 1, 2, 2)].float().cpu()
     count = frames * (call.x.shape[1] - 1) + 1
+    if len(poses) != len(call.x) * count:
+        raise UsageError(
+            f"{len(poses)} cameras were given to {len(call.x)} videos of {count} frames of pixels "
+            f"({call.x.shape[1]} of latents)", where=type(call.network).__name__,
+            fix="give the camera of every frame, video after video",
+        )  # fmt: skip
     told = [
         packing.prepare_camera(p.numpy(), k.numpy(), target_size=(high, wide),
                                vae_stride=(frames, side, side))
@@ -279,6 +288,7 @@ def _sana_wm(call: Call) -> Tensor:
 
 
 def _hunyuan(call: Call) -> Tensor:
+    """Told is the pipeline's usual guidance, 6, a thousandfold."""
     config: Any = call.network.config
     guidance = call.x.new_full((len(call.x),), 6000.0) if config.guidance_embeds else None
     found = _sample(call.network(

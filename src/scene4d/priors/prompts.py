@@ -65,9 +65,13 @@ def load_prompts(path: Path) -> Prompts:
     return Prompts(found)
 
 
-def embed(pipeline: Any, texts: Sequence[str]) -> Prompts:
+def embed(pipeline: Any, texts: Sequence[str], **more: Any) -> Prompts:
     """What a diffusers pipeline's own text encoders make of ``texts``; give "" among them for what
-    is not told. Raises :class:`UsageError` for a pipeline of no known family, or that reads none.
+    is not told.
+
+    ``more``: told to the pipeline's ``encode_prompt`` with each text but that, such as
+    ``complex_human_instruction`` of Sana and ``chi_prompt`` of SanaWM. Raises :class:`UsageError`
+    for a pipeline of no known family, or that reads none.
     """
     family = family_of(pipeline)
     if not family.texts or not hasattr(pipeline, "encode_prompt"):
@@ -76,10 +80,10 @@ def embed(pipeline: Any, texts: Sequence[str]) -> Prompts:
             "num_images_per_prompt": 1, "num_videos_per_prompt": 1}  # fmt: skip
     _, *asked = signature(pipeline.encode_prompt).parameters.values()
     # second and third encoders are told the same where that is None
-    more = {p.name: told.get(p.name) for p in asked if p.name in told or p.default is p.empty}
+    usual = {p.name: told.get(p.name) for p in asked if p.name in told or p.default is p.empty}
     made = {}
     for text in texts:
-        given = pipeline.encode_prompt(text, **more)
+        given = pipeline.encode_prompt(text, **{**usual, **(more if text else {})})
         parts = [given] if isinstance(given, Tensor) else given
         made[text] = {name: value for name, value in zip(family.texts, parts, strict=False) if name}
     return Prompts(made)
