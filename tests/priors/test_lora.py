@@ -148,10 +148,11 @@ def test_each_network_of_a_pair_has_its_own_layers(tmp_path):
     [
         ({"unet.mid_block.of.another.lora_A.weight": torch.zeros(2, 16)}, "of.another"),
         ({f"unet.{DEEP}.lora_A.weight": torch.zeros(2, 7)}, "one of \\[16, 7\\] weights"),
+        ({f"unet.{DEEP}.lora_B.weight": torch.zeros(16, 3)}, "half a layer"),
         ({f"unet.{DEEP}.dora_scale": torch.zeros(16)}, "dora_scale' is none"),
         ({"unet.conv_in.lora_A.weight": torch.zeros(2, 4, 3, 3)}, "half a layer"),
     ],
-    ids=["unknown", "shape", "dora", "half"],
+    ids=["unknown", "shape", "rank", "dora", "half"],
 )
 def test_what_does_not_fit_is_told_and_nothing_is_merged(change, words, network, tmp_path):
     written, _ = named(network, "diffusers")

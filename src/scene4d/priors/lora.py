@@ -53,7 +53,7 @@ def merge(lora: Lora, networks: Mapping[str, nn.Module]) -> int:
     for (part, name), layer in _layers_of(lora.path, networks).items():
         weight = networks[part].get_submodule(name).weight
         assert isinstance(weight, Tensor)
-        change = layer.change() if {"down", "up"} <= set(layer.parts) else None
+        change = layer.change() if layer.whole else None
         if change is None or change.shape != weight.flatten(1).shape:
             got = "half a layer" if change is None else f"one of {list(change.shape)} weights"
             raise DataError(f"holds {got} for {name}, whose weights are {list(weight.shape)}",
@@ -75,6 +75,13 @@ class _Layer:
     root: bool
     """Over the root of the rank (rank-stabilised, Kalajdzievski 2023)."""
     parts: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether both halves are there, and of one rank."""
+        if not {"down", "up"} <= set(self.parts):
+            return False
+        return self.parts["up"].flatten(1).shape[-1] == len(self.parts["down"])
 
     def change(self) -> Float[Tensor, "out given"]:
         """(alpha / rank) B A; of a convolution the kernel is flattened."""
@@ -105,7 +112,7 @@ def _layers_of(path: Path, networks: Mapping[str, nn.Module]) -> dict[tuple[str,
         place = places.get(key.removesuffix(ending)) if ending else None
         if key.startswith(_TEXTS):
             texts += 1
-        elif ending is None or place is None:
+        elif ending is None or place is None or (ending == ".alpha" and tensor.numel() != 1):
             strange.append(key)
         else:
             layer = found.setdefault(place, _settled(settings, *place, path=path))
