@@ -4,70 +4,29 @@ Built tiny from configurations with random weights; text encoders are left out.
 """
 
 import json
-import warnings
-from dataclasses import dataclass, field
 
 import pytest
 import torch
-from optional_packages import import_or_skip
+from tiny_diffusion import (
+    BETAS,
+    MASK,
+    POOLED,
+    TEXT,
+    WIDE,
+    Made,
+    check_last_step,
+    diffusers,
+    flow,
+    unet,
+    vae,
+)
 
 from scene4d.errors import DataError, UsageError
 from scene4d.priors.diffusion import load_diffusion
-from scene4d.priors.families import Call
 from scene4d.priors.prior import Condition
 from scene4d.priors.prompts import Prompts, load_prompts
 
 pytestmark = pytest.mark.unchecked_shapes
-diffusers = import_or_skip("diffusers")
-import_or_skip("transformers")
-warnings.filterwarnings("ignore", module="diffusers")
-
-WIDE = 32
-TEXT = torch.randn(1, 5, WIDE, generator=torch.Generator().manual_seed(1))
-POOLED = torch.randn(1, 16, generator=torch.Generator().manual_seed(2))
-MASK = torch.ones(1, 5, dtype=torch.int64)
-BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
-         "clip_sample": False, "timestep_spacing": "trailing"}  # fmt: skip
-
-
-@dataclass
-class Made:
-    """A pipeline, what it is called with, and how its latents lie."""
-
-    pipeline: object
-    text: dict = field(default_factory=dict)
-    call: dict = field(default_factory=dict)
-    latents: tuple = (1, 4, 8, 8)
-    packed: bool = False
-    channels_before_frames: bool = False
-    tokens: bool = False
-    """Every latent is one."""
-    shrink: int = 8
-    """Pixels along a latent."""
-    frames: int = 0
-    """Of pixels."""
-
-
-def unet(**changes):
-    settings = {
-        "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (16, 16),
-        "layers_per_block": 1, "norm_num_groups": 4, "cross_attention_dim": WIDE,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": 8,
-    }  # fmt: skip
-    return diffusers.UNet2DConditionModel(**{**settings, **changes})
-
-
-def vae(channels=4, **changes):
-    return diffusers.AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        **changes,
-    )  # fmt: skip
-
-
-def flow(**changes):
-    return diffusers.FlowMatchEulerDiscreteScheduler(**changes)
 
 
 def sd(prediction="epsilon"):
@@ -131,7 +90,7 @@ def pixart():
     )  # fmt: skip
     given = {"prompt_embeds": TEXT, "prompt_attention_mask": MASK, "negative_prompt": None,
              "guidance_scale": 1.0, "use_resolution_binning": False}  # fmt: skip
-    return Made(pipeline, {"embeds": TEXT, "mask": MASK}, given)
+    return Made(pipeline, {"embeds": TEXT, "mask": MASK}, given, watched="scheduler")
 
 
 def wan():
@@ -220,69 +179,10 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def two_steps(made):
-    """The latents before the last of two steps, and after it."""
-    seen = []
-
-    def look(pipeline, step, time, found):
-        seen.append(found["latents"].clone())
-        return found
-
-    start = torch.randn(made.latents, generator=torch.Generator().manual_seed(3))
-    given = {**made.call, "latents": start}
-    if made.packed:
-        blocks = torch.nn.functional.pixel_unshuffle(start, 2)
-        given["latents"] = blocks.flatten(2).mT
-    if made.tokens:
-        given["latents"] = start.permute(0, 1, 3, 4, 2).reshape(1, -1, 4)
-    if made.frames:
-        given["num_frames"] = made.frames
-    size = {"height": made.shrink * made.latents[-2], "width": made.shrink * made.latents[-1]}
-    end = {"callback_on_step_end": look}
-    if "PixArt" in type(made.pipeline).__name__:
-        end = {"callback": lambda step, time, latents: seen.append(latents.clone())}
-    made.pipeline.set_progress_bar_config(disable=True)
-    made.pipeline(num_inference_steps=2, output_type="latent", **size, **end, **given)
-    if made.packed:
-        seen = [s.mT.unflatten(2, (4, 4)) for s in seen]
-        seen = [torch.nn.functional.pixel_shuffle(s, 2) for s in seen]
-    if made.tokens:
-        seen = [s.unflatten(1, (2, 8, 8)).permute(0, 1, 4, 2, 3) for s in seen]
-    return seen[0], seen[1]
-
-
-def levels(scheduler):
-    """alpha and sigma before the last step."""
-    if hasattr(scheduler, "sigmas"):
-        sigma = scheduler.sigmas[-2].reshape(1).float()
-        if scheduler.config.invert_sigmas:
-            sigma = 1 - sigma
-        return 1 - sigma, sigma
-    alpha = scheduler.alphas_cumprod[scheduler.timesteps[-1]].reshape(1)
-    return alpha.sqrt(), (1 - alpha).sqrt()
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_clean_picture_is_that_of_the_pipelines_last_step(name, tmp_path):
     torch.manual_seed(0)
-    made = FAMILIES[name]()
-    made.pipeline.save_pretrained(tmp_path)
-    before, after = two_steps(made)
-    prior = load_diffusion(tmp_path, prompts=Prompts({"": made.text}), frames=2)
-    if made.channels_before_frames:
-        before, after = before.transpose(1, 2), after.transpose(1, 2)
-    assert prior.info.num_channels == before.shape[-3]
-    alpha, sigma = levels(made.pipeline.scheduler)
-    found = prior.denoise(before, alpha, sigma)
-    assert torch.allclose(found, after, atol=1e-5), float((found - after).abs().max())
-    assert float((found - before).abs().max()) > 1e-2
-    noised = before.to(torch.float32)
-    answers = [prior.family.ask(Call(network=prior.network, x=noised, time=torch.full((1,), t),
-                                     text=made.text)) for t in (200.0, 800.0)]  # fmt: skip
-    assert not torch.allclose(*answers, atol=1e-4), "the time says nothing to this network"
-    # the same pictures with exploding variance: only sigma / alpha counts
-    again = prior.denoise(2 * before, 2 * alpha, 2 * sigma)
-    assert torch.allclose(again, after, atol=1e-5)
+    check_last_step(FAMILIES[name](), tmp_path)
 
 
 def test_pictures_without_text_or_latents(tmp_path):

@@ -100,8 +100,8 @@ def customise(argv: list[str]) -> None:
         raise UsageError(
             f"is a prior of the kind {kinds[0]!r}, whose weights stay as they are",
             where=args.prior,
-            fix="customise a fixer; networks of diffusers are fitted by low-rank layers of peft, "
-            "which is no part of scene4d: fit it elsewhere, and give the folder to --prior",
+            fix="customise a fixer; low-rank layers for a folder of diffusers are fitted "
+            "elsewhere: lay their file beside it (docs/guidance.md), and name it with --prior",
         )
     customisers = [load_method(name).customiser for name in prior_method_names()]
     told = next(name for name in customisers if name is not None)
@@ -199,14 +199,13 @@ def sample(argv: list[str]) -> None:
     from scene4d.exporters.video import write_images
     from scene4d.image_files import open_picture
     from scene4d.priors.kinds import load_prior, prior_name
-    from scene4d.priors.prior import Condition, LatentPrior
+    from scene4d.priors.prior import Condition, LatentPrior, check_of_pictures
     from scene4d.priors.sampling import sample as sampled
     from scene4d.representations.task import Task, World
 
     prior = load_prior(prior_name(args.prior), Task(world=World())).eval()
     latent = prior.info.space == "latent" and isinstance(prior, LatentPrior)
-    if prior.info.frames is not None:
-        raise UsageError("a prior of videos; single pictures are sampled", where=args.prior)
+    check_of_pictures(prior)
     width, height = prior.info.size or args.size
     start = None
     if args.from_picture is not None:

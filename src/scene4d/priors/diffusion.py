@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,25 @@ from torch import Tensor, nn
 from scene4d.errors import DataError, UsageError
 from scene4d.files import printable, read_json
 from scene4d.optional import import_optional
-from scene4d.priors.families import FAMILIES, Call, Family
+from scene4d.priors.families import FAMILIES, PIPELINES, Call, Family
+from scene4d.priors.lora import Lora, merge
 from scene4d.priors.predictions import Prediction, x0_from
 from scene4d.priors.prior import NOTHING, Condition, LatentPrior, PriorInfo, broadcast
 from scene4d.priors.prompts import Prompts, load_prompts
 
 INDEX = "model_index.json"
+LOW_NOISE = "transformer_2"
+"""The second of a pair of networks, in a folder."""
 _STEPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LowNoise:
+    """A second network, for little noise."""
+
+    network: nn.Module
+    below: float
+    """The family's time below which it is asked."""
 
 
 class DiffusionPrior(LatentPrior):
@@ -44,26 +57,28 @@ class DiffusionPrior(LatentPrior):
         vae: nn.Module | None = None,
         prompts: Prompts | None = None,
         frames: int | None = None,
+        low_noise: LowNoise | None = None,
     ) -> None:
         """``scheduler``: its configuration; ``frames``: of a video model, in latents."""
         super().__init__()
         self.network, self.family, self.vae, self.prompts = network, family, vae, prompts
+        self.low_network = None if low_noise is None else low_noise.network
+        self.boundary = 0.0 if low_noise is None else low_noise.below
         self.prediction: Prediction = family.prediction or _prediction_of(scheduler)
-        self.log_ratios = None if family.flow else _log_ratios(scheduler)
-        config: Any = network.config
-        channels = config.in_channels
-        if family.packed:
-            channels //= family.packed**2
+        self.log_ratios = _log_ratios(scheduler) if family.clock == "steps" else None
         ratios = (0.0, math.inf)
         if self.log_ratios is not None:
             ends = self.log_ratios[0].exp(), self.log_ratios[-1].exp()
             ratios = (float(ends[0]), float(ends[1]))
+        elif family.clock == "log":
+            ratios = (scheduler.get("sigma_min") or 0.002, scheduler.get("sigma_max") or 700.0)
         self.info = PriorInfo(
+            channels=family.channels,
             ratios=ratios,
-            conditions=frozenset({"text"}) if family.reads_text else frozenset(),
+            conditions=family.conditions,
             frames=frames if family.video else None,
             space="latent" if vae is not None or family.always_latent else "pixels",
-            latent_channels=channels,
+            latent_channels=family.latent_channels(network),
         )
 
     def denoise(
@@ -74,20 +89,41 @@ class DiffusionPrior(LatentPrior):
         condition: Condition = NOTHING,
     ) -> Float[Tensor, "*batch channels height width"]:
         """The network asked once, at the nearest time that it knows. Raises :class:`UsageError` for
-        a text whose embedding is not there, and where half precision overflows."""
+        a text whose embedding is not there, a picture or cameras that are wanted and not given, and
+        where half precision overflows."""
         flow = self.family.flow
         # networks of one kind of level see pictures of the other kind scaled: x0 is the same
         total = alpha + sigma if flow else (alpha.square() + sigma.square()).sqrt()
         a, s = alpha / total, sigma / total
         x = x_t / broadcast(total, x_t)
-        kind = next(self.network.parameters())
-        call = Call(
-            network=self.network, x=x.to(kind), time=self._times(a, s).to(x.device),
-            text=self._embedding(condition, len(x), kind),
-        )  # fmt: skip
-        output = self.family.ask(call)
-        if output.shape[-3 if not self.family.channels_first else 1] == 2 * self.info.num_channels:
-            output = output.chunk(2, dim=1)[0]  # the other half is a learned variance
+        network: Any = self.network
+        kind = x.new_empty(0, dtype=network.dtype, device=network.device)
+        text = self._embedding(condition, len(x), kind)
+        seen = self._seen(condition, text.pop("seen", None), x)
+        time, first = self._times(a, s).to(x.device), None
+        if seen is not None and self.family.picture == "first":
+            first = seen[:, None]
+            x = torch.cat([first.to(x), x[:, 1:]], dim=1)
+            time = time[:, None] * (torch.arange(x.shape[1], device=x.device) > 0)
+        if self.family.camera and condition.camera is None:
+            raise UsageError("this model is told where cameras stand, and there are none",
+                             where=type(self.network).__name__,
+                             fix="give a condition with the camera of every frame")  # fmt: skip
+        output = self._answer(Call(
+            network=self.network, x=x.to(kind), time=time, text=text, camera=condition.camera,
+            seen=None if seen is None else seen.to(kind), shrink=_shrink(self.vae),
+        ))  # fmt: skip
+        x0 = x0_from(self.prediction, output.to(x), x, a, s)
+        if first is not None:
+            x0 = torch.cat([first.to(x0), x0[:, 1:]], dim=1)
+        return x0.to(x_t)
+
+    def _answer(self, call: Call) -> Tensor:
+        """That of the network of much noise, or of the one of little. Raises :class:`UsageError`
+        where it is not finite."""
+        output = self.family.ask(call) if self.low_network is None else self._of_pair(call)
+        if output.shape[-3] == 2 * self.info.num_channels:
+            output = output.chunk(2, dim=-3)[0]  # the other half is a learned variance
         if not bool(torch.isfinite(output).all()):
             half = output.dtype in (torch.float16, torch.bfloat16)
             raise UsageError(
@@ -95,31 +131,78 @@ class DiffusionPrior(LatentPrior):
                 where=type(self.network).__name__,
                 fix="load it in bfloat16 or float32" if half else "its weights may be damaged",
             )
-        return x0_from(self.prediction, output.to(x), x, a, s).to(x_t)
+        return output
 
-    def encode(self, pictures: Float[Tensor, "*batch 3 h w"]) -> Tensor:
+    def _of_pair(self, call: Call) -> Tensor:
+        assert self.low_network is not None
+        high = call.time.reshape(len(call.x), -1).amax(dim=1) >= self.boundary
+        found = torch.empty_like(call.x)
+        for network, rows in ((self.network, high), (self.low_network, ~high)):
+            if bool(rows.any()):
+                found[rows] = self.family.ask(call.of(network, rows))
+        return found
+
+    def _seen(
+        self, condition: Condition, kept: Tensor | None, x: Tensor
+    ) -> Float[Tensor, "batch channels height width"] | None:
+        """Latents of the picture that is given, or that are kept beside a text."""
+        family = self.family
+        if family.picture == "no":
+            return None
+        if kept is None and condition.picture is None:
+            if not family.shows_picture:
+                return None
+            raise UsageError("this model answers about a picture, and there is none",
+                             where=type(self.network).__name__,
+                             fix="give a condition with a picture")  # fmt: skip
+        if kept is None:
+            assert condition.picture is not None
+            found = self._encoded(
+                condition.picture, alone=True, scaled=family.picture != "unscaled"
+            )
+            kept = found[:, 0] if family.video else found
+        return kept.expand(len(x), x.shape[-3], *x.shape[-2:])
+
+    def encode(self, pictures: Float[Tensor, "*batch channels h w"]) -> Tensor:
         """Latents of pictures (-1..1), normalised as the network knows them."""
+        return self._encoded(pictures)
+
+    def _encoded(self, pictures: Tensor, *, alone: bool = False, scaled: bool = True) -> Tensor:
+        """``alone``: pictures, of which each is a video; ``scaled``: as the configuration tells."""
         vae: Any = self._vae()
         kind = next(vae.parameters())
-        found = vae.encode(self._to_vae(pictures).to(kind))
+        rgb = pictures.expand(*pictures.shape[:-3], 3, -1, -1)  # depth is three channels there
+        given = rgb[:, None] if alone and self.family.video else rgb
+        found = vae.encode(self._to_vae(given).to(kind))
         mean = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latent
-        shift, scale = _normalisation(vae, mean)
-        return self._from_vae((mean - shift) * scale).to(pictures)
+        if scaled:
+            shift, scale = _normalisation(vae, mean)
+            mean = (mean - shift) * scale
+        return self._from_vae(mean, len(given)).to(pictures)
 
-    def decode(self, latents: Tensor) -> Float[Tensor, "*batch 3 h w"]:
+    def decode(self, latents: Tensor) -> Float[Tensor, "*batch channels h w"]:
         """Pictures of latents, -1..1."""
         vae: Any = self._vae()
         kind = next(vae.parameters())
         z = self._to_vae(latents).to(kind)
         shift, scale = _normalisation(vae, z)
-        return self._from_vae(vae.decode(z / scale + shift).sample).to(latents)
+        # the decoder of SVD looks at the frames beside
+        more = {"num_frames": latents.shape[-4]} if "Temporal" in type(vae).__name__ else {}
+        rgb = self._from_vae(vae.decode(z / scale + shift, **more).sample, len(latents)).to(latents)
+        if self.info.channels == ("depth",):
+            return rgb.mean(dim=-3, keepdim=True)
+        return rgb
 
     def _to_vae(self, x: Tensor) -> Tensor:
-        """Videos lie as [batch, channels, frames, height, width] there."""
-        return x.movedim(-4, -3) if self.family.video else x
+        """Videos lie as [batch, channels, frames, height, width] there, or frame by frame."""
+        if not self.family.video:
+            return x
+        return x.flatten(0, 1) if self.family.frame_by_frame else x.movedim(-4, -3)
 
-    def _from_vae(self, x: Tensor) -> Tensor:
-        return x.movedim(-3, -4) if self.family.video else x
+    def _from_vae(self, x: Tensor, videos: int) -> Tensor:
+        if not self.family.video:
+            return x
+        return x.unflatten(0, (videos, -1)) if self.family.frame_by_frame else x.movedim(-3, -4)
 
     def _vae(self) -> nn.Module:
         if self.vae is None:
@@ -128,16 +211,18 @@ class DiffusionPrior(LatentPrior):
         return self.vae
 
     def _times(self, alpha: Tensor, sigma: Tensor) -> Float[Tensor, " batch"]:
-        if self.log_ratios is None:
-            return _STEPS * (1 - sigma if self.family.reversed_time else sigma)
+        if self.family.flow:
+            return _STEPS * (alpha if self.family.clock == "alpha" else sigma)
         wanted = (sigma.double() / alpha.double()).log().cpu()
+        if self.log_ratios is None:
+            return (0.25 * wanted).float()
         steps = torch.searchsorted(self.log_ratios, wanted).clamp(1, len(self.log_ratios) - 1)
         low, high = self.log_ratios[steps - 1], self.log_ratios[steps]
         share = ((wanted - low) / (high - low)).clamp(0, 1)
         return (steps - 1 + share).round()
 
     def _embedding(self, condition: Condition, count: int, like: Tensor) -> dict[str, Tensor]:
-        if not self.family.reads_text:
+        if not self.family.texts:
             return {}
         text = condition.text or ""
         if self.prompts is None or text not in self.prompts.texts:
@@ -151,6 +236,12 @@ class DiffusionPrior(LatentPrior):
             .expand(count, *value.shape[1:])
             for name, value in self.prompts.of(text).items()
         }  # fmt: skip
+
+
+def _shrink(vae: Any) -> tuple[int, int]:
+    """How many frames, and pixels along a side, become one of latents."""
+    return (getattr(vae, "temporal_compression_ratio", 8),
+            getattr(vae, "spatial_compression_ratio", 32))  # fmt: skip
 
 
 def _log_ratios(scheduler: Mapping[str, Any]) -> Float[Tensor, " steps"]:
@@ -205,10 +296,10 @@ def _normalisation(vae: Any, like: Tensor) -> tuple[Any, Any]:
 
 def load_diffusion(
     folder: Path, *, prompts: Prompts | None = None, dtype: torch.dtype = torch.float32,
-    frames: int | None = None,
+    frames: int | None = None, loras: Sequence[Lora] = (),
 ) -> DiffusionPrior:  # fmt: skip
-    """The prior of a folder. Raises :class:`DataError` for one that holds no model of a known
-    family, or none in safetensors."""
+    """The prior of a folder, with the low-rank layers that are given merged into it. Raises
+    :class:`DataError` for one that holds no model of a known family, or none in safetensors."""
     index = index_of(folder)
     sub = next((name for name in ("transformer", "unet") if name in index), None)
     name = "" if sub is None else str(index[sub][1])
@@ -218,25 +309,47 @@ def load_diffusion(
             where=folder, fix=f"known networks: {', '.join(sorted(FAMILIES))}",
         )  # fmt: skip
     network = _part(folder, sub, name, dtype)
-    family = FAMILIES[name].fitting(network)
+    family = PIPELINES.get(index["_class_name"], FAMILIES[name])
+    family = family.fitting(network, index, where=folder)
     if family.video and frames is None:
         frames = 1
+    low_noise = _low_noise(folder, index, dtype)
+    networks: dict[str, nn.Module] = {sub: network}
+    if low_noise is not None:
+        networks[LOW_NOISE] = low_noise.network
+    for lora in loras:
+        merge(lora, networks)
     vae = _part(folder, "vae", index["vae"][1], dtype) if index.get("vae", [None])[0] else None
     settings = folder / "scheduler" / "scheduler_config.json"
     scheduler: Any = read_json(settings)
     return DiffusionPrior(
-        network, family, scheduler=scheduler, vae=vae, prompts=prompts, frames=frames
-    )
+        network, family, scheduler=scheduler, vae=vae, prompts=prompts, frames=frames,
+        low_noise=low_noise,
+    )  # fmt: skip
+
+
+def _low_noise(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> LowNoise | None:
+    """The second of a pair of networks."""
+    below, (of, name) = index.get("boundary_ratio"), index.get(LOW_NOISE, (None, None))
+    if below is None:
+        return None
+    if not of:
+        raise DataError(f"holds one network of two: there is no {LOW_NOISE}", where=folder,
+                        fix="give the whole folder of the model")  # fmt: skip
+    return LowNoise(network=_part(folder, LOW_NOISE, name, dtype), below=_STEPS * below)
 
 
 def index_of(folder: Path) -> dict[str, Any]:
-    """What ``model_index.json`` says. Raises :class:`DataError` where there is none."""
+    """What ``model_index.json`` says: pairs of library and class, and the pipeline's settings.
+    Raises :class:`DataError` where there is none."""
     if not os.path.isfile(folder / INDEX):
         raise DataError(f"is no diffusion model: it has no {INDEX}", where=printable(folder),
                         fix="give a folder as diffusers' save_pretrained writes it")  # fmt: skip
     found: Any = read_json(folder / INDEX)
-    parts = {n: v for n, v in found.items() if isinstance(v, list) and len(v) == 2}
-    return {"_class_name": str(found.get("_class_name")), **parts}
+    if not isinstance(found, dict):
+        raise DataError("is no index of a diffusion model", where=folder / INDEX)
+    parts = {n: v for n, v in found.items() if not isinstance(v, list) or len(v) == 2}
+    return {**parts, "_class_name": str(found.get("_class_name"))}
 
 
 def _part(folder: Path, sub: str, name: str, dtype: torch.dtype) -> nn.Module:
@@ -259,22 +372,30 @@ def _part(folder: Path, sub: str, name: str, dtype: torch.dtype) -> nn.Module:
 
 
 PROMPTS = "prompts.safetensors"
+LORA = "pytorch_lora_weights.safetensors"
+"""As diffusers' ``save_lora_weights`` names it."""
 
 
 class DiffusersKind:
     """Diffusion models as ``--prior`` finds them."""
 
-    description = f"a folder that diffusers' save_pretrained wrote, texts in its {PROMPTS}"
+    description = (
+        f"a folder that diffusers' save_pretrained wrote, texts in its {PROMPTS}, "
+        f"low-rank layers in its {LORA}"
+    )
 
     def takes(self, place: Path) -> bool:
         """Whether there is an index of a model."""
         return os.path.isfile(place / INDEX)
 
     def load(self, place: Path | None, task: object) -> DiffusionPrior:
-        """The prior, with the embeddings that lie beside the model. Raises :class:`UsageError`
-        without a folder."""
+        """The prior, with the embeddings and the low-rank layers that lie beside it. Raises
+        :class:`UsageError` without a folder."""
         if place is None:
             raise UsageError("diffusers needs a model", where="--prior",
                              fix="give diffusers:FOLDER, or the folder alone")  # fmt: skip
-        texts = place / PROMPTS
-        return load_diffusion(place, prompts=load_prompts(texts) if texts.is_file() else None)
+        texts, lora = place / PROMPTS, place / LORA
+        return load_diffusion(
+            place, prompts=load_prompts(texts) if texts.is_file() else None,
+            loras=[Lora(path=lora)] if lora.is_file() else [],
+        )  # fmt: skip

@@ -33,6 +33,8 @@ class Condition:
     """Of every picture of the batch, in its order: what it was rendered with, at its size."""
     background: Float[Tensor, " 3"] | None = None
     """Behind the scene, 0..1; None: nothing is known of it."""
+    picture: Float[Tensor, "*batch 3 h w"] | None = None
+    """Colours, -1..1, that are given: those whose depth is asked for, a video's first frame."""
 
 
 NOTHING = Condition()
@@ -132,6 +134,19 @@ def check_pictures(prior: Prior, x: Tensor) -> None:
             f"{info.size[0]}x{info.size[1]} are expected",
             where=type(prior).__name__,
         )
+
+
+def check_of_pictures(prior: Prior) -> None:
+    """Raises :class:`UsageError` for a prior of videos, and for one of what a picture that is given
+    looks like in depth or normals, whose scale is its own."""
+    info, where = prior.info, type(prior).__name__
+    if info.frames is not None:
+        raise UsageError(f"a prior of videos of {info.frames} frames knows no single pictures",
+                         where=where, fix="give a prior of pictures")  # fmt: skip
+    if "picture" in info.conditions:
+        raise UsageError(f"a prior of {'+'.join(info.channels)} of a picture that is given knows "
+                         "no pictures by themselves", where=where,
+                         fix="give a prior that needs no picture")  # fmt: skip
 
 
 def check_ratios(prior: Prior, alpha: Tensor, sigma: Tensor) -> None:

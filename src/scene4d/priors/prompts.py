@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from scene4d.errors import DataError
+from scene4d.errors import DataError, UsageError
+from scene4d.priors.families import family_of
 from scene4d.priors.tensor_files import read_tensors
 
 _MOST_BYTES = 1 << 30
@@ -61,13 +65,39 @@ def load_prompts(path: Path) -> Prompts:
     return Prompts(found)
 
 
-def embed(pipeline: Any, texts: Sequence[str]) -> Prompts:
+def embed(pipeline: Any, texts: Sequence[str], **more: Any) -> Prompts:
     """What a diffusers pipeline's own text encoders make of ``texts``; give "" among them for what
-    is not told. Of pipelines that return more than two embeddings, positive ones alone are kept."""
-    made: dict[str, dict[str, Tensor]] = {}
+    is not told.
+
+    ``more``: told to the pipeline's ``encode_prompt`` with each text but that, such as
+    ``complex_human_instruction`` of Sana and ``chi_prompt`` of SanaWM. Raises :class:`UsageError`
+    for a pipeline of no known family, or that reads none.
+    """
+    family = family_of(pipeline)
+    if not family.texts or not hasattr(pipeline, "encode_prompt"):
+        raise UsageError("this pipeline reads no text", where=type(pipeline).__name__)
+    told = {"device": "cpu", "do_classifier_free_guidance": False,
+            "num_images_per_prompt": 1, "num_videos_per_prompt": 1}  # fmt: skip
+    _, *asked = signature(pipeline.encode_prompt).parameters.values()
+    # second and third encoders are told the same where that is None
+    usual = {p.name: told.get(p.name) for p in asked if p.name in told or p.default is p.empty}
+    made = {}
     for text in texts:
-        given = pipeline.encode_prompt(text, device="cpu", num_images_per_prompt=1)
-        parts = [value for value in given if isinstance(value, Tensor)]
-        names = ("embeds", "pooled") if parts[-1].ndim == 2 and len(given) != 4 else ("embeds",)
-        made[text] = dict(zip(names, parts, strict=False))
+        given = pipeline.encode_prompt(text, **{**usual, **(more if text else {})})
+        parts = [given] if isinstance(given, Tensor) else given
+        made[text] = {name: value for name, value in zip(family.texts, parts, strict=False) if name}
     return Prompts(made)
+
+
+def embed_pictures(
+    pipeline: Any, pictures: Mapping[str, Float[Tensor, "1 3 height width"]]
+) -> Prompts:
+    """What the image encoder of SVD's pipeline makes of pictures (0..1), by names that stand for
+    texts; "" is no picture, neither looked at nor shown to the network."""
+    made = {
+        name: {"embeds": pipeline._encode_image(picture, "cpu", 1, False)}
+        for name, picture in pictures.items()
+    }
+    like = next(iter(made.values()))["embeds"]
+    nothing = {"embeds": torch.zeros_like(like), "seen": like.new_zeros(1, 1, 1, 1)}
+    return Prompts({"": nothing, **made})

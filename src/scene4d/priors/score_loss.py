@@ -46,7 +46,7 @@ Mix = tuple[Part, ...]
 def guided(scale: float, *, over: Role = "none", to: Role = "y") -> Mix:
     """e_0 + k (e_y - e_0): the one convention of classifier-free guidance here. k = 0 is the
     unconditional noise, k = 1 the conditional one. (threestudio's SDS has e_y + k (e_y - e_0), so
-    its scale k is k + 1 here.)"""
+    its scale k is k + 1 here.) What may become of the difference before: guiders."""
     parts = (Part(role=to, factor=scale), Part(role=over, factor=1.0 - scale))
     return tuple(part for part in parts if part.factor)
 

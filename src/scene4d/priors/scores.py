@@ -6,7 +6,7 @@ through a prior.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scene4d.errors import UsageError
+from scene4d.priors.guiders import CFG, Guider
 from scene4d.priors.inversion import EARLIEST, inversion_times, invert, mixed_with_fresh
 from scene4d.priors.levels import Path, levels_at, time_at
 from scene4d.priors.prior import NOTHING, Condition, LatentPrior, Prior, broadcast, check_pictures
@@ -33,6 +34,8 @@ class Asked:
     texts: Texts = field(default_factory=dict)
     path: Path = "cosine"
     """How alpha and sigma belong to times; see :func:`levels_at`."""
+    guider: Guider = CFG
+    """What becomes of the difference that guidance enlarges, of every prior that is asked."""
     second: Prior | None = None
     """VSD's phi."""
     reference: Float[Tensor, "batch channels height width"] | None = None
@@ -95,17 +98,23 @@ def check_asked(loss: ScoreLoss, asked: Asked) -> None:
         )
     if loss.against == "reference" and asked.reference is None:
         raise UsageError(f"the score loss {loss.name!r} compares with a reference picture")
+    if asked.guider.kind == "perp-neg":
+        _check_told(loss, asked, "negative", "its guider perp-neg compares")
     if loss.against not in ("nothing", "prior"):
         return
-    reads = "text" in asked.prior.info.conditions
     for role in sorted(loss.roles - {"none"}):
-        if not reads or role not in asked.texts:
-            raise UsageError(
-                f"the score loss {loss.name!r} compares what a prior says of texts, and "
-                + (f"there is no text for {role!r}" if reads else "this prior reads none"),
-                where=type(asked.prior).__name__,
-                fix="give the texts to a prior that reads them, or choose sds, hifa, sdi or asd",
-            )
+        _check_told(loss, asked, role, "compares")
+
+
+def _check_told(loss: ScoreLoss, asked: Asked, role: Role, does: str) -> None:
+    reads = "text" in asked.prior.info.conditions
+    if not reads or role not in asked.texts:
+        raise UsageError(
+            f"the score loss {loss.name!r} {does} what a prior says of texts, and "
+            + (f"there is no text for {role!r}" if reads else "this prior reads none"),
+            where=type(asked.prior).__name__,
+            fix="give the texts to a prior that reads them, or choose sds, hifa, sdi or asd",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,29 +135,57 @@ class _Voice:
     known: Condition
     texts: Texts
     progress: float
+    guider: Guider = CFG
+    before: MutableMapping[str, Tensor] | None = None
+    """The guider's memory."""
 
     def x0(self, mix: Mix, at: _Noised) -> tuple[Tensor, Tensor]:
         """The mixture of clean pictures, and the sum of its factors for each of them."""
-        reads = "text" in self.prior.info.conditions
-        answers: dict[str | None, Tensor] = {}
-        mixed, total = torch.zeros_like(at.x_t), torch.zeros_like(at.alpha)
+        factors: dict[Role, Tensor] = {}
         for part in mix:
             factor = part.factor_at(self.progress) * (at.t >= part.from_t).to(at.alpha)
-            if not bool(factor.any()):
-                continue
-            text = self.texts.get(part.role) if reads else None
+            if bool(factor.any()):
+                factors[part.role] = factors.get(part.role, 0.0) + factor
+        pictures = self._pictures(factors, at)
+        mixed, total = torch.zeros_like(at.x_t), torch.zeros_like(at.alpha)
+        for role, factor in factors.items():
+            mixed = mixed + broadcast(factor, mixed) * pictures[role]
+            total = total + factor
+        return mixed, total
+
+    def _pictures(self, roles: Iterable[Role], at: _Noised) -> dict[Role, Tensor]:
+        """What the prior says of each role, turned by the guider where y and none are mixed."""
+        reads = "text" in self.prior.info.conditions
+        asked, guides = list(roles), self.guider.kind != "cfg" and {"y", "none"} <= set(roles)
+        if guides and self.guider.kind == "perp-neg":
+            asked.append("negative")
+        answers: dict[str | None, Tensor] = {}
+        found: dict[Role, Tensor] = {}
+        for role in asked:
+            text = self.texts.get(role) if reads else None
             if text not in answers:
                 said = replace(self.known, text=text)
                 answers[text] = self.prior.denoise(at.x_t, at.alpha, at.sigma, said)
-            mixed = mixed + broadcast(factor, mixed) * answers[text]
-            total = total + factor
-        return mixed, total
+            found[role] = answers[text]
+        if guides:
+            found["y"], found["none"] = self.guider.turned(
+                found["y"], found["none"], found.get("negative"), self.before
+            )
+        return found
 
     def eps(self, mix: Mix, at: _Noised) -> Tensor:
         """The mixture of noises."""
         x0, total = self.x0(mix, at)
         a, s = broadcast(at.alpha, x0), broadcast(at.sigma, x0)
         return (broadcast(total, x0) * at.x_t - a * x0) / s
+
+
+def _voice(asked: Asked, progress: float) -> _Voice:
+    """The prior."""
+    return _Voice(
+        prior=asked.prior, known=asked.known, texts=asked.texts, progress=progress,
+        guider=asked.guider,
+    )  # fmt: skip
 
 
 def weight_at(
@@ -220,11 +257,12 @@ def decoded(
 
 class Told(Prior):
     """A prior that is told its texts and guided by them: what it makes of pictures is the mixture
-    x0_0 + k (x0_y - x0_0)."""
+    x0_0 + k (x0_y - x0_0). Of one trajectory, along which a guider may remember."""
 
     def __init__(self, asked: Asked, scale: float) -> None:
         super().__init__()
         self.asked, self.mix, self.info = asked, guided(scale), asked.prior.info
+        self._before: dict[str, Tensor] = {}
 
     def denoise(
         self,
@@ -234,8 +272,7 @@ class Told(Prior):
         condition: Condition = NOTHING,
     ) -> Float[Tensor, "batch channels height width"]:
         """The mixture; ``condition`` is not read, as all is told."""
-        asked = self.asked
-        voice = _Voice(prior=asked.prior, known=asked.known, texts=asked.texts, progress=0.0)
+        voice = replace(_voice(self.asked, 0.0), before=self._before)
         return voice.x0(self.mix, _Noised(x_t=x_t, alpha=alpha, sigma=sigma, t=sigma))[0]
 
 
@@ -243,8 +280,7 @@ def _without_noise(loss: ScoreLoss, asked: Asked, x: Tensor, progress: float) ->
     """Fixers: the prior is asked at alpha = 1, sigma = 0."""
     zero = torch.zeros(len(x), dtype=torch.float64)
     at = _Noised(x_t=x, alpha=x.new_ones(len(x)), sigma=x.new_zeros(len(x)), t=zero)
-    voice = _Voice(prior=asked.prior, known=asked.known, texts=asked.texts, progress=progress)
-    target, _ = voice.x0(loss.target, at)
+    target, _ = _voice(asked, progress).x0(loss.target, at)
     factor = broadcast(_normaliser(loss, x, target), x)
     return Score(gradient=factor * (x - target), times=zero[None], target=target)
 
@@ -269,10 +305,7 @@ class _State:
     @property
     def voice(self) -> _Voice:
         """The prior."""
-        asked = self.asked
-        return _Voice(
-            prior=asked.prior, known=asked.known, texts=asked.texts, progress=self.progress
-        )
+        return _voice(self.asked, self.progress)
 
     def gradient(self) -> tuple[Tensor, Tensor]:
         """g, and the clean pictures of the target."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.errors import UsageError
@@ -177,6 +177,18 @@ class GuidanceOptions(BeyondOptions):
     """What the prior's answer is compared with; docs/guidance.md."""
     scale: Annotated[float, Within(-1000.0, 1000.0)] = 1.0
     """k of e_0 + k (e_y - e_0), for priors that read texts; 1: no guidance beyond the text."""
+    guider: Literal["cfg", "apg", "perp-neg"] = "cfg"
+    """What the scale enlarges: the whole difference; that without its part along the picture, which
+    saturates it (adaptive projected guidance); or that less what is not wanted, but for what the
+    two have in common (Perp-Neg)."""
+    apg_parallel: Annotated[float, Within(-10.0, 10.0)] = 0.0
+    """Share of the part along the picture that apg keeps."""
+    apg_most: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
+    """The largest root mean square of a picture's difference, of apg; by default there is none."""
+    apg_momentum: Annotated[float, Within(-0.99, 0.99)] = 0.0
+    """Share of the differences before that apg keeps along the steps of a regenerated picture."""
+    unwanted: Annotated[float, Within(0.0, 100.0)] = 1.0
+    """Weight of the negative prompt, of perp-neg."""
     prompt: str = ""
     """What is wanted, for priors that read texts."""
     negative_prompt: str = ""
@@ -227,11 +239,30 @@ class GuidanceOptions(BeyondOptions):
         if self.target == "regenerate" and self.channels == "depth":
             raise UsageError("regenerated pictures are compared by colour, and guidance.channels "
                              "is depth", fix="give guidance.target score")  # fmt: skip
+        self._check_guider()
         if self.least_time > self.most_time:
             raise UsageError(
                 f"guidance at times from {self.least_time} to {self.most_time}",
                 fix="give 0 <= least_time <= most_time <= 1",
             )
+
+    def _check_guider(self) -> None:
+        usual = {f.name: f.default for f in fields(self)}
+        told = [n for n in ("apg_parallel", "apg_most", "apg_momentum") if getattr(self, n) !=
+                usual[n] and self.guider != "apg"]  # fmt: skip
+        if self.unwanted != usual["unwanted"] and self.guider != "perp-neg":
+            told.append("unwanted")
+        if told:
+            raise UsageError(f"guidance.{told[0]} means nothing to the guider {self.guider}",
+                             fix="leave it out, or choose the guider that it is of")  # fmt: skip
+        if self.apg_momentum and self.target != "regenerate":
+            raise UsageError("guidance.apg_momentum goes along the steps of a regenerated picture; "
+                             "noise of a score loss is drawn anew each time",
+                             fix="leave it out")  # fmt: skip
+        if self.guider != "cfg" and (self.scale == 1 or self.loss in ("csd", "bridge", "fixer")):
+            raise UsageError(f"there is no difference that guidance.guider {self.guider} could "
+                             f"turn: guidance.scale is {self.scale:g}, the loss {self.loss}",
+                             fix="give a scale above 1, and a loss that has one")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

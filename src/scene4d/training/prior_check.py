@@ -16,7 +16,7 @@ import torch
 from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import UsageError
 from scene4d.evaluation.protocol import composited
-from scene4d.priors.prior import LatentPrior, Prior
+from scene4d.priors.prior import LatentPrior, Prior, check_of_pictures
 from scene4d.training.priors import LONGEST_SIDE, patch_memory_of
 
 _LEAST = 8
@@ -58,7 +58,10 @@ def check(
     scene: Scene, images: ViewSource, priors: dict[str, Prior], ratios: Sequence[float]
 ) -> dict[str, dict[str, list[float | None]]]:
     """PSNR of the colours of x0(x_t) by prior (``patches`` besides), by near and far, at each
-    sigma / alpha; None where the prior is not valid."""
+    sigma / alpha; None where the prior is not valid. Raises :class:`UsageError` for priors of
+    other things than pictures."""
+    for prior in priors.values():
+        check_of_pictures(prior)
     halves = halves_of(scene)
     memory = patch_memory_of(replace(scene, train_indices=halves.memory), images)
     table: dict[str, dict[str, list[float | None]]] = {}

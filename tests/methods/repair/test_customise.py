@@ -187,4 +187,4 @@ def test_what_cannot_be_customised_is_told(capture, tmp_path, capsys):
     model.mkdir()
     (model / "model_index.json").write_text("{}")
     assert main(["prior", "customise", str(model), "--data", str(capture)]) == 2
-    assert "peft" in capsys.readouterr().err
+    assert "low-rank layers" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from scene4d.data.scene import Frame, Scene, at_size_of
 from scene4d.errors import DataError, UsageError
 from scene4d.evaluation.protocol import composited
 from scene4d.priors.ffdnet import weight_shapes
-from scene4d.priors.gaussian import GaussianPrior
+from scene4d.priors.gaussian import ByText, GaussianPrior
 from scene4d.priors.prior import Prior, PriorInfo
 from scene4d.rendering.render import DEPTH, Render
 from scene4d.representations.base import Representation
@@ -248,6 +248,32 @@ def test_colour_and_depth_of_one_render_are_guided_together_or_apart():
     both = found["rgb"][means] + found["depth"][means]
     torch.testing.assert_close(found["all"][means], both, rtol=1e-3, atol=1e-6)
     assert depth_code(torch.tensor([0.0, 2.0, 1e9]), 2.0).tolist() == pytest.approx([-1, 0, 1])
+
+
+def test_a_guider_turns_what_the_scale_enlarges():
+    """What is unwanted lies where the prompt leads: Perp-Neg leaves it there, CFG has no say."""
+    grey, red = torch.zeros(3, 1, 1), torch.tensor([0.8, 0.0, 0.0])[:, None, None]
+    green = torch.tensor([0.0, 0.8, 0.0])[:, None, None]
+
+    def prior_of(unwanted):
+        known = {"red": red, "no": unwanted}
+        priors = {name: GaussianPrior(lambda _, mu=mu: mu, 0.1) for name, mu in known.items()}
+        return ByText(priors, GaussianPrior(lambda _: grey, 0.1))
+
+    found, scene = {}, splats()
+    told = replace(NEAR, scale=4.0, prompt="red", negative_prompt="no")
+    for guider in ("cfg", "perp-neg"):
+        for name, unwanted in (("across", green), ("along", red)):
+            options = replace(told, guider=guider)
+            objective(prior_of(unwanted), options=options, poses=SPHERE)(step_of(scene))
+            found[guider, name] = gradients(scene)
+    colours = next(n for n in found["cfg", "along"] if "sh0" in n)
+    plain = found["cfg", "along"][colours]
+    # float32
+    torch.testing.assert_close(found["cfg", "across"][colours], plain)
+    torch.testing.assert_close(found["perp-neg", "along"][colours], plain, rtol=1e-4, atol=1e-7)
+    apart = (found["perp-neg", "across"][colours] - plain).reshape(-1, 3).abs().sum(0)
+    assert float(apart[1]) > 100 * float(apart[0])  # green is pushed away, red is left
 
 
 def test_the_background_is_the_worlds_whatever_the_steps():
@@ -501,6 +527,12 @@ def test_patches_of_a_capture_are_of_its_training_pictures_alone(pictures):
     [
         (PriorInfo(channels=("rgb", "normals")), {}, "render no normals"),
         (PriorInfo(frames=16), {}, "prior of videos of 16 frames"),
+        (
+            PriorInfo(channels=("depth",), conditions=frozenset({"picture"})),
+            {},
+            "of a picture that is given",
+        ),
+        (PriorInfo(), {"guider": "perp-neg", "scale": 5.0}, "this prior reads none"),
         (PriorInfo(space="latent"), {}, "neither encodes nor decodes"),
         (PriorInfo(), {"channels": "depth"}, "guides depth, and the prior knows rgb"),
         (PriorInfo(), {"prompt": "a chair"}, "reads no text"),

@@ -17,8 +17,9 @@ from torch.nn.functional import avg_pool2d
 
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
+from scene4d.priors.guiders import Guider
 from scene4d.priors.levels import Times
-from scene4d.priors.prior import CHANNELS, Condition, LatentPrior, Prior
+from scene4d.priors.prior import CHANNELS, Condition, LatentPrior, Prior, check_of_pictures
 from scene4d.priors.recipes import recipe
 from scene4d.priors.score_loss import Role, ScoreLoss
 from scene4d.priors.scores import (
@@ -69,7 +70,8 @@ class Guidance(Objective):
         self.loss = loss_of(options)
         check_prior(self.prior, options)
         if not self.conditions:
-            check_asked(self.loss, Asked(prior=self.prior, texts=self._texts(None)))
+            told = Asked(prior=self.prior, texts=self._texts(None), guider=guider_of(options))
+            check_asked(self.loss, told)
         self.coverage = None
         if options.unseen_only:
             if not task.training_cameras:
@@ -195,6 +197,7 @@ class Guidance(Objective):
         return Asked(
             prior=self.prior, known=Condition(camera=camera, background=background),
             texts=self._texts(text), path=self.options.noise_schedule,
+            guider=guider_of(self.options),
         )  # fmt: skip
 
     def _done(self, progress: float) -> float:
@@ -347,16 +350,22 @@ def loss_of(options: GuidanceOptions) -> ScoreLoss:
     return replace(loss, times=times)
 
 
+def guider_of(options: GuidanceOptions) -> Guider:
+    """The guider that the options name."""
+    return Guider(
+        kind=options.guider, parallel=options.apg_parallel, most=options.apg_most,
+        momentum=options.apg_momentum, unwanted=options.unwanted,
+    )  # fmt: skip
+
+
 def check_prior(prior: Prior, options: GuidanceOptions) -> None:
     """Raises :class:`UsageError` for a prior that cannot be asked about renders."""
     info, where = prior.info, type(prior).__name__
+    check_of_pictures(prior)
     strange = [kind for kind in info.channels if kind not in RENDERED]
     if strange:
         raise UsageError(f"a prior of {'+'.join(info.channels)}; scenes render no {strange[0]} yet",
                          where=where, fix="give a prior of rgb, depth, or both")  # fmt: skip
-    if info.frames is not None:
-        raise UsageError(f"a prior of videos of {info.frames} frames cannot guide single pictures",
-                         where=where, fix="give a prior of pictures")  # fmt: skip
     if info.space == "latent" and not isinstance(prior, LatentPrior):
         raise UsageError("a prior of latents that neither encodes nor decodes pictures",
                          where=where, fix="make it a LatentPrior")  # fmt: skip
