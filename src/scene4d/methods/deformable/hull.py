@@ -8,6 +8,7 @@ surface is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,7 +56,7 @@ def _at_the_time(scene: Scene, path: Sequence[int], index: int) -> int | None:
     tells."""
     time = time_of(scene, index)
     nearest = min(path, key=lambda i: abs(time_of(scene, i) - time))
-    gaps = [time_of(scene, b) - time_of(scene, a) for a, b in zip(path, path[1:], strict=False)]
+    gaps = [time_of(scene, b) - time_of(scene, a) for a, b in pairwise(path)]
     usual = float(torch.tensor(gaps).median()) if gaps else 0.0
     return nearest if abs(time_of(scene, nearest) - time) <= 0.51 * usual + 1e-6 else None
 
@@ -84,7 +85,7 @@ def _along_rays(
 
 
 def _longest_run(inside: Bool[Tensor, "n samples"]) -> tuple[Tensor, Tensor]:
-    """Of each row: where its longest run of True begins, and its length; the first of equal ones."""
+    """Of each row, where its longest run of True begins, and its length."""
     length = torch.zeros(inside.shape, dtype=torch.long)
     for k in range(inside.shape[1]):
         before = length[:, k - 1] if k else 0
