@@ -1,8 +1,10 @@
 """Where the points of 2D tracks are, if they stand still: the camera that moves shows it.
 
 Linear least squares over all sightings of a track, reweighted by depth (Hartley & Sturm,
-"Triangulation", 1997, Iterative-LS). What is left over, over a whole track, tells what stands still
-from what moves better than flow between two pictures does: it is held against a longer way.
+"Triangulation", 1997, Iterative-LS), in direction and inverse depth at the first of them (Civera,
+Davison & Montiel, 2008), so that weights do not prefer what is near. What is left over, over a
+whole track, tells what stands still from what moves better than flow between two pictures does: it
+is held against a longer way.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from scene4d.data.scene import ViewSource
 from scene4d.data.tracks import Tracks
 
 _ROUNDS = 3
-_LEAST_DEPTH = 1e-3
-"""Of the mean depth: reweighting stops there, for points beside a camera."""
+_FARTHEST = 1e-9
+"""Inverse depth, per scene unit, of what is no nearer than infinitely far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,37 +40,36 @@ class Triangulated:
 def triangulated(tracks: Tracks, images: ViewSource) -> Triangulated:
     """Each track's point, and how well one that stands still explains it."""
     cameras = [images.camera(index) for index in tracks.frames]
-    matrices = torch.stack([_projection(camera) for camera in cameras])
     xy, seen = tracks.xy.double(), tracks.visible
-    rows = xy[..., None] * matrices[None, :, 2:] - matrices[None, :, :2]  # [n, f, 2, 4]
+    views = torch.stack([camera.viewmat for camera in cameras]).double()
+    matrices = torch.stack([camera.K for camera in cameras]).double() @ views[:, :3]
+    first = seen.int().argmax(1)
+    begin = views.inverse()[first]  # [n, 4, 4], from the axes of each track's first camera
+    local = torch.einsum("fij,njk->nfik", matrices, begin)
+    rows = xy[..., None] * local[:, :, 2:] - local[:, :, :2]  # of (u, v, 1, inverse depth)
     weights = seen.double()
     for _ in range(_ROUNDS):
-        places = _least_squares((rows * weights[..., None, None]).flatten(1, 2))
-        seen_as = torch.einsum("fij,nj->nfi", matrices[..., :3], places) + matrices[..., 3]
-        depth = seen_as[..., 2]
-        usual = (depth.abs() * seen).sum(1) / seen.sum(1).clamp_min(1)
-        weights = seen / torch.maximum(depth.abs(), _LEAST_DEPTH * usual[:, None]).clamp_min(1e-12)
-    off = (seen_as[..., :2] / depth[..., None] - xy).square().sum(-1)
+        found = _least_squares((rows * weights[..., None, None]).flatten(1, 2))
+        shown = torch.einsum("nfij,nj->nfi", local, found)
+        weights = seen / shown[..., 2].abs().clamp_min(1e-3)
+    off = (shown[..., :2] / shown[..., 2:] - xy).square().sum(-1)
     off = (torch.where(seen, off, torch.zeros_like(off)).sum(1) / seen.sum(1).clamp_min(1)).sqrt()
-    off[((depth <= 0) & seen).any(1)] = torch.inf
+    off[((shown[..., 2] <= 0) & seen).any(1)] = torch.inf
+    places = torch.einsum("nij,nj->ni", begin, found / found[:, 3:])[:, :3]
     return Triangulated(
         places=places.float(), off=off.float(), angle=_angles(places, cameras, seen).float()
     )
 
 
-def _projection(camera: Camera) -> Float[Tensor, "3 4"]:
-    """World to homogeneous pixels."""
-    return camera.K.double() @ camera.viewmat.double()[:3]
-
-
-def _least_squares(rows: Float[Tensor, "n equations 4"]) -> Float[Tensor, "n 3"]:
-    """The points that suit their homogeneous equations best; by the damped normal equations, so
-    that those of a camera that stands still are some point, not none."""
-    a, b = rows[..., :3], -rows[..., 3:]
+def _least_squares(rows: Float[Tensor, "n equations 4"]) -> Float[Tensor, "n 4"]:
+    """(u, v, 1, w) that suit their homogeneous equations best; by the damped normal equations, so
+    that a camera that stands still gives some depth, not none."""
+    a, b = rows[..., [0, 1, 3]], -rows[..., 2:3]
     normal = a.transpose(1, 2) @ a
     damping = 1e-12 * normal.diagonal(dim1=1, dim2=2).sum(1) + 1e-300
     normal = normal + damping[:, None, None] * torch.eye(3, dtype=rows.dtype)
-    return torch.linalg.solve(normal, a.transpose(1, 2) @ b)[..., 0]
+    u, v, w = torch.linalg.solve(normal, a.transpose(1, 2) @ b)[..., 0].unbind(-1)
+    return torch.stack([u, v, torch.ones_like(u), w.clamp_min(_FARTHEST)], dim=-1)
 
 
 def _angles(
