@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -15,8 +16,14 @@ from scene4d.methods.deformable.hull import hull_depths
 from scene4d.methods.deformable.lifted import sight_of
 from scene4d.methods.deformable.still import Sighted
 
-_NEIGHBOURS = 8
-"""Static points around a pixel whose depths are taken for its own."""
+_BESIDE = 0.05
+"""Of the picture's diagonal: static points within it of a part of a mask are beside that."""
+_NEAR = 0.05
+"""Quantile of their depths that is taken for the part's: the nearest, but for outliers. Half of the
+pixels are then right within 7 % on dance_room and 8 % on knight_room; by the quarter of the points
+beside each pixel within 26 % and 18 %, by the distance to where the cameras look 17 % and 13 %."""
+_FEWEST = 8
+"""Points beside a part; where there are fewer, those nearest to its middle."""
 
 
 def depths_of(
@@ -60,24 +67,42 @@ def _spread(
 def _guessed(
     scene: Scene, index: int, mask: Bool[Tensor, "height width"], sighted: Sighted | None
 ) -> Float[Tensor, "height width"]:
-    """The depth of the static points that are near in the picture: a thing that moves is usually
-    before what is seen beside it, and about as far as what it stands on."""
-    from scipy.spatial import cKDTree
-
-    depth = torch.zeros(mask.shape)
-    y, x = mask.nonzero(as_tuple=True)
-    if not len(x):
-        return depth
+    """Each connected part of the mask as far as the nearest of what stands still around it: a thing
+    that moves stands on something, and is before most of what is seen beside it."""
+    if not bool(mask.any()):
+        return torch.zeros(mask.shape)
     places, z = _beside(scene, index, sighted)
     if not len(z):
         focus = find_focus(scene.train_cameras())
         far = scene.extent if scene.points is not None or focus is None else focus.distance
-        return torch.where(mask, far, depth)
-    count = min(_NEIGHBOURS, len(z))
-    tree = cKDTree(places.double().numpy())
-    _, near = tree.query(torch.stack([x, y], -1).numpy(), k=[*range(1, count + 1)])
-    depth[y, x] = z[torch.from_numpy(near)].quantile(0.25, dim=1)
+        return torch.where(mask, far, 0.0)
+    parts, count, touched = _touching(mask, places)
+    depth = torch.zeros(mask.shape)
+    for part in range(1, count + 1):
+        pixels = parts == part
+        around = z[touched == part]
+        if len(around) < _FEWEST:
+            off = (places - pixels.nonzero().float().mean(0).flip(0)).norm(dim=1)
+            around = z[off.topk(min(_FEWEST, len(z)), largest=False).indices]
+        depth[pixels] = around.quantile(_NEAR)
     return depth
+
+
+def _touching(
+    mask: Bool[Tensor, "height width"], places: Float[Tensor, "n 2"]
+) -> tuple[Tensor, int, Tensor]:
+    """The mask's connected parts from 1 on, how many, and the part that each place is beside; 0:
+    none."""
+    from scipy.ndimage import distance_transform_edt, label
+
+    parts, count = label(mask.numpy(), structure=np.ones((3, 3)))
+    distance, (rows, columns) = distance_transform_edt(~mask.numpy(), return_indices=True)
+    height, width = mask.shape
+    x, y = places.long().numpy().T
+    x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+    beside = parts[rows[y, x], columns[y, x]]
+    beside[distance[y, x] > _BESIDE * float(np.hypot(height, width))] = 0
+    return torch.from_numpy(parts), count, torch.from_numpy(beside)
 
 
 def _beside(
@@ -85,7 +110,7 @@ def _beside(
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
     """Pixels of a picture where something stands still, and how far away that is."""
     camera = scene.frames[index].camera
-    if sighted is not None and len(sighted.xyz) >= _NEIGHBOURS:
+    if sighted is not None and len(sighted.xyz) >= _FEWEST:
         return sighted.xy, _depth(camera, sighted.xyz)
     if scene.points is None:
         return torch.zeros(0, 2), torch.zeros(0)

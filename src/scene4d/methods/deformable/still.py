@@ -22,10 +22,13 @@ from scene4d.data.triangulated import Triangulated, triangulated
 
 _SURE_ANGLE = 0.03
 """rad: by how much the camera has to have gone around a point whose depth is believed."""
-_STRAYS, _LEAST_PX = 3.0, 0.5
+_STRAYS, _LEAST_PX = 3.0, 0.25
 """A point moves that is off by more than this many times the usual, and by so many pixels."""
-_ASKED = 5
-"""Tracks around a pixel that say whether it moves..."""
+_LONG = 6
+"""Pictures that have to show a point for its place to be believed: over fewer, what moves may be
+explained, too."""
+_ASKED, _AGREE = 5, 4
+"""Tracks around a pixel that are asked, and how many have to say that it stands still..."""
 _REACH = 4.0
 """...within so many usual distances between tracks."""
 
@@ -64,13 +67,16 @@ def told_by_tracks(images: ViewSource, tracks: Sequence[Tracks], masks: Masks) -
             continue
         points = triangulated(each, images)
         sure = points.angle > _SURE_ANGLE
-        still = sure & (points.off <= _limit(points, sure, each, masks))
+        moving = points.off > _limit(points, sure, each, masks)
+        still = sure & ~moving
+        placed = still & (each.visible.sum(1) >= _LONG)
         for k, index in enumerate(each.frames):
             here = each.visible[:, k]
-            found[index] = _less(masks[index], each.xy[here & sure, k], still[here & sure])
-            sighted[index] = Sighted(xy=each.xy[here & still, k], xyz=points.places[here & still])
-        xyz.append(points.places[still])
-        rgb.append(_colours(images, each)[still])
+            told = here & (still | moving)
+            found[index] = _less(masks[index], each.xy[told, k], still[told])
+            sighted[index] = Sighted(xy=each.xy[here & placed, k], xyz=points.places[here & placed])
+        xyz.append(points.places[placed])
+        rgb.append(_colours(images, each)[placed])
     some = torch.cat(xyz) if xyz else torch.zeros(0, 3)
     known = Points(xyz=some, rgb=torch.cat(rgb)) if len(some) else None
     return Still(masks=found, sighted=sighted, points=known)
@@ -91,7 +97,7 @@ def _limit(
 def _less(
     mask: Bool[Tensor, "height width"], xy: Float[Tensor, "n 2"], still: Bool[Tensor, " n"]
 ) -> Bool[Tensor, "height width"]:
-    """The mask without the pixels around which most tracks stand still."""
+    """The mask without the pixels around which tracks stand still."""
     if len(xy) < _ASKED or not bool(mask.any()):
         return mask
     tree = cKDTree(xy.numpy())
@@ -99,9 +105,8 @@ def _less(
     y, x = mask.nonzero(as_tuple=True)
     distance, near = tree.query(torch.stack([x, y], -1).numpy() + 0.5, k=_ASKED)
     close = distance <= _REACH * spacing
-    votes = (np.where(still.numpy()[near], 1, -1) * close).sum(1)
     left = mask.clone()
-    left[y, x] = torch.from_numpy(votes <= 0)
+    left[y, x] = torch.from_numpy((still.numpy()[near] & close).sum(1) < _AGREE)
     return left
 
 
