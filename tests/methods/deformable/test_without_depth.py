@@ -21,7 +21,7 @@ from scene4d.methods.deformable.depths import depths_of
 from scene4d.methods.deformable.hull import hull_depths
 from scene4d.methods.deformable.method import DeformableMethod
 from scene4d.methods.deformable.observed import observed
-from scene4d.methods.deformable.still import told_by_tracks
+from scene4d.methods.deformable.still import Sighted, told_by_tracks
 from scene4d.representations.task import Task, World
 
 import_or_skip("cv2")
@@ -161,3 +161,26 @@ def test_other_moments_tell_nothing(ball: tuple[Scene, dict[int, torch.Tensor]])
         for f in scene.frames
     ]
     assert hull_depths(replace(scene, frames=frames), masks) == {}
+
+
+def test_a_thing_that_moves_is_as_far_as_the_floor_that_it_stands_on(tmp_path: Path) -> None:
+    """A camera one unit above a floor, a wall 10 away, and a mask that stands 4 away."""
+    K = torch.tensor([[100.0, 0, 50], [0, 100.0, 50], [0, 0, 1]])
+    camera = Camera(c2w=torch.eye(4), K=K, width=100, height=100, time=torch.tensor(0.0))
+    frame = Frame(name="a.png", camera=camera, image_path=tmp_path / "a.png")
+    scene = Scene(
+        root=tmp_path, dataparser="nerfstudio", frames=[frame], train_indices=[0],
+        test_indices=(), split_rule="none",
+    )  # fmt: skip
+    mask = torch.zeros(100, 100, dtype=torch.bool)
+    mask[35:75, 40:60] = True  # down to where the floor is 4 away: row 50 + 100 / 4
+    y, x = (~mask).nonzero(as_tuple=True)
+    xy = torch.stack([x, y], -1) + 0.5
+    below = xy[:, 1] - 50
+    z = torch.where(below > 10, 100 / below.clamp_min(1), 10.0)
+    local = torch.stack([(xy[:, 0] - 50) / 100, -below / 100, -torch.ones(len(xy))], -1)
+    sighted = {0: Sighted(xy=xy, xyz=local * z[:, None])}
+    depth = depths_of(scene, ImageCache(scene, indices=[]), {0: mask}, sighted)[0]
+    assert bool((depth[~mask] == 0).all())
+    # the floor beside it is looked at for 7 pixels, up to 3.1 away
+    assert float(depth[mask].min()) > 3.1 and float(depth[mask].max()) < 4.1
