@@ -9,6 +9,7 @@ is held against a longer way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,11 @@ from scene4d.cameras.camera import Camera
 from scene4d.data.scene import ViewSource
 from scene4d.data.tracks import Tracks
 
+_AT_ONCE = 500_000
+"""Sightings that are looked at together: 200 MB."""
 _ROUNDS = 3
+_LEAST_RATIO = 1e-3
+"""Of depths in the other cameras to that in the first: reweighting stops there."""
 _FARTHEST = 1e-9
 """Inverse depth, per scene unit, of what is no nearer than infinitely far."""
 
@@ -40,25 +45,37 @@ class Triangulated:
 def triangulated(tracks: Tracks, images: ViewSource) -> Triangulated:
     """Each track's point, and how well one that stands still explains it."""
     cameras = [images.camera(index) for index in tracks.frames]
-    xy, seen = tracks.xy.double(), tracks.visible
+    parts = [
+        _some(cameras, xy, seen)
+        for xy, seen in zip(
+            tracks.xy.split(_AT_ONCE // len(cameras) + 1),
+            tracks.visible.split(_AT_ONCE // len(cameras) + 1),
+            strict=True,
+        )
+    ]
+    places, off, angle = (torch.cat([part[k] for part in parts]).float() for k in range(3))
+    return Triangulated(places=places, off=off, angle=angle)
+
+
+def _some(
+    cameras: Sequence[Camera], xy: Float[Tensor, "n frames 2"], seen: Bool[Tensor, "n frames"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Places, what is left over, and angles of some tracks."""
     views = torch.stack([camera.viewmat for camera in cameras]).double()
     matrices = torch.stack([camera.K for camera in cameras]).double() @ views[:, :3]
-    first = seen.int().argmax(1)
-    begin = views.inverse()[first]  # [n, 4, 4], from the axes of each track's first camera
+    begin = views.inverse()[seen.int().argmax(1)]  # [n, 4, 4], each track's first camera to world
     local = torch.einsum("fij,njk->nfik", matrices, begin)
     rows = xy[..., None] * local[:, :, 2:] - local[:, :, :2]  # of (u, v, 1, inverse depth)
     weights = seen.double()
     for _ in range(_ROUNDS):
         found = _least_squares((rows * weights[..., None, None]).flatten(1, 2))
         shown = torch.einsum("nfij,nj->nfi", local, found)
-        weights = seen / shown[..., 2].abs().clamp_min(1e-3)
+        weights = seen / shown[..., 2].abs().clamp_min(_LEAST_RATIO)
     off = (shown[..., :2] / shown[..., 2:] - xy).square().sum(-1)
     off = (torch.where(seen, off, torch.zeros_like(off)).sum(1) / seen.sum(1).clamp_min(1)).sqrt()
     off[((shown[..., 2] <= 0) & seen).any(1)] = torch.inf
     places = torch.einsum("nij,nj->ni", begin, found / found[:, 3:])[:, :3]
-    return Triangulated(
-        places=places.float(), off=off.float(), angle=_angles(places, cameras, seen).float()
-    )
+    return places, off, _angles(places, cameras, seen)
 
 
 def _least_squares(rows: Float[Tensor, "n equations 4"]) -> Float[Tensor, "n 4"]:
@@ -73,7 +90,7 @@ def _least_squares(rows: Float[Tensor, "n equations 4"]) -> Float[Tensor, "n 4"]
 
 
 def _angles(
-    places: Float[Tensor, "n 3"], cameras: list[Camera], seen: Bool[Tensor, "n frames"]
+    places: Float[Tensor, "n 3"], cameras: Sequence[Camera], seen: Bool[Tensor, "n frames"]
 ) -> Float[Tensor, " n"]:
     centres = torch.stack([camera.position for camera in cameras]).double()
     first = seen.int().argmax(1)

@@ -24,6 +24,8 @@ _SAMPLES = 96
 """Depths at which a ray is looked at."""
 _NEAREST, _FARTHEST = 0.2, 5.0
 """Of them, in distances to where the cameras look."""
+_AT_ONCE = 10_000
+"""Rays that are looked at together."""
 _INTO = 0.25
 """Of the stretch: how far in the surface is taken to be. Masks are grown, and hulls are larger than
 what they hold."""
@@ -69,19 +71,29 @@ def _along_rays(
 ) -> Float[Tensor, "height width"]:
     result = torch.zeros(mask.shape)
     y, x = mask.nonzero(as_tuple=True)
-    if not len(x):
-        return result
-    pixels = (torch.stack([x, y], -1) + 0.5).repeat_interleave(len(depths), 0)
-    places = back_projected(camera, pixels, depths.repeat(len(x)))
-    inside, told = torch.ones(len(places), dtype=torch.bool), torch.zeros(len(places)).bool()
+    pixels = torch.stack([x, y], -1) + 0.5
+    surface = [_surface(camera, some, others, depths) for some in pixels.split(_AT_ONCE)]
+    result[y, x] = torch.cat(surface)
+    return result
+
+
+def _surface(
+    camera: Camera,
+    pixels: Float[Tensor, "n 2"],
+    others: Sequence[tuple[Camera, Tensor]],
+    depths: Float[Tensor, " samples"],
+) -> Float[Tensor, " n"]:
+    rays = pixels.repeat_interleave(len(depths), 0)
+    places = back_projected(camera, rays, depths.repeat(len(pixels)))
+    inside = torch.ones(len(places), dtype=torch.bool)
+    told = torch.zeros_like(inside)
     for other, its_mask in others:
         seen, at = visible_from(places, other)
         told |= seen
         inside &= ~seen | its_mask[at[:, 1], at[:, 0]]
-    begin, length = _longest_run((inside & told).reshape(len(x), len(depths)))
-    surface = depths[(begin + _INTO * (length - 1)).round().long().clamp(max=len(depths) - 1)]
-    result[y, x] = torch.where(length > 0, surface, torch.zeros_like(surface))
-    return result
+    begin, length = _longest_run((inside & told).reshape(len(pixels), len(depths)))
+    near = depths[(begin + _INTO * (length - 1)).round().long().clamp(0, len(depths) - 1)]
+    return torch.where(length > 0, near, torch.zeros_like(near))
 
 
 def _longest_run(inside: Bool[Tensor, "n samples"]) -> tuple[Tensor, Tensor]:
