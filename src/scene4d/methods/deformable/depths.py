@@ -115,4 +115,4 @@ def _beside(
     if scene.points is None:
         return torch.zeros(0, 2), torch.zeros(0)
     seen, pixel = visible_from(scene.points.xyz, camera)
-    return pixel[seen], project(camera, scene.points.xyz)[1][seen]
+    return pixel[seen].float(), project(camera, scene.points.xyz)[1][seen]
