@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, HealthCheck, given, settings
+from hypothesis import example, strategies as st
 from optional_packages import import_or_skip
 
 from scene4d.errors import Scene4dError
@@ -49,12 +49,17 @@ def sure_pixels(scene, **kwargs):
     counts: nudging every opacity by 1e-4 finds the pixels where one is within reach.
     """
     base = draw(scene, torch.float64, "reference", **kwargs)[0]
-    sure = torch.ones(base.shape[:3], dtype=torch.bool)
-    for factor in (1 - 1e-4, 1 + 1e-4):
-        nudged = {**scene, "opacities": scene["opacities"] * factor}
-        moved = draw(nudged, torch.float64, "reference", **kwargs)[0]
-        sure &= ((moved - base).abs() < 1.5e-3).all(dim=-1)
-    return sure
+    nudged = [
+        draw(
+            {**scene, "opacities": scene["opacities"] * factor},
+            torch.float64,
+            "reference",
+            **kwargs,
+        )[0]
+        for factor in (1 - 1e-4, 1 + 1e-4)
+    ]
+    # Without a step, both nudges change it as much the other way, but for squares of 1e-4.
+    return ((nudged[0] + nudged[1] - 2 * base).abs() < 1e-6).all(dim=-1)
 
 
 def compare(scene, *, allowed=0.02, rtol=1e-4, atol=2e-5, **kwargs):
@@ -142,6 +147,7 @@ def test_numba_matches_the_reference_on_extreme_scenes(random_scene, case):
     size=st.floats(0.05, 8.0),
     distance=st.floats(-1.0, 2.0),
 )
+@example(seed=3379, num=32, spread=0.75, size=6.5, distance=0.0)  # a cut behind others
 def test_numba_matches_the_reference_on_fuzzed_scenes(
     random_scene, seed, num, spread, size, distance
 ):

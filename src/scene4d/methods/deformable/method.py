@@ -151,9 +151,10 @@ class DeformableMethod(Method):
     neighbours: Annotated[int, Within(1, 64)] = 8
     """Number of nodes that a moving Gaussian follows, weighted."""
     num_random_points: Annotated[int, Within(1, 1 << 30)] = 20_000
-    """Static Gaussians to start from where the capture has no points."""
+    """Static Gaussians to start from where the capture has no points; those of tracks count."""
     init: Literal["auto", "points", "random"] = "auto"
-    """Start what stands still from the capture's points (or its fused depth), or at random."""
+    """Start what stands still from the capture's points (or its fused depth), else from points of
+    tracks, else at random; points: of the capture alone."""
     antialiased: bool = False
     """Scale opacities so that tiny Gaussians keep their energy (Mip-Splatting's 2D filter)."""
     temporal_opacity: bool = True

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from scene4d.data.moving import known_moving_masks, moving_masks, stated_masks
-from scene4d.data.scene import Scene, ViewSource
+from scene4d.data.scene import Points, Scene, ViewSource
 from scene4d.data.tracks import TrackOptions, Tracks, chain_tracks
 from scene4d.errors import DataError
 from scene4d.methods.deformable.carried import with_carried
@@ -19,6 +19,7 @@ from scene4d.methods.deformable.depths import depths_of
 from scene4d.methods.deformable.lifted import LiftedTracks, lift
 from scene4d.methods.deformable.masks import refined_masks
 from scene4d.methods.deformable.method import MaskSource
+from scene4d.methods.deformable.still import told_by_tracks
 
 _log = logging.getLogger("scene4d")
 
@@ -47,6 +48,8 @@ class Observed:
     """Through the pictures of each camera."""
     lifted: LiftedTracks
     """The tracks in the world."""
+    still: Points | None = None
+    """Where nothing is measured: points of tracks that stand still."""
 
 
 _FOUND: WeakKeyDictionary[ViewSource, dict[str, Observed]] = WeakKeyDictionary()
@@ -78,17 +81,21 @@ def _observe(scene: Scene, images: ViewSource, source: MaskSource) -> Observed:
     diagonal = max((c.width**2 + c.height**2) ** 0.5 for c in scene.train_cameras())
     options = TrackOptions(spacing=max(_CLOSEST, _SPACING * diagonal))
     tracks = chain_tracks(scene, images, options=options)
-    depths = depths_of(scene, images, around)
-    masks, lifted = around, lift(tracks, images, depths, around)
     by_depth = any(scene.frames[i].depth_path is not None for i in train)
+    still = None if by_depth else told_by_tracks(images, tracks, around)
+    if still is not None:
+        around = {i: mask | own[i] if i in own else mask for i, mask in still.masks.items()}
+    depths = depths_of(scene, images, around, None if still is None else still.sighted)
+    masks, lifted = around, lift(tracks, images, depths, around)
     if by_depth:
         masks = refined_masks(scene, images, around, depths, lifted)
         masks = {i: mask | own[i] if i in own else mask for i, mask in masks.items()}
         lifted = lift(tracks, images, depths, masks)
     _log.info("%s tracks after %.0f s", f"{len(lifted):,}", time.monotonic() - began)
     return Observed(
-        around=around, masks=masks, depths=depths, by_depth=by_depth, tracks=tracks, lifted=lifted
-    )
+        around=around, masks=masks, depths=depths, by_depth=by_depth, tracks=tracks, lifted=lifted,
+        still=None if still is None else still.points,
+    )  # fmt: skip
 
 
 def _own_masks(scene: Scene, images: ViewSource) -> dict[int, Bool[Tensor, "height width"]]:

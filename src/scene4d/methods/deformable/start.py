@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from scene4d.data.points import visible_from
+from scene4d.data.points import random_points, visible_from
 from scene4d.data.scene import Points, Scene, ViewSource
 from scene4d.errors import DataError
 from scene4d.methods.deformable.deformable import DeformableSplats, always
@@ -31,7 +31,7 @@ from scene4d.methods.deformable.lifted import (
 from scene4d.methods.deformable.moving import MovingGaussians
 from scene4d.methods.deformable.network_nodes import NetworkNodes
 from scene4d.methods.deformable.nodes import Nodes, SplineNodes, Timing, nearest_nodes
-from scene4d.methods.deformable.observed import observed
+from scene4d.methods.deformable.observed import Observed, observed
 from scene4d.rendering.motion.poses import quat_of_rotation
 from scene4d.rendering.motion.splines import continuous, fitted_knots
 from scene4d.representations.base import Representation
@@ -75,7 +75,7 @@ def start(
         assert isinstance(nodes, SplineNodes)
         nodes = NetworkNodes.fitted(nodes, generator)
     moving = _moving(scene, images, method, nodes, masks, depths, generator)
-    static = _static(scene, method, masks, depths, moving.num_gaussians, generator, teacher)
+    static = _static(scene, method, seen, moving.num_gaussians, generator, teacher)
     share = sum(float(masks[i].float().mean()) for i in train) / len(train)
     _log.info(
         "%.1f%% of the pictures move: %s moving Gaussians follow %s nodes",
@@ -313,8 +313,7 @@ def _visible_nodes(nodes: Nodes, time: float) -> Bool[Tensor, " nodes"]:
 def _static(
     scene: Scene,
     method: DeformableMethod,
-    masks: Maps,
-    depths: Maps,
+    seen: Observed,
     num_moving: int,
     generator: torch.Generator,
     teacher: Representation | None,
@@ -326,7 +325,9 @@ def _static(
     else:
         points = scene.points
         if points is not None:
-            points = _outside(points, scene, masks, depths)
+            points = _outside(points, scene, seen.masks, seen.depths)
+        elif seen.still is not None and method.init == "auto":
+            points = _with_random(seen.still, scene, method.num_random_points, generator)
         given = GaussianSplats.at_points(
             replace(scene, points=points),
             init=method.init,
@@ -342,6 +343,18 @@ def _static(
         antialiased=method.antialiased,
         extent=scene.extent,
         max_num_gaussians=max(limit, given.num_gaussians),
+    )
+
+
+def _with_random(points: Points, scene: Scene, count: int, generator: torch.Generator) -> Points:
+    """Those of tracks, and as many random ones as are missing: bare walls have no tracks."""
+    missing = count - len(points.xyz)
+    if missing <= 0:
+        return points
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    more = random_points(scene, missing, seed=seed)
+    return Points(
+        xyz=torch.cat([points.xyz, more.xyz.to(points.xyz)]), rgb=torch.cat([points.rgb, more.rgb])
     )
 
 
