@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, HealthCheck, given, settings
-from hypothesis import example, strategies as st
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from optional_packages import import_or_skip
 
 from scene4d.errors import Scene4dError
