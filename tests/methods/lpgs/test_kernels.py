@@ -6,6 +6,7 @@ import numba
 import pytest
 import torch
 
+from scene4d.methods.lpgs.family_network import taken
 from scene4d.methods.lpgs.places import cells_of, reference, rounded_places
 from scene4d.methods.lpgs.quantiser_kernels import CHUNK
 from scene4d.methods.lpgs.quantisers import Quantiser
@@ -125,3 +126,24 @@ def test_gradients_of_places_pass_straight_through():
     weights = torch.randn(places.shape, generator=torch.Generator().manual_seed(5))
     (grad,) = torch.autograd.grad(places, points, weights)
     assert torch.equal(grad[rows], weights) and not grad[1::2].any()
+
+
+@pytest.mark.parametrize("members", [1, 2, 5])
+def test_what_families_take_and_its_gradients_are_the_definitions(members):
+    g = torch.Generator().manual_seed(6)
+    alive = torch.rand(200, members, generator=g) > 0.4
+    alive[:, 0] = True  # parents live
+    found, wanted = [], []
+    for dtype, into in ((torch.float32, found), (torch.float64, wanted)):
+        queries = torch.randn(200, members, 3 * 7, generator=torch.Generator().manual_seed(7))
+        queries = (2 * queries).to(dtype).requires_grad_()
+        out = taken(queries, alive)
+        into += [out, *gradients(out, [queries])]
+    for ours, definition in zip(found, wanted, strict=True):  # float32 sums of 7 terms of size 10
+        torch.testing.assert_close(ours.double(), definition, rtol=1e-4, atol=2e-4)
+
+
+def test_a_family_of_one_takes_its_own_value():
+    queries = torch.randn(20, 1, 12, generator=torch.Generator().manual_seed(8))
+    alive = torch.ones(20, 1, dtype=torch.bool)
+    assert torch.equal(taken(queries, alive), queries[..., 8:])
