@@ -98,6 +98,7 @@ FLAGS = {
                                          f"--options=--steps=2 {' '.join(FLAT['lightslab'])}"],
     "benchmarks/light_slab.py flicker": ["--frames", "2"],
     "benchmarks/light_slab.py mpi": ["--side", "16", "--repeats", "1"],
+    "benchmarks/lpgs_step.py": ["--steps", "2", "--warm-up", "1"],
     "benchmarks/memory.py": ["--num-gaussians", "200", "--size", "48", "40", "--steps", "10"],
     "benchmarks/mesh.py isosurface": ["--size", "8", "--runs", "1"],
     "benchmarks/mesh.py slopes": ["--size", "16", "--rings", "6"],

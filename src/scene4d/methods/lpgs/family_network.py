@@ -7,11 +7,16 @@ other. Ours adds the parent's own (coded) attributes to every token of its famil
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from scene4d.methods.lpgs.attention_kernels import attend, attend_backward
 from scene4d.methods.lpgs.structure import Structure
+from scene4d.rendering.splats.projection import empty
+from scene4d.rendering.threads import KERNEL_LOCK
 
 _CHILD_DISTANCE = 0.8
 """Where children start: this many standard deviations from their parent."""
@@ -76,12 +81,7 @@ class FamilyNetwork(nn.Module):
         """Each token plus what it takes from the living members of its family."""
         if self.attend is None:
             return family
-        query, key, value = self.attend(family).chunk(3, dim=-1)
-        # Sums of products: families are tiny, and batched matrix products of them slow.
-        scores = (query[:, :, None] * key[:, None]).sum(-1) * self.structure.hidden**-0.5
-        scores = scores.masked_fill(~alive[:, None], -1e9)
-        weights = scores.softmax(dim=-1)
-        return family + (weights[..., None] * value[:, None]).sum(dim=2)
+        return family + taken(self.attend(family), alive)
 
     def corrections(
         self, tokens: Float[Tensor, "n h"], *, child: bool
@@ -90,3 +90,44 @@ class FamilyNetwork(nn.Module):
         head = self.child_head if child else self.parent_head
         assert head is not None
         return head(torch.relu(self.inner(tokens)))
+
+
+def taken(
+    queries: Float[Tensor, "p m three_h"], alive: Bool[Tensor, "p m"]
+) -> Float[Tensor, "p m h"]:
+    """What each living member of a family takes from the living: their values, weighted by the
+    softmax of its query with their keys. ``queries``: queries, keys and values side by side."""
+    if queries.device.type == "cpu" and queries.dtype == torch.float32:
+        return _Taken.apply(queries, alive)
+    query, key, value = queries.chunk(3, dim=-1)
+    scores = (query[:, :, None] * key[:, None]).sum(-1) * query.shape[-1] ** -0.5
+    weights = scores.masked_fill(~alive[:, None], -1e9).softmax(dim=-1)
+    # The dead take nothing: nobody looks at them.
+    return (weights[..., None] * value[:, None]).sum(dim=2) * alive[..., None]
+
+
+class _Taken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, queries, alive):
+        families, members, width = queries.shape
+        h = width // 3
+        weights = empty(families, members, members).zero_()
+        out = empty(families, members, h).zero_()
+        arrays = queries.detach().contiguous().numpy(), alive.contiguous().numpy()
+        with KERNEL_LOCK:
+            attend(*arrays, np.float32(h**-0.5), weights.numpy(), out.numpy())
+        ctx.save_for_backward(queries, alive, weights)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        queries, alive, weights = ctx.saved_tensors
+        d_queries = empty(*queries.shape).zero_()
+        arrays = queries.contiguous().numpy(), alive.contiguous().numpy()
+        with KERNEL_LOCK:
+            attend_backward(
+                *arrays, np.float32(grad.shape[-1] ** -0.5), weights.numpy(),
+                grad.contiguous().numpy(), d_queries.numpy(),
+            )  # fmt: skip
+        return d_queries, None
