@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,8 +22,7 @@ Point = tuple[float, float]
 COLOURS = ("#0b6e4f", "#c1121f", "#1d4e89", "#e09f3e", "#6a4c93", "#555555")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RateDifference:
+class RateDifference(NamedTuple):
     """What a curve takes more or less than another at equal quality."""
 
     share: float
