@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 CODED = ("scales", "rotations", "opacities", "sh0", "shN")
 """Attributes of a parent that are quantised and coded; beside them its place and its masks."""
 START_STEPS = {"scales": 0.12, "rotations": 0.06, "opacities": 0.4, "sh0": 0.06, "shN": 0.08}
-_SAMPLED_FOR_RATE = 4
+SAMPLED_FOR_RATE = 4
 """The rate is estimated from one parent in so many, another each time."""
 _TABLE_STEP = 0.02
 _CAMERAS_FOR_SHARES = 60
@@ -496,9 +496,9 @@ class ParentChildSplats(Representation):
         """
         keep = switch(self.gaussians["keep"], self.kept)
         count = max(1, int((keep.detach() > 0).sum()))
-        every = max(1, min(_SAMPLED_FOR_RATE, self.num_gaussians))
+        every = max(1, min(SAMPLED_FOR_RATE, self.num_gaussians))
         rows = torch.arange(self._rate_turn % every, self.num_gaussians, every)
-        self._rate_turn = (self._rate_turn + 1) % _SAMPLED_FOR_RATE
+        self._rate_turn = (self._rate_turn + 1) % SAMPLED_FOR_RATE
         rows = rows.to(keep.device)
         bits = keep.new_zeros(len(rows))
         for name in CODED:
@@ -514,6 +514,12 @@ class ParentChildSplats(Representation):
         if self.network is not None:
             total = total + sum(p.numel() for p in self.network.parameters())
         return total * self.coder_ratio
+
+    def estimated_from_all(self) -> float:
+        """The estimate without what sampling a part of the parents makes of it."""
+        with torch.no_grad():
+            parts = [float(self.estimated_bytes()) for _ in range(SAMPLED_FOR_RATE)]
+        return sum(parts) / len(parts)
 
     def payload_bytes(self, target_mb: float) -> float:
         """What is left for the scene itself in a bundle of that size."""

@@ -65,6 +65,7 @@ class Tree(Mcmc):
             if self._counts(step):
                 self._promote()
             self._prune()
+            self._calibrate(step.progress)
             self._shrink(step.progress)
             self._clear()
 
@@ -156,26 +157,26 @@ class Tree(Mcmc):
     def _shrink(self, progress: float) -> None:
         """Drops the parents whose masks are lowest until the size due by now is met."""
         scene, target = self.representation, self.options.target_mb
-        if target is None or not scene.rounds:
+        if target is None or not self.start_bytes:
             return
-        if not self.start_bytes:
-            self._calibrate()
-            self.start_bytes, self.start_at = float(scene.estimated_bytes()), progress
-        elif progress >= self.next_calibration:
-            self._calibrate()
-            self.next_calibration = progress + _CALIBRATE_EVERY
         span = max(1e-6, self.options.target_at - self.start_at)
         done = min(1.0, (progress - self.start_at) / span)
         room = scene.payload_bytes(target)
         due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
-        surplus = int((1 - due / float(scene.estimated_bytes())) * scene.num_gaussians)
+        surplus = int((1 - due / scene.estimated_from_all()) * scene.num_gaussians)
         if surplus > 0:
             order = scene.gaussians["keep"].argsort(descending=True)
             kept = order[: max(1, scene.num_gaussians - surplus)].sort().values
             self.editor.keep(kept)
 
-    def _calibrate(self) -> None:
-        """Compares the estimate with what the coder really makes of the scene as it is."""
+    def _calibrate(self, progress: float) -> None:
+        """Compares the estimate with what the coder really makes of the scene as it is, now and
+        then."""
         scene = self.representation
+        if not scene.rounds or progress < self.next_calibration:
+            return
         coded = encode_lpgs(lpgs_parts(scene))
-        scene.coder_ratio *= coded.size / float(scene.estimated_bytes())
+        scene.coder_ratio *= coded.size / scene.estimated_from_all()
+        if not self.start_bytes:
+            self.start_bytes, self.start_at = float(coded.size), progress
+        self.next_calibration = progress + _CALIBRATE_EVERY
