@@ -359,10 +359,12 @@ class ParentChildSplats(Representation):
 
     def unpack(self) -> Unpacked:
         """The Gaussians of parents and children whose masks are on."""
-        rows = self.kept.nonzero()[:, 0]
-        base = {name: self._quantised(name).index_select(0, rows) for name in CODED}
-        keep = switch(self.gaussians["keep"], self.kept).index_select(0, rows)
-        means = self._rounded_means().index_select(0, rows)
+        kept = self.kept
+        rows = kept.nonzero()[:, 0]
+        some = None if len(rows) == self.num_gaussians else rows
+        base = {name: self._quantised(name, some) for name in CODED}
+        means = self._rounded_means(some)
+        keep = switch(self.gaussians["keep"], kept).index_select(0, rows)
         if self.network is None:
             return self._parents_alone(rows, means, base, keep)
         tokens = self.network.tokens(own_inputs(base, self.structure), self._features(means))
@@ -503,7 +505,7 @@ class ParentChildSplats(Representation):
         bits = keep.new_zeros(len(rows))
         for name in CODED:
             if self._flat(name).shape[1]:
-                bits = bits + self._quantiser(name).bits(self._flat(name)[rows])
+                bits = bits + self._quantiser(name).bits(self._flat(name), rows)
         children = self.gaussians["keep_children"].shape[1]
         # n places in no order: n! arrangements are one.
         place = 3 * self.structure.position_bits - max(0.0, math.log2(count) - 1.44)
@@ -547,12 +549,15 @@ class ParentChildSplats(Representation):
     def _flat(self, name: str) -> Float[Tensor, "p c"]:
         return self.gaussians[name].reshape(self.num_gaussians, -1)
 
-    def _quantised(self, name: str) -> Float[Tensor, "p c"]:
+    def _quantised(self, name: str, rows: Int[Tensor, " n"] | None) -> Float[Tensor, "n c"]:
         values = self._flat(name)
-        return self._quantiser(name)(values) if self.rounds else values
+        if self.rounds:
+            return self._quantiser(name)(values, rows)
+        return values if rows is None else values.index_select(0, rows)
 
-    def _rounded_means(self) -> Float[Tensor, "p 3"]:
+    def _rounded_means(self, rows: Int[Tensor, " n"] | None) -> Float[Tensor, "n 3"]:
         means = self.gaussians["means"]
+        means = means if rows is None else means.index_select(0, rows)
         if not self.rounds:
             return means
         with torch.no_grad():
