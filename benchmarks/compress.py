@@ -84,7 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--label", default="", help="what this try is, for the table")
     parser.add_argument("--write", type=Path, help="results.json to merge the rows into")
     parser.add_argument("--options", default="", help="further options of scene4d compress")
-    parser.add_argument("--keep", type=Path, help="folder for the bundles")
+    parser.add_argument("--keep", type=Path, help="folder of files; of rivals trained there, too")
     parser.set_defaults(method="lpgs")
     return parser.parse_args()
 
