@@ -3,7 +3,8 @@
     python benchmarks/compress.py RUN_OR_FILE... --minutes 2 --write methods/lpgs/results.json
     python benchmarks/compress.py RUN --sizes 0.1 0.2 0.5 1 2 --minutes 2        # a curve
     python benchmarks/compress.py RUN --steps 600 --sizes 0.2 --label K=1 --options=--num-children=1
-    python benchmarks/compress.py RUN --rivals 5000 13000 33000 --shares 0.25 1 2 --curve OUT.png
+    python benchmarks/compress.py RUN --rivals 5000 13000 33000 --shares 0.4 1 2 --write FILE.json
+    python benchmarks/compress.py --write FILE.json --curve OUT.png              # of its rows
 
 Without --sizes the bundle is asked to be a quarter of the SOG file and a sixth of the SPZ file,
 whichever is smaller. Runs are compared with their photographs, files with their own renders.
@@ -31,7 +32,7 @@ from rate_curves import write_picture
 
 def main() -> None:
     arguments = parse()
-    if arguments.rivals or arguments.shares:
+    if arguments.rivals or arguments.shares or arguments.curve:
         return curves(arguments)
     rows = []
     for source in arguments.sources:
@@ -65,16 +66,19 @@ def curves(arguments: argparse.Namespace) -> None:
             if arguments.write:
                 write_curves(arguments.write, rows)
     if arguments.write:
-        rows = json.loads(arguments.write.read_text())["curves"]
+        rows = json.loads(arguments.write.read_text()).get("curves", rows)
     found = rivals.curves_of(rows)
+    told = f"{rivals.table(rows)}\n\n{rivals.savings(found)}"
     if arguments.curve:
+        for kinds in found.values():
+            kinds.pop("ply", None)  # so large that the others would be in one corner
         write_picture(arguments.curve, found)
-    print(f"{rivals.table(rows)}\n\n{rivals.savings(found)}")
+    print(told)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sources", nargs="+", type=Path)
+    parser.add_argument("sources", nargs="*", type=Path, help="none: --curve of the rows there are")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--steps", type=int, help="train so many steps instead")
     parser.add_argument("--sizes", nargs="+", type=float, help="sizes in MB")
