@@ -32,12 +32,13 @@ from scene4d.methods.lpgs.attributes import (
     turned,
 )
 from scene4d.methods.lpgs.family_network import FamilyNetwork
+from scene4d.methods.lpgs.places import cells_of, cube_of, rounded_places
 from scene4d.methods.lpgs.quantisers import Quantiser
 from scene4d.methods.lpgs.seeds import container_bytes, parents_of, structure_for
 from scene4d.methods.lpgs.structure import Structure
 from scene4d.plain import from_table
 from scene4d.ranges import Count, NotNegative, Positive, Within
-from scene4d.rendering.fields.hash_grid import HashGrid, contracted
+from scene4d.rendering.fields.hash_grid import HashGrid
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.gaussians import NEAR_SHARE, GaussianSplats, render_gaussians
@@ -51,7 +52,9 @@ CODED = ("scales", "rotations", "opacities", "sh0", "shN")
 """Attributes of a parent that are quantised and coded; beside them its place and its masks."""
 START_STEPS = {"scales": 0.12, "rotations": 0.06, "opacities": 0.4, "sh0": 0.06, "shN": 0.08}
 SAMPLED_FOR_RATE = 4
-"""The rate is estimated from one parent in so many, another each time."""
+"""The rate is estimated from one parent in so many, another each time..."""
+_LONGEST_RUN = 32
+"""...of large scenes from runs of at most so many that follow each other: memory is read so."""
 _TABLE_STEP = 0.02
 _CAMERAS_FOR_SHARES = 60
 """Training cameras that are asked which Gaussians they see."""
@@ -498,10 +501,7 @@ class ParentChildSplats(Representation):
         """
         keep = switch(self.gaussians["keep"], self.kept)
         count = max(1, int((keep.detach() > 0).sum()))
-        every = max(1, min(SAMPLED_FOR_RATE, self.num_gaussians))
-        rows = torch.arange(self._rate_turn % every, self.num_gaussians, every)
-        self._rate_turn = (self._rate_turn + 1) % SAMPLED_FOR_RATE
-        rows = rows.to(keep.device)
+        rows = self._next_sample().to(keep.device)
         bits = keep.new_zeros(len(rows))
         for name in CODED:
             if self._flat(name).shape[1]:
@@ -517,11 +517,14 @@ class ParentChildSplats(Representation):
             total = total + sum(p.numel() for p in self.network.parameters())
         return total * self.coder_ratio
 
-    def estimated_from_all(self) -> float:
-        """The estimate without what sampling a part of the parents makes of it."""
-        with torch.no_grad():
-            parts = [float(self.estimated_bytes()) for _ in range(SAMPLED_FOR_RATE)]
-        return sum(parts) / len(parts)
+    def _next_sample(self) -> Int[Tensor, " n"]:
+        """The parents whose bits are looked at now."""
+        every = max(1, min(SAMPLED_FOR_RATE, self.num_gaussians))
+        run = max(1, min(_LONGEST_RUN, self.num_gaussians // 1024))
+        rows = torch.arange(self.num_gaussians)
+        rows = rows[(rows // run) % every == self._rate_turn % every]
+        self._rate_turn = (self._rate_turn + 1) % SAMPLED_FOR_RATE
+        return rows
 
     def payload_bytes(self, target_mb: float) -> float:
         """What is left for the scene itself in a bundle of that size."""
@@ -557,37 +560,19 @@ class ParentChildSplats(Representation):
 
     def _rounded_means(self, rows: Int[Tensor, " n"] | None) -> Float[Tensor, "n 3"]:
         means = self.gaussians["means"]
-        means = means if rows is None else means.index_select(0, rows)
-        if not self.rounds:
-            return means
-        with torch.no_grad():
-            centres = (self.cells(means) + 0.5) / 2.0**self.structure.position_bits
-            rounded = self._from_cube(centres)
-        return rounded + (means - means.detach())  # exact, however far away
+        if self.rounds:
+            return rounded_places(means, self.structure, rows)
+        return means if rows is None else means.index_select(0, rows)
 
     def cells(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n 3"]:
         """The cells of the contracted unit cube, along each axis, that points are rounded to."""
-        cells = 2**self.structure.position_bits
-        local = self._cube(points) - 0.5
-        # All space lies in a ball; the cells at its surface have their centres beyond it.
-        limit = 0.5 - 2 / cells
-        local = local * (limit / local.norm(dim=-1, keepdim=True)).clamp(max=1.0)
-        return ((local + 0.5) * cells).floor().long().clamp(0, cells - 1)
-
-    def _cube(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        return contracted(points, points.new_tensor(self.structure.centre), self.structure.radius)
-
-    def _from_cube(self, cube: Tensor) -> Tensor:
-        local = (cube - 0.5) * 4
-        norm = local.norm(dim=-1, keepdim=True).clamp_min(1.0)
-        local = local / (norm * (2 - norm))
-        return local * self.structure.radius + local.new_tensor(self.structure.centre)
+        return cells_of(points, self.structure)
 
     def _features(self, points: Tensor) -> Tensor | None:
         if self.grid is None or self.table_quantiser is None:
             return None
         if self.structure.contraction:
-            cube = self._cube(points)
+            cube = cube_of(points, self.structure)
         else:
             centre = points.new_tensor(self.structure.centre)
             cube = (points - centre) / (2 * self.structure.radius) + 0.5

@@ -82,8 +82,9 @@ def round_rows(values, rows, steps, out):
 
 @njit(parallel=True, **_OPTIONS)
 @no_type_check
-def step_sums(values, rows, steps, grad, sums):
-    """``sums`` [chunks, c] gets what reaches the steps from ``grad`` [n, c] of rounded rows."""
+def round_backward(values, rows, steps, grad, d_values, sums):
+    """``sums`` [chunks, c] gets what reaches the steps from ``grad`` [n, c] of rounded rows, and
+    ``d_values`` [p, c], zeros before, that gradient itself, unless it has no rows."""
     count, channels = grad.shape
     for chunk in prange(len(sums)):
         into = sums[chunk]
@@ -92,6 +93,10 @@ def step_sums(values, rows, steps, grad, sums):
             for j in range(channels):
                 scaled = value[j] / steps[j]
                 into[j] += g[j] * (np.rint(scaled) - scaled)
+            if len(d_values) > 0:
+                result = d_values[rows[i]]
+                for j in range(channels):
+                    result[j] = g[j]
 
 
 @njit(**_OPTIONS)

@@ -21,8 +21,8 @@ from scene4d.methods.lpgs.quantiser_kernels import (
     bits_backward,
     bits_of_rows,
     num_chunks,
+    round_backward,
     round_rows,
-    step_sums,
 )
 from scene4d.rendering.splats.projection import empty
 from scene4d.rendering.threads import KERNEL_LOCK
@@ -113,13 +113,14 @@ class _Round(torch.autograd.Function):
         """Straight through, and LSQ's for the step."""
         values, rows, step = ctx.saved_tensors
         sums = np.zeros((num_chunks(len(grad)), len(step)), np.float32)
-        chosen = _rows_of(rows, len(values))
+        d_values = empty(0 if rows is None else len(values), len(step)).zero_()
         with KERNEL_LOCK:
-            step_sums(_array(values), chosen, _array(step), _array(grad), sums)
+            round_backward(
+                _array(values), _rows_of(rows, len(values)), _array(step), _array(grad),
+                d_values.numpy(), sums,
+            )  # fmt: skip
         d_step = torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).float()
-        if rows is not None:
-            grad = empty(*values.shape).zero_().index_copy_(0, rows, grad)
-        return grad, None, d_step
+        return grad if rows is None else d_values, None, d_step
 
 
 class _Bits(torch.autograd.Function):

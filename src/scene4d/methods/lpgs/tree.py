@@ -13,7 +13,7 @@ from torch import Tensor
 from scene4d.methods.lpgs.bundle_content import encode_lpgs
 from scene4d.methods.lpgs.bundle_parts import lpgs_parts
 from scene4d.methods.lpgs.method import TreeOptions
-from scene4d.methods.lpgs.parent_child import ParentChildSplats
+from scene4d.methods.lpgs.parent_child import SAMPLED_FOR_RATE, ParentChildSplats
 from scene4d.methods.lpgs.seeds import MASK_START
 from scene4d.methods.splat.mcmc import Mcmc
 from scene4d.training.step import Shot, Step
@@ -163,7 +163,7 @@ class Tree(Mcmc):
         done = min(1.0, (progress - self.start_at) / span)
         room = scene.payload_bytes(target)
         due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
-        surplus = int((1 - due / scene.estimated_from_all()) * scene.num_gaussians)
+        surplus = int((1 - due / estimated_from_all(scene)) * scene.num_gaussians)
         if surplus > 0:
             order = scene.gaussians["keep"].argsort(descending=True)
             kept = order[: max(1, scene.num_gaussians - surplus)].sort().values
@@ -176,7 +176,14 @@ class Tree(Mcmc):
         if not scene.rounds or progress < self.next_calibration:
             return
         coded = encode_lpgs(lpgs_parts(scene))
-        scene.coder_ratio *= coded.size / scene.estimated_from_all()
+        scene.coder_ratio *= coded.size / estimated_from_all(scene)
         if not self.start_bytes:
             self.start_bytes, self.start_at = float(coded.size), progress
         self.next_calibration = progress + _CALIBRATE_EVERY
+
+
+@torch.no_grad()
+def estimated_from_all(scene: ParentChildSplats) -> float:
+    """The estimated bytes without what sampling a part of the parents makes of them."""
+    parts = [float(scene.estimated_bytes()) for _ in range(SAMPLED_FOR_RATE)]
+    return sum(parts) / len(parts)
