@@ -8,6 +8,7 @@ one polynomial, which swings between points that lie far apart.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from scipy.interpolate import PchipInterpolator
 
 Point = tuple[float, float]
 """MB and dB."""
-COLOURS = ("#0b6e4f", "#c1121f", "#1d4e89", "#e09f3e", "#6a4c93", "#555555")
+COLOURS = ("#0b6e4f", "#c1121f", "#1d4e89", "#e09f3e", "#6a4c93", "#777777", "#00a6a6", "#d16ba5")
+"""In the order in which names come; of more than these, again from the first."""
 
 
 class RateDifference(NamedTuple):
@@ -72,7 +74,7 @@ def picture(
     image = Image.new("RGB", (width * len(panels), height + 24), "white")
     draw = ImageDraw.Draw(image)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    colours = dict(zip(names, COLOURS, strict=False))
+    colours = dict(zip(names, itertools.cycle(COLOURS), strict=False))
     for number, (title, curves) in enumerate(panels.items()):
         _panel(draw, (number * width, 0, width, height), title, curves, colours)
     across = 50

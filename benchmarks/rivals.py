@@ -145,7 +145,18 @@ def bundle_rows(contest: Contest, sizes: Sequence[float], options: str) -> Itera
         ]  # fmt: skip
         done = by_cpu_time(words)
         steps = [int(step) for step in re.findall(r"^step (\d+)", done.stderr, re.MULTILINE)]
-        yield contest.row(path, OURS, round(size, 4), max(steps, default=0), shown(words))
+        yield from bundle_and_its_splats(contest, path, size, max(steps, default=0), shown(words))
+
+
+def bundle_and_its_splats(
+    contest: Contest, path: Path, size: float, steps: int, command: str
+) -> Iterator[dict]:
+    """A bundle, and its splats in other formats: what the code saves alone."""
+    yield contest.row(path, OURS, round(size, 4), steps, command)
+    for name in ("spz", "sog"):
+        other = path.with_suffix(f".{name}")
+        write_splats(other, open_scene(path).cloud())
+        yield contest.row(other, f"{name} of the bundle's splats", round(size, 4), steps, command)
 
 
 def by_cpu_time(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
