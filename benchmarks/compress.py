@@ -3,30 +3,41 @@
     python benchmarks/compress.py RUN_OR_FILE... --minutes 2 --write methods/lpgs/results.json
     python benchmarks/compress.py RUN --sizes 0.1 0.2 0.5 1 2 --minutes 2        # a curve
     python benchmarks/compress.py RUN --steps 600 --sizes 0.2 --label K=1 --options=--num-children=1
+    python benchmarks/compress.py RUN --rivals 5000 13000 33000 --shares 0.4 1 2 --write FILE.json
+    python benchmarks/compress.py --write FILE.json --curve OUT.png              # of its rows
 
 Without --sizes the bundle is asked to be a quarter of the SOG file and a sixth of the SPZ file,
 whichever is smaller. Runs are compared with their photographs, files with their own renders.
+
+With --rivals or --shares curves are measured: fewer splats, trained for as long as the run and its
+compression take together, beside bundles of shares of the default size. See rivals.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import rivals
 from quality import provenance
+from rate_curves import write_picture
 
 
 def main() -> None:
     arguments = parse()
+    if arguments.rivals or arguments.shares or arguments.curve:
+        return curves(arguments)
     rows = []
     for source in arguments.sources:
         sizes = file_sizes(source)
-        for target in arguments.sizes or [min(sizes["sog_mb"] / 4, sizes["spz_mb"] / 6)]:
+        for target in arguments.sizes or [default_mb(sizes)]:
             row = {"scene": name_of(source), **sizes, **compressed(source, target, arguments)}
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
@@ -35,16 +46,49 @@ def main() -> None:
     print(table(rows))
 
 
+def default_mb(sizes: dict) -> float:
+    return min(sizes["sog_mb"] / 4, sizes["spz_mb"] / 6)
+
+
+def curves(arguments: argparse.Namespace) -> None:
+    """Rivals and bundles of each run, their table, what is saved, and the picture."""
+    rows: list[dict] = []
+    for source in arguments.sources:
+        contest = rivals.contest(source, arguments.minutes, arguments.keep)
+        default = default_mb(file_sizes(source)) if arguments.shares else 0.0
+        targets = [share * default for share in arguments.shares]
+        for row in itertools.chain(
+            rivals.rival_rows(contest, arguments.rivals),
+            rivals.bundle_rows(contest, targets, arguments.options),
+        ):
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            if arguments.write:
+                write_curves(arguments.write, rows)
+    if arguments.write:
+        rows = json.loads(arguments.write.read_text()).get("curves", rows)
+    found = rivals.curves_of(rows)
+    told = f"{rivals.table(rows)}\n\n{rivals.savings(found)}"
+    if arguments.curve:
+        for kinds in found.values():
+            kinds.pop("ply", None)  # so large that the others would be in one corner
+        write_picture(arguments.curve, found)
+    print(told)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sources", nargs="+", type=Path)
+    parser.add_argument("sources", nargs="*", type=Path, help="none: --curve of the rows there are")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--steps", type=int, help="train so many steps instead")
     parser.add_argument("--sizes", nargs="+", type=float, help="sizes in MB")
+    parser.add_argument("--rivals", nargs="*", type=int, default=[], help="numbers of splats")
+    parser.add_argument("--shares", nargs="*", type=float, default=[], help="of the default size")
+    parser.add_argument("--curve", type=Path, help="picture of the curves, .png")
     parser.add_argument("--label", default="", help="what this try is, for the table")
     parser.add_argument("--write", type=Path, help="results.json to merge the rows into")
     parser.add_argument("--options", default="", help="further options of scene4d compress")
-    parser.add_argument("--keep", type=Path, help="folder for the bundles")
+    parser.add_argument("--keep", type=Path, help="folder of files; of rivals trained there, too")
     parser.set_defaults(method="lpgs")
     return parser.parse_args()
 
@@ -112,11 +156,20 @@ def compressed(source: Path, target: float, arguments: argparse.Namespace) -> di
 
 def write(path: Path, rows: list[dict]) -> None:
     """Merges rows into results.json; a row replaces the one of the same try."""
-    old = json.loads(path.read_text())["results"] if path.exists() else []
-    new = {(r["scene"], r["target_mb"], r["label"], r["train_s"] // 10): r for r in [*old, *rows]}
+    merge(path, "results", rows, lambda r: (r["scene"], r["target_mb"], r["label"],
+                                            r["train_s"] // 10))  # fmt: skip
+
+
+def write_curves(path: Path, rows: list[dict]) -> None:
+    """The same of curves."""
+    merge(path, "curves", rows, lambda r: (r["scene"], r["kind"], r["asked"]))
+
+
+def merge(path: Path, part: str, rows: list[dict], key: Callable[[dict], tuple]) -> None:
+    old = json.loads(path.read_text()) if path.exists() else {"method": "lpgs", "results": []}
+    new = {key(r): r for r in [*old.get(part, []), *rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    ordered = [new[key] for key in sorted(new)]
-    path.write_text(json.dumps({"method": "lpgs", "results": ordered}, indent=1) + "\n")
+    path.write_text(json.dumps({**old, part: [new[k] for k in sorted(new)]}, indent=1) + "\n")
 
 
 def table(rows: list[dict]) -> str:

@@ -79,6 +79,7 @@ LEFT_OUT = {
 FLAGS = {
     "benchmarks/compress.py": ["--steps", "2", "--sizes", "0.006", "--options=--hidden=8"],
     "benchmarks/contention.py": ["--steps", "10", "--num-gaussians", "100"],
+    "benchmarks/cpu_time.py": ["--steps", "2", "--device", "cpu", "--no-evaluate"],
     "benchmarks/dynamic.py": ["--steps", "2", "--methods", "splat",
                               f"--options={' '.join(FLAT['splat'])}"],
     "benchmarks/first_mpi.py": ["--slabs", "1", "--views", "1"],

@@ -104,6 +104,21 @@ def test_a_loss_that_is_allowed_is_met(ply: Path, out: Path, caplog) -> None:
     assert [p.name for p in out.parent.iterdir()] == ["small.s4d"]
 
 
+def test_a_loss_that_no_size_meets_is_told(ply: Path, out: Path, caplog, capsys) -> None:
+    """Two steps bring no picture within 0 dB of the scene's own renders."""
+    caplog.set_level(logging.INFO, "scene4d")
+    arguments = ["compress", str(ply), str(out), "--target-psnr-drop", "0", "--steps", "2"]
+    assert command.main(arguments) == 0
+    assert "at most 0 dB were asked for: of the sizes tried this one" in caplog.text
+    lost = [float(m) for m in re.findall(r"MB loses ([\d.]+) dB", caplog.text)]
+    told = re.search(r"PSNR ([\d.]+) dB, before ([\d.]+) dB", capsys.readouterr().err)
+    assert told is not None
+    after, before = map(float, told.groups())
+    assert before - after == pytest.approx(min(lost), abs=0.02)  # both are rounded to 0.01
+    assert command.main([*arguments, "--strict"]) == 1
+    assert "(--strict)" in capsys.readouterr().err and out.is_file()
+
+
 def one_place(count: int) -> SplatCloud:
     cloud = cloud_of(count)
     return replace(cloud, means=np.zeros_like(cloud.means))
@@ -283,11 +298,18 @@ def test_more_than_a_scene_fills_gives_the_most(ply, out: Path, capsys, caplog) 
     assert len(read_s4d(out)) > 1000
     out.unlink()
     assert command.main([*arguments, "--strict"]) == 1
-    assert "--strict asks for 5 MB" in capsys.readouterr().err
+    assert "5 MB within 2% were asked for (--strict)" in capsys.readouterr().err
     assert out.is_file()
 
 
 # Looking for a size by what it loses
+
+
+def test_a_bundle_is_as_asked_by_its_size_or_by_its_loss() -> None:
+    assert replace(made(1.0, 5.0), target_mb=1.015).on_target
+    assert not replace(made(1.0, 5.0), target_mb=1.03).on_target
+    assert replace(made(1.0, 0.1), target_drop=0.11).on_target
+    assert not replace(made(1.0, 0.1), target_drop=0.09).on_target
 
 
 def made(size_mb: float, drop: float) -> Compressed:

@@ -115,6 +115,8 @@ class TrainingLog:
             cells["loss"] = f"{self._latest['loss']:.4f}"
         if "psnr" in self._latest:
             cells["PSNR"] = f"{self._latest['psnr']:.2f} dB"
+        if "mb" in self._latest:
+            cells["MB"] = f"{self._latest['mb']:.3f}"
         if "image_height" in self._latest:
             width, height = (int(self._latest[f"image_{side}"]) for side in ("width", "height"))
             cells["pictures"] = f"{width}x{height}"

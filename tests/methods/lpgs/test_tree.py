@@ -244,6 +244,19 @@ def test_the_size_that_is_asked_for_is_reached(tiny_capture, tmp_path):
     assert (tmp_path / "scene.s4d").stat().st_size == pytest.approx(target * 1e6, rel=LANDING)
 
 
+@pytest.mark.parametrize("target", [None, 0.012])
+def test_the_size_that_is_shown_is_the_files(tiny_capture, tmp_path, target):
+    method = LpgsMethod(
+        steps=60, init="random", num_random_points=3000, max_num_gaussians=3000, sh_degree=1,
+        warm_up=0.0, quantise_at=0.0, target_mb=target, tree=TreeOptions(tree_every=5),
+    )  # fmt: skip
+    run = start(method, options(tiny_capture, tmp_path))
+    shown = [row["mb"] for row in rows_of(run) if "mb" in row][-1] * 1e6
+    export(load_run(run), tmp_path / "scene.s4d")
+    # 2% is what is promised of it. The coder was last asked at most a tenth of the training before.
+    assert shown == pytest.approx((tmp_path / "scene.s4d").stat().st_size, rel=0.02)
+
+
 def losses(run):
     return {row["step"]: (row["loss"], row["num_parents"]) for row in rows_of(run) if "loss" in row}
 

@@ -32,6 +32,8 @@ ROUNDS = 3
 """Trainings spent on finding the size at which a given loss is reached."""
 _FIRST_SHARE = 1 / 60
 """Size of the first round, as a share of the uncompressed PLY."""
+_AIMED_BELOW = 0.05
+"""dB below the loss that is allowed: a training is not so exact that it would land on it."""
 _DB_PER_HALVING = 0.8
 """What halving the size costs, until two rounds have been measured."""
 _log = logging.getLogger("scene4d")
@@ -56,6 +58,8 @@ class Compressed:
     """The size of what it was made from, for people: of the file itself, and as a plain PLY."""
     target_mb: float | None = None
     """The size that was asked for."""
+    target_drop: float | None = None
+    """The loss that was allowed, dB."""
 
     @property
     def drop(self) -> float:
@@ -64,9 +68,18 @@ class Compressed:
 
     @property
     def on_target(self) -> bool:
-        """Whether it is of the size that was asked for, within 2%."""
+        """Whether it is of the size that was asked for, within 2%, or loses no more than that."""
+        if self.target_drop is not None:
+            return self.drop <= self.target_drop
         wanted = self.target_mb
         return wanted is None or abs(self.size_mb / wanted - 1) <= bundle.LANDING
+
+    @property
+    def missed(self) -> str:
+        """What it is, and what was asked for, of one that is not :attr:`on_target`."""
+        if self.target_drop is not None:
+            return f"loses {self.drop:.2f} dB, and at most {self.target_drop:g} dB were asked for"
+        return f"is {self.size_mb:.3f} MB, and {self.target_mb:g} MB within 2% were asked for"
 
 
 def compress(
@@ -82,11 +95,12 @@ def compress(
     """Trains on ``source`` (a run or a splat file) and writes the bundle ``output``.
 
     With ``target_psnr_drop`` the time is divided among :data:`ROUNDS` trainings that look for the
-    smallest size which loses no more dB. ``drop_invalid``: a file's splats that nothing can draw
-    are left out first. A size that the scene cannot fill gives the nearest smaller bundle
-    (:attr:`Compressed.on_target`). ``keep_in``: where the training's run is kept, to be gone on
-    with by another call that was told the same. Raises :class:`UsageError` when both targets are
-    given or the size is below that of an empty bundle.
+    smallest size which loses no more dB; where each loses more, the best is kept, with a warning.
+    ``drop_invalid``: a file's splats that nothing can draw are left out first. A size that the
+    scene cannot fill gives the nearest smaller bundle (:attr:`Compressed.on_target`). ``keep_in``:
+    where the training's run is kept, to be gone on with by another call that was told the same.
+    Raises :class:`UsageError` when both targets are given or the size is below that of an empty
+    bundle.
     """
     if method.target_mb is not None and target_psnr_drop is not None:
         raise UsageError("--target-mb and --target-psnr-drop exclude each other")
@@ -210,8 +224,17 @@ def _at_drop(
             break
         finally:
             path.unlink(missing_ok=True)
-        size = _next_size(tried, allowed)
-    return replace(_preferred(tried, allowed), path=output)
+        if made.drop > allowed and made.size_mb < (1 - bundle.LANDING) * size:
+            break  # the scene fills no more than that
+        size = _next_size(tried, allowed - _AIMED_BELOW)
+    best = _preferred(tried, allowed)
+    best = replace(best, path=output, target_mb=None, target_drop=allowed)
+    if not best.on_target:
+        _log.warning(
+            "%s: of the sizes tried this one, %.3f MB, loses least (more --max-minutes lose less)",
+            best.missed, best.size_mb,
+        )  # fmt: skip
+    return best
 
 
 def _preferred(tried: Sequence[Compressed], allowed: float) -> Compressed:

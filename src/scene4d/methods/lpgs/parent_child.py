@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 CODED = ("scales", "rotations", "opacities", "sh0", "shN")
 """Attributes of a parent that are quantised and coded; beside them its place and its masks."""
 START_STEPS = {"scales": 0.12, "rotations": 0.06, "opacities": 0.4, "sh0": 0.06, "shN": 0.08}
-_SAMPLED_FOR_RATE = 4
+SAMPLED_FOR_RATE = 4
 """The rate is estimated from one parent in so many, another each time..."""
 _LONGEST_RUN = 32
 """...of large scenes from runs of at most so many that follow each other: memory is read so."""
@@ -519,11 +519,11 @@ class ParentChildSplats(Representation):
 
     def _next_sample(self) -> Int[Tensor, " n"]:
         """The parents whose bits are looked at now."""
-        every = max(1, min(_SAMPLED_FOR_RATE, self.num_gaussians))
+        every = max(1, min(SAMPLED_FOR_RATE, self.num_gaussians))
         run = max(1, min(_LONGEST_RUN, self.num_gaussians // 1024))
         rows = torch.arange(self.num_gaussians)
         rows = rows[(rows // run) % every == self._rate_turn % every]
-        self._rate_turn = (self._rate_turn + 1) % _SAMPLED_FOR_RATE
+        self._rate_turn = (self._rate_turn + 1) % SAMPLED_FOR_RATE
         return rows
 
     def payload_bytes(self, target_mb: float) -> float:

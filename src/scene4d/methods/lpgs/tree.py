@@ -13,7 +13,7 @@ from torch import Tensor
 from scene4d.methods.lpgs.bundle_content import encode_lpgs
 from scene4d.methods.lpgs.bundle_parts import lpgs_parts
 from scene4d.methods.lpgs.method import TreeOptions
-from scene4d.methods.lpgs.parent_child import ParentChildSplats
+from scene4d.methods.lpgs.parent_child import SAMPLED_FOR_RATE, ParentChildSplats
 from scene4d.methods.lpgs.seeds import MASK_START
 from scene4d.methods.splat.mcmc import Mcmc
 from scene4d.training.step import Shot, Step
@@ -65,6 +65,7 @@ class Tree(Mcmc):
             if self._counts(step):
                 self._promote()
             self._prune()
+            self._calibrate(step.progress)
             self._shrink(step.progress)
             self._clear()
 
@@ -156,26 +157,33 @@ class Tree(Mcmc):
     def _shrink(self, progress: float) -> None:
         """Drops the parents whose masks are lowest until the size due by now is met."""
         scene, target = self.representation, self.options.target_mb
-        if target is None or not scene.rounds:
+        if target is None or not self.start_bytes:
             return
-        if not self.start_bytes:
-            self._calibrate()
-            self.start_bytes, self.start_at = float(scene.estimated_bytes()), progress
-        elif progress >= self.next_calibration:
-            self._calibrate()
-            self.next_calibration = progress + _CALIBRATE_EVERY
         span = max(1e-6, self.options.target_at - self.start_at)
         done = min(1.0, (progress - self.start_at) / span)
         room = scene.payload_bytes(target)
         due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
-        surplus = int((1 - due / float(scene.estimated_bytes())) * scene.num_gaussians)
+        surplus = int((1 - due / estimated_from_all(scene)) * scene.num_gaussians)
         if surplus > 0:
             order = scene.gaussians["keep"].argsort(descending=True)
             kept = order[: max(1, scene.num_gaussians - surplus)].sort().values
             self.editor.keep(kept)
 
-    def _calibrate(self) -> None:
-        """Compares the estimate with what the coder really makes of the scene as it is."""
+    def _calibrate(self, progress: float) -> None:
+        """Compares the estimate with what the coder really makes of the scene as it is, now and
+        then."""
         scene = self.representation
+        if not scene.rounds or progress < self.next_calibration:
+            return
         coded = encode_lpgs(lpgs_parts(scene))
-        scene.coder_ratio *= coded.size / float(scene.estimated_bytes())
+        scene.coder_ratio *= coded.size / estimated_from_all(scene)
+        if not self.start_bytes:
+            self.start_bytes, self.start_at = float(coded.size), progress
+        self.next_calibration = progress + _CALIBRATE_EVERY
+
+
+@torch.no_grad()
+def estimated_from_all(scene: ParentChildSplats) -> float:
+    """The estimated bytes without what sampling a part of the parents makes of them."""
+    parts = [float(scene.estimated_bytes()) for _ in range(SAMPLED_FOR_RATE)]
+    return sum(parts) / len(parts)
