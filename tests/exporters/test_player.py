@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from scene4d.bundle.container import open_bundle
 from scene4d.bundle.scene_info import png
 from scene4d.bundle.splat_file import read_s4d
 from scene4d.bundle.splats import default_importance
+from scene4d.cameras.camera import Camera
 from scene4d.errors import Scene4dError, UsageError
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.budgets import write_within
@@ -396,14 +398,10 @@ def test_a_bundle_that_fits_is_copied_byte_by_byte(tmp_path: Path) -> None:
     source = open_scene(tmp_path / "a.s4d")
     write_within(source, tmp_path / "b.s4d", target="desktop")
     assert (tmp_path / "b.s4d").read_bytes() == (tmp_path / "a.s4d").read_bytes()
-    opened = open_bundle(tmp_path / "a.s4d")
     folder = tmp_path / "unpacked.s4d"
-    folder.mkdir()
-    for name in opened.names():
-        (folder / name).write_bytes(opened.read(name))
     data = (tmp_path / "a.s4d").read_bytes()
-    start = data.index(b"{")
-    (folder / "manifest.json").write_bytes(data[start : data.index(b"PK", start)])
+    with zipfile.ZipFile(tmp_path / "a.s4d") as archive:
+        archive.extractall(folder)
     write_within(replace(source, path=folder), tmp_path / "c.s4d", target=None)
     assert open_bundle(tmp_path / "c.s4d").manifest["count"] == 200
     assert (tmp_path / "c.s4d").read_bytes() == data
@@ -424,6 +422,30 @@ def test_the_least_important_splats_and_bands_go_first(tmp_path: Path, monkeypat
     assert nearest.max() < 0.01
     manifest = open_bundle(tmp_path / "a.s4d").manifest
     assert (manifest["count"], manifest["sh_degree"]) == (100, 1)
+
+
+def test_what_no_camera_shows_goes_before_what_one_shows(tmp_path: Path, monkeypatch) -> None:
+    """Large opaque splats behind the camera against small ones before it."""
+    monkeypatch.setitem(TARGETS, "phone", TargetBudget(splats=100, sh_degree=0, size_mb=1))
+    cloud = random_cloud(200, 0)
+    places = np.random.default_rng(3).uniform(-0.5, 0.5, (200, 3)).astype(np.float32)
+    before = np.arange(200) % 2 == 0
+    places[:, 2] += np.where(before, -3, 3)  # cameras look along -z (OpenGL)
+    sizes = np.where(before, np.log(0.02), np.log(0.2))[:, None].repeat(3, axis=1)
+    cloud = replace(
+        cloud, means=places, log_scales=sizes.astype(np.float32),
+        logit_opacities=np.full(200, 2.0, np.float32),
+    )  # fmt: skip
+    K = torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
+    camera = Camera(c2w=torch.eye(4), K=K, width=64, height=48)
+    seen = OpenedScene(
+        path=tmp_path, representation=GaussianSplats.of(cloud),
+        cameras=SceneCameras(train=[camera], train_names=["a"]),
+    )  # fmt: skip
+    for source, kept_before in ((source_of(cloud), 0), (seen, 100)):
+        write_within(source, tmp_path / "a.s4d", target="phone")
+        kept = read_s4d(tmp_path / "a.s4d").means
+        assert (kept[:, 2] < 0).sum() == kept_before
 
 
 def test_a_bundle_that_is_cut_keeps_its_place_and_cameras(tmp_path: Path, monkeypatch) -> None:

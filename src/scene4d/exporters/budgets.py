@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +13,13 @@ import numpy as np
 from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
 from scene4d.bundle.kinds import bundle_kinds
 from scene4d.bundle.splats import default_importance
+from scene4d.cameras.undistortion import undistorted_camera
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.edit import with_sh_degree
 from scene4d.exporters.options import TARGETS, BundleOptions, TargetBudget
 from scene4d.files import atomic_path
 from scene4d.formats.packing import taken
+from scene4d.representations.blending_weights import largest_weights
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.open_scene import is_bundle
 from scene4d.training.opened import OpenedScene
@@ -23,6 +28,8 @@ COARSEST = 1.5
 """A bundle up to so many times too large gets coarser steps; beyond that it loses splats first,
 because steps much coarser than the default ones show everywhere."""
 _ROUNDS = 6
+_LOOKS, _LOOK_PIXELS = 40, 400
+"""Cameras that are asked which splats show, and the longer side of their pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,8 @@ def write_within(
 ) -> Fitted:
     """Writes ``source`` as a bundle that keeps within ``target``; a bundle that fits is copied.
 
-    Splats of the least opacity times area go first; what is not made of splats costs the same a
+    Splats that show least go first: by their share of the pictures at the capture's cameras, where
+    those are known, else by opacity times area. What is not made of splats costs the same a
     picture whatever its size, so that only bytes are counted. ``target_mb``: a size of the user's
     own. Raises :class:`UsageError` where coarser steps do not reach the size.
     """
@@ -86,13 +94,14 @@ def write_within(
             temporary.write_bytes(_file_of(kept))
         return _fitted(path, before, before, coarser=False, what=what)
     wanted = min(budget.size_mb, target_mb or float("inf"))
-    source = _cut(source, budget.splats, budget.sh_degree)
+    whole, shown = source, functools.cache(lambda: _shown(whole))
+    source = _cut(whole, budget.splats, budget.sh_degree, shown)
     size = _written(source, path)
     for _ in range(_ROUNDS if cloud is not None and target_mb is None else 0):
         if size <= wanted * COARSEST:
             break
         splats = int(_counted(source)[0] * 0.9 * COARSEST * wanted / size)
-        source = _cut(source, splats, budget.sh_degree)
+        source = _cut(whole, splats, budget.sh_degree, shown)
         size = _written(source, path)
     coarser = target_mb is not None or size > wanted
     if coarser:
@@ -136,8 +145,24 @@ def _counted(source: OpenedScene) -> tuple[int, int]:
     return (0, 0) if cloud is None else (len(cloud), cloud.sh_degree)
 
 
-def _cut(source: OpenedScene, splats: int, sh_degree: int) -> OpenedScene:
-    """``source`` without the least important splats, as plain ones where its kind knows no other
+def _shown(source: OpenedScene) -> np.ndarray:
+    """[N] how much of what one sees each splat is, seen small at some of the capture's cameras."""
+    cloud = source.scene_cloud()
+    cameras = source.cameras.train
+    if not cameras:
+        return default_importance(cloud)
+    some = [undistorted_camera(c) for c in cameras[:: math.ceil(len(cameras) / _LOOKS)]]
+    small = [c.downscaled(math.ceil(max(c.width, c.height) / _LOOK_PIXELS)) for c in some]
+    splats = source.representation
+    if not isinstance(splats, GaussianSplats):
+        splats = GaussianSplats.of(cloud)
+    return largest_weights(splats, [c.to(source.device) for c in small]).cpu().numpy()
+
+
+def _cut(
+    source: OpenedScene, splats: int, sh_degree: int, shown: Callable[[], np.ndarray]
+) -> OpenedScene:
+    """``source`` without the splats that show least, as plain ones where its kind knows no other
     way; itself where nothing is cut."""
     cloud = source.representation.splats()
     if cloud is None or (len(cloud) <= splats and cloud.sh_degree <= sh_degree):
@@ -147,7 +172,7 @@ def _cut(source: OpenedScene, splats: int, sh_degree: int) -> OpenedScene:
     if reduced is not None:
         return replace(source, representation=reduced)
     if len(cloud) > splats:
-        most = np.argsort(-default_importance(cloud), kind="stable")[: max(1, splats)]
+        most = np.argsort(-shown(), kind="stable")[: max(1, splats)]
         cloud = taken(cloud, np.sort(most))
     cloud = with_sh_degree(cloud, bands)
     return replace(source, representation=GaussianSplats.of(cloud))
