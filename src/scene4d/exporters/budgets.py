@@ -12,7 +12,6 @@ import numpy as np
 
 from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
 from scene4d.bundle.kinds import bundle_kinds
-from scene4d.bundle.splats import default_importance
 from scene4d.cameras.undistortion import undistorted_camera
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.edit import with_sh_degree
@@ -23,6 +22,7 @@ from scene4d.representations.blending_weights import largest_weights
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.open_scene import is_bundle
 from scene4d.training.opened import OpenedScene
+from scene4d.training.rendered_capture import rendered_capture
 
 COARSEST = 1.5
 """A bundle up to so many times too large gets coarser steps; beyond that it loses splats first,
@@ -75,8 +75,8 @@ def write_within(
 ) -> Fitted:
     """Writes ``source`` as a bundle that keeps within ``target``; a bundle that fits is copied.
 
-    Splats that show least go first: by their share of the pictures at the capture's cameras, where
-    those are known, else by opacity times area. What is not made of splats costs the same a
+    Splats that show least go first: by their share of pictures at the capture's cameras, or at
+    cameras around the content where it has none. What is not made of splats costs the same a
     picture whatever its size, so that only bytes are counted. ``target_mb``: a size of the user's
     own. Raises :class:`UsageError` where coarser steps do not reach the size.
     """
@@ -146,16 +146,13 @@ def _counted(source: OpenedScene) -> tuple[int, int]:
 
 
 def _shown(source: OpenedScene) -> np.ndarray:
-    """[N] how much of what one sees each splat is, seen small at some of the capture's cameras."""
-    cloud = source.scene_cloud()
-    cameras = source.cameras.train
-    if not cameras:
-        return default_importance(cloud)
+    """[N] how much of what one sees each splat is, in small pictures from some cameras."""
+    cameras = [frame.camera for frame in rendered_capture(source)[0].frames]
     some = [undistorted_camera(c) for c in cameras[:: math.ceil(len(cameras) / _LOOKS)]]
     small = [c.downscaled(math.ceil(max(c.width, c.height) / _LOOK_PIXELS)) for c in some]
     splats = source.representation
     if not isinstance(splats, GaussianSplats):
-        splats = GaussianSplats.of(cloud)
+        splats = GaussianSplats.of(source.scene_cloud())
     return largest_weights(splats, [c.to(source.device) for c in small]).cpu().numpy()
 
 

@@ -19,7 +19,7 @@ def test_a_bundle_that_fits_is_copied(tmp_path: Path) -> None:
     assert source is not None
     fitted = write_within(source, tmp_path / "a.s4d", target="phone")
     assert (tmp_path / "a.s4d").read_bytes() == FIELD.read_bytes()
-    what = "a light field of 3 slabs and 7 planes, 0.02 MB"
+    what = "a light field of 3 slabs and 7 planes, 0.01 MB"
     assert fitted.summary("phone").startswith(f"{what}\ntarget phone (at most 20 MB)")
     assert fitted.summary("phone").endswith("nothing cut")
 
