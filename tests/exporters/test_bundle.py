@@ -12,6 +12,7 @@ import torch
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.first_view import MARGIN
 from scene4d.bundle.splat_file import read_s4d
+from scene4d.bundle.splats import SplatQuantisation, stages_of
 from scene4d.cameras.around import sphere_around
 from scene4d.errors import UsageError
 from scene4d.exporters.bundle import export
@@ -188,6 +189,16 @@ def test_few_of_the_cameras_that_we_placed_ourselves_are_kept(
     low, high = (np.array(corner) for corner in manifest["limits"]["cameras"])
     places = np.stack([camera.position.numpy() for camera in cameras])
     assert (places >= low - 1e-5).all() and (places <= high + 1e-5).all()
+
+
+def test_the_first_stage_holds_the_parents_that_training_keeps_longest() -> None:
+    scene = random_scene(PLAIN, 400)
+    with torch.no_grad():
+        scene.gaussians["keep"][:] = torch.randperm(400) + 1.0
+    parts = lpgs_parts(scene)
+    first = stages_of(parts.importance, SplatQuantisation(stages=(0.25, 1.0))) == 0
+    rows = torch.from_numpy(first).nonzero()[:, 0]
+    assert torch.equal(rows.sort().values, scene.gaussians["keep"].topk(100).indices.sort().values)
 
 
 def test_estimated_bytes_follow_the_coder() -> None:

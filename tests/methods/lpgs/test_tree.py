@@ -226,7 +226,7 @@ def test_without_a_teacher_splats_are_trained_first_and_kept(tiny_capture, tmp_p
 
 
 def test_the_size_that_is_asked_for_is_reached(tiny_capture, tmp_path):
-    target = 0.012  # the start weighs 0.02, of which the container is 0.007
+    target = 0.008  # the start weighs 0.015, of which the container is 0.0025
     method = LpgsMethod(
         steps=120, init="random", num_random_points=3000, max_num_gaussians=3000, sh_degree=1,
         warm_up=0.0, quantise_at=0.0, target_mb=target, tree=TreeOptions(tree_every=5),
@@ -244,7 +244,7 @@ def test_the_size_that_is_asked_for_is_reached(tiny_capture, tmp_path):
     assert (tmp_path / "scene.s4d").stat().st_size == pytest.approx(target * 1e6, rel=LANDING)
 
 
-@pytest.mark.parametrize("target", [None, 0.012])
+@pytest.mark.parametrize("target", [None, 0.008])
 def test_the_size_that_is_shown_is_the_files(tiny_capture, tmp_path, target):
     method = LpgsMethod(
         steps=60, init="random", num_random_points=3000, max_num_gaussians=3000, sh_degree=1,
@@ -253,8 +253,10 @@ def test_the_size_that_is_shown_is_the_files(tiny_capture, tmp_path, target):
     run = start(method, options(tiny_capture, tmp_path))
     shown = [row["mb"] for row in rows_of(run) if "mb" in row][-1] * 1e6
     export(load_run(run), tmp_path / "scene.s4d")
-    # 2% is what is promised of it. The coder was last asked at most a tenth of the training before.
-    assert shown == pytest.approx((tmp_path / "scene.s4d").stat().st_size, rel=0.02)
+    # 2% is what is promised of the codes: the coder was last asked at most a tenth of the training
+    # before. The container is guessed.
+    size = (tmp_path / "scene.s4d").stat().st_size
+    assert shown == pytest.approx(size, abs=0.02 * size + 500)
 
 
 def losses(run):

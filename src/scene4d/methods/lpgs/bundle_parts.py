@@ -39,14 +39,13 @@ def lpgs_parts(scene: ParentChildSplats, *, factor: float = 1.0) -> LpgsParts:
         table = scene.table_quantiser.codes(scene.grid.table).cpu().numpy()
         steps["grid"] = scene.table_quantiser.step.cpu().numpy()
         errors["grid"] = error_of(table * steps["grid"] - scene.grid.table.cpu().numpy())
-    areas = scene.stds[rows].sort(dim=-1).values[:, 1:].prod(dim=-1)
     return LpgsParts(
         structure=scene.structure.plain(),
         points=points,
         codes=codes,
         steps=steps,
         children=(masks << np.arange(masks.shape[1])).sum(axis=1),
-        importance=(scene.alphas.cpu()[rows] * areas.cpu()).numpy(),
+        importance=scene.gaussians["keep"].cpu()[rows].numpy(),
         table=table,
         errors=errors,
         weights=None

@@ -168,9 +168,9 @@ def _require_stillness(teacher: OpenedScene) -> None:
         )
 
 
-def _require_room(target_mb: float | None, scene: Scene, output: Path) -> None:
+def _require_room(method: LpgsMethod, scene: Scene, output: Path) -> None:
     """Said before the training, as no training changes it."""
-    least = container_bytes(scene) / 1e6
+    target_mb, least = method.target_mb, container_bytes(scene, method.sh_degree) / 1e6
     if target_mb is not None and target_mb < least:
         raise UsageError(
             f"cannot be made {target_mb:g} MB: its poster, cameras and manifest alone take some"
@@ -206,7 +206,7 @@ def _at_drop(
     options = replace(options, max_minutes=None if minutes is None else minutes / ROUNDS)
     cloud = teacher.representation.splats()
     plain = 0 if cloud is None else len(cloud) * splat_bytes(cloud.sh_degree)
-    size = max(1.5 * container_bytes(scene), _FIRST_SHARE * plain) / 1e6
+    size = max(1.5 * container_bytes(scene, method.sh_degree), _FIRST_SHARE * plain) / 1e6
     tried: list[Compressed] = []
     for number in range(ROUNDS):
         path = output.with_name(f".{output.stem}.{number}.s4d")
@@ -264,7 +264,7 @@ def _one(
     begun: Path | None = None,
 ) -> Compressed:
     scene, images = load_capture(options, split="test", teacher=teacher)
-    _require_room(method.target_mb, scene, output)
+    _require_room(method, scene, output)
     if begun is None:
         folder = start(method, options, announce=False)
     else:

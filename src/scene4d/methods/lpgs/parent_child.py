@@ -178,9 +178,10 @@ class ParentChildSplats(Representation):
         rates = {name: getattr(method, f"{name}_lr") for name in ("means", *CODED)}
         masks = {"keep": method.masks_lr, "keep_children": method.masks_lr}
         shared = {name: getattr(method, f"{name}_lr") for name in ("grid", "network", "quantisers")}
+        structure = structure_for(scene, splats, method)
         return cls.from_splats(
             splats,
-            structure_for(scene, splats, method),
+            structure,
             cameras=_some_cameras(scene) if taught else (),
             learning_rates={**rates, **masks, **shared},
             extent=scene.extent,
@@ -189,7 +190,7 @@ class ParentChildSplats(Representation):
             quantise_at=quantise_at,
             max_num_gaussians=method.most_gaussians,
             target_mb=method.target_mb,
-            container_bytes=container_bytes(scene),
+            container_bytes=container_bytes(scene, structure.sh_degree),
             generator=generator,
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scene4d.bundle.quantise import rounded
 from scene4d.bundle.scene_info import KEPT_CAMERAS
 from scene4d.cameras.camera import Camera
 from scene4d.methods.lpgs.smallest_turn import smallest_turn
@@ -95,12 +98,14 @@ def _position_bits(scene: Scene) -> int:
     return max(8, min(20, math.ceil(math.log2(4 * focal / _POSITION_PIXELS))))
 
 
-def container_bytes(scene: Scene) -> float:
-    """About what a bundle of ``scene`` takes without its Gaussians: the manifest's own entries,
-    one for each camera that it keeps, and a poster of at most 480 pixels' width (measured, to
-    some 5 kB)."""
+def container_bytes(scene: Scene, sh_degree: int) -> float:
+    """About what a bundle of ``scene`` takes without its Gaussians: deflated, the manifest's own
+    entries and the cameras that it keeps, and a poster of at most 480 pixels' width (measured, to
+    some 3 kB, most of them of the poster)."""
     cameras = scene.train_cameras()
     smaller = math.ceil(cameras[0].width / 480)
     pixels = (cameras[0].width // smaller) * (cameras[0].height // smaller)
-    kept = len(cameras) if scene.photographed else min(len(cameras), KEPT_CAMERAS)
-    return 3_500 + 68 * kept + 0.05 * pixels
+    kept = cameras if scene.photographed else cameras[:KEPT_CAMERAS]
+    numbers = [rounded(v) for camera in kept for v in camera.c2w.flatten().tolist()]
+    entries = 1_600 + 57 * (sh_degree + 1) ** 2 + 6.5 * len(kept)
+    return entries + len(zlib.compress(json.dumps(numbers).encode(), 9)) + 250 + 0.1 * pixels
