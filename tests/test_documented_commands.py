@@ -69,6 +69,8 @@ LEFT_OUT = {
     r"scene4d (train text-mesh|generate)": "wants meshes with captions: tests/methods/text_mesh",
     r"python benchmarks/text_mesh.py": "wants models, and minutes: tests/methods/text_mesh",
     r"python benchmarks/mesh.py quality": "wants a run of mesh and its teacher; minutes",
+    r"(\w+=\d )*python benchmarks/compress.py .*--rivals": "minutes: tests/test_rate_curves.py",
+    r"python benchmarks/same_training.py": "compares two commits",
     r"python benchmarks/dynamic_truth.py": "of knight_room, with its models; minutes",
     r"npx vitest": "make test-player runs the player's tests",
     r"(npm run build && )?(node|python) bench/": "wants Node.js and Chromium, and minutes",

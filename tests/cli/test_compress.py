@@ -63,10 +63,10 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_a_run_becomes_a_bundle_of_the_size_asked_for(tiny_run, out: Path, capsys) -> None:
-    assert command.main(["compress", str(tiny_run), str(out), "--target-mb", "0.008", *QUICK]) == 0
+    assert command.main(["compress", str(tiny_run), str(out), "--target-mb", "0.005", *QUICK]) == 0
     told = capsys.readouterr()
     assert told.out == f"{out}\n"
-    assert out.stat().st_size == pytest.approx(8000, rel=LANDING)
+    assert out.stat().st_size == pytest.approx(5000, rel=LANDING)
     assert len(read_s4d(out)) > 20
     assert "against photographs" in told.err  # the run's own capture
     assert "on 2 held-out views" in told.err

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from optional_packages import import_or_skip
 from tiny_diffusion import (
     BETAS,
     MASK,
@@ -28,7 +29,7 @@ from scene4d.priors.prior import Condition
 from scene4d.priors.prompts import Prompts, embed_pictures
 
 pytestmark = pytest.mark.unchecked_shapes
-transformers = pytest.importorskip("transformers")
+transformers = import_or_skip("transformers")
 
 PICTURE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
 """Colours, 0..1."""
@@ -195,6 +196,8 @@ def hunyuan15():
 
 
 def sana_wm():
+    if not hasattr(diffusers, "SanaWMPipeline"):
+        pytest.skip("this version of diffusers has no SanaWM (0.42 has)")
     net = diffusers.SanaWMTransformer3DModel(
         in_channels=4, num_layers=2, hidden_size=48, num_attention_heads=2, softmax_every_n=2,
         linear_head_dim=24, caption_channels=WIDE, chunk_plucker_post_attn_blocks=2,

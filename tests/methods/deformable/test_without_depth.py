@@ -97,6 +97,8 @@ def test_what_moves_starts_where_it_is_seen_before(scene: Scene) -> None:
     task = Task(world=World.of(scene), capture=scene)
     method = DeformableMethod(max_num_gaussians=4000, max_num_moving=1000, num_random_points=10)
     splats = method.build(task, generator=torch.Generator().manual_seed(0))
+    few = replace(method, max_num_gaussians=300, max_num_moving=50_000)
+    assert few.build(task, generator=torch.Generator()).static.num_gaussians == 150
     z = splats.static.means.detach()[:, 2]
     assert splats.static.num_gaussians > 500
     assert float(((z + WALL).abs() < 0.5).float().mean()) > 0.8

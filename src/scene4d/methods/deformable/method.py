@@ -202,6 +202,11 @@ class DeformableMethod(Method):
         """The limit, also where nobody chose one."""
         return self.max_num_gaussians or DEFAULT_MAX_GAUSSIANS
 
+    @property
+    def most_moving(self) -> int:
+        """Of these, at most so many move; what stands still has at least half of the room."""
+        return min(self.max_num_moving, self.most_gaussians // 2)
+
     def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
         """Static Gaussians at the scene's points (or the teacher's), moving ones where pictures
         show motion."""

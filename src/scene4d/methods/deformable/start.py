@@ -198,7 +198,7 @@ def _moving(
     generator: torch.Generator,
 ) -> MovingGaussians:
     """Seeds at pixels of the masks, as many in each frame as its share of what moves."""
-    limit = min(method.max_num_moving, method.most_gaussians // 2) if len(nodes) else 0
+    limit = method.most_moving if len(nodes) else 0
     train = list(method.seeding(scene))
     usable = {i: masks[i] & (depths[i] > 0) for i in train}
     total = sum(int(mask.sum()) for mask in usable.values())
@@ -318,7 +318,7 @@ def _static(
     generator: torch.Generator,
     teacher: Representation | None,
 ) -> GaussianSplats:
-    limit = max(1, method.most_gaussians - max(num_moving, method.max_num_moving))
+    limit = max(1, method.most_gaussians - max(num_moving, method.most_moving))
     taught = None if teacher is None or method.init != "auto" else teacher.splats()
     if taught is not None:
         given = GaussianSplats.of(taught, sh_degree=method.sh_degree)
