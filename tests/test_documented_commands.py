@@ -70,6 +70,7 @@ LEFT_OUT = {
     r"python benchmarks/text_mesh.py": "wants models, and minutes: tests/methods/text_mesh",
     r"python benchmarks/mesh.py quality": "wants a run of mesh and its teacher; minutes",
     r"(\w+=\d )*python benchmarks/compress.py .*--rivals": "minutes: tests/test_rate_curves.py",
+    r"python benchmarks/compress.py --write": "draws rows: tests/test_rate_curves.py",
     r"python benchmarks/same_training.py": "compares two commits",
     r"python benchmarks/dynamic_truth.py": "of knight_room, with its models; minutes",
     r"npx vitest": "make test-player runs the player's tests",
