@@ -85,6 +85,7 @@ FLAGS = {
     "benchmarks/cpu_time.py": ["--steps", "2", "--device", "cpu", "--no-evaluate"],
     "benchmarks/dynamic.py": ["--steps", "2", "--methods", "splat",
                               f"--options={' '.join(FLAT['splat'])}"],
+    "benchmarks/fewer_splats.py": ["--shares", "0.5"],
     "benchmarks/first_mpi.py": ["--slabs", "1", "--views", "1"],
     "benchmarks/fields.py rays": ["--side", "8", "--repeats", "1"],
     "benchmarks/fields.py samples": ["--samples", "640", "--repeats", "1"],

@@ -25,10 +25,9 @@ NAMES = [f.name for f in formats.FORMATS if f.name != "s4d"]
 @pytest.mark.parametrize("name", list(fuzzing.INSIDE))
 def test_no_damage_gives_anything_but_a_cloud_or_our_error(name: str) -> None:
     """A few hundred files; benchmarks/fuzz_formats.py reads thousands."""
-    tally = fuzzing.fuzz(name, 150, seed=1)
+    tally = fuzzing.fuzz(name, 200, seed=1)
     assert [what for _, what in tally.bad] == []
-    # in a bundle hardly a byte is without a sum
-    assert tally.outcomes["ok"] > 5 and tally.outcomes["refused"] > 10
+    assert tally.outcomes["ok"] > 10 and tally.outcomes["refused"] > 10
 
 
 @pytest.mark.parametrize("task", ["info", "convert", "points"])

@@ -94,7 +94,7 @@ def write_within(
             temporary.write_bytes(_file_of(kept))
         return _fitted(path, before, before, coarser=False, what=what)
     wanted = min(budget.size_mb, target_mb or float("inf"))
-    whole, shown = source, functools.cache(lambda: _shown(whole))
+    whole, shown = source, functools.cache(lambda: shown_shares(whole))
     source = _cut(whole, budget.splats, budget.sh_degree, shown)
     size = _written(source, path)
     for _ in range(_ROUNDS if cloud is not None and target_mb is None else 0):
@@ -145,7 +145,7 @@ def _counted(source: OpenedScene) -> tuple[int, int]:
     return (0, 0) if cloud is None else (len(cloud), cloud.sh_degree)
 
 
-def _shown(source: OpenedScene) -> np.ndarray:
+def shown_shares(source: OpenedScene) -> np.ndarray:
     """[N] how much of what one sees each splat is, in small pictures from some cameras."""
     cameras = [frame.camera for frame in rendered_capture(source)[0].frames]
     some = [undistorted_camera(c) for c in cameras[:: math.ceil(len(cameras) / _LOOKS)]]

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from scene4d.methods.lpgs.attention_kernels import attend, attend_backward
 from scene4d.methods.lpgs.structure import Structure
 from scene4d.rendering.splats.projection import empty
-from scene4d.rendering.threads import KERNEL_LOCK
+from scene4d.rendering.threads import KERNEL_LOCK, kernels_take
 
 _CHILD_DISTANCE = 0.8
 """Where children start: this many standard deviations from their parent."""
@@ -97,7 +97,7 @@ def taken(
 ) -> Float[Tensor, "p m h"]:
     """What each living member of a family takes from the living: their values, weighted by the
     softmax of its query with their keys. ``queries``: queries, keys and values side by side."""
-    if queries.device.type == "cpu" and queries.dtype == torch.float32:
+    if kernels_take(queries):
         return _Taken.apply(queries, alive)
     query, key, value = queries.chunk(3, dim=-1)
     scores = (query[:, :, None] * key[:, None]).sum(-1) * query.shape[-1] ** -0.5

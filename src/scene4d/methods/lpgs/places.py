@@ -12,7 +12,7 @@ from scene4d.methods.lpgs.place_kernels import round_places
 from scene4d.methods.lpgs.structure import Structure
 from scene4d.rendering.fields.hash_grid import contracted
 from scene4d.rendering.splats.projection import empty
-from scene4d.rendering.threads import KERNEL_LOCK
+from scene4d.rendering.threads import KERNEL_LOCK, kernels_take
 
 
 def cube_of(points: Float[Tensor, "n 3"], structure: Structure) -> Float[Tensor, "n 3"]:
@@ -22,7 +22,7 @@ def cube_of(points: Float[Tensor, "n 3"], structure: Structure) -> Float[Tensor,
 
 def cells_of(points: Float[Tensor, "n 3"], structure: Structure) -> Int[Tensor, "n 3"]:
     """The cells of the contracted unit cube, along each axis, that points lie in."""
-    if _kernel_takes(points):
+    if kernels_take(points):
         return _by_kernel(points, None, structure)[0].long()
     return reference(points, structure)[0]
 
@@ -32,7 +32,7 @@ def rounded_places(
 ) -> Float[Tensor, "n 3"]:
     """The middles of the cells that points, or ``rows`` of them, lie in; gradients pass straight
     through."""
-    if _kernel_takes(points):
+    if kernels_take(points):
         return _Rounded.apply(points, rows, structure)
     points = points if rows is None else points[rows]
     middles = reference(points.detach(), structure)[1]
@@ -53,10 +53,6 @@ def reference(
     norm = local.norm(dim=-1, keepdim=True).clamp_min(1.0)
     local = local / (norm * (2 - norm))
     return found, local * structure.radius + local.new_tensor(structure.centre)
-
-
-def _kernel_takes(points: Tensor) -> bool:
-    return points.device.type == "cpu" and points.dtype == torch.float32
 
 
 def _by_kernel(

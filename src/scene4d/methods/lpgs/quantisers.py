@@ -25,7 +25,7 @@ from scene4d.methods.lpgs.quantiser_kernels import (
     round_rows,
 )
 from scene4d.rendering.splats.projection import empty
-from scene4d.rendering.threads import KERNEL_LOCK
+from scene4d.rendering.threads import KERNEL_LOCK, kernels_take
 
 
 class Quantiser(nn.Module):
@@ -48,7 +48,7 @@ class Quantiser(nn.Module):
         self, values: Float[Tensor, "p c"], rows: Int[Tensor, " n"] | None = None
     ) -> Float[Tensor, "n c"]:
         """``values``, or ``rows`` of them, rounded to whole steps."""
-        if _kernels_take(values):
+        if kernels_take(values):
             return _Round.apply(values, rows, self.step)
         scaled = (values if rows is None else values[rows]) / self.step
         return (scaled + (scaled.round() - scaled).detach()) * self.step
@@ -62,7 +62,7 @@ class Quantiser(nn.Module):
     ) -> Float[Tensor, " n"]:
         """Estimated bits of each row, or of ``rows``, differentiable in everything."""
         sharp = (-self.log_width).exp()
-        if _kernels_take(values):
+        if kernels_take(values):
             return _Bits.apply(values, rows, self.step, self.place, sharp.clamp_max(SHARPEST))
         scaled = (values if rows is None else values[rows]) / self.step - self.place
         # sigmoid(a) - sigmoid(b) = (e^-b - e^-a) / ((1 + e^-a)(1 + e^-b)), without cancellation
@@ -82,11 +82,6 @@ class Quantiser(nn.Module):
         spread = (scaled - self.place).abs().mean(dim=0)
         # The mean absolute deviation of a logistic distribution is 2 ln 2 widths.
         self.log_width.copy_((spread / (2 * math.log(2))).clamp_min(0.1).log())
-
-
-def _kernels_take(values: Tensor) -> bool:
-    """Whether the kernels do it; otherwise plain torch, which is their definition."""
-    return values.device.type == "cpu" and values.dtype == torch.float32
 
 
 def _array(tensor: Tensor) -> np.ndarray:

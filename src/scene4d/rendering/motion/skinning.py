@@ -16,7 +16,7 @@ from torch import Tensor
 from scene4d.rendering.backends import numba_unavailable_reason
 from scene4d.rendering.motion.poses import pose_apply, quat_conjugate, quat_product
 from scene4d.rendering.splats.projection import flat
-from scene4d.rendering.threads import KERNEL_LOCK
+from scene4d.rendering.threads import KERNEL_LOCK, kernels_take
 
 NODES_PER_GAUSSIAN = 4
 
@@ -71,8 +71,7 @@ def skin(
     ``weights``: not negative, of any sum but 0. Indices must be of nodes that there are. The same
     inputs give the same bits, whatever the number of threads.
     """
-    fast = means.device.type == "cpu" and means.dtype == torch.float32
-    if not fast or numba_unavailable_reason() is not None:
+    if not kernels_take(means) or numba_unavailable_reason() is not None:
         return skin_reference(means, quats, poses, indices, weights)
     return _Skin.apply(means, quats, dual_quaternions(poses), indices, weights)
 
