@@ -13,7 +13,7 @@ from scene4d.training.run import load_run
 from scene4d.training.sizing import FEWEST_STEPS, LONGEST_SIDE, Means, choose_sizes, with_sizes
 from scene4d.training.train import start
 
-ROOMY = Means(seconds=None, steps=7000, memory=64e9, cores=2)
+ROOMY = Means(seconds=None, steps=7000, memory=64e9, disk=0, cores=2)
 
 
 def minutes(count: float, **more) -> Means:
@@ -51,7 +51,8 @@ def test_memory_is_kept_to():
     little = replace(ROOMY, memory=1e9)
     sizes = choose_sizes(1200, 1600, 300, little)
     assert 300 * 1200 * 1600 / sizes.downscale_factor**2 * 16 / 3 <= 0.5e9
-    assert choose_sizes(1200, 1600, 300, ROOMY, picture_bytes=1e8).downscale_factor > 3
+    on_disk = choose_sizes(1200, 1600, 300, replace(little, disk=1e10))
+    assert on_disk.downscale_factor == 1
     assert choose_sizes(4000, 3000, 10, replace(ROOMY, memory=1e9)).max_num_gaussians <= 130_000
 
 

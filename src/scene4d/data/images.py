@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.undistortion import undistorted_camera, undistortion_grid
 from scene4d.data.maps import read_depth, read_mask
 from scene4d.data.scene import Frame, Scene, View
+from scene4d.data.scratch import Scratch, available_scratch_bytes, scratch_folder
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
 from scene4d.image_files import image_header, image_size, read_picture
 from scene4d.memory import available_ram_bytes
@@ -32,6 +33,8 @@ _GRIDS_KEPT = 4
 _PLAIN_BYTES, _AVERAGED_BYTES, _UNDISTORTED_BYTES = 12, 56, 80
 """Per stored pixel while a picture is decoded, averaged, undistorted (measured with transparency,
 mask and depth: 12, 55, 77): the copies in Pillow, numpy and torch that live at the same time."""
+_AHEAD = 4
+"""Pictures decoded ahead of time, where they are not all decoded at the start."""
 _DEPTH_SPREAD = 0.1
 """A box of depths that differ by more than this share straddles an edge and says nothing."""
 
@@ -46,6 +49,17 @@ class _Pixels:
     mask: Bool[Tensor, "height width"] | None
     depth: Float[Tensor, "height width"] | None
 
+    def kept_in(self, scratch: Scratch) -> _Pixels:
+        """The same on disk."""
+
+        def kept(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else scratch.keep(tensor)
+
+        return replace(
+            self, rgb=scratch.keep(self.rgb), alpha=kept(self.alpha), mask=kept(self.mask),
+            depth=kept(self.depth),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Bytes:
@@ -54,11 +68,10 @@ class _Bytes:
     kept: float
     working: float
     """Besides, while it is decoded."""
-    pixels: int
 
 
 class ImageCache:
-    """The pictures of a scene, in memory.
+    """The pictures of a scene: in memory, or on disk where they do not fit.
 
     A level of the pyramid is made by averaging boxes of whole pixels; a remainder at the right
     and lower border is cut off and the camera follows, so pixels and camera agree exactly. Colours
@@ -75,25 +88,32 @@ class ImageCache:
         indices: Sequence[int] | None = None,
     ) -> None:
         """Decodes the frames at ``indices`` (None: all) now, on all cores; others when asked for.
+        Where they do not fit, each is decoded when it is first asked for, or ahead of time
+        (:meth:`soon`), and kept in a :class:`Scratch` file.
 
         ``ram_budget_gb``: None means half of the memory that is free. Raises
-        :class:`NotEnoughMemoryError` before decoding anything, :class:`DataError` on a bad file.
+        :class:`NotEnoughMemoryError` before decoding anything, where a picture alone does not fit
+        or the disk has no room either; :class:`DataError` on a bad file.
         """
         self.scene = scene
         self.downscale_factor = downscale_factor
         self._factor = remaining_factor(scene, downscale_factor)
         self._grids: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self._levels: dict[tuple[int, int], _Pixels] = {}
+        self._coming: dict[tuple[int, int], Future[_Pixels]] = {}
         wanted = list(range(len(scene.frames)) if indices is None else indices)
         workers = self._workers_that_fit(wanted, ram_budget_gb)
-        with ThreadPoolExecutor(max_workers=workers) as pool:
-            for index, pixels in zip(wanted, pool.map(self._decode, wanted), strict=True):
-                self._levels[index, 1] = pixels
-        self._tell_empty_masks(wanted)
+        self._scratch = None if workers else Scratch()
+        self._ahead = None if workers else ThreadPoolExecutor(1, "scene4d-pictures")
+        if workers:
+            with ThreadPoolExecutor(max_workers=workers) as pool:
+                for index, pixels in zip(wanted, pool.map(self._decode, wanted), strict=True):
+                    self._levels[index, 1] = pixels
+            self._tell_empty_masks(wanted)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
+        """Bytes of the pictures that are decoded by now."""
         return sum(
             tensor.nbytes
             for pixels in self._levels.values()
@@ -118,16 +138,38 @@ class ImageCache:
             depth=pixels.depth,
         )
 
+    def soon(self, indices: Sequence[int], downscale: int = 1) -> None:
+        """Tells which views are asked for next, so that they are decoded by then."""
+        if self._ahead is None:
+            return
+        keys = [(index, downscale) for index in indices[:_AHEAD]]
+        for key in [key for key in self._coming if key not in keys]:
+            self._coming.pop(key).cancel()
+        for key in keys:
+            if key not in self._levels and key not in self._coming:
+                self._coming[key] = self._ahead.submit(self._made, *key)
+
     def _level(self, index: int, downscale: int) -> _Pixels:
-        found = self._levels.get((index, downscale))
-        if found is None:
-            base = self._decode(index) if downscale == 1 else self._level(index, 1)
-            found = base if downscale == 1 else _downscaled(base, downscale)
-            self._levels[index, downscale] = found
-        return found
+        key = index, downscale
+        coming = self._coming.pop(key, None)
+        if coming is not None:
+            return coming.result()
+        return self._levels.get(key) or self._made(*key)
+
+    def _made(self, index: int, downscale: int) -> _Pixels:
+        """A level that is not there yet, kept from now on."""
+        if downscale == 1:
+            made = self._decode(index)
+        else:
+            made = _downscaled(self._levels.get((index, 1)) or self._made(index, 1), downscale)
+        if self._scratch is not None:
+            made = made.kept_in(self._scratch)
+        self._levels[index, downscale] = made
+        return made
 
     def _workers_that_fit(self, indices: Sequence[int], ram_budget_gb: float | None) -> int:
-        """How many pictures may be decoded at a time; refuses what does not fit at all."""
+        """How many pictures may be decoded at a time for all to be kept in memory; 0: they go to
+        disk. Refuses what does not fit there either."""
         if ram_budget_gb is not None and not ram_budget_gb > 0:
             raise UsageError(f"--ram-budget-gb is {ram_budget_gb}", fix="give more than 0")
         budget = available_ram_bytes() / 2 if ram_budget_gb is None else ram_budget_gb * 1e9
@@ -135,29 +177,33 @@ class ImageCache:
         kept = sum(size.kept for size in sizes)
         working = np.cumsum(sorted((size.working for size in sizes), reverse=True))
         fitting = int(np.searchsorted(working, budget - kept, side="right"))
-        if sizes and not fitting:
-            self._refuse(indices, sizes, budget)
-        return max(1, min(8, os.cpu_count() or 1, fitting))
-
-    def _refuse(self, indices: Sequence[int], sizes: Sequence[_Bytes], budget: float) -> NoReturn:
-        kept, first = sum(size.kept for size in sizes), self.downscale_factor
-        largest = max(range(len(sizes)), key=lambda i: sizes[i].working)
-        name, alone = self.scene.frames[indices[largest]].name, sizes[largest].working
-        room = budget - sizes[largest].pixels * max(_AVERAGED_BYTES, self._per_pixel(indices))
-        fix = f"{name} alone takes {alone / 1e9:.2f} GB: make it smaller, or raise --ram-budget-gb"
-        if room > 0:
-            factor = max(first + 1, math.ceil(first * math.sqrt(kept / room)))
-            fix = f"--downscale-factor {factor} makes them fit; or raise --ram-budget-gb"
-        raise NotEnoughMemoryError(
-            f"{len(indices)} images need {(kept + alone) / 1e9:.2f} GB of memory, "
-            f"and the budget is {budget / 1e9:.2f} GB",
-            where=self.scene.root,
-            fix=fix,
-        )
-
-    def _per_pixel(self, indices: Sequence[int]) -> float:
-        frames = [self.scene.frames[index] for index in indices]
-        return max(_working_bytes(frame, self._factor) for frame in frames)
+        if fitting or not sizes:
+            return max(1, min(8, os.cpu_count() or 1, fitting))
+        # Two at work there: the thread that decodes ahead, and who did not wait for it.
+        if 2 * working[0] > budget:
+            alone = max(range(len(sizes)), key=lambda i: sizes[i].working)
+            raise NotEnoughMemoryError(
+                f"{self.scene.frames[indices[alone]].name} takes {2 * working[0] / 1e9:.2f} GB of "
+                f"memory while it is decoded, and the budget is {budget / 1e9:.2f} GB",
+                where=self.scene.root,
+                fix="make it smaller, or raise --ram-budget-gb",
+            )
+        room = max(1.0, available_scratch_bytes() / 2)
+        if kept > room:
+            factor = self.downscale_factor * math.sqrt(kept / room)
+            raise NotEnoughMemoryError(
+                f"{len(sizes)} pictures need {kept / 1e9:.2f} GB, for which neither the memory "
+                f"({budget / 1e9:.2f} GB) nor half of the free disk ({room / 1e9:.2f} GB) has room",
+                where=scratch_folder(),
+                fix=f"--downscale-factor {math.ceil(factor)} makes them fit; or free space there, "
+                "or name another folder by TMPDIR",
+            )
+        logging.getLogger("scene4d").info(
+            "pictures: %.2f GB, where memory for them is %.2f GB; decoded as they are looked at, "
+            "and kept in a file in %s (--ram-budget-gb)",
+            kept / 1e9, budget / 1e9, scratch_folder(),
+        )  # fmt: skip
+        return 0
 
     def _estimate(self, frame: Frame) -> _Bytes:
         """What the frame takes: kept with all its coarser levels, and while it is decoded."""
@@ -168,7 +214,7 @@ class ImageCache:
         per_pixel = 3 + alpha + masked + 4 * (frame.depth_path is not None)
         kept = per_pixel * width * height / self._factor**2 * _PYRAMID_SHARE
         working = _working_bytes(frame, self._factor) * width * height
-        return _Bytes(kept=kept, working=working, pixels=width * height)
+        return _Bytes(kept=kept, working=working)
 
     def _decode(self, index: int) -> _Pixels:
         frame = self.scene.frames[index]

@@ -23,5 +23,5 @@ class SceneOptions:
     max_frames: Count | None = None
     """Keep at most this many frames, evenly spread, in the same train/test proportion."""
     ram_budget_gb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
-    """Largest memory for decoded images, in GB (by default half of what is free); more is refused
-    before it starts."""
+    """Largest memory for decoded images, in GB (by default half of what is free); more of them are
+    kept on disk, in TMPDIR or /var/tmp."""

@@ -92,6 +92,14 @@ class ViewSource(Protocol):
         """The picture of frame ``index``, ``downscale`` times smaller."""
 
 
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """What makes views ready before they are asked for, where a source of pictures does so."""
+
+    def soon(self, indices: Sequence[int], downscale: int = 1) -> None:
+        """Tells which views come next, of the size of :meth:`ViewSource.view`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """Frames, their split into train and test, and points to start from."""

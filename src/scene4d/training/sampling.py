@@ -36,6 +36,10 @@ class ViewSampler:
                 chosen.append(candidate)
         return chosen
 
+    def coming(self, among: Collection[int] | None = None) -> list[int]:
+        """The views that come in the rest of this round, in their order."""
+        return [i for i in reversed(self.pending) if among is None or i in among]
+
 
 def parts_of(views: Sequence[View], sampling: Sampling, generator: torch.Generator) -> View:
     """``sampling.count`` crops or rays of the views, each at a place drawn evenly, as one batch.

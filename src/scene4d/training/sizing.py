@@ -3,9 +3,9 @@
 The rule, in this order:
 
 1. Pictures are made as many times smaller (1, 2, 3, ...) as it takes for their longer side to have
-   at most 1600 pixels, for all of them to fit into their share of memory, and for at least 600
-   steps to fit into the time given. Time never asks for less than 300,000 pixels: below, Gaussians
-   cost more than pixels do.
+   at most 1600 pixels, for all of them to fit into half of the free memory or of the free disk, and
+   for at least 600 steps to fit into the time given. Time never asks for less than 300,000 pixels:
+   below, Gaussians cost more than pixels do.
 2. There may be one Gaussian for every two pixels of a picture, at least 100,000; no more than leave
    time for 2,000 steps, nor than fit into a quarter of the free memory.
 
@@ -26,6 +26,7 @@ from typing import Any
 from scene4d.data.load import load_scene
 from scene4d.data.sample import sample_scene_path
 from scene4d.data.scene import Scene
+from scene4d.data.scratch import available_scratch_bytes
 from scene4d.memory import available_ram_bytes
 from scene4d.representations.method import Method
 from scene4d.training.options import TrainOptions
@@ -62,6 +63,8 @@ class Means:
     """None: as many as there is time for."""
     memory: float
     """Free bytes."""
+    disk: float
+    """Free bytes, for what does not fit into memory."""
     cores: float
 
 
@@ -82,11 +85,10 @@ def choose_sizes(
     means: Means,
     *,
     factor: int | None = None,
-    picture_bytes: float | None = None,
 ) -> Sizes:
-    """The rule of this module for ``num_pictures`` of ``width`` x ``height``; ``factor`` and
-    ``picture_bytes`` (memory for all pictures) are the user's, where given."""
-    room = means.memory / 2 if picture_bytes is None else picture_bytes
+    """The rule of this module for ``num_pictures`` of ``width`` x ``height``; ``factor`` is the
+    user's, where given."""
+    room = max(means.memory, means.disk) / 2
 
     def pixels(factor: int) -> float:
         return width * height / factor**2
@@ -146,18 +148,17 @@ def with_sizes(
     stored = int(scene.metadata.get("stored_downscale", "1"))
     width, height = (stored * side for side in _typical_size(scene))
     machine = processes.told(
-        lambda: json.dumps({"memory": available_ram_bytes(), "cores": _cores(options.device)})
-    )
+        lambda: json.dumps({
+            "memory": available_ram_bytes(), "disk": available_scratch_bytes(),
+            "cores": _cores(options.device),
+        })
+    )  # fmt: skip
     means = Means(
         seconds=None if options.max_minutes is None else 60 * options.max_minutes,
         steps=_steps(method, options),
         **json.loads(machine),
     )
-    budget = None if options.ram_budget_gb is None else 1e9 * options.ram_budget_gb
-    sizes = choose_sizes(
-        width, height, len(scene.frames), means,
-        factor=options.downscale_factor, picture_bytes=budget,
-    )  # fmt: skip
+    sizes = choose_sizes(width, height, len(scene.frames), means, factor=options.downscale_factor)
     changes: dict[str, Any] = {"max_num_gaussians": sizes.max_num_gaussians} if open_count else {}
     _tell(sizes, width, height, means, options, counted=open_count)
     return replace(method, **changes), replace(options, downscale_factor=sizes.downscale_factor)

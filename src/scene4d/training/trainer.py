@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from scene4d.data.scene import View
+from scene4d.data.scene import ReadsAhead, View
 from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.representations.base import Trainable
 from scene4d.representations.method import Method, resolve
@@ -321,6 +321,8 @@ class Trainer:
         count = self.method.batch_size if whole else sampling.pictures
         indices = self.sampler.next(count, among=sampling.among)
         views = [images.view(i, downscale) for i in indices]
+        if isinstance(images, ReadsAhead):
+            images.soon(self.sampler.coming(sampling.among), downscale)
         if not whole:
             views = [parts_of(views, sampling, self.generator)]
         return [on_device(view, self.device) for view in views]
