@@ -108,6 +108,7 @@ FLAGS = {
     "benchmarks/mesh.py isosurface": ["--size", "8", "--runs", "1"],
     "benchmarks/mesh.py slopes": ["--size", "16", "--rings", "6"],
     "benchmarks/mesh.py speed": ["--size", "16", "--rings", "6", "--runs", "1"],
+    "benchmarks/pictures.py": [],
     "benchmarks/quality.py": ["--minutes", "0.1", "--options=--steps=2 --coarsest-downscale=1"],
     "benchmarks/rasteriser.py": ["--runs", "1", "--gaussians", "50"],
     "benchmarks/side_by_side.py": ["--views", "0"],

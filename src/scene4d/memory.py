@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
 
@@ -26,3 +28,10 @@ def _available_bytes() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
         return 8e9
+
+
+def give_back_freed_memory() -> None:
+    """Hands freed memory back to the system, where the C library would keep it (glibc): after many
+    large buffers, between which small ones live on, what is kept is as large as all of them."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

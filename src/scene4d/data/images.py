@@ -24,7 +24,7 @@ from scene4d.data.scene import Frame, Scene, View
 from scene4d.data.scratch import Scratch, available_scratch_bytes, scratch_folder
 from scene4d.errors import DataError, NotEnoughMemoryError, UsageError
 from scene4d.image_files import image_header, image_size, read_picture
-from scene4d.memory import available_ram_bytes
+from scene4d.memory import available_ram_bytes, give_back_freed_memory
 
 _PYRAMID_SHARE = 4 / 3
 """All coarser levels together take a third of the full one: 1/4 + 1/16 + ..."""
@@ -164,6 +164,7 @@ class ImageCache:
             made = _downscaled(self._levels.get((index, 1)) or self._made(index, 1), downscale)
         if self._scratch is not None:
             made = made.kept_in(self._scratch)
+            give_back_freed_memory()
         self._levels[index, downscale] = made
         return made
 
