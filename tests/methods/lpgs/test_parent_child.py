@@ -9,11 +9,12 @@ import torch
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.quaternions import rotation_from_quat
 from scene4d.methods.lpgs.attributes import own_inputs
-from scene4d.methods.lpgs.parent_child import CODED, START_STEPS, ParentChildSplats
+from scene4d.methods.lpgs.parent_child import START_STEPS, ParentChildSplats
 from scene4d.methods.lpgs.quantisers import Quantiser
 from scene4d.methods.lpgs.seeds import parents_of
+from scene4d.methods.lpgs.settings import Settings
 from scene4d.methods.lpgs.smallest_turn import smallest_turn
-from scene4d.methods.lpgs.structure import Structure
+from scene4d.methods.lpgs.structure import CODED, Structure
 from scene4d.rendering.fields.hash_grid import GridShape
 from scene4d.representations.blending_weights import largest_weights
 from scene4d.representations.gaussians import GaussianSplats
@@ -58,7 +59,9 @@ def camera(size=40, distance=6.0):
 
 def built(structure, *, count=80, seed=1, **settings):
     generator = torch.Generator().manual_seed(seed)
-    return ParentChildSplats.from_splats(splats(count), structure, generator=generator, **settings)
+    return ParentChildSplats.from_splats(
+        splats(count), structure, Settings(**settings), generator=generator
+    )
 
 
 def trained(structure, *, count=80, **settings):
@@ -93,7 +96,7 @@ def test_an_untrained_scene_looks_like_its_teacher(name):
 def test_bands_that_the_teacher_does_not_show_are_not_taken_over():
     teacher = splats()
     teacher.active_sh_degree = 0
-    scene = ParentChildSplats.from_splats(teacher, PLAIN, quantise_at=NEVER)
+    scene = ParentChildSplats.from_splats(teacher, PLAIN, Settings(quantise_at=NEVER))
     got, want = scene.render(camera()), teacher.render(camera())
     torch.testing.assert_close(got.rgb, want.rgb, rtol=0, atol=1e-4)  # float32
 

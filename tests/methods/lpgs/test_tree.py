@@ -10,8 +10,9 @@ import torch
 from scene4d.cameras.camera import Camera
 from scene4d.exporters.bundle import LANDING, export
 from scene4d.methods.lpgs.method import LpgsMethod, RateOptions, TreeOptions
-from scene4d.methods.lpgs.parent_child import CODED, START_STEPS, ParentChildSplats
-from scene4d.methods.lpgs.structure import Structure
+from scene4d.methods.lpgs.parent_child import START_STEPS, ParentChildSplats
+from scene4d.methods.lpgs.settings import Settings
+from scene4d.methods.lpgs.structure import CODED, Structure
 from scene4d.methods.lpgs.tree import Tree
 from scene4d.rendering.fields.hash_grid import GridShape
 from scene4d.representations.gaussians import GaussianSplats
@@ -52,7 +53,10 @@ def make_scene(structure=STRUCTURE, *, count=40, learned=0.0, **settings):
     )
     names = ("means", *CODED, "keep", "keep_children", "grid", "network", "quantisers")
     scene = ParentChildSplats.from_splats(
-        splats, structure, learning_rates=dict.fromkeys(names, 1e-3), generator=g, **settings
+        splats,
+        structure,
+        Settings(learning_rates=dict.fromkeys(names, 1e-3), **settings),
+        generator=g,
     )
     with torch.no_grad():
         for parameter in scene.network.parameters():
@@ -222,7 +226,7 @@ def test_without_a_teacher_splats_are_trained_first_and_kept(tiny_capture, tmp_p
     assert loaded.options.teacher is not None
     teacher = load_run(loaded.options.teacher)
     assert teacher.method.name == "splat" and teacher.step == 3  # half of the steps
-    assert loaded.representation.num_at_start == teacher.representation.num_gaussians
+    assert loaded.representation.settings.num_at_start == teacher.representation.num_gaussians
 
 
 def test_the_size_that_is_asked_for_is_reached(tiny_capture, tmp_path):
@@ -237,7 +241,7 @@ def test_the_size_that_is_asked_for_is_reached(tiny_capture, tmp_path):
     estimates = [float(scene.estimated_bytes().detach()) for _ in range(4)]
     # Masks go on after the size was reached, so it may end below; the coder's ratio was last
     # measured 12 steps before the end.
-    room = scene.payload_bytes(target)
+    room = scene.settings.payload_bytes(target)
     assert 0.7 * room < sum(estimates) / 4 < 1.1 * room
     assert scene.num_gaussians < 3000
     export(loaded, tmp_path / "scene.s4d")

@@ -65,5 +65,5 @@ class LpgsKind(BundleKind):
 
     def trained_mb(self, representation: Any) -> float | None:
         """The method's ``target_mb``."""
-        size: float | None = representation.target_mb
+        size: float | None = representation.settings.target_mb
         return size

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from scene4d.bundle.splats import error_of
 from scene4d.methods.lpgs.bundle_content import LpgsParts, grid_of, uncontracted
-from scene4d.methods.lpgs.parent_child import CODED, ParentChildSplats
+from scene4d.methods.lpgs.parent_child import ParentChildSplats
 from scene4d.methods.lpgs.seeds import MASK_START
+from scene4d.methods.lpgs.structure import CODED
 
 _NAMES = {"scales": "log_scales", "rotations": "rotation", "opacities": "opacity", "sh0": "dc",
           "shN": "sh"}  # fmt: skip
@@ -59,7 +61,7 @@ def without_least(scene: ParentChildSplats, most: int) -> ParentChildSplats:
     """A copy of at most ``most`` Gaussians: the masks of the lowest parents are off, of all but one
     if need be; and no size was trained for."""
     some, kept = copy.deepcopy(scene), scene.kept
-    some.target_mb = None
+    some.settings = replace(some.settings, target_mb=None)
     sizes = kept.long()
     if scene.has_children:
         sizes = sizes * (1 + (scene.gaussians["keep_children"] > 0).sum(dim=1))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,20 +24,16 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.undistortion import undistorted_camera
 from scene4d.errors import DataError
 from scene4d.formats.splat_cloud import SplatCloud
-from scene4d.methods.lpgs.attributes import (
-    as_gaussians,
-    corrected,
-    own_inputs,
-    switch,
-    turned,
-)
+from scene4d.methods.lpgs.attributes import switch
 from scene4d.methods.lpgs.family_network import FamilyNetwork
-from scene4d.methods.lpgs.places import cells_of, cube_of, rounded_places
+from scene4d.methods.lpgs.places import cells_of, rounded_places
+from scene4d.methods.lpgs.predictor import Parents, Predictor, Unpacked
 from scene4d.methods.lpgs.quantisers import Quantiser
 from scene4d.methods.lpgs.seeds import container_bytes, parents_of, structure_for
-from scene4d.methods.lpgs.structure import Structure
+from scene4d.methods.lpgs.settings import Settings
+from scene4d.methods.lpgs.structure import CODED, Structure
 from scene4d.plain import from_table
-from scene4d.ranges import Count, NotNegative, Positive, Within
+from scene4d.ranges import Positive, Within
 from scene4d.rendering.fields.hash_grid import HashGrid
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
@@ -48,8 +44,6 @@ if TYPE_CHECKING:
     from scene4d.data.scene import Scene
     from scene4d.methods.lpgs.method import LpgsMethod
 
-CODED = ("scales", "rotations", "opacities", "sh0", "shN")
-"""Attributes of a parent that are quantised and coded; beside them its place and its masks."""
 START_STEPS = {"scales": 0.12, "rotations": 0.06, "opacities": 0.4, "sh0": 0.06, "shN": 0.08}
 SAMPLED_FOR_RATE = 4
 """The rate is estimated from one parent in so many, another each time..."""
@@ -58,36 +52,14 @@ _LONGEST_RUN = 32
 _TABLE_STEP = 0.02
 _CAMERAS_FOR_SHARES = 60
 """Training cameras that are asked which Gaussians they see."""
-_CORRECTION_STEPS = 12
-"""Iterations towards attributes whose correction is known to be wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unpacked:
-    """Plain Gaussians of a scene, differentiable, and which parent each belongs to."""
-
-    tensors: Mapping[str, Tensor]
-    """As :class:`GaussianSplats` names them."""
-    parent: Int[Tensor, " n"]
-    child: Int[Tensor, " n"]
-    """-1 for the parent itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Saved:
+class _Saved(Settings):
     """:meth:`ParentChildSplats.plain_data` without its structure, as it may be."""
 
-    learning_rates: Mapping[str, NotNegative]
-    extent: Positive
-    antialiased: bool
-    warm_up: NotNegative
-    quantise_at: NotNegative
-    max_num_gaussians: Count
-    num_at_start: Count
     coder_ratio: Positive = 1.0
     rate_turn: Annotated[int, Within(0)] = 0
-    target_mb: Positive | None = None
-    container_bytes: NotNegative = 25_000.0
 
 
 class ParentChildSplats(Representation):
@@ -97,24 +69,13 @@ class ParentChildSplats(Representation):
         self,
         parents: Mapping[str, Tensor],
         structure: Structure,
+        settings: Settings,
         *,
-        learning_rates: Mapping[str, float] | None = None,
-        extent: float = 1.0,
-        antialiased: bool = False,
-        warm_up: float = 0.0,
-        quantise_at: float = 0.0,
-        max_num_gaussians: int = 2**31 - 1,
-        num_at_start: int = 0,
-        coder_ratio: float = 1.0,
-        rate_turn: int = 0,
-        target_mb: float | None = None,
-        container_bytes: float = 25_000.0,
         generator: torch.Generator | None = None,
     ) -> None:
         """``parents``: means [P, 3], the :data:`CODED` attributes (rotations are the vector part
-        of a quaternion whose scalar part is 1), ``keep`` [P] and ``keep_children`` [P, K] logits.
-        Children appear after the share ``warm_up`` of training, rounding starts at
-        ``quantise_at``."""
+        of a quaternion whose scalar part is 1), ``keep`` [P] and ``keep_children`` [P, K]
+        logits."""
         super().__init__()
         self.structure = structure
         self.gaussians = nn.ParameterDict({k: nn.Parameter(v) for k, v in parents.items()})
@@ -131,19 +92,11 @@ class ParentChildSplats(Representation):
         self.table_quantiser = (
             Quantiser(structure.grid.features, _TABLE_STEP) if structure.grid else None
         )
-        self.learning_rates = dict(learning_rates or {})
-        self.extent = extent
-        self.antialiased = antialiased
-        self.warm_up, self.quantise_at = warm_up, quantise_at
-        self.max_num_gaussians = max_num_gaussians
-        self.num_at_start = num_at_start or len(parents["means"])
+        at_start = settings.num_at_start or len(parents["means"])
+        self.settings = replace(settings, num_at_start=at_start)
         self.progress = 1.0
-        self._rate_turn = rate_turn
-        self.target_mb = target_mb
-        """Size that its bundle shall have, in MB."""
-        self.container_bytes = container_bytes
-        """About what its bundle's manifest, cameras and poster take."""
-        self.coder_ratio = coder_ratio
+        self._rate_turn = 0
+        self.coder_ratio = 1.0
         """What the coder makes of the scene, relative to the estimate without it."""
 
     # Building
@@ -182,15 +135,17 @@ class ParentChildSplats(Representation):
         return cls.from_splats(
             splats,
             structure,
+            Settings(
+                learning_rates={**rates, **masks, **shared},
+                extent=scene.extent,
+                antialiased=splats.antialiased,
+                warm_up=warm_up,
+                quantise_at=quantise_at,
+                max_num_gaussians=method.most_gaussians,
+                target_mb=method.target_mb,
+                container_bytes=container_bytes(scene, structure.sh_degree),
+            ),
             cameras=_some_cameras(scene) if taught else (),
-            learning_rates={**rates, **masks, **shared},
-            extent=scene.extent,
-            antialiased=splats.antialiased,
-            warm_up=warm_up,
-            quantise_at=quantise_at,
-            max_num_gaussians=method.most_gaussians,
-            target_mb=method.target_mb,
-            container_bytes=container_bytes(scene, structure.sh_degree),
             generator=generator,
         )
 
@@ -199,13 +154,15 @@ class ParentChildSplats(Representation):
         cls,
         splats: GaussianSplats,
         structure: Structure,
+        settings: Settings | None = None,
         *,
         cameras: Sequence[Camera] = (),
-        **settings: Any,
+        generator: torch.Generator | None = None,
     ) -> ParentChildSplats:
         """One parent for each Gaussian of ``splats``; nothing is predicted yet. ``cameras`` say
         which are seen most, and are kept longest when the scene shrinks."""
-        scene = cls(parents_of(splats, structure, cameras), structure, **settings)
+        parents = parents_of(splats, structure, cameras)
+        scene = cls(parents, structure, settings or Settings(), generator=generator)
         scene.fit_quantisers()
         return scene
 
@@ -214,12 +171,14 @@ class ParentChildSplats(Representation):
         cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
     ) -> ParentChildSplats:
         """Built again from a checkpoint."""
-        settings = dict(plain)
-        structure = Structure.from_plain(settings.pop("structure", {}))
-        saved = from_table(_Saved, settings, where="settings")
+        table = dict(plain)
+        structure = Structure.from_plain(table.pop("structure", {}))
+        saved = from_table(_Saved, table, where="settings")
         prefix = "gaussians."
         parents = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        scene = cls(parents, structure, **vars(saved))
+        settings = Settings(**{f.name: getattr(saved, f.name) for f in fields(Settings)})
+        scene = cls(parents, structure, settings)
+        scene.coder_ratio, scene._rate_turn = saved.coder_ratio, saved.rate_turn
         lacking = {group.name for group in scene._groups()} - set(saved.learning_rates)
         if saved.learning_rates and lacking:
             raise DataError(f"lacks learning rates of {', '.join(sorted(lacking))}")
@@ -252,17 +211,9 @@ class ParentChildSplats(Representation):
         """What the tensors do not say."""
         return {
             "structure": self.structure.plain(),
-            "learning_rates": self.learning_rates,
-            "extent": self.extent,
-            "antialiased": self.antialiased,
-            "warm_up": self.warm_up,
-            "quantise_at": self.quantise_at,
-            "max_num_gaussians": self.max_num_gaussians,
-            "num_at_start": self.num_at_start,
+            **vars(self.settings),
             "coder_ratio": self.coder_ratio,
             "rate_turn": self._rate_turn,
-            "target_mb": self.target_mb,
-            "container_bytes": self.container_bytes,
         }
 
     @torch.no_grad()
@@ -273,15 +224,15 @@ class ParentChildSplats(Representation):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Parents by attribute; the network, the grid, and the quantisers."""
-        return self._groups() if self.learning_rates else []
+        return self._groups() if self.settings.learning_rates else []
 
     def _groups(self) -> list[ParameterGroup]:
-        rates = defaultdict(float, self.learning_rates)
+        rates = defaultdict(float, self.settings.learning_rates)
         groups = [
             ParameterGroup(
                 name=name,
                 parameters=[parameter],
-                learning_rate=rates[name] * (self.extent if name == "means" else 1.0),
+                learning_rate=rates[name] * (self.settings.extent if name == "means" else 1.0),
             )
             for name, parameter in self.gaussians.items()
         ]
@@ -314,6 +265,11 @@ class ParentChildSplats(Representation):
     def num_gaussians(self) -> int:
         """How many parents there are, masked ones included."""
         return self.gaussians["means"].shape[0]
+
+    @property
+    def max_num_gaussians(self) -> int:
+        """How many parents there may be."""
+        return self.settings.max_num_gaussians
 
     @property
     def means(self) -> Float[Tensor, "p 3"]:
@@ -350,12 +306,12 @@ class ParentChildSplats(Representation):
     @property
     def has_children(self) -> bool:
         """Whether children exist at this moment of training."""
-        return self.structure.num_children > 0 and self.progress >= self.warm_up
+        return self.structure.num_children > 0 and self.progress >= self.settings.warm_up
 
     @property
     def rounds(self) -> bool:
         """Whether values are rounded at this moment of training."""
-        return self.progress >= self.quantise_at
+        return self.progress >= self.settings.quantise_at
 
     def on_progress(self, progress: float) -> None:
         """Warm-up and the start of rounding."""
@@ -366,96 +322,42 @@ class ParentChildSplats(Representation):
         kept = self.kept
         rows = kept.nonzero()[:, 0]
         some = None if len(rows) == self.num_gaussians else rows
-        base = {name: self._quantised(name, some) for name in CODED}
-        means = self._rounded_means(some)
-        keep = switch(self.gaussians["keep"], kept).index_select(0, rows)
-        if self.network is None:
-            return self._parents_alone(rows, means, base, keep)
-        tokens = self.network.tokens(own_inputs(base, self.structure), self._features(means))
+        parents = Parents(
+            rows=rows,
+            means=self._rounded_means(some),
+            base={name: self._quantised(name, some) for name in CODED},
+            keep=switch(self.gaussians["keep"], kept).index_select(0, rows),
+        )
+        predictor = self._predictor()
+        if predictor is None:
+            return parents.alone(parents.base)
+        keep_children = None
         if self.has_children:
             logits = self.gaussians["keep_children"].index_select(0, rows)
             keep_children = switch(logits, logits > 0)
-            return self._families(rows, means, base, keep, keep_children, tokens)
-        corrections = self.network.corrections(tokens, child=False)
-        own = corrected(base, corrections, self.structure)
-        return self._parents_alone(rows, means, own, keep)
+        return predictor.unpacked(parents, keep_children)
 
-    def _parents_alone(
-        self, rows: Tensor, means: Tensor, attributes: Mapping[str, Tensor], keep: Tensor
-    ) -> Unpacked:
-        return Unpacked(
-            tensors=as_gaussians(means, attributes, keep),
-            parent=rows,
-            child=torch.full_like(rows, -1),
-        )
-
-    def _families(
-        self,
-        rows: Tensor,
-        means: Tensor,
-        base: Mapping[str, Tensor],
-        keep: Tensor,
-        keep_children: Tensor,
-        tokens: Tensor,
-    ) -> Unpacked:
-        """Parents, then the living children; a dead child takes part in nothing."""
-        network = self.network
-        assert network is not None
-        alive = keep_children.detach() > 0
-        places = means[:, None] + turned(network.offsets(tokens), base)
-        family, member = alive.nonzero(as_tuple=True)
-        slot = family * alive.shape[1] + member
-        kid_places = places.flatten(0, 1).index_select(0, slot)
-        kid_base = {name: value.index_select(0, family) for name, value in base.items()}
-        kid_tokens = network.tokens(
-            own_inputs(kid_base, self.structure), self._features(kid_places)
-        )
-        grid = tokens.new_zeros(alive.numel(), tokens.shape[1]).index_copy(0, slot, kid_tokens)
-        together = torch.cat([tokens[:, None], grid.reshape(*alive.shape, -1)], dim=1)
-        everyone = torch.cat([torch.ones_like(alive[:, :1]), alive], dim=1)
-        together = network.attended(together, everyone)
-        parents = corrected(base, network.corrections(together[:, 0], child=False), self.structure)
-        kid_tokens = together[:, 1:].flatten(0, 1).index_select(0, slot)
-        kids = corrected(kid_base, network.corrections(kid_tokens, child=True), self.structure)
-        keep_kids = keep.index_select(0, family) * keep_children.flatten().index_select(0, slot)
-        return Unpacked(
-            tensors=as_gaussians(
-                torch.cat([means, kid_places]),
-                {name: torch.cat([parents[name], kids[name]]) for name in CODED},
-                torch.cat([keep, keep_kids]),
-            ),
-            parent=torch.cat([rows, rows.index_select(0, family)]),
-            child=torch.cat([torch.full_like(rows, -1), member]),
-        )
-
-    @torch.no_grad()
     def before_correction(
         self, means: Float[Tensor, "n 3"], wanted: Mapping[str, Float[Tensor, "n _"]]
     ) -> dict[str, Float[Tensor, "n _"]]:
-        """Attributes (:data:`CODED`) of childless parents at ``means`` that unpack to ``wanted``.
+        """Attributes (:data:`CODED`) of childless parents at ``means`` that unpack to
+        ``wanted``."""
+        predictor = self._predictor()
+        return dict(wanted) if predictor is None else predictor.before_correction(means, wanted)
 
-        Corrections depend on what they correct, so it is found by iteration, as closely as that
-        gets: exactly before the network has learned to correct.
-        """
-        network = self.network
-        if network is None:
-            return dict(wanted)
-        features = self._features(means)
-        best, best_error = dict(wanted), means.new_full((len(means), 1), math.inf)
-        base = dict(wanted)
-        for _ in range(_CORRECTION_STEPS):
-            tokens = network.tokens(own_inputs(base, self.structure), features)
-            if self.has_children:
-                alone = torch.ones(len(means), 1, dtype=torch.bool, device=means.device)
-                tokens = network.attended(tokens[:, None], alone)[:, 0]
-            found = corrected(base, network.corrections(tokens, child=False), self.structure)
-            missing = {name: wanted[name] - found[name] for name in CODED}
-            error = torch.cat(list(missing.values()), dim=1).abs().amax(dim=1, keepdim=True)
-            better = error < best_error
-            best = {name: torch.where(better, base[name], best[name]) for name in CODED}
-            best_error = torch.where(better, error, best_error)
-            base = {name: base[name] + missing[name] for name in CODED}
-        return best
+    def _predictor(self) -> Predictor | None:
+        if self.network is None:
+            return None
+        table = None
+        if self.grid is not None and self.table_quantiser is not None:
+            table = self.table_quantiser(self.grid.table) if self.rounds else self.grid.table
+        return Predictor(
+            structure=self.structure,
+            network=self.network,
+            grid=self.grid,
+            table=table,
+            has_children=self.has_children,
+        )
 
     def splats(self, time: float | None = None) -> SplatCloud:
         """Parents and children as they are drawn."""
@@ -470,7 +372,11 @@ class ParentChildSplats(Representation):
         with torch.no_grad():
             tensors = dict(self.unpack().tensors)
         tensors["opacities"] = torch.logit(tensors.pop("alphas").clamp(1e-6, 1 - 1e-6))
-        return GaussianSplats(tensors, antialiased=self.antialiased, extent=self.extent)
+        return GaussianSplats(
+            tensors,
+            antialiased=self.settings.antialiased,
+            extent=self.settings.extent,
+        )
 
     def render(
         self,
@@ -487,8 +393,8 @@ class ParentChildSplats(Representation):
             background=background,
             depth=want.depth,
             sh_degree=self.structure.sh_degree,
-            antialiased=self.antialiased,
-            near=NEAR_SHARE * self.extent,
+            antialiased=self.settings.antialiased,
+            near=NEAR_SHARE * self.settings.extent,
         )
         family = {"parent": unpacked.parent, "child": unpacked.child}
         return Render(**{**vars(render), "extras": {**render.extras, **family}})
@@ -527,10 +433,6 @@ class ParentChildSplats(Representation):
         self._rate_turn = (self._rate_turn + 1) % SAMPLED_FOR_RATE
         return rows
 
-    def payload_bytes(self, target_mb: float) -> float:
-        """What is left for the scene itself in a bundle of that size."""
-        return max(1000.0, target_mb * 1e6 - self.container_bytes)
-
     def describe(self) -> dict[str, float]:
         """Parents, and how many Gaussians they unpack to."""
         kept = self.kept
@@ -568,19 +470,6 @@ class ParentChildSplats(Representation):
     def cells(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n 3"]:
         """The cells of the contracted unit cube, along each axis, that points are rounded to."""
         return cells_of(points, self.structure)
-
-    def _features(self, points: Tensor) -> Tensor | None:
-        if self.grid is None or self.table_quantiser is None:
-            return None
-        if self.structure.contraction:
-            cube = cube_of(points, self.structure)
-        else:
-            centre = points.new_tensor(self.structure.centre)
-            cube = (points - centre) / (2 * self.structure.radius) + 0.5
-        table = self.grid.table
-        if self.rounds:
-            table = self.table_quantiser(table)
-        return self.grid(cube, table)
 
 
 def _some_cameras(scene: Scene) -> list[Camera]:

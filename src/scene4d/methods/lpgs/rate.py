@@ -37,9 +37,11 @@ class Rate(Objective):
         size = scene.estimated_bytes()
         pressure = 1.0
         if self.options.target_mb is not None:
-            surplus = float(size.detach()) / scene.payload_bytes(self.options.target_mb) - 1.0
+            surplus = (
+                float(size.detach()) / scene.settings.payload_bytes(self.options.target_mb) - 1.0
+            )
             pressure = min(1.0, max(0.0, 1.0 + surplus / _MARGIN))
-        loss = pressure * size / scene.num_at_start
+        loss = pressure * size / scene.settings.num_at_start
         self.latest.append(size.detach())
-        file = torch.stack(tuple(self.latest)).mean() + scene.container_bytes
+        file = torch.stack(tuple(self.latest)).mean() + scene.settings.container_bytes
         return Term(loss=loss, log={"rate": loss, "mb": file / 1e6})

@@ -10,6 +10,9 @@ from scene4d.plain import from_table
 from scene4d.ranges import Finite, Positive, Within
 from scene4d.rendering.fields.hash_grid import GridShape
 
+CODED = ("scales", "rotations", "opacities", "sh0", "shN")
+"""Attributes of a parent that are quantised and coded; beside them its place and its masks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
@@ -40,13 +43,7 @@ class Structure:
     @property
     def attributes(self) -> tuple[tuple[str, int], ...]:
         """Names and channels of what the heads predict, in order."""
-        return (
-            ("scales", 3),
-            ("rotations", 3),
-            ("opacities", 1),
-            ("sh0", 3),
-            ("shN", 3 * self.sh_rest),
-        )
+        return tuple(zip(CODED, (3, 3, 1, 3, 3 * self.sh_rest), strict=True))
 
     @property
     def num_outputs(self) -> int:

@@ -56,7 +56,7 @@ class Tree(Mcmc):
 
     def after_step(self, step: Step) -> None:
         """Grows during warm-up; then manipulates trees every ``tree_every`` steps."""
-        if step.progress < self.representation.warm_up:
+        if step.progress < self.representation.settings.warm_up:
             super().after_step(step)
             if len(self.pull) != self.representation.num_gaussians:
                 self._clear()
@@ -161,7 +161,7 @@ class Tree(Mcmc):
             return
         span = max(1e-6, self.options.target_at - self.start_at)
         done = min(1.0, (progress - self.start_at) / span)
-        room = scene.payload_bytes(target)
+        room = scene.settings.payload_bytes(target)
         due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
         surplus = int((1 - due / estimated_from_all(scene)) * scene.num_gaussians)
         if surplus > 0:
