@@ -16,7 +16,7 @@ import torch
 
 def main() -> None:
     from scene4d.bundle.splats import default_importance
-    from scene4d.exporters.budgets import shown_shares
+    from scene4d.exporters.shown import shown_shares
     from scene4d.formats.packing import taken
     from scene4d.representations.gaussians import GaussianSplats
     from scene4d.training.evaluate import mean_psnr

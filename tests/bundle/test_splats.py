@@ -16,7 +16,9 @@ from scene4d.bundle.splats import (
     decode_splats,
     encode_splats,
     encoded_size,
+    out_of_reach,
     read_splats_bundle,
+    wanted_step,
     write_splats_bundle,
 )
 from scene4d.errors import DataError, UsageError
@@ -127,6 +129,49 @@ def test_stages_bring_the_important_splats_first(tmp_path):
     whole = decode_splats(bundle)
     np.testing.assert_array_equal(whole.means[:100], coarse.means)
     np.testing.assert_array_equal(whole.sh[:100], coarse.sh)
+
+
+def with_far(cloud: SplatCloud, *, size: float, logit: float, count: int = 20) -> SplatCloud:
+    """``cloud``, the last ``count`` of its splats a hundred million times as far away."""
+    means, scales, logits = (
+        cloud.means.copy(),
+        cloud.log_scales.copy(),
+        cloud.logit_opacities.copy(),
+    )
+    means[-count:] *= 1e8
+    scales[-count:], logits[-count:] = np.log(size), logit
+    return replace(cloud, means=means, log_scales=scales, logit_opacities=logits)
+
+
+def test_faint_splats_far_away_make_no_others_coarse(tmp_path, caplog):
+    """Trainings leave such; on an even grid around them a room of millimetres had steps of
+    half a metre."""
+    caplog.set_level("INFO", logger="scene4d")
+    cloud = with_far(make_cloud(2000), size=10.0, logit=-5.0)
+    coded = write_splats_bundle(tmp_path / "a.s4d", cloud)
+    assert coded.manifest["count"] == 1980 and "20 splats were left out" in caplog.text
+    back, _ = read_splats_bundle(tmp_path / "a.s4d")
+    near = cloud.means[:1980].astype(np.float64)
+    away = np.abs(near[:, None] - back.means[None]).max(axis=2).min(axis=1)
+    assert away.max() <= wanted_step(cloud) / 2 + 1e-6  # half a step; float32 of the bundle
+
+
+@pytest.mark.parametrize("change", [
+    {"size": 1e8, "logit": 5.0},  # a sky: as large as it is far
+    {"size": 1e8, "logit": -5.0},  # faint, but still seen
+])  # fmt: skip
+def test_what_is_seen_far_away_stays(change):
+    assert not out_of_reach(with_far(make_cloud(2000), **change)).any()
+
+
+def test_nothing_is_left_out_where_the_grid_is_fine_enough_or_was_asked_for():
+    cloud = make_cloud(2000)
+    assert not out_of_reach(cloud).any()
+    far = with_far(cloud, size=10.0, logit=-5.0)
+    assert encode_splats(far, SplatQuantisation(position_bits=12)).manifest["count"] == 2000
+    few = with_far(cloud, size=10.0, logit=-5.0, count=1)
+    assert out_of_reach(few).sum() == 1
+    assert not out_of_reach(make_cloud(1)).any() and not out_of_reach(make_cloud(0)).any()
 
 
 def test_the_canonical_description_is_the_same_gaussian_with_the_smallest_angle():

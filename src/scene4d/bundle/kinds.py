@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -75,6 +75,12 @@ class BundleKind(ABC):
     @abstractmethod
     def encode(self, representation: Any, *, factor: float = 1.0) -> Coded:
         """Members and the manifest's part, with all steps ``factor`` times coarser."""
+
+    def in_order(self, shown: Callable[[], np.ndarray]) -> BundleKind:
+        """The kind for a scene of which ``shown`` tells [N] how much of what one sees each splat
+        is, if asked: its first stages are of those that show most, unless they have an order of
+        their own."""
+        return self
 
     @abstractmethod
     def open(self, bundle: Bundle) -> Any:

@@ -6,6 +6,8 @@ quaternion), ``dc`` [3] and ``sh`` [3 * (K - 1)] (coefficient by coefficient, re
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +30,12 @@ from scene4d.bundle.scene_info import SceneInfo, default_info, info_entries
 from scene4d.errors import DataError, UsageError
 from scene4d.formats.splat_cloud import SplatCloud
 
+_log = logging.getLogger("scene4d")
+
 KIND = "splats"
 ALPHA_LIMIT = 1 / 4096
 """Opacities leave as logits of alpha within [1/4096, 1 - 1/4096]."""
+_FAR_SHARE = 1e-5
 MAX_CODE = 1 << 23
 """Codes of one channel span less than 2^24 values."""
 
@@ -87,7 +92,9 @@ class LaidOut:
 
     points: PointSet
     order: np.ndarray
-    """[N] which splat comes at each place of the order."""
+    """[M] which splat comes at each place of the order; at most all."""
+    places: np.ndarray
+    """[M 3] on the points' grid, in that order."""
     arrays: list[CodedArray]
     manifest: dict[str, Any]
     """``count`` and ``sh_degree``."""
@@ -99,18 +106,27 @@ def laid_out(
     *,
     importance: np.ndarray | None = None,
 ) -> LaidOut:
-    """``cloud`` quantised, by stage and place."""
+    """``cloud`` quantised, by stage and place; without what is :func:`out_of_reach`."""
     settings = settings or SplatQuantisation()
     _refuse_unusable(cloud)
     cloud = _limited_degree(cloud, settings.sh_degree)
     score = default_importance(cloud) if importance is None else importance
+    rows = np.arange(len(cloud))
+    if settings.position_bits is None and (far := out_of_reach(cloud)).any():
+        rows = np.flatnonzero(~far)
+        cloud, score = _taken(cloud, rows), score[rows]
+        _log.info(
+            "%d splats were left out: far from all others, hardly to be seen, and the places of "
+            "the others would have been coarser for them", far.sum(),
+        )  # fmt: skip
     points = quantise_points(
         cloud.means, settings.position_bits or default_bits(cloud), stages_of(score, settings)
     )
     order = points.order()
     return LaidOut(
         points=points,
-        order=order,
+        order=rows[order],
+        places=points.points[order],
         arrays=_arrays(_taken(cloud, order), settings),
         manifest={"count": len(cloud), "sh_degree": cloud.sh_degree},
     )
@@ -228,12 +244,18 @@ def default_importance(cloud: SplatCloud) -> np.ndarray:
     return two - np.logaddexp(0.0, -cloud.logit_opacities.astype(np.float64))
 
 
+def shares_of_stages(count: int, settings: SplatQuantisation) -> tuple[float, ...]:
+    """Cumulative shares of ``count`` splats in the stages. A stage costs about a bit per splat, so
+    small scenes have one."""
+    if settings.stages is not None:
+        return settings.stages
+    return (1.0,) if count < 50_000 else (0.25, 1.0) if count < 200_000 else (0.1, 0.35, 1.0)
+
+
 def stages_of(importance: np.ndarray, settings: SplatQuantisation) -> np.ndarray:
-    """[N] stage of every splat. A stage costs about a bit per splat, so small scenes have one."""
+    """[N] stage of every splat."""
     count = len(importance)
-    shares = settings.stages
-    if shares is None:
-        shares = (1.0,) if count < 50_000 else (0.25, 1.0) if count < 200_000 else (0.1, 0.35, 1.0)
+    shares = shares_of_stages(count, settings)
     if any(not 0 < s <= 1 for s in shares) or list(shares) != sorted(set(shares)):
         raise UsageError(f"stages must rise from above 0 to 1, got {shares}")
     if not shares or shares[-1] != 1:
@@ -245,12 +267,38 @@ def stages_of(importance: np.ndarray, settings: SplatQuantisation) -> np.ndarray
 
 
 def default_bits(cloud: SplatCloud) -> int:
-    """Bits per axis at which a step is a fifth of the smaller splats' middle axis."""
+    """Bits per axis at which a step is :func:`wanted_step`, if so many are to be had."""
     if not len(cloud):
         return 1
-    middle = np.exp(np.quantile(np.sort(cloud.log_scales, axis=1)[:, 1], 0.1))
     extent = float(np.ptp(cloud.means.astype(np.float64), axis=0).max())
-    return int(np.clip(np.ceil(np.log2(max(extent / (0.2 * float(middle)), 1))), 10, 20))
+    return int(np.clip(np.ceil(np.log2(max(extent / wanted_step(cloud), 1))), 10, MAX_BITS))
+
+
+def wanted_step(cloud: SplatCloud) -> float:
+    """A fifth of the smaller splats' middle axis."""
+    return 0.2 * math.exp(np.quantile(np.sort(cloud.log_scales, axis=1)[:, 1], 0.1))
+
+
+def out_of_reach(cloud: SplatCloud) -> np.ndarray:
+    """[N] whether a splat is left out for the others: positions lie on an even grid, which the
+    farthest splats make coarse.
+
+    Trainings leave faint splats at any distance. Those go, from the farthest on, that together make
+    up less than :data:`_FAR_SHARE` of what one sees from the middle (opacity times solid angle),
+    and no more than it takes for the grid's steps to be as fine as they should.
+    """
+    if len(cloud) < 2:
+        return np.zeros(len(cloud), dtype=bool)
+    means = cloud.means.astype(np.float64)
+    away = np.abs(means - np.median(means, axis=0)).max(axis=1)
+    near = wanted_step(cloud) * 2.0 ** (MAX_BITS - 1)
+    if away.max() <= near:
+        return np.zeros(len(cloud), dtype=bool)
+    size = np.exp(default_importance(cloud) - 2 * np.log(np.maximum(away, np.median(away))))
+    order = np.argsort(-away, kind="stable")
+    beyond = np.empty(len(cloud))
+    beyond[order] = np.cumsum(size[order])
+    return (away > near) & (beyond < _FAR_SHARE * size.sum())
 
 
 def quantise_points(means: np.ndarray, bits: int, stages: np.ndarray) -> PointSet:

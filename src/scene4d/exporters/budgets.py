@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,24 +10,20 @@ import numpy as np
 
 from scene4d.bundle.container import Bundle, BundleWriter, open_bundle
 from scene4d.bundle.kinds import bundle_kinds
-from scene4d.cameras.undistortion import undistorted_camera
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.edit import with_sh_degree
 from scene4d.exporters.options import TARGETS, BundleOptions, TargetBudget
+from scene4d.exporters.shown import Shown, shown_shares
 from scene4d.files import atomic_path
 from scene4d.formats.packing import taken
-from scene4d.representations.blending_weights import largest_weights
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.open_scene import is_bundle
 from scene4d.training.opened import OpenedScene
-from scene4d.training.rendered_capture import rendered_capture
 
 COARSEST = 1.5
 """A bundle up to so many times too large gets coarser steps; beyond that it loses splats first,
 because steps much coarser than the default ones show everywhere."""
 _ROUNDS = 6
-_LOOKS, _LOOK_PIXELS = 40, 400
-"""Cameras that are asked which splats show, and the longer side of their pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,27 +88,29 @@ def write_within(
             temporary.write_bytes(_file_of(kept))
         return _fitted(path, before, before, coarser=False, what=what)
     wanted = min(budget.size_mb, target_mb or float("inf"))
-    whole, shown = source, functools.cache(lambda: shown_shares(whole))
-    source = _cut(whole, budget.splats, budget.sh_degree, shown)
-    size = _written(source, path)
+    whole, all_shown = source, functools.cache(lambda: shown_shares(source))
+    source, shown = _cut(whole, budget.splats, budget.sh_degree, all_shown)
+    size = _written(source, path, shown)
     for _ in range(_ROUNDS if cloud is not None and target_mb is None else 0):
         if size <= wanted * COARSEST:
             break
         splats = int(_counted(source)[0] * 0.9 * COARSEST * wanted / size)
-        source = _cut(whole, splats, budget.sh_degree, shown)
-        size = _written(source, path)
+        source, shown = _cut(whole, splats, budget.sh_degree, all_shown)
+        size = _written(source, path, shown)
     coarser = target_mb is not None or size > wanted
     if coarser:
         # a size is met within LANDING; a budget is not to be passed at all
         aimed = target_mb if target_mb == wanted else wanted * (1 - bundles.LANDING)
-        _written(source, path, target_mb=aimed)
+        _written(source, path, shown, target_mb=aimed)
     coarser = coarser and target_mb is None
     return _fitted(path, before, _counted(source), coarser=coarser, what=what)
 
 
-def _written(source: OpenedScene, path: Path, *, target_mb: float | None = None) -> float:
+def _written(
+    source: OpenedScene, path: Path, shown: Shown, *, target_mb: float | None = None
+) -> float:
     """MB of the bundle that was written."""
-    bundles.export(source, path, BundleOptions(target_mb=target_mb))
+    bundles.export(source, path, BundleOptions(target_mb=target_mb), shown=shown)
     return path.stat().st_size / 1e6
 
 
@@ -145,34 +141,26 @@ def _counted(source: OpenedScene) -> tuple[int, int]:
     return (0, 0) if cloud is None else (len(cloud), cloud.sh_degree)
 
 
-def shown_shares(source: OpenedScene) -> np.ndarray:
-    """[N] how much of what one sees each splat is, in small pictures from some cameras."""
-    cameras = [frame.camera for frame in rendered_capture(source)[0].frames]
-    some = [undistorted_camera(c) for c in cameras[:: math.ceil(len(cameras) / _LOOKS)]]
-    small = [c.downscaled(math.ceil(max(c.width, c.height) / _LOOK_PIXELS)) for c in some]
-    splats = source.representation
-    if not isinstance(splats, GaussianSplats):
-        splats = GaussianSplats.of(source.scene_cloud())
-    return largest_weights(splats, [c.to(source.device) for c in small]).cpu().numpy()
-
-
 def _cut(
-    source: OpenedScene, splats: int, sh_degree: int, shown: Callable[[], np.ndarray]
-) -> OpenedScene:
+    source: OpenedScene, splats: int, sh_degree: int, shown: Shown
+) -> tuple[OpenedScene, Shown]:
     """``source`` without the splats that show least, as plain ones where its kind knows no other
-    way; itself where nothing is cut."""
+    way; itself where nothing is cut. And how much those that are left show."""
     cloud = source.representation.splats()
     if cloud is None or (len(cloud) <= splats and cloud.sh_degree <= sh_degree):
-        return source
+        return source, shown
     bands = min(sh_degree, cloud.sh_degree)
     reduced = bundles.kind_for(source).reduced(source.representation, max(1, splats), bands)
     if reduced is not None:
-        return replace(source, representation=reduced)
+        less = replace(source, representation=reduced)
+        return less, functools.cache(lambda: shown_shares(less))
+    left = shown
     if len(cloud) > splats:
-        most = np.argsort(-shown(), kind="stable")[: max(1, splats)]
-        cloud = taken(cloud, np.sort(most))
+        most = np.sort(np.argsort(-shown(), kind="stable")[: max(1, splats)])
+        cloud = taken(cloud, most)
+        left = functools.cache(lambda: shown()[most])
     cloud = with_sh_degree(cloud, bands)
-    return replace(source, representation=GaussianSplats.of(cloud))
+    return replace(source, representation=GaussianSplats.of(cloud)), left
 
 
 def _file_of(bundle: Bundle) -> bytes:

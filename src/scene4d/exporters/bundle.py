@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import math
@@ -33,6 +34,7 @@ from scene4d.bundle.splats import bundle_writer
 from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.exporters.options import BundleOptions
+from scene4d.exporters.shown import Shown, shown_shares
 from scene4d.formats.registry import format_of
 from scene4d.representations.base import Representation
 from scene4d.training.opened import OpenedScene
@@ -65,18 +67,26 @@ class Landed:
 
 
 def export(
-    source: OpenedScene, path: Path, options: BundleOptions | None = None, *, nearest: bool = False
+    source: OpenedScene,
+    path: Path,
+    options: BundleOptions | None = None,
+    *,
+    nearest: bool = False,
+    shown: Shown | None = None,
 ) -> str:
     """Writes the bundle, of the kind that takes the scene; returns a line that describes it.
+    Splats that show most come first, where the kind has no order of its own.
 
     ``nearest``: of a size that cannot be met, the nearest smaller file is written and told in a
-    warning, where there is one. Raises :class:`UsageError` otherwise.
+    warning, where there is one. ``shown``: of this scene, where it was asked for already. Raises
+    :class:`UsageError` otherwise.
     """
     target_mb = None if options is None else options.target_mb
     if Path(path).suffix.lower() != ".s4d":
         raise UsageError("bundles are written as .s4d", where=path, fix="name it SOMETHING.s4d")
     kind, scene = kind_for(source), source.representation
     info = scene_info(source, kind)
+    kind = kind.in_order(shown or functools.cache(lambda: shown_shares(source)))
 
     def at(factor: float, most: int | None = None) -> Landed:
         kept = scene

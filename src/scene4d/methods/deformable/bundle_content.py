@@ -136,7 +136,7 @@ def _motion(
 ) -> tuple[list[CodedArray], dict[str, Any]]:
     """The arrays of what moves, and what the manifest's entry says of them; ``rows``: where the
     moving Gaussians are in coding order."""
-    points = laid.points.points[laid.order[rows]].astype(np.int64)
+    points = laid.places[rows].astype(np.int64)
     own = laid.order[rows]
     indices, weights = merged(moving.node_indices[own], moving.node_weights[own])
     used, poses = _used_nodes(moving, indices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scene4d.bundle.coding import Coded
@@ -14,10 +14,13 @@ from scene4d.bundle.splats import (
     coarser_steps,
     decode_splats,
     encode_splats,
+    shares_of_stages,
 )
 from scene4d.formats.splat_cloud import SplatCloud
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from scene4d.representations.gaussians import GaussianSplats
 
 
@@ -26,6 +29,10 @@ class SplatsKind(BundleKind):
 
     name = KIND
     made_of_splats = True
+
+    def __init__(self, shown: Callable[[], np.ndarray] | None = None) -> None:
+        """``shown``: how much of what one sees each splat is; None: by opacity and size."""
+        self.shown = shown
 
     def decode(self, bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
         """In coding order."""
@@ -44,7 +51,14 @@ class SplatsKind(BundleKind):
     def encode(self, representation: Any, *, factor: float = 1.0) -> Coded:
         """With the default steps of :class:`SplatQuantisation`, ``factor`` times coarser."""
         steps = coarser_steps(SplatQuantisation(), factor)
-        return encode_splats(representation.splats(), steps)
+        cloud = representation.splats()
+        staged = len(shares_of_stages(len(cloud), steps)) > 1
+        importance = self.shown() if staged and self.shown else None
+        return encode_splats(cloud, steps, importance=importance)
+
+    def in_order(self, shown: Callable[[], np.ndarray]) -> SplatsKind:
+        """By what shows."""
+        return SplatsKind(shown)
 
     def open(self, bundle: Bundle) -> GaussianSplats:
         """As they are."""
