@@ -2,6 +2,10 @@
 
 Gaussians are samples of the scene's density: every step adds noise to the faint ones, dead ones
 are moved onto live ones without changing the picture, and new ones are added the same way.
+
+Ours: noise is as in the paper up to a Gaussian's own size, and no larger. There it goes by the
+square of the size, in whatever unit, so that large faint ones were thrown so far that no picture
+showed them ever again.
 """
 
 from __future__ import annotations
@@ -110,9 +114,10 @@ class Mcmc(Strategy):
         normal = torch.randn(len(faint), 3, generator=self.generator).to(gate.device)
         strength = gate[faint, None] * self.options.noise * rate
         rotation = rotation_from_quat(splats.quats[faint])
-        variances = splats.stds[faint].square()
+        sizes = splats.stds[faint]
+        reach = torch.minimum(sizes.square() * strength, sizes)
         # Sums of products: bmm of many 3x3 matrices is several times slower on the CPU.
-        local = (rotation * normal[:, :, None]).sum(dim=1) * variances * strength
+        local = (rotation * normal[:, :, None]).sum(dim=1) * reach
         splats.means[faint] += (rotation * local[:, None, :]).sum(dim=-1)
 
     def _sample(self, weights: Float[Tensor, " n"], count: int) -> Int[Tensor, " m"]:
