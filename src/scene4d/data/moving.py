@@ -254,17 +254,8 @@ def _one_way(
             source = centres(score.shape) + back
             known = consistent(back, sampled(flow(before, at), source))
             known &= inside(source, score.shape)
-            score = np.maximum(score, remember * known * _nearest(found[-1], source))
+            score = np.maximum(score, remember * known * sampled(found[-1], source))
         found.append(score)
-    return found
-
-
-def _nearest(values: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """``values`` [H, W] at the pixels that ``xy`` [H, W, 2] lies in. Between pixels large ones
-    would seep on by one with every picture, until a clip is masked all over."""
-    height, width = values.shape
-    x, y = np.floor(xy).astype(np.int64).transpose(2, 0, 1)
-    found: np.ndarray = values[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
     return found
 
 
