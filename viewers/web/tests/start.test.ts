@@ -57,7 +57,9 @@ describe("the first view of what was photographed all around", () => {
     rig.setView(start.view, true);
     rig.turn(2, 0.5);
     for (let i = 0; i < 400; i++) rig.update(0.05);
-    // as far again as half the box is large
-    expect(Math.hypot(...sub(rig.position, first))).toBeLessThan(0.5);
+    // The box's half, and half its size around; and what is looked at stays in the middle.
+    const { position, target } = rig.view();
+    for (const x of sub(position, first)) expect(Math.abs(x)).toBeLessThan(0.1 + 0.18);
+    expect(Math.hypot(...sub(target, start.view.target as V3))).toBeLessThan(1e-6);
   });
 });
