@@ -102,6 +102,21 @@ def test_limits_are_where_the_cameras_stood() -> None:
     assert np.allclose(limits, [[-4.7] * 3, [4.7] * 3])
 
 
+def test_a_relief_looks_right_from_near_the_one_place_it_was_seen_from() -> None:
+    cloud = cloud_of(box_of([-500, -500, 5], [500, 500, 1000]))
+    view = default_view(cloud)
+    cameras = []
+    for turn in (1.0, -1.0):
+        c2w = np.diag([turn, turn, 1.0, 1.0])
+        c2w[:3, 3] = (0.0, 0.0, -4000.0)
+        cameras.append(replace(view, c2w=tuple(map(tuple, c2w.tolist()))))
+    info = default_info(cloud, cameras=cameras)
+    low, high = np.array(info.limits.cameras)
+    away = np.linalg.norm(np.mean(info.limits.content, axis=0) - (0, 0, -4000))
+    assert np.allclose((low + high) / 2, (0, 0, -4000))
+    assert np.allclose((high - low) / 2, 0.03 * away)
+
+
 def test_no_splats_have_a_view_too() -> None:
     view = default_view(cloud_of(np.zeros((0, 3))))
     assert np.isfinite(view.c2w).all()

@@ -288,6 +288,24 @@ def test_poses_that_cannot_be_found_are_the_report(tmp_path, capfd):
     assert not (tmp_path / "out" / "poses").exists()
 
 
+def test_a_video_from_a_stand_becomes_a_relief_and_says_so(tmp_path, capfd):
+    import_or_skip("pycolmap")
+    import_or_skip("av")
+    from process_cases import write_video
+    from room import room_cameras, room_picture
+
+    write_video(tmp_path / "stand.mp4", [room_picture(room_cameras(3)[1])] * 4)
+    arguments = ["--minutes", str(SHORT), "--moving", "no", "--device", "cpu"]
+    assert main(["make", str(tmp_path / "stand.mp4"), str(tmp_path / "out"), *arguments]) == 0
+    told = capfd.readouterr().err
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in (told, page):
+        assert "This is not all around: the camera stands still, so this is a relief" in text
+    manifest = open_bundle(tmp_path / "out" / "bundle" / "scene.s4d").manifest
+    cameras = manifest["limits"]["cameras"]
+    assert (np.ptp(cameras, axis=0) > 0).all()  # players may leave the one place a little
+
+
 def full(work: Work) -> dict[str, Any]:
     (work.folder / "half").write_text("half")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work.folder / "half"))

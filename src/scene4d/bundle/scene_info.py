@@ -21,6 +21,10 @@ IDENTITY: Matrix = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 
                     (0.0, 0.0, 0.0, 1.0))  # fmt: skip
 NEAR_SHARE = 0.02
 """Cameras nearer to the content than this share of its size see artefacts."""
+ONE_PLACE_SHARE, RELIEF_SHARE = 0.02, 0.03
+"""Cameras that are no farther apart than this share of the distance to the content stood in one
+place; what they saw looks right from so far beside it, along each axis: under some 3 degrees, by
+which edges open by about their depth's share."""
 MADE_UP = "default"
 """Name of the one camera of a scene that nobody photographed."""
 FACING = "facing"
@@ -152,6 +156,12 @@ def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> Sc
     positions = np.array([[row[3] for row in view.c2w[:3]] for view in views])
     if len(views) > 1:
         reach, far = positions.min(axis=0), positions.max(axis=0)
+        away = float(np.linalg.norm((low + high) / 2 - positions.mean(axis=0)))
+        if (
+            np.linalg.norm(far - reach) < ONE_PLACE_SHARE * away
+        ):  # a relief, which nobody went round
+            middle = (reach + far) / 2
+            reach, far = (middle + side * RELIEF_SHARE * away for side in (-1, 1))
     else:
         centre = (low + high) / 2
         reach = np.minimum(positions.min(axis=0), centre - size)

@@ -61,9 +61,10 @@ def main(argv: list[str]) -> None:
 
 def summary(made: Made) -> str:
     """What there is, in some lines, and the next command."""
-    from scene4d.pipeline.report import figures
+    from scene4d.pipeline.report import caveats, figures
 
     shown = [f"{name} {value}" for name, value in figures(made.done) if value]
     nothing = "" if made.new else "nothing was to be done: everything is there already\n"
     commands = "\n".join(f"  {command}" for command in made.commands)
-    return f"{nothing}{', '.join(shown)}\nreport: {made.report}\nnext:\n{commands}"
+    told = "".join(f"{line}\n" for line in caveats(made.done))
+    return f"{nothing}{told}{', '.join(shown)}\nreport: {made.report}\nnext:\n{commands}"

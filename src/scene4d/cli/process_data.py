@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from scene4d.cli.parse import parse
+from scene4d.data.process.relief import ReliefOptions
 from scene4d.data.process.sfm import SfmOptions
 from scene4d.data.process.video import VideoOptions
 from scene4d.errors import UsageError
@@ -20,7 +21,8 @@ class ProcessDataArgs:
     """Finds camera poses by structure from motion and writes a capture that trains.
 
     The output folder receives images/, transforms.json (nerfstudio's conventions), sparse_pc.ply
-    and diagnosis.json, and with --moving masks of what moves. The input is not touched.
+    and diagnosis.json, with --moving masks of what moves, with --relief depth maps where the camera
+    did not travel. The input is not touched.
     """
 
     kind: tyro.conf.Positional[Literal["images", "video"]]
@@ -33,6 +35,7 @@ class ProcessDataArgs:
     """Replace the result of an earlier process-data once the new one is complete."""
     sfm: Annotated[SfmOptions, tyro.conf.arg(name="")] = field(default_factory=SfmOptions)
     video: Annotated[VideoOptions, tyro.conf.arg(name="")] = field(default_factory=VideoOptions)
+    relief: Annotated[ReliefOptions, tyro.conf.arg(name="")] = field(default_factory=ReliefOptions)
 
 
 def main(argv: list[str]) -> None:
@@ -43,6 +46,8 @@ def main(argv: list[str]) -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    if args.relief.depth_model and not args.relief.relief:
+        raise UsageError("--depth-model is for --relief alone", fix="add --relief")
     if args.kind == "images":
         if args.video.moving:
             raise UsageError(
@@ -52,7 +57,12 @@ def main(argv: list[str]) -> None:
         if args.video != VideoOptions():
             say("warning: --num-frames-target is for videos and was ignored")
         diagnosis = process_images(
-            args.data, args.output_dir, sfm=args.sfm, overwrite=args.overwrite, say=say
+            args.data,
+            args.output_dir,
+            sfm=args.sfm,
+            relief=args.relief,
+            overwrite=args.overwrite,
+            say=say,
         )
     else:
         diagnosis = process_video(
@@ -60,6 +70,7 @@ def main(argv: list[str]) -> None:
             args.output_dir,
             video=args.video,
             sfm=args.sfm,
+            relief=args.relief,
             overwrite=args.overwrite,
             say=say,
         )

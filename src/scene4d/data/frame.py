@@ -29,9 +29,6 @@ _SAME_PLACE = 1e-6
 """Cameras that are no farther apart, in distances to the content, stand in one place."""
 _DIGITS = 1e-9
 """Of coordinates as text: cameras no farther apart than that share of them stand in one place."""
-_DEPTH_STEPS = 1000.0
-"""With cameras in one place and nothing else known, this many steps of the depth maps are a length
-of the scene: a metre, in millimetres."""
 
 
 def in_working_frame(scene: Scene) -> Scene:
@@ -108,17 +105,6 @@ def _length(
     """What becomes :data:`EXTENT`: the cameras' extent; for cameras in one place a distance to what
     they see, as far as the capture tells one."""
     extent = 1.1 * float((positions - centre).norm(dim=-1).max())
-    content = _content_distance(scene, centre)
+    content = scene.content_distance
     least = max(_DIGITS * float(positions.abs().max()), _SAME_PLACE * (content or 0.0))
     return extent if extent > least else content or 1.0
-
-
-def _content_distance(scene: Scene, centre: Float[Tensor, " 3"]) -> float | None:
-    """A distance from the cameras to the content: of points, stated bounds or depth maps."""
-    if scene.points is not None:
-        distance = float((scene.points.xyz.double() - centre).norm(dim=-1).median())
-        return distance or None
-    if scene.bounds is not None:
-        return (scene.bounds[0] * scene.bounds[1]) ** 0.5
-    units = [frame.depth_unit_m for frame in scene.frames if frame.depth_path is not None]
-    return _DEPTH_STEPS * units[0] if units else None

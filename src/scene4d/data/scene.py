@@ -13,6 +13,10 @@ from torch import Tensor
 
 from scene4d.cameras.camera import Camera
 
+_DEPTH_STEPS = 1000.0
+"""With cameras in one place and nothing else known, this many steps of the depth maps are a length
+of the scene: a metre, in millimetres."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimeHints:
@@ -141,11 +145,25 @@ class Scene:
         """1.1 times the largest distance of a training camera from their centre, in scene units.
 
         The unit of position learning rates and densification thresholds (3D Gaussian Splatting,
-        Kerbl et al. 2023). A capture from one single point has extent 1.
+        Kerbl et al. 2023). Of a capture from one place :attr:`content_distance`, or 1.
         """
         positions = torch.stack([camera.position for camera in self.train_cameras()])
         radius = (positions - positions.mean(dim=0)).norm(dim=-1).max().item() * 1.1
-        return radius if radius > 1e-6 else 1.0
+        return radius if radius > 1e-6 else self.content_distance or 1.0
+
+    @property
+    def content_distance(self) -> float | None:
+        """A distance from the cameras' mean place to what they see, in scene units, as far as the
+        capture tells one: of points, stated bounds or depth maps."""
+        if self.points is not None:
+            places = [frame.camera.position.double() for frame in self.frames]
+            centre = torch.stack(places).mean(dim=0)
+            distance = float((self.points.xyz.double() - centre).norm(dim=-1).median())
+            return distance or None
+        if self.bounds is not None:
+            return (self.bounds[0] * self.bounds[1]) ** 0.5
+        units = [frame.depth_unit_m for frame in self.frames if frame.depth_path is not None]
+        return _DEPTH_STEPS * units[0] if units else None
 
 
 def at_size_of(scene: Scene, images: ViewSource) -> Scene:

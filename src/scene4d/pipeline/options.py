@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from scene4d.ranges import Within
@@ -32,6 +33,9 @@ class MakeOptions:
     moving: Literal["auto", "yes", "no"] = "auto"
     """Whether something moves in the scene; auto: looked for in videos, and in captures with
     times, by optical flow (extra motion)."""
+    depth_model: Path | None = None
+    """ONNX file of a network for monocular depth, for photographs or a video that were taken from
+    one place (extra onnx); without, such a scene is flat."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where it works, otherwise cpu."""
 

@@ -73,7 +73,9 @@ def _check(source: SceneInput, options: MakeOptions) -> None:
         if not load_method(options.method).needs_capture:
             raise UsageError(f"the method {options.method!r} is trained without pictures",
                              fix=f"scene4d train {options.method}")  # fmt: skip
+    unposed = source.kind in ("photos", "video")
     unused = {
+        "--depth-model": options.depth_model is not None and not unposed,
         "--method": options.method is not None and not raw,
         "--resolution": options.resolution is not None and not raw,
         "--moving": options.moving != "auto" and not raw,
@@ -97,6 +99,8 @@ def _poses(source: SceneInput, options: MakeOptions, notes: list[str]) -> list[S
     frames, (side, features), seconds = _effort(source, options, looks)
     settings: dict[str, Any] = {"max_image_size": side, "max_num_features": features}
     what = f"camera poses of {source.pictures} photographs"
+    if options.depth_model is not None:
+        settings["depth_model"] = str(options.depth_model.absolute())
     if source.kind == "video":
         settings |= {"num_frames": frames, "look_for_motion": looks}
         what = f"at most {frames} frames and their camera poses"

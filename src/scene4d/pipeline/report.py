@@ -26,6 +26,7 @@ def write_page(out: Path, plan: Plan, done: Mapping[str, Done], commands: Sequen
     """Writes ``report.html`` in ``out``: one file that needs nothing else."""
     sections = [
         _poster(done),
+        *(f"<p>{escape(line)}</p>" for line in caveats(done)),
         tile_list(figures(done)),
         "<h2>Next</h2>" + "".join(f"<pre>{escape(command)}</pre>" for command in commands),
         _links(out, done),
@@ -92,6 +93,12 @@ def figures(done: Mapping[str, Done]) -> list[tuple[str, str]]:
         ("pictures", str(train.get("size", ""))),
         ("made in", duration(sum(entry.seconds for entry in done.values()))),
     ]  # fmt: skip
+
+
+def caveats(done: Mapping[str, Done]) -> list[str]:
+    """What one has to know to look at it."""
+    relief = done["poses"].results.get("relief") if "poses" in done else None
+    return [f"This is not all around: {relief}"] if relief else []
 
 
 def stage_result(name: str, results: Mapping[str, Any]) -> str:

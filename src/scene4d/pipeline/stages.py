@@ -44,21 +44,32 @@ class NoPosesError(DataError):
 
 
 def poses(work: Work) -> dict[str, Any]:
-    """Frames and their camera poses; of a video also whether something moves, and where."""
-    from scene4d.data.process import SfmOptions, VideoOptions, process_images, process_video
+    """Frames and their camera poses, or a relief where the camera did not travel; of a video also
+    whether something moves, and where."""
+    from scene4d.data.process import (
+        ReliefOptions,
+        SfmOptions,
+        VideoOptions,
+        process_images,
+        process_video,
+    )
 
     options, capture = work.options, work.folder / "capture"
+    network = options.get("depth_model")
+    relief = ReliefOptions(relief=True, depth_model=Path(network) if network else None)
     sfm = SfmOptions(
         max_image_size=options["max_image_size"], max_num_features=options["max_num_features"]
     )
     try:
         if work.source.kind == "photos":
-            found = process_images(work.source.path, capture, sfm=sfm, say=work.say)
+            found = process_images(work.source.path, capture, sfm=sfm, relief=relief, say=work.say)
         else:
             video = VideoOptions(
                 num_frames_target=options["num_frames"], moving=options["look_for_motion"]
             )
-            found = process_video(work.source.path, capture, sfm=sfm, video=video, say=work.say)
+            found = process_video(
+                work.source.path, capture, sfm=sfm, video=video, relief=relief, say=work.say
+            )
     except DataError as error:
         written = capture / "diagnosis.json"
         if not written.is_file():
@@ -71,6 +82,8 @@ def poses(work: Work) -> dict[str, Any]:
         "pictures": found.num_images,
         "diagnosis": found.text(),
     }
+    if found.relief is not None:
+        results["relief"] = found.relief.reason
     if found.moving is not None:
         share, most = found.moving.share, found.moving.largest_share
         results |= _judged(share, most)

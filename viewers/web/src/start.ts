@@ -118,8 +118,10 @@ function isReachable(
   const spread = sizeOf(stood);
   const away = length(sub(eyes[0]!, centreOf(box)));
   const reach = field || sizeOf(box) > 0.6 * spread ? 0.25 : 0.75;
-  // One camera alone says how far away it stood, and nothing of others.
-  const allowed = spread > 0 ? Math.max(reach * spread, 0.6 * Math.min(away, 4 * spread)) : away;
+  // One camera alone says how far away it stood, and nothing of others; several in one place saw a
+  // relief, which looks right from there.
+  const allowed =
+    cameras.length > 1 ? Math.max(reach * spread, 0.6 * Math.min(away, 4 * spread)) : away;
   return length(sub(eye, clamped(eye, stood))) <= allowed;
 }
 

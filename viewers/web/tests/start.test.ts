@@ -43,4 +43,23 @@ describe("the first view of what was photographed all around", () => {
     expect(start.fitted).toBe(false);
     expect(Math.hypot(...sub(start.view.position as V3, first))).toBeLessThan(1e-6);
   });
+
+  it("is the camera's where all pictures were taken from one place, and stays near it", () => {
+    const { scene, first } = around([0.8, 0.8, 0.8]);
+    const cameras = scene.cameras.map(() => lookingAt(first));
+    const limits = { low: first.map((x) => x - 0.1), high: first.map((x) => x + 0.1) };
+    const rig = new Rig();
+    const relief = { ...scene, cameras, info: { ...scene.info, limits } } as unknown as Scene;
+    const start = startOf(relief, rig, LENS);
+    expect(start.fitted).toBe(false);
+    expect(Math.hypot(...sub(start.view.position as V3, first))).toBeLessThan(1e-6);
+    rig.instant = true;
+    rig.setView(start.view, true);
+    rig.turn(2, 0.5);
+    for (let i = 0; i < 400; i++) rig.update(0.05);
+    // The box's half, and half its size around; and what is looked at stays in the middle.
+    const { position, target } = rig.view();
+    for (const x of sub(position, first)) expect(Math.abs(x)).toBeLessThan(0.1 + 0.18);
+    expect(Math.hypot(...sub(target, start.view.target as V3))).toBeLessThan(1e-6);
+  });
 });

@@ -2,6 +2,7 @@
 
 from scene4d.data.process.diagnosis import CameraSpread, Diagnosis, LeftOut
 from scene4d.data.process.pipeline import process_images, process_video
+from scene4d.data.process.relief import ReliefOptions
 from scene4d.data.process.sfm import SfmOptions
 from scene4d.data.process.video import VideoOptions
 
@@ -9,6 +10,7 @@ __all__ = [
     "CameraSpread",
     "Diagnosis",
     "LeftOut",
+    "ReliefOptions",
     "SfmOptions",
     "VideoOptions",
     "process_images",

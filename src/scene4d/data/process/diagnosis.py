@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 
-from scene4d.data.process.matches import PairFacts
-from scene4d.data.process.moving_facts import STANDS_STILL, TRACE, MovingFacts
+from scene4d.data.process.matches import MIN_INLIERS, PairFacts, hardly_moves, only_turns, stayed
+from scene4d.data.process.moving_facts import TRACE, MovingFacts
 from scene4d.data.process.pictures import Picture
+from scene4d.data.process.relief_facts import STAYED, ReliefFacts
 from scene4d.data.process.sfm import SfmCamera, SfmImage, SfmModel, SfmResult
 
 Motion = Literal["around", "sideways", "forward", "turning only", "none"]
@@ -36,8 +37,6 @@ _SHOWN = 8
 """Pictures that are listed for each reason."""
 _FEW_FEATURES = 200
 """Fewer cannot be relied on for a pose with 30 inliers (COLMAP's limit) among wrong matches."""
-_MIN_INLIERS = 30
-"""Verified matches below which two pictures hardly overlap (COLMAP's limit for a pose)."""
 _BLURRED = 0.35
 """Share of the capture's median sharpness; half of it is common for a change of subject."""
 _NO_PARALLAX = 0.04
@@ -94,6 +93,8 @@ class Diagnosis:
     advice: tuple[str, ...]
     moving: MovingFacts | None = None
     """Of a video of something that moves (``--moving``)."""
+    relief: ReliefFacts | None = None
+    """Where the camera did not travel (``--relief``)."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for diagnosis.json."""
@@ -117,6 +118,7 @@ class Diagnosis:
                 f" {self.spread.travel_over_depth:.2f} times the scene's depth; points are seen"
                 f" under {self.spread.triangulation_angle_deg:.1f} deg (median)"
             )
+        lines += self.relief.lines() if self.relief else []
         lines += self.moving.lines() if self.moving else []
         lines += [f"  attempt {i}: {a}" for i, a in enumerate(self.attempts, 1)]
         lines += [f"  {finding}" for finding in self.findings]
@@ -172,7 +174,7 @@ def diagnose(
         findings += moving.findings()
         advice = [*moving.advice(), *advice]
     if verdict in ("good", "usable"):
-        advice.append(_train(moving))
+        advice.append(train_advice(moving))
     return Diagnosis(
         verdict=verdict,
         reason=_reason(verdict, findings, advice, len(registered), total),
@@ -255,11 +257,11 @@ def _why(
                 "separate group",
                 f"connected with {len(other) - 1} others that do not connect with the rest",
             )
-    if inliers < _MIN_INLIERS:
+    if inliers < MIN_INLIERS:
         near = f"at most {inliers} matches, with {partner}" if partner else "no matches"
         if size != common:
             return left("different resolution", f"{_by(size)}, others {_by(common)}; {near}")
-        return left("no overlap", f"{near}; {_MIN_INLIERS} are needed")
+        return left("no overlap", f"{near}; {MIN_INLIERS} are needed")
     return left(
         "inconsistent matches",
         f"{inliers} matches with {partner}, but no pose explains them together: moving objects,"
@@ -425,8 +427,8 @@ def _advice(
     advice = []
     if verdict == "failed":
         advice += _advice_on_failure(pictures, result)
-        if source == "moving video" and result is not None and _hardly_moves(result.pairs.values()):
-            advice.append(STANDS_STILL)
+        if result is not None and stayed(result.pairs):
+            advice.append(STAYED)
     if spread is not None and spread.motion in ("none", "turning only"):
         advice.append(
             "the camera stayed in one place, so depth cannot be seen: walk around the scene"
@@ -481,7 +483,8 @@ def _advice_on_contradictions(
     return [advice]
 
 
-def _train(moving: MovingFacts | None) -> str:
+def train_advice(moving: MovingFacts | None) -> str:
+    """How to go on with what was found."""
     if moving and moving.share >= TRACE:
         return "train: scene4d train deformable --data OUTPUT_DIR"
     return "train: scene4d train splat --data OUTPUT_DIR"
@@ -490,23 +493,16 @@ def _train(moving: MovingFacts | None) -> str:
 def _advice_on_failure(pictures: Sequence[Picture], result: SfmResult | None) -> list[str]:
     if len(pictures) < 3 or result is None:
         return ["give at least three, better twenty or more pictures of one still scene"]
-    pairs = result.pairs.values()
-    if not pairs:
+    if not result.pairs:
         return ["no two pictures show the same thing: they must overlap by 60 % or more"]
-    strong = [p for p in pairs if p.inliers >= _MIN_INLIERS]
-    if _hardly_moves(pairs):
+    if hardly_moves(result.pairs):
         return [
             "the camera hardly moves (the background shifts by less than 3 % of the picture):"
             " structure from motion needs the camera to travel around the scene"
         ]
-    if strong and np.mean([p.turned_only for p in strong]) > 0.7:
+    if only_turns(result.pairs):
         return [
             "the camera only turns, or looks at a flat wall: walk around the scene, and show"
             " things at different distances"
         ]
     return []
-
-
-def _hardly_moves(pairs: Collection[PairFacts]) -> bool:
-    strong = [p for p in pairs if p.inliers >= _MIN_INLIERS]
-    return bool(strong) and max(p.displacement for p in strong) < 0.03

@@ -11,8 +11,12 @@ import numpy as np
 
 _ENOUGH_INLIERS = 100
 """COLMAP's limit for the pair that a model starts from."""
+MIN_INLIERS = 30
+"""Verified matches below which two pictures hardly overlap (COLMAP's limit for a pose)."""
 _STILL = 0.005
 """Of the picture's diagonal: 7 px in 1280x720. A camera on a stand shows 0.0002."""
+_HARDLY = 0.03
+_MOSTLY = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,27 @@ def stands_still(pairs: Mapping[tuple[str, str], PairFacts]) -> bool:
     diagonal) even in the pairs that differ most. COLMAP would look in vain for minutes."""
     moved = [facts.displacement for facts in pairs.values() if facts.inliers >= _ENOUGH_INLIERS]
     return bool(moved) and float(np.percentile(moved, 95)) < _STILL
+
+
+def hardly_moves(pairs: Mapping[tuple[str, str], PairFacts]) -> bool:
+    """Whether no pair shows the background shifted by 3 % of the picture's diagonal."""
+    strong = _strong(pairs)
+    return bool(strong) and max(p.displacement for p in strong) < _HARDLY
+
+
+def only_turns(pairs: Mapping[tuple[str, str], PairFacts]) -> bool:
+    """Whether homographies explain most pairs: the camera only turns, or looks at a flat wall."""
+    strong = _strong(pairs)
+    return bool(strong) and float(np.mean([p.turned_only for p in strong])) > _MOSTLY
+
+
+def stayed(pairs: Mapping[tuple[str, str], PairFacts]) -> bool:
+    """Whether the camera hardly left its place, as far as pairs tell."""
+    return hardly_moves(pairs) or only_turns(pairs)
+
+
+def _strong(pairs: Mapping[tuple[str, str], PairFacts]) -> list[PairFacts]:
+    return [facts for facts in pairs.values() if facts.inliers >= MIN_INLIERS]
 
 
 def well_matched(pairs: Mapping[tuple[str, str], PairFacts], num_pictures: int) -> bool:

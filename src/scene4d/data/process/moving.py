@@ -20,6 +20,7 @@ from scene4d.data.images import ImageCache
 from scene4d.data.load import read_scene
 from scene4d.data.moving import MovingOptions, moving_masks
 from scene4d.data.options import SceneOptions
+from scene4d.data.process.moving_facts import MovingFacts
 from scene4d.data.process.pictures import Picture
 from scene4d.data.process.sfm import SfmResult
 from scene4d.data.scene import Scene
@@ -54,6 +55,15 @@ class Moving:
         """Of the picture with most."""
         return max(float(mask.mean()) for mask in self.masks.values())
 
+    def facts(self, poses: str) -> MovingFacts:
+        """What is said of it; ``poses``: what was done about features on what moves."""
+        return MovingFacts(
+            share=self.share,
+            largest_share=self.largest_share,
+            omega_deg_per_s=self.omega_deg_per_s,
+            poses=poses,
+        )
+
 
 def find_moving(capture: Path) -> Moving:
     """What moves in a capture that process-data wrote, by optical flow against its cameras.
@@ -69,14 +79,16 @@ def find_moving(capture: Path) -> Moving:
     return Moving(masks=_as_stored(scene, images, found), omega_deg_per_s=angular_rate(scene))
 
 
-def write_masks(moving: Moving, folder: Path) -> dict[str, str]:
-    """Writes masks as PNG, white where something moves; the file's name in ``folder`` by
+def write_masks(
+    masks: Mapping[str, Bool[np.ndarray, "height width"]], folder: Path
+) -> dict[str, str]:
+    """Writes masks as PNG, white where something moves; the file in ``folder``'s parent by
     picture."""
     folder.mkdir()
-    names = {picture: f"{Path(picture).stem}.png" for picture in moving.masks}
-    for picture, mask in moving.masks.items():
+    names = {picture: f"{Path(picture).stem}.png" for picture in masks}
+    for picture, mask in masks.items():
         _write_mask(folder / names[picture], mask)
-    return names
+    return {picture: f"{folder.name}/{name}" for picture, name in names.items()}
 
 
 def write_sfm_masks(moving: Moving, pictures: Sequence[Picture], folder: Path) -> None:

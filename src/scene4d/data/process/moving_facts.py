@@ -89,12 +89,3 @@ class MovingFacts:
         if self.share > _MOST:
             return "poor"
         return "usable" if self.slow and verdict == "good" else verdict
-
-
-STANDS_STILL = (
-    "something that moves before a camera that stands still: nothing tells how far away things are,"
-    f" and what can be had is {RELIEF}; it needs a transforms.json of your own (one pose for all"
-    " frames, each with its time; docs/captures.md). A camera that walks sideways, a second camera"
-    " or depth maps give more"
-)
-"""Advice where the poses of a video of something that moves cannot be found for that reason."""

@@ -6,18 +6,41 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scene4d.data.process.diagnosis import Diagnosis, LeftOut, Reason, Source, diagnose
+import numpy as np
+
+from scene4d.data.process.depth_model import DepthModel
+from scene4d.data.process.diagnosis import (
+    Diagnosis,
+    LeftOut,
+    Reason,
+    Source,
+    diagnose,
+    train_advice,
+)
 from scene4d.data.process.files import FolderFiles, find_pictures, why_unreadable
 from scene4d.data.process.inputs import check_photos, check_video, refuse_without_pictures
-from scene4d.data.process.moving_facts import TRACE, MovingFacts
+from scene4d.data.process.matches import stayed
+from scene4d.data.process.moving_facts import TRACE
 from scene4d.data.process.names import printable_name
 from scene4d.data.process.pictures import Picture, place_picture
 from scene4d.data.process.progress import Say, counted
-from scene4d.data.process.sfm import SfmOptions, SfmResult, import_pycolmap, run_sfm
+from scene4d.data.process.relief import (
+    DEPTH_FOLDER,
+    Depth,
+    Masks,
+    ReliefOptions,
+    flat_depths,
+    network_depths,
+    relief_points,
+    write_depths,
+)
+from scene4d.data.process.relief_facts import ReliefFacts
+from scene4d.data.process.sfm import SfmModel, SfmOptions, SfmResult, import_pycolmap, run_sfm
+from scene4d.data.process.turning import OnePlace, in_one_place
 from scene4d.data.process.video import (
     VideoOptions,
     VideoTrack,
@@ -35,8 +58,11 @@ from scene4d.data.process.write import (
 )
 from scene4d.errors import DataError, UsageError
 from scene4d.files import check_writable
+from scene4d.image_files import open_picture
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from scene4d.data.process.moving import Moving
 
 
@@ -45,16 +71,19 @@ def process_images(
     output: Path,
     *,
     sfm: SfmOptions | None = None,
+    relief: ReliefOptions | None = None,
     overwrite: bool = False,
     say: Say = lambda line: None,
 ) -> Diagnosis:
     """Finds the poses of the photos in ``source`` and writes a capture to ``output``.
 
     ``source`` is not touched. ``output`` receives images/, transforms.json, sparse_pc.ply and
-    diagnosis.json, all or nothing. ``say`` is told one line per stage. Raises
-    :class:`DataError` with the diagnosis when no pose could be found.
+    diagnosis.json, all or nothing; with ``relief``, where the camera did not travel, depth/ too.
+    ``say`` is told one line per stage. Raises :class:`DataError` with the diagnosis when no pose
+    could be found.
     """
     import_pycolmap()
+    network = _network(relief, sfm)
     check_photos(source)
     _check_apart(source, output)
     check_target(output, overwrite=overwrite)
@@ -69,8 +98,9 @@ def process_images(
             for name, detail in files.items()
         ]
         poses = _Poses(
-            pictures=pictures, staging=staging, options=sfm or SfmOptions(), kind="photos", say=say
-        )
+            pictures=pictures, staging=staging, options=sfm or SfmOptions(), kind="photos",
+            relief=relief or ReliefOptions(), network=network, say=say,
+        )  # fmt: skip
         return _reconstruct(poses, excluded, source)
 
 
@@ -84,6 +114,7 @@ def process_video(
     *,
     video: VideoOptions | None = None,
     sfm: SfmOptions | None = None,
+    relief: ReliefOptions | None = None,
     overwrite: bool = False,
     say: Say = lambda line: None,
 ) -> Diagnosis:
@@ -93,6 +124,7 @@ def process_video(
     ``video.moving`` also dynamic/ is written, and each frame names its mask of what moves.
     """
     import_pycolmap()
+    network = _network(relief, sfm)
     video = video or VideoOptions()
     if video.moving:
         from scene4d.data.flow import opencv
@@ -109,10 +141,19 @@ def process_video(
         pictures = extract_frames(source, chosen, track, staging / "images", say)
         kind: Source = "moving video" if video.moving else "video"
         poses = _Poses(
-            pictures=pictures, staging=staging, options=sfm or SfmOptions(), kind=kind, say=say
-        )
+            pictures=pictures, staging=staging, options=sfm or SfmOptions(), kind=kind,
+            relief=relief or ReliefOptions(), network=network, say=say,
+        )  # fmt: skip
         reconstruct = _reconstruct_moving if video.moving else _reconstruct
         return reconstruct(poses, [], source)
+
+
+def _network(relief: ReliefOptions | None, sfm: SfmOptions | None) -> DepthModel | None:
+    """That of a relief's depth, so that one that is missing or damaged is told before any work."""
+    if relief is None or relief.depth_model is None:
+        return None
+    threads = (sfm or SfmOptions()).threads
+    return DepthModel(relief.depth_model, relief.depth_output, threads=threads)
 
 
 def _check_apart(source: Path, output: Path) -> None:
@@ -184,43 +225,81 @@ class _Poses:
     """The capture's folder; the pictures lie in images/."""
     options: SfmOptions
     kind: Source
+    relief: ReliefOptions
+    network: DepthModel | None
+    """For a relief's depth."""
     say: Say
+
+    @property
+    def work(self) -> Path:
+        """COLMAP's databases and models."""
+        return self.staging / ".sfm"
 
     def found(self, mask_dir: Path | None = None) -> SfmResult | None:
         """By structure from motion; None where there are fewer than two pictures."""
         if len(self.pictures) < 2:
             return None
-        work = self.staging / ".sfm"
-        work.mkdir()
-        result = run_sfm(
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        return run_sfm(
             self.staging / "images",
             self.pictures,
             options=self.options,
-            work_dir=work,
+            work_dir=self.work,
             in_order=self.kind != "photos",
             say=self.say,
             mask_dir=mask_dir,
         )
-        shutil.rmtree(work)
-        return result
+
+    def one_place_instead_of(self, result: SfmResult | None) -> OnePlace | None:
+        """Rotations alone, by the matches of the last :meth:`found`; None unless that is asked for,
+        the camera stayed in its place, and poses were not found or say no more."""
+        if not self.relief.relief or result is None or not stayed(result.pairs):
+            return None
+        databases = sorted(self.work.glob("database-*.db"))
+        place = in_one_place(import_pycolmap(), databases[-1])
+        if place is None or (result.model is not None and not place.explains_all):
+            return None
+        return place
 
     def write(self, result: SfmResult, masks: Mapping[str, str] | None = None) -> None:
         """``masks``: files in the capture by picture name."""
         assert result.model is not None
-        times = {p.name: p.time for p in self.pictures if p.time is not None}
-        _write(self.staging / "transforms.json", transforms_of(result.model, times, masks))
+        self.write_cameras(result.model, masks)
         write_points(self.staging / "sparse_pc.ply", result.xyz, result.rgb)
+
+    def open_picture(self, name: str) -> Image.Image:
+        """One of the capture's pictures."""
+        with open_picture(self.staging / "images" / name) as image:
+            return image.convert("RGB")
+
+    def write_cameras(
+        self,
+        model: SfmModel,
+        masks: Mapping[str, str] | None = None,
+        depths: Mapping[str, str] | None = None,
+    ) -> None:
+        """transforms.json; files in the capture by picture name."""
+        times = {p.name: p.time for p in self.pictures if p.time is not None}
+        _write(self.staging / "transforms.json", transforms_of(model, times, masks, depths))
+
+    def finish(self, diagnosis: Diagnosis) -> Diagnosis:
+        """Leaves the diagnosis, and nothing of COLMAP's."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        _write(self.staging / "diagnosis.json", diagnosis.as_json())
+        return diagnosis
 
 
 def _reconstruct(poses: _Poses, excluded: list[LeftOut], source: Path) -> Diagnosis:
     """Runs structure from motion and writes its result."""
     result = poses.found()
+    if (place := poses.one_place_instead_of(result)) is not None:
+        return _relief(poses, result, place, excluded)
     diagnosis = diagnose(poses.pictures, result, excluded=excluded, source=poses.kind)
     if result is None or result.model is None:
         raise _NoPoses(diagnosis, source)
     poses.write(result)
-    _write(poses.staging / "diagnosis.json", diagnosis.as_json())
-    return diagnosis
+    return poses.finish(diagnosis)
 
 
 def _reconstruct_moving(poses: _Poses, excluded: list[LeftOut], source: Path) -> Diagnosis:
@@ -229,12 +308,14 @@ def _reconstruct_moving(poses: _Poses, excluded: list[LeftOut], source: Path) ->
     from scene4d.data.process.moving import better_poses, without_moving, write_masks
 
     first = poses.found()
+    if (place := poses.one_place_instead_of(first)) is not None:
+        return _relief(poses, first, place, excluded)
     if first is None or first.model is None:
         raise _NoPoses(
             diagnose(poses.pictures, first, excluded=excluded, source=poses.kind), source
         )
     poses.write(first)
-    moving = _find_moving(poses, first)
+    moving = _find_moving(poses, first.model)
     result, words = first, "hardly anything moves: the poses are those of all features"
     if moving.share >= TRACE:
         poses.say(f"{moving.share:.1%} of the pixels move; finding the poses without them")
@@ -242,26 +323,75 @@ def _reconstruct_moving(poses: _Poses, excluded: list[LeftOut], source: Path) ->
         poses.say(words)
     if result is not first:
         poses.write(result)
-        moving = _find_moving(poses, result)  # by better cameras
+        assert result.model is not None
+        moving = _find_moving(poses, result.model)  # by better cameras
     result = without_moving(result, moving)
-    names = write_masks(moving, poses.staging / MASK_FOLDER)
-    poses.write(result, {picture: f"{MASK_FOLDER}/{name}" for picture, name in names.items()})
-    facts = MovingFacts(
-        share=moving.share,
-        largest_share=moving.largest_share,
-        omega_deg_per_s=moving.omega_deg_per_s,
-        poses=words,
-    )
+    poses.write(result, write_masks(moving.masks, poses.staging / MASK_FOLDER))
+    facts = moving.facts(words)
     diagnosis = diagnose(poses.pictures, result, excluded=excluded, source=poses.kind, moving=facts)
-    _write(poses.staging / "diagnosis.json", diagnosis.as_json())
-    return diagnosis
+    return poses.finish(diagnosis)
 
 
-def _find_moving(poses: _Poses, result: SfmResult) -> Moving:
+def _relief(
+    poses: _Poses, result: SfmResult | None, found: OnePlace, excluded: list[LeftOut]
+) -> Diagnosis:
+    """Writes pictures from one place, with depth that is not seen."""
+    assert result is not None
+    nothing = replace(result, model=None, xyz=result.xyz[:0], rgb=result.rgb[:0], unexplained=None)
+    failed = diagnose(poses.pictures, nothing, excluded=excluded, source=poses.kind)
+    poses.say(f"{failed.reason}; going on with one place for {len(found.model.images)} pictures")
+    model = found.model
+    _write_relief(poses, model, flat_depths(model, {}), {})
+    masks: Masks = {}
+    facts = None
+    if poses.kind == "moving video":
+        moving = _find_moving(poses, model)
+        masks = moving.masks
+        facts = replace(moving, omega_deg_per_s=None).facts("the camera is taken not to travel")
+    if poses.network is None:
+        depths = flat_depths(model, masks)
+    else:
+        poses.say(f"depth of {len(model.images)} pictures by {poses.network.path.name}")
+        depths = network_depths(model, masks, poses.network, poses.open_picture)
+    count = _write_relief(poses, model, depths, masks)
+    placed = {image.name for image in model.images}
+    relief = ReliefFacts(
+        turn_deg=found.turn_deg,
+        off_px=found.off_px,
+        focal_px=float(np.median([c.params["fl_x"] for c in model.cameras.values()])),
+        focal_from=found.focal,
+        depth_model=poses.network.path.name if poses.network else None,
+    )
+    return poses.finish(
+        relief.instead_of(
+            failed,
+            [picture for picture in poses.pictures if picture.name in placed],
+            num_points=count,
+            moving=facts,
+            train=train_advice(facts),
+        )
+    )
+
+
+def _write_relief(poses: _Poses, model: SfmModel, depths: Mapping[str, Depth], masks: Masks) -> int:
+    """Cameras, masks, depth maps and points, in place of earlier ones; how many points."""
+    folder = poses.staging / DEPTH_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    xyz, rgb = relief_points(model, depths, masks, poses.open_picture)
+    write_points(poses.staging / "sparse_pc.ply", xyz, rgb)
+    named = None
+    if masks:
+        from scene4d.data.process.moving import write_masks
+
+        named = write_masks(masks, poses.staging / MASK_FOLDER)
+    poses.write_cameras(model, named, write_depths(folder, depths))
+    return len(xyz)
+
+
+def _find_moving(poses: _Poses, model: SfmModel) -> Moving:
     from scene4d.data.process.moving import find_moving
 
-    assert result.model is not None
-    poses.say(f"finding what moves in {len(result.model.images)} pictures by optical flow")
+    poses.say(f"finding what moves in {len(model.images)} pictures by optical flow")
     return find_moving(poses.staging)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scene4d.data.process.relief import DEPTH_FOLDER, DEPTH_UNIT
 from scene4d.data.process.sfm import SfmCamera, SfmModel
 from scene4d.errors import DataError, UsageError
 from scene4d.files import atomic_folder, read_json, write_json
@@ -19,7 +20,7 @@ from scene4d.files import atomic_folder, read_json, write_json
 MASK_FOLDER = "dynamic"
 """Of what moves, beside the pictures."""
 _OWN_NAMES = frozenset(
-    {"images", MASK_FOLDER, "transforms.json", "sparse_pc.ply", "diagnosis.json"}
+    {"images", MASK_FOLDER, DEPTH_FOLDER, "transforms.json", "sparse_pc.ply", "diagnosis.json"}
 )
 
 
@@ -84,13 +85,17 @@ def write_failure(target: Path, diagnosis: Mapping[str, Any]) -> Path:
 
 
 def transforms_of(
-    model: SfmModel, times: Mapping[str, float], masks: Mapping[str, str] | None = None
+    model: SfmModel,
+    times: Mapping[str, float],
+    masks: Mapping[str, str] | None = None,
+    depths: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """nerfstudio's transforms.json for ``model``; images lie in ``images/``.
 
     Camera-to-world with OpenGL axes in COLMAP's own frame; intrinsics at the top level when all
-    frames share them, else with each frame. By picture name, ``times``: seconds, and ``masks``:
-    files in the capture that are white where something moves.
+    frames share them, else with each frame. By picture name, ``times``: seconds, ``masks``:
+    files in the capture that are white where something moves, and ``depths``: depth maps in it, in
+    steps of :data:`DEPTH_UNIT`.
     """
     import torch
 
@@ -102,6 +107,8 @@ def transforms_of(
         result |= _intrinsics(next(iter(model.cameras.values())))
     if times:
         result["time_unit"] = "seconds"
+    if depths:
+        result["depth_unit_scale_factor"] = DEPTH_UNIT
     result["ply_file_path"] = "sparse_pc.ply"
     frames = []
     for image in sorted(model.images, key=lambda image: image.name):
@@ -113,6 +120,8 @@ def transforms_of(
             frame["time"] = times[image.name]
         if masks and image.name in masks:
             frame["dynamic_mask_path"] = masks[image.name]
+        if depths and image.name in depths:
+            frame["depth_file_path"] = depths[image.name]
         frames.append({**frame, "transform_matrix": c2w.tolist()})
     return {**result, "frames": frames}
 

@@ -31,6 +31,8 @@ const SMOOTHING_S = 0.09;
 const STILL = 1e-5;
 /** The eye may go this far from the scene's centre, in radii, before it is held back. */
 const LIMIT_RADII = 8;
+/** Limits that are smaller than this share of the distance to what is looked at are a relief's. */
+const RELIEF_SHARE = 0.15;
 /** How fast it is drawn back. */
 const PULL_PER_S = 4;
 
@@ -210,19 +212,23 @@ export class Rig {
 
   /** Goes to a place; `jump`: at once. */
   setView(view: View, jump = false): void {
+    this.goal = this.stateAt(view);
+    if (jump || this.instant) this.now = { ...this.goal };
+  }
+
+  private stateAt(view: View): State {
     const d = sub(view.target, view.position);
     const distance = Math.max(1e-6, length(d));
     const f = scale(d, 1 / distance);
     const pitch = Math.asin(Math.max(-1, Math.min(1, dot(f, this.up))));
     const yaw = Math.atan2(dot(f, this.axes[1]), dot(f, this.axes[0]));
     const anchor = this.mode === "orbit" ? view.target : view.position;
-    this.goal = {
+    return {
       anchor: [...anchor] as V3,
       yaw: nearest(yaw, this.now.yaw),
       pitch: clampPitch(pitch),
       distance,
     };
-    if (jump || this.instant) this.now = { ...this.goal };
   }
 
   setHome(view: View): void {
@@ -344,6 +350,12 @@ export class Rig {
     const beyond = sub(eye, this.allowed(eye));
     if (length(beyond) === 0) return;
     const back = scale(beyond, 1 - Math.exp(-dt * PULL_PER_S));
+    const { limits, mode } = this.stance;
+    // What is seen from one place stays in view: the shift would turn the eye in its place.
+    if (mode === "orbit" && limits && sizeOf(limits) < RELIEF_SHARE * this.goal.distance) {
+      this.goal = this.stateAt({ position: sub(eye, back), target: this.goal.anchor });
+      return;
+    }
     this.goal = { ...this.goal, anchor: sub(this.goal.anchor, back) };
   }
 
