@@ -197,16 +197,20 @@ def test_the_loss_is_that_of_edm_and_noise_has_its_distribution(folder):
                         deviation=LIGHT)  # fmt: skip
     inputs = ObjectiveInputs(task=None, generator=torch.Generator(), device=torch.device("cpu"))
     term = Denoising(options, inputs)
-    logs = term._ratios(1000).log()
-    assert float(logs.mean()) == pytest.approx(-0.5, abs=1e-3)  # 1000 strata
-    assert float(logs.std()) == pytest.approx(0.8, abs=2e-3)
     trained = method.build(None, generator=torch.Generator())
+    seen, clean = [], trained.prior.cleaned
+    trained.prior.cleaned = lambda noisy, ratios, texts: (
+        seen.append(ratios.log()) or clean(noisy, ratios, texts)
+    )
     found = term(SimpleNamespace(trainable=trained))
+    assert float(seen[0].mean()) == pytest.approx(-0.5, abs=2e-3)  # 1000 strata
+    assert float(seen[0].std()) == pytest.approx(0.8, abs=5e-3)
     # of pictures whose square is the deviation's, what is left of the shrunk ones is
-    # (s d)^2 / (s^2 + d^2): weighted it is 1 at every level, to the chance of 64,000 values a third
-    assert float(found.loss.detach()) == pytest.approx(1.0, abs=5e-3)
+    # (s d)^2 / (s^2 + d^2): weighted it is 1 at every level. Standard errors of 192,000 values and
+    # a third of them: 0.003, 0.006
+    assert float(found.loss.detach()) == pytest.approx(1.0, abs=0.015)
     assert len(found.log) == 3
-    assert all(float(third) == pytest.approx(1.0, abs=1e-2) for third in found.log.values())
+    assert all(float(third) == pytest.approx(1.0, abs=0.03) for third in found.log.values())
 
 
 def test_the_average_follows_the_weights(folder):
