@@ -23,7 +23,7 @@ def usage() -> str:
     return (
         "usage: scene4d prior VERB [options]\n\n"
         "verbs:\n"
-        "  train     a network, such as a fixer, from pictures\n"
+        "  train     a network from pictures: a fixer, or a diffusion prior\n"
         "  customise a trained network for one capture\n"
         "  check     how well a prior knows a capture, near what it has seen and far from it\n"
         "  sample    pictures that a prior thinks of\n\n"
@@ -100,7 +100,8 @@ def customise(argv: list[str]) -> None:
         raise UsageError(
             f"is a prior of the kind {kinds[0]!r}, whose weights stay as they are",
             where=args.prior,
-            fix="customise a fixer; low-rank layers for a folder of diffusers are fitted "
+            fix="customise a fixer; one of our own is trained further by scene4d prior train unet "
+            "--start; low-rank layers for a folder of diffusers are fitted "
             "elsewhere: lay their file beside it (docs/guidance.md), and name it with --prior",
         )
     customisers = [load_method(name).customiser for name in prior_method_names()]
@@ -130,7 +131,8 @@ class CheckArgs:
     the pictures that the memory holds, and far from them."""
 
     prior: tyro.conf.Positional[tuple[str, ...]]
-    """One prior or more: ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
+    """One prior or more: ffdnet:FOLDER, unet:FOLDER, diffusers:FOLDER, patches:CAPTURE;
+    docs/guidance.md."""
     data: Path | None = None
     """Folder of the capture; by default the sample scene."""
     ratios: tuple[Annotated[float, Within(0.0, 1e6, above=True)], ...] = (0.1, 0.25, 0.5, 1.0)
@@ -172,9 +174,9 @@ class SampleArgs:
     """Pictures that a prior thinks of, out of noise or from a picture."""
 
     prior: tyro.conf.Positional[str]
-    """ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
+    """unet:FOLDER, ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
     output_path: Path
-    """Folder of PNG images."""
+    """Folder of PNG images; of what is no colour, one more for each kind."""
     from_picture: Path | None = None
     """A picture that is noised and cleaned again, in place of noise alone."""
     time: Annotated[float, Within(0.0, 1.0, above=True)] | None = None

@@ -68,6 +68,20 @@ def test_it_learns_the_posterior_mean_with_a_text_and_without(folder, tmp_path, 
     assert float((little - LIGHT).abs().mean()) < 0.1  # the noise has 0.24
 
 
+def test_a_trained_one_is_trained_further(folder, tmp_path):
+    first = UnetMethod(denoising=DenoisingOptions(pictures=folder), widths=(8, 16), up=("", "c"),
+                       down=("", "c")).build(None, generator=torch.Generator())  # fmt: skip
+    assert isinstance(first, UnetTraining)
+    for parameter in first.averaged.parameters():
+        torch.nn.init.constant_(parameter, 0.125)  # which half precision holds
+    start = first.write(tmp_path)
+    options = DenoisingOptions(pictures=folder)
+    again = UnetMethod(denoising=options, start=start).build(None, generator=torch.Generator())
+    assert again.prior.shape == first.prior.shape
+    assert all(bool((p == 0.125).all()) and p.requires_grad for p in again.prior.parameters())
+    assert not any(p.requires_grad for p in again.averaged.parameters())
+
+
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(folder, tmp_path):
     command = ["prior", "train", "unet", "--denoising.pictures", str(folder), *SMALL, "--steps",
                "6", "--checkpoint-every-s", "0", "--keep-checkpoints", "9"]  # fmt: skip

@@ -66,6 +66,9 @@ class UnetMethod(Method):
     needs_capture: ClassVar[bool] = False
     default_steps: ClassVar[int] = 6000
 
+    start: Path | None = None
+    """A trained network, such as unet.safetensors, that training goes on with, to fit it to other
+    pictures of the same kinds; sizes and words are its own."""
     widths: tuple[Annotated[int, Within(8, 1024)], ...] = (16, 48, 96, 128)
     """Channels at the pictures' size, at half of it, and so on."""
     down: tuple[str, ...] = ("c", "c", "cc", "cc")
@@ -83,12 +86,14 @@ class UnetMethod(Method):
     averaging: AveragingOptions = field(default_factory=AveragingOptions)
 
     def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
-        """An untrained network for the pictures that there are."""
+        """An untrained network for the pictures that there are, or the one to start with."""
         from scene4d.methods.picture_prior.pictures import read_pictures
         from scene4d.methods.picture_prior.trainable import UnetTraining
-        from scene4d.priors.unet import UnetShape
+        from scene4d.priors.unet import UnetShape, load_unet
 
         found = read_pictures(self.denoising)
+        if self.start is not None:
+            return UnetTraining(load_unet(self.start).requires_grad_(True), self.lr)
         shape = UnetShape(
             channels=found.channels, widths=self.widths, down=self.down, up=self.up,
             deviation=self.deviation, size=found.whole(self.denoising.crop_size),
