@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import gzip
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,7 @@ class DigitsPrior(Prior):
             ratios=(float(self.ratios[0]), float(self.ratios[-1])), size=(_SIDE, _SIDE),
         )  # fmt: skip
         self.all = PatchMemory(pictures, channels=_GREY)
+        self.all.info = replace(self.info, conditions=frozenset())
         self.digits = nn.ModuleList(
             PatchMemory(pictures[labels == digit], channels=_GREY) for digit in range(10)
         )
@@ -92,6 +93,8 @@ class Row:
     negative: str | None = None
     noise: float = 0.5
     """Standard deviation of the noise about grey that it starts from; that of digits is 0.31."""
+    exact: bool = False
+    """Asks the exact denoiser of the test pictures in place of the diffusion model."""
 
     @property
     def name(self) -> str:
@@ -99,6 +102,7 @@ class Row:
         told += "" if self.negative is None else f" not '{self.negative}'"
         told += "" if self.scale == 1 else f" k={self.scale:g}"
         told += "" if self.noise == 0.5 else " from grey"
+        told += ", exact" if self.exact else ""
         return self.loss + told + ("" if self.now is None else f" from '{self.now}'")
 
 
@@ -108,6 +112,7 @@ ROWS = [
     Row(loss="nfsd", text="3", scale=7.5, negative="8"),
     *(Row(loss=name, noise=0.05) for name in ("sdi", "ism")),
     Row(loss="dds", text="8", now="3", scale=7.5), Row(loss="bridge", text="8", now="3"),
+    *(Row(loss=name, noise=0.05, exact=True) for name in ("sdi", "ism")),
 ]  # fmt: skip
 """All losses but ``fixer``, which wants one. Those of two texts start from real digits."""
 
@@ -146,6 +151,8 @@ def optimised(
             second = PatchMemory(x.detach().clone(), channels=_GREY)
         asked = Asked(prior=prior, texts=texts, path="ddpm", second=second, reference=start,
                       reference_texts=told)  # fmt: skip
+        if row.exact:
+            asked = replace(asked, prior=prior.all)
         done = step / arguments.steps
         x.grad = score_gradient(
             loss, asked, x.detach(), generator=generator, progress=done
