@@ -77,7 +77,7 @@ def test_kinds_share_the_trunk_and_each_has_its_own_ends():
 def test_pictures_of_a_batch_are_told_their_own_text_and_noise():
     made = network(vocabulary=WORDS)
     x, ratios = pictures(3), torch.tensor([0.1, 1.0, 5.0])
-    texts = ["a red box".removeprefix("a "), "", "blue box"]
+    texts = ["red box", "", "blue box"]
     together = made.cleaned(x, ratios, texts)
     for i, text in enumerate(texts):
         alone = made.denoise(x[i : i + 1], torch.ones(1), ratios[i : i + 1], Condition(text=text))
@@ -105,7 +105,7 @@ def test_guidance_enlarges_the_difference_that_a_text_makes():
     assert torch.allclose(target(4.0), nothing + 4 * (told - nothing), atol=1e-5)
 
 
-def test_videos_of_pictures_and_more_noise_than_it_knows():
+def test_batches_of_batches_and_more_noise_than_it_knows():
     made, x = network(), pictures(2, 3)
     ones = torch.ones(2, 3)
     assert made.denoise(x, ones, ones).shape == x.shape

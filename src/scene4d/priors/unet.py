@@ -7,7 +7,7 @@ With x = x_t / alpha and s = sigma / alpha the clean picture is
 c_skip = d^2 / (s^2 + d^2), c_out = s d / sqrt(s^2 + d^2), c_in = 1 / sqrt(s^2 + d^2), c_noise =
 ln(s) / 4 (table 1 there), d the standard deviation of the data. Each kind of channels (colour,
 depth, normals) enters and leaves by blocks of its own at full size and shares all others, at one
-noise level: the expert branches of HyperHuman (Liu et al. 2024, section 3.2). Which blocks lie
+noise level: the expert branches of HyperHuman (Liu et al. 2024). Which blocks lie
 where is a plan, as AsCAN's (Kag et al. 2024): convolutions early, attention late.
 """
 
@@ -30,8 +30,16 @@ from torch.nn import functional
 from scene4d.errors import DataError, UsageError
 from scene4d.files import atomic_path, is_regular_file, printable
 from scene4d.plain import from_table, to_table
-from scene4d.priors.prior import CHANNELS, NOTHING, Condition, Kind, Prior, PriorInfo, broadcast
-from scene4d.priors.prior import check_ratios as check_ratios_of
+from scene4d.priors.prior import (
+    CHANNELS,
+    NOTHING,
+    Condition,
+    Kind,
+    Prior,
+    PriorInfo,
+    broadcast,
+    check_ratios,
+)
 from scene4d.priors.tensor_files import read_tensors
 from scene4d.priors.words import LearnedWords
 from scene4d.ranges import Positive, Within
@@ -138,7 +146,7 @@ class UnetPrior(Prior):
     ) -> Float[Tensor, "*batch channels height width"]:
         """The network's answer. Raises :class:`UsageError` for more noise than it knows, and for
         words that no caption had."""
-        check_ratios_of(self, alpha, sigma)
+        check_ratios(self, alpha, sigma)
         noisy = (x_t / broadcast(alpha, x_t)).flatten(0, -4).to(self.waves)
         ratios = (sigma / alpha).flatten().to(self.waves)
         texts = None if condition.text is None else [condition.text] * len(noisy)

@@ -42,7 +42,8 @@ class Denoising(Objective):
         shape = trained.prior.shape
         if shape.channels != self.pictures.channels:
             raise UsageError(f"the pictures are of {'+'.join(self.pictures.channels)} now, and the "
-                             f"network is of {'+'.join(shape.channels)}")  # fmt: skip
+                             f"network is of {'+'.join(shape.channels)}",
+                             fix="give pictures of the kinds that it began with")  # fmt: skip
         crops = self.pictures.crops(
             options.batch, options.crop_size, self.generator, mirrored=options.mirrored
         )
