@@ -4,11 +4,16 @@ whether guidance works where it must, and not where it must not.
     python benchmarks/guidance.py memory [--size 512] [--splats 20000] [--chunk 4096]
     python benchmarks/guidance.py overhead [--prior FFDNET_FOLDER] [--size 512] [--steps 10]
     python benchmarks/guidance.py control [--steps 500] [--size 64] [--splats 300] [--seeds 3]
+    python benchmarks/guidance.py mnist MODEL DIGITS --output-path SHEET.png
 
 ``control``: splats are fitted to 4 pictures of splats in a ball, and judged at views that are at
 least 20 degrees from all of them: without a prior; with a prior that knows every picture of the
 true scene (a Gaussian about it); with one that knows them shuffled, each from a camera drawn at
 random. The first must gain 2 dB, the last nothing.
+
+``mnist`` optimises pictures of 28x28 pixels by every score loss, by a diffusion model of written
+digits (MODEL: ddpm_mnist.npz) and the 10,000 test pictures of MNIST (DIGITS: their folder), and
+writes a sheet, a row for each loss: benchmarks/guidance_mnist.py.
 
 ``memory`` runs each way in a process of its own and prints what it takes beyond a picture rendered
 without gradients. ``overhead`` prints the seconds of a step, those of the prior, and the rest. Both
@@ -27,6 +32,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import guidance_mnist
 import numpy as np
 import torch
 from PIL import Image
@@ -248,8 +254,11 @@ def control(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for name in ("memory", "overhead", "measure", "control"):
+    for name in ("memory", "overhead", "measure", "control", "mnist"):
         verb = verbs.add_parser(name)
+        if name == "mnist":
+            guidance_mnist.add_arguments(verb)
+            continue
         if name == "control":
             verb.add_argument("--size", type=int, default=64)
             verb.add_argument("--splats", type=int, default=300)
@@ -265,7 +274,8 @@ def main() -> None:
         verb.add_argument("--chunk", type=int, default=64 * 64 if name != "overhead" else 1 << 16)
         verb.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
-    verb = {"memory": memory, "overhead": overhead, "measure": measure_memory, "control": control}
+    verb = {"memory": memory, "overhead": overhead, "measure": measure_memory, "control": control,
+            "mnist": guidance_mnist.main}  # fmt: skip
     verb[arguments.verb](arguments)
 
 

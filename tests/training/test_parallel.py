@@ -74,7 +74,7 @@ def logged(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     ("training", "shared"),
     [("rays", "rays"), ("crops", "stopped"), ("splats", "splats"), ("texts", "texts"),
-     ("captions", "captions"), ("pairs", "pairs")],
+     ("captions", "captions"), ("pairs", "pairs"), ("pictures", "pictures")],
 )  # fmt: skip
 def test_two_processes_learn_what_one_learns(
     training: str,
@@ -106,7 +106,7 @@ def test_two_processes_learn_what_one_learns(
 
 
 def test_every_process_has_the_same_parameters_to_the_bit(together: Together) -> None:
-    assert len(together.first["ends"]) == 6
+    assert len(together.first["ends"]) == 7
     assert together.first["ends"] == together.second["ends"]
 
 

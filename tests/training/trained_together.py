@@ -22,6 +22,7 @@ from scene4d.cli.main import main as scene4d
 from scene4d.data.sample import sample_scene_path
 from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.methods.dynamic_field.method import OccupancyOptions
+from scene4d.methods.picture_prior.pictures import write_pictures
 from scene4d.methods.repair.pairs import write_pairs
 from scene4d.methods.splat.method import McmcOptions
 from scene4d.representations.method import PhotometricOptions, TeacherOptions
@@ -41,6 +42,7 @@ class Places:
     capture: Path
     teacher: Path
     pairs: Path
+    pictures: Path
     assets: Path
     output_dir: Path
 
@@ -118,6 +120,13 @@ def pairs(places: Places) -> Path:
     return start(replace(method, repairing=small), places.options(data=None))
 
 
+def pictures(places: Places) -> Path:
+    """A diffusion prior, whose crops are noised."""
+    method = load_method("unet")(steps=STEPS, widths=(8, 8), down=("c", ""), up=("", "c"))
+    learned = replace(method.denoising, pictures=places.pictures, batch=4)
+    return start(replace(method, denoising=learned), places.options(data=None))
+
+
 def refusals(places: Places) -> dict[str, str]:
     """What trainings whose steps cannot be shared say."""
     splat, taught = load_method("splat"), {"teacher": places.teacher}
@@ -193,7 +202,7 @@ def noting_ends(ends: dict[str, str]) -> Iterator[None]:
 def main(places: Places) -> None:
     """Trains everything, and writes what this process has of it beside the runs."""
     ends: dict[str, str] = {}
-    trainings = (rays, stopped, splats, texts, captions, pairs)
+    trainings = (rays, stopped, splats, texts, captions, pairs, pictures)
     with noting_ends(ends):
         runs = {training.__name__: str(training(places)) for training in trainings}
     said = {
@@ -205,14 +214,18 @@ def main(places: Places) -> None:
 
 
 def prepared(output_dir: Path, capture: Path) -> Places:
-    """A teacher and pairs of pictures."""
+    """A teacher, pairs of pictures, and pictures with captions."""
     folder = output_dir / "pairs"
     folder.mkdir(parents=True)
     write_pairs(some(), folder / "some.safetensors")
-    assets = write_assets(output_dir / "assets")
+    pictures = output_dir / "pictures"
+    pictures.mkdir()
+    rgb = some(2, 16)["clean"]
+    write_pictures({"rgb": rgb}, pictures / "some.safetensors", ["one", "another"])
     places = Places(
-        capture=capture, teacher=Path(), pairs=folder, assets=assets, output_dir=output_dir
-    )
+        capture=capture, teacher=Path(), pairs=folder, pictures=pictures,
+        assets=write_assets(output_dir / "assets"), output_dir=output_dir,
+    )  # fmt: skip
     method = load_method("splat")(**SMALL["splat"], steps=3)
     return replace(places, teacher=start(method, places.options()))
 

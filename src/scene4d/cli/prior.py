@@ -23,7 +23,7 @@ def usage() -> str:
     return (
         "usage: scene4d prior VERB [options]\n\n"
         "verbs:\n"
-        "  train     a network, such as a fixer, from pictures\n"
+        "  train     a network from pictures: a fixer, or a diffusion prior\n"
         "  customise a trained network for one capture\n"
         "  check     how well a prior knows a capture, near what it has seen and far from it\n"
         "  sample    pictures that a prior thinks of\n\n"
@@ -100,7 +100,8 @@ def customise(argv: list[str]) -> None:
         raise UsageError(
             f"is a prior of the kind {kinds[0]!r}, whose weights stay as they are",
             where=args.prior,
-            fix="customise a fixer; low-rank layers for a folder of diffusers are fitted "
+            fix="customise a fixer; one of our own is trained further by scene4d prior train unet "
+            "--start; low-rank layers for a folder of diffusers are fitted "
             "elsewhere: lay their file beside it (docs/guidance.md), and name it with --prior",
         )
     customisers = [load_method(name).customiser for name in prior_method_names()]
@@ -119,7 +120,8 @@ def _written(run: Path) -> Path:
         raise UsageError(f"holds a {type(trained).__name__}: it is a run of a scene", where=run,
                          fix=f"go on with: scene4d train --resume {run}")  # fmt: skip
     weights = trained.write(run)
-    print(f"next:\n  scene4d train METHOD --data CAPTURE --fixer {weights}", file=sys.stderr)
+    print(f"next:\n  scene4d train METHOD --data CAPTURE {trained.option} {weights}",
+          file=sys.stderr)  # fmt: skip
     return weights
 
 
@@ -129,7 +131,8 @@ class CheckArgs:
     the pictures that the memory holds, and far from them."""
 
     prior: tyro.conf.Positional[tuple[str, ...]]
-    """One prior or more: ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
+    """One prior or more: ffdnet:FOLDER, unet:FOLDER, diffusers:FOLDER, patches:CAPTURE;
+    docs/guidance.md."""
     data: Path | None = None
     """Folder of the capture; by default the sample scene."""
     ratios: tuple[Annotated[float, Within(0.0, 1e6, above=True)], ...] = (0.1, 0.25, 0.5, 1.0)
@@ -171,9 +174,9 @@ class SampleArgs:
     """Pictures that a prior thinks of, out of noise or from a picture."""
 
     prior: tyro.conf.Positional[str]
-    """ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
+    """unet:FOLDER, ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
     output_path: Path
-    """Folder of PNG images."""
+    """Folder of PNG images; of what is no colour, one more for each kind."""
     from_picture: Path | None = None
     """A picture that is noised and cleaned again, in place of noise alone."""
     time: Annotated[float, Within(0.0, 1.0, above=True)] | None = None
@@ -201,6 +204,7 @@ def sample(argv: list[str]) -> None:
     from scene4d.priors.kinds import load_prior, prior_name
     from scene4d.priors.prior import Condition, LatentPrior, check_of_pictures
     from scene4d.priors.sampling import sample as sampled
+    from scene4d.priors.shown import shown
     from scene4d.representations.task import Task, World
 
     prior = load_prior(prior_name(args.prior), Task(world=World())).eval()
@@ -225,6 +229,10 @@ def sample(argv: list[str]) -> None:
         condition=Condition(text=args.text), generator=torch.Generator().manual_seed(args.seed),
     )  # fmt: skip
     pictures = prior.decode(found) if latent else found
-    rgb = (0.5 * pictures[:, :3] + 0.5).permute(0, 2, 3, 1)
-    names = [f"{number:04d}.png" for number in range(len(rgb))]
-    print(write_images((to_bytes(p) for p in rgb), args.output_path, names, overwrite=False))
+    maps = shown(pictures, prior.info)
+    frames = {
+        f"{number:04d}{'' if kind == 'rgb' else f'_{kind}'}.png": to_bytes(p)
+        for kind, rows in maps.items()
+        for number, p in enumerate(rows)
+    }
+    print(write_images(frames.values(), args.output_path, frames, overwrite=False))

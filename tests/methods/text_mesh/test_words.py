@@ -1,4 +1,4 @@
-"""Texts as vectors, one for each word."""
+"""Texts as vectors, one for each word, by a language model."""
 
 from pathlib import Path
 
@@ -6,32 +6,8 @@ import pytest
 import torch
 from optional_packages import import_or_skip
 
-from scene4d.errors import DataError, UsageError
-from scene4d.methods.text_mesh.words import LONGEST, LanguageModel, LearnedWords, split_words
-
-
-def test_words_are_small_letters_without_signs() -> None:
-    assert split_words("A Red, ARM-chair!") == ["a", "red", "arm", "chair"]
-    assert split_words("ein grünes Haus 3") == ["ein", "grünes", "haus", "3"]
-
-
-@pytest.mark.parametrize("text", ["", " .,; ", "word " * (LONGEST + 1)])
-def test_no_words_and_too_many(text) -> None:
-    with pytest.raises(UsageError, match="words"):
-        split_words(text)
-
-
-def test_learned_words_are_rows_of_a_table() -> None:
-    encoder = LearnedWords.of(["a red box", "a blue bar"], 4)
-    assert encoder.vocabulary == ["a", "bar", "blue", "box", "red"]
-    found = encoder("blue box")
-    torch.testing.assert_close(found, encoder.embedding.weight[[2, 3]])
-
-
-def test_unknown_words_are_told_with_those_that_are_known() -> None:
-    with pytest.raises(UsageError, match="'grean'") as error:
-        LearnedWords.of(["a red box"], 4)("a grean box")
-    assert "a, box, red" in str(error.value)
+from scene4d.errors import DataError
+from scene4d.methods.text_mesh.words import LanguageModel
 
 
 @pytest.fixture(scope="module")
