@@ -107,6 +107,10 @@ class PriorNetwork(Trainable):
     def write(self, folder: Path) -> Path:
         """Writes its weights, as trainings read them, into ``folder``; returns the file."""
 
+    @abstractmethod
+    def use_of(self, weights: Path) -> str:
+        """The command that trains a scene with them."""
+
 
 class Representation(Trainable):
     """A neural scene that renders itself."""

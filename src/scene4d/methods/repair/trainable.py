@@ -43,6 +43,10 @@ class FixerTraining(PriorNetwork):
         save_fixer(self.fixer, folder / FILE)
         return folder / FILE
 
+    def use_of(self, weights: Path) -> str:
+        """They are given as a fixer."""
+        return f"scene4d train METHOD --data CAPTURE --fixer {weights}"
+
     def plain_data(self) -> Mapping[str, Any]:
         """The shape, and the learning rate."""
         return {**plain_of(self.fixer.shape), "learning_rate": self.learning_rate}
