@@ -30,24 +30,26 @@ from scene4d.training.options import TrainOptions
 
 SIZE = 128
 PICTURES = 24
-HELD_OUT = 8
+HELD_OUT = 12
 CORNERS = np.diag([1.0, -1.0, -1.0, 1.0])
 """OpenCV's camera axes to OpenGL's."""
 
 
-def stage_of(models: Path, files: Sequence[str], random: np.random.Generator) -> tuple[Stage, bool]:
+def stage_of(
+    models: Path, files: Sequence[str], photographs: Sequence[Path], random: np.random.Generator
+) -> tuple[Stage, bool]:
     """Things in a room, or on nothing; whether there is a room."""
     inside = bool(random.random() < 0.5)
     things = []
     for _ in range(int(random.integers(3, 8) if inside else random.integers(1, 4))):
-        angle, far = random.uniform(0, 2 * np.pi), random.uniform(0, 2.0 if inside else 0.8)
+        angle, far = random.uniform(0, 2 * np.pi), random.uniform(0, 2.0 if inside else 0.6)
         things.append(Thing(
             file=str(random.choice(files)), yaw_deg=float(random.uniform(0, 360)),
             at=(far * np.cos(angle), 0.0, far * np.sin(angle)),
         ))  # fmt: skip
     room = Room(seed=int(random.integers(1 << 30)), cell=float(random.uniform(0.3, 1.2)))
     stage = build([_fitted(t, models, random) for t in things], room if inside else None, models)
-    return _textured(stage, random), inside
+    return _textured(stage, photographs, random), inside
 
 
 def _fitted(thing: Thing, models: Path, random: np.random.Generator) -> Thing:
@@ -57,13 +59,15 @@ def _fitted(thing: Thing, models: Path, random: np.random.Generator) -> Thing:
     return replace(thing, scale=float(random.uniform(0.7, 1.4) / max(sides.max(), 1e-6)))
 
 
-def _textured(stage: Stage, random: np.random.Generator) -> Stage:
-    """With drawn textures on some of the surfaces, laid on along the axes."""
+def _textured(stage: Stage, photographs: Sequence[Path], random: np.random.Generator) -> Stage:
+    """With drawn textures, or pieces of photographs, on some of the surfaces, laid on along the
+    axes."""
     surfaces, (positions, _) = stage.surfaces, stage.at(0.0)
     for index in range(len(surfaces.textures)):
         if random.random() < 0.5:
             continue
-        surfaces.textures[index] = _drawn(random)
+        of_photograph = photographs and random.random() < 0.4
+        surfaces.textures[index] = _piece(photographs, random) if of_photograph else _drawn(random)
         here = surfaces.texture == index
         corners = positions[here]
         normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -71,6 +75,15 @@ def _textured(stage: Stage, random: np.random.Generator) -> Stage:
         laid = np.take_along_axis(corners, np.repeat(across[:, None], 3, axis=1), axis=2)
         surfaces.uv[here] = (0.35 * laid) % 1.0 if len(laid) > 1000 else 0.35 * laid
     return stage
+
+
+def _piece(photographs: Sequence[Path], random: np.random.Generator) -> np.ndarray:
+    """A square of a photograph, its colours exchanged."""
+    image = Image.open(photographs[random.integers(len(photographs))]).convert("RGB")
+    side = int(random.uniform(0.3, 0.9) * min(image.size))
+    x, y = (int(random.integers(n - side + 1)) for n in image.size)
+    piece = image.crop((x, y, x + side, y + side)).resize((256, 256), Image.Resampling.BICUBIC)
+    return np.asarray(piece)[..., random.permutation(3)]
 
 
 def _drawn(random: np.random.Generator) -> np.ndarray:
@@ -100,7 +113,7 @@ def write_capture(folder: Path, stage: Stage, inside: bool, random: np.random.Ge
             far, at = random.uniform(2.5, 4.0), random.uniform((-0.8, 0.3, -1), (0.8, 1.2, 0.5))
         else:
             turn, up = random.uniform(0, 2 * np.pi), random.uniform(-0.2, 1.0)
-            far, at = random.uniform(2.6, 3.2), random.uniform((-0.1, 0.2, -0.1), (0.1, 0.5, 0.1))
+            far, at = random.uniform(1.6, 2.8), random.uniform((-0.1, 0.2, -0.1), (0.1, 0.5, 0.1))
         eye = at + far * np.array(
             [np.sin(turn) * np.cos(up), np.sin(up), np.cos(turn) * np.cos(up)]
         )
@@ -181,7 +194,7 @@ def choose(folder: Path, random: np.random.Generator, *, jitter: bool) -> None:
 
 def pairs_of(folder: Path, seed: int, random: np.random.Generator, out: Path) -> int:
     """Trains on a capture and writes its pairs; returns how many there are."""
-    steps = int(random.choice([150, 300, 500]))
+    steps = int(random.choice([200, 400, 600]))
     gaussians = int(random.choice([1500, 3000, 6000]))
     method = SplatMethod(
         steps=steps, max_num_gaussians=gaussians, num_random_points=gaussians // 2,
@@ -206,6 +219,7 @@ def main() -> None:
     arguments = parser.parse_args()
     models = arguments.models
     files = sorted(str(f.relative_to(models)) for f in models.glob("kaykit/*/*.gltf"))
+    photographs = [] if arguments.rgbd is None else sorted(arguments.rgbd.glob("color/*"))
     arguments.out.mkdir(parents=True, exist_ok=True)
     for number in range(arguments.runs):
         random, out = np.random.default_rng(number), arguments.out / f"{number:03d}.safetensors"
@@ -216,7 +230,7 @@ def main() -> None:
             if arguments.rgbd is not None and number % 4 == 3:
                 write_cut(folder, arguments.rgbd, random)
             else:
-                write_capture(folder, *stage_of(models, files, random), random)
+                write_capture(folder, *stage_of(models, files, photographs, random), random)
             choose(folder, random, jitter=bool(random.random() < 0.5))
             print(f"{out}: {pairs_of(folder, number, random, out)} pairs", flush=True)
             shutil.rmtree(folder)

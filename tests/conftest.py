@@ -71,6 +71,29 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def row(tmp_path_factory) -> Path:
+    """A capture: twenty-four pictures of a card in front of a camera that goes to the right."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("captures") / "row"
+    root.mkdir()
+    frames = []
+    for i in range(24):
+        pose = np.eye(4)
+        pose[0, 3] = 0.1 * i
+        y, x = np.mgrid[:32, :48]
+        picture = np.stack([x * 5, y * 7, (x + 2 * i) * 3 % 255], -1).astype(np.uint8)
+        Image.fromarray(picture).save(root / f"{i:02d}.png")
+        frames.append({"file_path": f"{i:02d}.png", "transform_matrix": pose.tolist()})
+    meta = {"w": 48, "h": 32, "fl_x": 40.0, "fl_y": 40.0, "cx": 24.0, "cy": 16.0}
+    (root / "transforms.json").write_text(json.dumps({**meta, "frames": frames}))
+    return root
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The team's folder of real captures, beside the checkout; other people will not have it."""
     if not SHARED_DATA.is_dir():

@@ -116,7 +116,9 @@ def captions(places: Places) -> Path:
 def pairs(places: Places) -> Path:
     """A network that repairs pictures: no scene at all."""
     method = load_method("fixer")(steps=STEPS, widths=(8, 8))
-    small = replace(method.repairing, pairs=places.pairs, batch=4, crop_size=16)
+    small = replace(
+        method.repairing, pairs=places.pairs, batch=4, crop_size=16, perceptual_weight=0.0
+    )
     return start(replace(method, repairing=small), places.options(data=None))
 
 

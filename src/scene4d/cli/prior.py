@@ -81,11 +81,13 @@ def train(argv: list[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class CustomiseArgs(CustomiseOptions):
-    """Fits a trained network, such as a fixer, to one capture: few of its layers, from renders of a
-    scene of some of its training pictures, as long as pictures far from these gain."""
+    """Fits a trained network to one capture, as long as pictures gain that it does not learn from:
+    a fixer (few of its layers, by renders of a scene of some of the training pictures), or
+    low-rank layers of a diffusion model (by the pictures themselves)."""
 
     prior: tyro.conf.Positional[Path]
-    """The network's weights: fixer.safetensors, or its folder; docs/guidance.md."""
+    """A fixer's weights, fixer.safetensors or its folder, or a folder that diffusers wrote;
+    docs/guidance.md."""
 
 
 def customise(argv: list[str]) -> None:
@@ -96,17 +98,16 @@ def customise(argv: list[str]) -> None:
     from scene4d.representations.method import resolve
     from scene4d.training.methods import load_method, prior_method_names
 
-    if kinds := kinds_that_take(args.prior):
+    kind = next(iter(kinds_that_take(args.prior)), None)
+    methods = [load_method(name) for name in prior_method_names()]
+    fitting = [m.customiser for m in methods if m.customiser and m.customises == kind]
+    if not fitting:
         raise UsageError(
-            f"is a prior of the kind {kinds[0]!r}, whose weights stay as they are",
-            where=args.prior,
-            fix="customise a fixer; one of our own is trained further by scene4d prior train unet "
-            "--start; low-rank layers for a folder of diffusers are fitted "
-            "elsewhere: lay their file beside it (docs/guidance.md), and name it with --prior",
-        )
-    customisers = [load_method(name).customiser for name in prior_method_names()]
-    told = next(name for name in customisers if name is not None)
-    print(_written(resolve(told)(args.prior, args)))
+            f"is a prior of the kind {kind!r}, whose weights stay as they are", where=args.prior,
+            fix="customise a fixer, or a folder of diffusers; one of our own is trained further by "
+                "scene4d prior train unet --start (docs/guidance.md)",
+        )  # fmt: skip
+    print(_written(resolve(fitting[0])(args.prior, args)))
 
 
 def _written(run: Path) -> Path:
@@ -120,8 +121,7 @@ def _written(run: Path) -> Path:
         raise UsageError(f"holds a {type(trained).__name__}: it is a run of a scene", where=run,
                          fix=f"go on with: scene4d train --resume {run}")  # fmt: skip
     weights = trained.write(run)
-    print(f"next:\n  scene4d train METHOD --data CAPTURE {trained.option} {weights}",
-          file=sys.stderr)  # fmt: skip
+    print(f"next:\n  {trained.use_of(weights)}", file=sys.stderr)
     return weights
 
 

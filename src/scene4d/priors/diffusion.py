@@ -25,7 +25,7 @@ from scene4d.errors import DataError, UsageError
 from scene4d.files import printable, read_json
 from scene4d.optional import import_optional
 from scene4d.priors.families import FAMILIES, PIPELINES, Call, Family
-from scene4d.priors.lora import Lora, merge
+from scene4d.priors.lora import Lora, capture_of, merge
 from scene4d.priors.predictions import Prediction, x0_from
 from scene4d.priors.prior import NOTHING, Condition, LatentPrior, PriorInfo, broadcast
 from scene4d.priors.prompts import Prompts, load_prompts
@@ -301,13 +301,7 @@ def load_diffusion(
     """The prior of a folder, with the low-rank layers that are given merged into it. Raises
     :class:`DataError` for one that holds no model of a known family, or none in safetensors."""
     index = index_of(folder)
-    sub = next((name for name in ("transformer", "unet") if name in index), None)
-    name = "" if sub is None else str(index[sub][1])
-    if sub is None or name not in FAMILIES:
-        raise DataError(
-            f"holds a {index.get('_class_name', 'model')}, which is of no known family",
-            where=folder, fix=f"known networks: {', '.join(sorted(FAMILIES))}",
-        )  # fmt: skip
+    sub, name = network_of(index, where=folder)
     network = _part(folder, sub, name, dtype)
     family = PIPELINES.get(index["_class_name"], FAMILIES[name])
     family = family.fitting(network, index, where=folder)
@@ -337,6 +331,19 @@ def _low_noise(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> Lo
         raise DataError(f"holds one network of two: there is no {LOW_NOISE}", where=folder,
                         fix="give the whole folder of the model")  # fmt: skip
     return LowNoise(network=_part(folder, LOW_NOISE, name, dtype), below=_STEPS * below)
+
+
+def network_of(index: Mapping[str, Any], *, where: object = None) -> tuple[str, str]:
+    """Name and class of the network in a folder of the ``index``. Raises :class:`DataError` for one
+    of no known family."""
+    sub = next((name for name in ("transformer", "unet") if name in index), None)
+    name = "" if sub is None else str(index[sub][1])
+    if sub is None or name not in FAMILIES:
+        raise DataError(
+            f"holds a {index.get('_class_name', 'model')}, which is of no known family",
+            where=where, fix=f"known networks: {', '.join(sorted(FAMILIES))}",
+        )  # fmt: skip
+    return sub, name
 
 
 def index_of(folder: Path) -> dict[str, Any]:
@@ -376,6 +383,13 @@ LORA = "pytorch_lora_weights.safetensors"
 """As diffusers' ``save_lora_weights`` names it."""
 
 
+def load_folder(folder: Path, *, loras: Sequence[Lora] = ()) -> DiffusionPrior:
+    """The prior of a folder, with the embeddings that lie beside it."""
+    texts = folder / PROMPTS
+    prompts = load_prompts(texts) if texts.is_file() else None
+    return load_diffusion(folder, prompts=prompts, loras=loras)
+
+
 class DiffusersKind:
     """Diffusion models as ``--prior`` finds them."""
 
@@ -394,8 +408,9 @@ class DiffusersKind:
         if place is None:
             raise UsageError("diffusers needs a model", where="--prior",
                              fix="give diffusers:FOLDER, or the folder alone")  # fmt: skip
-        texts, lora = place / PROMPTS, place / LORA
-        return load_diffusion(
-            place, prompts=load_prompts(texts) if texts.is_file() else None,
-            loras=[Lora(path=lora)] if lora.is_file() else [],
-        )  # fmt: skip
+        lora = place / LORA
+        if not lora.is_file():
+            return load_folder(place)
+        made = load_folder(place, loras=[Lora(path=lora)])
+        made.capture = capture_of(lora)
+        return made

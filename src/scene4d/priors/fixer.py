@@ -22,6 +22,7 @@ from torch.nn import functional
 from scene4d.errors import DataError
 from scene4d.files import printable
 from scene4d.plain import from_table, to_table
+from scene4d.priors.prior import CaptureMark
 from scene4d.priors.tensor_files import read_tensors
 
 REFERENCE_CHANNELS = 4
@@ -30,6 +31,8 @@ FILE = "fixer.safetensors"
 _MOST_BYTES = 64 << 20
 _MOST = 1024
 """Channels of a level that a file may ask for."""
+_LEAST_ERROR = 0.005
+"""That is ever expected, about a step of 8 bits: less would weigh a surprise without bound."""
 _CONFIDENT = 0.05
 """Mean absolute error at which confidence has fallen to 1/e."""
 
@@ -40,22 +43,13 @@ class FixerShape:
 
     references: int = 2
     """Photographs that it looks at."""
-    widths: tuple[int, ...] = (32, 64, 96)
+    widths: tuple[int, ...] = (32, 64, 96, 128)
     """Channels at half the resolution, a quarter, and so on."""
 
     @property
     def num_inputs(self) -> int:
         """Colour and alpha of the render, and the photographs."""
         return 4 + REFERENCE_CHANNELS * self.references
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptureMark:
-    """Which capture a network was customised for, as plain data."""
-
-    name: str
-    digest: str
-    """Of the names and sizes of its pictures' files."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,8 +69,8 @@ class Fixed:
 
 class Fixer(nn.Module):
     """A U-Net on blocks of 2x2 pixels. It answers how much of each pixel is the render's and how
-    much each photograph's, where that is known, and what to add: so sharp detail need not pass
-    through the network."""
+    much each photograph's, where that is known, what to add, and whether: so sharp detail need not
+    pass through the network, and an empty background stays one."""
 
     capture: CaptureMark | None = None
     """Of the capture that it was customised for."""
@@ -90,13 +84,13 @@ class Fixer(nn.Module):
         self.fold = nn.ModuleList([nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths)])
         self.unfold = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths)])
         self.up = nn.ModuleList([_Block(width) for width in widths[:-1]])
-        self.leave = nn.Conv2d(widths[0], 4 * (5 + shape.references), 3, padding=1)
+        self.leave = nn.Conv2d(widths[0], 4 * (6 + shape.references), 3, padding=1)
         with torch.no_grad():  # an untrained fixer changes little
             self.leave.weight.mul_(0.1)
             assert self.leave.bias is not None
             self.leave.bias.zero_()
             self.leave.bias[12:16] = -3.0  # errors begin at 0.05
-            self.leave.bias[16:20] = 3.0  # the render's share; 0.9 beside two photographs
+            self.leave.bias[20:24] = 3.0  # the render's share; 0.9 beside two photographs
 
     def forward(
         self,
@@ -123,10 +117,11 @@ class Fixer(nn.Module):
         out = functional.pixel_shuffle(self.leave(features), 2)[..., :height, :width]
         near = references.unflatten(1, (-1, REFERENCE_CHANNELS))
         known = torch.cat([torch.ones_like(alpha), near[:, :, 3]], dim=1)
-        shares = out[:, 4:].softmax(dim=1) * known
+        shares = out[:, 5:].softmax(dim=1) * known
         shares = shares / shares.sum(dim=1, keepdim=True).clamp_min(1e-6)
         mixed = shares[:, :1] * rgb + (shares[:, 1:, None] * near[:, :, :3]).sum(dim=1)
-        return Fixed(rgb=mixed + out[:, :3], error=out[:, 3:4].clamp(-8, 2).exp())
+        added = out[:, 4:5].sigmoid() * out[:, :3]  # so that it can be nothing
+        return Fixed(rgb=mixed + added, error=_LEAST_ERROR + out[:, 3:4].clamp(max=2).exp())
 
 
 class _Block(nn.Module):

@@ -7,6 +7,7 @@ has. A merged network costs what it did before, and no package is needed.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scene4d.errors import DataError
+from scene4d.plain import from_table, to_table
+from scene4d.priors.prior import CaptureMark
 from scene4d.priors.tensor_files import read_tensors
 
 _MOST_BYTES = 1 << 32
@@ -28,6 +31,7 @@ _ENDINGS = {
     ".lora_down.weight": "down", ".lora_up.weight": "up", ".alpha": "alpha",  # kohya
 }  # fmt: skip
 _KOHYA = "lora_unet_"
+_CAPTURE = "scene4d_capture"
 _TEXTS = ("text_encoder", "lora_te")
 _log = logging.getLogger("scene4d")
 
@@ -64,6 +68,30 @@ def merge(lora: Lora, networks: Mapping[str, nn.Module]) -> int:
         weight.copy_(weight.float() + lora.strength * change.to(weight.device))
     _log.info("merged %d low-rank layers of %s", len(changes), lora.path)
     return len(changes)
+
+
+def save_lora(
+    layers: Mapping[str, tuple[Float[Tensor, "rank given"], Float[Tensor, "out rank"]]],
+    path: Path,
+    *,
+    capture: CaptureMark | None = None,
+) -> None:
+    """A file of the layers A, B by network and name (``unet.NAME``), as diffusers names them.
+    ``capture``: that which they were fitted to, kept beside."""
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, (down, up) in layers.items():
+        for ending, half in ((".lora_A.weight", down), (".lora_B.weight", up)):
+            tensors[name + ending] = half.detach().cpu().float().contiguous()
+    told = {} if capture is None else {_CAPTURE: json.dumps(to_table(capture))}
+    save_file(tensors, path, metadata=told)
+
+
+def capture_of(path: Path) -> CaptureMark | None:
+    """The capture that a file's layers were fitted to, where it says. Raises :class:`DataError`."""
+    _, told = read_tensors(path, _CAPTURE, what="file of low-rank layers", most_bytes=_MOST_BYTES)
+    return None if told is None else from_table(CaptureMark, told, where=f"{path}: capture")
 
 
 @dataclass(kw_only=True, eq=False)

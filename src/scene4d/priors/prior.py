@@ -71,10 +71,21 @@ class PriorInfo:
         return sum(CHANNELS[kind] for kind in self.channels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptureMark:
+    """Which capture a network was customised for, as plain data."""
+
+    name: str
+    digest: str
+    """Of the names and sizes of its pictures' files."""
+
+
 class Prior(nn.Module, ABC):
     """A distribution of pictures, known by its denoiser."""
 
     info: PriorInfo = PriorInfo()
+    capture: CaptureMark | None = None
+    """Of the capture that it was customised for."""
 
     @abstractmethod
     def denoise(

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -103,12 +103,13 @@ class Trainable(nn.Module, ABC):
 class PriorNetwork(Trainable):
     """A network that is no scene, but of use to trainings of scenes."""
 
-    option: ClassVar[str]
-    """Of trainings of scenes: what they are given the weights with."""
-
     @abstractmethod
     def write(self, folder: Path) -> Path:
         """Writes its weights, as trainings read them, into ``folder``; returns the file."""
+
+    @abstractmethod
+    def use_of(self, weights: Path) -> str:
+        """The command that trains a scene with them."""
 
 
 class Representation(Trainable):

@@ -11,6 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.errors import UsageError
@@ -69,6 +70,19 @@ class StrategyOptions:
     """Declares how the number of primitives changes during training."""
 
     implementation: ClassVar[str] = "scene4d.training.strategy:KeepAll"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopOptions(StrategyOptions):
+    """Ends training when pictures that nothing is learned from gain no more, and keeps the best
+    network."""
+
+    far: Path = Path("far")
+    """Folder of these pictures."""
+    every: Count = 25
+    """Steps from one look at them to the next."""
+    patience: Count = 4
+    """Looks without a gain after which training ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +328,9 @@ class Method(ABC):
     customiser: ClassVar[str | None] = None
     """Of methods that train priors: what fits a trained one to a capture, as ``"module:function"``
     of a place and :class:`scene4d.training.options.CustomiseOptions`; it gives the run."""
+    customises: ClassVar[str | None] = None
+    """The kind of prior that the customiser takes, as ``--prior`` names kinds; None: files of
+    weights that are of no kind."""
     compressor: ClassVar[str | None] = None
     """What makes a small bundle of any scene by training this method on it, as
     ``"module:function"``: ``scene4d compress`` is that of the first method that has one."""

@@ -9,7 +9,8 @@ from dataclasses import replace
 from scene4d.data.scene import Scene
 from scene4d.errors import UsageError
 from scene4d.files import printable
-from scene4d.priors.fixer import CaptureMark, Fixer, load_fixer
+from scene4d.priors.fixer import Fixer, load_fixer
+from scene4d.priors.prior import CaptureMark, Prior
 from scene4d.representations.method import Method
 from scene4d.representations.task import Task
 from scene4d.training.options import TrainOptions
@@ -43,14 +44,16 @@ def with_fixer(task: Task, options: TrainOptions) -> Task:
     return replace(task, fixer=fixer)
 
 
-def warn_of_other_capture(fixer: Fixer, scene: Scene) -> None:
-    """Says so where a fixer was customised for another capture than ``scene``."""
-    if fixer.capture is not None and fixer.capture.digest != mark_of(scene).digest:
+def warn_of_other_capture(customised: Fixer | Prior, scene: Scene) -> None:
+    """Says so where a network was customised for another capture than ``scene``."""
+    mark = customised.capture
+    if mark is not None and mark.digest != mark_of(scene).digest:
+        what = "fixer" if isinstance(customised, Fixer) else "prior"
         _log.warning(
-            "note: the fixer was customised for the capture %s, and this is another: it may paint "
-            "what is there; the fixer that it was made of is the safer one",
-            printable(fixer.capture.name),
-        )
+            "note: the %s was customised for the capture %s, and this is another: it may paint "
+            "what is there; the %s that it was made of is the safer one",
+            what, printable(mark.name), what,
+        )  # fmt: skip
 
 
 def mark_of(scene: Scene) -> CaptureMark:

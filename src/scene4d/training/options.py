@@ -48,12 +48,14 @@ class CustomiseOptions:
     steps: Annotated[int, Within(1, 1_000_000)] = 400
     """Training steps at most; it ends when pictures far from those learned from gain no more."""
     scene_steps: Annotated[int, Within(1, 1_000_000)] = 300
-    """Steps of the scene whose renders it learns to repair."""
+    """Of fixers: steps of the scene whose renders it learns to repair."""
     photographs: Annotated[int, Within(2, 100)] = 6
     """Pictures of the near half of the capture that this scene is trained on."""
+    text: str = ""
+    """Of diffusion models that read texts: that of the capture's pictures."""
     downscale_factor: Annotated[int, Within(1, 64)] | None = None
     """Pictures are this many times smaller; by default so that the longer side has about 128
-    pixels."""
+    pixels, or as many as a diffusion model's own pictures."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where it works, otherwise cpu."""
     output_dir: Path = Path("outputs")

@@ -23,6 +23,7 @@ from scene4d.priors.patch_memory import PatchMemory, patches_of
 from scene4d.priors.prior import Kind, Prior, PriorInfo
 from scene4d.representations.method import Method, ObjectiveOptions
 from scene4d.representations.task import Task
+from scene4d.training.fixers import warn_of_other_capture
 from scene4d.training.objectives.guidance import depth_code
 from scene4d.training.options import TrainOptions
 
@@ -74,6 +75,8 @@ def with_prior(task: Task, method: Method, options: TrainOptions, prior: Prior |
     if not isinstance(found, Prior):
         raise UsageError(f"a {type(found).__name__} is no prior",
                          fix="give a scene4d.priors.prior.Prior")  # fmt: skip
+    if task.capture is not None:
+        warn_of_other_capture(found, task.capture)
     return replace(task, prior=found.eval())
 
 

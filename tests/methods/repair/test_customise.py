@@ -1,24 +1,22 @@
 """A fixer fitted to one capture: which pictures tell what, what is kept, and whom it warns."""
 
-import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from methods.repair.test_fixer_training import some
-from PIL import Image
 
 from scene4d.cli.main import main
 from scene4d.data.load import read_scene
 from scene4d.errors import DataError, UsageError
-from scene4d.methods.repair.custom import CustomFixer, EarlyStop, Preserving, mean_psnr
+from scene4d.methods.repair.custom import CustomFixer, FarPairs, Preserving, mean_psnr
 from scene4d.methods.repair.custom_method import CustomFixerMethod
 from scene4d.methods.repair.customise import parts_of
 from scene4d.methods.repair.pairs import read_pairs, write_pairs
-from scene4d.priors.fixer import CaptureMark, Fixer, FixerShape, load_fixer
+from scene4d.priors.fixer import Fixer, FixerShape, load_fixer
+from scene4d.priors.prior import CaptureMark
 from scene4d.training.fixers import mark_of, warn_of_other_capture
 from scene4d.training.objectives.base import ObjectiveInputs
 from scene4d.training.optimiser import GroupedAdam
@@ -43,7 +41,9 @@ def method(weights, pairs, **changes):
     made = CustomFixerMethod(original=weights, references=2, widths=(8, 8), **changes)
     return replace(
         made,
-        repairing=replace(made.repairing, pairs=pairs / "learned", crop_size=16),
+        repairing=replace(
+            made.repairing, pairs=pairs / "learned", crop_size=16, perceptual_weight=0.0
+        ),
         preserving=replace(made.preserving, crop_size=16),
         early_stop=replace(made.early_stop, far=pairs / "far", every=1, patience=2),
     )
@@ -73,12 +73,13 @@ def test_what_the_original_says_of_strange_photographs_is_kept(weights, pairs):
     assert float(term(step).loss.detach()) == 0.0  # it is the original
     with torch.no_grad():
         trained.fixer.leave.bias[:12] += 0.1  # what is added to colours
-    assert float(term(step).loss.detach()) == pytest.approx(0.1, rel=1e-4)  # float32
+    # an untrained network lets about half of it pass
+    assert float(term(step).loss.detach()) == pytest.approx(0.05, rel=0.02)
 
 
 def looks(trained, options):
     optimiser = GroupedAdam(trained.parameter_groups())
-    return EarlyStop(options, trained, optimiser, torch.Generator())
+    return FarPairs(options, trained, optimiser, torch.Generator())
 
 
 def test_the_best_one_by_far_pictures_is_kept_and_training_ends(weights, pairs):
@@ -91,8 +92,8 @@ def test_the_best_one_by_far_pictures_is_kept_and_training_ends(weights, pairs):
             trained.fixer.leave.bias[:12] += change
         stop.after_step(SimpleNamespace(number=number))
         assert stop.finished is finished
-    assert trained.far_psnr[0] == before < trained.far_psnr[1]
-    assert mean_psnr(trained.kept, far) == pytest.approx(trained.far_psnr[1])
+    assert trained.far[0] == before < trained.far[1]
+    assert mean_psnr(trained.kept, far) == pytest.approx(trained.far[1])
     assert mean_psnr(trained.fixer, far) < before
     again = looks(trained, made.early_stop)
     again.load_state_tensors(stop.state_tensors())
@@ -124,26 +125,8 @@ def test_a_checkpoint_brings_both_networks_back(weights, pairs, tmp_path):
         CustomFixer.from_saved(trained.state_dict(), {**trained.plain_data(), "layers": 3})
 
 
-@pytest.fixture(scope="module")
-def capture(tmp_path_factory):
-    """Twenty-four pictures of a card in front of a camera that goes to the right."""
-    root = tmp_path_factory.mktemp("row") / "row"
-    root.mkdir()
-    frames = []
-    for i in range(24):
-        pose = np.eye(4)
-        pose[0, 3] = 0.1 * i
-        y, x = np.mgrid[:32, :48]
-        picture = np.stack([x * 5, y * 7, (x + 2 * i) * 3 % 255], -1).astype(np.uint8)
-        Image.fromarray(picture).save(root / f"{i:02d}.png")
-        frames.append({"file_path": f"{i:02d}.png", "transform_matrix": pose.tolist()})
-    meta = {"w": 48, "h": 32, "fl_x": 40.0, "fl_y": 40.0, "cx": 24.0, "cy": 16.0}
-    (root / "transforms.json").write_text(json.dumps({**meta, "frames": frames}))
-    return root
-
-
-def test_far_pictures_are_the_farthest_and_nothing_is_learned_from_them(capture):
-    scene = read_scene(capture)
+def test_far_pictures_are_the_farthest_and_nothing_is_learned_from_them(row):
+    scene = read_scene(row)
     parts = parts_of(scene, 4)
     train = set(scene.train_indices)
     groups = [set(parts.trained), set(parts.learned), set(parts.far)]
@@ -158,13 +141,13 @@ def test_far_pictures_are_the_farthest_and_nothing_is_learned_from_them(capture)
 
 
 def test_the_verb_fits_a_fixer_to_a_capture_and_others_are_warned(
-    capture, weights, tmp_path, capsys, caplog
+    row, weights, tmp_path, capsys, caplog
 ):
-    command = ["prior", "customise", str(weights), "--data", str(capture)]
+    command = ["prior", "customise", str(weights), "--data", str(row)]
     small = ["--steps", "4", "--scene-steps", "4", "--photographs", "4"]
     assert main([*command, *small, "--output-dir", str(tmp_path)]) == 0
     made = load_fixer(tmp_path / capsys.readouterr().out.strip())
-    scene = read_scene(capture)
+    scene = read_scene(row)
     assert made.capture == mark_of(scene) and made.capture.name == "row"
     (run,) = tmp_path.glob("row/custom-fixer/*")
     assert read_config(run)[0].original == weights.resolve()
@@ -181,10 +164,9 @@ def test_the_verb_fits_a_fixer_to_a_capture_and_others_are_warned(
     assert "customised for the capture row" in caplog.text
 
 
-def test_what_cannot_be_customised_is_told(capture, tmp_path, capsys):
-    assert main(["prior", "customise", str(tmp_path / "none"), "--data", str(capture)]) == 1
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "model_index.json").write_text("{}")
-    assert main(["prior", "customise", str(model), "--data", str(capture)]) == 2
-    assert "low-rank layers" in capsys.readouterr().err
+def test_what_cannot_be_customised_is_told(row, tmp_path, capsys):
+    assert main(["prior", "customise", str(tmp_path / "none"), "--data", str(row)]) == 1
+    weights = tmp_path / "ffdnet_color.safetensors"
+    weights.touch()
+    assert main(["prior", "customise", str(weights), "--data", str(row)]) == 2
+    assert "whose weights stay as they are" in capsys.readouterr().err

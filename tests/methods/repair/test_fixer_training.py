@@ -68,7 +68,17 @@ def test_a_fixer_learns_to_look_at_the_photograph_and_its_weights_come_out(
     folder, tmp_path, capsys
 ):
     command = ["prior", "train", "fixer", "--repairing.pairs", str(folder), "--output-dir"]
-    small = ["--widths", "8", "8", "--repairing.crop-size", "16", "--lr", "0.01"]
+    small = [
+        "--widths",
+        "8",
+        "8",
+        "--repairing.crop-size",
+        "16",
+        "--repairing.perceptual-weight",
+        "0",
+        "--lr",
+        "0.01",
+    ]
     assert main([*command, str(tmp_path), *small, "--steps", "100"]) == 0
     weights = capsys.readouterr().out.strip()
     fixer = load_fixer(tmp_path / weights)
@@ -114,6 +124,22 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(folder, tmp_path, c
     assert main(["info", str(runs[1])]) in (0, 2)
     assert main(["render", str(runs[1]), "--output-path", str(tmp_path / "out")]) == 2
     assert "holds no scene" in capsys.readouterr().err
+
+
+def test_crops_too_small_for_lpips_are_told(folder, tmp_path, capsys):
+    command = ["prior", "train", "fixer", "--repairing.pairs", str(folder), "--output-dir"]
+    assert main([*command, str(tmp_path), "--repairing.crop-size", "31"]) == 2
+    assert "--repairing.perceptual-weight 0" in capsys.readouterr().err
+
+
+def test_a_training_in_half_precision_leaves_finite_weights_of_the_usual_type(
+    folder, tmp_path, capsys
+):
+    command = ["prior", "train", "fixer", "--repairing.pairs", str(folder), "--output-dir"]
+    small = ["--widths", "8", "8", "--repairing.half-precision", "--steps", "4"]
+    assert main([*command, str(tmp_path), *small]) == 0
+    weights = load_fixer(tmp_path / capsys.readouterr().out.strip()).state_dict().values()
+    assert all(bool(w.isfinite().all()) and w.dtype == torch.float32 for w in weights)
 
 
 def test_what_are_no_pairs_is_told(folder, tmp_path, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -30,8 +30,6 @@ _COUNT, _STEPS = 8, 30
 
 class UnetTraining(PriorNetwork):
     """A :class:`UnetPrior` with its average and its learning rate."""
-
-    option: ClassVar[str] = "--prior"
 
     def __init__(self, prior: UnetPrior, learning_rate: float) -> None:
         super().__init__()
@@ -71,6 +69,10 @@ class UnetTraining(PriorNetwork):
         with atomic_path(folder / SAMPLES) as file:
             Image.fromarray(to_bytes(sheet(found, self.averaged.info))).save(file, format="PNG")
         return folder / FILE
+
+    def use_of(self, weights: Path) -> str:
+        """They are given as a prior."""
+        return f"scene4d train METHOD --data CAPTURE --prior {weights}"
 
     def plain_data(self) -> Mapping[str, Any]:
         """The shape, and the learning rate."""

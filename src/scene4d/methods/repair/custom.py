@@ -13,20 +13,21 @@ from torch import Tensor
 from scene4d.errors import DataError, UsageError
 from scene4d.methods.repair.custom_method import (
     CustomFixerMethod,
-    EarlyStopOptions,
+    FarPairsOptions,
     PreservingOptions,
 )
 from scene4d.methods.repair.pairs import Pairs, read_pairs
 from scene4d.methods.repair.trainable import FixerTraining
-from scene4d.priors.fixer import FILE, CaptureMark, Fixer, load_fixer, save_fixer, shape_from
+from scene4d.priors.fixer import FILE, Fixer, load_fixer, save_fixer, shape_from
+from scene4d.priors.prior import CaptureMark
 from scene4d.representations.base import ParameterGroup
 from scene4d.representations.saved import Form, module_forms
+from scene4d.training.customising import CustomNetwork, EarlyStop
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.step import Step
-from scene4d.training.strategy import Strategy
 
 
-class CustomFixer(FixerTraining):
+class CustomFixer(FixerTraining, CustomNetwork):
     """The network that is trained, and the best one so far: at first the original."""
 
     def __init__(
@@ -47,8 +48,6 @@ class CustomFixer(FixerTraining):
                 parts = sorted({name.partition(".")[0] for name in names})
                 raise UsageError(f"a fixer has no layers {layer!r}",
                                  fix=f"its layers are {', '.join(parts)}")  # fmt: skip
-        self.far_psnr: tuple[float, float] | None = None
-        """Of far pictures, dB: by the original, and by the best one."""
 
     @classmethod
     def starting(cls, method: CustomFixerMethod) -> CustomFixer:
@@ -66,10 +65,14 @@ class CustomFixer(FixerTraining):
                                learning_rate=self.learning_rate)]  # fmt: skip
 
     def describe(self) -> dict[str, float]:
-        """What far pictures are worth."""
-        if self.far_psnr is None:
+        """PSNR of far pictures, dB."""
+        if self.far is None:
             return {}
-        return {"far_psnr_before": self.far_psnr[0], "far_psnr": self.far_psnr[1]}
+        return {"far_psnr_before": self.far[0], "far_psnr": self.far[1]}
+
+    def keep(self) -> None:
+        """What is trained."""
+        self.kept.load_state_dict(self.fixer.state_dict())
 
     def write(self, folder: Any) -> Any:
         """The best one, in half precision, with the mark of its capture."""
@@ -135,49 +138,19 @@ class Preserving(Objective):
         return Term(loss=loss, log={"preserving": loss.detach()})
 
 
-class EarlyStop(Strategy):
-    """Looks at far pairs now and then, keeps the best network, and ends when none is better."""
+class FarPairs(EarlyStop):
+    """By the mean PSNR of far pictures, repaired."""
 
-    options: EarlyStopOptions
+    options: FarPairsOptions
     representation: CustomFixer
 
-    def __init__(self, options, representation, optimiser, generator) -> None:
-        """Raises :class:`DataError` where there are no far pairs."""
-        super().__init__(options, representation, optimiser, generator)
-        self.far = read_pairs(options.far)
-        self.first = self.best = mean_psnr(representation.kept, self.far)
-        self.without = 0
-        """Looks since there was a gain."""
-        self._tell()
+    def read(self) -> None:
+        """Their pairs."""
+        self.pairs = read_pairs(self.options.far)
 
-    def after_step(self, step: Step) -> None:
-        """A look, every few steps."""
-        if (step.number + 1) % self.options.every:
-            return
-        found = mean_psnr(self.representation.fixer, self.far)
-        if found > self.best:
-            self.best, self.without = found, 0
-            self.representation.kept.load_state_dict(self.representation.fixer.state_dict())
-        else:
-            self.without += 1
-        self.finished = self.without >= self.options.patience
-        self._tell()
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """What was found so far."""
-        return {"found": torch.tensor([self.first, self.best, float(self.without)])}
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores :meth:`state_tensors`."""
-        self.first, self.best, without = tensors["found"].tolist()
-        if without < 0:
-            raise ValueError(f"{without:g} looks were without a gain")
-        self.without = int(without)
-        self.finished = self.without >= self.options.patience
-        self._tell()
-
-    def _tell(self) -> None:
-        self.representation.far_psnr = (self.first, self.best)
+    def worth(self) -> float:
+        """dB."""
+        return mean_psnr(self.representation.fixer, self.pairs)
 
 
 @torch.no_grad()

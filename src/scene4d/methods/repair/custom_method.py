@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from scene4d.methods.repair.method import FixerMethod, PairsOptions
-from scene4d.ranges import Count, Rate, Weight
-from scene4d.representations.method import ObjectiveOptions, StrategyOptions
+from scene4d.ranges import Rate, Weight
+from scene4d.representations.method import (
+    EarlyStopOptions,
+    ObjectiveOptions,
+    StrategyOptions,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -30,16 +34,10 @@ class PreservingOptions(PairsOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlyStopOptions(StrategyOptions):
+class FarPairsOptions(EarlyStopOptions):
     """Ends training when pairs of far pictures gain no more, and keeps the best network."""
 
-    implementation: ClassVar[str] = "scene4d.methods.repair.custom:EarlyStop"
-    far: Path = Path("far")
-    """Folder of pairs that nothing is learned from."""
-    every: Count = 25
-    """Steps from one look at them to the next."""
-    patience: Count = 4
-    """Looks without a gain after which training ends."""
+    implementation: ClassVar[str] = "scene4d.methods.repair.custom:FarPairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class CustomFixerMethod(FixerMethod):
     lr: Rate = 3e-4
     """Learning rate, after a warm-up over a fiftieth of the training; it falls as a cosine."""
     preserving: PreservingOptions = field(default_factory=PreservingOptions)
-    early_stop: EarlyStopOptions = field(default_factory=EarlyStopOptions)
+    early_stop: FarPairsOptions = field(default_factory=FarPairsOptions)
 
     def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
         """The original."""

@@ -23,6 +23,7 @@ from scene4d.methods.repair.custom_method import CustomFixerMethod
 from scene4d.methods.repair.pairs import collect, write_pairs
 from scene4d.methods.splat.method import SplatMethod
 from scene4d.priors.fixer import load_fixer
+from scene4d.training.customising import from_the_first
 from scene4d.training.fixers import mark_of
 from scene4d.training.options import CustomiseOptions, TrainOptions
 from scene4d.training.train import start
@@ -47,9 +48,7 @@ class Parts:
 def parts_of(scene: Scene, photographs: int) -> Parts:
     """As the module says, by the distance from the first training camera. Raises
     :class:`UsageError` for too few pictures."""
-    train = list(scene.train_indices)
-    first = scene.frames[train[0]].camera.position
-    train.sort(key=lambda i: float((scene.frames[i].camera.position - first).norm()))
+    train = from_the_first(scene)
     half, far = train[: len(train) // 2], train[len(train) - len(train) // 4 :]
     places = torch.linspace(0, len(half) - 1, min(photographs, len(half))).round().long()
     trained = [half[i] for i in places.unique().tolist()]

@@ -31,6 +31,11 @@ class PairsOptions(ObjectiveOptions):
     """Width and height of a crop in pixels."""
     error_weight: Weight = 0.02
     """Of the likelihood of the errors that the network expects of itself."""
+    perceptual_weight: Weight = 0.03
+    """Of LPIPS, which keeps repaired pictures sharp and costs PSNR; of crops of at least 32
+    pixels."""
+    half_precision: bool = False
+    """Whether the network computes in bfloat16, which is faster where the processor knows it."""
     forget: Share = 0.1
     """Probability with which a photograph is left out of what the network sees."""
 
@@ -48,9 +53,9 @@ class FixerMethod(Method):
 
     references: Annotated[int, Within(1, 16)] = 2
     """Photographs that the network looks at."""
-    widths: tuple[Annotated[int, Within(1, 1024)], ...] = (32, 64, 96)
+    widths: tuple[Annotated[int, Within(1, 1024)], ...] = (32, 64, 96, 128)
     """Channels at half the resolution, a quarter, and so on."""
-    lr: Rate = 1.5e-3
+    lr: Rate = 5e-4
     """Learning rate, after a warm-up over a fiftieth of the training; it falls as a cosine."""
     repairing: PairsOptions = field(default_factory=PairsOptions)
 

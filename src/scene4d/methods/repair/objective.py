@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from scene4d.errors import UsageError
+from scene4d.evaluation.lpips import SMALLEST_SIDE, lpips
 from scene4d.methods.repair.method import PairsOptions
 from scene4d.methods.repair.pairs import Pairs, read_pairs
 from scene4d.methods.repair.trainable import FixerTraining
@@ -12,7 +14,8 @@ from scene4d.training.step import Step
 
 
 class Repairing(Objective):
-    """L1 of colours, and how well the network knows its own errors.
+    """L1 and the root mean square of each crop's errors, half and half, LPIPS, and how well the
+    network knows its own errors.
 
     Crops are mirrored, turned by right angles, and their colours exchanged and negated at random,
     alike in all pictures of a pair; photographs are left out at random.
@@ -22,8 +25,14 @@ class Repairing(Objective):
     needs_views = False
 
     def __init__(self, options: PairsOptions, inputs: ObjectiveInputs) -> None:
-        """Raises :class:`DataError` where there are no pairs."""
+        """Raises :class:`DataError` where there are no pairs, and :class:`UsageError` for crops
+        that are too small for LPIPS."""
         super().__init__(options, inputs)
+        if options.perceptual_weight and options.crop_size < SMALLEST_SIDE:
+            raise UsageError(
+                f"LPIPS needs crops of {SMALLEST_SIDE} pixels, got {options.crop_size}",
+                fix="give --repairing.crop-size more, or --repairing.perceptual-weight 0",
+            )
         self.generator, self.device = inputs.generator, inputs.device
         self.processes = inputs.processes
         self.own = self.processes.rows(options.batch, "crops")
@@ -37,12 +46,19 @@ class Repairing(Objective):
             options.batch, options.crop_size, self.generator, forget=options.forget
         ).to(self.device)
         own = (t[self.own] for t in (crops.rgb, crops.alpha, crops.references))
-        made = trained.fixer(*own)
-        rgb, error = (self.processes.gathered(t) for t in (made.rgb, made.error))
+        half = options.half_precision
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            made = trained.fixer(*own)
+        rgb, error = (self.processes.gathered(t.float()) for t in (made.rgb, made.error))
         off = (rgb - crops.clean).abs()
         found = off.detach().mean(dim=1, keepdim=True)
         likely = (found / error + error.log()).mean()
-        loss = off.mean() + options.error_weight * likely
+        spread = off.square().flatten(1).mean(dim=1).clamp_min(1e-8).sqrt().mean()
+        # squares alone hardly feel a background that is not quite empty
+        loss = 0.5 * (off.mean() + spread) + options.error_weight * likely
+        if options.perceptual_weight:
+            ours, theirs = (t.permute(0, 2, 3, 1) for t in (rgb, crops.clean))
+            loss = loss + options.perceptual_weight * lpips(ours, theirs).mean()
         log = {
             "repairing": loss,
             "psnr": _psnr(rgb.detach().clamp(0, 1), crops.clean),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +16,6 @@ from scene4d.representations.saved import Form, module_forms
 
 class FixerTraining(PriorNetwork):
     """A :class:`Fixer` with its learning rate."""
-
-    option: ClassVar[str] = "--fixer"
 
     def __init__(self, fixer: Fixer, learning_rate: float) -> None:
         super().__init__()
@@ -44,6 +42,10 @@ class FixerTraining(PriorNetwork):
         """In half precision."""
         save_fixer(self.fixer, folder / FILE)
         return folder / FILE
+
+    def use_of(self, weights: Path) -> str:
+        """They are given as a fixer."""
+        return f"scene4d train METHOD --data CAPTURE --fixer {weights}"
 
     def plain_data(self) -> Mapping[str, Any]:
         """The shape, and the learning rate."""

@@ -1,0 +1,1 @@
+"""Low-rank layers of a diffusion model, fitted to one capture."""
