@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from scene4d.data.points import find_focus, raised_near
 from scene4d.data.scene import Scene
 from scene4d.errors import DataError
 from scene4d.ranges import Finite, NotNegative, Positive
 from scene4d.representations.base import Representation
 from scene4d.representations.content import find_content
 
-_TRIM = 0.05
-"""Share of the content's points that may lie outside of the ball."""
+_TRIM, _TRIM_STATED = 0.05, 0.2
+"""Shares of the content's points that may lie outside of the ball: of known ones, and of those
+between near and far that a capture states, of which the farthest eighth would make it too large."""
 _NEAR, _FAR = 0.02, 20.0
 """Of rays, in radii of the ball, where nothing bounds the content."""
-_BEHIND = 1.5
-"""Rays go so many times as far as the most distant of the known points."""
+_BEFORE, _BEHIND = 0.5, 1.5
+"""Rays begin so many times as far as the nearest of the points where surfaces are, or may be, and
+end so many times as far as the most distant: steps elsewhere are lost, and fog before the cameras
+explains what one camera sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +45,15 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
     cameras = scene.train_cameras()
     if not cameras:
         raise DataError("there is no training camera to place a field by", where=scene.root)
+    focus = find_focus(cameras)
+    if scene.bounds is not None:
+        scene = replace(scene, bounds=raised_near(scene.bounds, focus))
     content = find_content(scene, teacher)
     centre = content.points.median(dim=0).values
     away = (content.points - centre).norm(dim=-1)
-    radius = max(float(away[:: max(1, len(away) // 100_000)].quantile(1 - _TRIM)), 1e-6)
+    known = teacher is not None or scene.points is not None
+    trim = _TRIM_STATED if scene.bounds is not None and not known else _TRIM
+    radius = max(float(away[:: max(1, len(away) // 100_000)].quantile(1 - trim)), 1e-6)
     positions = torch.stack([camera.position.cpu().float() for camera in cameras])
     distances = (positions - centre).norm(dim=-1)
     if content.bounded:
@@ -53,10 +62,15 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
         uniform_to = far
     else:
         near, far = _NEAR, _FAR
-        if teacher is not None or scene.points is not None:
-            some = content.points[:: max(1, len(content.points) // 2000)]
-            farthest = torch.cdist(positions, some).amax(dim=1).quantile(0.9)
-            far = min(far, _BEHIND * float(farthest) / radius)
+        any_order = torch.randperm(len(content.points), generator=torch.Generator().manual_seed(0))
+        some = content.points[any_order[:2000]]  # guessed ones lie in layers, which strides alias
+        apart = torch.cdist(positions, some)
+        if known or focus is not None:
+            near = max(near, _BEFORE * float(apart.min()) / radius)
+        if not known and scene.bounds is not None:  # they are along each camera's own rays
+            near = _BEFORE * scene.bounds[0] / radius
+        if known or scene.bounds is not None:
+            far = min(far, _BEHIND * float(apart.amax(dim=1).quantile(0.9)) / radius)
         uniform_to = float(distances.median()) / radius + 0.5
     times = [float(camera.time) for camera in cameras if camera.time is not None] or [0.0]
     return Place(
