@@ -1,8 +1,9 @@
 """Which pixels of a held-out picture the training pictures show: DyCheck's covisible masks.
 
 Flow is taken both ways between the held-out picture and **every** training picture (of more than
-:data:`MOST_PICTURES`, so many, evenly along each camera's way). A pixel is seen there where flow f and the flow back b at its end agree, |f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5
-(Brox et al. 2004), and it is covisible where more than max(5, int(0.1 n)) of the n pictures see it.
+:data:`MOST_PICTURES`, so many, evenly along each camera's way). A pixel is seen there where flow f
+and the flow back b at its end agree, |f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5 (Brox et al. 2004),
+and it is covisible where more than max(5, int(0.1 n)) of the n pictures see it.
 So far it is DyCheck's rule, with RAFT's flow. Ours is where flow comes from; a picture sees a pixel
 where any of these agrees:
 
@@ -181,7 +182,7 @@ def chained(
 ) -> Float[np.ndarray, "height width 2"]:
     """The flow ``first`` and then ``second``; NaN where that is not known, or outside."""
     ends = centres(first.shape[:2]) + first
-    known = np.isfinite(ends[..., 0]) & np.isfinite(ends[..., 1]) & inside(np.nan_to_num(ends), first.shape[:2])
+    known = np.isfinite(ends[..., 0] + ends[..., 1]) & inside(np.nan_to_num(ends), first.shape[:2])
     after = sampled(second, np.where(known[..., None], ends, 0.0))
     return np.where(known[..., None], first + after, np.nan).astype(np.float32)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from scene4d.data.points import find_focus, raised_near
 from scene4d.data.scene import Scene
@@ -46,31 +48,25 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
     if not cameras:
         raise DataError("there is no training camera to place a field by", where=scene.root)
     focus = find_focus(cameras)
-    if scene.bounds is not None:
-        scene = replace(scene, bounds=raised_near(scene.bounds, focus))
-    content = find_content(scene, teacher)
+    known = teacher is not None or scene.points is not None
+    bounds = None if known or scene.bounds is None else raised_near(scene.bounds, focus)
+    content = find_content(replace(scene, bounds=bounds), teacher)
     centre = content.points.median(dim=0).values
     away = (content.points - centre).norm(dim=-1)
-    known = teacher is not None or scene.points is not None
-    trim = _TRIM_STATED if scene.bounds is not None and not known else _TRIM
+    trim = _TRIM if bounds is None else _TRIM_STATED
     radius = max(float(away[:: max(1, len(away) // 100_000)].quantile(1 - trim)), 1e-6)
     positions = torch.stack([camera.position.cpu().float() for camera in cameras])
     distances = (positions - centre).norm(dim=-1)
     if content.bounded:
         near = max(float(distances.min()) / radius - 1.0, _NEAR)
-        far = float(distances.max()) / radius + 1.0
-        uniform_to = far
+        far = uniform_to = float(distances.max()) / radius + 1.0
     else:
-        near, far = _NEAR, _FAR
-        any_order = torch.randperm(len(content.points), generator=torch.Generator().manual_seed(0))
-        some = content.points[any_order[:2000]]  # guessed ones lie in layers, which strides alias
-        apart = torch.cdist(positions, some)
-        if known or focus is not None:
-            near = max(near, _BEFORE * float(apart.min()) / radius)
-        if not known and scene.bounds is not None:  # they are along each camera's own rays
-            near = _BEFORE * scene.bounds[0] / radius
-        if known or scene.bounds is not None:
-            far = min(far, _BEHIND * float(apart.amax(dim=1).quantile(0.9)) / radius)
+        nearest, farthest = _reach(positions, content.points)
+        # stated bounds are along each camera's own rays
+        nearest = nearest if bounds is None else bounds[0]
+        where = known or bounds is not None
+        near = max(_NEAR, _BEFORE * nearest / radius) if where or focus is not None else _NEAR
+        far = min(_FAR, _BEHIND * farthest / radius) if where else _FAR
         uniform_to = float(distances.median()) / radius + 0.5
     times = [float(camera.time) for camera in cameras if camera.time is not None] or [0.0]
     return Place(
@@ -82,3 +78,13 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
         start_s=min(times),
         duration_s=max(times) - min(times),
     )
+
+
+def _reach(
+    positions: Float[Tensor, "cameras 3"], points: Float[Tensor, "n 3"]
+) -> tuple[float, float]:
+    """How far the nearest of some of the points is from any camera, and the farthest of most."""
+    # in any order: guessed points lie in layers, which strides would alias
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
+    apart = torch.cdist(positions, points[order[:2000]])
+    return float(apart.min()), float(apart.amax(dim=1).quantile(0.9))
