@@ -15,9 +15,8 @@ from scene4d.ranges import Finite, NotNegative, Positive
 from scene4d.representations.base import Representation
 from scene4d.representations.content import find_content
 
-_TRIM, _TRIM_STATED = 0.05, 0.2
-"""Shares of the content's points that may lie outside of the ball: of known ones, and of those
-between near and far that a capture states, of which the farthest eighth would make it too large."""
+_TRIM = 0.05
+"""Share of the content's points that may lie outside of the ball."""
 _NEAR, _FAR = 0.02, 20.0
 """Of rays, in radii of the ball, where nothing bounds the content."""
 _BEFORE, _BEHIND = 0.5, 1.5
@@ -53,8 +52,7 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
     content = find_content(replace(scene, bounds=bounds), teacher)
     centre = content.points.median(dim=0).values
     away = (content.points - centre).norm(dim=-1)
-    trim = _TRIM if bounds is None else _TRIM_STATED
-    radius = max(float(away[:: max(1, len(away) // 100_000)].quantile(1 - trim)), 1e-6)
+    radius = max(float(away[:: max(1, len(away) // 100_000)].quantile(1 - _TRIM)), 1e-6)
     positions = torch.stack([camera.position.cpu().float() for camera in cameras])
     distances = (positions - centre).norm(dim=-1)
     if content.bounded:
