@@ -192,7 +192,8 @@ def _draw(
     """Positions by the rule that fits the capture."""
     share = torch.rand(count, generator=generator)
     if scene.bounds is not None:
-        near, far = raised_near(scene.bounds, focus)
+        near, far = scene.bounds
+        near = near if focus is None else min(max(near, 0.2 * focus.distance), 0.5 * far)
         return _through_pictures(cameras, near * (far / near) ** share, generator)
     if focus is None:
         near, far = _overlap_depth(cameras, scene.extent), _FAR_OF_EXTENT * scene.extent
@@ -206,13 +207,6 @@ def _draw(
     ball = focus.point + radius * _unit_ball(in_ball, generator)
     mixed = torch.cat([ball, around])
     return mixed[torch.randperm(count, generator=generator)]
-
-
-def raised_near(bounds: tuple[float, float], focus: Focus | None) -> tuple[float, float]:
-    """Near and far that a capture states, and near not far below the focus distance: the nearest of
-    all frames is often one frame's outlier."""
-    near, far = bounds
-    return (near if focus is None else min(max(near, 0.2 * focus.distance), 0.5 * far)), far
 
 
 def _unit_ball(count: int, generator: torch.Generator) -> Float[Tensor, "count 3"]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from scene4d.data.points import find_focus, raised_near
 from scene4d.data.scene import Scene
 from scene4d.errors import DataError
 from scene4d.ranges import Finite, NotNegative, Positive
@@ -19,10 +16,8 @@ _TRIM = 0.05
 """Share of the content's points that may lie outside of the ball."""
 _NEAR, _FAR = 0.02, 20.0
 """Of rays, in radii of the ball, where nothing bounds the content."""
-_BEFORE, _BEHIND = 0.5, 1.5
-"""Rays begin so many times as far as the nearest of the points where surfaces are, or may be, and
-end so many times as far as the most distant: steps elsewhere are lost, and fog before the cameras
-explains what one camera sees."""
+_BEHIND = 1.5
+"""Rays go so many times as far as the most distant of the known points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +41,7 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
     cameras = scene.train_cameras()
     if not cameras:
         raise DataError("there is no training camera to place a field by", where=scene.root)
-    focus = find_focus(cameras)
-    known = teacher is not None or scene.points is not None
-    bounds = None if known or scene.bounds is None else raised_near(scene.bounds, focus)
-    content = find_content(replace(scene, bounds=bounds), teacher)
+    content = find_content(scene, teacher)
     centre = content.points.median(dim=0).values
     away = (content.points - centre).norm(dim=-1)
     radius = max(float(away[:: max(1, len(away) // 100_000)].quantile(1 - _TRIM)), 1e-6)
@@ -57,14 +49,14 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
     distances = (positions - centre).norm(dim=-1)
     if content.bounded:
         near = max(float(distances.min()) / radius - 1.0, _NEAR)
-        far = uniform_to = float(distances.max()) / radius + 1.0
+        far = float(distances.max()) / radius + 1.0
+        uniform_to = far
     else:
-        nearest, farthest = _reach(positions, content.points)
-        # stated bounds are along each camera's own rays
-        nearest = nearest if bounds is None else bounds[0]
-        where = known or bounds is not None
-        near = max(_NEAR, _BEFORE * nearest / radius) if where or focus is not None else _NEAR
-        far = min(_FAR, _BEHIND * farthest / radius) if where else _FAR
+        near, far = _NEAR, _FAR
+        if teacher is not None or scene.points is not None:
+            some = content.points[:: max(1, len(content.points) // 2000)]
+            farthest = torch.cdist(positions, some).amax(dim=1).quantile(0.9)
+            far = min(far, _BEHIND * float(farthest) / radius)
         uniform_to = float(distances.median()) / radius + 0.5
     times = [float(camera.time) for camera in cameras if camera.time is not None] or [0.0]
     return Place(
@@ -76,13 +68,3 @@ def find_place(scene: Scene, teacher: Representation | None = None) -> Place:
         start_s=min(times),
         duration_s=max(times) - min(times),
     )
-
-
-def _reach(
-    positions: Float[Tensor, "cameras 3"], points: Float[Tensor, "n 3"]
-) -> tuple[float, float]:
-    """How far the nearest of some of the points is from any camera, and the farthest of most."""
-    # in any order: guessed points lie in layers, which strides would alias
-    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
-    apart = torch.cdist(positions, points[order[:2000]])
-    return float(apart.min()), float(apart.amax(dim=1).quantile(0.9))
