@@ -52,9 +52,10 @@ def make(recipe: Recipe, models: Path, out: Path) -> None:
         _write_shot(out, shot, picture, dynamic_mask(shot, moving), recipe)
         if recipe.depth == "all" or not held_out:
             _write_depth(out / "depth" / f"{name}.png", seen.depth, recipe.depth_unit)
-    for shot in test:
-        _write_mask(out / "covisible" / f"{shot.name}.png", covisible_mask(shot, train, positions))
     one = [shot for shot in train if shot.name.startswith("train_")]
+    tell = one if recipe.covisible == "moving" else train
+    for shot in test:
+        _write_mask(out / "covisible" / f"{shot.name}.png", covisible_mask(shot, tell, positions))
     found = tracks(one, moving, positions, recipe.tracks, np.random.default_rng(recipe.seed))
     if found and len(one) == len(train):  # tracks belong to one camera's frames
         np.savez_compressed(out / "tracks.npz", **found)

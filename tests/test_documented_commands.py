@@ -77,6 +77,8 @@ LEFT_OUT = {
     r"python benchmarks/compress.py --write": "draws rows: tests/test_rate_curves.py",
     r"python benchmarks/same_training.py": "compares two commits",
     r"python benchmarks/dynamic_truth.py": "of knight_room, with its models; minutes",
+    r"python benchmarks/dynamic_cameras.py": "of a made capture: test_make_dynamic_capture.py",
+    r"python benchmarks/motion.py .*--run": "wants a run of deformable",
     r"npx vitest": "make test-player runs the player's tests",
     r"(npm run build && )?(node|python) bench/": "wants Node.js and Chromium, and minutes",
     r"python -m scene4d.integrations.nerfstudio": "tests/integrations runs nerfstudio's scripts",

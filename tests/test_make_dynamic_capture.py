@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_scripts import benchmark
 from PIL import Image
 
 from scene4d.cameras.rays import project, unproject
@@ -228,6 +229,35 @@ def test_several_cameras_train_at_all_times(models, tmp_path):
     assert {f["camera"] for f in table["frames"]} == {0, 1}
     assert sorted(f["time"] for f in table["frames"])[::2] == pytest.approx(np.linspace(0, 1, 8))
     assert not (tmp_path / "rig/tracks.npz").exists()
+
+
+def test_what_the_moving_camera_alone_shows_can_tell_what_is_covisible(models, tmp_path):
+    alone = recipe()
+    # a camera beside it that sees the wall from where the moving one looks past it
+    beside = {**vars(alone), "fixed_train": (Fixed(eye=(0.4, 0.9, 2.0), target=(0.4, 0.5, 0.0)),)}
+    make(alone, models, tmp_path / "alone")
+    for name in ("all", "moving"):
+        make(Recipe(**{**beside, "covisible": name}), models, tmp_path / name)
+    names = [p.name for p in (tmp_path / "alone/covisible").glob("*")]
+    masks = {
+        folder: [(tmp_path / folder / "covisible" / name).read_bytes() for name in names]
+        for folder in ("alone", "moving", "all")
+    }
+    assert names and masks["moving"] == masks["alone"] != masks["all"]
+    # the benchmark's other capture: the held-out pictures are the same, the moving camera trains
+    path = benchmark("dynamic_cameras").moving_alone(tmp_path / "moving")
+    both, one = read_scene(tmp_path / "moving"), read_scene(path)
+    shown = [[scene.frames[i].name for i in scene.test_indices] for scene in (both, one)]
+    assert shown[0] == shown[1]
+    assert len(both.train_indices) == 2 * len(one.train_indices)
+
+
+def test_a_recipe_may_tell_its_differences_from_another(tmp_path):
+    (tmp_path / "first.toml").write_text('frames = 9\nwidth = 64\n[[things]]\nfile = "a.glb"\n')
+    (tmp_path / "second.toml").write_text('like = "first.toml"\nwidth = 32\n')
+    first, second = (read_recipe(tmp_path / f"{name}.toml") for name in ("first", "second"))
+    assert (second.frames, second.width) == (9, 32)
+    assert second.things == first.things
 
 
 def test_the_recipes_that_are_kept_can_be_read():

@@ -61,6 +61,9 @@ class Recipe:
     """Cameras that train, too, each at all times: a capture from several cameras."""
     fixed_test: tuple[Fixed, ...] = ()
     """Held out; each takes its turn, as DyCheck's do."""
+    covisible: Literal["all", "moving"] = "all"
+    """Which training pictures tell what is covisible: those of all cameras, or of the moving one
+    alone, so that trainings from it and from all are measured over the same pixels."""
     tracks: int = 200
     """Material points that are followed."""
     depth: Literal["all", "train"] = "all"
@@ -75,8 +78,11 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a TOML file."""
-    return _made(Recipe, read_toml(path))
+    """The recipe in a TOML file; with ``like``, its differences from the one of that name."""
+    table = dict(read_toml(path))
+    like = table.pop("like", None)
+    base = {} if like is None else read_toml(path.parent / str(like))
+    return _made(Recipe, {**base, **table})
 
 
 _NESTED: Mapping[tuple[type, str], type] = {

@@ -14,6 +14,7 @@ from scene4d.evaluation.covisible import (
     covisible_masks,
     needed_pictures,
     seen_both_ways,
+    spread,
     still_flow,
 )
 
@@ -205,3 +206,13 @@ def test_the_flow_of_still_surfaces_in_closed_form():
 @pytest.mark.parametrize(("pictures", "needed"), [(6, 5), (59, 5), (60, 6), (480, 48)])
 def test_how_many_pictures_have_to_see_a_pixel(pictures, needed):
     assert needed_pictures(pictures) == needed
+
+
+@pytest.mark.parametrize("count", [3, 60, 61, 150, 480])
+def test_pictures_that_are_looked_at_are_spread_evenly(count):
+    # of two cameras that run together, every second picture each, and one picture of no way
+    order = [*range(0, count - 1, 2), *range(1, count - 1, 2), count - 1]
+    found = spread(order[:-1], count)
+    assert len(found) == len(set(found)) == min(count, 60)
+    gaps = np.diff([-1, *sorted(order.index(k) for k in found), count])
+    assert gaps.max() <= max(1, -(-count // 60))

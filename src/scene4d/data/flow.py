@@ -71,9 +71,15 @@ def consistent(
 ) -> Bool[np.ndarray, "*points"]:
     """Where ``flow`` and the flow ``back``, taken at its end, cancel out: not where a surface is
     hidden or uncovered."""
-    off = ((flow + back) ** 2).sum(-1)
-    allowed: np.ndarray = RELATIVE * ((flow**2).sum(-1) + (back**2).sum(-1)) + ABSOLUTE
-    return off < allowed
+    allowed: np.ndarray = RELATIVE * (_square(flow) + _square(back)) + ABSOLUTE
+    return _square(flow + back) < allowed
+
+
+def _square(flow: Float[np.ndarray, "*points 2"]) -> Float[np.ndarray, "*points"]:
+    """The squared length; a sum over an axis of two takes numpy four times as long."""
+    x, y = flow[..., 0], flow[..., 1]
+    result: np.ndarray = x * x + y * y
+    return result
 
 
 def sampled(

@@ -1,8 +1,9 @@
 """Which pixels of a held-out picture the training pictures show: DyCheck's covisible masks.
 
-Flow is taken both ways between the held-out picture and **every** training picture. A pixel is seen
-there where flow f and the flow back b at its end agree, |f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5
-(Brox et al. 2004), and it is covisible where more than max(5, int(0.1 n)) of the n pictures see it.
+Flow is taken both ways between the held-out picture and **every** training picture (of more than
+:data:`MOST_PICTURES`, so many, evenly along each camera's way). A pixel is seen there where flow f
+and the flow back b at its end agree, |f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5 (Brox et al. 2004),
+and it is covisible where more than max(5, int(0.1 n)) of the n pictures see it.
 So far it is DyCheck's rule, with RAFT's flow. Ours is where flow comes from; a picture sees a pixel
 where any of these agrees:
 
@@ -16,7 +17,7 @@ where any of these agrees:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,9 @@ from scene4d.data.trajectories import trajectories
 
 LEAST_PICTURES = 5
 LEAST_SHARE = 0.1
+MOST_PICTURES = 60
+"""Training pictures that a held-out one is compared with: with all, time grows with the square of a
+capture's length. docs/dynamic-evaluation.md says what that changes."""
 SAME_TIME = 0.1
 """Of the time between pictures: what was taken within it shows one moment."""
 LARGEST_SIDE = 640
@@ -80,11 +84,12 @@ def covisible_masks(
     ]
     train = pictures[len(indices) :]
     numbers = {index: k for k, index in enumerate(scene.train_indices)}
-    ways = [_Way([train[numbers[i]] for i in path], [numbers[i] for i in path])
-            for path in trajectories(scene, scene.train_indices)]  # fmt: skip
+    paths = [[numbers[i] for i in path] for path in trajectories(scene, scene.train_indices)]
+    ways = [_Way([train[k] for k in path], path) for path in paths]
+    looked_at = spread([k for path in paths for k in path], len(train))
     for index, picture in zip(indices, pictures, strict=False):
         camera = images.camera(index)
-        mask = torch.from_numpy(_covisible(picture, train, ways))
+        mask = torch.from_numpy(_covisible(picture, train, ways, looked_at))
         size = (camera.height, camera.width)
         if mask.shape != size:
             mask = functional.interpolate(mask[None, None].float(), size=size, mode="nearest")[0, 0]
@@ -103,15 +108,27 @@ def _picture(
 
 
 def _covisible(
-    picture: _Picture, train: Sequence[_Picture], ways: Sequence[_Way]
+    picture: _Picture,
+    train: Sequence[_Picture],
+    ways: Sequence[_Way],
+    looked_at: Collection[int],
 ) -> Bool[np.ndarray, "height width"]:
     seen_in = np.zeros(picture.grey.shape, dtype=np.int32)
-    followed = {k: seen for way in ways for k, seen in way.seen(picture)}
-    for number, other in enumerate(train):
-        seen = _seen(picture, _at_size(other, picture))
+    followed = {k: seen for way in ways for k, seen in way.seen(picture, looked_at)}
+    for number in looked_at:
+        seen = _seen(picture, _at_size(train[number], picture))
         seen_in += seen | followed[number] if number in followed else seen
-    result: np.ndarray = picture.counts & (seen_in > needed_pictures(len(train)))
+    result: np.ndarray = picture.counts & (seen_in > needed_pictures(len(looked_at)))
     return result
+
+
+def spread(ordered: Sequence[int], count: int) -> list[int]:
+    """At most :data:`MOST_PICTURES` of the numbers below ``count``, evenly: of those that are
+    ``ordered``, and then of the others."""
+    rest = sorted(set(range(count)).difference(ordered))
+    order = [*ordered, *rest]
+    most = min(count, MOST_PICTURES)
+    return sorted(order[(2 * k + 1) * count // (2 * most)] for k in range(most))
 
 
 class _Way:
@@ -123,9 +140,12 @@ class _Way:
         """Of the pictures, among all that trained."""
         self._flow = DenseFlow([p.grey for p in pictures])
 
-    def seen(self, picture: _Picture) -> Iterator[tuple[int, Bool[np.ndarray, "height width"]]]:
-        """The number of each picture, and what it shows of ``picture``: by the geometry to the one
-        of the same time, and on from there. Nothing without depth, or such a one."""
+    def seen(
+        self, picture: _Picture, wanted: Collection[int]
+    ) -> Iterator[tuple[int, Bool[np.ndarray, "height width"]]]:
+        """The number of each picture that is ``wanted``, and what it shows of ``picture``: by the
+        geometry to the one of the same time, and on from there. Nothing without depth, or such a
+        one."""
         start = self._same_time(picture)
         if start is None:
             return
@@ -140,6 +160,8 @@ class _Way:
                     out = chained(out, self._flow(last, at))
                     home = chained(self._flow(at, last), home)
                     last = at
+                if self._numbers[at] not in wanted:
+                    continue
                 counts = self._pictures[at].counts[..., None]
                 yield self._numbers[at], seen_both_ways(out, np.where(counts, home, np.nan))
 
@@ -160,7 +182,7 @@ def chained(
 ) -> Float[np.ndarray, "height width 2"]:
     """The flow ``first`` and then ``second``; NaN where that is not known, or outside."""
     ends = centres(first.shape[:2]) + first
-    known = np.isfinite(ends).all(-1) & inside(np.nan_to_num(ends), first.shape[:2])
+    known = np.isfinite(ends[..., 0] + ends[..., 1]) & inside(np.nan_to_num(ends), first.shape[:2])
     after = sampled(second, np.where(known[..., None], ends, 0.0))
     return np.where(known[..., None], first + after, np.nan).astype(np.float32)
 
