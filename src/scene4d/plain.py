@@ -33,7 +33,7 @@ def to_table(config: Any) -> dict[str, Any]:
         elif isinstance(value, Path):
             value = value.as_posix()
         elif isinstance(value, tuple):
-            value = list(value)
+            value = [v.as_posix() if isinstance(v, Path) else v for v in value]
         table[field.name] = value
     return table
 

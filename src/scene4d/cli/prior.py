@@ -119,7 +119,8 @@ def _written(run: Path) -> Path:
         raise UsageError(f"holds a {type(trained).__name__}: it is a run of a scene", where=run,
                          fix=f"go on with: scene4d train --resume {run}")  # fmt: skip
     weights = trained.write(run)
-    print(f"next:\n  scene4d train METHOD --data CAPTURE --fixer {weights}", file=sys.stderr)
+    print(f"next:\n  scene4d train METHOD --data CAPTURE {trained.option} {weights}",
+          file=sys.stderr)  # fmt: skip
     return weights
 
 
@@ -201,6 +202,7 @@ def sample(argv: list[str]) -> None:
     from scene4d.priors.kinds import load_prior, prior_name
     from scene4d.priors.prior import Condition, LatentPrior, check_of_pictures
     from scene4d.priors.sampling import sample as sampled
+    from scene4d.priors.shown import shown
     from scene4d.representations.task import Task, World
 
     prior = load_prior(prior_name(args.prior), Task(world=World())).eval()
@@ -225,6 +227,10 @@ def sample(argv: list[str]) -> None:
         condition=Condition(text=args.text), generator=torch.Generator().manual_seed(args.seed),
     )  # fmt: skip
     pictures = prior.decode(found) if latent else found
-    rgb = (0.5 * pictures[:, :3] + 0.5).permute(0, 2, 3, 1)
-    names = [f"{number:04d}.png" for number in range(len(rgb))]
-    print(write_images((to_bytes(p) for p in rgb), args.output_path, names, overwrite=False))
+    maps = shown(pictures, prior.info)
+    frames = {
+        f"{number:04d}{'' if kind == 'rgb' else f'_{kind}'}.png": to_bytes(p)
+        for kind, rows in maps.items()
+        for number, p in enumerate(rows)
+    }
+    print(write_images(frames.values(), args.output_path, frames, overwrite=False))

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -102,6 +102,9 @@ class Trainable(nn.Module, ABC):
 
 class PriorNetwork(Trainable):
     """A network that is no scene, but of use to trainings of scenes."""
+
+    option: ClassVar[str]
+    """Of trainings of scenes: what they are given the weights with."""
 
     @abstractmethod
     def write(self, folder: Path) -> Path:

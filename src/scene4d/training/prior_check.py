@@ -15,9 +15,8 @@ import torch
 
 from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import UsageError
-from scene4d.evaluation.protocol import composited
 from scene4d.priors.prior import LatentPrior, Prior, check_of_pictures
-from scene4d.training.priors import LONGEST_SIDE, patch_memory_of
+from scene4d.training.priors import LONGEST_SIDE, patch_memory_of, picture_of
 
 _LEAST = 8
 _MOST = 8
@@ -97,19 +96,10 @@ def _psnr(
 
 def _picture(prior: Prior, scene: Scene, images: ViewSource, index: int) -> torch.Tensor:
     """What the prior knows of a frame, about :data:`LONGEST_SIDE` pixels long."""
-    from scene4d.training.objectives.guidance import depth_code
-
     camera = images.camera(index)
     longest = prior.info.longest_side or LONGEST_SIDE
     view = images.view(index, max(1, round(max(camera.width, camera.height) / longest)))
-    maps = {"rgb": 2 * composited(view, torch.tensor(scene.background or (0.0, 0.0, 0.0))) - 1}
-    if view.depth is not None:
-        maps["depth"] = depth_code(view.depth, scene.extent)[..., None]
-    lacking = [kind for kind in prior.info.channels if kind not in maps]
-    if lacking:
-        raise UsageError(f"the prior knows {lacking[0]}, which the capture lacks",
-                         where=scene.root)  # fmt: skip
-    return torch.cat([maps[kind] for kind in prior.info.channels], dim=-1).permute(2, 0, 1)
+    return picture_of(view, scene, prior.info.channels)
 
 
 def _from_first(scene: Scene) -> list[int]:

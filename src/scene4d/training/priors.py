@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from scene4d.data.frame import in_working_frame
 from scene4d.data.images import ImageCache
 from scene4d.data.load import read_scene
 from scene4d.data.options import SceneOptions
-from scene4d.data.scene import Scene, ViewSource
+from scene4d.data.scene import Scene, View, ViewSource
 from scene4d.errors import UsageError
 from scene4d.evaluation.protocol import composited
 from scene4d.priors.kinds import load_prior, prior_name
@@ -104,16 +107,12 @@ def patch_memory_of(scene: Scene, images: ViewSource) -> PatchMemory:
     views = [images.view(i, factor) for i in chosen]
     depth = all(view.depth is not None for view in views)
     channels: tuple[Kind, ...] = ("rgb", "depth") if depth else ("rgb",)
-    background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
     pictures, valid = [], []
     for view in views:
-        rgb = 2 * composited(view, background) - 1
-        known = torch.ones(rgb.shape[:2], dtype=torch.bool) if view.mask is None else view.mask
-        if depth:
-            assert view.depth is not None
-            rgb = torch.cat([rgb, depth_code(view.depth, scene.extent)[..., None]], dim=-1)
+        known = torch.ones(view.rgb.shape[:2], dtype=torch.bool) if view.mask is None else view.mask
+        if view.depth is not None and depth:
             known = known & (view.depth > 0)
-        pictures.append(rgb.permute(2, 0, 1))
+        pictures.append(picture_of(view, scene, channels))
         valid.append(known)
     generator = torch.Generator().manual_seed(0)
     side = min(8, *(min(p.shape[-2:]) for p in pictures))
@@ -124,6 +123,22 @@ def patch_memory_of(scene: Scene, images: ViewSource) -> PatchMemory:
     )
     memory.info = PriorInfo(channels=channels, longest_side=max(1, longest // factor))
     return memory
+
+
+def picture_of(
+    view: View, scene: Scene, kinds: Sequence[Kind]
+) -> Float[Tensor, "channels height width"]:
+    """What a prior of colour, or of colour and depth, is shown of a capture's picture, -1..1: on
+    the scene's background. Raises :class:`UsageError` for kinds that the picture lacks."""
+    background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
+    maps: dict[Kind, Tensor] = {"rgb": 2 * composited(view, background) - 1}
+    if view.depth is not None:
+        maps["depth"] = depth_code(view.depth, scene.extent)[..., None]
+    lacking = [kind for kind in kinds if kind not in maps]
+    if lacking:
+        raise UsageError(f"the prior knows {lacking[0]}, which the capture lacks",
+                         where=scene.root)  # fmt: skip
+    return torch.cat([maps[kind] for kind in kinds], dim=-1).permute(2, 0, 1)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -7,7 +7,8 @@ import torch
 from optional_packages import import_or_skip
 
 from scene4d.errors import DataError, UsageError
-from scene4d.methods.text_mesh.words import LONGEST, LanguageModel, LearnedWords, split_words
+from scene4d.methods.text_mesh.words import LanguageModel
+from scene4d.priors.words import LONGEST, LearnedWords, split_words
 
 
 def test_words_are_small_letters_without_signs() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from scene4d.representations.saved import Form, module_forms
 
 class FixerTraining(PriorNetwork):
     """A :class:`Fixer` with its learning rate."""
+
+    option: ClassVar[str] = "--fixer"
 
     def __init__(self, fixer: Fixer, learning_rate: float) -> None:
         super().__init__()

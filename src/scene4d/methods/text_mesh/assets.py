@@ -24,7 +24,7 @@ from scene4d.exporters.mesh_files import GLTF_FROM_SOURCE
 from scene4d.files import checked_file, printable, read_json
 from scene4d.formats.textured_gltf import read_textured_mesh
 from scene4d.formats.textured_mesh import MeshData
-from scene4d.methods.text_mesh.words import split_words
+from scene4d.priors.words import split_words
 
 _log = logging.getLogger("scene4d")
 REACH = 0.9

@@ -13,8 +13,9 @@ from torch import Tensor
 from scene4d.methods.text_mesh.generated import Drawing, GeneratedScene
 from scene4d.methods.text_mesh.method import TextMeshMethod
 from scene4d.methods.text_mesh.planes_network import PlanesNetwork, PlanesShape
-from scene4d.methods.text_mesh.words import LanguageModel, LearnedWords, TextEncoder
+from scene4d.methods.text_mesh.words import LanguageModel
 from scene4d.plain import from_table
+from scene4d.priors.words import LearnedWords, TextEncoder
 from scene4d.ranges import Rate, Share, Within
 from scene4d.representations.base import Generator, ParameterGroup
 from scene4d.representations.saved import Form, module_forms

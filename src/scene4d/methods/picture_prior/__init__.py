@@ -1,0 +1,1 @@
+"""Training of our own prior: a U-Net that cleans noised pictures."""

@@ -1,0 +1,81 @@
+"""Texts as vectors, one for each of their words, by words that are learned with what reads them."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scene4d.errors import UsageError
+from scene4d.files import printable
+
+LONGEST = 64
+"""Words of a text."""
+_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text, small letters. Raises :class:`UsageError` where there are none, or more
+    than :data:`LONGEST`."""
+    words = _WORD.findall(text.lower())
+    if not 1 <= len(words) <= LONGEST:
+        raise UsageError(
+            f"the text {printable(text)!r} has {len(words)} words",
+            fix=f"give 1 to {LONGEST}",
+        )
+    return words
+
+
+class TextEncoder(nn.Module, ABC):
+    """Texts as vectors."""
+
+    width: int
+    """Numbers of a vector."""
+
+    @abstractmethod
+    def forward(self, text: str) -> Float[Tensor, "words width"]:
+        """One vector a word. Raises :class:`UsageError` for a text that it cannot read."""
+
+    @abstractmethod
+    def plain(self) -> dict[str, Any]:
+        """What it is built of again."""
+
+
+class LearnedWords(TextEncoder):
+    """An embedding of the words of the captions, trained with what reads it."""
+
+    def __init__(self, vocabulary: Sequence[str], width: int) -> None:
+        """``vocabulary``: all words that it is to know."""
+        super().__init__()
+        self.vocabulary, self.width = list(vocabulary), width
+        self._rows = {word: row for row, word in enumerate(self.vocabulary)}
+        self.embedding = nn.Embedding(len(self.vocabulary), width)
+
+    @classmethod
+    def of(cls, captions: Sequence[str], width: int) -> LearnedWords:
+        """That of all words in ``captions``."""
+        words = {word for caption in captions for word in split_words(caption)}
+        return cls(sorted(words), width)
+
+    def forward(self, text: str) -> Float[Tensor, "words width"]:
+        """Rows of the embedding. Raises :class:`UsageError` for words that no caption had."""
+        words = split_words(text)
+        unknown = sorted(set(words) - set(self._rows))
+        if unknown:
+            some = ", ".join(self.vocabulary[:60])
+            more = "" if len(self.vocabulary) <= 60 else f" and {len(self.vocabulary) - 60} more"
+            raise UsageError(
+                f"no caption that it was trained on has the word {printable(unknown[0])!r}",
+                fix=f"use some of: {some}{more}",
+            )
+        rows = torch.tensor([self._rows[word] for word in words])
+        return self.embedding(rows.to(self.embedding.weight.device))
+
+    def plain(self) -> dict[str, Any]:
+        """The vocabulary."""
+        return {"vocabulary": self.vocabulary, "width": self.width}
