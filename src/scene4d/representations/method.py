@@ -203,7 +203,7 @@ class GuidanceOptions(BeyondOptions):
     """The largest noise; also bounded by where the prior is valid."""
     annealed: bool = True
     """Let the time fall from the largest to the least during training; otherwise drawn evenly."""
-    channels: Literal["all", "rgb", "depth"] = "all"
+    channels: Literal["all", "rgb", "depth", "normals"] = "all"
     """Channels that are guided, among those that the prior knows."""
     every: Count = 1
     """Steps between guided ones."""
