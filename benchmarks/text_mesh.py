@@ -3,7 +3,7 @@
 python benchmarks/text_mesh.py assets KAYKIT FOLDER       # 24 shapes in 8 colours, a fifth held out
 python benchmarks/text_mesh.py judge FOLDER JUDGE         # a classifier of shape and colour
 python benchmarks/text_mesh.py table FOLDER JUDGE RUN ... # what runs of text-mesh make of the texts
-python benchmarks/text_mesh.py pictures FOLDER PICTURES   # four views in one, for a prior of our own
+python benchmarks/text_mesh.py pictures FOLDER PICTURES   # four views in one, to train a prior on
 python benchmarks/text_mesh.py samples FOLDER JUDGE PRIOR # what that prior thinks of
 
 The judge is trained on renders of all compositions, which no generator sees. A retrieval in place
@@ -64,8 +64,8 @@ VIEWS = 8
 PRIOR_POSES = replace(
     POSES, size=32, lowest=-10.0, highest=45.0, azimuths=(35.0, 55.0), views=4
 )  # fmt: skip
-"""Of a prior's pictures: the first of four views within 10 degrees of one place, as the prior is told
-no camera."""
+"""Of a prior's pictures: the first of four views within 10 degrees of one place, as the prior is
+told no camera."""
 
 
 def is_held_out(what: str, shape: int, colour: int) -> bool:
@@ -194,7 +194,8 @@ def prior_picture(mesh: Mesh, camera: Camera) -> Tensor:
         view = replace(camera, c2w=camera.c2w[number], K=camera.K[number])
         seen = true_picture(mesh, view, torch.ones(3))
         normals = normals_of_depth(seen.depth, seen.alpha, view.K)
-        views.append(torch.cat([2 * seen.rgb - 1, normals], dim=-1).permute(2, 0, 1))
+        rgb = seen.rgb.clamp(0, 1)  # outlines mix by shares whose sum may pass 1
+        views.append(torch.cat([2 * rgb - 1, normals], dim=-1).permute(2, 0, 1))
     return tiled(torch.stack(views))[0]
 
 

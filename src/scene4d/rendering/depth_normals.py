@@ -14,7 +14,7 @@ _THERE = 0.5
 def normals_of_depth(
     depth: Float[Tensor, "*batch height width"],
     alpha: Float[Tensor, "*batch height width"],
-    K: Float[Tensor, "*batch 3 3"],
+    K: Float[Tensor, "*#batch 3 3"],
 ) -> Float[Tensor, "*batch height width 3"]:
     """Unit normals toward the camera times ``alpha``: x right, y up, z out of the picture.
 

@@ -81,6 +81,14 @@ class PhotometricOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SilhouetteOptions(ObjectiveOptions):
+    """Masks are the object's outline. Weight 0: they are only holes in the photographs."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.silhouette:Silhouette"
+    weight: Weight = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class DepthOptions(ObjectiveOptions):
     """Compares rendered with measured depth, where the capture has it."""
 

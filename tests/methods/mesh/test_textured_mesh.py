@@ -17,6 +17,7 @@ from scene4d.errors import DataError, MissingExtraError, UsageError
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.mesh.baking import baked_texture
 from scene4d.methods.mesh.method import MeshMethod
+from scene4d.methods.mesh.outlines import Outlines
 from scene4d.methods.mesh.smoothness import Smoothness
 from scene4d.methods.mesh.start import flattened, masked_share, simplified, starting_mesh
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
@@ -175,6 +176,22 @@ def test_what_masks_leave_out_in_many_pictures_is_told() -> None:
     masks = [None if i == 0 else middle for i in range(10)]
     points = np.array([[0.0, 0, 0], [0, 0, 0.9], [0, 0, 50]])  # inside, above, in no picture
     np.testing.assert_allclose(masked_share(points, cameras, masks), [0, 0.9, 0])
+
+
+def test_masks_that_leave_out_the_borders_are_outlines() -> None:
+    """A mask in the middle, one at the border, and none."""
+    photographs = Photographs(globe())
+    inputs = ObjectiveInputs(
+        task=photographs.task(), generator=torch.Generator(), device=torch.device("cpu")
+    )
+    assert not Outlines.applies_to(inputs)
+    plain = photographs.view
+    for kept, expected in ((slice(10, 54), True), (slice(0, 40), False)):
+        mask = torch.zeros(64, 64, dtype=torch.bool)
+        mask[:, kept] = True
+        mask = mask if not expected else mask & mask.T
+        photographs.view = lambda i, d=1, mask=mask: replace(plain(i, d), mask=mask)
+        assert Outlines.applies_to(inputs) == expected
 
 
 def test_a_start_without_a_surface_is_told() -> None:

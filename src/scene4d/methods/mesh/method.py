@@ -12,6 +12,7 @@ from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
     PhotometricOptions,
+    SilhouetteOptions,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ class SmoothnessOptions(ObjectiveOptions):
 
     implementation: ClassVar[str] = "scene4d.methods.mesh.smoothness:Smoothness"
     weight: Weight = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutlinesOptions(SilhouetteOptions):
+    """Masks that leave out most of the pictures' borders are the object's outline. Weight 0: all
+    masks are only holes in the photographs."""
+
+    implementation: ClassVar[str] = "scene4d.methods.mesh.outlines:Outlines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +81,7 @@ class MeshMethod(Method):
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """Learning rates end at this share of their start."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    outlines: OutlinesOptions = field(default_factory=OutlinesOptions)
     smoothness: SmoothnessOptions = field(default_factory=SmoothnessOptions)
 
     @property
@@ -85,8 +95,8 @@ class MeshMethod(Method):
         return meshes.from_task(task, self)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """The photographs, and smooth moves."""
-        return [self.photometric, self.smoothness]
+        """The photographs, outlines, and smooth moves."""
+        return [self.photometric, self.outlines, self.smoothness]
 
     def learning_rate_factor(self, group: str, progress: float) -> float:
         """Exponential decay."""
