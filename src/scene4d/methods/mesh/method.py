@@ -63,8 +63,12 @@ class MeshMethod(Method):
     voxel: Positive | None = None
     """Edge of a voxel in scene units, of the volume that depths are fused in; None: 1.5 pixels
     wide at the median depth."""
-    min_cluster: Share = 0.05
-    """Connected parts with fewer triangles than this share of the largest part's are dropped."""
+    min_cluster: Share | None = None
+    """Connected parts with fewer triangles than this share of the largest part's are dropped; None:
+    0.05 of an object, 0.002 of a scene that fills its pictures."""
+    backdrop: bool = True
+    """Where a scene fills its pictures and its surface does not, close the holes with smooth sheets
+    at about the teacher's depth."""
     masked_out: Share = 0.5
     """What masks leave out in more than this share of the pictures is not part of the mesh, such as
     what stands around an object; 1: masks are only holes in photographs."""

@@ -13,6 +13,7 @@ from scene4d.errors import DataError, UsageError
 from scene4d.exporters.mesh import fused_surface, largest_parts
 from scene4d.exporters.options import MeshOptions
 from scene4d.formats.textured_mesh import MeshData
+from scene4d.methods.mesh.backdrop import with_backdrop
 from scene4d.methods.mesh.baking import baked_texture, shown_area
 from scene4d.methods.mesh.method import MeshMethod
 from scene4d.optional import import_optional
@@ -24,6 +25,9 @@ from scene4d.representations.texture_atlas import flattened
 _FILL = 0.6
 """Share of an atlas that charts cover, about."""
 _LEAST_TEXTURE = 64
+_LEAST_OBJECT, _LEAST_PART = 0.05, 0.002
+"""Triangles of a part as a share of the largest one's: beside an object lie floaters; a scene that
+fills its pictures is of many parts."""
 _NEEDED_FOR = "the method for meshes"
 _SMOOTHING = (0.5, -0.53)
 """Steps in and out of one round of Taubin, "A signal processing approach to fair surface design",
@@ -73,7 +77,7 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
     volume = fused_surface(
         task.teacher,
         task.training_cameras,
-        MeshOptions(voxel=options.voxel, min_cluster=options.min_cluster),
+        MeshOptions(voxel=options.voxel),
         where="the teacher",
         masks=masks,
     )
@@ -87,8 +91,16 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
             where="the teacher",
             fix="train it longer, or give a larger --voxel",
         )
-    vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, options.min_cluster)
+    fills = task.world.background is None and all(mask is None for mask in masks)
+    least = options.min_cluster
+    if least is None:
+        least = _LEAST_PART if fills else _LEAST_OBJECT
+    vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, least)
     vertices = _smoothed(vertices, triangles, options.smoothing)
+    if fills and options.backdrop:
+        vertices, triangles = with_backdrop(
+            vertices, triangles, task.teacher, task.training_cameras
+        )
     return simplified(vertices, triangles, options.max_triangles)
 
 
