@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from scene4d.cameras.around import CamerasOnSphere
 from scene4d.cameras.camera import Camera
+from scene4d.errors import DataError
 from scene4d.exporters.textured_glb import glb
 from scene4d.formats.textured_gltf import read_textured_mesh
 from scene4d.formats.textured_mesh import MeshData
@@ -316,15 +317,15 @@ def samples(folder: Path, place: Path, prior: Path, sheet: Path | None) -> None:
         shares = " | ".join(f"{100 * x.mean():.0f}%" for x in (shapes & colours, shapes, colours))
         print(f"| samples, {'unseen' if held_out else 'seen'} | {len(things)} | {shares} |")
         if sheet is not None and held_out:
-            rows = torch.cat(pictures[:16], dim=2).unflatten(2, (2, -1)).permute(1, 2, 0, 3)
-            tall = ((rows.permute(0, 1, 3, 2).flatten(0, 1) + 1) * 127.5).clamp(0, 255)
+            rows = torch.cat(pictures[:16], dim=2).unflatten(2, (2, -1)).permute(2, 1, 3, 0)
+            tall = ((rows.flatten(0, 1) + 1) * 127.5).clamp(0, 255)
             Image.fromarray(tall.byte().numpy()).save(sheet)
 
 
-def table(folder: Path, place: Path, runs: Sequence[Path]) -> None:
+def table(folder: Path, place: Path, runs: Sequence[Path], every: int) -> None:
     judge = read_judge(place)
     things = compositions(folder)
-    unseen = [thing for thing in things if thing.held_out]
+    unseen = [thing for thing in things if thing.held_out][::every]
     print("| | texts | both right | shape | colour | IoU | Chamfer | colour error | s a mesh |")
     print("|---|---|---|---|---|---|---|---|---|")
     truth = [judged(judge, thing, thing.mesh, n) for n, thing in enumerate(unseen)]
@@ -335,13 +336,14 @@ def table(folder: Path, place: Path, runs: Sequence[Path]) -> None:
         run = load_run(path)
         assert run.generator is not None
         for name, chosen in (
-            ("unseen", unseen), ("seen", [t for t in things if not t.held_out][::4])
+            ("unseen", unseen), ("seen", [t for t in things if not t.held_out][:: 4 * every])
         ):  # fmt: skip
             scores, begin = [], time.perf_counter()
             for number, thing in enumerate(chosen):
-                with torch.no_grad():
-                    made = run.generator.scene(thing.caption).mesh()
-                if made is None or not len(made.triangles):
+                try:
+                    with torch.no_grad():
+                        made = run.generator.scene(thing.caption).mesh()
+                except DataError:  # no surface
                     scores.append(Scores(shape=False, colour=False, iou=0.0, chamfer=1.0,
                                          colour_error=1.0))  # fmt: skip
                     continue
@@ -365,6 +367,7 @@ def main() -> None:
     part.add_argument("folder", type=Path)
     part.add_argument("judge", type=Path)
     part.add_argument("runs", type=Path, nargs="*")
+    part.add_argument("--every", type=int, default=1, help="judge every n-th text alone")
     part = parts.add_parser("pictures")
     part.add_argument("folder", type=Path)
     part.add_argument("out", type=Path)
@@ -384,7 +387,7 @@ def main() -> None:
     elif given.part == "samples":
         samples(given.folder, given.judge, given.prior, given.sheet)
     else:
-        table(given.folder, given.judge, given.runs)
+        table(given.folder, given.judge, given.runs, given.every)
 
 
 if __name__ == "__main__":

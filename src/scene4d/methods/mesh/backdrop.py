@@ -21,7 +21,7 @@ from scene4d.rendering.mesh.rasterization import near_plane
 from scene4d.rendering.render import DEPTH
 from scene4d.representations.base import Representation
 
-_LOOKS, _WIDTH = 12, 96
+_LOOKS, _WIDTH = 32, 96
 """Pictures that are looked at, and about how many pixels wide."""
 _BLUR = 0.04
 """Of depths, standard deviation as a share of the width."""
