@@ -16,6 +16,7 @@ from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.mesh.backdrop import with_backdrop
 from scene4d.methods.mesh.baking import baked_texture, shown_area
 from scene4d.methods.mesh.method import MeshMethod
+from scene4d.methods.mesh.outlines import leave_out_borders
 from scene4d.optional import import_optional
 from scene4d.rendering.mesh.edges import edges_of
 from scene4d.rendering.mesh.fragments import corners_of
@@ -91,7 +92,7 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
             where="the teacher",
             fix="train it longer, or give a larger --voxel",
         )
-    fills = task.world.background is None and all(mask is None for mask in masks)
+    fills = task.world.background is None and not leave_out_borders(masks)
     least = options.min_cluster
     if least is None:
         least = _LEAST_PART if fills else _LEAST_OBJECT
