@@ -29,6 +29,8 @@ _LEAST_TEXTURE = 64
 _LEAST_OBJECT, _LEAST_PART = 0.05, 0.002
 """Triangles of a part as a share of the largest one's: beside an object lie floaters; a scene that
 fills its pictures is of many parts."""
+_ONE_WAY = 0.7
+"""Length of the mean viewing direction; cameras on a circle that look down by 35 degrees have 0.57."""
 _NEEDED_FOR = "the method for meshes"
 _SMOOTHING = (0.5, -0.53)
 """Steps in and out of one round of Taubin, "A signal processing approach to fair surface design",
@@ -98,11 +100,17 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
         least = _LEAST_PART if fills else _LEAST_OBJECT
     vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, least)
     vertices = _smoothed(vertices, triangles, options.smoothing)
-    if fills and options.backdrop:
+    if fills and options.backdrop and _look_one_way(task.training_cameras):
         vertices, triangles = with_backdrop(
             vertices, triangles, task.teacher, task.training_cameras
         )
     return simplified(vertices, triangles, options.max_triangles)
+
+
+def _look_one_way(cameras: Sequence[Camera]) -> bool:
+    """Whether there is a behind: a sheet behind a table stands before those who look from there."""
+    ahead = torch.stack([camera.c2w[:3, 2] for camera in cameras]).mean(dim=0)
+    return float(ahead.norm()) > _ONE_WAY
 
 
 def masked_share(
