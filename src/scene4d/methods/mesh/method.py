@@ -67,8 +67,8 @@ class MeshMethod(Method):
     """Connected parts with fewer triangles than this share of the largest part's are dropped; None:
     0.05 of an object, 0.002 of a scene that fills its pictures."""
     backdrop: bool = True
-    """Where a scene fills its pictures and its surface does not, and cameras look one way, close the holes with smooth sheets
-    at about the teacher's depth."""
+    """Where a scene fills its pictures and its surface does not, and cameras look one way, close
+    the holes with smooth sheets at about the depth of the teacher."""
     masked_out: Share = 0.5
     """What masks leave out in more than this share of the pictures is not part of the mesh, such as
     what stands around an object; 1: masks are only holes in photographs."""
