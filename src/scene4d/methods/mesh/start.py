@@ -30,7 +30,7 @@ _LEAST_OBJECT, _LEAST_PART = 0.05, 0.002
 """Triangles of a part as a share of the largest one's: beside an object lie floaters; a scene that
 fills its pictures is of many parts."""
 _ONE_WAY = 0.7
-"""Length of the mean viewing direction; 0.57 of cameras on a circle that look down by 35 degrees."""
+"""Length of the mean viewing direction; 0.57 of a circle of cameras that look down 35 degrees."""
 _NEEDED_FOR = "the method for meshes"
 _SMOOTHING = (0.5, -0.53)
 """Steps in and out of one round of Taubin, "A signal processing approach to fair surface design",
