@@ -3,6 +3,8 @@
 python benchmarks/text_mesh.py assets KAYKIT FOLDER       # 24 shapes in 8 colours, a fifth held out
 python benchmarks/text_mesh.py judge FOLDER JUDGE         # a classifier of shape and colour
 python benchmarks/text_mesh.py table FOLDER JUDGE RUN ... # what runs of text-mesh make of the texts
+python benchmarks/text_mesh.py pictures FOLDER PICTURES   # four views in one, to train a prior on
+python benchmarks/text_mesh.py samples FOLDER JUDGE PRIOR # what that prior thinks of
 
 The judge is trained on renders of all compositions, which no generator sees. A retrieval in place
 of a network answers with the mesh of the training caption that shares most words, shape first.
@@ -19,17 +21,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from scene4d.cameras.around import CamerasOnSphere
 from scene4d.cameras.camera import Camera
+from scene4d.errors import DataError
 from scene4d.exporters.textured_glb import glb
 from scene4d.formats.textured_gltf import read_textured_mesh
 from scene4d.formats.textured_mesh import MeshData
-from scene4d.methods.text_mesh.assets import Asset, centred
+from scene4d.methods.picture_prior.pictures import write_pictures
+from scene4d.methods.text_mesh.assets import CAPTIONS, Asset, centred
 from scene4d.methods.text_mesh.objective import drawable, true_picture
+from scene4d.priors.prior import Condition
+from scene4d.priors.sampling import sample
+from scene4d.priors.unet import load_unet
+from scene4d.rendering.depth_normals import normals_of_depth
+from scene4d.rendering.mesh.rasterization import Mesh
+from scene4d.training.objectives.guidance import tiled
 from scene4d.training.run import load_run
 
 SHAPES = {
@@ -51,11 +62,17 @@ COLOURS = {
 POSES = CamerasOnSphere(distance=3.6, view_angle=np.radians(40.0), size=64, lowest=-30, highest=75)
 VIEWS = 8
 """Of a mesh that is judged."""
+PRIOR_POSES = replace(
+    POSES, size=32, lowest=-10.0, highest=45.0, azimuths=(35.0, 55.0), views=4
+)  # fmt: skip
+"""Of a prior's pictures: the first of four views within 10 degrees of one place, as the prior is
+told no camera."""
 
 
-def is_held_out(shape: int, colour: int) -> bool:
-    """A fifth of the compositions; every shape and every colour is seen in others."""
-    return (2 * shape + colour) % 5 == 0
+def is_held_out(what: str, shape: int, colour: int) -> bool:
+    """A fifth: of the compositions, where every shape and every colour is seen in others; or of the
+    shapes, in all colours."""
+    return (2 * shape + colour) % 5 == 0 if what == "compositions" else shape % 5 == 3
 
 
 def caption(shape: str, colour: str) -> str:
@@ -73,7 +90,7 @@ def recoloured(mesh: MeshData, colour: Sequence[float]) -> MeshData:
     return replace(mesh, texture=texture[::4, ::4])
 
 
-def make_assets(kaykit: Path, folder: Path) -> None:
+def make_assets(kaykit: Path, folder: Path, held_out: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for i, (shape, file) in enumerate(SHAPES.items()):
@@ -81,11 +98,11 @@ def make_assets(kaykit: Path, folder: Path) -> None:
         for j, (name, colour) in enumerate(COLOURS.items()):
             written = f"{name}_{shape}.glb"
             (folder / written).write_bytes(glb(recoloured(mesh, colour), np.zeros(3)))
-            split = "test" if is_held_out(i, j) else "train"
+            split = "test" if is_held_out(held_out, i, j) else "train"
             entries.append({"file": written, "caption": caption(shape, name), "split": split})
     (folder / "captions.json").write_text(json.dumps(entries, indent=1))
     held = sum(entry["split"] == "test" for entry in entries)
-    print(f"{len(entries)} meshes, {held} compositions held out")
+    print(f"{len(entries)} meshes, {held} held out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,20 +110,21 @@ class Composition:
     shape: int
     colour: int
     mesh: MeshData
+    held_out: bool
 
     @property
     def caption(self) -> str:
         return caption(list(SHAPES)[self.shape], list(COLOURS)[self.colour])
 
-    @property
-    def held_out(self) -> bool:
-        return is_held_out(self.shape, self.colour)
-
 
 def compositions(folder: Path) -> list[Composition]:
+    splits = {e["file"]: e["split"] for e in json.loads((folder / CAPTIONS).read_text())}
     return [
         Composition(
-            shape=i, colour=j, mesh=centred(read_textured_mesh(folder / f"{colour}_{shape}.glb"))
+            shape=i,
+            colour=j,
+            mesh=centred(read_textured_mesh(folder / f"{colour}_{shape}.glb")),
+            held_out=splits[f"{colour}_{shape}.glb"] == "test",
         )
         for i, shape in enumerate(SHAPES)
         for j, colour in enumerate(COLOURS)
@@ -170,6 +188,36 @@ def train_judge(folder: Path, place: Path, steps: int) -> None:
     save_file(judge.state_dict(), place)
 
 
+def prior_picture(mesh: Mesh, camera: Camera) -> Tensor:
+    """[6, 64, 64]: colours and normals of four views, side by side in two rows, -1..1."""
+    views = []
+    for number in range(PRIOR_POSES.views):
+        view = replace(camera, c2w=camera.c2w[number], K=camera.K[number])
+        seen = true_picture(mesh, view, torch.ones(3))
+        normals = normals_of_depth(seen.depth, seen.alpha, view.K)
+        rgb = seen.rgb.clamp(0, 1)  # outlines mix by shares whose sum may pass 1
+        views.append(torch.cat([2 * rgb - 1, normals], dim=-1).permute(2, 0, 1))
+    return tiled(torch.stack(views))[0]
+
+
+def make_pictures(folder: Path, out: Path, count: int) -> None:
+    """``count`` of each training composition, at cameras of their own."""
+    draw = torch.Generator().manual_seed(0)
+    made, captions = [], []
+    for thing in compositions(folder):
+        if thing.held_out:
+            continue
+        drawn = drawable(Asset(name="", caption="", mesh=thing.mesh))[1]
+        made += [prior_picture(drawn, camera) for camera in PRIOR_POSES.draw(draw, count)]
+        captions += [thing.caption] * count
+    found = torch.stack(made).half()
+    out.mkdir(parents=True, exist_ok=True)
+    write_pictures(
+        {"rgb": found[:, :3], "normals": found[:, 3:]}, out / "pictures.safetensors", captions
+    )
+    print(f"{len(made)} pictures of {len(set(captions))} compositions")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     shape: bool
@@ -228,17 +276,56 @@ def row(name: str, scores: Sequence[Scores], seconds: float | None = None) -> st
 
 
 def retrieved(thing: Composition, things: Sequence[Composition]) -> Composition:
-    """The training composition of that shape whose colour is the next one in the list."""
-    same = [t for t in things if t.shape == thing.shape and not t.held_out]
-    return min(same, key=lambda t: (t.colour - thing.colour) % len(COLOURS))
+    """The training composition that shares the shape, in the next colour of the list; where no
+    such shape was trained on, that of the next shape in this colour."""
+    known = [t for t in things if not t.held_out]
+
+    def away(t: Composition) -> tuple[int, int]:
+        return (t.shape - thing.shape) % len(SHAPES), (t.colour - thing.colour) % len(COLOURS)
+
+    return min(known, key=away)
 
 
-def table(folder: Path, place: Path, runs: Sequence[Path]) -> None:
+def read_judge(place: Path) -> Judge:
     judge = Judge()
     judge.load_state_dict(load_file(place))
-    judge.eval()
+    return judge.eval()
+
+
+def samples(folder: Path, place: Path, prior: Path, sheet: Path | None) -> None:
+    """Whether the judge knows what the prior's own pictures show: what no guidance can surpass."""
+    judge, known = read_judge(place), load_unet(prior)
+    print("| | texts | both right | shape | colour |\n|---|---|---|---|---|")
+    for held_out in (True, False):
+        things = [thing for thing in compositions(folder) if thing.held_out == held_out]
+        things = things if held_out else things[::4]
+        pictures, right = [], []
+        for number, thing in enumerate(things):
+            made = sample(
+                known, None, shape=(1, 6, 64, 64), steps=24,
+                condition=Condition(text=thing.caption),
+                generator=torch.Generator().manual_seed(number),
+            )  # fmt: skip
+            pictures.append(made[0, :3])
+            views = ((made[0, :3] + 1) / 2).clamp(0, 1).unflatten(1, (2, 32)).unflatten(3, (2, 32))
+            views = views.permute(1, 3, 0, 2, 4).flatten(0, 1)
+            views = nn.functional.interpolate(views, scale_factor=2, mode="bilinear")
+            with torch.no_grad():
+                shape, colour = (logits.log_softmax(1).sum(0) for logits in judge(views))
+            right.append((int(shape.argmax()) == thing.shape, int(colour.argmax()) == thing.colour))
+        shapes, colours = (np.array(side) for side in zip(*right, strict=True))
+        shares = " | ".join(f"{100 * x.mean():.0f}%" for x in (shapes & colours, shapes, colours))
+        print(f"| samples, {'unseen' if held_out else 'seen'} | {len(things)} | {shares} |")
+        if sheet is not None and held_out:
+            rows = torch.cat(pictures[:16], dim=2).unflatten(2, (2, -1)).permute(2, 1, 3, 0)
+            tall = ((rows.flatten(0, 1) + 1) * 127.5).clamp(0, 255)
+            Image.fromarray(tall.byte().numpy()).save(sheet)
+
+
+def table(folder: Path, place: Path, runs: Sequence[Path], every: int) -> None:
+    judge = read_judge(place)
     things = compositions(folder)
-    unseen = [thing for thing in things if thing.held_out]
+    unseen = [thing for thing in things if thing.held_out][::every]
     print("| | texts | both right | shape | colour | IoU | Chamfer | colour error | s a mesh |")
     print("|---|---|---|---|---|---|---|---|---|")
     truth = [judged(judge, thing, thing.mesh, n) for n, thing in enumerate(unseen)]
@@ -249,13 +336,14 @@ def table(folder: Path, place: Path, runs: Sequence[Path]) -> None:
         run = load_run(path)
         assert run.generator is not None
         for name, chosen in (
-            ("unseen", unseen), ("seen", [t for t in things if not t.held_out][::4])
+            ("unseen", unseen), ("seen", [t for t in things if not t.held_out][:: 4 * every])
         ):  # fmt: skip
             scores, begin = [], time.perf_counter()
             for number, thing in enumerate(chosen):
-                with torch.no_grad():
-                    made = run.generator.scene(thing.caption).mesh()
-                if made is None or not len(made.triangles):
+                try:
+                    with torch.no_grad():
+                        made = run.generator.scene(thing.caption).mesh()
+                except DataError:  # no surface
                     scores.append(Scores(shape=False, colour=False, iou=0.0, chamfer=1.0,
                                          colour_error=1.0))  # fmt: skip
                     continue
@@ -270,6 +358,7 @@ def main() -> None:
     part = parts.add_parser("assets")
     part.add_argument("kaykit", type=Path)
     part.add_argument("folder", type=Path)
+    part.add_argument("--held-out", choices=["compositions", "shapes"], default="compositions")
     part = parts.add_parser("judge")
     part.add_argument("folder", type=Path)
     part.add_argument("place", type=Path)
@@ -278,13 +367,27 @@ def main() -> None:
     part.add_argument("folder", type=Path)
     part.add_argument("judge", type=Path)
     part.add_argument("runs", type=Path, nargs="*")
+    part.add_argument("--every", type=int, default=1, help="judge every n-th text alone")
+    part = parts.add_parser("pictures")
+    part.add_argument("folder", type=Path)
+    part.add_argument("out", type=Path)
+    part.add_argument("--count", type=int, default=16, help="of each composition")
+    part = parts.add_parser("samples")
+    part.add_argument("folder", type=Path)
+    part.add_argument("judge", type=Path)
+    part.add_argument("prior", type=Path)
+    part.add_argument("--sheet", type=Path, help="PNG of some of them")
     given = parser.parse_args()
     if given.part == "assets":
-        make_assets(given.kaykit, given.folder)
+        make_assets(given.kaykit, given.folder, given.held_out)
     elif given.part == "judge":
         train_judge(given.folder, given.place, given.steps)
+    elif given.part == "pictures":
+        make_pictures(given.folder, given.out, given.count)
+    elif given.part == "samples":
+        samples(given.folder, given.judge, given.prior, given.sheet)
     else:
-        table(given.folder, given.judge, given.runs)
+        table(given.folder, given.judge, given.runs, given.every)
 
 
 if __name__ == "__main__":

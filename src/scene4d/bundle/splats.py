@@ -36,6 +36,8 @@ KIND = "splats"
 ALPHA_LIMIT = 1 / 4096
 """Opacities leave as logits of alpha within [1/4096, 1 - 1/4096]."""
 _FAR_SHARE = 1e-5
+_LARGEST_LOG = 500.0
+"""Of a size that a file may say, so that its exponential is a number."""
 MAX_CODE = 1 << 23
 """Codes of one channel span less than 2^24 values."""
 
@@ -276,7 +278,8 @@ def default_bits(cloud: SplatCloud) -> int:
 
 def wanted_step(cloud: SplatCloud) -> float:
     """A fifth of the smaller splats' middle axis."""
-    return 0.2 * math.exp(np.quantile(np.sort(cloud.log_scales, axis=1)[:, 1], 0.1))
+    small = float(np.quantile(np.sort(cloud.log_scales, axis=1)[:, 1], 0.1))
+    return 0.2 * math.exp(min(max(small, -_LARGEST_LOG), _LARGEST_LOG))
 
 
 def out_of_reach(cloud: SplatCloud) -> np.ndarray:
@@ -294,7 +297,8 @@ def out_of_reach(cloud: SplatCloud) -> np.ndarray:
     near = wanted_step(cloud) * 2.0 ** (MAX_BITS - 1)
     if away.max() <= near:
         return np.zeros(len(cloud), dtype=bool)
-    size = np.exp(default_importance(cloud) - 2 * np.log(np.maximum(away, np.median(away))))
+    size = default_importance(cloud) - 2 * np.log(np.maximum(away, np.median(away) + 1e-300))
+    size = np.exp(size - size.max())
     order = np.argsort(-away, kind="stable")
     beyond = np.empty(len(cloud))
     beyond[order] = np.cumsum(size[order])

@@ -25,7 +25,8 @@ Five kinds, so that every eighth camera, which is held out, is of all kinds in t
 @dataclass(frozen=True, kw_only=True)
 class CamerasOnSphere:
     """Square cameras that look at the origin, from directions drawn evenly over a band of the
-    sphere, where -y is up; see :data:`UP`."""
+    sphere, where -y is up; see :data:`UP`. Of several views, each is a batch of them at one
+    elevation, evenly all around."""
 
     distance: float
     """From the origin, scene units."""
@@ -36,23 +37,35 @@ class CamerasOnSphere:
     lowest: float = -90.0
     highest: float = 90.0
     """Elevation over the horizon, degrees."""
+    azimuths: tuple[float, float] = (0.0, 360.0)
+    """From x to z, degrees: between which the first view stands."""
+    views: int = 1
     times: tuple[float, float] | None = None
     """First and last second, between which times are drawn evenly; None: a static scene."""
 
     def draw(self, generator: torch.Generator, count: int = 1) -> list[Camera]:
-        """``count`` cameras; takes three random numbers for each."""
-        low, high = (math.sin(math.radians(angle)) for angle in (self.lowest, self.highest))
-        cameras = []
+        """``count`` cameras or batches; takes three random numbers for each."""
+        first, last = (angle / 360 for angle in self.azimuths)
+        found = []
         for turn, height, moment in torch.rand(count, 3, generator=generator).double():
-            up = low + (high - low) * height
-            flat, angle = (1 - up * up).clamp_min(0).sqrt(), 2 * math.pi * turn
-            eye = self.distance * torch.stack([flat * angle.cos(), -up, flat * angle.sin()])
-            camera = _looking(eye, torch.zeros_like(eye), self.view_angle, self.size)
-            if self.times is not None:
-                first, last = self.times
-                camera = replace(camera, time=(first + (last - first) * moment).float())
-            cameras.append(camera)
-        return cameras
+            turned = first + (last - first) * turn
+            views = [
+                self._at(turned + view / self.views, height, moment) for view in range(self.views)
+            ]
+            found.append(Camera.stack(views) if self.views > 1 else views[0])
+        return found
+
+    def _at(self, turn: Tensor, height: Tensor, moment: Tensor) -> Camera:
+        """The camera at a share of a turn, of the band and of the times."""
+        low, high = (math.sin(math.radians(angle)) for angle in (self.lowest, self.highest))
+        up = low + (high - low) * height
+        flat, angle = (1 - up * up).clamp_min(0).sqrt(), 2 * math.pi * turn
+        eye = self.distance * torch.stack([flat * angle.cos(), -up, flat * angle.sin()])
+        camera = _looking(eye, torch.zeros_like(eye), self.view_angle, self.size)
+        if self.times is None:
+            return camera
+        first, last = self.times
+        return replace(camera, time=(first + (last - first) * moment).float())
 
 
 def circle_around(

@@ -157,7 +157,7 @@ def fused_surface(
     there are any: pixels that are False say nothing.
     """
     looks = list(zip(cameras, masks or [None] * len(cameras), strict=True))
-    looks = _spread(looks, options.max_cameras)
+    looks = spread(looks, options.max_cameras)
     median = _median_depth(representation, looks, where)
     limit = options.depth_limit or _FAR * median
     focal = max(float(camera.K[0, 0]) for camera in cameras)
@@ -208,7 +208,7 @@ def _median_depth(
     looks: Sequence[tuple[Camera, Tensor | None]],
     where: Path | str,
 ) -> float:
-    depths = [depth[depth > 0] for _, _, depth in _surfaces(representation, _spread(looks, _LOOKS))]
+    depths = [depth[depth > 0] for _, _, depth in _surfaces(representation, spread(looks, _LOOKS))]
     found = torch.cat(depths) if depths else torch.empty(0)
     if not len(found):
         raise DataError(
@@ -217,7 +217,8 @@ def _median_depth(
     return float(found.median())
 
 
-def _spread(looks: Sequence[T], most: int) -> list[T]:
+def spread(looks: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly."""
     count = min(len(looks), most)
     return [looks[i * len(looks) // count] for i in range(count)]
 

@@ -10,6 +10,8 @@ from scene4d.errors import DataError
 
 _FINEST = 1e-5
 """Of the scene's size: a hundredth of a small splat's, which is a thousandth of the scene's."""
+_LARGEST_LOG = 500.0
+"""Of a size that a file may say, so that its exponential is a number."""
 _ENOUGH = 100_000
 """Quantiles over more splats than this are taken from evenly spread ones."""
 
@@ -104,10 +106,16 @@ def is_far(means: np.ndarray, log_scales: np.ndarray) -> bool:
         return False
     some = slice(None, None, max(1, len(means) // _ENOUGH))
     low, middle, high = np.quantile(means[some], (0.05, 0.5, 0.95), axis=0)
-    usual = float(np.exp(np.median(log_scales[some].max(axis=1).astype(np.float64))))
+    usual = _usual_size(log_scales[some])
     size = max(float((high - low).max()), usual)
     step = float(np.abs(middle).max()) * 2.0**-23
     return step > _FINEST * size
+
+
+def _usual_size(log_scales: np.ndarray) -> float:
+    """The longest axis of the splat in the middle; any size where a file has none that can be."""
+    middle = np.median(log_scales.max(axis=1).astype(np.float64))
+    return float(np.exp(np.clip(middle, -_LARGEST_LOG, _LARGEST_LOG)))
 
 
 def local_frame(cloud: SplatCloud) -> np.ndarray:
@@ -121,7 +129,7 @@ def local_frame(cloud: SplatCloud) -> np.ndarray:
         means = cloud.means[some].astype(np.float64)
         home[:3, 3] = np.median(means, axis=0)
         distance = float(np.quantile(np.linalg.norm(means - home[:3, 3], axis=1), 0.8))
-        usual = float(np.exp(np.median(cloud.log_scales[some].max(axis=1).astype(np.float64))))
+        usual = _usual_size(cloud.log_scales[some])
         home[:3, :3] *= max(distance, 2 * usual) or 1.0
     return home
 

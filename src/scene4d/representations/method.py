@@ -95,6 +95,14 @@ class PhotometricOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SilhouetteOptions(ObjectiveOptions):
+    """Masks are the object's outline. Weight 0: they are only holes in the photographs."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.silhouette:Silhouette"
+    weight: Weight = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class DepthOptions(ObjectiveOptions):
     """Compares rendered with measured depth, where the capture has it."""
 
@@ -217,7 +225,7 @@ class GuidanceOptions(BeyondOptions):
     """The largest noise; also bounded by where the prior is valid."""
     annealed: bool = True
     """Let the time fall from the largest to the least during training; otherwise drawn evenly."""
-    channels: Literal["all", "rgb", "depth"] = "all"
+    channels: Literal["all", "rgb", "depth", "normals"] = "all"
     """Channels that are guided, among those that the prior knows."""
     every: Count = 1
     """Steps between guided ones."""

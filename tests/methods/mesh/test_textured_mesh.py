@@ -15,14 +15,16 @@ from rendering.mesh.meshes import sphere
 from scene4d.cli.train import usual_file
 from scene4d.errors import DataError, MissingExtraError, UsageError
 from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.methods.mesh.backdrop import with_backdrop
 from scene4d.methods.mesh.baking import baked_texture
 from scene4d.methods.mesh.method import MeshMethod
+from scene4d.methods.mesh.outlines import Outlines
 from scene4d.methods.mesh.smoothness import Smoothness
 from scene4d.methods.mesh.start import flattened, masked_share, simplified, starting_mesh
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.rendering.mesh.edges import edges_of
-from scene4d.rendering.mesh.fragments import draw
-from scene4d.rendering.render import DEPTH
+from scene4d.rendering.mesh.fragments import corners_of, draw
+from scene4d.rendering.render import DEPTH, Render
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.evaluate import mean_psnr
 from scene4d.training.objectives.base import ObjectiveInputs
@@ -177,6 +179,22 @@ def test_what_masks_leave_out_in_many_pictures_is_told() -> None:
     np.testing.assert_allclose(masked_share(points, cameras, masks), [0, 0.9, 0])
 
 
+def test_masks_that_leave_out_the_borders_are_outlines() -> None:
+    """A mask in the middle, one at the border, and none."""
+    photographs = Photographs(globe())
+    inputs = ObjectiveInputs(
+        task=photographs.task(), generator=torch.Generator(), device=torch.device("cpu")
+    )
+    assert not Outlines.applies_to(inputs)
+    plain = photographs.view
+    for kept, expected in ((slice(10, 54), True), (slice(0, 40), False)):
+        mask = torch.zeros(64, 64, dtype=torch.bool)
+        mask[:, kept] = True
+        mask = mask if not expected else mask & mask.T
+        photographs.view = lambda i, d=1, mask=mask: replace(plain(i, d), mask=mask)
+        assert Outlines.applies_to(inputs) == expected
+
+
 def test_a_start_without_a_surface_is_told() -> None:
     task = Photographs(globe()).task()
     with pytest.raises(UsageError, match="--start sphere"):
@@ -203,3 +221,27 @@ def test_a_ball_becomes_what_was_photographed(tiny_capture, tmp_path) -> None:
         psnr[steps] = mean_psnr(run.representation, scene, images)
     assert usual_file(run.path) == ("mesh", ".glb")  # what the command says comes next
     assert psnr[80] > psnr[1] + 0.2  # coloured fog has no surface: 14.2 dB, then 14.5
+
+
+def test_a_backdrop_closes_the_holes_behind_what_is_there() -> None:
+    """A small ball before a wall that was not fused, whose depth the teacher knows."""
+    vertices, triangles = sphere(8)
+    camera = camera_on_circle(0.0)
+
+    class Wall(torch.nn.Module):
+        def render(self, camera, *, background=None, want=DEPTH):
+            shape = (camera.height, camera.width)
+            return Render(rgb=torch.zeros(*shape, 3), alpha=torch.ones(shape),
+                          depth=torch.full(shape, 6.0))  # fmt: skip
+
+    found, faces = with_backdrop(vertices.numpy(), triangles, Wall(), [camera])
+    added = found[len(vertices) :]
+    np.testing.assert_array_equal(found[: len(vertices)], vertices.numpy())
+    corners = corners_of(torch.from_numpy(found), camera.viewmat, camera.K)
+    # Of one depth all around, so smoothing changes nothing: float32.
+    np.testing.assert_allclose(corners[len(vertices) :, 2], 6.0, rtol=1e-5)
+    shown = draw(corners, faces, near=0.1, width=64, height=64)
+    assert bool((shown.faces >= 0).all())
+    middle = shown.depths[24:40, 24:40]
+    assert float(middle.max()) < 4.0 and len(added) < 68 * 68  # and not where the ball is
+    assert len(with_backdrop(found, faces, Wall(), [camera])[1]) == len(faces)  # all is closed

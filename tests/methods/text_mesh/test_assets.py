@@ -57,6 +57,11 @@ def test_what_cannot_be_read_is_named_and_counted(tmp_path: Path, caplog) -> Non
     told = caplog.text
     assert "left out 3 of 7 assets" in told
     assert "red_box.glb" in told and "gone.glb" in told and "0 words" in told
+    read_captions(folder)
+    assert caplog.text.count("left out 3 of 7 assets") == 1  # training asks again, and says it once
+    (folder / "blue_box.glb").unlink()
+    assert len(read_assets(folder)) == len(SHAPES) * len(COLOURS) - 3
+    assert "left out 4 of 7 assets" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from methods.text_mesh.assets_made import UNSEEN, write_assets
 from optional_packages import import_or_skip
 
+from scene4d.cameras.around import CamerasOnSphere
 from scene4d.cli.main import main
 from scene4d.errors import UsageError
 from scene4d.formats.textured_gltf import read_textured_mesh
@@ -133,6 +134,33 @@ def test_a_prior_teaches_in_place_of_meshes(tmp_path: Path) -> None:
     with torch.no_grad():
         red, _, blue = generator.scene("a bar").mesh().texture.reshape(-1, 3).mean(axis=0)
     assert blue > red + 0.1  # grey at first
+
+
+def test_pictures_of_a_mesh_move_it_also_after_one_without_gradients(run: Path) -> None:
+    """As terms of the loss draw it that first look and then render again."""
+    generator = load_run(run).generator
+    scene = generator.scene("a red box")
+    camera = CamerasOnSphere(distance=3.6, view_angle=0.7, size=24).draw(torch.Generator())[0]
+    with torch.no_grad():
+        first = scene.render(camera).alpha
+    again = scene.render(camera).alpha
+    torch.testing.assert_close(first, again.detach(), rtol=0, atol=0)  # the same mesh
+    again.sum().backward()
+    assert float(generator.network.last.weight.grad.abs().max()) > 0
+
+
+def test_views_of_a_prior_fill_a_square() -> None:
+    poses = TextMeshMethod(views=4, azimuths=(30.0, 60.0), lowest=10.0, highest=10.0).poses()
+    (camera,) = poses.draw(torch.Generator().manual_seed(0))
+    places = camera.position
+    turns = torch.atan2(places[:, 2], places[:, 0]).rad2deg()
+    assert 30 <= float(turns[0]) <= 60
+    # float32
+    torch.testing.assert_close((turns[1:] - turns[:-1]) % 360, torch.full((3,), 90.0), rtol=0,
+                               atol=1e-3)  # fmt: skip
+    torch.testing.assert_close(places[:, 1], places[:1, 1].expand(4))
+    with pytest.raises(UsageError, match="no square"):
+        TextMeshMethod(views=3)
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ from scene4d.errors import DataError, UsageError
 from scene4d.methods.mesh.bundle_kind import MeshKind, encode_mesh
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.methods.triplane_mesh.method import TriplaneMeshMethod
-from scene4d.methods.triplane_mesh.objectives import Silhouette, slopes
+from scene4d.methods.triplane_mesh.objectives import slopes
 from scene4d.methods.triplane_mesh.place import find_place
 from scene4d.representations.task import Task, World
 from scene4d.training.objectives.base import ObjectiveInputs
+from scene4d.training.objectives.silhouette import Silhouette
 from scene4d.training.sampling import parts_of
 from scene4d.training.step import Step
 from scene4d.training.trainer import build_objectives

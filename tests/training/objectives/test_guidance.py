@@ -29,7 +29,7 @@ from scene4d.representations.task import Task, World
 from scene4d.training.coverage import Coverage
 from scene4d.training.methods import load_method
 from scene4d.training.objectives.base import ObjectiveInputs
-from scene4d.training.objectives.guidance import Guidance, depth_code, region
+from scene4d.training.objectives.guidance import Guidance, depth_code, region, tiled
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
 from scene4d.training.priors import patch_memory_of
@@ -248,6 +248,33 @@ def test_colour_and_depth_of_one_render_are_guided_together_or_apart():
     both = found["rgb"][means] + found["depth"][means]
     torch.testing.assert_close(found["all"][means], both, rtol=1e-3, atol=1e-6)
     assert depth_code(torch.tensor([0.0, 2.0, 1e9]), 2.0).tolist() == pytest.approx([-1, 0, 1])
+
+
+def test_views_are_shown_as_one_picture_with_normals():
+    """Four of 20 pixels are the 40 that the prior knows; normals move what is seen."""
+    seen = {}
+
+    class Notes(GaussianPrior):
+        def denoise(self, x_t, alpha, sigma, condition=None):
+            seen.update(shape=tuple(x_t.shape), camera=condition.camera)
+            return super().denoise(x_t, alpha, sigma, condition)
+
+    channels = ("rgb", "normals")
+    prior = Notes(lambda condition: torch.zeros(()), 0.1, channels=channels)
+    prior.info = replace(prior.info, size=(40, 40))
+    poses = CamerasOnSphere(distance=4.0, view_angle=0.8, size=20, views=4)
+    scene = splats()
+    objective(prior, options=NEAR, poses=poses)(step_of(scene))
+    assert seen["shape"] == (1, 6, 40, 40) and seen["camera"].c2w.shape == (4, 4, 4)
+    assert any(n.endswith("means") for n in gradients(scene))
+
+
+def test_tiles_go_row_by_row():
+    views = torch.arange(4.0)[:, None, None, None].expand(4, 2, 1, 3)
+    whole = tiled(views)
+    assert whole.shape == (1, 2, 2, 6)
+    assert whole[0, 1].tolist() == [[0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3]]
+    assert torch.equal(tiled(views[1]), views[1:2])
 
 
 def test_a_guider_turns_what_the_scale_enlarges():
@@ -525,7 +552,7 @@ def test_patches_of_a_capture_are_of_its_training_pictures_alone(pictures):
 @pytest.mark.parametrize(
     ("info", "options", "words"),
     [
-        (PriorInfo(channels=("rgb", "normals")), {}, "render no normals"),
+        (PriorInfo(channels=("rgb", "xyz")), {}, "render no xyz"),
         (PriorInfo(frames=16), {}, "prior of videos of 16 frames"),
         (
             PriorInfo(channels=("depth",), conditions=frozenset({"picture"})),

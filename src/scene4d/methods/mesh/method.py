@@ -12,6 +12,7 @@ from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
     PhotometricOptions,
+    SilhouetteOptions,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ class SmoothnessOptions(ObjectiveOptions):
 
     implementation: ClassVar[str] = "scene4d.methods.mesh.smoothness:Smoothness"
     weight: Weight = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutlinesOptions(SilhouetteOptions):
+    """Masks that leave out most of the pictures' borders are the object's outline. Weight 0: all
+    masks are only holes in the photographs."""
+
+    implementation: ClassVar[str] = "scene4d.methods.mesh.outlines:Outlines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +63,12 @@ class MeshMethod(Method):
     voxel: Positive | None = None
     """Edge of a voxel in scene units, of the volume that depths are fused in; None: 1.5 pixels
     wide at the median depth."""
-    min_cluster: Share = 0.05
-    """Connected parts with fewer triangles than this share of the largest part's are dropped."""
+    min_cluster: Share | None = None
+    """Connected parts with fewer triangles than this share of the largest part's are dropped; None:
+    0.05 of an object, 0.002 of a scene that fills its pictures."""
+    backdrop: bool = True
+    """Where a scene fills its pictures and its surface does not, and cameras look one way, close
+    the holes with smooth sheets at about the depth of the teacher."""
     masked_out: Share = 0.5
     """What masks leave out in more than this share of the pictures is not part of the mesh, such as
     what stands around an object; 1: masks are only holes in photographs."""
@@ -72,6 +85,7 @@ class MeshMethod(Method):
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """Learning rates end at this share of their start."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    outlines: OutlinesOptions = field(default_factory=OutlinesOptions)
     smoothness: SmoothnessOptions = field(default_factory=SmoothnessOptions)
 
     @property
@@ -85,8 +99,8 @@ class MeshMethod(Method):
         return meshes.from_task(task, self)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """The photographs, and smooth moves."""
-        return [self.photometric, self.smoothness]
+        """The photographs, outlines, and smooth moves."""
+        return [self.photometric, self.outlines, self.smoothness]
 
     def learning_rate_factor(self, group: str, progress: float) -> float:
         """Exponential decay."""

@@ -13,8 +13,10 @@ from scene4d.errors import DataError, UsageError
 from scene4d.exporters.mesh import fused_surface, largest_parts
 from scene4d.exporters.options import MeshOptions
 from scene4d.formats.textured_mesh import MeshData
+from scene4d.methods.mesh.backdrop import with_backdrop
 from scene4d.methods.mesh.baking import baked_texture, shown_area
 from scene4d.methods.mesh.method import MeshMethod
+from scene4d.methods.mesh.outlines import leave_out_borders
 from scene4d.optional import import_optional
 from scene4d.rendering.mesh.edges import edges_of
 from scene4d.rendering.mesh.fragments import corners_of
@@ -24,6 +26,11 @@ from scene4d.representations.texture_atlas import flattened
 _FILL = 0.6
 """Share of an atlas that charts cover, about."""
 _LEAST_TEXTURE = 64
+_LEAST_OBJECT, _LEAST_PART = 0.05, 0.002
+"""Triangles of a part as a share of the largest one's: beside an object lie floaters; a scene that
+fills its pictures is of many parts."""
+_ONE_WAY = 0.7
+"""Length of the mean viewing direction; 0.57 of a circle of cameras that look down 35 degrees."""
 _NEEDED_FOR = "the method for meshes"
 _SMOOTHING = (0.5, -0.53)
 """Steps in and out of one round of Taubin, "A signal processing approach to fair surface design",
@@ -73,7 +80,7 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
     volume = fused_surface(
         task.teacher,
         task.training_cameras,
-        MeshOptions(voxel=options.voxel, min_cluster=options.min_cluster),
+        MeshOptions(voxel=options.voxel),
         where="the teacher",
         masks=masks,
     )
@@ -87,9 +94,23 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
             where="the teacher",
             fix="train it longer, or give a larger --voxel",
         )
-    vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, options.min_cluster)
+    fills = task.world.background is None and not leave_out_borders(masks)
+    least = options.min_cluster
+    if least is None:
+        least = _LEAST_PART if fills else _LEAST_OBJECT
+    vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, least)
     vertices = _smoothed(vertices, triangles, options.smoothing)
+    if fills and options.backdrop and _look_one_way(task.training_cameras):
+        vertices, triangles = with_backdrop(
+            vertices, triangles, task.teacher, task.training_cameras
+        )
     return simplified(vertices, triangles, options.max_triangles)
+
+
+def _look_one_way(cameras: Sequence[Camera]) -> bool:
+    """Whether there is a behind: a sheet behind a table stands before those who look from there."""
+    ahead = torch.stack([camera.c2w[:3, 2] for camera in cameras]).mean(dim=0)
+    return float(ahead.norm()) > _ONE_WAY
 
 
 def masked_share(

@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,23 @@ class _Listed:
 
 def read_assets(folder: Path) -> list[Asset]:
     """The assets of ``folder``, by name. What cannot be used is left out, named and counted in the
-    log. Raises :class:`DataError` where nothing is left."""
+    log, once for as long as nothing in the folder changes. Raises :class:`DataError` where nothing
+    is left."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError("is no folder", where=folder, fix="give a folder of .glb or .gltf files")
+    return list(_read(folder, _files(folder)))
+
+
+def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """All there are, with times and sizes: whether anything has changed."""
+    found = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return tuple((str(path), seen.st_mtime_ns, seen.st_size) for path, seen in found)
+
+
+@lru_cache(maxsize=1)  # a training asks twice: for the captions, and for what they stand for
+def _read(folder: Path, files: tuple[tuple[str, int, int], ...]) -> tuple[Asset, ...]:
+    """:func:`read_assets` of ``files``."""
     listed, left_out = _listed(folder), []
     assets: list[Asset] = []
     textures: dict[bytes, np.ndarray] = {}
@@ -78,7 +92,7 @@ def read_assets(folder: Path) -> list[Asset]:
             "holds no captioned mesh that can be read", where=folder,
             fix="put .glb files there; docs/mesh.md tells how captions are given",
         )  # fmt: skip
-    return assets
+    return tuple(assets)
 
 
 def read_captions(folder: Path) -> list[str]:

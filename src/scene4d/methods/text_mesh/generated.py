@@ -58,6 +58,8 @@ class GeneratedScene(Representation):
         self.field = TriplaneField.of_planes([planes], networks)
         self.drawing = drawing
         self.box = Box(centre=(0.0, 0.0, 0.0), half=1.0)
+        self._surface: tuple[bool, FieldSurface] | None = None
+        """Whether it has gradients, and the mesh."""
 
     def render(
         self, camera: Camera, *, background: Float[Tensor, " 3"] | None = None, want: Want = RGB
@@ -70,10 +72,14 @@ class GeneratedScene(Representation):
         fog = Fog(blur=self.drawing.blur, steps=_STEPS, phase=self.drawing.phase, rough=self._rough)
         return fog_picture(self.field, self.box, camera, fog, background=background, want=want)
 
-    @cached_property
+    @property
     def surface(self) -> FieldSurface:
-        """The mesh, made once for all pictures."""
-        return self.field.surface(self.drawing.cells)
+        """The mesh, made once for all pictures; once more where gradients are taken of what was
+        made without."""
+        graded = torch.is_grad_enabled()
+        if self._surface is None or (graded and not self._surface[0]):
+            self._surface = (graded, self.field.surface(self.drawing.cells))
+        return self._surface[1]
 
     @cached_property
     def _rough(self) -> Float[Tensor, "n n n"]:

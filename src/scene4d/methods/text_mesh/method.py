@@ -82,6 +82,14 @@ class TextMeshMethod(Method):
     """Least elevation of cameras, degrees."""
     highest: Annotated[float, Within(-90.0, 90.0)] = 75.0
     """Largest elevation of cameras, degrees."""
+    views: Annotated[int, Within(1, 64)] = 1
+    """Cameras evenly around what is made, whose pictures a prior sees as one, in a square: 1, 4
+    or 9."""
+    azimuths: tuple[Annotated[float, Within(-360, 360)], Annotated[float, Within(-360, 360)]] = (
+        0.0,
+        360.0,
+    )
+    """Where the first of them stands, degrees from x to z; assets are seen from all around."""
     lr: Rate = 2e-3
     """Learning rate, after a warm-up over a fiftieth of the training; it falls as a cosine."""
     pictures: AssetOptions = field(default_factory=AssetOptions)
@@ -93,6 +101,8 @@ class TextMeshMethod(Method):
     def __post_init__(self) -> None:
         if self.lowest > self.highest:
             raise UsageError(f"elevations from {self.lowest} to {self.highest} degrees")
+        if math.isqrt(self.views) ** 2 != self.views:
+            raise UsageError(f"{self.views} views make no square", fix="give --views 1, 4 or 9")
 
     def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
         """An untrained network, which makes balls."""
@@ -126,7 +136,7 @@ class TextMeshMethod(Method):
 
         return CamerasOnSphere(
             distance=self.distance, view_angle=math.radians(40.0), size=self.guidance.size or 32,
-            lowest=self.lowest, highest=self.highest,
+            lowest=self.lowest, highest=self.highest, azimuths=self.azimuths, views=self.views,
         )  # fmt: skip
 
     def objectives(self) -> Sequence[ObjectiveOptions]:

@@ -33,7 +33,7 @@ class AssetPictures(Objective):
         self.generator, self.device = inputs.generator, inputs.device
         self.own = inputs.processes.rows(options.captions, "captions")
         assert isinstance(inputs.task.poses, CamerasOnSphere)
-        self.poses = inputs.task.poses
+        self.poses = replace(inputs.task.poses, azimuths=(0.0, 360.0), views=1)
 
     def __call__(self, step: Step) -> Term:
         """The mean over captions and cameras; in the log its parts."""

@@ -12,6 +12,7 @@ from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
     PhotometricOptions,
+    SilhouetteOptions,
     TeacherOptions,
 )
 
@@ -48,14 +49,6 @@ class FewSignsOptions(ObjectiveOptions):
 
     implementation: ClassVar[str] = f"{_OBJECTIVES}:FewSigns"
     weight: Weight = 0.002
-
-
-@dataclass(frozen=True, kw_only=True)
-class SilhouetteOptions(ObjectiveOptions):
-    """Masks are the object's outline. Weight 0: they are only holes in the photographs."""
-
-    implementation: ClassVar[str] = f"{_OBJECTIVES}:Silhouette"
-    weight: Weight = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,28 +86,6 @@ class FewSigns(Objective):
         return _term("few_signs", [sign_changes(s.sdf) for s in surfaces_of(step)], step)
 
 
-class Silhouette(Objective):
-    """Mean absolute difference between alpha and masks: without it what is dark goes, as pictures
-    without alpha are compared on black."""
-
-    @classmethod
-    def applies_to(cls, inputs: ObjectiveInputs) -> bool:
-        """Whether any training picture has a mask."""
-        task = inputs.task
-        if task.capture is None:
-            return False
-        return any(task.images.view(i).mask is not None for i in task.scene.train_indices)
-
-    def __call__(self, step: Step) -> Term:
-        """0: what masks leave is all there, and nothing else is."""
-        terms = [
-            (step.view(view).alpha - view.mask.float()).abs().mean()
-            for view in step.views
-            if view.mask is not None
-        ]
-        return _term("silhouette", terms, step)
-
-
 def _term(name: str, terms: list[Tensor], step: Step) -> Term:
     loss = mean(terms) if terms else step.background.new_zeros(())
     return Term(loss=loss, log={name: loss})

@@ -95,8 +95,8 @@ def corners_of(
     ``viewmat``: world to camera, OpenCV axes. Without skew.
     """
     pose, intrinsics = viewmat.double(), K.double()
-    places = vertices.double() @ pose[:3, :3].T + pose[:3, 3]
-    return places @ intrinsics.T
+    whole = intrinsics @ pose[:3]
+    return vertices.double() @ whole[:, :3].T + whole[:, 3]
 
 
 def draw(

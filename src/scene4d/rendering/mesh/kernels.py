@@ -122,7 +122,7 @@ def draw(corners, triangles, near, faces, weights, depths):
                 for column in range(left, right):
                     x = column + 0.5
                     a, b, c = ax * x + a_row, bx * x + b_row, cx * x + c_row
-                    if a < 0 or b < 0 or c < 0:
+                    if min(a, min(b, c)) < 0:  # one branch that is guessed wrong, not three
                         continue
                     total = a + b + c
                     if not total > 0:
@@ -147,6 +147,7 @@ def draw_backward(corners, triangles, faces, weights, depths, g_weights, g_depth
     With l the solution of [a b c] l = (x, y, 1): weights are l / sum(l), depth is 1 / sum(l).
     """
     height, width = faces.shape
+    last = -1
     for row in range(height):
         for column in range(width):
             t = faces[row, column]
@@ -161,9 +162,11 @@ def draw_backward(corners, triangles, faces, weights, depths, g_weights, g_depth
                 continue
             mean = g0 * weights[row, column, 0] + g1 * weights[row, column, 1]
             mean += g2 * weights[row, column, 2]
-            a0, a1, a2, b0, b1, b2, c0, c1, c2, det = edge_functions(
-                corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            )
+            if t != last:  # a row crosses few triangles
+                a0, a1, a2, b0, b1, b2, c0, c1, c2, det = edge_functions(
+                    corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                )
+                last = t
             ga = (z * (g0 - mean) - gz * z * z) / det
             gb = (z * (g1 - mean) - gz * z * z) / det
             gc = (z * (g2 - mean) - gz * z * z) / det

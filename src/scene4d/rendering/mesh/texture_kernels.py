@@ -14,6 +14,8 @@ from numba import njit
 from scene4d.rendering.mesh.kernels import edge_functions
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_QUARTER = np.float32(0.25)
+"""In float32, so that four or more texels are added at once."""
 
 
 @njit(**_OPTIONS)
@@ -22,15 +24,18 @@ def levels(corners, triangles, faces, depths, uv_triangles, uv, at, rows, column
     """``out`` [H, W]: log2 of the texels that a pixel is wide, where it is widest (OpenGL 4.6,
     8.14.1); ``at`` [H, W, 2] is uv as interpolated."""
     height, width = faces.shape
+    last = -1
     for row in range(height):
         for column in range(width):
             out[row, column] = 0.0
             t = faces[row, column]
             if t < 0:
                 continue
-            a0, a1, _, b0, b1, _, c0, c1, _, det = edge_functions(
-                corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            )
+            if t != last:  # a row crosses few triangles
+                a0, a1, _, b0, b1, _, c0, c1, _, det = edge_functions(
+                    corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                )
+                last = t
             total = det / depths[row, column]
             a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
             u, v = at[row, column, 0], at[row, column, 1]
@@ -139,40 +144,56 @@ def sample_backward(pyramid, sizes, starts, faces, uv, level, g_out, g_pyramid, 
 
 @njit(**_OPTIONS)
 @no_type_check
+def _rows(pyramid, sizes, starts, index, row):
+    """Numbers of that row of level ``index``, and of the two of the level before that it is the
+    mean of: flat views, which loops run over without asking for a texel's place."""
+    flat, channels = pyramid.ravel(), pyramid.shape[1]
+    columns, wide = sizes[index, 1], sizes[index - 1, 1]
+    here = (starts[index] + row * columns) * channels
+    above = (starts[index - 1] + 2 * row * wide) * channels
+    below, count = above + wide * channels, columns * channels
+    return (
+        flat[here : here + count],
+        flat[above : above + 2 * count],
+        flat[below : below + 2 * count],
+    )
+
+
+@njit(**_OPTIONS)
+@no_type_check
 def build(pyramid, sizes, starts):
     """Fills every level after the first with the means of 2 x 2 texels of the one before."""
+    channels = pyramid.shape[1]
     for index in range(1, len(sizes)):
-        rows, columns = sizes[index, 0], sizes[index, 1]
-        wide, before = sizes[index - 1, 1], starts[index - 1]
-        for row in range(rows):
-            for column in range(columns):
-                above = before + 2 * row * wide + 2 * column
-                here = starts[index] + row * columns + column
-                for k in range(pyramid.shape[1]):
-                    pyramid[here, k] = 0.25 * (
-                        pyramid[above, k]
-                        + pyramid[above + 1, k]
-                        + pyramid[above + wide, k]
-                        + pyramid[above + wide + 1, k]
-                    )
+        sums = np.empty(2 * sizes[index, 1] * channels, np.float32)
+        for row in range(sizes[index, 0]):
+            here, above, below = _rows(pyramid, sizes, starts, index, row)
+            for i in range(len(sums)):
+                sums[i] = _QUARTER * (above[i] + below[i])
+            for column in range(sizes[index, 1]):
+                at, left = column * channels, 2 * column * channels
+                for k in range(channels):
+                    here[at + k] = sums[left + k] + sums[left + channels + k]
 
 
 @njit(**_OPTIONS)
 @no_type_check
 def build_backward(g_pyramid, sizes, starts):
     """Hands the gradient of every level down to the first."""
+    channels = g_pyramid.shape[1]
     for index in range(len(sizes) - 1, 0, -1):
-        rows, columns = sizes[index, 0], sizes[index, 1]
-        wide, before = sizes[index - 1, 1], starts[index - 1]
-        for row in range(rows):
-            for column in range(columns):
-                above = before + 2 * row * wide + 2 * column
-                here = starts[index] + row * columns + column
-                for k in range(g_pyramid.shape[1]):
-                    share = 0.25 * g_pyramid[here, k]
-                    if share == 0.0:
-                        continue
-                    g_pyramid[above, k] += share
-                    g_pyramid[above + 1, k] += share
-                    g_pyramid[above + wide, k] += share
-                    g_pyramid[above + wide + 1, k] += share
+        shares = np.empty(2 * sizes[index, 1] * channels, np.float32)
+        for row in range(sizes[index, 0]):
+            here, above, below = _rows(g_pyramid, sizes, starts, index, row)
+            if not here.any():
+                continue
+            for column in range(sizes[index, 1]):
+                at, left = column * channels, 2 * column * channels
+                for k in range(channels):
+                    share = _QUARTER * here[at + k]
+                    shares[left + k] = share
+                    shares[left + channels + k] = share
+            for i in range(len(shares)):
+                above[i] += shares[i]
+            for i in range(len(shares)):
+                below[i] += shares[i]

@@ -1,12 +1,14 @@
 """Guidance: a prior is asked what renders at cameras that nobody stood at should look like.
 
-One render gives all channels that the prior knows. It is down-sampled to the prior's size after a
-random shift or crop, noised, denoised, and pulled by the gradient of a score loss
-(:mod:`scene4d.priors.scores`). The memory is that of a crop: see :meth:`Step.deferred`.
+One render gives all channels that the prior knows, normals by differences of depth. It is
+down-sampled to the prior's size after a random shift or crop, noised, denoised, and pulled by the
+gradient of a score loss (:mod:`scene4d.priors.scores`). Where poses are batches of cameras, their
+pictures are shown as one, tiled. The memory is that of a crop: see :meth:`Step.deferred`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -31,6 +33,7 @@ from scene4d.priors.scores import (
     latent_gradient,
     score_gradient,
 )
+from scene4d.rendering.depth_normals import normals_of_depth
 from scene4d.rendering.render import Render, Want
 from scene4d.representations.method import GuidanceOptions
 from scene4d.representations.saved import Form, like
@@ -41,7 +44,7 @@ from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
 from scene4d.training.step import Step, evaluating
 
-RENDERED = ("rgb", "depth")
+RENDERED = ("rgb", "depth", "normals")
 """Channels that renders have."""
 _SIZE = 64
 
@@ -169,7 +172,7 @@ class Guidance(Objective):
         told = [torch.tensor(torch.nan), torch.tensor(torch.nan)]
 
         def score(render: Render) -> Float[Tensor, ""]:
-            x = self._seen_by_prior(render, factor, step.background)
+            x = self._seen_by_prior(render, cut, factor, step.background)
             found = None
             if bool(torch.isfinite(x).all()):
                 found = self._score(x.detach(), small, text, step.progress, generator)
@@ -186,8 +189,9 @@ class Guidance(Objective):
 
     def _region(self, camera: Camera, generator: torch.Generator) -> tuple[Camera, int]:
         """A part of the camera's picture, and how many of its pixels become one of the prior's."""
-        size = self.prior.info.size
-        longest = self.options.size or self.prior.info.longest_side or _SIZE
+        size, side = self.prior.info.size, math.isqrt(camera.c2w.shape[:-2].numel())
+        longest = self.options.size or (self.prior.info.longest_side or _SIZE) // side
+        size = None if size is None else (size[0] // side, size[1] // side)
         u = torch.rand(2, generator=generator).tolist()
         return region(camera, size or longest, self.options.crop, (u[0], u[1]))
 
@@ -241,9 +245,13 @@ class Guidance(Objective):
             target = rgba.permute(2, 0, 1)[None]
 
             def apart(
-                render: Render, small: Camera = small, factor: int = factor, target: Tensor = target
+                render: Render,
+                small: Camera = small,
+                cut: Camera = cut,
+                factor: int = factor,
+                target: Tensor = target,
             ) -> Float[Tensor, ""]:
-                seen = self._seen_by_prior(render, factor, step.background)
+                seen = self._seen_by_prior(render, cut, factor, step.background)
                 counts = target[:, 3:] * self._unseen(render, small, factor)
                 return (counts * (self._rgb(seen) - target[:, :3]).abs()).mean()
 
@@ -261,7 +269,7 @@ class Guidance(Objective):
         cut, factor = self.kept.whole(camera, camera)
         with evaluating(step.trainable):
             render = step.render(cut, want=self._want())
-        x = self._seen_by_prior(render, factor, step.background)
+        x = self._seen_by_prior(render, cut, factor, step.background)
         found = regenerated(
             self._asked(camera, None, x), x, scale=options.scale, times=self.loss.times,
             steps=options.sampling_steps, progress=self._done(step.progress),
@@ -280,7 +288,8 @@ class Guidance(Objective):
 
     def _want(self) -> Want:
         """What is rendered for the prior."""
-        return Want(depth="depth" in self.prior.info.channels or self.coverage is not None)
+        needed = {"depth", "normals"} & set(self.prior.info.channels)
+        return Want(depth=bool(needed) or self.coverage is not None)
 
     def _score(
         self,
@@ -295,7 +304,7 @@ class Guidance(Objective):
         return ask(self.loss, asked, x, generator=generator, progress=done)
 
     def _seen_by_prior(
-        self, render: Render, factor: int, background: Float[Tensor, " 3"]
+        self, render: Render, camera: Camera, factor: int, background: Float[Tensor, " 3"]
     ) -> Float[Tensor, "1 channels h w"]:
         """The picture as the prior knows pictures: its channels, its range, its size."""
         rgb = render.rgb
@@ -303,13 +312,14 @@ class Guidance(Objective):
         there = rgb.new_tensor(self.background or (0.0, 0.0, 0.0))
         rgb = rgb + (1 - render.alpha)[..., None] * (there - background)
         maps = {"rgb": 2 * rgb - 1}
-        if "depth" in self.prior.info.channels:
+        if {"depth", "normals"} & set(self.prior.info.channels):
             if render.depth is None:
-                raise UsageError("the scene renders no depth, and the prior is of depth")
+                raise UsageError("the scene renders no depth, and the prior is of depth or normals")
             coded = depth_code(render.depth, self.extent)
             maps["depth"] = (render.alpha * coded + 1 - render.alpha)[..., None]
+            maps["normals"] = normals_of_depth(render.depth, render.alpha, camera.K)
         whole = torch.cat([maps[kind] for kind in self.prior.info.channels], dim=-1)
-        small = avg_pool2d(whole.permute(2, 0, 1)[None], factor)
+        small = avg_pool2d(tiled(whole.movedim(-1, -3)), factor)
         low, high = self.prior.info.value_range
         return low + (small + 1) * (0.5 * (high - low))
 
@@ -331,6 +341,16 @@ class Guidance(Objective):
             for value in (render.depth, render.alpha)
         )
         return (~self.coverage.seen(camera, depth, alpha)).to(render.rgb)
+
+
+def tiled(
+    pictures: Float[Tensor, "*views channels height width"],
+) -> Float[Tensor, "1 channels high wide"]:
+    """Pictures of one view, or of a square number of them as one: row by row, side by side."""
+    side = math.isqrt(pictures.shape[:-3].numel())
+    height, width = pictures.shape[-2:]
+    tiles = pictures.reshape(side, side, -1, height, width).permute(2, 0, 3, 1, 4)
+    return tiles.reshape(1, -1, side * height, side * width)
 
 
 def depth_code(depth: Float[Tensor, " *pixels"], unit: float) -> Float[Tensor, " *pixels"]:

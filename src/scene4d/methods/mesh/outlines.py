@@ -1,0 +1,40 @@
+"""Whether a capture's masks are an object's outlines, or holes in photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from scene4d.training.objectives.base import ObjectiveInputs
+from scene4d.training.objectives.silhouette import Silhouette
+
+_WITHIN = 0.05
+"""Where the line lies, as a share of the sides."""
+
+
+class Outlines(Silhouette):
+    """Alpha against masks, where these leave out most of the pictures' borders: then they are those
+    of an object. A passer-by's leaves most of it in, and says nothing of the surface behind."""
+
+    @classmethod
+    def applies_to(cls, inputs: ObjectiveInputs) -> bool:
+        """Whether masks are an object's."""
+        if not super().applies_to(inputs):
+            return False
+        task = inputs.task
+        return leave_out_borders(task.images.view(i).mask for i in task.scene.train_indices)
+
+
+def leave_out_borders(masks: Iterable[Bool[Tensor, "height width"] | None]) -> bool:
+    """Whether masks are an object's: False along most of a line just within the pictures' borders,
+    beyond which undistorted pictures have nothing."""
+    lines = []
+    for mask in masks:
+        if mask is not None:
+            height, width = (round(_WITHIN * n) for n in mask.shape)
+            inner = mask[height : len(mask) - height, width : mask.shape[1] - width]
+            lines += [inner[0], inner[-1], inner[:, 0], inner[:, -1]]
+    return bool(lines) and float(torch.cat(lines).float().mean()) < 0.5
