@@ -15,7 +15,7 @@ from rendering.mesh.meshes import sphere
 from scene4d.cli.train import usual_file
 from scene4d.errors import DataError, MissingExtraError, UsageError
 from scene4d.formats.splat_cloud import SplatCloud
-from scene4d.methods.mesh.backdrop import with_backdrop
+from scene4d.methods.mesh.backdrop import look_one_way, with_backdrop
 from scene4d.methods.mesh.baking import baked_texture
 from scene4d.methods.mesh.method import MeshMethod
 from scene4d.methods.mesh.outlines import Outlines
@@ -221,6 +221,15 @@ def test_a_ball_becomes_what_was_photographed(tiny_capture, tmp_path) -> None:
         psnr[steps] = mean_psnr(run.representation, scene, images)
     assert usual_file(run.path) == ("mesh", ".glb")  # what the command says comes next
     assert psnr[80] > psnr[1] + 0.2  # coloured fog has no surface: 14.2 dB, then 14.5
+
+
+@pytest.mark.parametrize(("around_deg", "one_way"), [(90, True), (150, True), (360, False)])
+def test_cameras_all_around_look_at_no_behind(around_deg, one_way) -> None:
+    """Mean of unit vectors over an arc a: sin(a / 2) / (a / 2), 0.90, 0.74 and 0, but for the
+    circle's tilt."""
+    turns = torch.linspace(-around_deg / 2, around_deg / 2, 200).deg2rad()
+    cameras = [camera_on_circle(turn) for turn in turns.tolist()]
+    assert look_one_way(cameras) == one_way
 
 
 def test_a_backdrop_closes_the_holes_behind_what_is_there() -> None:

@@ -31,6 +31,14 @@ _BEHIND = 1.03
 """Depth of a sheet's rim at least, in depths of what it lies behind."""
 _OPEN = 0.003
 """Share of a picture that is worth a sheet."""
+_ONE_WAY = 0.7
+"""Length of the mean viewing direction; 0.57 of a circle of cameras that look down 35 degrees."""
+
+
+def look_one_way(cameras: Sequence[Camera]) -> bool:
+    """Whether there is a behind: a sheet behind a table stands before those who look from there."""
+    ahead = torch.stack([camera.c2w[:3, 2] for camera in cameras]).mean(dim=0)
+    return float(ahead.norm()) > _ONE_WAY
 
 
 def with_backdrop(

@@ -13,7 +13,7 @@ from scene4d.errors import DataError, UsageError
 from scene4d.exporters.mesh import fused_surface, largest_parts
 from scene4d.exporters.options import MeshOptions
 from scene4d.formats.textured_mesh import MeshData
-from scene4d.methods.mesh.backdrop import with_backdrop
+from scene4d.methods.mesh.backdrop import look_one_way, with_backdrop
 from scene4d.methods.mesh.baking import baked_texture, shown_area
 from scene4d.methods.mesh.method import MeshMethod
 from scene4d.methods.mesh.outlines import leave_out_borders
@@ -29,8 +29,6 @@ _LEAST_TEXTURE = 64
 _LEAST_OBJECT, _LEAST_PART = 0.05, 0.002
 """Triangles of a part as a share of the largest one's: beside an object lie floaters; a scene that
 fills its pictures is of many parts."""
-_ONE_WAY = 0.7
-"""Length of the mean viewing direction; 0.57 of a circle of cameras that look down 35 degrees."""
 _NEEDED_FOR = "the method for meshes"
 _SMOOTHING = (0.5, -0.53)
 """Steps in and out of one round of Taubin, "A signal processing approach to fair surface design",
@@ -100,17 +98,11 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
         least = _LEAST_PART if fills else _LEAST_OBJECT
     vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, least)
     vertices = _smoothed(vertices, triangles, options.smoothing)
-    if fills and options.backdrop and _look_one_way(task.training_cameras):
+    if fills and options.backdrop and look_one_way(task.training_cameras):
         vertices, triangles = with_backdrop(
             vertices, triangles, task.teacher, task.training_cameras
         )
     return simplified(vertices, triangles, options.max_triangles)
-
-
-def _look_one_way(cameras: Sequence[Camera]) -> bool:
-    """Whether there is a behind: a sheet behind a table stands before those who look from there."""
-    ahead = torch.stack([camera.c2w[:3, 2] for camera in cameras]).mean(dim=0)
-    return float(ahead.norm()) > _ONE_WAY
 
 
 def masked_share(
