@@ -63,6 +63,7 @@ LEFT_OUT = {
     r"python scripts/make_grid.py": "wants two videos: tests/test_make_grid.py",
     r"python benchmarks/four_real.py": "of knight_room's models; minutes",
     r"scene4d train splat .*regenerate": "wants a model: objectives/test_regenerating.py",
+    r"scene4d prior train unet .*(rgbd_livingroom|PICTURES)": "tests/methods/picture_prior",
     r"scene4d prior customise": "wants a fixer or a model: test_customise.py, low_rank",
     r"cp outputs/my_scene/custom-diffusion": "of the command before it",
     r"scene4d train splat .*--prior MODEL": "wants a model: objectives/test_guidance.py",

@@ -85,10 +85,10 @@ def test_a_fixer_learns_to_look_at_the_photograph_and_its_weights_come_out(
     given = {name: value[:2].float() / 255 for name, value in some().items()}
     made = fixer(given["rgb"], given["alpha"], given["references"])
     before = float((given["rgb"] - given["clean"]).abs().mean())
-    off = (made.rgb - given["clean"]).abs()
-    assert float(off.mean()) < 0.5 * before
-    # it knows about how far off it is
-    assert 0.3 < float(off.mean() / made.error.mean()) < 3
+    off = float((made.rgb - given["clean"]).abs().mean())
+    assert off < 0.5 * before
+    # it knows about how far off it is, down to the 0.005 that it says at least
+    assert off / 3 < float(made.error.mean()) < max(off / 0.3, 0.0075)
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(folder, tmp_path, capsys):
