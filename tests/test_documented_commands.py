@@ -68,6 +68,7 @@ LEFT_OUT = {
     r"cp outputs/my_scene/custom-diffusion": "of the command before it",
     r"scene4d train splat .*--prior MODEL": "wants a model: objectives/test_guidance.py",
     r"scene4d train dynamic-field": "wants pictures of several times: tests/methods/dynamic_field",
+    r"python benchmarks/cpu_time.py train dynamic-field": "as above, by processor time",
     r"python scripts/make_dynamic_capture.py": "minutes: tests/test_make_dynamic_capture.py",
     r"python scripts/covisible_agreement.py": "of captures with exact masks; minutes",
     r"scene4d export RUN (obj|usdz)": "of textured meshes: exporters/test_textured_mesh.py",
