@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from scene4d.bundle.splats import out_of_reach, wanted_step
 from scene4d.cli import main as command
 from scene4d.exporters.crop import auto_cropped
 from scene4d.exporters.mesh_files import GLTF_FROM_SOURCE, write_mesh
 from scene4d.formats.glb import read_glb
 from scene4d.formats.placing import read_sidecar, sidecar
 from scene4d.formats.registry import FORMATS, read_splats, write_splats
-from scene4d.formats.splat_cloud import SplatCloud, held
+from scene4d.formats.splat_cloud import SplatCloud, held, is_far, local_frame
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.open_scene import scene_of_cloud
 from scene4d.training.opened import OpenedScene, SceneCameras
@@ -141,3 +142,18 @@ def test_auto_crop_leaves_far_splats_that_no_picture_shows() -> None:
             before, after = (GaussianSplats.of(c).render(camera).rgb for c in (stray, kept))
             # a thousandth of the weights, all of them at most white
             assert float((before - after).abs().mean()) < 2e-3
+
+
+@pytest.mark.parametrize("log_size", [-3e38, -1000.0, 1000.0, 3e38])
+def test_sizes_beyond_floating_point_are_numbers(log_size) -> None:
+    """A damaged bundle of what moves said such sizes."""
+    means = np.arange(15.0).reshape(5, 3)
+    sizes = np.full((5, 3), log_size, np.float32)
+    cloud = SplatCloud(
+        means=means.astype(np.float32), quats=np.ones((5, 4), np.float32), log_scales=sizes,
+        logit_opacities=np.zeros(5, np.float32), sh=np.zeros((5, 1, 3), np.float32),
+    )  # fmt: skip
+    with np.errstate(all="raise", under="ignore"):
+        assert not is_far(means, sizes)
+        assert np.isfinite(local_frame(cloud)).all()
+        assert not out_of_reach(cloud).any() and wanted_step(cloud) > 0
