@@ -7,7 +7,6 @@ quaternion), ``dc`` [3] and ``sh`` [3 * (K - 1)] (coefficient by coefficient, re
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from scene4d.bundle.quantise import rounded
 from scene4d.bundle.rotations import angles_between, canonical, quats_of
 from scene4d.bundle.scene_info import SceneInfo, default_info, info_entries
 from scene4d.errors import DataError, UsageError
-from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.formats.splat_cloud import SplatCloud, size_of
 
 _log = logging.getLogger("scene4d")
 
@@ -36,8 +35,6 @@ KIND = "splats"
 ALPHA_LIMIT = 1 / 4096
 """Opacities leave as logits of alpha within [1/4096, 1 - 1/4096]."""
 _FAR_SHARE = 1e-5
-_LARGEST_LOG = 500.0
-"""Of a size that a file may say, so that its exponential is a number."""
 MAX_CODE = 1 << 23
 """Codes of one channel span less than 2^24 values."""
 
@@ -278,8 +275,7 @@ def default_bits(cloud: SplatCloud) -> int:
 
 def wanted_step(cloud: SplatCloud) -> float:
     """A fifth of the smaller splats' middle axis."""
-    small = float(np.quantile(np.sort(cloud.log_scales, axis=1)[:, 1], 0.1))
-    return 0.2 * math.exp(min(max(small, -_LARGEST_LOG), _LARGEST_LOG))
+    return 0.2 * size_of(np.quantile(np.sort(cloud.log_scales, axis=1)[:, 1], 0.1))
 
 
 def out_of_reach(cloud: SplatCloud) -> np.ndarray:

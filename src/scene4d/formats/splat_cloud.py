@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,10 +113,14 @@ def is_far(means: np.ndarray, log_scales: np.ndarray) -> bool:
     return step > _FINEST * size
 
 
+def size_of(log_size: float) -> float:
+    """The size of which a file says the logarithm: a number above 0, whatever it says."""
+    return math.exp(min(max(float(log_size), -_LARGEST_LOG), _LARGEST_LOG))
+
+
 def _usual_size(log_scales: np.ndarray) -> float:
-    """The longest axis of the splat in the middle; any size where a file has none that can be."""
-    middle = np.median(log_scales.max(axis=1).astype(np.float64))
-    return float(np.exp(np.clip(middle, -_LARGEST_LOG, _LARGEST_LOG)))
+    """The longest axis of the splat in the middle."""
+    return size_of(np.median(log_scales.max(axis=1)))
 
 
 def local_frame(cloud: SplatCloud) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,20 @@ class PairFacts:
     """Median angle between the rays of a match; 0 where no relative pose was found."""
 
 
-def read_matches(
-    colmap: Any, path: Path
-) -> tuple[dict[str, int], dict[tuple[str, str], PairFacts]]:
-    """The number of features of each picture, and the verified pairs."""
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """COLMAP's, read: by the numbers of images and cameras."""
+
+    images: Mapping[int, Any]
+    cameras: Mapping[int, Any]
+    keypoints: Mapping[int, np.ndarray]
+    """[n, 2] of each image, pixels."""
+    pairs: Sequence[tuple[tuple[int, int], Any]]
+    """Two images, and what geometric verification kept of their matches."""
+
+
+def read_database(colmap: Any, path: Path) -> Database:
+    """All of it that is asked for after matching."""
     database = colmap.Database.open(path)
     try:
         images = {image.image_id: image for image in database.read_all_images()}
@@ -44,16 +54,29 @@ def read_matches(
         pair_ids, geometries = database.read_two_view_geometries()
     finally:
         database.close()
+    pairs = [
+        (colmap.pair_id_to_image_pair(pair_id), geometry)
+        for pair_id, geometry in zip(pair_ids, geometries, strict=True)
+    ]
+    return Database(images=images, cameras=cameras, keypoints=keypoints, pairs=pairs)
+
+
+def read_matches(
+    colmap: Any, path: Path
+) -> tuple[dict[str, int], dict[tuple[str, str], PairFacts]]:
+    """The number of features of each picture, and the verified pairs."""
+    found = read_database(colmap, path)
+    images = found.images
     pairs = {}
-    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+    for numbers, geometry in found.pairs:
         if not len(geometry.inlier_matches):
             continue
         ends = [
-            (images[i].name, cameras[images[i].camera_id], keypoints[i])
-            for i in colmap.pair_id_to_image_pair(pair_id)
+            (images[i].name, found.cameras[images[i].camera_id], found.keypoints[i])
+            for i in numbers
         ]
         pairs[ends[0][0], ends[1][0]] = _facts(colmap, geometry, ends)
-    return {images[i].name: len(k) for i, k in keypoints.items()}, pairs
+    return {images[i].name: len(k) for i, k in found.keypoints.items()}, pairs
 
 
 def _facts(colmap: Any, geometry: Any, ends: list[tuple[str, Any, np.ndarray]]) -> PairFacts:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from scene4d.data.process.matches import MIN_INLIERS
+from scene4d.data.process.matches import MIN_INLIERS, Database, read_database
 from scene4d.data.process.sfm import SfmCamera, SfmImage, SfmModel, plain_camera
 
 FocalSource = Literal["metadata", "turning", "guess"]
@@ -72,7 +72,8 @@ class _Pair:
 def in_one_place(colmap: Any, database: Path) -> OnePlace | None:
     """The pictures of COLMAP's database with verified matches, as if from one place; None where no
     rotations explain them."""
-    images, cameras, pairs = _read(colmap, database)
+    matched = read_database(colmap, database)
+    images, cameras, pairs = matched.images, matched.cameras, _pairs(matched)
     if not pairs:
         return None
     focals = {i: float(cameras[image.camera_id].mean_focal_length()) for i, image in images.items()}
@@ -148,28 +149,20 @@ def _largest_group(
     return best
 
 
-def _read(colmap: Any, path: Path) -> tuple[dict[int, Any], dict[int, Any], list[_Pair]]:
-    """Images and cameras by their numbers, and pairs with enough verified matches."""
-    database = colmap.Database.open(path)
-    try:
-        images = {image.image_id: image for image in database.read_all_images()}
-        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
-        points = {i: database.read_keypoints(i)[:, :2].astype(np.float64) for i in images}
-        pair_ids, geometries = database.read_two_view_geometries()
-    finally:
-        database.close()
+def _pairs(database: Database) -> list[_Pair]:
+    """Those with enough verified matches."""
+    images, cameras = database.images, database.cameras
     pairs = []
-    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+    for (a, b), geometry in database.pairs:
         matches = np.asarray(geometry.inlier_matches, dtype=np.int64)
         if len(matches) < MIN_INLIERS:
             continue
-        a, b = colmap.pair_id_to_image_pair(pair_id)
         xy = [
-            points[i][matches[:, k]] - _principal_point(cameras[images[i].camera_id])
+            database.keypoints[i][matches[:, k]] - _principal_point(cameras[images[i].camera_id])
             for k, i in enumerate((a, b))
         ]
         pairs.append(_Pair(first=a, second=b, pixels=(xy[0], xy[1])))
-    return images, cameras, pairs
+    return pairs
 
 
 def _principal_point(camera: Any) -> np.ndarray:
