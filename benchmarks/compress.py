@@ -10,7 +10,8 @@ Without --sizes the bundle is asked to be a quarter of the SOG file and a sixth 
 whichever is smaller. Runs are compared with their photographs, files with their own renders.
 
 With --rivals or --shares curves are measured: fewer splats, trained for as long as the run and its
-compression take together, beside bundles of shares of the default size. See rivals.py.
+compression take together, beside bundles of shares of the default size. See rivals.py. With
+--label they are of a kind of their own, as for other --options.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def curves(arguments: argparse.Namespace) -> None:
         targets = [share * default for share in arguments.shares]
         for row in itertools.chain(
             rivals.rival_rows(contest, arguments.rivals),
-            rivals.bundle_rows(contest, targets, arguments.options),
+            rivals.bundle_rows(contest, targets, arguments.options, arguments.label),
         ):
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)

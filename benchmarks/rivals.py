@@ -135,17 +135,23 @@ def written(run: LoadedRun, stem: Path) -> Iterator[tuple[str, Path]]:
         print("splat-transform is left out: SPLAT_TRANSFORM does not name it", file=sys.stderr)
 
 
-def bundle_rows(contest: Contest, sizes: Sequence[float], options: str) -> Iterator[dict]:
-    """The run, compressed to each of the sizes, in MB."""
+def bundle_rows(
+    contest: Contest, sizes: Sequence[float], options: str, label: str
+) -> Iterator[dict]:
+    """The run, compressed to each of the sizes, in MB; of a try with a label the bundle alone."""
     for size in sizes:
-        path = contest.folder / f"{contest.name}-{size:.3f}.s4d"
+        path = contest.folder / f"{contest.name}{label}-{size:.3f}.s4d"
         words = [
             "compress", str(contest.run.path), str(path), "--target-mb", f"{size:.4f}",
             "--max-minutes", f"{contest.minutes:g}", "--device", "cpu", *options.split(),
         ]  # fmt: skip
         done = by_cpu_time(words)
         steps = [int(step) for step in re.findall(r"^step (\d+)", done.stderr, re.MULTILINE)]
-        yield from bundle_and_its_splats(contest, path, size, max(steps, default=0), shown(words))
+        done_rows = bundle_and_its_splats(contest, path, size, max(steps, default=0), shown(words))
+        if label:
+            yield {**next(done_rows), "kind": f"{OURS}, {label}"}
+        else:
+            yield from done_rows
 
 
 def bundle_and_its_splats(
