@@ -164,6 +164,26 @@ VERBS = {
 }
 
 
+LOOKING = """if True:
+    import sys
+    from pathlib import Path
+    from scene4d.files import check_writable
+    for _ in range(100):
+        check_writable(Path(sys.argv[1]), folder=True)
+"""
+
+
+def test_many_may_look_at_a_new_place_at_once(tmp_path) -> None:
+    place = tmp_path / "new" / "deep" / "run"  # as trainings that start together do
+    together = [
+        subprocess.Popen([sys.executable, "-c", LOOKING, str(place)], stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for process in together:
+        assert process.wait(timeout=60) == 0, process.stderr.read().decode()
+        process.stderr.close()
+
+
 @pytest.mark.parametrize(("name", "folder"), [("out.spz", False), ("run", True), ("a.pack", True)])
 def test_who_is_killed_while_looking_at_a_place_leaves_nothing(tmp_path, name, folder) -> None:
     left = tmp_path / f".{Path(name).stem}.5ps4ngv7.tmp"  # as benchmarks/kill.py found it

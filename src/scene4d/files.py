@@ -13,12 +13,14 @@ import shutil
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from scene4d.errors import DataError, Scene4dError
+
+_Made = TypeVar("_Made")
 
 
 @contextmanager
@@ -33,10 +35,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary: Path | None = None
     with _written(target), ExitStack() as held:
         try:
-            _prepare(target)
-            handle, name = tempfile.mkstemp(
-                prefix=_prefix(target), suffix=f"{_MARK}{target.suffix}", dir=target.parent
-            )
+            handle, name = _beside(target, tempfile.mkstemp, suffix=f"{_MARK}{target.suffix}")
             temporary = Path(name)
             held.callback(os.close, handle)
             _hold(handle)
@@ -105,8 +104,7 @@ def _held_folder(target: Path) -> Iterator[Path]:
     work: Path | None = None
     with ExitStack() as held:
         try:
-            _prepare(target)
-            work = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=_MARK, dir=target.parent))
+            work = Path(_beside(target, tempfile.mkdtemp, suffix=_MARK))
             if hasattr(os, "O_DIRECTORY"):
                 handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
                 held.callback(os.close, handle)
@@ -116,6 +114,22 @@ def _held_folder(target: Path) -> Iterator[Path]:
             held.close()
             if work is not None:
                 shutil.rmtree(work, ignore_errors=True)
+
+
+def _beside(target: Path, make: Callable[..., _Made], *, suffix: str) -> _Made:
+    """What ``make`` of tempfile makes in the folder of ``target``, which is made first.
+
+    Another process that only looks (:func:`check_writable`) may take that folder away in between.
+    """
+    for _ in range(_AGAIN):
+        with contextlib.suppress(FileNotFoundError):
+            _prepare(target)
+            return make(prefix=_prefix(target), suffix=suffix, dir=target.parent)
+    _prepare(target)
+    return make(prefix=_prefix(target), suffix=suffix, dir=target.parent)
+
+
+_AGAIN = 100
 
 
 def _prepare(target: Path) -> None:
@@ -229,8 +243,7 @@ def check_writable(target: Path, *, folder: bool = False) -> None:
             made.append(parent)
             parent = parent.parent
         try:
-            _prepare(target)
-            handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=_MARK, dir=target.parent)
+            handle, name = _beside(target, tempfile.mkstemp, suffix=_MARK)
             os.close(handle)
             with contextlib.suppress(FileNotFoundError):  # who writes there took it for a leftover
                 os.unlink(name)
