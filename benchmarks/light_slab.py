@@ -5,18 +5,14 @@
     python benchmarks/light_slab.py compare --minutes 5 --captures fox@4 --teachers RUN \\
         --write methods/lightslab/results.json
     python benchmarks/light_slab.py mpi RUN
-    python benchmarks/light_slab.py flicker TEACHER RUN [RUN ...] --frames 48
-    python benchmarks/light_slab.py bundle RUN BUNDLE [BUNDLE ...]
 
 ``lookup`` and ``mpi`` time kernel and torch in turn in one process; a figure is the median of
 --repeats. ``compare`` trains a teacher where none is given, then each method for --minutes as a
 fresh ``scene4d train`` process, with the same teacher, seed and distribution of pseudo-views, and
 prints one table. GMAC and ms are of a picture of 800x800: ONNX Runtime's ms of the network alone
 (MobileR2L's, and light slabs' decoder), ``torch_ms`` of the whole picture. ONNX Runtime is left out
-where onnx or onnxruntime is absent. ``bundle_mb`` is the exported file. ``flicker`` flies smoothly
-through the training cameras and prints how much each scene's frames differ beyond what the motion
-explains (evaluation/consistency.py), by the teacher's depth; higher is steadier. ``bundle`` prints
-the PSNR of a run and of bundles made of it on the test photographs.
+where onnx or onnxruntime is absent. ``bundle_mb`` is the exported file. What runs and bundles are
+worth at equal bytes tells equal_bytes.py.
 """
 
 from __future__ import annotations
@@ -29,12 +25,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from quality import DATA_ROOT, budgets, measured, minutes_of, provenance
-
-from scene4d.rendering.render import DEPTH
 
 METHODS = ["lightslab", "mobile-r2l"]
 SIDE = 800
@@ -66,14 +59,6 @@ def main() -> None:
     compare.add_argument("--options", default="", help="further options of scene4d train")
     compare.add_argument("--write", type=Path, help="results.json to merge the rows into")
     compare.set_defaults(run_command=compare_methods)
-    flicker = commands.add_parser("flicker", help="how steady pictures are along a flight")
-    flicker.add_argument("runs", nargs="+", type=Path, help="the teacher first")
-    flicker.add_argument("--frames", type=int, default=48)
-    flicker.set_defaults(run_command=print_flicker)
-    bundle = commands.add_parser("bundle", help="what is lost in a bundle")
-    bundle.add_argument("run", type=Path)
-    bundle.add_argument("bundles", nargs="+", type=Path)
-    bundle.set_defaults(run_command=print_bundles)
     arguments = parser.parse_args()
     arguments.run_command(arguments)
 
@@ -294,71 +279,6 @@ def network_of(model: object) -> tuple:
     shape = model.network.shape
     rays = shape.bundle(SIDE, SIDE)[0] + 2
     return model.network, torch.rand(1, shape.inputs, rays, rays)
-
-
-def print_flicker(arguments: argparse.Namespace) -> None:
-    """dB of each run along one flight; the first run's depth says what moved where."""
-    import torch
-
-    from scene4d.cameras.paths import interpolate
-    from scene4d.evaluation.consistency import consistency
-    from scene4d.training.run import load_run
-
-    runs = [load_run(run) for run in arguments.runs]
-    seen = runs[0].cameras.train
-    # 20 steps from camera to camera; the start of it, as the whole takes minutes.
-    flight = interpolate(seen, num_frames=20 * len(seen), order="nearest")[: arguments.frames]
-    black = torch.zeros(3)
-    with torch.no_grad():
-        depths = [runs[0].representation.render(c, want=DEPTH).depth for c in flight]
-        for path, run in zip(arguments.runs, runs, strict=True):
-            scene = run.representation.eval()
-            frames = [scene.render(c, background=black).rgb.clamp(0, 1) for c in flight]
-            print(f"{consistency(frames, depths, flight):.2f} dB  {path}", flush=True)
-
-
-def print_bundles(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from scene4d.bundle.container import open_bundle
-    from scene4d.evaluation.protocol import composited
-    from scene4d.evaluation.psnr import psnr
-    from scene4d.methods.lightslab.bundle_parts import read_light_slabs
-    from scene4d.training.run import load_run
-    from scene4d.training.train import load_capture
-
-    run = load_run(arguments.run)
-    scene, _ = load_capture(run.options)
-    _, test = load_capture(run.options, split="test")
-    views = [test.view(i) for i in scene.test_indices]
-    background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
-
-    @torch.no_grad()
-    def mean_psnr(field, placed) -> float:
-        values = []
-        for view in views:
-            camera = replace(view.camera, c2w=placed(view.camera.c2w.double()).float())
-            shown = field.render(camera, background=background).rgb.clamp(0, 1)
-            values.append(float(psnr(shown, composited(view, background), mask=view.mask)))
-        return sum(values) / len(values)
-
-    def in_frame_of(bundle: Path):
-        """Poses of the run's scene as poses of the bundle."""
-        manifest = open_bundle(bundle).manifest
-        source_from_bundle = torch.tensor(manifest["transform"], dtype=torch.float64).reshape(4, 4)
-        moved = torch.linalg.inv(source_from_bundle) @ scene.source_from_scene.double()
-
-        def placed(c2w: torch.Tensor) -> torch.Tensor:
-            pose = moved @ c2w
-            pose[:3, :3] /= torch.linalg.det(pose[:3, :3]) ** (1 / 3)
-            return pose
-
-        return placed
-
-    print(f"{mean_psnr(run.representation.eval(), lambda c2w: c2w):.3f} dB  {arguments.run}")
-    for path in arguments.bundles:
-        found = mean_psnr(read_light_slabs(path), in_frame_of(path))
-        print(f"{found:.3f} dB  {path.stat().st_size / 1e6:.3f} MB  {path}", flush=True)
 
 
 def write(path: Path, rows: list[dict]) -> None:

@@ -93,6 +93,7 @@ FLAGS = {
     "benchmarks/cpu_time.py": ["--steps", "2", "--device", "cpu", "--no-evaluate"],
     "benchmarks/dynamic.py": ["--steps", "2", "--methods", "splat",
                               f"--options={' '.join(FLAT['splat'])}"],
+    "benchmarks/equal_bytes.py": ["--frames", "2"],
     "benchmarks/fewer_splats.py": ["--shares", "0.5"],
     "benchmarks/first_mpi.py": ["--slabs", "1", "--views", "1"],
     "benchmarks/fields.py rays": ["--side", "8", "--repeats", "1"],
@@ -106,10 +107,8 @@ FLAGS = {
     "benchmarks/guidance.py control": ["--size", "32", "--splats", "50", "--steps", "3",
                                        "--seeds", "1"],
     "benchmarks/kill.py": ["--kills", "1", "--verbs", "convert"],
-    "benchmarks/light_slab.py bundle": [],
     "benchmarks/light_slab.py compare": ["--minutes", "0.1", "--methods", "lightslab",
                                          f"--options=--steps=2 {' '.join(FLAT['lightslab'])}"],
-    "benchmarks/light_slab.py flicker": ["--frames", "2"],
     "benchmarks/light_slab.py mpi": ["--side", "16", "--repeats", "1"],
     "benchmarks/lpgs_step.py": ["--steps", "2", "--warm-up", "1"],
     "benchmarks/memory.py": ["--num-gaussians", "200", "--size", "48", "40", "--steps", "10"],
@@ -196,7 +195,7 @@ def substituted(words: list[str], things: Things, here: Path) -> list[str]:
     """Real files for the names that the command uses for the reader's own."""
     field = "onnx" in words or "coreml" in words or "litert" in words or "executorch" in words
     field = field or any(w.startswith("benchmarks/light_slab.py") for w in words)
-    run = things.field if field and "flicker" not in words else things.run
+    run = things.field if field else things.run
     table: dict[str, object] = {
         "RUN": run, "RUN_OR_FILE": things.run, "TEACHER": things.run,
         "RUN_OR_SPLAT_FILE": things.ply,

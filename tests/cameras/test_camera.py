@@ -100,3 +100,19 @@ def test_a_crops_lens_bends_its_rays_as_the_pictures():
     whole = replace(ray_camera(), distortion=lens)
     part = camera_rays(whole.cropped(40, 9, 24, 16)).directions
     assert torch.equal(part, camera_rays(whole).directions[9:25, 40:64])
+
+
+def test_a_camera_moved_with_its_world_sees_the_same():
+    generator = torch.Generator().manual_seed(2)
+    similarity = se3_exp(torch.randn(6, generator=generator).double())
+    similarity[:3, :3] *= 2.5
+    before = ray_camera()
+    after = before.moved(similarity)
+    points = torch.randn(20, 3, generator=generator).double()
+    there = points @ similarity[:3, :3].T + similarity[:3, 3]
+    double = replace(before, c2w=before.c2w.double(), K=before.K.double())
+    pixels, depth = project(double, points)
+    moved, distance = project(replace(after, K=after.K.double()), there)
+    seen = depth.abs() > 0.1  # beside the camera a pixel is anywhere
+    torch.testing.assert_close(moved[seen], pixels[seen], rtol=1e-4, atol=1e-3)  # poses in float32
+    torch.testing.assert_close(distance, 2.5 * depth, rtol=1e-4, atol=1e-4)

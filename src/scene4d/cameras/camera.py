@@ -94,6 +94,14 @@ class Camera:
         """The same camera at another pose."""
         return replace(self, c2w=c2w)
 
+    def moved(self, similarity: Float[Tensor, "4 4"]) -> Camera:
+        """The camera where a similarity of the world takes it; its axes keep length one, its time
+        and its intrinsics stay."""
+        similarity = similarity.to(self.c2w.device, torch.float64)
+        c2w = similarity @ self.c2w.double()
+        c2w[..., :3, :3] /= torch.linalg.det(similarity[:3, :3]) ** (1 / 3)
+        return self.with_pose(c2w)
+
     def float32(self) -> Camera:
         """The camera with its tensors in float32."""
         return replace(

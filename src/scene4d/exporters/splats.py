@@ -6,11 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from scene4d.bundle.ply_cameras import PLY, camera_comments
 from scene4d.bundle.scene_info import CameraView
-from scene4d.cameras.camera import Camera
 from scene4d.errors import UsageError
 from scene4d.exporters.bundle import camera_view, views_of_file
 from scene4d.formats.placing import FrameChoice
@@ -62,16 +59,9 @@ def _views(source: OpenedScene) -> list[CameraView]:
         return list(views_of_file(source))
     names = cameras.train_names or [f"camera {i}" for i in range(len(cameras.train))]
     return [
-        camera_view(name, _moved(camera, source.source_from_scene.double()))
+        camera_view(name, camera.moved(source.source_from_scene))
         for name, camera in zip(names, cameras.train, strict=True)
     ]
-
-
-def _moved(camera: Camera, similarity: torch.Tensor) -> Camera:
-    """``camera`` after a similarity [4, 4], which leaves its axes of length one."""
-    c2w = similarity @ camera.c2w.double().cpu()
-    c2w[:3, :3] /= torch.linalg.det(similarity[:3, :3]) ** (1 / 3)
-    return camera.with_pose(c2w)
 
 
 export_ply = partial(_export, name="ply")
