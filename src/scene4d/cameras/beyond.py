@@ -49,9 +49,15 @@ class CamerasBeyond:
     def _turned(self, camera: Camera, kind: float, size: float, way: float) -> Camera:
         if kind >= self.reach.share:
             return camera
-        angle, direction = math.radians(self.reach.angle) * size, 2 * math.pi * way
-        axis = torch.tensor([math.cos(direction), math.sin(direction), 0.0], dtype=torch.float64)
-        turn = se3_exp(torch.cat([torch.zeros(3, dtype=torch.float64), angle * axis]))
-        pivot = torch.tensor([0.0, 0.0, -self.distance], dtype=torch.float64)
-        turn[:3, 3] = pivot - turn[:3, :3] @ pivot
-        return replace(camera, c2w=(camera.c2w.double() @ turn).to(camera.c2w))
+        angle = math.radians(self.reach.angle) * size
+        return turned_about(camera, self.distance, angle, 2 * math.pi * way)
+
+
+def turned_about(camera: Camera, distance: float, angle: float, direction: float) -> Camera:
+    """``camera``, turned by ``angle`` about the point ``distance`` scene units in front of it,
+    about the axis in the picture's plane that lies at ``direction``; radians."""
+    axis = torch.tensor([math.cos(direction), math.sin(direction), 0.0], dtype=torch.float64)
+    turn = se3_exp(torch.cat([torch.zeros(3, dtype=torch.float64), angle * axis]))
+    pivot = torch.tensor([0.0, 0.0, -distance], dtype=torch.float64)
+    turn[:3, 3] = pivot - turn[:3, :3] @ pivot
+    return replace(camera, c2w=(camera.c2w.double() @ turn).to(camera.c2w))

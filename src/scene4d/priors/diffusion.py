@@ -9,11 +9,13 @@ are given as embeddings (:mod:`scene4d.priors.prompts`), so that no text encoder
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ INDEX = "model_index.json"
 LOW_NOISE = "transformer_2"
 """The second of a pair of networks, in a folder."""
 _STEPS = 1000
+_PROBE, _PROBE_SIDE = 17, 64
+"""Pictures, and pixels along a side, of a video that tells how a VAE counts frames."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +80,7 @@ class DiffusionPrior(LatentPrior):
             channels=family.channels,
             ratios=ratios,
             conditions=family.conditions,
+            needs_picture=family.shows_picture,
             frames=frames if family.video else None,
             space="latent" if vae is not None or family.always_latent else "pixels",
             latent_channels=family.latent_channels(network),
@@ -162,6 +167,29 @@ class DiffusionPrior(LatentPrior):
             )
             kept = found[:, 0] if family.video else found
         return kept.expand(len(x), x.shape[-3], *x.shape[-2:])
+
+    @property
+    def num_pictures(self) -> int | None:
+        """Pictures of a video: its first latent frame is one of them, each other one several."""
+        return None if self.info.frames is None else 1 + self._stride * (self.info.frames - 1)
+
+    def of_videos(self, num_pictures: int) -> DiffusionPrior:
+        """The same network, of so many pictures or the most that its latents hold up to them."""
+        if self.info.frames is None:
+            raise UsageError("this model knows single pictures", where=type(self.network).__name__)
+        other = copy.copy(self)
+        frames = 1 + (num_pictures - 1) // self._stride
+        other.info = replace(self.info, frames=frames)
+        return other
+
+    @cached_property
+    def _stride(self) -> int:
+        """Pictures of a latent frame, by the VAE itself: names of it in configurations differ."""
+        if self.family.frame_by_frame or self.vae is None:
+            return 1
+        black = next(self.vae.parameters()).new_zeros(1, _PROBE, 3, *[_PROBE_SIDE] * 2)
+        with torch.no_grad():
+            return (_PROBE - 1) // max(1, self._encoded(black).shape[-4] - 1)
 
     def encode(self, pictures: Float[Tensor, "*batch channels h w"]) -> Tensor:
         """Latents of pictures (-1..1), normalised as the network knows them."""

@@ -33,10 +33,12 @@ class GaussianPrior(Prior):
         *,
         channels: tuple[Kind, ...] = ("rgb",),
         conditions: frozenset[str] = frozenset(),
+        frames: int | None = None,
     ) -> None:
         """``covariance``: a variance; or variances [channels, height, width] of each value; or the
         whole matrix [n, n] of the n flattened values. ``mean`` may depend on the condition, whose
-        fields that it reads are then named in ``conditions``. Raises :class:`UsageError` for a
+        fields that it reads are then named in ``conditions``. ``frames``: of videos, whose mean has
+        that axis first and whose pictures vary independently. Raises :class:`UsageError` for a
         matrix that is no covariance."""
         super().__init__()
         self._mean = None if isinstance(mean, Tensor) else mean
@@ -55,7 +57,7 @@ class GaussianPrior(Prior):
         self.register_buffer("variances", variances)
         self.register_buffer("axes", axes)
         size = None if self._mean is not None else (like.shape[-1], like.shape[-2])
-        self.info = PriorInfo(channels=channels, size=size, conditions=conditions)
+        self.info = PriorInfo(channels=channels, size=size, conditions=conditions, frames=frames)
 
     def mean_of(self, condition: Condition) -> Tensor:
         """The mean picture, or that of each picture of a batch."""

@@ -52,6 +52,8 @@ class PriorInfo:
     """Where it is valid: the least and the largest sigma / alpha."""
     conditions: frozenset[str] = frozenset()
     """Fields of :class:`Condition` that change its answer."""
+    needs_picture: bool = False
+    """Whether it only answers about a picture that is given."""
     size: tuple[int, int] | None = None
     """Width and height of its pictures; None: any."""
     longest_side: int | None = None
@@ -97,6 +99,22 @@ class Prior(nn.Module, ABC):
     ) -> Float[Tensor, "*batch channels height width"]:
         """The clean pictures x0 behind ``x_t`` = alpha x + sigma n. One level for each picture, or
         for each video, whose pictures are one more axis before the channels."""
+
+    @property
+    def num_pictures(self) -> int | None:
+        """Pictures of a video, before it is encoded; None: it knows single pictures."""
+        return self.info.frames
+
+    def of_videos(self, num_pictures: int) -> Prior:
+        """The prior of videos of so many pictures, or of the most up to them. Raises
+        :class:`UsageError` where it knows none."""
+        if self.num_pictures != num_pictures:
+            known = "single pictures" if self.info.frames is None else (
+                f"videos of {self.num_pictures} pictures"
+            )  # fmt: skip
+            raise UsageError(f"videos of {num_pictures} pictures of a prior that knows {known}",
+                             where=type(self).__name__)  # fmt: skip
+        return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """:meth:`denoise`."""
@@ -147,16 +165,16 @@ def check_pictures(prior: Prior, x: Tensor) -> None:
         )
 
 
-def check_of_pictures(prior: Prior) -> None:
-    """Raises :class:`UsageError` for a prior of videos, and for one of what a picture that is given
-    looks like in depth or normals, whose scale is its own."""
+def check_of_pictures(prior: Prior, *, videos: bool = False) -> None:
+    """Raises :class:`UsageError` for a prior of videos, unless these are asked for, and for one of
+    what a picture that is given looks like in depth or normals, whose scale is its own."""
     info, where = prior.info, type(prior).__name__
-    if info.frames is not None:
+    if info.frames is not None and not videos:
         raise UsageError(f"a prior of videos of {info.frames} frames knows no single pictures",
                          where=where, fix="give a prior of pictures")  # fmt: skip
-    if "picture" in info.conditions:
+    if info.needs_picture:
         raise UsageError(f"a prior of {'+'.join(info.channels)} of a picture that is given knows "
-                         "no pictures by themselves", where=where,
+                         "nothing without it", where=where,
                          fix="give a prior that needs no picture")  # fmt: skip
 
 

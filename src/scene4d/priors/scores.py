@@ -38,7 +38,7 @@ class Asked:
     """What becomes of the difference that guidance enlarges, of every prior that is asked."""
     second: Prior | None = None
     """VSD's phi."""
-    reference: Float[Tensor, "batch channels height width"] | None = None
+    reference: Float[Tensor, "batch *frames channels height width"] | None = None
     """DDS's other picture."""
     reference_texts: Texts = field(default_factory=dict)
 
@@ -47,11 +47,11 @@ class Asked:
 class Score:
     """What a score loss gives to pictures."""
 
-    gradient: Float[Tensor, "batch channels height width"]
+    gradient: Float[Tensor, "batch *frames channels height width"]
     """x - gradient is where the loss wants the pictures. Holds NaN or Inf where the prior does."""
     times: Float[Tensor, "states batch"]
     """0..1, float64; 0 without noise."""
-    target: Float[Tensor, "batch channels height width"]
+    target: Float[Tensor, "batch *frames channels height width"]
     """Clean pictures that the target is of, at the last state."""
 
 
@@ -59,7 +59,7 @@ class Score:
 def score_gradient(
     loss: ScoreLoss,
     asked: Asked,
-    x: Float[Tensor, "batch channels height width"],
+    x: Float[Tensor, "batch *frames channels height width"],
     *,
     generator: torch.Generator,
     progress: float = 0.0,
@@ -121,7 +121,7 @@ def _check_told(loss: ScoreLoss, asked: Asked, role: Role, does: str) -> None:
 class _Noised:
     """Noised pictures, with their levels and times."""
 
-    x_t: Float[Tensor, "batch channels height width"]
+    x_t: Float[Tensor, "batch *frames channels height width"]
     alpha: Float[Tensor, " batch"]
     sigma: Float[Tensor, " batch"]
     t: Float[Tensor, " batch"]
@@ -205,7 +205,7 @@ LATENT_LOSSES = ("hifa", "sds", "sdi", "fixer")
 def latent_gradient(
     loss: ScoreLoss,
     asked: Asked,
-    x: Float[Tensor, "batch channels height width"],
+    x: Float[Tensor, "batch *frames channels height width"],
     *,
     generator: torch.Generator,
     progress: float = 0.0,
@@ -237,20 +237,21 @@ LATENT_SIDE = 32
 
 
 def encoded(
-    prior: LatentPrior, x: Float[Tensor, "batch channels height width"]
-) -> Float[Tensor, "batch latent_channels h w"]:
-    """The latents of pictures of any size."""
+    prior: LatentPrior, x: Float[Tensor, "batch *frames channels height width"]
+) -> Float[Tensor, "batch *frames latent_channels h w"]:
+    """The latents of pictures, or of videos, of any size."""
     height, width = x.shape[-2:]
     room = (0, -width % LATENT_SIDE, 0, -height % LATENT_SIDE)
-    return prior.encode(torch.nn.functional.pad(x, room, mode="replicate"))
+    padded = torch.nn.functional.pad(x.flatten(0, -4), room, mode="replicate")
+    return prior.encode(padded.unflatten(0, x.shape[:-3]))
 
 
 def decoded(
     prior: LatentPrior,
-    latents: Float[Tensor, "batch latent_channels h w"],
+    latents: Float[Tensor, "batch *frames latent_channels h w"],
     *,
-    like: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch channels height width"]:
+    like: Float[Tensor, "batch *frames channels height width"],
+) -> Float[Tensor, "batch *frames channels height width"]:
     """The pictures of latents that :func:`encoded` gave, as large as ``like``."""
     return prior.decode(latents)[..., : like.shape[-2], : like.shape[-1]]
 
@@ -266,11 +267,11 @@ class Told(Prior):
 
     def denoise(
         self,
-        x_t: Float[Tensor, "batch channels height width"],
+        x_t: Float[Tensor, "batch *frames channels height width"],
         alpha: Float[Tensor, " batch"],
         sigma: Float[Tensor, " batch"],
         condition: Condition = NOTHING,
-    ) -> Float[Tensor, "batch channels height width"]:
+    ) -> Float[Tensor, "batch *frames channels height width"]:
         """The mixture; ``condition`` is not read, as all is told."""
         voice = replace(_voice(self.asked, 0.0), before=self._before)
         return voice.x0(self.mix, _Noised(x_t=x_t, alpha=alpha, sigma=sigma, t=sigma))[0]
@@ -297,7 +298,7 @@ class _State:
 
     loss: ScoreLoss
     asked: Asked
-    x: Float[Tensor, "batch channels height width"]
+    x: Float[Tensor, "batch *frames channels height width"]
     t: Float[Tensor, " batch"]
     progress: float
     generator: torch.Generator

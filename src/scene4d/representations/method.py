@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from scene4d.errors import UsageError
-from scene4d.ranges import Count, Finite, Rate, Share, Weight, Within
+from scene4d.ranges import Count, Finite, Positive, Rate, Share, Weight, Within
 
 if TYPE_CHECKING:
     import torch
@@ -241,6 +241,15 @@ class GuidanceOptions(BeyondOptions):
     """Share of pictures whose time has nothing to do with the place, of scenes that move."""
     at_time: Finite | None = None
     """Second that is looked at, of scenes that move: time stands still."""
+    frames: Annotated[int, Within(2, 1024)] | None = None
+    """Pictures of a video, for priors of videos of any length; by default as many as the prior
+    knows, or 17."""
+    sweep: Annotated[float, Within(0.0, 180.0)] = 15.0
+    """The largest turn of a video's camera about what is looked at, degrees."""
+    frozen: Share = 0.5
+    """Share of videos in which time stands still, of scenes that move."""
+    seconds: Positive | None = None
+    """Length of the other videos, seconds; by default that of as many moments of the capture."""
     unseen_only: bool = False
     """Guide only what no training camera sees."""
     chunk_pixels: Annotated[int, Within(64)] = 1 << 16

@@ -369,7 +369,7 @@ class Wall(Representation):
         self.colour = torch.nn.Parameter(torch.zeros(3))
 
     def render(self, camera, *, background=None, want=DEPTH):
-        shape = (camera.height, camera.width)
+        shape = (*camera.c2w.shape[:-2], camera.height, camera.width)
         depth = torch.full(shape, 2.0) if want.depth else None
         return Render(rgb=self.colour.expand(*shape, 3), alpha=torch.ones(shape), depth=depth)
 
@@ -553,9 +553,9 @@ def test_patches_of_a_capture_are_of_its_training_pictures_alone(pictures):
     ("info", "options", "words"),
     [
         (PriorInfo(channels=("rgb", "xyz")), {}, "render no xyz"),
-        (PriorInfo(frames=16), {}, "prior of videos of 16 frames"),
+        (PriorInfo(frames=16), {"target": "regenerate", "loss": "hifa"}, "videos of 16 frames"),
         (
-            PriorInfo(channels=("depth",), conditions=frozenset({"picture"})),
+            PriorInfo(channels=("depth",), needs_picture=True),
             {},
             "of a picture that is given",
         ),

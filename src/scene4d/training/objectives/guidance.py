@@ -3,7 +3,8 @@
 One render gives all channels that the prior knows, normals by differences of depth. It is
 down-sampled to the prior's size after a random shift or crop, noised, denoised, and pulled by the
 gradient of a score loss (:mod:`scene4d.priors.scores`). Where poses are batches of cameras, their
-pictures are shown as one, tiled. The memory is that of a crop: see :meth:`Step.deferred`.
+pictures are a video, if the prior is one of videos, or are shown as one, tiled. The memory is that
+of a crop: see :meth:`Step.deferred`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from scene4d.cameras.camera import Camera
+from scene4d.cameras.flights import Flight, Flights
 from scene4d.errors import UsageError
 from scene4d.priors.guiders import Guider
 from scene4d.priors.levels import Times
@@ -47,6 +49,9 @@ from scene4d.training.step import Step, evaluating
 RENDERED = ("rgb", "depth", "normals")
 """Channels that renders have."""
 _SIZE = 64
+_FRAMES = 17
+"""Pictures of a video of a prior that knows any number: one more than a multiple of the 4 or 8 that
+become a latent frame."""
 
 
 class Guidance(Objective):
@@ -65,13 +70,14 @@ class Guidance(Objective):
         super().__init__(options, inputs)
         task = inputs.task
         assert isinstance(task.prior, Prior)
-        self.prior, self.generator, self.device = task.prior, inputs.generator, inputs.device
+        self.prior = _of_length(task.prior, options)
+        self.generator, self.device = inputs.generator, inputs.device
         self.own = inputs.processes.rows(options.pictures, "guided pictures (--guidance.pictures)")
         self.conditions = task.conditions
         self.background, self.extent = task.world.background, task.world.extent
-        self.poses = _poses(task, options)
         self.loss = loss_of(options)
         check_prior(self.prior, options)
+        self.poses = _poses(task, options, self.prior.num_pictures)
         if not self.conditions:
             told = Asked(prior=self.prior, texts=self._texts(None), guider=guider_of(options))
             check_asked(self.loss, told)
@@ -189,7 +195,9 @@ class Guidance(Objective):
 
     def _region(self, camera: Camera, generator: torch.Generator) -> tuple[Camera, int]:
         """A part of the camera's picture, and how many of its pixels become one of the prior's."""
-        size, side = self.prior.info.size, math.isqrt(camera.c2w.shape[:-2].numel())
+        size, side = self.prior.info.size, 1
+        if self.prior.info.frames is None:
+            side = math.isqrt(camera.c2w.shape[:-2].numel())
         longest = self.options.size or (self.prior.info.longest_side or _SIZE) // side
         size = None if size is None else (size[0] // side, size[1] // side)
         u = torch.rand(2, generator=generator).tolist()
@@ -293,7 +301,7 @@ class Guidance(Objective):
 
     def _score(
         self,
-        x: Float[Tensor, "1 channels h w"],
+        x: Float[Tensor, "1 *frames channels h w"],
         camera: Camera,
         text: str | None,
         progress: float,
@@ -305,7 +313,7 @@ class Guidance(Objective):
 
     def _seen_by_prior(
         self, render: Render, camera: Camera, factor: int, background: Float[Tensor, " 3"]
-    ) -> Float[Tensor, "1 channels h w"]:
+    ) -> Float[Tensor, "1 *frames channels h w"]:
         """The picture as the prior knows pictures: its channels, its range, its size."""
         rgb = render.rgb
         # a step's is drawn at random where pictures have alpha, whatever is declared behind them
@@ -318,10 +326,12 @@ class Guidance(Objective):
             coded = depth_code(render.depth, self.extent)
             maps["depth"] = (render.alpha * coded + 1 - render.alpha)[..., None]
             maps["normals"] = normals_of_depth(render.depth, render.alpha, camera.K)
-        whole = torch.cat([maps[kind] for kind in self.prior.info.channels], dim=-1)
-        small = avg_pool2d(tiled(whole.movedim(-1, -3)), factor)
+        whole = torch.cat([maps[kind] for kind in self.prior.info.channels], dim=-1).movedim(-1, -3)
+        film = self.prior.info.frames is not None
+        small = avg_pool2d(whole if film else tiled(whole), factor)
         low, high = self.prior.info.value_range
-        return low + (small + 1) * (0.5 * (high - low))
+        found = low + (small + 1) * (0.5 * (high - low))
+        return found[None] if film else found
 
     def _guided(self, render: Render, camera: Camera, factor: int) -> Tensor:
         """1 where the gradient counts, else 0: [1, channels, h, w], or what becomes it."""
@@ -337,10 +347,14 @@ class Guidance(Objective):
         assert render.depth is not None
         half, (high, wide) = factor // 2, (camera.height, camera.width)
         depth, alpha = (
-            value.detach()[half::factor, half::factor][:high, :wide]
+            value.detach()[..., half::factor, half::factor][..., :high, :wide]
             for value in (render.depth, render.alpha)
         )
-        return (~self.coverage.seen(camera, depth, alpha)).to(render.rgb)
+        if camera.c2w.ndim == 2:
+            return (~self.coverage.seen(camera, depth, alpha)).to(render.rgb)
+        rows = torch.arange(len(depth)).unbind()
+        seen = [self.coverage.seen(camera.chosen(i), depth[i], alpha[i]) for i in rows]
+        return (~torch.stack(seen)).to(render.rgb)[:, None]
 
 
 def tiled(
@@ -378,10 +392,20 @@ def guider_of(options: GuidanceOptions) -> Guider:
     )  # fmt: skip
 
 
+def _of_length(prior: Prior, options: GuidanceOptions) -> Prior:
+    """A prior of videos as one of as many pictures as are asked for."""
+    if prior.info.frames is None:
+        return prior
+    assert prior.num_pictures is not None
+    return prior.of_videos(
+        options.frames or (prior.num_pictures if prior.num_pictures > 1 else _FRAMES)
+    )
+
+
 def check_prior(prior: Prior, options: GuidanceOptions) -> None:
     """Raises :class:`UsageError` for a prior that cannot be asked about renders."""
     info, where = prior.info, type(prior).__name__
-    check_of_pictures(prior)
+    check_of_pictures(prior, videos=options.target == "score")
     strange = [kind for kind in info.channels if kind not in RENDERED]
     if strange:
         raise UsageError(f"a prior of {'+'.join(info.channels)}; scenes render no {strange[0]} yet",
@@ -441,11 +465,18 @@ def _factor(wanted: float, sides: tuple[int, int]) -> int:
     return max(1, min(round(wanted), *sides))
 
 
-def _poses(task: Task, options: GuidanceOptions) -> Poses:
-    """Cameras around and beyond those of training, or the task's own."""
+def _poses(task: Task, options: GuidanceOptions, frames: int | None) -> Poses:
+    """Cameras around and beyond those of training, or the task's own; of a prior of videos of
+    ``frames`` pictures flights that begin there."""
     if task.poses is not None:
         return task.poses
     if not task.training_cameras:
         raise UsageError("guidance has nowhere to look from",
                          fix="give a capture, or a method with poses")  # fmt: skip
-    return cameras_beyond(task.training_cameras, options, any_time=options.any_time)
+    cameras = cameras_beyond(task.training_cameras, options, any_time=options.any_time)
+    if frames is None:
+        return cameras
+    flight = Flight(
+        frames=frames, sweep=options.sweep, frozen=options.frozen, seconds=options.seconds
+    )
+    return Flights(cameras, flight)
