@@ -82,6 +82,47 @@ def test_a_trained_one_is_trained_further(folder, tmp_path):
     assert not any(p.requires_grad for p in again.averaged.parameters())
 
 
+def objective_of(options, generator):
+    inputs = ObjectiveInputs(task=None, generator=generator, device=torch.device("cpu"))
+    return Denoising(options, inputs)
+
+
+def test_with_a_teacher_its_guided_answers_are_learned(folder, tmp_path):
+    sizes = {"widths": (8, 16), "down": ("", "c"), "up": ("", "c")}
+    pictures = {"pictures": folder, "forget_text": 0.0, "batch": 4}
+    teacher = UnetMethod(denoising=DenoisingOptions(**pictures), **sizes).build(
+        None, generator=torch.Generator()
+    )
+    drawn = torch.Generator().manual_seed(3)
+    for parameter in teacher.averaged.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=drawn)
+    start = teacher.write(tmp_path)
+    student = UnetMethod(denoising=DenoisingOptions(**pictures), start=start).build(
+        None, generator=torch.Generator()
+    )
+    step = SimpleNamespace(trainable=student)
+    losses = [
+        float(objective_of(
+            DenoisingOptions(**pictures, teacher=start, scale=scale),
+            torch.Generator().manual_seed(5),
+        )(step).loss)
+        for scale in (1.0, 2.0, 3.0)
+    ]  # fmt: skip
+    # the student is the teacher: what is left is (k - 1)^2 times the difference of its answers
+    assert losses[0] == pytest.approx(0.0, abs=1e-9) and losses[1] > 1e-4
+    assert losses[2] == pytest.approx(4 * losses[1], rel=1e-4)
+    without = DenoisingOptions(**{**pictures, "forget_text": 1.0}, teacher=start, scale=3.0)
+    assert float(objective_of(without, torch.Generator())(step).loss) == pytest.approx(0, abs=1e-9)
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    write_pictures({"rgb": torch.zeros(1, 3, 8, 8)}, silent / "a.safetensors")
+    deaf = UnetMethod(denoising=DenoisingOptions(pictures=silent), **sizes).build(
+        None, generator=torch.Generator()
+    )
+    with pytest.raises(UsageError, match="reads no texts"):
+        objective_of(DenoisingOptions(**pictures, teacher=deaf.write(silent)), torch.Generator())
+
+
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(folder, tmp_path):
     command = ["prior", "train", "unet", "--denoising.pictures", str(folder), *SMALL, "--steps",
                "6", "--checkpoint-every-s", "0", "--keep-checkpoints", "9"]  # fmt: skip

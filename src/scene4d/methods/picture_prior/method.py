@@ -45,6 +45,11 @@ class DenoisingOptions(ObjectiveOptions):
     """Standard deviation of that logarithm."""
     forget_text: Share = 0.1
     """Share of pictures that are learned without their caption, for classifier-free guidance."""
+    teacher: Path | None = None
+    """A trained network, such as unet.safetensors, whose guided answers are learned in place of the
+    pictures: one answer then does the work of two."""
+    scale: Annotated[float, Within(-1000.0, 1000.0)] = 3.0
+    """k of the teacher's x0_0 + k (x0_y - x0_0)."""
 
 
 @dataclass(frozen=True, kw_only=True)

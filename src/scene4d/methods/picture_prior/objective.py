@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +13,7 @@ from scene4d.methods.picture_prior.method import DenoisingOptions
 from scene4d.methods.picture_prior.pictures import read_pictures
 from scene4d.methods.picture_prior.trainable import UnetTraining
 from scene4d.priors.prior import CHANNELS, broadcast
+from scene4d.priors.unet import UnetPrior, load_unet
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.step import Step
 
@@ -21,7 +24,9 @@ class Denoising(Objective):
     """The mean of (s^2 + d^2) / (s d)^2 (D(x + s n; s) - x)^2 (Karras et al. 2022, section 5), of
     each kind of channels, and over the kinds.
 
-    ln s is normal; a batch has one from each of as many parts of it, equally likely.
+    ln s is normal; a batch has one from each of as many parts of it, equally likely. With a teacher
+    x is what classifier-free guidance makes of its two answers, so that the network gives in one
+    what guidance asks two for (SnapFusion, Li et al. 2023, section 4.3; Meng et al. 2023).
     """
 
     options: DenoisingOptions
@@ -34,6 +39,12 @@ class Denoising(Objective):
         self.processes = inputs.processes
         self.own = self.processes.rows(options.batch, "crops (--denoising.batch)")
         self.pictures = read_pictures(options)
+        self.teacher: UnetPrior | None = None
+        if options.teacher is not None:
+            self.teacher = load_unet(options.teacher).to(inputs.device)
+            if not self.teacher.shape.vocabulary:
+                raise UsageError("the teacher reads no texts, so there is no guidance to learn",
+                                 where=options.teacher)  # fmt: skip
 
     def __call__(self, step: Step) -> Term:
         """The term; in the log its mean over the low, the middle and the high third of noise."""
@@ -51,20 +62,33 @@ class Denoising(Objective):
         noise = torch.randn(crops.pictures.shape, generator=self.generator)
         forgotten = torch.rand(options.batch, generator=self.generator) < options.forget_text
         texts = ["" if f else c for c, f in zip(crops.captions, forgotten.tolist(), strict=True)]
-        noisy = (crops.pictures + broadcast(ratios, noise) * noise)[self.own]
-        made = self.processes.gathered(
-            trained.prior.cleaned(noisy.to(self.device), ratios[self.own].to(self.device),
-                                  texts[self.own])
-        )  # fmt: skip
+        noisy = (crops.pictures + broadcast(ratios, noise) * noise)[self.own].to(self.device)
+        own = ratios[self.own].to(self.device)
+        made = self.processes.gathered(trained.prior.cleaned(noisy, own, texts[self.own]))
+        wanted = crops.pictures
+        if self.teacher is not None:
+            wanted = self.processes.gathered(self._taught(noisy, own, texts[self.own]))
         d = shape.deviation
         weight = (ratios.square() + d * d) / (ratios * d).square()
-        square = (made - crops.pictures.to(made)).square() * crops.known.to(made)
+        square = (made - wanted.to(made)).square() * crops.known.to(made)
         sizes = [CHANNELS[kind] for kind in shape.channels]
         each = torch.stack([part.flatten(1).mean(dim=1) for part in square.split(sizes, dim=1)])
         found = weight.to(made) * each.mean(dim=0)
         thirds = found.detach().tensor_split(len(_THIRDS))  # the batch is in the order of noise
         log = {name: t.mean() for name, t in zip(_THIRDS, thirds, strict=True) if len(t)}
         return Term(loss=found.mean(), log=log)
+
+    @torch.no_grad()
+    def _taught(
+        self,
+        noisy: Float[Tensor, "batch channels height width"],
+        ratios: Float[Tensor, " batch"],
+        texts: Sequence[str],
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The teacher's guided answers; unguided where there is no text."""
+        assert self.teacher is not None
+        without = self.teacher.cleaned(noisy, ratios)
+        return without + self.options.scale * (self.teacher.cleaned(noisy, ratios, texts) - without)
 
     def _ratios(self, count: int) -> Float[Tensor, " count"]:
         """s of each picture, rising."""
