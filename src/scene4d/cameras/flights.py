@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from scene4d.cameras.beyond import CamerasBeyond, turned_about
+from scene4d.cameras.beyond import turned_about
 from scene4d.cameras.camera import Camera
 
 
@@ -27,20 +30,33 @@ class Flight:
     capture's moments."""
 
 
+@runtime_checkable
+class _Drawn(Protocol):
+    """A distribution of single cameras."""
+
+    def draw(self, generator: torch.Generator, count: int = 1) -> list[Camera]: ...
+
+
 class Flights:
     """Draws flights, each as a batch of cameras, one of each frame.
 
-    The first camera is drawn by ``cameras``. The others are it, turned about the point in front of
-    it that all training cameras look at, by an angle that grows evenly up to one drawn evenly up to
+    The first camera is drawn by ``cameras``. The others are it, turned about the point ``distance``
+    scene units in front of it, by an angle that grows evenly up to one drawn evenly up to
     the largest, about an axis of any direction in the picture's plane. Where time goes on it does
-    so evenly, from the first camera's, or from as much earlier as the scene would end too soon.
+    so evenly, from the first camera's, and not beyond the scene's end.
     """
 
-    def __init__(self, cameras: CamerasBeyond, flight: Flight) -> None:
-        self.cameras, self.flight = cameras, flight
-        times = cameras.between.times
+    def __init__(
+        self,
+        cameras: _Drawn,
+        flight: Flight,
+        *,
+        distance: float,
+        times: Float[Tensor, " moments"] | None,
+    ) -> None:
+        """``times``: of the training pictures, seconds; None: nothing moves."""
+        self.cameras, self.flight, self.distance = cameras, flight, distance
         self.times = None if times is None else times.unique()
-        """Of the training pictures, rising, seconds."""
 
     def draw(self, generator: torch.Generator, count: int = 1) -> list[Camera]:
         """``count`` flights; takes the same number of random numbers for each."""
@@ -52,15 +68,13 @@ class Flights:
         flight = self.flight
         turns = math.radians(flight.sweep) * size * torch.linspace(0, 1, flight.frames).double()
         cameras = [
-            turned_about(first, self.cameras.distance, angle, 2 * math.pi * way)
-            for angle in turns.tolist()
+            turned_about(first, self.distance, angle, 2 * math.pi * way) for angle in turns.tolist()
         ]
         whole = Camera.stack(cameras)
         if first.time is None or self.times is None or kind < flight.frozen:
             return whole
-        begin, end = float(self.times[0]), float(self.times[-1])
-        length = min(self._seconds(end - begin), end - begin)
-        start = min(float(first.time), end - length)
+        start, end = float(first.time), float(self.times[-1])
+        length = min(self._seconds(end - float(self.times[0])), end - start)
         seconds = torch.linspace(start, start + length, flight.frames, dtype=torch.float64)
         return replace(whole, time=seconds.to(first.time))
 

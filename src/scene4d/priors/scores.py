@@ -240,10 +240,17 @@ def encoded(
     prior: LatentPrior, x: Float[Tensor, "batch *frames channels height width"]
 ) -> Float[Tensor, "batch *frames latent_channels h w"]:
     """The latents of pictures, or of videos, of any size."""
+    return prior.encode(padded(x, LATENT_SIDE))
+
+
+def padded(
+    x: Float[Tensor, "*batch channels height width"], unit: int
+) -> Float[Tensor, "*batch channels high wide"]:
+    """Pictures whose last rows and columns are repeated up to a multiple of ``unit``."""
     height, width = x.shape[-2:]
-    room = (0, -width % LATENT_SIDE, 0, -height % LATENT_SIDE)
-    padded = torch.nn.functional.pad(x.flatten(0, -4), room, mode="replicate")
-    return prior.encode(padded.unflatten(0, x.shape[:-3]))
+    room = (0, -width % unit, 0, -height % unit)
+    pictures = torch.nn.functional.pad(x.flatten(0, -4), room, mode="replicate")
+    return pictures.unflatten(0, x.shape[:-3])
 
 
 def decoded(

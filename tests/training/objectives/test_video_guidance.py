@@ -23,7 +23,7 @@ from training.objectives.test_guidance import (
 )
 
 from scene4d.cameras.camera import Camera
-from scene4d.data.scene import Frame, Scene
+from scene4d.data.scene import Frame, Scene, View
 from scene4d.errors import UsageError
 from scene4d.priors.prior import Prior, PriorInfo
 from scene4d.representations.method import GuidanceOptions
@@ -96,10 +96,11 @@ class Notes(Prior):
 
     def __init__(self, frames):
         super().__init__()
-        self.info, self.seen = PriorInfo(frames=frames), []
+        self.info, self.seen, self.known = PriorInfo(frames=frames), [], []
 
     def denoise(self, x_t, alpha, sigma, condition=None):
         self.seen.append((x_t.shape, condition.camera))
+        self.known.append(condition)
         return x_t
 
 
@@ -114,9 +115,48 @@ def test_without_poses_flights_begin_at_the_captures_cameras():
     assert [shape for shape, _ in prior.seen] == [(1, 4, 3, 20, 20)] * 3
     for _, flight in prior.seen:
         assert flight.c2w.shape == (4, 4, 4) and (flight.width, flight.height) == (20, 20)
-        torch.testing.assert_close(flight.time.diff(), torch.full((3,), 0.1))
+        left = min(0.1, (0.5 - float(flight.time[0])) / 3)  # until the scene ends
+        assert torch.allclose(flight.time.diff(), torch.full((3,), left), atol=1e-6)
     with pytest.raises(UsageError, match="videos of 7 pictures of a prior that knows videos of 4"):
         objective(prior, options=replace(options, frames=7), capture=capture)
+
+
+class Photographs:
+    """Pictures in which every pixel is another one, from cameras with times."""
+
+    def __init__(self, cameras):
+        self.cameras = cameras
+
+    def camera(self, index):
+        return self.cameras[index]
+
+    def view(self, index):
+        camera = self.cameras[index]
+        count = 3 * camera.height * camera.width
+        rgb = torch.linspace(0, 1, count).reshape(camera.height, camera.width, 3) / (index + 1)
+        return View(index=index, camera=camera, rgb=rgb)
+
+
+def test_priors_that_go_on_from_a_picture_are_given_the_photograph():
+    drawn = SPHERE.draw(torch.Generator().manual_seed(0), 5)
+    cameras = [replace(camera, time=torch.tensor(0.1 * n)) for n, camera in enumerate(drawn)]
+    source = Photographs(cameras)
+    capture = replace(capture_of(cameras), pictures=source, train_indices=[1, 2, 4])
+    prior = Notes(3)
+    prior.info = replace(prior.info, conditions=frozenset({"picture", "camera"}))
+    options = replace(EXACT, size=18, crop="shift", pictures=6)
+    objective(prior, options=options, capture=capture)(step_of(splats()))
+    found = set()
+    for known in prior.known:
+        (index,) = (n for n, c in enumerate(cameras) if torch.equal(c.c2w, known.camera.c2w[0]))
+        whole = 2 * source.view(index).rgb.permute(2, 0, 1) - 1
+        assert known.picture.shape == (1, 3, 19, 19)  # 40 pixels, two to one, less the shift
+        # of the shifts of up to a small pixel, the one whose pixels these are
+        tries = [torch.nn.functional.avg_pool2d(whole[:, y:, x:][:, :38, :38], 2)
+                 for y in range(3) for x in range(3)]  # fmt: skip
+        assert min(float((known.picture[0] - t).abs().max()) for t in tries) < 1e-6
+        found.add(index)
+    assert found <= {1, 2, 4} and len(found) > 1
 
 
 @pytest.mark.parametrize(
@@ -153,5 +193,9 @@ def test_a_video_model_of_latents_guides_a_flight(tmp_path):
     scene = splats()
     term = objective(prior, options=replace(NEAR, frames=5), poses=Always(Camera.stack(cameras)))
     log = term(step_of(scene)).log
+    # and with a first frame, whose latents are those of the picture
+    capture = replace(capture_of(cameras), pictures=Photographs(cameras))
+    begun = objective(prior, options=replace(NEAR, frames=5), capture=capture)
+    assert float(begun(step_of(scene)).log["guidance_gradient"]) > 0
     assert float(log["guidance_gradient"]) > 0 and int(log["guidance_left_out"]) == 0
     assert any(float(value.abs().max()) > 0 for value in gradients(scene).values())

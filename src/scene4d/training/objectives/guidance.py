@@ -43,6 +43,7 @@ from scene4d.representations.task import Poses, Task
 from scene4d.training.coverage import Coverage
 from scene4d.training.objectives.away import cameras_beyond
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
+from scene4d.training.objectives.first_frames import FirstFrames
 from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
 from scene4d.training.step import Step, evaluating
 
@@ -77,7 +78,9 @@ class Guidance(Objective):
         self.background, self.extent = task.world.background, task.world.extent
         self.loss = loss_of(options)
         check_prior(self.prior, options)
-        self.poses = _poses(task, options, self.prior.num_pictures)
+        self.first_frames = FirstFrames.of(task, self.prior.info)
+        """Where videos begin, of priors that go on from a picture."""
+        self.poses = _poses(task, options, self.prior.num_pictures, self.first_frames)
         if not self.conditions:
             told = Asked(prior=self.prior, texts=self._texts(None), guider=guider_of(options))
             check_asked(self.loss, told)
@@ -175,13 +178,15 @@ class Guidance(Objective):
         cut, factor = self._region(camera, generator)
         cut = cut.to(self.device)
         small = cut.downscaled(factor)
+        first = self._first_frame(camera, cut, factor)
         told = [torch.tensor(torch.nan), torch.tensor(torch.nan)]
 
         def score(render: Render) -> Float[Tensor, ""]:
             x = self._seen_by_prior(render, cut, factor, step.background)
             found = None
             if bool(torch.isfinite(x).all()):
-                found = self._score(x.detach(), small, text, step.progress, generator)
+                asked = self._asked(small, text, x, first)
+                found = self._score(x.detach(), asked, step.progress, generator)
             if found is None or not bool(torch.isfinite(found.gradient).all()):
                 return torch.zeros((), device=x.device)
             gradient = found.gradient * self._guided(render, small, factor)
@@ -203,11 +208,21 @@ class Guidance(Objective):
         u = torch.rand(2, generator=generator).tolist()
         return region(camera, size or longest, self.options.crop, (u[0], u[1]))
 
-    def _asked(self, camera: Camera, text: str | None, like: Tensor) -> Asked:
+    def _first_frame(self, flight: Camera, cut: Camera, factor: int) -> Tensor | None:
+        if self.first_frames is None:
+            return None
+        behind = torch.tensor(self.background or (0.0, 0.0, 0.0), device=self.device)
+        latent = self.prior.info.space == "latent"
+        return self.first_frames.picture(flight, cut, factor, behind, latent=latent)
+
+    def _asked(
+        self, camera: Camera, text: str | None, like: Tensor, picture: Tensor | None = None
+    ) -> Asked:
         """The prior, and what it is told of a picture of ``camera``."""
         background = None if self.background is None else like.new_tensor(self.background)
+        known = Condition(camera=camera, background=background, picture=picture)
         return Asked(
-            prior=self.prior, known=Condition(camera=camera, background=background),
+            prior=self.prior, known=known,
             texts=self._texts(text), path=self.options.noise_schedule,
             guider=guider_of(self.options),
         )  # fmt: skip
@@ -302,14 +317,12 @@ class Guidance(Objective):
     def _score(
         self,
         x: Float[Tensor, "1 *frames channels h w"],
-        camera: Camera,
-        text: str | None,
+        asked: Asked,
         progress: float,
         generator: torch.Generator,
     ) -> Score:
         ask = latent_gradient if self.prior.info.space == "latent" else score_gradient
-        asked, done = self._asked(camera, text, x), self._done(progress)
-        return ask(self.loss, asked, x, generator=generator, progress=done)
+        return ask(self.loss, asked, x, generator=generator, progress=self._done(progress))
 
     def _seen_by_prior(
         self, render: Render, camera: Camera, factor: int, background: Float[Tensor, " 3"]
@@ -465,9 +478,11 @@ def _factor(wanted: float, sides: tuple[int, int]) -> int:
     return max(1, min(round(wanted), *sides))
 
 
-def _poses(task: Task, options: GuidanceOptions, frames: int | None) -> Poses:
+def _poses(
+    task: Task, options: GuidanceOptions, frames: int | None, first: FirstFrames | None
+) -> Poses:
     """Cameras around and beyond those of training, or the task's own; of a prior of videos of
-    ``frames`` pictures flights that begin there."""
+    ``frames`` pictures flights that begin there, or at photographs."""
     if task.poses is not None:
         return task.poses
     if not task.training_cameras:
@@ -479,4 +494,5 @@ def _poses(task: Task, options: GuidanceOptions, frames: int | None) -> Poses:
     flight = Flight(
         frames=frames, sweep=options.sweep, frozen=options.frozen, seconds=options.seconds
     )
-    return Flights(cameras, flight)
+    times = cameras.between.times
+    return Flights(first or cameras, flight, distance=cameras.distance, times=times)
