@@ -6,7 +6,9 @@ and over 20,000 draws of the code, with four standard errors as tolerance.
 """
 
 from dataclasses import replace
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from scene4d.priors import recipes
 from scene4d.priors.gaussian import ByText, GaussianPrior, MixturePrior
 from scene4d.priors.levels import Times, levels_at
 from scene4d.priors.prior import Prior, PriorInfo
+from scene4d.priors.score_divergence import SIM, ScoreDivergence, divergence_loss
 from scene4d.priors.score_loss import Inversion, Part, ScoreLoss, guided
 from scene4d.priors.scores import Asked, inject, score_gradient
 
@@ -395,3 +398,99 @@ def test_the_convention_of_guidance_is_one():
     assert guided(1.0) == (Part(role="y", factor=1.0),)
     assert guided(0.0) == (Part(role="none", factor=1.0),)
     assert sum(part.factor for part in guided(7.5)) == 1.0
+
+
+# Divergences from what a second prior knows: of numbers, by quadrature
+
+
+NODES, WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(60))
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
+"""Means over a standard normal: exact for polynomials, 1e-9 for the smooth functions here."""
+
+
+def number(mean, variance):
+    return GaussianPrior(
+        torch.full((1, 1, 1), float(mean), dtype=DOUBLE), variance, channels=("depth",)
+    )
+
+
+def noised_normal(mean, variance):
+    return torch.distributions.Normal(A * mean, (A * A * variance + S * S) ** 0.5)
+
+
+F = {
+    "reverse-kl": lambda u: -u.log(),
+    "forward-kl": lambda u: u * u.log(),
+    "jensen-shannon": lambda u: u * u.log() - (u + 1) * ((u + 1) / 2).log(),
+    "hellinger": lambda u: (u.sqrt() - 1).square(),
+}
+
+
+@pytest.mark.parametrize("divergence", F)
+def test_f_distill_follows_the_divergence_down(divergence):
+    """Of a generator of one Gaussian of variance 0.3 at m: the mean of g is sigma^3 / alpha times
+    the derivative of D_f(p || q) in m."""
+    m = torch.tensor(0.8, dtype=DOUBLE, requires_grad=True)
+    known, made = noised_normal(0.1, 0.5), noised_normal(m, 0.3)
+    grid = torch.linspace(-12, 12, 20_001, dtype=DOUBLE)
+    density = made.log_prob(grid)
+    ratio = (known.log_prob(grid) - density).exp()
+    whole = torch.trapezoid(density.exp() * F[divergence](ratio), grid)
+    (slope,) = torch.autograd.grad(whole, m)
+    # x and its noise, 60 x 60 places, each with its weight
+    z, n = (v.flatten() for v in torch.meshgrid(NODES, NODES, indexing="ij"))
+    x = (m.detach() + 0.3**0.5 * z)[:, None, None, None]
+    prior, second = number(0.1, 0.5), number(0.8, 0.3)
+
+    def log_ratio(x_t, alpha, sigma):
+        normal = [noised_normal(0.1, 0.5), noised_normal(m.detach(), 0.3)]
+        return (normal[0].log_prob(x_t) - normal[1].log_prob(x_t)).flatten()
+
+    asked = Asked(prior=prior, second=second, log_ratio=log_ratio)
+    loss = at(recipes.f_distill(divergence=divergence))
+    with mock.patch.object(torch, "randn", lambda *shape, **kw: n.reshape(x.shape)):
+        g = score_gradient(loss, asked, x, generator=seeded()).gradient.flatten()
+    expected = (g * (WEIGHTS[:, None] * WEIGHTS).flatten()).sum()
+    # g = sigma^2 h (e_p - e_q), e = -sigma score, and dx_t/dm = alpha
+    torch.testing.assert_close(expected, S**3 / A * slope, rtol=1e-4, atol=0)
+
+
+def test_a_ratio_of_densities_must_be_given():
+    with pytest.raises(UsageError, match="ratio of densities"):
+        gradient(at(recipes.f_distill()), GaussianPrior(MU, C), second=GaussianPrior(MU, C))
+    with pytest.raises(UsageError, match="a second prior"):
+        replace(recipes.sds(), divergence="forward-kl")
+
+
+@pytest.mark.parametrize("square", [0.0, -0.2])
+def test_a_score_divergence_is_differentiated_through_the_priors(square):
+    """Of Gaussians all is known: half the squared difference of scores falls with m as
+    alpha^2 (m - mu) / (V_p V_q) where the second prior is held fixed."""
+    m = torch.tensor(0.8, dtype=DOUBLE, requires_grad=True)
+    z, n = (v.flatten() for v in torch.meshgrid(NODES, NODES, indexing="ij"))
+    x = (m + 0.3**0.5 * z)[:, None, None, None]
+    levels = (torch.full((len(z),), v, dtype=DOUBLE) for v in (A, S))
+    loss = ScoreDivergence(distance="square", square=square)
+    found = divergence_loss(loss, number(0.1, 0.5), number(0.8, 0.3), x, n.reshape(x.shape),
+                            *levels)  # fmt: skip
+    mean = (found * (WEIGHTS[:, None] * WEIGHTS).flatten()).sum()
+    (slope,) = torch.autograd.grad(mean, m)
+    V_p, V_q = A * A * 0.5 + S * S, A * A * 0.3 + S * S
+    expected = S**4 * (0.8 - 0.1) / (V_p * V_q)
+    # beside it: s^4 / a^2 of the derivative of the mean squared difference of scores in x_t
+    beside = 2 * S**4 / A**2 * A * (A * 0.7 / V_p) * (1 / V_p - 1 / V_q)
+    torch.testing.assert_close(float(slope), expected + square * beside, rtol=1e-6, atol=0)
+
+
+def test_sim_bounds_the_pull_and_vanishes_where_both_agree():
+    pictures, noise = normal(50, *SHAPE, seed=3).requires_grad_(), normal(50, *SHAPE, seed=4)
+    levels = (torch.full((50,), v, dtype=DOUBLE) for v in (A, S))
+    same = divergence_loss(SIM, GaussianPrior(MU, C), GaussianPrior(MU, C), pictures, noise,
+                           *levels)  # fmt: skip
+    assert float(same.detach().abs().max()) == 0
+    levels = (torch.full((50,), v, dtype=DOUBLE) for v in (A, S))
+    far = GaussianPrior(MU + 1e3, C)
+    loss = divergence_loss(SIM, far, GaussianPrior(MU, C), pictures, noise, *levels)
+    (slope,) = torch.autograd.grad(loss.sum(), pictures)
+    # however far the prior is, each value is pulled by about one part of the picture's
+    assert 0.01 < float(slope.flatten(1).norm(dim=1).mean()) * 12**0.5 < 10

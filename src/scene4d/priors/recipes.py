@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from scene4d.errors import UsageError
 from scene4d.priors.levels import Times
-from scene4d.priors.score_loss import Inversion, Part, ScoreLoss, guided
+from scene4d.priors.score_loss import Divergence, Inversion, Part, ScoreLoss, guided
 
 _ANNEALED = Times(kind="annealed")
 _HIGH_NOISE = 0.2
@@ -56,6 +56,12 @@ def vsd(scale: float = 7.5) -> ScoreLoss:
 def dmd(scale: float = 1.0) -> ScoreLoss:
     """Distribution matching (Yin et al. 2023): VSD over the mean of |x - x0|."""
     return replace(vsd(scale), name="dmd", normaliser="residual")
+
+
+def f_distill(scale: float = 1.0, *, divergence: Divergence = "jensen-shannon") -> ScoreLoss:
+    """f-distill (Xu et al. 2025, theorem 1): VSD weighed by f''(r) r^2, which is small where what
+    there is lies beside what the prior knows, unless ``divergence`` is the reverse KL."""
+    return replace(vsd(scale), name="f-distill", divergence=divergence)
 
 
 def csd(*, negative: bool = False) -> ScoreLoss:
@@ -123,7 +129,7 @@ def fixer() -> ScoreLoss:
 
 SCALED = {
     "sds": sds, "hifa": hifa, "sdi": sdi, "ism": ism, "vsd": vsd, "dmd": dmd, "nfsd": nfsd,
-    "dds": dds, "asd": asd, "prd": prd,
+    "dds": dds, "asd": asd, "prd": prd, "f-distill": f_distill,
 }  # fmt: skip
 """Recipes by name that have a scale of guidance."""
 

@@ -23,6 +23,11 @@ Role = Literal["y", "none", "negative", "now"]
 """Conditions: what is wanted; nothing; what is not wanted; what there is now (Bridge's source)."""
 
 
+Divergence = Literal["reverse-kl", "forward-kl", "jensen-shannon", "hellinger"]
+"""D_f(p || q) = E_q f(p / q) of what a prior knows, p, and what there is, q. f(u) is -log u;
+u log u; u log u - (u + 1) log((u + 1) / 2); (sqrt u - 1)^2."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One term of a mixture: a factor times what the prior says under a condition."""
@@ -87,6 +92,9 @@ class ScoreLoss:
     """w: 1, sigma^2, alpha, sigma / alpha, alpha / sigma."""
     normaliser: Literal["none", "residual"] = "none"
     """h: 1; or 1 over the mean of \\|x - x0\\| of a picture (DMD)."""
+    divergence: Divergence = "reverse-kl"
+    """What is to become small where a second prior says what there is: g is multiplied by
+    f''(r) r^2, r = p / q the ratio of the densities of x_t (f-distill); 1 of the reverse KL."""
     space: Literal["eps", "x0"] = "eps"
     times: Times = field(default_factory=Times)
     step: float = 0.05
@@ -107,6 +115,9 @@ class ScoreLoss:
             raise UsageError(f"the score loss {self.name!r} asks for noise where there is none")
         if (self.against == "earlier") and self.noise != "inverted":
             raise UsageError("an earlier x_s is that of an inversion", where=self.name)
+        if self.divergence != "reverse-kl" and self.against != "second":
+            raise UsageError(f"the divergence {self.divergence} is one from what a second prior "
+                             "knows", where=self.name)  # fmt: skip
         if self.states < 1 or self.inversion.steps < 1 or not 0 <= self.inversion.fresh <= 1:
             raise UsageError("states and steps are 1 or more, fresh is a share", where=self.name)
 

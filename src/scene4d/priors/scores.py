@@ -6,7 +6,7 @@ through a prior.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -22,6 +22,8 @@ from scene4d.priors.score_loss import Mix, Role, ScoreLoss, guided
 
 Texts = Mapping[Role, str]
 """What is said of each role; of one that is not named nothing."""
+LogRatio = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""One number for each of the noised pictures x_t, at their alpha and sigma."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +40,9 @@ class Asked:
     """What becomes of the difference that guidance enlarges, of every prior that is asked."""
     second: Prior | None = None
     """VSD's phi."""
+    log_ratio: LogRatio | None = None
+    """f-distill's log of what the prior's density is to phi's, of noised pictures at their levels:
+    the logits of a discriminator, or exact."""
     reference: Float[Tensor, "batch *frames channels height width"] | None = None
     """DDS's other picture."""
     reference_texts: Texts = field(default_factory=dict)
@@ -95,6 +100,11 @@ def check_asked(loss: ScoreLoss, asked: Asked) -> None:
         raise UsageError(
             f"the score loss {loss.name!r} compares with a second prior, and there is none",
             fix="give one of what is rendered now, or choose another loss",
+        )
+    if loss.divergence != "reverse-kl" and asked.log_ratio is None:
+        raise UsageError(
+            f"the score loss {loss.name!r} weighs by a ratio of densities, and there is none",
+            fix="give log_ratio, such as a discriminator's logits, or choose reverse-kl",
         )
     if loss.against == "reference" and asked.reference is None:
         raise UsageError(f"the score loss {loss.name!r} compares with a reference picture")
@@ -327,8 +337,19 @@ class _State:
             wanted = self.voice.eps(loss.target, at)
             difference = wanted - self._baseline(noise, earlier, at)
             target = (at.x_t - broadcast(at.sigma, x) * wanted) / broadcast(at.alpha, x)
-        weight = weight_at(loss, at.alpha, at.sigma)
+        weight = weight_at(loss, at.alpha, at.sigma) * self._curvature(at)
         return broadcast(weight * _normaliser(loss, x, target), x) * difference, target
+
+    def _curvature(self, at: _Noised) -> Float[Tensor, " batch"]:
+        """f''(r) r^2 of the divergence."""
+        if self.loss.divergence == "reverse-kl":
+            return torch.ones_like(at.alpha)
+        assert self.asked.log_ratio is not None
+        log = self.asked.log_ratio(at.x_t, at.alpha, at.sigma).to(at.alpha)
+        return {
+            "forward-kl": log.exp, "jensen-shannon": log.sigmoid,
+            "hellinger": lambda: 0.5 * (0.5 * log).exp(),
+        }[self.loss.divergence]()  # fmt: skip
 
     def _baseline(self, noise: Tensor, earlier: Tensor | None, at: _Noised) -> Tensor:
         loss, asked, voice = self.loss, self.asked, self.voice
