@@ -53,3 +53,18 @@ def test_any_side_is_padded_and_losses_without_a_clean_picture_are_refused():
     assert score.gradient.shape == x.shape and bool(score.gradient.isfinite().all())
     with pytest.raises(UsageError, match="no clean picture to decode"):
         latent_gradient(recipe("asd", 1.0), asked, x, generator=generator)
+
+
+def test_through_the_encoder_any_loss_goes():
+    """Of an orthogonal encoder: the gradient of the latents, unfolded."""
+    pixels = GaussianPrior(torch.full((3, 32, 32), 0.3), 0.04)
+    prior = Folded(pixels)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    for name in ("hifa", "asd"):
+        loss = recipe(name, 1.0)
+        through, there = (torch.Generator().manual_seed(0) for _ in range(2))
+        score = latent_gradient(loss, Asked(prior=prior), x, generator=through,
+                                through_encoder=True)  # fmt: skip
+        latents = score_gradient(loss, Asked(prior=prior), prior.encode(x), generator=there)
+        torch.testing.assert_close(score.gradient, prior.decode(latents.gradient))
+        assert torch.equal(score.times, latents.times)

@@ -56,8 +56,8 @@ class Score:
     """x - gradient is where the loss wants the pictures. Holds NaN or Inf where the prior does."""
     times: Float[Tensor, "states batch"]
     """0..1, float64; 0 without noise."""
-    target: Float[Tensor, "batch *frames channels height width"]
-    """Clean pictures that the target is of, at the last state."""
+    target: Float[Tensor, "batch *frames channels height width"] | None
+    """Clean pictures that the target is of, at the last state; None through an encoder."""
 
 
 @torch.no_grad()
@@ -219,19 +219,25 @@ def latent_gradient(
     *,
     generator: torch.Generator,
     progress: float = 0.0,
+    through_encoder: bool = False,
 ) -> Score:
     """As :func:`score_gradient`, of a prior of latents: ``x`` is encoded, and what the prior makes
     of it decoded, w (x - dec(x0)). So nothing is differentiated through an encoder, which is
-    unstable (stable-dreamfusion#212) and needs its memory.
+    unstable (stable-dreamfusion#212) and needs its memory; ``through_encoder`` does that all the
+    same, for any loss: the gradient of the latents times the encoder's slope.
 
-    Raises :class:`UsageError` for losses whose target is no clean picture.
+    Raises :class:`UsageError` for losses whose target is no clean picture, unless it goes through
+    the encoder.
     """
     prior = asked.prior
+    if through_encoder and isinstance(prior, LatentPrior):
+        return _through_encoder(loss, asked, x, prior, generator, progress)
     if not isinstance(prior, LatentPrior) or loss.name not in LATENT_LOSSES:
         raise UsageError(f"the score loss {loss.name!r} has no clean picture to decode",
                          where=type(prior).__name__,
                          fix=f"choose one of {', '.join(LATENT_LOSSES)}")  # fmt: skip
     score = score_gradient(loss, asked, encoded(prior, x), generator=generator, progress=progress)
+    assert score.target is not None
     target = decoded(prior, score.target, like=x)
     weight = x.new_ones(len(x))
     if loss.noise != "none":
@@ -240,6 +246,22 @@ def latent_gradient(
         weight = weight_at(loss, alpha, sigma) * (1 if loss.space == "x0" else alpha / sigma)
     gradient = broadcast(weight, x) * (x - target)
     return Score(gradient=gradient, times=score.times, target=target)
+
+
+def _through_encoder(
+    loss: ScoreLoss,
+    asked: Asked,
+    x: Tensor,
+    prior: LatentPrior,
+    generator: torch.Generator,
+    progress: float,
+) -> Score:
+    with torch.enable_grad():
+        pictures = x.detach().requires_grad_()
+        latents = encoded(prior, pictures)
+    score = score_gradient(loss, asked, latents.detach(), generator=generator, progress=progress)
+    (gradient,) = torch.autograd.grad(latents, pictures, score.gradient)
+    return Score(gradient=gradient, times=score.times, target=None)
 
 
 LATENT_SIDE = 32

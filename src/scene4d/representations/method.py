@@ -252,6 +252,9 @@ class GuidanceOptions(BeyondOptions):
     """Length of the other videos, seconds; by default that of as many moments of the capture."""
     unseen_only: bool = False
     """Guide only what no training camera sees."""
+    through_encoder: bool = False
+    """Differentiate through the encoder of a prior of latents, in place of comparing with the
+    decoded clean picture: any loss, more memory, and the encoder's own noise."""
     chunk_pixels: Annotated[int, Within(64)] = 1 << 16
     """Pixels whose gradients are held at a time."""
     sampling_steps: Annotated[int, Within(1, 1000)] = 8

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -21,13 +22,9 @@ from torch.nn.functional import avg_pool2d
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.flights import Flight, Flights
 from scene4d.errors import UsageError
-from scene4d.priors.guiders import Guider
-from scene4d.priors.levels import Times
-from scene4d.priors.prior import CHANNELS, Condition, LatentPrior, Prior, check_of_pictures
-from scene4d.priors.recipes import recipe
-from scene4d.priors.score_loss import Role, ScoreLoss
+from scene4d.priors.prior import CHANNELS, Condition, Prior
+from scene4d.priors.score_loss import Role
 from scene4d.priors.scores import (
-    LATENT_LOSSES,
     Asked,
     Score,
     check_asked,
@@ -44,15 +41,11 @@ from scene4d.training.coverage import Coverage
 from scene4d.training.objectives.away import cameras_beyond
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.objectives.first_frames import FirstFrames
+from scene4d.training.objectives.guided_by import check_prior, guider_of, loss_of, of_length
 from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
 from scene4d.training.step import Step, evaluating
 
-RENDERED = ("rgb", "depth", "normals")
-"""Channels that renders have."""
 _SIZE = 64
-_FRAMES = 17
-"""Pictures of a video of a prior that knows any number: one more than a multiple of the 4 or 8 that
-become a latent frame."""
 
 
 class Guidance(Objective):
@@ -71,7 +64,7 @@ class Guidance(Objective):
         super().__init__(options, inputs)
         task = inputs.task
         assert isinstance(task.prior, Prior)
-        self.prior = _of_length(task.prior, options)
+        self.prior = of_length(task.prior, options)
         self.generator, self.device = inputs.generator, inputs.device
         self.own = inputs.processes.rows(options.pictures, "guided pictures (--guidance.pictures)")
         self.conditions = task.conditions
@@ -321,7 +314,10 @@ class Guidance(Objective):
         progress: float,
         generator: torch.Generator,
     ) -> Score:
-        ask = latent_gradient if self.prior.info.space == "latent" else score_gradient
+        ask = score_gradient
+        if self.prior.info.space == "latent":
+            through = self.options.through_encoder
+            ask = partial(latent_gradient, through_encoder=through)
         return ask(self.loss, asked, x, generator=generator, progress=self._done(progress))
 
     def _seen_by_prior(
@@ -383,63 +379,6 @@ def tiled(
 def depth_code(depth: Float[Tensor, " *pixels"], unit: float) -> Float[Tensor, " *pixels"]:
     """Depth as priors know it: 2 d / (d + unit) - 1, from -1 (here) to 1 (infinitely far)."""
     return 2 * depth / (depth + unit) - 1
-
-
-def loss_of(options: GuidanceOptions) -> ScoreLoss:
-    """The score loss that the options name, at their times."""
-    loss = recipe(options.loss, options.scale, negative=bool(options.negative_prompt))
-    falls = options.annealed and loss.states == 1
-    times = Times(
-        low=options.least_time,
-        high=options.most_time,
-        kind="annealed" if falls else "uniform",
-    )
-    return replace(loss, times=times)
-
-
-def guider_of(options: GuidanceOptions) -> Guider:
-    """The guider that the options name."""
-    return Guider(
-        kind=options.guider, parallel=options.apg_parallel, most=options.apg_most,
-        momentum=options.apg_momentum, unwanted=options.unwanted,
-    )  # fmt: skip
-
-
-def _of_length(prior: Prior, options: GuidanceOptions) -> Prior:
-    """A prior of videos as one of as many pictures as are asked for."""
-    if prior.info.frames is None:
-        return prior
-    assert prior.num_pictures is not None
-    return prior.of_videos(
-        options.frames or (prior.num_pictures if prior.num_pictures > 1 else _FRAMES)
-    )
-
-
-def check_prior(prior: Prior, options: GuidanceOptions) -> None:
-    """Raises :class:`UsageError` for a prior that cannot be asked about renders."""
-    info, where = prior.info, type(prior).__name__
-    check_of_pictures(prior, videos=options.target == "score")
-    strange = [kind for kind in info.channels if kind not in RENDERED]
-    if strange:
-        raise UsageError(f"a prior of {'+'.join(info.channels)}; scenes render no {strange[0]} yet",
-                         where=where, fix="give a prior of rgb, depth, or both")  # fmt: skip
-    if info.space == "latent" and not isinstance(prior, LatentPrior):
-        raise UsageError("a prior of latents that neither encodes nor decodes pictures",
-                         where=where, fix="make it a LatentPrior")  # fmt: skip
-    if info.space == "latent" and options.loss not in LATENT_LOSSES:
-        raise UsageError(f"the loss {options.loss!r} has no clean picture to decode, and this is a "
-                         "prior of latents", where=where,
-                         fix=f"choose one of {', '.join(LATENT_LOSSES)}")  # fmt: skip
-    if options.channels != "all" and options.channels not in info.channels:
-        raise UsageError(f"guides {options.channels}, and the prior knows "
-                         f"{'+'.join(info.channels)}", where=where)  # fmt: skip
-    said = [n for n in ("prompt", "negative_prompt", "now") if getattr(options, n)]
-    if said and "text" not in info.conditions:
-        raise UsageError(f"guidance.{said[0]} is given, and this prior reads no text", where=where,
-                         fix="leave it out")  # fmt: skip
-    if options.loss != "fixer":
-        times = Times(low=options.least_time, high=options.most_time)
-        times.within(options.noise_schedule, info.ratios)
 
 
 def region(
