@@ -38,6 +38,8 @@ class RateOptions(ObjectiveOptions):
     """Loss for one byte per Gaussian that training started with."""
     target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Below this size, in MB, nothing more is saved; the method's own ``target_mb``."""
+    target_at: Share = 0.2
+    """Share of training from which that size is held; the trees' own ``target_at``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +168,7 @@ class LpgsMethod(Method):
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Looks and size; a teacher's pictures where they have a weight."""
-        rate = replace(self.rate, target_mb=self.target_mb)
+        rate = replace(self.rate, target_mb=self.target_mb, target_at=self.tree.target_at)
         return [self.photometric, rate, self.sparsity, self.teaching]
 
     def strategy_options(self) -> StrategyOptions:

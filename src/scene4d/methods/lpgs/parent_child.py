@@ -401,12 +401,14 @@ class ParentChildSplats(Representation):
 
     # Size
 
-    def estimated_bytes(self) -> Float[Tensor, ""]:
-        """Size of the scene's codes, differentiable; without the container around them.
+    def estimated_bytes(self, *, of_masks: bool = True) -> Float[Tensor, ""]:
+        """Size of the scene's codes, differentiable, in the parents' masks if ``of_masks``; without
+        the container around them.
 
         Bits of attributes are sampled from a part of the parents, other ones at each call.
         """
         keep = switch(self.gaussians["keep"], self.kept)
+        keep = keep if of_masks else keep.detach()
         count = max(1, int((keep.detach() > 0).sum()))
         rows = self._next_sample().to(keep.device)
         bits = keep.new_zeros(len(rows))

@@ -33,6 +33,8 @@ class Tree(Mcmc):
     def __init__(self, options, representation, optimiser, generator) -> None:
         super().__init__(options, representation, optimiser, generator)
         self.start_bytes = self.start_at = self.next_calibration = 0.0
+        self.met = False
+        """Whether the size that was asked for was reached."""
         self._clear()
 
     def on_render(self, shot: Shot) -> None:
@@ -71,7 +73,7 @@ class Tree(Mcmc):
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The sums since the last manipulation."""
-        size = [self.start_bytes, self.start_at, self.next_calibration]
+        size = [self.start_bytes, self.start_at, self.next_calibration, float(self.met)]
         return {
             **super().state_tensors(),
             "pull": self.pull,
@@ -83,7 +85,8 @@ class Tree(Mcmc):
         """Restores :meth:`state_tensors`."""
         super().load_state_tensors(tensors)
         device = self.representation.means.device
-        self.start_bytes, self.start_at, self.next_calibration = tensors["size"].tolist()
+        self.start_bytes, self.start_at, self.next_calibration, met = tensors["size"].tolist()
+        self.met = bool(met)
         self.pull, self.seen = tensors["pull"].to(device), tensors["seen"].to(device)
 
     def _counts(self, step: Step) -> bool:
@@ -155,14 +158,16 @@ class Tree(Mcmc):
 
     @torch.no_grad()
     def _shrink(self, progress: float) -> None:
-        """Drops the parents whose masks are lowest until the size due by now is met."""
+        """Drops the parents whose masks are lowest until the size due by now is met; none once it
+        was: from then on the rate's weight holds the size."""
         scene, target = self.representation, self.options.target_mb
-        if target is None or not self.start_bytes:
+        if target is None or not self.start_bytes or self.met:
             return
         span = max(1e-6, self.options.target_at - self.start_at)
         done = min(1.0, (progress - self.start_at) / span)
         room = scene.settings.payload_bytes(target)
         due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
+        self.met = done == 1.0
         surplus = int((1 - due / estimated_from_all(scene)) * scene.num_gaussians)
         if surplus > 0:
             order = scene.gaussians["keep"].argsort(descending=True)
