@@ -38,8 +38,9 @@ class RateOptions(ObjectiveOptions):
     """Loss for one byte per Gaussian that training started with."""
     target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Below this size, in MB, nothing more is saved; the method's own ``target_mb``."""
-    target_at: Share = 0.2
-    """Share of training from which that size is held; the trees' own ``target_at``."""
+    hold_from: Share = 0.4
+    """Share of training from which that size is held by this weight alone, and no Gaussian goes for
+    it; the trees' own ``hold_from``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class TreeOptions(McmcOptions):
     method's own ``target_mb``."""
     target_at: Share = 0.2
     """Share of training at which that size is reached."""
+    hold_from: Share = 0.4
+    """Share of training from which no more parents go for that size: rounding alone holds it."""
     tree_until: Share = 0.7
     """Share of training after which no child is promoted."""
 
@@ -168,7 +171,7 @@ class LpgsMethod(Method):
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Looks and size; a teacher's pictures where they have a weight."""
-        rate = replace(self.rate, target_mb=self.target_mb, target_at=self.tree.target_at)
+        rate = replace(self.rate, target_mb=self.target_mb, hold_from=self.tree.hold_from)
         return [self.photometric, rate, self.sparsity, self.teaching]
 
     def strategy_options(self) -> StrategyOptions:

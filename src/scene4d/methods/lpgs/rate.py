@@ -25,10 +25,10 @@ _MOST = 1e3
 class Rate(Objective):
     """Estimated bytes for each Gaussian that training started with.
 
-    Until the size that was asked for is met, masks and rounding pay for them alike, and the
-    pressure fades below it. From then on masks pay nothing, and the weight is what holds the size:
-    a little more after each step in which the scene is too large, a little less otherwise. Else
-    Gaussians would go for good, one after the other, and the rest be rounded ever more finely.
+    At first masks and rounding pay for them alike, and the pressure fades below the size that was
+    asked for. Later masks pay nothing, and the weight is what holds the size: a little more after
+    each step in which the scene is too large, a little less otherwise. Else Gaussians would go for
+    good, one after the other, and the rest be rounded ever more finely.
     """
 
     options: RateOptions
@@ -49,7 +49,7 @@ class Rate(Objective):
             nothing = step.background.new_zeros(())
             return Term(loss=nothing, log={"rate": nothing})
         target = self.options.target_mb
-        held = target is not None and step.progress >= self.options.target_at
+        held = target is not None and step.progress >= self.options.hold_from
         size = scene.estimated_bytes(of_masks=not held)
         pressure = 1.0
         if target is not None:

@@ -167,7 +167,7 @@ class Tree(Mcmc):
         done = min(1.0, (progress - self.start_at) / span)
         room = scene.settings.payload_bytes(target)
         due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
-        self.met = done == 1.0
+        self.met = done == 1.0 and progress >= self.options.hold_from
         surplus = int((1 - due / estimated_from_all(scene)) * scene.num_gaussians)
         if surplus > 0:
             order = scene.gaussians["keep"].argsort(descending=True)
