@@ -120,7 +120,7 @@ def _of_one_camera(
     downscale = -(-max(size.width, size.height) // options.largest_side)
     greys, counts = grey_pictures(images, path, downscale=downscale)
     cameras = [images.camera(index, downscale) for index in path]
-    depths = [images.view(index, downscale).depth for index in path]
+    depths = [images.view(index, downscale).measured_depth for index in path]
     flow = DenseFlow(greys)
     scores = [
         _score(flow, cameras, depths[at], at, options.neighbours) * counts[at]

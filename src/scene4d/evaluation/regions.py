@@ -98,7 +98,7 @@ def _about(
         "size": [camera.width, camera.height],
         "test": [scene.frames[i].name for i in indices],
         "train": [scene.frames[i].name for i in scene.train_indices],
-        "depth": any(f.depth_path is not None for f in scene.frames),
+        "depth": any(f.has_measured_depth for f in scene.frames),
     }
 
 

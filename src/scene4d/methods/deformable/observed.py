@@ -81,7 +81,7 @@ def _observe(scene: Scene, images: ViewSource, source: MaskSource) -> Observed:
     diagonal = max((c.width**2 + c.height**2) ** 0.5 for c in scene.train_cameras())
     options = TrackOptions(spacing=max(_CLOSEST, _SPACING * diagonal))
     tracks = chain_tracks(scene, images, options=options)
-    by_depth = any(scene.frames[i].depth_path is not None for i in train)
+    by_depth = scene.measures_depth
     still = None if by_depth else told_by_tracks(images, tracks, around)
     if still is not None:
         around = {i: mask | own[i] if i in own else mask for i, mask in still.masks.items()}
