@@ -5,8 +5,11 @@ A pixel of a static scene moves by what the cameras and one number, its inverse 
 each, all linear in w. With one neighbour their residual is the distance to the epipolar line; with
 several it also tells motion along it, as depth then has to be one number; with a camera that stands
 still ``t = 0``, and the residual is plain flow. Where depth is measured, w is known. The residual
-is held against that of the picture's static part, carried along the flow in both directions of time
-(what moves once counts as moving), cut with two thresholds, and grown.
+is held against that of the picture's static part and cut with two thresholds. What is found is
+carried along the flow in both directions of time (what moves once counts as moving), and grown.
+
+Flow is smooth across the edges of things, so beside them it is that of no depth; there the picture
+is asked whether the depth of either side explains it as well.
 
 Uniform motion along the epipolar lines of a camera that moves uniformly looks like depth, and is
 not seen without depth maps.
@@ -36,6 +39,8 @@ _VISIBLE_DIFFERENCE = 12.0
 """Grey values, of 255, by which a picture has to differ for flow to be believed."""
 _LEAST_SHARE = 1e-4
 """Of the picture: smaller spots are noise."""
+_BESIDE = 3
+"""Pixels from an edge in which flow is smooth across it: about half of its patches of 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +49,15 @@ class MovingOptions:
 
     neighbours: tuple[int, ...] = (1, 3)
     """Frames before and after that flow is taken to."""
-    sure: float = 6.0
+    sure: float = 3.0
     """Residuals above this many times the static part's belong to something that moves..."""
     likely: float = 0.5
     """...and around them those above this many times."""
     grow: float = 0.0025
     """How far masks are grown, as a share of the picture's diagonal."""
     remember: float = 0.99
-    """Share of a residual that is carried to the next frame in time."""
+    """What is left in the next frame in time of a pixel's share in what moves, where half is cut:
+    found once, it is remembered for 69 frames."""
     largest_side: int = 640
     """Flow is taken in pictures at most this wide and high, pixels."""
 
@@ -126,11 +132,11 @@ def _of_one_camera(
         _score(flow, cameras, depths[at], at, options.neighbours) * counts[at]
         for at in range(len(path))
     ]
-    scores = _carried(flow, scores, options.remember)
+    shares = _carried(flow, [_found(score, options) for score in scores], options.remember)
     radius = options.grow * float(np.hypot(*greys[0].shape))
     return {
-        index: _at_size(_cut(score, options, radius) & says, size)
-        for index, score, says in zip(path, scores, counts, strict=True)
+        index: _at_size(_grown(share, radius) & says, size)
+        for index, share, says in zip(path, shares, counts, strict=True)
     }
 
 
@@ -180,6 +186,7 @@ def _score(
     others = [at + s * k for k in steps for s in (-1, 1) if 0 <= at + s * k < len(cameras)]
     sights = [_sight(flow, cameras, at, other) for other in others]
     w = _static_inverse_depth(sights, depth)
+    besides = _beside(w) if depth is None else ()
     total = np.zeros(flow.pictures[at].shape, np.float32)
     count = np.zeros_like(total)
     for other, sight in zip(others, sights, strict=True):
@@ -188,7 +195,10 @@ def _score(
         place = sight.static_place(w)
         off = np.minimum(np.linalg.norm(place - sight.target, axis=-1), _LARGEST_PX)
         typical = 1.4826 * float(np.median(off[sight.seen]))
-        told = _told_apart(flow.pictures[at], flow.pictures[other], place, sight.target)
+        pair = flow.pictures[at], flow.pictures[other]
+        told = _told_apart(*pair, place, sight.target)
+        for beside in besides:
+            told = np.minimum(told, _told_apart(*pair, sight.static_place(beside), sight.target))
         total += sight.seen * told * off / max(typical, _FLOW_NOISE_PX)
         count += sight.seen
     return total / np.maximum(count, 1)
@@ -211,6 +221,14 @@ def _static_inverse_depth(
     return np.where(known > 0, 1 / np.maximum(known, 1e-9), w)
 
 
+def _beside(w: Float[np.ndarray, "height width"]) -> tuple[np.ndarray, np.ndarray]:
+    """The farthest and the nearest that is within :data:`_BESIDE` pixels."""
+    cv2 = opencv()
+    smooth = cv2.medianBlur(w.astype(np.float32), 5)
+    window = np.ones((2 * _BESIDE + 1, 2 * _BESIDE + 1), np.uint8)
+    return cv2.erode(smooth, window), cv2.dilate(smooth, window)
+
+
 def _told_apart(
     picture: np.ndarray, other: np.ndarray, static: np.ndarray, moved: np.ndarray
 ) -> Float[np.ndarray, "height width"]:
@@ -230,46 +248,54 @@ def _difference(picture: np.ndarray, other: np.ndarray, places: np.ndarray) -> n
     return result
 
 
-def _carried(flow: DenseFlow, scores: Sequence[np.ndarray], remember: float) -> list[np.ndarray]:
-    """The scores, and ``remember`` of those that a pixel's surface has before and after."""
-    last = len(scores) - 1
+def _found(score: np.ndarray, options: MovingOptions) -> Float[np.ndarray, "height width"]:
+    """1 at connected pixels above ``likely`` that reach ``sure``, else 0.
+
+    Not the scores are carried, but this: between pixels they would be blurred, and as one may be a
+    hundred times the threshold, so that what is found grew with every picture."""
+    cv2 = opencv()
+    score = cv2.medianBlur(score.astype(np.float32), 5)
+    likely = (score > options.likely).astype(np.uint8)
+    _, labels = cv2.connectedComponents(likely, connectivity=8)
+    area = np.bincount(labels[score > options.sure], minlength=labels.max() + 1)
+    sure = area >= _LEAST_SHARE * score.size
+    sure[0] = False
+    return sure[labels].astype(np.float32)
+
+
+def _carried(flow: DenseFlow, shares: Sequence[np.ndarray], remember: float) -> list[np.ndarray]:
+    """The shares, and ``remember`` of those that a pixel's surface has before and after."""
+    last = len(shares) - 1
     return [
         np.maximum(a, b)
         for a, b in zip(
-            _one_way(flow, scores, range(last + 1), remember),
-            _one_way(flow, scores, range(last, -1, -1), remember)[::-1],
+            _one_way(flow, shares, range(last + 1), remember),
+            _one_way(flow, shares, range(last, -1, -1), remember)[::-1],
             strict=True,
         )
     ]
 
 
 def _one_way(
-    flow: DenseFlow, scores: Sequence[np.ndarray], order: Sequence[int], remember: float
+    flow: DenseFlow, shares: Sequence[np.ndarray], order: Sequence[int], remember: float
 ) -> list[np.ndarray]:
     found: list[np.ndarray] = []
     for before, at in zip([None, *order], order, strict=False):
-        score = scores[at]
+        share = shares[at]
         if before is not None:
             back = flow(at, before)
-            source = centres(score.shape) + back
+            source = centres(share.shape) + back
             known = consistent(back, sampled(flow(before, at), source))
-            known &= inside(source, score.shape)
-            score = np.maximum(score, remember * known * sampled(found[-1], source))
-        found.append(score)
+            known &= inside(source, share.shape)
+            share = np.maximum(share, remember * known * sampled(found[-1], source))
+        found.append(share)
     return found
 
 
-def _cut(score: np.ndarray, options: MovingOptions, radius: float) -> np.ndarray:
-    """Connected pixels above ``likely`` that reach ``sure``, holes filled, grown by ``radius``."""
+def _grown(share: np.ndarray, radius: float) -> np.ndarray:
+    """Where more than half moves, holes filled, grown by ``radius``."""
     cv2 = opencv()
-    score = cv2.medianBlur(score.astype(np.float32), 5)
-    likely = (score > options.likely).astype(np.uint8)
-    _, labels = cv2.connectedComponents(likely, connectivity=8)
-    sure = np.zeros(labels.max() + 1, dtype=bool)
-    area = np.bincount(labels[score > options.sure], minlength=len(sure))
-    sure = area >= _LEAST_SHARE * score.size
-    sure[0] = False
-    mask = sure[labels].astype(np.uint8)
+    mask = (cv2.medianBlur(share.astype(np.float32), 5) > 0.5).astype(np.uint8)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(2 * radius))
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(mask, contours, -1, 1, thickness=-1)
