@@ -8,9 +8,6 @@ still ``t = 0``, and the residual is plain flow. Where depth is measured, w is k
 is held against that of the picture's static part and cut with two thresholds. What is found is
 carried along the flow in both directions of time (what moves once counts as moving), and grown.
 
-Flow is smooth across the edges of things, so beside them it is that of no depth; there the picture
-is asked whether the depth of either side explains it as well.
-
 Uniform motion along the epipolar lines of a camera that moves uniformly looks like depth, and is
 not seen without depth maps.
 """
@@ -39,8 +36,6 @@ _VISIBLE_DIFFERENCE = 12.0
 """Grey values, of 255, by which a picture has to differ for flow to be believed."""
 _LEAST_SHARE = 1e-4
 """Of the picture: smaller spots are noise."""
-_BESIDE = 3
-"""Pixels from an edge in which flow is smooth across it: about half of its patches of 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +44,9 @@ class MovingOptions:
 
     neighbours: tuple[int, ...] = (1, 3)
     """Frames before and after that flow is taken to."""
-    sure: float = 3.0
+    sure: float = 6.0
     """Residuals above this many times the static part's belong to something that moves..."""
-    likely: float = 0.5
+    likely: float = 0.3
     """...and around them those above this many times."""
     grow: float = 0.0025
     """How far masks are grown, as a share of the picture's diagonal."""
@@ -186,7 +181,6 @@ def _score(
     others = [at + s * k for k in steps for s in (-1, 1) if 0 <= at + s * k < len(cameras)]
     sights = [_sight(flow, cameras, at, other) for other in others]
     w = _static_inverse_depth(sights, depth)
-    besides = _beside(w) if depth is None else ()
     total = np.zeros(flow.pictures[at].shape, np.float32)
     count = np.zeros_like(total)
     for other, sight in zip(others, sights, strict=True):
@@ -195,10 +189,7 @@ def _score(
         place = sight.static_place(w)
         off = np.minimum(np.linalg.norm(place - sight.target, axis=-1), _LARGEST_PX)
         typical = 1.4826 * float(np.median(off[sight.seen]))
-        pair = flow.pictures[at], flow.pictures[other]
-        told = _told_apart(*pair, place, sight.target)
-        for beside in besides:
-            told = np.minimum(told, _told_apart(*pair, sight.static_place(beside), sight.target))
+        told = _told_apart(flow.pictures[at], flow.pictures[other], place, sight.target)
         total += sight.seen * told * off / max(typical, _FLOW_NOISE_PX)
         count += sight.seen
     return total / np.maximum(count, 1)
@@ -219,14 +210,6 @@ def _static_inverse_depth(
         return w
     known = depth.numpy()
     return np.where(known > 0, 1 / np.maximum(known, 1e-9), w)
-
-
-def _beside(w: Float[np.ndarray, "height width"]) -> tuple[np.ndarray, np.ndarray]:
-    """The farthest and the nearest that is within :data:`_BESIDE` pixels."""
-    cv2 = opencv()
-    smooth = cv2.medianBlur(w.astype(np.float32), 5)
-    window = np.ones((2 * _BESIDE + 1, 2 * _BESIDE + 1), np.uint8)
-    return cv2.erode(smooth, window), cv2.dilate(smooth, window)
 
 
 def _told_apart(

@@ -18,6 +18,8 @@ FEWEST_POINTS = 20
 """Of a picture, outside of what moves, for two numbers to be fitted and judged."""
 WORST_ERROR = 0.2
 """Median relative error at points held out above which a map says too little."""
+BETTER = 0.9
+"""Times the error of one depth for the whole picture; a map that is not below says nothing."""
 
 _WHY: dict[WithoutDepth, str] = {
     "few points": f"fewer than {FEWEST_POINTS} points on what stands still",

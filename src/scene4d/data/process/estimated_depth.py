@@ -10,6 +10,7 @@ from PIL import Image
 
 from scene4d.data.flow import sampled
 from scene4d.data.process.depth_facts import (
+    BETTER,
     FEWEST_POINTS,
     WORST_ERROR,
     EstimatedDepthFacts,
@@ -55,7 +56,9 @@ def estimated_depths(
         try:
             said = network(open_picture(image.name))
         except DataError as error:
-            facts = PictureDepth(name=image.name, points=len(points), lacks="no map", why=str(error))
+            facts = PictureDepth(
+                name=image.name, points=len(points), lacks="no map", why=str(error)
+            )
         else:
             facts, depth = _of_picture(image.name, said, points, camera, network)
             if depth is not None:
@@ -88,9 +91,7 @@ def _of_picture(
     """How well a network's map fits, and the depth map of the file; None where it does not."""
 
     def without(lacks: WithoutDepth, error: float | None = None) -> tuple[PictureDepth, None]:
-        return PictureDepth(
-            name=name, points=len(points), relative_error=error, lacks=lacks
-        ), None
+        return PictureDepth(name=name, points=len(points), relative_error=error, lacks=lacks), None
 
     if np.ptp(said) <= _SAME * float(np.median(np.abs(said))):
         return without("one value")
@@ -101,12 +102,10 @@ def _of_picture(
     z = points[:, 2]
     error, flat = held_out_errors(at_points, z, network.output)
     fit = fitted_depth(at_points, z, network.output)
-    if fit is None or error > WORST_ERROR or error >= flat:
+    if fit is None or error > WORST_ERROR or error > BETTER * flat:
         other = held_out_errors(at_points, z, _OTHER[network.output])[0]
-        fits = other < min(WORST_ERROR, flat)
+        fits = other < min(WORST_ERROR, BETTER * flat)
         return without("reversed" if fits else "bad fit", min(error, 1e3))
     fine = Image.fromarray(said).resize(file_size(camera), Image.Resampling.BILINEAR)
-    facts = PictureDepth(
-        name=name, points=len(points), relative_error=error, one_depth_error=flat
-    )
+    facts = PictureDepth(name=name, points=len(points), relative_error=error, one_depth_error=flat)
     return facts, fit(np.asarray(fine))
