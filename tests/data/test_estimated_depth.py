@@ -88,8 +88,8 @@ def test_noise_is_averaged_and_its_size_is_said(output: DepthOutput) -> None:
     said = said_of(noisy, output)
     fit = fitted_depth(said, points, output)
     assert fit is not None
-    # two numbers of 280 points that are off by 5 % each: 0.3 %, twice that at the ends; and noise of
-    # the network's own flattens the slope, by its variance over that of the depths: 2 %
+    # two numbers of 280 points that are off by 5 % each: 0.3 %, twice that at the ends; and the
+    # network's own noise flattens the slope, by its variance over that of the depths: 2 %
     np.testing.assert_allclose(fit(said_of(np.array([1.2, 2.0, 3.8]), output)), [1.2, 2, 3.8],
                                rtol=0.03)  # fmt: skip
     # the median over all, of which 30 % are anywhere: the 5/7 quantile of |N(0, 5 %)| is 1.07

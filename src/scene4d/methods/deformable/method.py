@@ -225,8 +225,10 @@ class DeformableMethod(Method):
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Pictures, depth where there is some, and the nodes' terms; a teacher's if it counts."""
         terms = (self.tracks, self.flow, self.apart)
-        source = {"moving_masks": self.moving_masks, "by_network": self.by_network}
-        by_masks = [replace(term, **source) for term in terms]
+        by_masks = [
+            replace(term, moving_masks=self.moving_masks, by_network=self.by_network)
+            for term in terms
+        ]
         return [
             self.photometric, self.depth, self.nodes, self.along_ray, *by_masks, self.sparsity,
             self.teaching,
