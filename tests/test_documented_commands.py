@@ -59,6 +59,7 @@ LEFT_OUT = {
     r"python benchmarks/few_views.py": "wants a fixer, and minutes",
     r"scene4d train deformable": "wants pictures of several times: tests/methods/deformable",
     r"scene4d train (four-real|dpdy)": "wants times: deformable/test_four_real.py, test_dpdy.py",
+    r"scene4d process-data images --depth-model": "wants a network: test_estimated_depth.py",
     r"scene4d process-data video --data freeze": "wants a video: tests/data/test_process_video.py",
     r"python scripts/make_grid.py": "wants two videos: tests/test_make_grid.py",
     r"python benchmarks/four_real.py": "of knight_room's models; minutes",

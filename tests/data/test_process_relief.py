@@ -16,24 +16,25 @@ from PIL import Image
 from process_cases import PINHOLE, facts, frame_poses, picture, result_with, write_video
 from room import FOCAL, HEIGHT, WIDTH, looking_at, room_cameras, room_depth, room_picture
 
-from scene4d.cli import main as command
 from scene4d.data.frame import EXTENT, in_working_frame
 from scene4d.data.images import ImageCache
 from scene4d.data.load import read_scene
 from scene4d.data.options import SceneOptions
 from scene4d.data.process import (
+    DepthModelOptions,
     Diagnosis,
     ReliefOptions,
     VideoOptions,
     process_images,
     process_video,
 )
+from scene4d.data.process.depth_files import write_depths
 from scene4d.data.process.depth_model import DepthModel, depths_of
 from scene4d.data.process.diagnosis import diagnose
-from scene4d.data.process.relief import network_depths, write_depths
+from scene4d.data.process.relief import network_depths
 from scene4d.data.process.sfm import SfmCamera, SfmImage, SfmModel
 from scene4d.data.process.turning import averaged_rotations, fitted_rotation
-from scene4d.errors import DataError, UsageError
+from scene4d.errors import DataError
 from scene4d.files import read_json
 
 pytestmark = pytest.mark.unchecked_shapes
@@ -299,9 +300,11 @@ def test_disparities_become_depths_that_are_ten_times_as_far_at_most() -> None:
 
 def test_files_hold_depths_to_half_a_step(tmp_path: Path) -> None:
     depth = np.linspace(0.2, 9.0, 64, dtype=np.float32).reshape(8, 8)
-    names = write_depths(tmp_path / "depth", {"a.jpg": depth})
-    assert names == {"a.jpg": "depth/a.png"}
-    stored = np.asarray(Image.open(tmp_path / names["a.jpg"])).astype(float) * 1e-4
+    depth[0, 0] = 0  # not known
+    files = write_depths(tmp_path / "depth", {"a.jpg": depth}, unit=1e-4)
+    assert files.names == {"a.jpg": "depth/a.png"}
+    stored = np.asarray(Image.open(tmp_path / files.names["a.jpg"])).astype(float) * 1e-4
+    assert stored[0, 0] == 0
     assert np.abs(stored - np.minimum(depth, 6.5535)).max() <= 0.5001e-4 + 1e-6  # float32
 
 
@@ -348,13 +351,5 @@ def test_what_is_no_network_for_depth_is_told_before_any_work(tmp_path: Path) ->
     with pytest.raises(DataError, match="not found"):
         process_video(
             tmp_path / "a.mp4", tmp_path / "out",
-            relief=ReliefOptions(relief=True, depth_model=tmp_path / "none.onnx"),
+            depth=DepthModelOptions(depth_model=tmp_path / "none.onnx"),
         )  # fmt: skip
-
-
-def test_a_network_without_a_relief_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["process-data", "images", "--data", str(tmp_path), "--output-dir", "out"]
-    assert command.main([*arguments, "--depth-model", "net.onnx"]) == UsageError.exit_status
-    assert "add --relief" in capsys.readouterr().err

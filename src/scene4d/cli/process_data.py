@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from scene4d.cli.parse import parse
+from scene4d.data.process.depth_model import DepthModelOptions
 from scene4d.data.process.relief import ReliefOptions
 from scene4d.data.process.sfm import SfmOptions
 from scene4d.data.process.video import VideoOptions
@@ -21,8 +22,8 @@ class ProcessDataArgs:
     """Finds camera poses by structure from motion and writes a capture that trains.
 
     The output folder receives images/, transforms.json (nerfstudio's conventions), sparse_pc.ply
-    and diagnosis.json, with --moving masks of what moves, with --relief depth maps where the camera
-    did not travel. The input is not touched.
+    and diagnosis.json, with --moving masks of what moves, with --depth-model estimated depth maps,
+    with --relief those where the camera did not travel. The input is not touched.
     """
 
     kind: tyro.conf.Positional[Literal["images", "video"]]
@@ -36,6 +37,9 @@ class ProcessDataArgs:
     sfm: Annotated[SfmOptions, tyro.conf.arg(name="")] = field(default_factory=SfmOptions)
     video: Annotated[VideoOptions, tyro.conf.arg(name="")] = field(default_factory=VideoOptions)
     relief: Annotated[ReliefOptions, tyro.conf.arg(name="")] = field(default_factory=ReliefOptions)
+    depth: Annotated[DepthModelOptions, tyro.conf.arg(name="")] = field(
+        default_factory=DepthModelOptions
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -46,8 +50,6 @@ def main(argv: list[str]) -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    if args.relief.depth_model and not args.relief.relief:
-        raise UsageError("--depth-model is for --relief alone", fix="add --relief")
     if args.kind == "images":
         if args.video.moving:
             raise UsageError(
@@ -61,6 +63,7 @@ def main(argv: list[str]) -> None:
             args.output_dir,
             sfm=args.sfm,
             relief=args.relief,
+            depth=args.depth,
             overwrite=args.overwrite,
             say=say,
         )
@@ -71,6 +74,7 @@ def main(argv: list[str]) -> None:
             video=args.video,
             sfm=args.sfm,
             relief=args.relief,
+            depth=args.depth,
             overwrite=args.overwrite,
             say=say,
         )

@@ -84,7 +84,7 @@ def _depth_views(
 ) -> Iterator[tuple[View, Float[Tensor, "height width"]]]:
     """Training views (or those at ``indices``) with their usable depth, 0 elsewhere."""
     for index in scene.train_indices if indices is None else indices:
-        if scene.frames[index].depth_path is None:
+        if not scene.frames[index].has_measured_depth:
             continue
         view = images.view(index)
         if view.depth is None:

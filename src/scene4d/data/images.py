@@ -136,6 +136,7 @@ class ImageCache:
             alpha=None if pixels.alpha is None else pixels.alpha.float().div_(255.0),
             mask=pixels.mask,
             depth=pixels.depth,
+            depth_estimated=self.scene.frames[index].depth_estimated,
         )
 
     def soon(self, indices: Sequence[int], downscale: int = 1) -> None:

@@ -5,8 +5,8 @@ A pixel of a static scene moves by what the cameras and one number, its inverse 
 each, all linear in w. With one neighbour their residual is the distance to the epipolar line; with
 several it also tells motion along it, as depth then has to be one number; with a camera that stands
 still ``t = 0``, and the residual is plain flow. Where depth is measured, w is known. The residual
-is held against that of the picture's static part, carried along the flow in both directions of time
-(what moves once counts as moving), cut with two thresholds, and grown.
+is held against that of the picture's static part and cut with two thresholds. What is found is
+carried along the flow in both directions of time (what moves once counts as moving), and grown.
 
 Uniform motion along the epipolar lines of a camera that moves uniformly looks like depth, and is
 not seen without depth maps.
@@ -46,12 +46,13 @@ class MovingOptions:
     """Frames before and after that flow is taken to."""
     sure: float = 6.0
     """Residuals above this many times the static part's belong to something that moves..."""
-    likely: float = 0.5
+    likely: float = 0.3
     """...and around them those above this many times."""
     grow: float = 0.0025
     """How far masks are grown, as a share of the picture's diagonal."""
     remember: float = 0.99
-    """Share of a residual that is carried to the next frame in time."""
+    """What is left in the next frame in time of a pixel's share in what moves, where half is cut:
+    found once, it is remembered for 69 frames."""
     largest_side: int = 640
     """Flow is taken in pictures at most this wide and high, pixels."""
 
@@ -120,17 +121,17 @@ def _of_one_camera(
     downscale = -(-max(size.width, size.height) // options.largest_side)
     greys, counts = grey_pictures(images, path, downscale=downscale)
     cameras = [images.camera(index, downscale) for index in path]
-    depths = [images.view(index, downscale).depth for index in path]
+    depths = [images.view(index, downscale).measured_depth for index in path]
     flow = DenseFlow(greys)
     scores = [
         _score(flow, cameras, depths[at], at, options.neighbours) * counts[at]
         for at in range(len(path))
     ]
-    scores = _carried(flow, scores, options.remember)
+    shares = _carried(flow, [_found(score, options) for score in scores], options.remember)
     radius = options.grow * float(np.hypot(*greys[0].shape))
     return {
-        index: _at_size(_cut(score, options, radius) & says, size)
-        for index, score, says in zip(path, scores, counts, strict=True)
+        index: _at_size(_grown(share, radius) & says, size)
+        for index, share, says in zip(path, shares, counts, strict=True)
     }
 
 
@@ -230,46 +231,54 @@ def _difference(picture: np.ndarray, other: np.ndarray, places: np.ndarray) -> n
     return result
 
 
-def _carried(flow: DenseFlow, scores: Sequence[np.ndarray], remember: float) -> list[np.ndarray]:
-    """The scores, and ``remember`` of those that a pixel's surface has before and after."""
-    last = len(scores) - 1
+def _found(score: np.ndarray, options: MovingOptions) -> Float[np.ndarray, "height width"]:
+    """1 at connected pixels above ``likely`` that reach ``sure``, else 0.
+
+    Not the scores are carried, but this: between pixels they would be blurred, and as one may be a
+    hundred times the threshold, so that what is found grew with every picture."""
+    cv2 = opencv()
+    score = cv2.medianBlur(score.astype(np.float32), 5)
+    likely = (score > options.likely).astype(np.uint8)
+    _, labels = cv2.connectedComponents(likely, connectivity=8)
+    area = np.bincount(labels[score > options.sure], minlength=labels.max() + 1)
+    sure = area >= _LEAST_SHARE * score.size
+    sure[0] = False
+    return sure[labels].astype(np.float32)
+
+
+def _carried(flow: DenseFlow, shares: Sequence[np.ndarray], remember: float) -> list[np.ndarray]:
+    """The shares, and ``remember`` of those that a pixel's surface has before and after."""
+    last = len(shares) - 1
     return [
         np.maximum(a, b)
         for a, b in zip(
-            _one_way(flow, scores, range(last + 1), remember),
-            _one_way(flow, scores, range(last, -1, -1), remember)[::-1],
+            _one_way(flow, shares, range(last + 1), remember),
+            _one_way(flow, shares, range(last, -1, -1), remember)[::-1],
             strict=True,
         )
     ]
 
 
 def _one_way(
-    flow: DenseFlow, scores: Sequence[np.ndarray], order: Sequence[int], remember: float
+    flow: DenseFlow, shares: Sequence[np.ndarray], order: Sequence[int], remember: float
 ) -> list[np.ndarray]:
     found: list[np.ndarray] = []
     for before, at in zip([None, *order], order, strict=False):
-        score = scores[at]
+        share = shares[at]
         if before is not None:
             back = flow(at, before)
-            source = centres(score.shape) + back
+            source = centres(share.shape) + back
             known = consistent(back, sampled(flow(before, at), source))
-            known &= inside(source, score.shape)
-            score = np.maximum(score, remember * known * sampled(found[-1], source))
-        found.append(score)
+            known &= inside(source, share.shape)
+            share = np.maximum(share, remember * known * sampled(found[-1], source))
+        found.append(share)
     return found
 
 
-def _cut(score: np.ndarray, options: MovingOptions, radius: float) -> np.ndarray:
-    """Connected pixels above ``likely`` that reach ``sure``, holes filled, grown by ``radius``."""
+def _grown(share: np.ndarray, radius: float) -> np.ndarray:
+    """Where more than half moves, holes filled, grown by ``radius``."""
     cv2 = opencv()
-    score = cv2.medianBlur(score.astype(np.float32), 5)
-    likely = (score > options.likely).astype(np.uint8)
-    _, labels = cv2.connectedComponents(likely, connectivity=8)
-    sure = np.zeros(labels.max() + 1, dtype=bool)
-    area = np.bincount(labels[score > options.sure], minlength=len(sure))
-    sure = area >= _LEAST_SHARE * score.size
-    sure[0] = False
-    mask = sure[labels].astype(np.uint8)
+    mask = (cv2.medianBlur(share.astype(np.float32), 5) > 0.5).astype(np.uint8)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(2 * radius))
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(mask, contours, -1, 1, thickness=-1)

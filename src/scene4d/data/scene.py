@@ -56,6 +56,9 @@ class Frame:
     depth_path: Path | None = None
     depth_unit_m: float = 0.001
     """Scene units for one step of the stored depth; 0 in the file means no measurement."""
+    depth_estimated: bool = False
+    """Depth is a guess, of a network: right in the large, wrong by some per cent everywhere, and
+    smooth over edges. Nothing stands where it says exactly."""
     covisible_path: Path | None = None
     """For evaluation alone: pixels that are 0 here show what no training picture shows."""
     moving_path: Path | None = None
@@ -66,6 +69,11 @@ class Frame:
     camera_id: str | None = None
     """The camera that took it, where the capture tells cameras apart; see
     :func:`scene4d.data.trajectories.trajectories`."""
+
+    @property
+    def has_measured_depth(self) -> bool:
+        """Whether it has a depth map that is exact where it says something."""
+        return self.depth_path is not None and not self.depth_estimated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +91,13 @@ class View:
     """False: this pixel says nothing (masked out, or outside the undistorted picture)."""
     depth: Float[Tensor, "*batch height width"] | None = None
     """Distance along the viewing axis in scene units; 0 where there is no measurement."""
+    depth_estimated: bool = False
+    """Depth is a guess (:attr:`Frame.depth_estimated`), in some part of a batch at least."""
+
+    @property
+    def measured_depth(self) -> Float[Tensor, "*batch height width"] | None:
+        """Depth that is exact where it says something."""
+        return None if self.depth_estimated else self.depth
 
 
 @runtime_checkable
@@ -135,6 +150,11 @@ class Scene:
     metadata: Mapping[str, str] = field(default_factory=dict)
     pictures: ViewSource | None = field(default=None, repr=False, compare=False)
     """The decoded pictures of the frames as they are here; None: as their files hold them."""
+
+    @property
+    def measures_depth(self) -> bool:
+        """Whether some training frame has measured depth."""
+        return any(self.frames[i].has_measured_depth for i in self.train_indices)
 
     def train_cameras(self) -> list[Camera]:
         """The training cameras, in frame order."""

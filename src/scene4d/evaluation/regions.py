@@ -98,7 +98,7 @@ def _about(
         "size": [camera.width, camera.height],
         "test": [scene.frames[i].name for i in indices],
         "train": [scene.frames[i].name for i in scene.train_indices],
-        "depth": any(f.depth_path is not None for f in scene.frames),
+        "depth": any(f.has_measured_depth for f in scene.frames),
     }
 
 
@@ -140,4 +140,4 @@ def moving_masks_of(scene: Scene, images: ViewSource, indices: Sequence[int]) ->
 _COVISIBLE = _Kind(
     name="covisible", rule=3, path=lambda frame: frame.covisible_path, make=_make_covisible
 )
-_MOVING = _Kind(name="moving", rule=1, path=lambda frame: frame.moving_path, make=moving_masks_of)
+_MOVING = _Kind(name="moving", rule=2, path=lambda frame: frame.moving_path, make=moving_masks_of)

@@ -139,7 +139,7 @@ def _capture(path: Path) -> SceneInput:
     scene = load_scene(path)
     frames = scene.frames
     times = {float(f.camera.time) for f in frames if f.camera.time is not None}
-    depth = any(f.depth_path is not None for f in frames)
+    depth = any(f.has_measured_depth for f in frames)
     moving = any(f.moving_path is not None for f in frames)
     facts = f"{_count(len(frames), 'picture')} with poses ({scene.dataparser})"
     facts += ", with depth" if depth else ""

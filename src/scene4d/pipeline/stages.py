@@ -47,6 +47,7 @@ def poses(work: Work) -> dict[str, Any]:
     """Frames and their camera poses, or a relief where the camera did not travel; of a video also
     whether something moves, and where."""
     from scene4d.data.process import (
+        DepthModelOptions,
         ReliefOptions,
         SfmOptions,
         VideoOptions,
@@ -56,20 +57,24 @@ def poses(work: Work) -> dict[str, Any]:
 
     options, capture = work.options, work.folder / "capture"
     network = options.get("depth_model")
-    relief = ReliefOptions(relief=True, depth_model=Path(network) if network else None)
+    relief = ReliefOptions(relief=True)
+    depth = DepthModelOptions(depth_model=Path(network) if network else None)
     sfm = SfmOptions(
         max_image_size=options["max_image_size"], max_num_features=options["max_num_features"]
     )
     try:
         if work.source.kind == "photos":
-            found = process_images(work.source.path, capture, sfm=sfm, relief=relief, say=work.say)
+            found = process_images(
+                work.source.path, capture, sfm=sfm, relief=relief, depth=depth, say=work.say
+            )
         else:
             video = VideoOptions(
                 num_frames_target=options["num_frames"], moving=options["look_for_motion"]
             )
             found = process_video(
-                work.source.path, capture, sfm=sfm, video=video, relief=relief, say=work.say
-            )
+                work.source.path, capture, sfm=sfm, video=video, relief=relief, depth=depth,
+                say=work.say,
+            )  # fmt: skip
     except DataError as error:
         written = capture / "diagnosis.json"
         if not written.is_file():

@@ -104,10 +104,13 @@ class SilhouetteOptions(ObjectiveOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthOptions(ObjectiveOptions):
-    """Compares rendered with measured depth, where the capture has it."""
+    """Compares rendered with the capture's depth, where it has any."""
 
     implementation: ClassVar[str] = "scene4d.training.objectives.depth:Depth"
     weight: Weight = 0.1
+    estimated: Weight = 0.0
+    """How much depth that a network estimated counts beside measured depth; of it only the shape
+    counts, not scale and shift."""
 
 
 @dataclass(frozen=True, kw_only=True)

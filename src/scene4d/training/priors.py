@@ -108,7 +108,7 @@ def patch_memory_of(scene: Scene, images: ViewSource) -> PatchMemory:
     longest = max(max(images.camera(i).width, images.camera(i).height) for i in chosen)
     factor = max(1, round(longest / LONGEST_SIDE))
     views = [images.view(i, factor) for i in chosen]
-    depth = all(view.depth is not None for view in views)
+    depth = all(view.measured_depth is not None for view in views)
     channels: tuple[Kind, ...] = ("rgb", "depth") if depth else ("rgb",)
     pictures, valid = [], []
     for view in views:

@@ -66,6 +66,7 @@ def parts_of(views: Sequence[View], sampling: Sampling, generator: torch.Generat
         alpha=_gathered_if(views, "alpha", 1.0, of, rows, columns),
         mask=_gathered_if(views, "mask", True, of, rows, columns),
         depth=_gathered_if(views, "depth", 0.0, of, rows, columns),
+        depth_estimated=any(view.depth_estimated for view in views),
     )
 
 

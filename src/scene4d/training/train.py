@@ -197,7 +197,7 @@ def _with_capture(
     options = with_teachers_capture(options, teacher)
     scene, images = load_capture(options, teacher=teacher)
     scene = scene if resplit is None else resplit(scene)
-    if scene.points is None and any(f.depth_path is not None for f in scene.frames):
+    if scene.points is None and any(f.has_measured_depth for f in scene.frames):
         scene = replace(scene, points=fuse_depth(scene, images, max_points=MAX_FUSED_POINTS))
     placed = None if teacher is None else teacher.in_frame(scene.source_from_scene)
     if teacher is not None and placed is not None and scene.photographed:

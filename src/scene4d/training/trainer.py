@@ -406,7 +406,7 @@ def on_device(view: View, device: torch.device) -> View:
     """The view with its tensors on ``device``."""
     if view.rgb.device == device:
         return view
-    tensors = {
+    tensors: dict[str, Any] = {
         name: value.to(device)
         for name in ("rgb", "alpha", "mask", "depth", "index")
         if isinstance(value := getattr(view, name), Tensor)

@@ -22,7 +22,9 @@ LENS_KEYS = _names(
     latlong equirectangular ftheta_p0 ftheta_p1 ftheta_p2 ftheta_p3 ftheta_p4"""
 )
 """For the whole file or for a frame, whose own come first; some are understood by being refused."""
-_DEPTH_KEYS = _names("depth_unit_scale_factor depth_unit_scale integer_depth_scale applied_scale")
+_DEPTH_KEYS = _names(
+    "depth_unit_scale_factor depth_unit_scale integer_depth_scale applied_scale depth_kind"
+)
 _FILE_KEYS = _names(
     """frames applied_transform ply_file_path train_filenames val_filenames test_filenames
     near far time_unit fps duration_s"""

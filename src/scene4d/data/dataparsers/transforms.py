@@ -102,6 +102,7 @@ def _frame(file: TransformsFile, entry: Mapping[str, Any], image_path: Path) -> 
         crop_radius=crop_radius_of(meta, entry, distortion, where),
         depth_path=optional_path(file, depth, where),
         depth_unit_m=_depth_unit({**meta, **entry}, where),
+        depth_estimated=_depth_estimated({**meta, **entry}, where),
         covisible_path=optional_path(file, entry.get("covisible_mask_path"), where),
         moving_path=optional_path(file, entry.get("dynamic_mask_path"), where),
     )
@@ -174,6 +175,17 @@ def _depth_unit(both: Mapping[str, Any], where: str) -> float:
     if not 0 < unit * scale < 1e30:
         raise DataError(f"the depth unit should be positive, not {unit * scale:g}", where=where)
     return unit * scale
+
+
+def _depth_estimated(both: Mapping[str, Any], where: str) -> bool:
+    """Whether ``depth_kind`` says that depth is a network's guess."""
+    kind = both.get("depth_kind")
+    if kind not in (None, "measured", "estimated"):
+        raise DataError(
+            f"depth_kind should be 'measured' or 'estimated', not {printable(repr(kind))}",
+            where=where,
+        )
+    return kind == "estimated"
 
 
 def applied_scale(both: Mapping[str, Any], where: object) -> float:

@@ -1,5 +1,6 @@
 """Structure from motion on photos and videos, with a diagnosis at the end."""
 
+from scene4d.data.process.depth_model import DepthModelOptions
 from scene4d.data.process.diagnosis import CameraSpread, Diagnosis, LeftOut
 from scene4d.data.process.pipeline import process_images, process_video
 from scene4d.data.process.relief import ReliefOptions
@@ -8,6 +9,7 @@ from scene4d.data.process.video import VideoOptions
 
 __all__ = [
     "CameraSpread",
+    "DepthModelOptions",
     "Diagnosis",
     "LeftOut",
     "ReliefOptions",

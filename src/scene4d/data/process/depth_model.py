@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,18 @@ _SIDE, _MULTIPLE = 518, 14
 vision transformers want."""
 _RATIO = 10.0
 """Of the farthest depth to the nearest, where a network says disparities up to an unknown shift."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthModelOptions:
+    """A network for monocular depth."""
+
+    depth_model: Path | None = None
+    """ONNX file of a network for monocular depth, or a folder with one (extra onnx). Its maps are
+    brought to the scale of the poses and written as estimated depth; a relief (--relief), which is
+    a plane without, stands on them."""
+    depth_output: DepthOutput = "depth"
+    """What the network's larger values mean: depth, farther; disparity, nearer."""
 
 
 class DepthModel:
@@ -65,8 +78,10 @@ class DepthModel:
         batch = np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
         found = np.asarray(self._session.run(None, {self._input: batch})[0], dtype=np.float32)
         plane = found.reshape(found.shape[-2:]) if found.size == np.prod(found.shape[-2:]) else None
-        if plane is None or min(plane.shape) < 2 or not np.isfinite(plane).all():
+        if plane is None or min(plane.shape) < 2:
             raise DataError(f"gives {found.shape}, not one map of depth", where=self.path)
+        if not np.isfinite(plane).all():
+            raise DataError("gives numbers that are not finite", where=self.path)
         return plane
 
     def _input_size(self, picture: Image.Image) -> tuple[int, int]:

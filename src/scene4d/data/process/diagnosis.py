@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scene4d.data.process.depth_facts import EstimatedDepthFacts
 from scene4d.data.process.matches import MIN_INLIERS, PairFacts, hardly_moves, only_turns, stayed
 from scene4d.data.process.moving_facts import TRACE, MovingFacts
 from scene4d.data.process.pictures import Picture
@@ -95,6 +96,8 @@ class Diagnosis:
     """Of a video of something that moves (``--moving``)."""
     relief: ReliefFacts | None = None
     """Where the camera did not travel (``--relief``)."""
+    depth: EstimatedDepthFacts | None = None
+    """Where a network estimated depth (``--depth-model``)."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for diagnosis.json."""
@@ -120,6 +123,7 @@ class Diagnosis:
             )
         lines += self.relief.lines() if self.relief else []
         lines += self.moving.lines() if self.moving else []
+        lines += self.depth.lines() if self.depth else []
         lines += [f"  attempt {i}: {a}" for i, a in enumerate(self.attempts, 1)]
         lines += [f"  {finding}" for finding in self.findings]
         lines += self._text_left_out()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scene4d.data.process.depth_model import DepthModel
+from scene4d.data.process.depth_files import DEPTH_FOLDER, Depth, DepthFiles, write_depths
+from scene4d.data.process.depth_model import DepthModel, DepthModelOptions
 from scene4d.data.process.diagnosis import (
     Diagnosis,
     LeftOut,
@@ -29,14 +30,12 @@ from scene4d.data.process.names import printable_name
 from scene4d.data.process.pictures import Picture, place_picture
 from scene4d.data.process.progress import Say, counted
 from scene4d.data.process.relief import (
-    DEPTH_FOLDER,
-    Depth,
+    RELIEF_UNIT,
     Masks,
     ReliefOptions,
     flat_depths,
     network_depths,
     relief_points,
-    write_depths,
 )
 from scene4d.data.process.relief_facts import ReliefFacts
 from scene4d.data.process.sfm import SfmModel, SfmOptions, SfmResult, import_pycolmap, run_sfm
@@ -63,6 +62,7 @@ from scene4d.image_files import open_picture
 if TYPE_CHECKING:
     from PIL import Image
 
+    from scene4d.data.process.depth_facts import EstimatedDepthFacts
     from scene4d.data.process.moving import Moving
 
 
@@ -72,18 +72,20 @@ def process_images(
     *,
     sfm: SfmOptions | None = None,
     relief: ReliefOptions | None = None,
+    depth: DepthModelOptions | None = None,
     overwrite: bool = False,
     say: Say = lambda line: None,
 ) -> Diagnosis:
     """Finds the poses of the photos in ``source`` and writes a capture to ``output``.
 
     ``source`` is not touched. ``output`` receives images/, transforms.json, sparse_pc.ply and
-    diagnosis.json, all or nothing; with ``relief``, where the camera did not travel, depth/ too.
+    diagnosis.json, all or nothing; with ``relief``, where the camera did not travel, and with
+    ``depth``'s network depth/ too.
     ``say`` is told one line per stage. Raises :class:`DataError` with the diagnosis when no pose
     could be found.
     """
     import_pycolmap()
-    network = _network(relief, sfm)
+    network = _network(depth, sfm)
     check_photos(source)
     _check_apart(source, output)
     check_target(output, overwrite=overwrite)
@@ -115,6 +117,7 @@ def process_video(
     video: VideoOptions | None = None,
     sfm: SfmOptions | None = None,
     relief: ReliefOptions | None = None,
+    depth: DepthModelOptions | None = None,
     overwrite: bool = False,
     say: Say = lambda line: None,
 ) -> Diagnosis:
@@ -124,7 +127,7 @@ def process_video(
     ``video.moving`` also dynamic/ is written, and each frame names its mask of what moves.
     """
     import_pycolmap()
-    network = _network(relief, sfm)
+    network = _network(depth, sfm)
     video = video or VideoOptions()
     if video.moving:
         from scene4d.data.flow import opencv
@@ -148,12 +151,12 @@ def process_video(
         return reconstruct(poses, [], source)
 
 
-def _network(relief: ReliefOptions | None, sfm: SfmOptions | None) -> DepthModel | None:
-    """That of a relief's depth, so that one that is missing or damaged is told before any work."""
-    if relief is None or relief.depth_model is None:
+def _network(depth: DepthModelOptions | None, sfm: SfmOptions | None) -> DepthModel | None:
+    """That of depth, so that one that is missing or damaged is told before any work."""
+    if depth is None or depth.depth_model is None:
         return None
     threads = (sfm or SfmOptions()).threads
-    return DepthModel(relief.depth_model, relief.depth_output, threads=threads)
+    return DepthModel(depth.depth_model, depth.depth_output, threads=threads)
 
 
 def _check_apart(source: Path, output: Path) -> None:
@@ -227,7 +230,7 @@ class _Poses:
     kind: Source
     relief: ReliefOptions
     network: DepthModel | None
-    """For a relief's depth."""
+    """For depth."""
     say: Say
 
     @property
@@ -262,11 +265,32 @@ class _Poses:
             return None
         return place
 
-    def write(self, result: SfmResult, masks: Mapping[str, str] | None = None) -> None:
+    def write(
+        self,
+        result: SfmResult,
+        masks: Mapping[str, str] | None = None,
+        depths: DepthFiles | None = None,
+    ) -> None:
         """``masks``: files in the capture by picture name."""
         assert result.model is not None
-        self.write_cameras(result.model, masks)
+        self.write_cameras(result.model, masks, depths)
         write_points(self.staging / "sparse_pc.ply", result.xyz, result.rgb)
+
+    def write_estimated_depths(
+        self, result: SfmResult, masks: Masks
+    ) -> tuple[DepthFiles | None, EstimatedDepthFacts | None]:
+        """Depth maps by the network, where there is one, in the scale of the points outside of
+        ``masks``; and what is said of them."""
+        if self.network is None:
+            return None, None
+        from scene4d.data.process.estimated_depth import estimated_depths
+
+        found = estimated_depths(result, masks, self.network, self.open_picture, self.say)
+        if not found.depths:
+            return None, found.facts
+        unit = max(float(depth.max()) for depth in found.depths.values()) / 65535
+        folder = self.staging / DEPTH_FOLDER
+        return write_depths(folder, found.depths, unit=unit, estimated=True), found.facts
 
     def open_picture(self, name: str) -> Image.Image:
         """One of the capture's pictures."""
@@ -277,9 +301,9 @@ class _Poses:
         self,
         model: SfmModel,
         masks: Mapping[str, str] | None = None,
-        depths: Mapping[str, str] | None = None,
+        depths: DepthFiles | None = None,
     ) -> None:
-        """transforms.json; files in the capture by picture name."""
+        """transforms.json; ``masks``: files in the capture by picture name."""
         times = {p.name: p.time for p in self.pictures if p.time is not None}
         _write(self.staging / "transforms.json", transforms_of(model, times, masks, depths))
 
@@ -298,8 +322,9 @@ def _reconstruct(poses: _Poses, excluded: list[LeftOut], source: Path) -> Diagno
     diagnosis = diagnose(poses.pictures, result, excluded=excluded, source=poses.kind)
     if result is None or result.model is None:
         raise _NoPoses(diagnosis, source)
-    poses.write(result)
-    return poses.finish(diagnosis)
+    depths, depth_facts = poses.write_estimated_depths(result, {})
+    poses.write(result, depths=depths)
+    return poses.finish(depth_facts.added_to(diagnosis) if depth_facts else diagnosis)
 
 
 def _reconstruct_moving(poses: _Poses, excluded: list[LeftOut], source: Path) -> Diagnosis:
@@ -325,11 +350,12 @@ def _reconstruct_moving(poses: _Poses, excluded: list[LeftOut], source: Path) ->
         poses.write(result)
         assert result.model is not None
         moving = _find_moving(poses, result.model)  # by better cameras
+    depths, depth_facts = poses.write_estimated_depths(result, moving.masks)
     result = without_moving(result, moving)
-    poses.write(result, write_masks(moving.masks, poses.staging / MASK_FOLDER))
+    poses.write(result, write_masks(moving.masks, poses.staging / MASK_FOLDER), depths)
     facts = moving.facts(words)
     diagnosis = diagnose(poses.pictures, result, excluded=excluded, source=poses.kind, moving=facts)
-    return poses.finish(diagnosis)
+    return poses.finish(depth_facts.added_to(diagnosis) if depth_facts else diagnosis)
 
 
 def _relief(
@@ -384,7 +410,7 @@ def _write_relief(poses: _Poses, model: SfmModel, depths: Mapping[str, Depth], m
         from scene4d.data.process.moving import write_masks
 
         named = write_masks(masks, poses.staging / MASK_FOLDER)
-    poses.write_cameras(model, named, write_depths(folder, depths))
+    poses.write_cameras(model, named, write_depths(folder, depths, unit=RELIEF_UNIT))
     return len(xyz)
 
 

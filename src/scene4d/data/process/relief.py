@@ -8,31 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy.ndimage import median_filter
 
-from scene4d.data.process.depth_model import DepthModel, DepthOutput, depths_of
+from scene4d.data.process.depth_files import Depth, file_size
+from scene4d.data.process.depth_model import DepthModel, depths_of
 from scene4d.data.process.sfm import SfmCamera, SfmImage, SfmModel
 
-DEPTH_FOLDER = "depth"
-DEPTH_UNIT = 1e-4
+RELIEF_UNIT = 1e-4
 """Scene units in a step of the files; the median depth is 1."""
 _BEFORE = 0.9
 """Depth of what moves where a plane stands for everything else: it hides what is behind it."""
 _ASKED = 16
 """Pictures that say how far away what stands still is."""
-_LARGEST_MAP, _LARGEST_FILE = 256, 640
-"""Longer side of the maps that are compared, and of those that are written, pixels."""
+_LARGEST_MAP = 256
+"""Longer side of the maps that are compared, pixels."""
 _LEAST_SHARED = 0.01
 """Of a map's pixels, for two maps' scales to be compared."""
 _POINTS = 20_000
 _PICTURES_WITH_POINTS = 8
 
-Depth = Float[np.ndarray, "height width"]
 Masks = Mapping[str, Bool[np.ndarray, "height width"]]
 """What moves, by picture name, at the picture's size."""
 Open = Callable[[str], Image.Image]
@@ -46,18 +44,13 @@ class ReliefOptions:
     relief: bool = False
     """Where no poses are found because the camera stands still or only turns, go on with one place
     for all pictures: a relief, which looks right from near there alone."""
-    depth_model: Path | None = None
-    """ONNX file of a network for monocular depth (or a folder with one), for a relief's depth
-    (extra onnx); without, the relief is a plane with what moves before it."""
-    depth_output: DepthOutput = "depth"
-    """What the network's larger values mean: depth, farther; disparity, nearer."""
 
 
 def flat_depths(model: SfmModel, masks: Masks) -> dict[str, Depth]:
     """A plane across each camera's view, and what moves a tenth nearer."""
     found = {}
     for image in model.images:
-        width, height = _file_size(model.cameras[image.camera_id])
+        width, height = file_size(model.cameras[image.camera_id])
         mask = _mask_at(masks.get(image.name), (width, height))
         found[image.name] = np.where(mask, _BEFORE, 1.0).astype(np.float32)
     return found
@@ -162,7 +155,7 @@ def _in_file(
 ) -> Depth:
     """Depth along the axis at the size of the file: smooth within what moves and within the rest,
     with an edge between them."""
-    size = _file_size(one.camera)
+    size = file_size(one.camera)
     fine_own, fine_behind = (
         np.asarray(
             Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -172,17 +165,6 @@ def _in_file(
     far = np.exp(np.where(_mask_at(mask, size), fine_own, fine_behind))
     result: Depth = far / np.linalg.norm(_rays(one.camera, far.shape), axis=-1)
     return result
-
-
-def write_depths(folder: Path, depths: Mapping[str, Depth]) -> dict[str, str]:
-    """Writes 16-bit PNG in steps of :data:`DEPTH_UNIT`; the file in ``folder``'s parent by picture.
-    What is farther than six times the median is written as that far."""
-    folder.mkdir()
-    names = {picture: f"{Path(picture).stem}.png" for picture in depths}
-    for picture, depth in depths.items():
-        steps = np.clip(np.round(depth / DEPTH_UNIT), 1, 65535).astype(np.uint16)
-        Image.fromarray(steps).save(folder / names[picture])
-    return {picture: f"{folder.name}/{name}" for picture, name in names.items()}
 
 
 def relief_points(
@@ -217,12 +199,6 @@ def _small(values: Depth) -> Depth:
         return values
     size = tuple(max(2, round(side / factor)) for side in values.shape[::-1])
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
-
-
-def _file_size(camera: SfmCamera) -> tuple[int, int]:
-    """Width and height of the depth map of a picture."""
-    factor = max(1.0, max(camera.width, camera.height) / _LARGEST_FILE)
-    return max(1, round(camera.width / factor)), max(1, round(camera.height / factor))
 
 
 def _mask_at(

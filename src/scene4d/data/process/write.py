@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scene4d.data.process.relief import DEPTH_FOLDER, DEPTH_UNIT
+from scene4d.data.process.depth_files import DEPTH_FOLDER, DepthFiles
 from scene4d.data.process.sfm import SfmCamera, SfmModel
 from scene4d.errors import DataError, UsageError
 from scene4d.files import atomic_folder, read_json, write_json
@@ -88,14 +88,13 @@ def transforms_of(
     model: SfmModel,
     times: Mapping[str, float],
     masks: Mapping[str, str] | None = None,
-    depths: Mapping[str, str] | None = None,
+    depths: DepthFiles | None = None,
 ) -> dict[str, Any]:
     """nerfstudio's transforms.json for ``model``; images lie in ``images/``.
 
     Camera-to-world with OpenGL axes in COLMAP's own frame; intrinsics at the top level when all
     frames share them, else with each frame. By picture name, ``times``: seconds, ``masks``:
-    files in the capture that are white where something moves, and ``depths``: depth maps in it, in
-    steps of :data:`DEPTH_UNIT`.
+    files in the capture that are white where something moves.
     """
     import torch
 
@@ -108,7 +107,7 @@ def transforms_of(
     if times:
         result["time_unit"] = "seconds"
     if depths:
-        result["depth_unit_scale_factor"] = DEPTH_UNIT
+        result |= depths.facts()
     result["ply_file_path"] = "sparse_pc.ply"
     frames = []
     for image in sorted(model.images, key=lambda image: image.name):
@@ -120,8 +119,8 @@ def transforms_of(
             frame["time"] = times[image.name]
         if masks and image.name in masks:
             frame["dynamic_mask_path"] = masks[image.name]
-        if depths and image.name in depths:
-            frame["depth_file_path"] = depths[image.name]
+        if depths and image.name in depths.names:
+            frame["depth_file_path"] = depths.names[image.name]
         frames.append({**frame, "transform_matrix": c2w.tolist()})
     return {**result, "frames": frames}
 

@@ -29,9 +29,7 @@ class AlongRay(Objective):
     def applies_to(cls, inputs: ObjectiveInputs) -> bool:
         """Not where depth is measured."""
         scene = inputs.task.capture
-        return scene is not None and all(
-            scene.frames[i].depth_path is None for i in scene.train_indices
-        )
+        return scene is not None and not scene.measures_depth
 
     def __call__(self, step: Step) -> Term:
         """The mean over nodes and views."""

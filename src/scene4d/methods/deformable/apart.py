@@ -30,7 +30,10 @@ class Apart(Objective):
 
     def __init__(self, options: ApartOptions, inputs: ObjectiveInputs) -> None:
         super().__init__(options, inputs)
-        found = observed(inputs.task.scene, inputs.task.images, options.moving_masks)
+        found = observed(
+            inputs.task.scene, inputs.task.images, options.moving_masks,
+            by_network=options.by_network,
+        )  # fmt: skip
         self.masks, self.sure = found.masks, found.by_depth
 
     def __call__(self, step: Step) -> Term:

@@ -31,16 +31,18 @@ def depths_of(
     images: ViewSource,
     masks: Mapping[int, Bool[Tensor, "height width"]],
     sighted: Mapping[int, Sighted] | None = None,
+    *,
+    by_network: bool = False,
 ) -> dict[int, Float[Tensor, "height width"]]:
     """Depth maps of the training frames in scene units, 0 where nothing is known; measured ones
     where the capture has any, else guesses inside of the ``masks``: by those of other cameras at
     the same time, else by the points that stand still around (``sighted`` by frame, or the scene's
-    own)."""
+    own); ``by_network``: before both by depth that the capture's network estimated."""
     train = list(scene.train_indices)
-    if any(scene.frames[i].depth_path is not None for i in train):
+    if scene.measures_depth:
         empty = {i: torch.zeros(masks[i].shape) for i in train}
         views = ((i, images.view(i)) for i in train)
-        return {**empty, **{i: sight_of(v) for i, v in views if v.depth is not None}}
+        return {**empty, **{i: sight_of(v) for i, v in views if v.measured_depth is not None}}
     hulls, sighted = hull_depths(scene, masks), sighted or {}
     found = {}
     for i in train:
@@ -49,6 +51,9 @@ def depths_of(
             found[i] = _spread(hull, masks[i])
         else:
             found[i] = _guessed(scene, i, masks[i], sighted.get(i))
+        if by_network and (view := images.view(i)).depth is not None:
+            said = torch.where(masks[i], sight_of(view), 0.0)
+            found[i] = torch.where(said > 0, said, found[i])
     return found
 
 

@@ -35,7 +35,8 @@ class FlowTerm(Objective):
         super().__init__(options, inputs)
         self.generator, self.images = inputs.generator, inputs.task.images
         scene = inputs.task.scene
-        self.masks = observed(scene, self.images, options.moving_masks).around
+        found = observed(scene, self.images, options.moving_masks, by_network=options.by_network)
+        self.masks = found.around
         self.paths = [p for p in trajectories(scene, scene.train_indices) if len(p) > 1]
         self.where = {i: (path, at) for path in self.paths for at, i in enumerate(path)}
         self.flows: dict[int, DenseFlow] = {}

@@ -65,6 +65,8 @@ class ByMasksOptions(ObjectiveOptions):
 
     moving_masks: MaskSource = "flow"
     """What says which pixels show what moves; the method's own ``moving_masks``."""
+    by_network: bool = False
+    """Whether estimated depth places what moves; the method's own ``by_network``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,9 @@ class DeformableMethod(Method):
     moving_masks: MaskSource = "flow"
     """What says which pixels show what moves: flow, optical flow; capture, the capture's own masks
     (dynamic_mask_path), and flow where a frame has none; both, what either says."""
+    by_network: bool = False
+    """Place what moves by the depth that a network estimated (depth_kind in transforms.json), where
+    none is measured, and not as far as what is beside it. For networks that are good at it."""
     max_num_moving: Annotated[int, Within(0, 1 << 30)] = 50_000
     """Upper limit of the Gaussians that move."""
     num_nodes: Annotated[int, Within(1, 4096)] = 256
@@ -220,7 +225,10 @@ class DeformableMethod(Method):
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Pictures, depth where there is some, and the nodes' terms; a teacher's if it counts."""
         terms = (self.tracks, self.flow, self.apart)
-        by_masks = [replace(term, moving_masks=self.moving_masks) for term in terms]
+        by_masks = [
+            replace(term, moving_masks=self.moving_masks, by_network=self.by_network)
+            for term in terms
+        ]
         return [
             self.photometric, self.depth, self.nodes, self.along_ray, *by_masks, self.sparsity,
             self.teaching,

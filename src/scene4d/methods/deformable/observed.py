@@ -52,19 +52,23 @@ class Observed:
     """Where nothing is measured: points of tracks that stand still."""
 
 
-_FOUND: WeakKeyDictionary[ViewSource, dict[str, Observed]] = WeakKeyDictionary()
+_FOUND: WeakKeyDictionary[ViewSource, dict[tuple[str, bool], Observed]] = WeakKeyDictionary()
 
 
-def observed(scene: Scene, images: ViewSource, source: MaskSource = "flow") -> Observed:
+def observed(
+    scene: Scene, images: ViewSource, source: MaskSource = "flow", *, by_network: bool = False
+) -> Observed:
     """What a scene's pictures show, by masks of that source: seconds to minutes, or kept from the
-    last time. Raises :class:`DataError` where the capture lacks the masks that are asked for."""
+    last time. ``by_network``: estimated depth says how far what moves is, see :func:`depths_of`.
+    Raises :class:`DataError` where the capture lacks the masks that are asked for."""
     found = _FOUND.setdefault(images, {})
-    if source not in found:
-        found[source] = _observe(scene, images, source)
-    return found[source]
+    key = source, by_network
+    if key not in found:
+        found[key] = _observe(scene, images, source, by_network=by_network)
+    return found[key]
 
 
-def _observe(scene: Scene, images: ViewSource, source: MaskSource) -> Observed:
+def _observe(scene: Scene, images: ViewSource, source: MaskSource, *, by_network: bool) -> Observed:
     train = list(scene.train_indices)
     own = {} if source == "flow" else _own_masks(scene, images)
     _log.info("finding what moves in %s pictures ...", f"{len(train):,}")
@@ -81,11 +85,12 @@ def _observe(scene: Scene, images: ViewSource, source: MaskSource) -> Observed:
     diagonal = max((c.width**2 + c.height**2) ** 0.5 for c in scene.train_cameras())
     options = TrackOptions(spacing=max(_CLOSEST, _SPACING * diagonal))
     tracks = chain_tracks(scene, images, options=options)
-    by_depth = any(scene.frames[i].depth_path is not None for i in train)
+    by_depth = scene.measures_depth
     still = None if by_depth else told_by_tracks(images, tracks, around)
     if still is not None:
         around = {i: mask | own[i] if i in own else mask for i, mask in still.masks.items()}
-    depths = depths_of(scene, images, around, None if still is None else still.sighted)
+    sighted = None if still is None else still.sighted
+    depths = depths_of(scene, images, around, sighted, by_network=by_network)
     masks, lifted = around, lift(tracks, images, depths, around)
     if by_depth:
         masks = refined_masks(scene, images, around, depths, lifted)

@@ -68,7 +68,7 @@ def start(
     images = _pictures(scene)
     times = _check_times(scene)
     train = list(scene.train_indices)
-    seen = observed(scene, images, method.moving_masks)
+    seen = observed(scene, images, method.moving_masks, by_network=method.by_network)
     masks, depths = seen.masks, seen.depths
     nodes: Nodes = _nodes(seen.lifted, method, times)
     if method.motion == "network" and len(nodes):

@@ -30,7 +30,9 @@ class TrackTerm(Objective):
         super().__init__(options, inputs)
         self.generator = inputs.generator
         self.images = inputs.task.images
-        found = observed(inputs.task.scene, self.images, options.moving_masks)
+        found = observed(
+            inputs.task.scene, self.images, options.moving_masks, by_network=options.by_network
+        )
         self.masks = found.around
         self.where: dict[int, tuple[Tracks, int]] = {
             index: (tracks, k) for tracks in found.tracks for k, index in enumerate(tracks.frames)

@@ -15,7 +15,6 @@ from scene4d.methods.dynamic_field.field import FieldSamples, dynamic_share
 from scene4d.methods.dynamic_field.method import LineOfSightOptions, SkewedEntropyOptions
 from scene4d.rendering.fields.volume import RaySamples, distortion
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term, mean
-from scene4d.training.objectives.depth import Depth
 from scene4d.training.step import Step
 
 _TINY = 1e-6
@@ -55,8 +54,9 @@ class LineOfSight(Objective):
 
     @classmethod
     def applies_to(cls, inputs: ObjectiveInputs) -> bool:
-        """Whether any training image has a depth map."""
-        return Depth.applies_to(inputs)
+        """Whether depth of any training image was measured: no ray ends just where a guess is."""
+        scene = inputs.task.capture
+        return scene is not None and scene.measures_depth
 
     def __call__(self, step: Step) -> Term:
         """In nats."""
@@ -85,13 +85,15 @@ class LineOfSight(Objective):
 
 
 def measured_distances(view: View) -> tuple[Float[Tensor, " rays"], Tensor] | None:
-    """Along each ray of a view, in scene units, and where it is known; None without depth."""
-    if view.depth is None:
+    """Along each ray of a view, in scene units, and where it is known; None where depth was not
+    measured."""
+    depth = view.measured_depth
+    if depth is None:
         return None
     ahead = -view.camera.c2w[..., None, None, :3, 2]
     along = (camera_rays(view.camera).directions * ahead).sum(dim=-1)
-    used = view.depth > 0 if view.mask is None else (view.depth > 0) & view.mask
-    return (view.depth / along).reshape(-1), used.reshape(-1)
+    used = depth > 0 if view.mask is None else (depth > 0) & view.mask
+    return (depth / along).reshape(-1), used.reshape(-1)
 
 
 def weight_near(

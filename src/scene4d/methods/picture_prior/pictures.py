@@ -153,7 +153,9 @@ def read_pictures(options: DenoisingOptions) -> Pictures:
 
 def _of_captures(options: DenoisingOptions) -> list[Group]:
     scenes = [in_working_frame(read_scene(path)) for path in options.captures]
-    lacking = [s for s in scenes if any(s.frames[i].depth_path is None for i in s.train_indices)]
+    lacking = [
+        s for s in scenes if not all(s.frames[i].has_measured_depth for i in s.train_indices)
+    ]
     if lacking and len(lacking) < len(scenes):
         _log.warning("note: %s has pictures without depth: depth is learned of none",
                      lacking[0].root)  # fmt: skip
