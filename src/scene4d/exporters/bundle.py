@@ -28,6 +28,7 @@ from scene4d.bundle.scene_info import (
     content_box,
     default_info,
     default_view,
+    surface_view,
 )
 from scene4d.bundle.splats import KIND as SPLATS
 from scene4d.bundle.splats import bundle_writer
@@ -218,7 +219,8 @@ def scene_info(source: OpenedScene, kind: BundleKind) -> SceneInfo:
     views = views or views_of_file(source)
     box, mesh = kind.content_box(source.representation), source.representation.mesh()
     if mesh is not None and not views:
-        info = default_info(_vertices(mesh))
+        cloud = _vertices(mesh)
+        info = default_info(cloud, cameras=(surface_view(cloud),))
     else:
         info = _field_info(source, views, *box) if box else _splats_info(source, views)
     return replace(
