@@ -72,7 +72,7 @@ class GltfReader:
         """``beside``: the buffer is a file beside the document, and not part of it."""
         self.document, self.binary, self.path = document, binary, path
         self.beside = beside
-        self._unpacked: dict[object, bytes] = {}
+        self._unpacked: dict[object, memoryview] = {}
 
     def wrong(self, what: str) -> DataError:
         """The error that says so."""
@@ -171,13 +171,17 @@ class GltfReader:
 
     def view(self, index: object) -> bytes:
         """The bytes of a buffer view, decompressed where it is compressed."""
+        return bytes(self._content(index))
+
+    def _content(self, index: object) -> memoryview:
+        """:meth:`view` without a copy: many attributes may lie in one."""
         entry = self.at("bufferViews", index)
         packed = self._extensions(entry)
-        if packed is not None:
-            if index not in self._unpacked:
-                self._unpacked[index] = self._unpack(entry, packed)
-            return self._unpacked[index]
-        return self._span(entry, "a buffer view")
+        if packed is None:
+            return self._span(entry, "a buffer view")
+        if index not in self._unpacked:
+            self._unpacked[index] = memoryview(self._unpack(entry, packed))
+        return self._unpacked[index]
 
     def accessor(self, index: object, width: int, what: str) -> np.ndarray:
         """[count, width] of an accessor, as it is stored; ``what`` names it in errors."""
@@ -189,7 +193,7 @@ class GltfReader:
             raise self.wrong(f"{what} is of type {form!r}, {kind!r}")
         dtype = np.dtype((KINDS[kind], (width,)))
         count = self.integer(entry, "count")
-        content = self.view(entry["bufferView"])
+        content = self._content(entry["bufferView"])
         stride = self.integer(self.at("bufferViews", entry["bufferView"]), "byteStride", 0)
         stride = stride or dtype.itemsize
         inside = self.integer(entry, "byteOffset", 0)
@@ -209,14 +213,14 @@ class GltfReader:
             values = np.maximum(values / np.iinfo(stored.dtype).max, -1.0)
         return values
 
-    def _span(self, entry: Mapping[str, Any], what: str) -> bytes:
+    def _span(self, entry: Mapping[str, Any], what: str) -> memoryview:
         """What a buffer view, or where a compressed one is stored, points to."""
         if entry.get("buffer") != 0 or ("uri" in self.at("buffers", 0)) != self.beside:
             raise self.wrong("keeps data outside its binary part; this is not read")
         start, length = self.integer(entry, "byteOffset", 0), self.integer(entry, "byteLength")
         if start + length > len(self.binary):
             raise packing.cut_off(self.path, start + length, len(self.binary), what)
-        return self.binary[start : start + length]
+        return memoryview(self.binary)[start : start + length]
 
     def _extensions(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
         """How a buffer view is compressed; None: it is not."""
@@ -231,7 +235,7 @@ class GltfReader:
         if mode not in ("ATTRIBUTES", "TRIANGLES") or kept != "NONE":
             raise self.wrong(f"is compressed as {mode!r} with filter {kept!r}, which is not read")
         count, stride = self.integer(packed, "count"), self.integer(packed, "byteStride")
-        data = self._span(packed, "a compressed buffer view")
+        data = bytes(self._span(packed, "a compressed buffer view"))
         try:
             if mode == "ATTRIBUTES":
                 content = decode_attributes(data, count, stride).tobytes()
