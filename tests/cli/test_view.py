@@ -259,7 +259,7 @@ def test_https_has_a_certificate_for_a_name(splats, tmp_path: Path) -> None:
         (["missing.ply"], 1, "not found"),
         (["README"], 1, "no scene that the player can show"),
         (["mesh.ply"], 1, "not a Gaussian-splat PLY"),
-        (["mesh.obj"], 1, "Of a mesh, give the run or its bundle"),
+        (["mesh.obj"], 1, "or a mesh as .glb"),
         (["cut.ply"], 1, "is cut off"),
         (["cut.s4d"], 1, "cut.s4d"),
         (["nan.ply"], 1, "--drop-invalid"),

@@ -17,6 +17,7 @@ import torch
 from methods.mesh.meshes import camera_on_circle, globe
 from optional_packages import import_or_skip
 
+from scene4d.bundle.container import open_bundle
 from scene4d.cli import export as verb
 from scene4d.errors import UsageError
 from scene4d.exporters.bundle import export as export_bundle
@@ -117,6 +118,11 @@ def test_a_mesh_for_the_web_is_a_scene_again(mesh, tmp_path) -> None:
     assert np.abs(drawn(found) - drawn(mesh)).max() < 0.1
     told = export_bundle(opened, tmp_path / "a.s4d")
     assert f"{len(mesh.triangles):,} triangles" in told
+    # It closes around its middle, and is looked at from outside all the same.
+    manifest = open_bundle(tmp_path / "a.s4d").manifest
+    eye = np.array(manifest["cameras"][0]["c2w"])[:3, 3]
+    low, high = manifest["limits"]["content"]
+    assert ((eye < low) | (eye > high)).any()
 
 
 def corners(data: MeshData) -> np.ndarray:
