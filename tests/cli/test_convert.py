@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from methods.mesh.meshes import globe
 
 from scene4d.cli import main as command
 from scene4d.cli.info import summarise
 from scene4d.exporters.edit import EditOptions, edited, matrix_of, read_matrix
+from scene4d.exporters.textured_glb import glb
 from scene4d.formats import registry as formats
 from scene4d.formats.ply import read_ply, write_ply
 from scene4d.formats.splat_cloud import SplatCloud
@@ -127,6 +129,7 @@ def test_a_matrix_file_comes_first(tmp_path: Path, text: str | None) -> None:
         (["in.ply", "a.spz", "--transform", "mirror.txt"], 1, "mirrors"),
         (["run", "a.spz"], 2, "scene4d export"),
         (["notes.txt", "a.spz"], 2, "not a splat file"),
+        (["mesh.glb", "a.spz"], 2, "scene4d export mesh.glb"),
     ],
 )
 def test_wrong_use_is_told(ply, tmp_path, capsys, monkeypatch, arguments, status, message) -> None:
@@ -134,6 +137,7 @@ def test_wrong_use_is_told(ply, tmp_path, capsys, monkeypatch, arguments, status
     Path("bad.txt").write_text("1 2 three")
     Path("mirror.txt").write_text("-1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1")
     Path("notes.txt").write_text("hello")
+    Path("mesh.glb").write_bytes(glb(globe(4, rows=8), np.zeros(3)))
     Path("run").mkdir()
     Path("run/config.toml").write_text("")
     assert command.main(["convert", *arguments]) == status

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from methods.mesh.meshes import globe
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from scene4d.cli.info import size_text, summarise
 from scene4d.cli.main import main
 from scene4d.errors import DataError, UsageError
+from scene4d.exporters.textured_glb import glb
 from scene4d.formats.registry import read_splats
 
 INRIA = [
@@ -89,6 +91,17 @@ def test_points_and_meshes(tmp_path):
     faces = "element face 1\nproperty list uchar int vertex_indices\n"
     mesh = summarise(write_ply(tmp_path / "m.ply", ["x", "y", "z"], corners, extra=faces))
     assert mesh["content"] == "mesh" and mesh["bounding_box"] == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_a_textured_mesh(tmp_path):
+    mesh = globe(8, rows=16)
+    (tmp_path / "a.glb").write_bytes(glb(mesh, np.zeros(3), profile="web"))
+    found = summarise(tmp_path / "a.glb")
+    assert (found["kind"], found["triangles"]) == ("mesh", len(mesh.triangles))
+    assert found["texture"] == "{1} x {0}".format(*mesh.texture.shape)
+    assert "EXT_meshopt_compression" in found["extensions"]
+    size = np.ptp(found["bounding_box"], axis=0)
+    np.testing.assert_allclose(size, np.ptp(mesh.vertices, axis=0), rtol=1e-3)  # 14 bits
 
 
 def test_real_splat_files(shared_data):

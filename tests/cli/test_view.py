@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from formats.splat_files import random_cloud
+from methods.mesh.meshes import globe
 from optional_packages import import_or_skip
 
 from scene4d.bundle.container import open_bundle
@@ -26,6 +27,7 @@ from scene4d.cli import main as command
 from scene4d.cli.view import PLAYED, playable
 from scene4d.errors import DataError, Scene4dError
 from scene4d.exporters.player import MARKER
+from scene4d.exporters.textured_glb import glb
 from scene4d.formats.registry import FORMATS, read_splats, write_splats
 from scene4d.player.phone import lan_address
 from scene4d.player.player_files import player_folder
@@ -130,6 +132,12 @@ def test_a_run_of_a_mesh_is_viewed_and_exported(tiny_capture: Path, tmp_path: Pa
     assert "model=scene.usdz" in (folder / "index.html").read_text()
     assert "scene.usdz" not in (folder / "sw.js").read_text()
     assert "scene.usdz" in (folder / MARKER).read_text()
+
+
+def test_a_file_of_a_mesh_becomes_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "a.glb").write_bytes(glb(globe(8, rows=16), np.zeros(3), profile="web"))
+    scene = playable(tmp_path / "a.glb", tmp_path / "scene.s4d", bundle=False)
+    assert open_bundle(scene).manifest["kind"] == "mesh"
 
 
 @pytest.mark.parametrize("name", [form.name for form in FORMATS])
@@ -251,7 +259,7 @@ def test_https_has_a_certificate_for_a_name(splats, tmp_path: Path) -> None:
         (["missing.ply"], 1, "not found"),
         (["README"], 1, "no scene that the player can show"),
         (["mesh.ply"], 1, "not a Gaussian-splat PLY"),
-        (["mesh.obj"], 1, "Of a mesh, give the run or its bundle"),
+        (["mesh.obj"], 1, "or a mesh as .glb"),
         (["cut.ply"], 1, "is cut off"),
         (["cut.s4d"], 1, "cut.s4d"),
         (["nan.ply"], 1, "--drop-invalid"),

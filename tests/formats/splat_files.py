@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import numpy as np
 
 from scene4d.formats import packing
@@ -46,3 +49,15 @@ def angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # |a - b| is accurate for small angles, where the arc cosine of a product is not
     chord = np.minimum(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))
     return 4 * np.arcsin(np.minimum(chord / 2, 1))
+
+
+def glb_with(data: bytes, change) -> bytes:
+    """A GLB whose document was changed."""
+    size = struct.unpack_from("<I", data, 12)[0]
+    document = json.loads(data[20 : 20 + size])
+    change(document)
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    rest = data[20 + size :]
+    head = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text) + len(rest), len(text), 0x4E4F534A)
+    return head + text + rest

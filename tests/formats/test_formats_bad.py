@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmark_scripts import benchmark
-from formats.splat_files import random_cloud
+from formats.splat_files import glb_with, random_cloud
 
 from scene4d.errors import DataError
 from scene4d.formats import registry as formats
@@ -213,17 +213,6 @@ def test_rotations_saved_again_with_loss_are_told(tmp_path: Path) -> None:
 
 
 # GLB
-
-
-def glb_with(data: bytes, change) -> bytes:
-    size = struct.unpack_from("<I", data, 12)[0]
-    document = json.loads(data[20 : 20 + size])
-    change(document)
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    rest = data[20 + size :]
-    head = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text) + len(rest), len(text), 0x4E4F534A)
-    return head + text + rest
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from scene4d.bundle.coding import Coded
     from scene4d.bundle.container import Bundle
+    from scene4d.formats.textured_mesh import MeshData
 
 GROUP = "scene4d.bundle_kinds"
 _log = logging.getLogger("scene4d")
@@ -85,6 +86,10 @@ class BundleKind(ABC):
     @abstractmethod
     def open(self, bundle: Bundle) -> Any:
         """The representation that renders what the bundle holds, in bundle coordinates."""
+
+    def of_mesh(self, mesh: MeshData) -> Any:
+        """The representation that draws a mesh of a file; None: the kind has none."""
+        return None
 
     def reduced(self, representation: Any, most: int, sh_degree: int) -> Any:
         """The scene with at most so many of its splats and harmonics up to ``sh_degree``; None: as

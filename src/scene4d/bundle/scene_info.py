@@ -175,6 +175,11 @@ def default_info(cloud: SplatCloud, *, cameras: Sequence[CameraView] = ()) -> Sc
     return SceneInfo(cameras=views, limits=limits, poster=poster, antialiased=cloud.antialiased)
 
 
+_MADE_UP_LENS = CameraView(
+    name=MADE_UP, c2w=IDENTITY, fx=480.0, fy=480.0, cx=320.0, cy=180.0, width=640, height=360
+)
+
+
 def default_view(cloud: SplatCloud, *, lens: CameraView | None = None) -> CameraView:
     """A camera where nobody took a photograph: all of the content in its picture, upright; in a
     room, one that stands in it.
@@ -186,16 +191,29 @@ def default_view(cloud: SplatCloud, *, lens: CameraView | None = None) -> Camera
     low, high = first_view.content_box(places)
     up = first_view.find_up(places, low, high)
     inside = None if lens else inside_view(places, low, high, up)
-    lens = lens or CameraView(
-        name=MADE_UP, c2w=IDENTITY, fx=480.0, fy=480.0, cx=320.0, cy=180.0, width=640, height=360
-    )
+    lens = lens or _MADE_UP_LENS
     if inside is not None:
-        c2w = first_view.standing_at(*inside, up)
-    else:
-        c2w = first_view.fitting_view(
-            low, high, up=up, forward=first_view.clear_direction(places, low, high, up),
-            slopes=(0.5 * lens.width / lens.fx, 0.5 * lens.height / lens.fy),
-        )  # fmt: skip
+        return _placed(lens, first_view.standing_at(*inside, up))
+    return _fitting(lens, low, high, up, first_view.clear_direction(places, low, high, up))
+
+
+def surface_view(cloud: SplatCloud) -> CameraView:
+    """:func:`default_view` of a surface, which is never a room to stand in: what closes around its
+    middle may be any thing."""
+    places = _places(cloud)
+    low, high = first_view.content_box(places)
+    up = first_view.find_up(places, low, high)
+    return _fitting(_MADE_UP_LENS, low, high, up, first_view.clear_direction(places, low, high, up))
+
+
+def _fitting(
+    lens: CameraView, low: np.ndarray, high: np.ndarray, up: np.ndarray, forward: np.ndarray
+) -> CameraView:
+    slopes = (0.5 * lens.width / lens.fx, 0.5 * lens.height / lens.fy)
+    return _placed(lens, first_view.fitting_view(low, high, up=up, forward=forward, slopes=slopes))
+
+
+def _placed(lens: CameraView, c2w: np.ndarray) -> CameraView:
     rows = tuple((rounded(a), rounded(b), rounded(c), rounded(d)) for a, b, c, d in c2w)
     return replace(lens, name=MADE_UP, c2w=rows)
 

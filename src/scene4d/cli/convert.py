@@ -47,10 +47,17 @@ def main(argv: list[str]) -> None:
         read_splats,
         write_splats,
     )
+    from scene4d.formats.textured_gltf import holds_mesh
 
     if (args.source / "config.toml").is_file():
         raise UsageError(
             "is a run, not a splat file",
+            where=args.source,
+            fix=f"scene4d export {args.source} FORMAT --output-path {args.output_path}",
+        )
+    if holds_mesh(args.source):
+        raise UsageError(
+            "is a textured mesh, not splats",
             where=args.source,
             fix=f"scene4d export {args.source} FORMAT --output-path {args.output_path}",
         )

@@ -70,7 +70,7 @@ class ExportArgs:
     """Writes a trained scene, in the coordinates of its input, as a file for other tools."""
 
     source: tyro.conf.Positional[Path]
-    """Run folder or its config.toml, or a splat file of any format."""
+    """Run folder or its config.toml, splat file of any format, bundle, or textured mesh (.glb)."""
     format: tyro.conf.Positional[FormatName]
     """ply: Gaussian splats as the 3DGS reference writes them; mesh: triangles from rendered depth
     (.glb, .ply or .obj by the suffix); of a trained mesh, glb, obj, ply and usdz are its triangles

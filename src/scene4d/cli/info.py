@@ -22,11 +22,11 @@ _HEADED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class InfoArgs:
-    """What is in a run folder, a capture or a splat file, and how large its parts are."""
+    """What is in a run folder, a capture, a splat file or a mesh, and how large its parts are."""
 
     path: tyro.conf.Positional[Path]
-    """Run folder (or its config.toml), capture folder (or its transforms.json), .ply file, or splat
-    file of any format."""
+    """Run folder (or its config.toml), capture folder (or its transforms.json), .ply file, splat
+    file of any format, or textured mesh (.glb)."""
     json: bool = False
     """Print JSON on stdout instead of text."""
 
@@ -47,18 +47,21 @@ def text_of(summary: Mapping[str, Any]) -> str:
 
 
 def summarise(path: Path) -> dict[str, Any]:
-    """Plain data about what ``path`` is; ``kind`` is run, capture, ply or splats."""
+    """Plain data about what ``path`` is; ``kind`` is run, capture, ply, splats, bundle or mesh."""
     if not path.exists():
         raise DataError("there is no such file or folder", where=path)
     if path.name == "config.toml" or (path / "config.toml").is_file():
         return summarise_run(path.parent if path.name == "config.toml" else path)
     from scene4d.formats.registry import format_by_content, is_splats
+    from scene4d.formats.textured_gltf import holds_mesh
 
     told = format_by_content(path) if path.suffix.lower() not in (".json", ".toml") else None
     if path.suffix.lower() == ".ply" or (told and told.name in ("ply", "compressed-ply")):
         return _with_packed_attributes(summarise_ply(path), path)
     if not path.is_dir() and path.suffix.lower() == ".json" and path.name != "meta.json":
         return summarise_capture(path)
+    if holds_mesh(path):
+        return summarise_mesh(path)
     if is_splats(path):
         return summarise_field(path) or summarise_splats(path)
     if path.is_dir():
@@ -117,6 +120,29 @@ def summarise_splats(path: Path) -> dict[str, Any]:
     elif sizes := attribute_sizes(path):
         summary["attributes"] = bytes_table(sizes, len(cloud))
     return summary
+
+
+def summarise_mesh(path: Path) -> dict[str, Any]:
+    """Counts, texture, extensions and the box of a textured mesh in a GLB."""
+    from scene4d.formats.gltf import glb_chunks
+    from scene4d.formats.packing import read_bytes
+    from scene4d.formats.textured_gltf import read_textured_mesh
+
+    mesh, data = read_textured_mesh(path), read_bytes(path)
+    document, _ = glb_chunks(data, path)
+    rows, columns = mesh.texture.shape[:2]
+    return {
+        "kind": "mesh",
+        "path": str(path.resolve()),
+        "content": "a textured mesh, glTF",
+        "axes": "y up, as in the file",
+        "bytes": len(data),
+        "triangles": len(mesh.triangles),
+        "vertices": len(mesh.vertices),
+        "texture": f"{columns} x {rows}",
+        "extensions": ", ".join(document.get("extensionsUsed", [])) or None,
+        "bounding_box": [mesh.vertices.min(0).tolist(), mesh.vertices.max(0).tolist()],
+    }
 
 
 def summarise_field(path: Path) -> dict[str, Any] | None:

@@ -27,8 +27,9 @@ class ViewArgs:
     else, under an address that cannot be guessed; Ctrl-C ends it."""
 
     source: tyro.conf.Positional[Path]
-    """Bundle (.s4d or its unpacked folder), splat file of any format, or run folder; what the
-    player does not open itself becomes a temporary bundle. Read whole before anything is served."""
+    """Bundle (.s4d or its unpacked folder), splat file of any format, textured mesh (.glb), or run
+    folder; what the player does not open itself, and a mesh, becomes a temporary bundle. Read whole
+    before anything is served."""
     phone: bool = False
     """Serve in the local network and print a QR code, for a phone in the same Wi-Fi. The scene
     becomes a bundle, if it is none."""
@@ -101,12 +102,13 @@ def playable(
     """
     from scene4d.bundle.container import MANIFEST, open_bundle
     from scene4d.formats.registry import format_of, is_splats, read_splats, write_splats
+    from scene4d.formats.textured_gltf import holds_mesh
 
     folder = source.parent if source.name == MANIFEST else source
     if (folder / MANIFEST).is_file():
         _check(open_bundle(folder), player)
         return folder  # an unpacked bundle, whatever the folder's name
-    if source.exists() and is_splats(source):
+    if source.exists() and is_splats(source) and not holds_mesh(source):
         form = format_of(source).name
         if form == "s4d":
             _check(open_bundle(source), player)
@@ -120,12 +122,12 @@ def playable(
                 write_splats(standard, cloud)
                 return standard
             # a bundle has a frame of its own, where float32 is fine enough
-    elif source.is_file() and source.name != "config.toml":
+    elif source.is_file() and source.name != "config.toml" and not holds_mesh(source):
         raise DataError(
             "is no scene that the player can show",
             where=source,
-            fix="give a run folder, a bundle (.s4d) or a file of splats; docs/formats.md lists"
-            " them. Of a mesh, give the run or its bundle",
+            fix="give a run folder, a bundle (.s4d), a file of splats (docs/formats.md lists them)"
+            " or a mesh as .glb",
         )
     from scene4d.exporters.bundle import export, kind_for
     from scene4d.player.player_files import check_played

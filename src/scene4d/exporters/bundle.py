@@ -28,6 +28,7 @@ from scene4d.bundle.scene_info import (
     content_box,
     default_info,
     default_view,
+    surface_view,
 )
 from scene4d.bundle.splats import KIND as SPLATS
 from scene4d.bundle.splats import bundle_writer
@@ -36,6 +37,8 @@ from scene4d.errors import UsageError
 from scene4d.exporters.options import BundleOptions
 from scene4d.exporters.shown import Shown, shown_shares
 from scene4d.formats.registry import format_of
+from scene4d.formats.splat_cloud import SplatCloud
+from scene4d.formats.textured_mesh import MeshData
 from scene4d.representations.base import Representation
 from scene4d.training.opened import OpenedScene
 
@@ -209,13 +212,17 @@ def scene_info(source: OpenedScene, kind: BundleKind) -> SceneInfo:
     """Cameras (a few where nobody took a photograph), limits, the way home, and a poster rendered
     from the first camera.
 
-    Raises :class:`UsageError` for scenes without splats that nobody looked at.
+    Raises :class:`UsageError` for scenes without splats or triangles that nobody looked at.
     """
     train = source.cameras.train
     views = tuple(camera_view(f"camera {i}", camera) for i, camera in enumerate(train))
     views = views or views_of_file(source)
-    box = kind.content_box(source.representation)
-    info = _field_info(source, views, *box) if box else _splats_info(source, views)
+    box, mesh = kind.content_box(source.representation), source.representation.mesh()
+    if mesh is not None and not views:
+        cloud = _vertices(mesh)
+        info = default_info(cloud, cameras=(surface_view(cloud),))
+    else:
+        info = _field_info(source, views, *box) if box else _splats_info(source, views)
     return replace(
         info,
         transform=_rows(source.source_from_scene),
@@ -229,6 +236,18 @@ def views_of_file(source: OpenedScene) -> tuple[CameraView, ...]:
     if moved or not source.path.is_file() or format_of(source.path).name not in PLY:
         return ()
     return cameras_in_ply(source.path)
+
+
+def _vertices(mesh: MeshData) -> SplatCloud:
+    """Where a mesh is, as opaque splats of no size."""
+    count = len(mesh.vertices)
+    return SplatCloud(
+        means=mesh.vertices.astype(np.float32),
+        quats=np.tile(np.eye(1, 4, dtype=np.float32), (count, 1)),
+        log_scales=np.full((count, 3), -20, np.float32),
+        logit_opacities=np.full(count, 10, np.float32),
+        sh=np.zeros((count, 1, 3), np.float32),
+    )
 
 
 def _splats_info(source: OpenedScene, views: tuple[CameraView, ...]) -> SceneInfo:

@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from scene4d.files import atomic_path
+from scene4d.formats.gltf import GLTF_FROM_SOURCE
 from scene4d.formats.splat_cloud import is_far
 
 GLTF_AXES = "turned by 180 degrees about z (y up, by the specification), through the node"
-GLTF_FROM_SOURCE = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""glTF has y up; captures and splat files are taken as right-down-front, as in COLMAP. The same for
-splats (:mod:`scene4d.formats.glb`) and for meshes, so that they lie in each other."""
 
 
 def write_mesh(

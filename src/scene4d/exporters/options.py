@@ -39,8 +39,8 @@ class GlbOptions:
     """How a textured mesh is written (format glb)."""
 
     profile: Literal["ar", "web"] = "ar"
-    """ar: float32 and JPEG, which every viewer reads; web: half as large, 16-bit places and
-    WebP, for viewers that know KHR_mesh_quantization and EXT_texture_webp."""
+    """ar: float32 and JPEG, which every viewer reads; web: a third as large, for viewers that know
+    KHR_mesh_quantization, EXT_meshopt_compression and EXT_texture_webp."""
     unlit: bool = True
     """Colours are shown as they were photographed; --no-unlit: light falls on them once more."""
 

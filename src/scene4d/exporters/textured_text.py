@@ -7,8 +7,8 @@ import zipfile
 
 import numpy as np
 
-from scene4d.exporters.mesh_files import GLTF_FROM_SOURCE
 from scene4d.exporters.textured_glb import picture_bytes
+from scene4d.formats.gltf import GLTF_FROM_SOURCE
 from scene4d.formats.splat_cloud import is_far
 from scene4d.formats.textured_mesh import MeshData
 

@@ -29,6 +29,7 @@ from scene4d.formats import packing
 from scene4d.formats.gltf import (
     BINARY_CHUNK,
     FLOAT,
+    GLTF_FROM_SOURCE,
     JSON_CHUNK,
     KINDS,
     WIDTHS,
@@ -43,7 +44,6 @@ _BYTE = 5121
 _HALF_TURN = [0.0, 0.0, 1.0, 0.0]
 """180 degrees about z, xyzw."""
 _KNOWN = {EXTENSION, "KHR_mesh_quantization"}
-_PLY_FROM_GLTF = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def _sh_name(degree: int, index: int) -> str:
@@ -63,7 +63,7 @@ def write_glb(path: Path, cloud: SplatCloud, *, fallback_colours: bool = True) -
         offset, cloud = home[:3, 3], cloud.transformed(inverse_similarity(home))
     document, arrays = _document(cloud, fallback_colours, path)
     if offset.any():
-        document["nodes"][0]["translation"] = (_PLY_FROM_GLTF[:3, :3] @ offset).tolist()
+        document["nodes"][0]["translation"] = (GLTF_FROM_SOURCE[:3, :3] @ offset).tolist()
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     size = sum(array.nbytes for array in arrays)
@@ -176,13 +176,17 @@ def read_glb(path: Path, *, drop_invalid: bool = False) -> SplatCloud:
         packing.require_plausible(total, len(binary), path)
         clouds.append(cloud)
     if not clouds:
-        raise DataError(f"holds no mesh with the extension {EXTENSION}", where=path)
+        raise DataError(
+            f"holds no mesh with the extension {EXTENSION}",
+            where=path,
+            fix="a textured mesh is shown by scene4d view and written otherwise by scene4d export",
+        )
     return packing.checked(_joined(clouds, path), path, drop_invalid=drop_invalid)
 
 
 def _placed(cloud: SplatCloud, matrix: np.ndarray, path: Path) -> SplatCloud:
     """``cloud`` of a node with ``matrix``, in the PLY's axes; unchanged by our own half turn."""
-    product = _PLY_FROM_GLTF @ matrix
+    product = GLTF_FROM_SOURCE @ matrix
     if np.allclose(product, np.eye(4), rtol=0, atol=1e-12):
         return cloud
     try:

@@ -12,13 +12,19 @@ import numpy as np
 
 from scene4d.errors import DataError
 from scene4d.formats import packing
+from scene4d.formats.meshopt import EXTENSION as MESHOPT
+from scene4d.formats.meshopt import decode_attributes
+from scene4d.formats.meshopt_triangles import decode_triangles
 
 JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942
 KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 """Component types as NumPy names them."""
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 FLOAT = 5126
-_LONGEST_JSON = 1 << 26
+GLTF_FROM_SOURCE = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""glTF has y up; captures and splat files are taken as right-down-front, as in COLMAP. The same for
+splats and for meshes, so that they lie in each other; its own inverse."""
+LONGEST_JSON = 1 << 26
 _DEEPEST_NODE = 64
 
 
@@ -32,7 +38,7 @@ def glb_chunks(data: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
     if length > len(data):
         raise packing.cut_off(path, length, len(data))
     size, kind = struct.unpack_from("<II", data, 12)
-    if kind != JSON_CHUNK or 20 + size > len(data) or size > _LONGEST_JSON:
+    if kind != JSON_CHUNK or 20 + size > len(data) or size > LONGEST_JSON:
         raise DataError("its JSON part does not fit into the file", where=path)
     document = parsed(data[20 : 20 + size], path)
     start = 20 + size
@@ -66,6 +72,7 @@ class GltfReader:
         """``beside``: the buffer is a file beside the document, and not part of it."""
         self.document, self.binary, self.path = document, binary, path
         self.beside = beside
+        self._unpacked: dict[object, memoryview] = {}
 
     def wrong(self, what: str) -> DataError:
         """The error that says so."""
@@ -163,13 +170,18 @@ class GltfReader:
         return matrix
 
     def view(self, index: object) -> bytes:
-        """The bytes of a buffer view."""
+        """The bytes of a buffer view, decompressed where it is compressed."""
+        return bytes(self._content(index))
+
+    def _content(self, index: object) -> memoryview:
+        """:meth:`view` without a copy: many attributes may lie in one."""
         entry = self.at("bufferViews", index)
-        self._in_buffer(entry)
-        start, length = self.integer(entry, "byteOffset", 0), self.integer(entry, "byteLength")
-        if start + length > len(self.binary):
-            raise packing.cut_off(self.path, start + length, len(self.binary), "a buffer view")
-        return self.binary[start : start + length]
+        packed = self._extensions(entry)
+        if packed is None:
+            return self._span(entry, "a buffer view")
+        if index not in self._unpacked:
+            self._unpacked[index] = memoryview(self._unpack(entry, packed))
+        return self._unpacked[index]
 
     def accessor(self, index: object, width: int, what: str) -> np.ndarray:
         """[count, width] of an accessor, as it is stored; ``what`` names it in errors."""
@@ -181,16 +193,15 @@ class GltfReader:
             raise self.wrong(f"{what} is of type {form!r}, {kind!r}")
         dtype = np.dtype((KINDS[kind], (width,)))
         count = self.integer(entry, "count")
-        view = self.at("bufferViews", entry["bufferView"])
-        self._in_buffer(view)
-        stride = self.integer(view, "byteStride", dtype.itemsize) or dtype.itemsize
-        start, length = self.integer(view, "byteOffset", 0), self.integer(view, "byteLength")
+        content = self._content(entry["bufferView"])
+        stride = self.integer(self.at("bufferViews", entry["bufferView"]), "byteStride", 0)
+        stride = stride or dtype.itemsize
         inside = self.integer(entry, "byteOffset", 0)
         needed = inside + (stride * (count - 1) + dtype.itemsize if count else 0)
-        if stride < dtype.itemsize or needed > length or start + length > len(self.binary):
-            raise packing.cut_off(self.path, start + needed, len(self.binary), what)
+        if stride < dtype.itemsize or needed > len(content):
+            raise packing.cut_off(self.path, needed, len(content), what)
         return np.ndarray(
-            (count, width), KINDS[kind], self.binary, start + inside, (stride, dtype.base.itemsize)
+            (count, width), KINDS[kind], content, inside, (stride, dtype.base.itemsize)
         )
 
     def real(self, index: object, width: int, what: str) -> np.ndarray:
@@ -202,7 +213,41 @@ class GltfReader:
             values = np.maximum(values / np.iinfo(stored.dtype).max, -1.0)
         return values
 
-    def _in_buffer(self, view: Mapping[str, Any]) -> None:
-        elsewhere = view.get("buffer") != 0 or ("uri" in self.at("buffers", 0)) != self.beside
-        if elsewhere or view.get("extensions"):
-            raise self.wrong("keeps data outside its binary part, or compressed; this is not read")
+    def _span(self, entry: Mapping[str, Any], what: str) -> memoryview:
+        """What a buffer view, or where a compressed one is stored, points to."""
+        if entry.get("buffer") != 0 or ("uri" in self.at("buffers", 0)) != self.beside:
+            raise self.wrong("keeps data outside its binary part; this is not read")
+        start, length = self.integer(entry, "byteOffset", 0), self.integer(entry, "byteLength")
+        if start + length > len(self.binary):
+            raise packing.cut_off(self.path, start + length, len(self.binary), what)
+        return memoryview(self.binary)[start : start + length]
+
+    def _extensions(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+        """How a buffer view is compressed; None: it is not."""
+        found = entry.get("extensions") or {}
+        packed = found.get(MESHOPT) if isinstance(found, dict) and set(found) == {MESHOPT} else None
+        if found and not isinstance(packed, dict):
+            raise self.wrong("has a buffer view with an extension that is not read")
+        return packed
+
+    def _unpack(self, entry: Mapping[str, Any], packed: Mapping[str, Any]) -> bytes:
+        mode, kept = packed.get("mode"), packed.get("filter", "NONE")
+        if mode not in ("ATTRIBUTES", "TRIANGLES") or kept != "NONE":
+            raise self.wrong(f"is compressed as {mode!r} with filter {kept!r}, which is not read")
+        count, stride = self.integer(packed, "count"), self.integer(packed, "byteStride")
+        data = bytes(self._span(packed, "a compressed buffer view"))
+        try:
+            if mode == "ATTRIBUTES":
+                content = decode_attributes(data, count, stride).tobytes()
+            elif stride in (2, 4) and count % 3 == 0:
+                corners = decode_triangles(data, count // 3)
+                if corners.max(initial=0) >= 1 << (8 * stride):
+                    raise DataError("a compressed triangle is of a vertex that it cannot have")
+                content = corners.astype(f"<u{stride}").tobytes()
+            else:
+                raise DataError(f"compressed triangles have {count} corners of {stride} bytes")
+        except DataError as error:
+            raise self.wrong(error.what) from error
+        if self.integer(entry, "byteLength") != len(content):
+            raise self.wrong("a compressed buffer view is of another length than it says")
+        return content

@@ -19,13 +19,16 @@ import numpy as np
 from PIL import Image
 
 from scene4d.errors import DataError
+from scene4d.files import open_regular
 from scene4d.formats import packing
-from scene4d.formats.gltf import GltfReader, glb_chunks, parsed
+from scene4d.formats.gltf import LONGEST_JSON, GltfReader, glb_chunks, parsed
+from scene4d.formats.meshopt import EXTENSION as MESHOPT
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.image_files import open_picture, plain_colours
 
 _TRIANGLES = 4
-_KNOWN = {"KHR_mesh_quantization", "KHR_materials_unlit", "EXT_texture_webp"}
+_SPLATS = b"KHR_gaussian_splatting"
+_KNOWN = {"KHR_mesh_quantization", "KHR_materials_unlit", "EXT_texture_webp", MESHOPT}
 _MOST_TEXELS = 1 << 26
 """Of all pictures together."""
 _PLAIN = 8
@@ -40,6 +43,17 @@ class _Part:
     triangles: np.ndarray
     uv: np.ndarray
     material: int | None
+
+
+def holds_mesh(path: Path) -> bool:
+    """Whether a file is a GLB without splats, which are GLB's other content here."""
+    if not path.is_file():
+        return False
+    with open_regular(path) as file:
+        head = file.read(20)
+        if len(head) < 20 or head[:4] != b"glTF":
+            return False
+        return _SPLATS not in file.read(min(int.from_bytes(head[12:16], "little"), LONGEST_JSON))
 
 
 def read_textured_mesh(path: Path) -> MeshData:
@@ -138,12 +152,17 @@ def _joined(reader: GltfReader, parts: list[_Part]) -> MeshData:
         uv.append(moved)
         triangles.append(part.triangles + counted)
         counted += len(part.vertices)
-    joined = np.concatenate(triangles)
+    # A place is one vertex, wherever it lies in the texture: seams are no edges of the surface.
+    vertices, places = np.unique(
+        np.concatenate([part.vertices for part in parts]), axis=0, return_inverse=True
+    )
+    joined = places.reshape(-1)[np.concatenate(triangles)]
+    shared, corner = np.unique(np.concatenate(uv), axis=0, return_inverse=True)
     return MeshData(
-        vertices=np.concatenate([part.vertices for part in parts]),
+        vertices=vertices,
         triangles=joined,
-        uv=np.concatenate(uv),
-        uv_triangles=np.arange(3 * len(joined)).reshape(-1, 3),
+        uv=shared,
+        uv_triangles=corner.reshape(-1, 3),
         texture=texture,
     )
 

@@ -1,4 +1,4 @@
-"""The one door to trained scenes: a run, a splat file or a bundle becomes an OpenedScene."""
+"""The one door to trained scenes: a run, a file or a bundle becomes an OpenedScene."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 import torch
 
 from scene4d.bundle.container import Bundle, open_bundle
-from scene4d.bundle.kinds import kind_of
+from scene4d.bundle.kinds import bundle_kinds, kind_of
 from scene4d.bundle.scene_info import FACING, MADE_UP
 from scene4d.cameras.camera import Camera
 from scene4d.errors import DataError
+from scene4d.formats.gltf import GLTF_FROM_SOURCE
 from scene4d.formats.packing import checked
-from scene4d.formats.placing import cloud_offset
+from scene4d.formats.placing import cloud_offset, placed_points, read_sidecar
 from scene4d.formats.registry import format_by_content, is_splats, read_splats
 from scene4d.formats.splat_cloud import SplatCloud, inverse_similarity, is_far
+from scene4d.formats.textured_gltf import holds_mesh, read_textured_mesh
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.device import choose_device
 from scene4d.training.opened import OpenedScene, SceneCameras
@@ -24,10 +26,10 @@ from scene4d.training.run import load_run
 
 
 def open_scene(path: Path, *, device: str = "cpu", drop_invalid: bool = False) -> OpenedScene:
-    """The run, splat file or bundle (file or folder) at ``path``, on ``device``.
+    """The run, splat file, GLB of a mesh or bundle (file or folder) at ``path``, on ``device``.
 
-    A run comes as the :class:`LoadedRun` that it is. Splats of files that lie far from the origin
-    are moved there, with the way back. ``drop_invalid``: without splats that nothing can draw,
+    A run comes as the :class:`LoadedRun` that it is. What files hold far from the origin is moved
+    there, with the way back. ``drop_invalid``: without splats that nothing can draw,
     which are counted in the log. Raises :class:`DataError` where there is none of these.
     """
     path = Path(path)
@@ -35,6 +37,8 @@ def open_scene(path: Path, *, device: str = "cpu", drop_invalid: bool = False) -
         raise DataError("not found", where=path)
     if is_bundle(path):
         opened = scene_of_bundle(open_bundle(path))
+    elif holds_mesh(path):
+        opened = scene_of_mesh(path)
     elif is_splats(path):
         opened = scene_of_cloud(path, read_splats(path, drop_invalid=drop_invalid))
     else:
@@ -66,6 +70,26 @@ def scene_of_cloud(path: Path, cloud: SplatCloud) -> OpenedScene:
     return OpenedScene(
         path=path,
         representation=GaussianSplats.of(cloud),
+        cameras=SceneCameras(source_from_scene=torch.from_numpy(home)),
+    )
+
+
+def scene_of_mesh(path: Path) -> OpenedScene:
+    """The textured mesh of a GLB, in the axes and the frame of splat files."""
+    source_from_file = read_sidecar(path)
+    mesh = read_textured_mesh(path).transformed(GLTF_FROM_SOURCE)
+    if source_from_file is not None:
+        mesh = mesh.transformed(source_from_file)
+    near, moved, _ = placed_points(mesh.vertices, path, "auto", moves=True)
+    home = np.eye(4)
+    home[:3, 3] = moved
+    found = (kind.of_mesh(replace(mesh, vertices=near)) for kind in bundle_kinds().values())
+    representation = next((shown for shown in found if shown is not None), None)
+    if representation is None:
+        raise DataError("is a mesh, and nothing that is installed draws one", where=path)
+    return OpenedScene(
+        path=path,
+        representation=representation,
         cameras=SceneCameras(source_from_scene=torch.from_numpy(home)),
     )
 

@@ -77,7 +77,8 @@ function firstView(scene: Scene, up: V3, box: Box, lens: Lens): Start {
   const first = madeUp(cameras) ? undefined : cameras[0];
   if (!first) {
     const camera = madeUp(cameras);
-    const inside = extent.stand?.inside;
+    // What a surface closes around may be any thing: it is no room to stand in.
+    const inside = scene.info?.drawable === "mesh" ? null : extent.stand?.inside;
     if (camera && isInside(camera, box))
       return { view: viewThrough(camera.c2w, extent), fitted: false, pivot: true };
     if (!camera && inside) return { view: inside, fitted: false, pivot: true };

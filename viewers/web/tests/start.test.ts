@@ -63,3 +63,18 @@ describe("the first view of what was photographed all around", () => {
     expect(Math.hypot(...sub(target, start.view.target as V3))).toBeLessThan(1e-6);
   });
 });
+
+it("is outside of a file's surface, though from within splats that close around", () => {
+  const { scene } = around([0.8, 0.8, 0.8]);
+  const inside = { position: [0, 0, 0], target: [0, 0.1, 0] };
+  const extent = { ...scene.extent, stand: { inside, up: [0, 0, 1], forward: [0, 1, 0] } };
+  const shown = (drawable: string) => {
+    const info = { ...scene.info, drawable };
+    const file = { ...scene, cameras: [], info, extent } as unknown as Scene;
+    return startOf(file, new Rig(), LENS);
+  };
+  expect(shown("splats").view).toBe(inside);
+  const { view, fitted } = shown("mesh");
+  expect(fitted).toBe(true);
+  expect(Math.max(...view.position.map(Math.abs))).toBeGreaterThan(0.8);
+});

@@ -111,9 +111,13 @@ class MeshKind(BundleKind):
 
     def open(self, bundle: Bundle) -> TexturedMesh:
         """The mesh at the bits that it was stored with."""
+        return self.of_mesh(self.decode(bundle))
+
+    def of_mesh(self, mesh: MeshData) -> TexturedMesh:
+        """The mesh as it is."""
         from scene4d.methods.mesh.textured_mesh import TexturedMesh
 
-        return TexturedMesh(self.decode(bundle))
+        return TexturedMesh(mesh)
 
     def content_box(self, representation: Any) -> tuple[np.ndarray, np.ndarray]:
         """That of its vertices."""

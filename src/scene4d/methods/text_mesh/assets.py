@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from scene4d.errors import DataError, Scene4dError
-from scene4d.exporters.mesh_files import GLTF_FROM_SOURCE
 from scene4d.files import checked_file, printable, read_json
+from scene4d.formats.gltf import GLTF_FROM_SOURCE
 from scene4d.formats.textured_gltf import read_textured_mesh
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.priors.words import split_words

@@ -3,10 +3,12 @@ import { isBundle, openFile, openFolder } from "./bundle/container";
 import { upOf } from "./bundle/up";
 import { SceneError } from "./errors";
 import { openGlb } from "./glb";
-import { byImportance, extentOf, ORDER_BYTES, spreadRows } from "./order";
+import { isMeshGlb, openMeshGlb } from "./mesh/glb";
+import type { MeshData } from "./mesh/mesh";
+import { byImportance, extentOf, ORDER_BYTES, spreadPlaces, spreadRows } from "./order";
 import { packSplats } from "./pack";
 import { openPly } from "./ply";
-import type { OpenRequest } from "./protocol";
+import type { Box, OpenRequest } from "./protocol";
 import { MemorySource, type Progress, RemoteFile, useCredentials } from "./remote";
 import { guardTotal, type Sink } from "./sink";
 import { type MemberReader, openSog, type PictureDecoder } from "./sog";
@@ -34,6 +36,9 @@ export async function openScene(
     return deliverBundle(await openFile(file), request, sink, decodePicture);
   }
   const bytes = file instanceof RemoteFile ? await file.all() : await file.read(0, file.size);
+  if (String.fromCharCode(...start.subarray(0, 4)) === "glTF" && isMeshGlb(bytes)) {
+    return deliverMesh(await openMeshGlb(bytes, decodePicture), bytes.length, sink);
+  }
   const source = await openSource(bytes, name, request.url, progress, decodePicture);
   await deliver(source, bytes.length + (source.beside ?? 0), name, request, sink);
 }
@@ -80,8 +85,31 @@ function filesBeside(url: string, first: number, progress: Progress): MemberRead
   };
 }
 
+type V3 = [number, number, number];
+
 /** The 3DGS PLY's axes: y points down. */
 const UP: [number, number, number] = [0, -1, 0];
+
+function deliverMesh(mesh: MeshData, bytes: number, sink: Sink): void {
+  const content = boxAround(mesh.positions);
+  const none = { count: 0, shown: 0, degree: 0 };
+  sink.info({ kind: "mesh", drawable: "mesh", ...none, bytes, up: UP, content });
+  sink.extent({ ...extentOf(mesh.positions), sample: spreadPlaces(mesh.positions) });
+  sink.mesh(mesh);
+  sink.progress(1, 1, "decode");
+}
+
+function boxAround(positions: Float32Array): Box {
+  const [low, high]: [V3, V3] = [
+    [Infinity, Infinity, Infinity],
+    [-Infinity, -Infinity, -Infinity],
+  ];
+  for (let i = 0; i < positions.length; i++) {
+    low[i % 3] = Math.min(low[i % 3]!, positions[i]!);
+    high[i % 3] = Math.max(high[i % 3]!, positions[i]!);
+  }
+  return { low, high };
+}
 
 async function deliver(
   source: SplatSource,

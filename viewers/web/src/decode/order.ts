@@ -56,6 +56,12 @@ export function spreadRows({ rows, seen }: Order): Uint32Array {
   return chosen.filter((_, i) => i % stride === 0);
 }
 
+/** About as many of [N, 3] positions. */
+export function spreadPlaces(positions: Float32Array): Float32Array {
+  const stride = Math.max(1, Math.floor(positions.length / 3 / PLACES));
+  return positions.filter((_, i) => Math.floor(i / 3) % stride === 0);
+}
+
 /** Median centre and 90% radius of [N, 3] positions, from at most 20,000 of them. */
 export function extentOf(positions: Float32Array): Extent {
   const count = positions.length / 3;

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { openFile } from "../../src/decode/bundle/container";
 import { meshKind } from "../../src/decode/bundle/mesh";
 import { StageDecoder } from "../../src/decode/bundle/stages";
+import { isMeshGlb, openMeshGlb } from "../../src/decode/mesh/glb";
 import { lastLevel, levelSize, withLevels } from "../../src/decode/mesh/mesh";
 import { pickInMesh } from "../../src/decode/mesh/pick";
 import { pictureSize } from "../../src/decode/picture-size";
@@ -70,6 +71,114 @@ it("knows a JPEG's size before it is decoded", () => {
   // A segment that ends behind the file, and lengths of 0.
   expect(pictureSize(file([0xff, 0xe0, 0xff, 0xff, ...Array(40).fill(0)]))).toBeNull();
   expect(pictureSize(file(Array(20).fill([0xff, 0xe0, 0, 0]).flat()))).toBeNull();
+});
+
+describe("a GLB that is compressed", () => {
+  const bytes = readBytes(`${ROOT}/tests/fixtures/mesh.web.glb`) as Uint8Array<ArrayBuffer>;
+  const grey = async () => ({ width: 512, height: 512, data: new Uint8Array(4 * 512 ** 2) });
+
+  /** With `change` made to its JSON. */
+  function changed(change: (json: Json) => void): Uint8Array<ArrayBuffer> {
+    const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(12, true);
+    const json = JSON.parse(new TextDecoder().decode(bytes.subarray(20, 20 + length)));
+    change(json);
+    const words = new TextEncoder().encode(JSON.stringify(json));
+    const out = new Uint8Array(bytes.length - length + words.length);
+    out.set(bytes.subarray(0, 20));
+    new DataView(out.buffer).setUint32(12, words.length, true);
+    out.set(words, 20);
+    out.set(bytes.subarray(20 + length), 20 + words.length);
+    return out;
+  }
+  interface Packed {
+    count: number;
+    mode: string;
+    filter?: string;
+    byteOffset: number;
+    byteStride: number;
+  }
+  interface Json {
+    bufferViews: { extensions: { EXT_meshopt_compression: Packed } }[];
+    materials: { pbrMetallicRoughness: { baseColorFactor?: number[] } }[];
+    extensionsRequired: string[];
+  }
+
+  it("has the triangles of the bundle that it was made of", async () => {
+    expect(isMeshGlb(bytes)).toBe(true);
+    const mesh = await openMeshGlb(bytes, grey);
+    expect(mesh.triangles.length / 3).toBe(11594);
+    expect(mesh.texture.levels).toHaveLength(10);
+    const decoder = await StageDecoder.open(
+      await openFile(
+        new MemorySource(readBytes(`${ROOT}/tests/fixtures/mesh.s4d`) as Uint8Array<ArrayBuffer>),
+      ),
+    );
+    const { stages, transform } = decoder.manifest;
+    const stage = decoder.decode(0, await decoder.bundle.read(stages[0]!.member));
+    const bundled = await meshKind.read(decoder, stage, grey);
+    // Corners of triangles, in any order: sums of places, of their squares and of products with
+    // places in the texture tell them apart.
+    const [scale, ...move] = [0, 3, 7, 11].map((i) => transform.flat()[i]!) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    const moments = (m: typeof mesh, s: number, t: number[]) => {
+      const sums = new Float64Array(12);
+      for (const corner of m.triangles) {
+        for (let a = 0; a < 3; a++) {
+          const x = s * m.positions[3 * corner + a]! + t[a]!;
+          const [u, v] = [m.uv[2 * corner]!, m.uv[2 * corner + 1]!];
+          [x, x * x, x * u, x * v].forEach((value, k) => {
+            sums[4 * a + k]! += value / m.triangles.length;
+          });
+        }
+      }
+      return sums;
+    };
+    const expected = moments(bundled, scale, move);
+    // Steps of 1 / 16383 of 2.4 units; of means of 35,000 a hundredth of one.
+    for (const [i, sum] of moments(mesh, 1, [0, 0, 0]).entries())
+      expect(sum).toBeCloseTo(expected[i]!, 5);
+  });
+
+  it("is refused in words where it lies, or is more than is read", async () => {
+    const kinds = async (change: (json: Json) => void) =>
+      openMeshGlb(changed(change), grey).then(
+        () => "none",
+        (error) => error.kind as string,
+      );
+    const packed = (view: number, some: Partial<Packed>) =>
+      kinds((json) =>
+        Object.assign(json.bufferViews[view]!.extensions.EXT_meshopt_compression, some),
+      );
+    expect(await kinds(() => {})).toBe("none");
+    expect(await packed(2, { mode: "INDICES" })).toBe("format");
+    expect(await packed(0, { filter: "OCTAHEDRAL" })).toBe("format");
+    for (const view of [0, 1, 2]) {
+      expect(await packed(view, { count: 3e9 })).toBe("damaged");
+      expect(await packed(view, { count: 300 })).toBe("damaged");
+      expect(await packed(view, { byteOffset: 1e9 })).toBe("damaged");
+      expect(await packed(view, { byteOffset: 8 })).toBe("damaged");
+      expect(await packed(view, { byteStride: 6 })).toBe("damaged");
+    }
+    expect(await kinds((json) => json.extensionsRequired.push("KHR_draco"))).toBe("format");
+  });
+
+  it("has its factor in its texture", async () => {
+    const white = async () => ({
+      width: 512,
+      height: 512,
+      data: new Uint8Array(2 ** 20).fill(255),
+    });
+    const tinted = changed((json) => {
+      json.materials[0]!.pbrMetallicRoughness.baseColorFactor = [1, 0.5, 0, 1];
+    });
+    const { levels } = (await openMeshGlb(tinted, white)).texture;
+    // sRGB of 0.5 is 0.7354.
+    expect([...levels[0]!.subarray(0, 4)]).toEqual([255, 188, 0, 255]);
+  });
 });
 
 describe("a bundle", () => {

@@ -1,7 +1,5 @@
-import { SceneError } from "../errors";
-import { type MeshData, withLevels } from "../mesh/mesh";
+import { guardMesh, type MeshData, withLevels } from "../mesh/mesh";
 import { pictureSize } from "../picture-size";
-import { MAX_TOTAL_BYTES } from "../sink";
 import type { PictureDecoder } from "../sog";
 import { damaged } from "./bytes";
 import type { MeshKind } from "./kind";
@@ -11,12 +9,6 @@ import { type DecodedStage, decodedBytes, type StageDecoder } from "./stages";
 type Entry = NonNullable<Manifest["mesh"]>;
 
 const ARRAYS = ["corners", "triangles"];
-/** Of a texel: the picture that the browser decodes, its pixels, and the pyramid here and on the
- * graphics card. */
-const TEXEL_BYTES = 4 + 4 + 2 * (4 + 4 / 3);
-/** Of a corner and of a triangle: for clicks, on the page and on the graphics card. */
-const CORNER_BYTES = 4 * (3 + 5 + 5);
-const TRIANGLE_BYTES = 4 * (3 + 3 + 3);
 
 /** Kind `mesh` (SPEC.md, section 10): triangles, and the picture that lies on them. */
 export const meshKind: MeshKind = {
@@ -56,15 +48,13 @@ function itemsOf({ arrays }: Manifest, name: string): number {
 /** What a device could not hold. Throws `mesh-too-big`. */
 function checkSize(manifest: Manifest, size: number): void {
   const { width, height } = checkedEntry(manifest).texture;
-  const bytes =
-    size +
-    decodedBytes(manifest) +
-    TEXEL_BYTES * width * height +
-    CORNER_BYTES * itemsOf(manifest, "corners") +
-    TRIANGLE_BYTES * itemsOf(manifest, "triangles");
-  if (bytes > MAX_TOTAL_BYTES) {
-    throw new SceneError("mesh-too-big", "bundle", `a mesh of ${Math.round(bytes / 1e6)} MB`);
-  }
+  const counts = {
+    bytes: size + decodedBytes(manifest),
+    texels: width * height,
+    corners: itemsOf(manifest, "corners"),
+    triangles: itemsOf(manifest, "triangles"),
+  };
+  guardMesh(counts, "bundle");
 }
 
 async function readMesh(

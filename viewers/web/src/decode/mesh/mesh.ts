@@ -1,3 +1,6 @@
+import { SceneError } from "../errors";
+import { MAX_TOTAL_BYTES } from "../sink";
+
 /** Triangles with a texture as plain arrays (SPEC.md, section 10); no engine, no DOM. */
 export interface MeshData {
   /** Of the file; one may have several corners, which differ in their place in the texture. */
@@ -17,6 +20,28 @@ export interface Texels {
   readonly height: number;
   /** RGBA, 8 bits, top row first: the picture, then each of half the size, down to one texel. */
   readonly levels: Uint8Array<ArrayBuffer>[];
+}
+
+/** Of a texel: the picture that the browser decodes, its pixels, and the pyramid here and on the
+ * graphics card. */
+const TEXEL_BYTES = 4 + 4 + 2 * (4 + 4 / 3);
+/** Of a corner and of a triangle: for clicks, on the page and on the graphics card. */
+const CORNER_BYTES = 4 * (3 + 5 + 5);
+const TRIANGLE_BYTES = 4 * (3 + 3 + 3);
+
+/** Refuses what a device could not hold; `bytes` of the file and of what it unpacks to. */
+export function guardMesh(
+  counts: { bytes: number; texels: number; corners: number; triangles: number },
+  where: string,
+): void {
+  const bytes =
+    counts.bytes +
+    TEXEL_BYTES * counts.texels +
+    CORNER_BYTES * counts.corners +
+    TRIANGLE_BYTES * counts.triangles;
+  if (!(bytes <= MAX_TOTAL_BYTES)) {
+    throw new SceneError("mesh-too-big", where, `a mesh of ${Math.round(bytes / 1e6)} MB`);
+  }
 }
 
 /** Coarser levels are not read: they would mix what lies apart in an atlas. */
