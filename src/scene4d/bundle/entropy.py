@@ -24,6 +24,7 @@ _JOINT = 6
 """Tables along each axis when a context and the previous symbol choose together."""
 _TABLE_ENTRY_BITS = 7.0
 """What a used entry of a table costs in tables.bin after zlib, about; decides what pays."""
+_FEW_CODES = 16
 _FIT_ITEMS = 100_000
 """Contexts are chosen on so many evenly spread items; the tables then count all."""
 
@@ -292,10 +293,13 @@ def _candidate_edges(values: np.ndarray) -> list[int]:
 
 
 def _best_low_bits(shifted: np.ndarray) -> int:
-    """The number of plain bits that makes codes and table together smallest."""
+    """The number of plain bits that makes codes and table together smallest; none of codes so few
+    that tables for contexts are cheap, as contexts say nothing of plain bits."""
     if not len(shifted):
         return 0
     top = int(shifted.max())
+    if top < _FEW_CODES:
+        return 0
     if top >> PRECISION >= TOTAL:
         raise ValueError(f"codes of a channel span {top + 1} values; {TOTAL << PRECISION} at most")
     least = max(0, top.bit_length() - PRECISION)
