@@ -21,6 +21,7 @@ from scene4d.bundle.splats import (
     LaidOut,
     SplatQuantisation,
     check_count,
+    coarser_steps,
     error_of,
     laid_out,
     splats_from,
@@ -91,6 +92,15 @@ class MotionQuantisation:
     """About how long a chunk lasts, seconds."""
     most_per_second: float = 60_000.0
     """Bytes of the chunks; where they are more, the steps of the motion get coarser."""
+
+    def coarser(self, factor: float) -> MotionQuantisation:
+        """All steps and errors but those of canonical positions ``factor`` times larger."""
+        return replace(
+            self,
+            splats=coarser_steps(self.splats, factor),
+            shift_step=self.shift_step * factor,
+            window_error=self.window_error * factor,
+        )
 
 
 def encode_splats4d(moving: MovingSplats, settings: MotionQuantisation | None = None) -> Coded:
