@@ -26,7 +26,7 @@ TIMES = (-1.0, 0.9, 1.6, 2.75, 9.0)
 
 def moving_scenes() -> dict[str, tuple[MovingSplats, MotionQuantisation]]:
     """A scene in which nothing moves, three that move, and one of a single moment."""
-    plain = MotionQuantisation(splats=SplatQuantisation(position_bits=12), weight_unit=5)
+    plain = MotionQuantisation(splats=SplatQuantisation(position_bits=12), weight_error=0.2)
     staged = replace(plain.splats, stages=(0.4, 1.0), sh_transform=True)
     return {
         "motion_none": (moving(cloud(20, 0, 41), 0), plain),
@@ -36,7 +36,7 @@ def moving_scenes() -> dict[str, tuple[MovingSplats, MotionQuantisation]]:
         ),
         "motion_two_stages": (
             moving(cloud(40, 2, 43), 18, nodes=5, segments=4),
-            replace(plain, splats=staged, weight_unit=1),
+            replace(plain, splats=staged, weight_error=0.0),
         ),
         "motion_two_nodes": (moving(cloud(30, 0, 44), 30, nodes=2, segments=6), plain),
         "motion_moment": (

@@ -230,3 +230,13 @@ def test_wide_channels_use_plain_low_bits():
     assert size <= 20_000 * np.log2(2e6) / 8 * 1.01 + 200
     with pytest.raises(ValueError, match="span"):
         fit_all({"a": np.array([0, 2**24], dtype=np.int32)}, {})
+
+
+def test_two_codes_that_come_in_runs_take_far_less_than_a_bit_each() -> None:
+    """As often the one as the other: a plain bit would cost a whole one."""
+    flips = np.random.default_rng(0).random(20_000) < 1 / 20
+    columns = {"a.0": (np.cumsum(flips) % 2).astype(np.int32)}
+    models, tables = fit_all(columns, {})
+    # the entropy of a coin of 1/20, and the four states of the stream
+    entropy = -(0.05 * np.log2(0.05) + 0.95 * np.log2(0.95)) * 20_000 / 8
+    assert check(columns, models, tables) < 1.1 * entropy + 16

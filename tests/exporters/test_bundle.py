@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from scene4d.bundle.coding import Coded
 from scene4d.bundle.container import open_bundle
 from scene4d.bundle.first_view import MARGIN
 from scene4d.bundle.splat_file import read_s4d
 from scene4d.bundle.splats import SplatQuantisation, stages_of
 from scene4d.cameras.around import sphere_around
 from scene4d.errors import UsageError
-from scene4d.exporters.bundle import export
+from scene4d.exporters.bundle import Landed, export, land
 from scene4d.exporters.options import BundleOptions
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.lpgs.bundle_content import encode_lpgs
@@ -131,6 +132,31 @@ def test_a_size_out_of_reach_is_refused_with_the_nearest(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"nearest is 0\.\d+ MB"):
         export(source, tmp_path / "scene.s4d", BundleOptions(target_mb=0.001))
     assert not (tmp_path / "scene.s4d").exists()
+
+
+def test_of_fewer_gaussians_and_coarser_steps_what_looks_best_is_taken() -> None:
+    """Ten bytes for each of a thousand Gaussians at steps of 1, and less the coarser they are."""
+    asked: list[tuple[float, int | None]] = []
+
+    def at(factor: float, most: int | None = None) -> Landed:
+        asked.append((factor, most))
+        count = 1000 if most is None else most
+        coded = Coded(members={}, manifest={"count": count}, bits={})
+        return Landed(coded=coded, size=round(500 + 10 * count / factor**0.5), factor=factor)
+
+    for best, kept in ((1.0, 350), (2.0, 495), (4.0, 700)):
+        found = land(at, 0.004, Path("a.s4d"), looks=lambda it, best=best: -abs(it.factor - best))
+        assert found.factor == best and abs(found.size / 4000 - 1) <= 0.02
+        assert found.coded.manifest["count"] == pytest.approx(kept, rel=0.03)
+    assert len(asked) < 3 * 20 + 3 * 15  # sizes are nearly even in the count
+    # all of them fit at coarser steps than 4, so that none is to go
+    found = land(at, 0.0045, Path("a.s4d"), looks=lambda it: it.coded.manifest["count"])
+    assert found.coded.manifest["count"] == 1000 and found.factor == pytest.approx(6.25, rel=0.05)
+    finer = land(at, 0.02, Path("a.s4d"), looks=lambda it: 0.0)
+    assert finer.factor < 1 and finer.coded.manifest["count"] == 1000
+    with pytest.raises(UsageError, match="coarser steps and fewer splats: the nearest is 0.0") as e:
+        land(at, 0.0001, Path("a.s4d"), looks=lambda it: 0.0)
+    assert "compress" not in str(e.value)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -24,6 +24,10 @@ _JOINT = 6
 """Tables along each axis when a context and the previous symbol choose together."""
 _TABLE_ENTRY_BITS = 7.0
 """What a used entry of a table costs in tables.bin after zlib, about; decides what pays."""
+_FEW_CODES = 16
+"""So few get no plain bits where contexts, which say nothing of those, save more than
+:data:`_CONTEXT_BITS`, about what one takes in the manifest."""
+_CONTEXT_BITS = 256.0
 _FIT_ITEMS = 100_000
 """Contexts are chosen on so many evenly spread items; the tables then count all."""
 
@@ -192,10 +196,29 @@ def fit_channel(
     low = int(codes.min()) if len(codes) else 0
     shifted = codes - np.int32(low)
     low_bits = _best_low_bits(shifted)
+    fitted = _fit_symbols(shifted, low_bits, columns, candidates, starts, running, most)
+    if low_bits and int(shifted.max()) < _FEW_CODES:
+        whole = _fit_symbols(shifted, 0, columns, candidates, starts, running, most)
+        fitted = whole if whole[2] + _CONTEXT_BITS < fitted[2] else fitted
+    model, counts, size = fitted
+    return replace(model, low=low, table=builder.add(counts)), size
+
+
+def _fit_symbols(
+    shifted: np.ndarray,
+    low_bits: int,
+    columns: Mapping[str, np.ndarray],
+    candidates: Sequence[Context],
+    starts: Sequence[int],
+    running: RunningSum | None,
+    most: int,
+) -> tuple[ChannelModel, np.ndarray, float]:
+    """The cheapest model with so many plain bits of codes from 0 on; what its tables count, and the
+    size in bits."""
     symbols = shifted >> low_bits if low_bits else shifted
-    size = int(symbols.max()) + 1 if len(codes) else 1
-    model = ChannelModel(low=low, low_bits=low_bits)
-    if len(codes):
+    size = int(symbols.max()) + 1 if len(symbols) else 1
+    model = ChannelModel(low=0, low_bits=low_bits)
+    if len(symbols):
         model = _choose_context(model, symbols, columns, candidates, starts, most)
     context = None
     if model.context is not None:
@@ -203,8 +226,7 @@ def fit_channel(
     rows = model.rows(symbols, context, starts)
     counts = np.zeros((model.num_tables, size), dtype=np.int64)
     count_symbols(counts, np.zeros(1, dtype=np.uint8) if rows is None else rows, symbols)
-    model = replace(model, table=builder.add(counts))
-    return model, _cost(counts, 1) + low_bits * len(codes)
+    return model, counts, _cost(counts, 1) + low_bits * len(symbols)
 
 
 def _choose_context(

@@ -37,6 +37,9 @@ class BundleKind(ABC):
     trains_sizes: ClassVar[bool] = False
     """Whether training towards another size is what reaches one that coarser steps do not; what is
     left then goes as :meth:`reduced` has it."""
+    leaves_out: ClassVar[bool] = False
+    """Whether, where nothing is trained for a size, what shows least goes, as :meth:`reduced` has
+    it, so that steps need not be as coarse."""
 
     # Reading, without torch
 
@@ -79,8 +82,8 @@ class BundleKind(ABC):
 
     def in_order(self, shown: Callable[[], np.ndarray]) -> BundleKind:
         """The kind for a scene of which ``shown`` tells [N] how much of what one sees each splat
-        is, if asked: its first stages are of those that show most, unless they have an order of
-        their own."""
+        is, if asked: its first stages, or what :meth:`reduced` keeps, are those that show most,
+        unless they have an order of their own."""
         return self
 
     @abstractmethod

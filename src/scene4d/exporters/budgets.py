@@ -150,7 +150,8 @@ def _cut(
     if cloud is None or (len(cloud) <= splats and cloud.sh_degree <= sh_degree):
         return source, shown
     bands = min(sh_degree, cloud.sh_degree)
-    reduced = bundles.kind_for(source).reduced(source.representation, max(1, splats), bands)
+    kind = bundles.kind_for(source).in_order(shown)
+    reduced = kind.reduced(source.representation, max(1, splats), bands)
     if reduced is not None:
         less = replace(source, representation=reduced)
         return less, functools.cache(lambda: shown_shares(less))

@@ -6,6 +6,8 @@ import functools
 import io
 import logging
 import math
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 
 from scene4d.bundle.coding import Coded
+from scene4d.bundle.container import open_bundle
 from scene4d.bundle.kinds import BundleKind, bundle_kinds
 from scene4d.bundle.ply_cameras import PLY, cameras_in_ply
 from scene4d.bundle.scene_info import (
@@ -49,6 +52,8 @@ _COARSEST = 16.0
 """How much finer or coarser steps may become."""
 _COARSEST_TRAINED = 2.0
 """The same of a scene that can lose Gaussians instead, in the order that it was trained for."""
+_FACTORS = (1.0, 2.0, 4.0, 8.0)
+"""The steps at which a scene loses what shows least where nothing was trained for a size."""
 _MOMENTS = 9
 """The box of what moves holds it at so many moments, evenly spread."""
 LANDING = 0.02
@@ -98,7 +103,8 @@ def export(
         return _sized(kind.name, kind.encode(kept, factor=factor), info, factor)
 
     target_mb = target_mb or kind.trained_mb(scene)
-    landed = land(at, target_mb, path, trained=kind.trains_sizes, nearest=nearest)
+    looks = functools.partial(_likeness, source, kind, info) if kind.leaves_out else None
+    landed = land(at, target_mb, path, trained=kind.trains_sizes, looks=looks, nearest=nearest)
     bundle_writer(kind.name, landed.coded, info).write(Path(path))
     count, size = landed.coded.manifest["count"], f"{landed.size / 1e6:.3f} MB"
     motion = kind.motion_line(landed.coded.manifest)
@@ -137,14 +143,16 @@ def land(
     path: Path,
     *,
     trained: bool = False,
+    looks: Callable[[Landed], float] | None = None,
     nearest: bool = False,
 ) -> Landed:
     """The bundle at the trained steps, or with all steps scaled so that its size is the target.
 
     ``trained``: the scene is one whose training chooses its size. Where that had too few steps, the
-    least of what it kept goes, in place of steps so coarse that they show. ``nearest``: a size that
-    cannot be met gives the nearest smaller one, with a warning. Raises :class:`UsageError` where
-    nothing reaches the target within 2%.
+    least of what it kept goes, in place of steps so coarse that they show. ``looks``: how good a
+    bundle looks, of a scene of which what shows least may go though nothing was trained for that;
+    the best of some is taken. ``nearest``: a size that cannot be met gives the nearest smaller one,
+    with a warning. Raises :class:`UsageError` where nothing reaches the target within 2%.
     """
     if target_mb is None:
         return at(1.0)
@@ -153,10 +161,13 @@ def land(
     def off(landed: Landed) -> float:
         return abs(landed.size / target - 1)
 
+    if looks and not trained and (found := _best_looking(at, target, looks)):
+        return found
     tried = _by_steps(at, target, _COARSEST_TRAINED if trained else _COARSEST)
-    larger = [t.factor for t in tried if t.size > target]
+    larger = [t for t in tried if t.size > target]
     if trained and larger and min(map(off, tried)) > LANDING:
-        tried += _by_count(at, target, min(1.0, max(larger)), tried[0].coded.manifest["count"])
+        whole = min(larger, key=lambda t: (t.factor != 1.0, -t.factor))
+        tried += _by_count(at, target, whole)
     best = min(tried, key=off)
     if off(best) <= LANDING:
         return best
@@ -168,39 +179,81 @@ def land(
             " (trained longer, it can be larger)", target_mb, best.size / 1e6,
         )  # fmt: skip
         return best
+    how = "coarser steps and fewer splats" if looks else "changing the steps of its values alone"
+    fix = f"ask for about {best.size / 1e6:.2g} MB"
+    if trained:
+        fix = (
+            f"train longer for that size (--target-mb {target_mb:g} with more --max-minutes or"
+            f" --steps), or {fix}"
+        )
+    elif not looks:
+        fix = f"train it for that size: scene4d compress SCENE OUT.s4d --target-mb {target_mb:g}"
     raise UsageError(
-        f"cannot be made {target_mb} MB by changing the steps of its values alone: the nearest"
-        f" is {best.size / 1e6:.3f} MB",
+        f"cannot be made {target_mb} MB by {how}: the nearest is {best.size / 1e6:.3f} MB",
         where=path,
-        fix=f"train longer for that size (--target-mb {target_mb:g} with more --max-minutes or"
-        f" --steps), or ask for about {best.size / 1e6:.2g} MB"
-        if trained
-        else f"train it for that size: scene4d compress SCENE OUT.s4d --target-mb {target_mb:g}",
+        fix=fix,
     )
+
+
+def _best_looking(at: Sizes, target: float, looks: Callable[[Landed], float]) -> Landed | None:
+    """Of bundles of ``target`` bytes with finer steps and fewer splats, or coarser and more, what
+    looks best; None where none is so large."""
+    found: list[Landed] = []
+    for factor in _FACTORS:
+        whole = at(factor)
+        fits = whole.size <= target * (1 + LANDING)
+        tried = _by_steps(at, target, factor) if fits else _by_count(at, target, whole)
+        found += sorted(tried, key=lambda landed: abs(landed.size / target - 1))[:1]
+        if fits:
+            break
+    met = [landed for landed in found if abs(landed.size / target - 1) <= LANDING]
+    return max(met, key=looks) if met else None
+
+
+def _likeness(source: OpenedScene, kind: BundleKind, info: SceneInfo, landed: Landed) -> float:
+    """PSNR of a bundle's pictures to the scene's own."""
+    from scene4d.exporters.bundle_loss import own_loss
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scene.s4d"
+        bundle_writer(kind.name, landed.coded, info).write(path)
+        loss = own_loss(source, kind.open(open_bundle(path)))
+    return 0.0 if loss is None else loss.psnr
 
 
 def _by_steps(at: Sizes, target: float, coarsest: float) -> list[Landed]:
     """What was looked at on the way to ``target`` bytes by finer or coarser steps."""
     low, guess, high = -math.log(_FINEST), 0.0, math.log(coarsest)
     tried = [at(1.0)]
-    for _ in range(_SEARCH_STEPS):
-        if abs(tried[-1].size / target - 1) <= LANDING / 4:
-            break
+    if tried[0].size > target * (1 + LANDING) and coarsest > 1:
+        tried.append(at(coarsest))
+        if tried[1].size > target:
+            return tried
+        low, guess = 0.0, high / 2
+        tried.append(at(math.exp(guess)))
+    while len(tried) <= _SEARCH_STEPS and abs(tried[-1].size / target - 1) > LANDING / 4:
         low, high = (guess, high) if tried[-1].size > target else (low, guess)
         guess = (low + high) / 2
         tried.append(at(math.exp(guess)))
     return tried
 
 
-def _by_count(at: Sizes, target: float, factor: float, count: int) -> list[Landed]:
-    """The same by keeping fewer than ``count`` splats."""
-    low, high, tried = 0, count, []
-    while high - low > 1:
-        most = (low + high) // 2
-        tried.append(at(factor, most))
-        if abs(tried[-1].size / target - 1) <= LANDING / 4:
+def _by_count(at: Sizes, target: float, whole: Landed) -> list[Landed]:
+    """The same by keeping fewer splats than ``whole`` has, which is larger."""
+    tried: list[Landed] = []
+    low, high = 0, whole.coded.manifest["count"]
+    least, largest = 0, whole.size
+    while high - low > 1 and len(tried) < _SEARCH_STEPS:
+        between = (target - least) / (largest - least) if len(tried) % 3 < 2 else 0.5
+        most = min(high - 1, max(low + 1, round(low + (high - low) * between)))
+        tried.append(at(whole.factor, most))
+        size = tried[-1].size
+        if abs(size / target - 1) <= LANDING / 4:
             break
-        low, high = (low, most) if tried[-1].size > target else (most, high)
+        if size > target:
+            high, largest = most, size
+        else:
+            low, least = most, size
     return tried
 
 

@@ -51,12 +51,19 @@ def loss_of(source: OpenedScene, bundle: Path) -> Loss | None:
 
     before, after = source.representation, open_scene(bundle).representation
     compared = _photographs(source, before, after)
-    if compared is not None:
-        return compared
+    return compared if compared is not None else own_loss(source, after)
+
+
+def own_loss(source: OpenedScene, after: Representation) -> Loss | None:
+    """The PSNR of the pictures of ``after`` to the scene's own; None where there is nothing to look
+    at."""
+    from scene4d.exporters.shown import at_times
+
+    before = source.representation
     cameras = _some(source.cameras.train) or _around(source)
     if not cameras:
         return None
-    cameras = _at_times(cameras, before)
+    cameras = at_times(cameras, before)
     return Loss(views=len(cameras), psnr=_mean_psnr(before, after, cameras), psnr_before=None)
 
 
@@ -96,19 +103,6 @@ def _around(source: OpenedScene) -> list[Camera]:
     return (
         cameras_around(cloud, count=VIEWS, size=_SIZE) if cloud is not None and len(cloud) else []
     )
-
-
-def _at_times(cameras: list[Camera], scene: Representation) -> list[Camera]:
-    """``cameras`` of a scene that moves, those without a time spread over its motion."""
-    import torch
-
-    if scene.times is None:
-        return cameras
-    times = torch.linspace(*scene.times, len(cameras))
-    return [
-        camera if camera.time is not None else replace(camera, time=time)
-        for camera, time in zip(cameras, times, strict=True)
-    ]
 
 
 def _mean_psnr(before: Representation, after: Representation, cameras: Sequence[Camera]) -> float:

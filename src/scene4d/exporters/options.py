@@ -50,7 +50,8 @@ class BundleOptions:
     """How a bundle is written (format bundle)."""
 
     target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
-    """Size of the file in MB (10^6 bytes), met within 2% by coarser or finer steps."""
+    """Size of the file in MB (10^6 bytes), met within 2% by coarser or finer steps, of what moves
+    also without the Gaussians that show least."""
 
     def __post_init__(self) -> None:
         if self.target_mb is not None and not 0 < self.target_mb < float("inf"):

@@ -36,10 +36,17 @@ from scene4d.methods.deformable.bundle_motion import (
     rotation_vectors,
     weight_codes,
 )
+from scene4d.methods.deformable.bundle_seen import (
+    coarse_weights,
+    coarse_windows,
+    held,
+    shown_knots,
+)
 
 FINE = MotionQuantisation(
-    splats=SplatQuantisation(position_bits=20), shift_step=2.0, rotation_step=1e-4, weight_unit=1
-)
+    splats=SplatQuantisation(position_bits=20), shift_step=2.0, rotation_step=1e-4,
+    weight_error=0.0, window_error=0.0,
+)  # fmt: skip
 
 
 def written(moving: MovingSplats, path: Path, settings: MotionQuantisation | None = None) -> Bundle:
@@ -179,29 +186,102 @@ def test_a_motion_comes_back_within_its_steps(windows: bool, tmp_path: Path) -> 
     size = float(np.ptp(moving.at(1.0).means, axis=0).max())
     for time in (-3.0, 1.0, 1.4, 2.7, 4.0, 50.0):
         ours, theirs = moving.at(time), back.at(time)
-        # weights of 1/255 between nodes whose ways are half as far apart as the scene is wide
-        np.testing.assert_allclose(theirs.means, ours.means[rows], atol=0.002 * size)
         alphas = [1 / (1 + np.exp(-c.logit_opacities.astype(float))) for c in (theirs, ours)]
-        # 64 levels of alpha, and edges of 1/10 and 1/20 s off by 1/320 s and with widths as coarse
-        np.testing.assert_allclose(alphas[0], alphas[1][rows], atol=1 / 126 + 0.04 * windows + 1e-6)
+        seen = alphas[1][rows] > 0.05  # what is not there may be anywhere
+        # weights of 1/255 between nodes whose ways are half as far apart as the scene is wide
+        np.testing.assert_allclose(theirs.means[seen], ours.means[rows][seen], atol=0.002 * size)
+        # 64 levels of alpha, and edges of 1/10 and 1/20 s off by 1/160 s and with widths as coarse
+        np.testing.assert_allclose(alphas[0], alphas[1][rows], atol=1 / 126 + 0.08 * windows + 1e-6)
     times = (back.start_s, back.knot_interval_s, back.duration_s)
     assert times == (moving.start_s, moving.knot_interval_s, moving.duration_s)
+
+
+def alphas_of(moving: MovingSplats) -> np.ndarray:
+    return 1 / (1 + np.exp(-moving.cloud.logit_opacities.astype(float)))
 
 
 def test_steps_of_poses_cost_less_than_those_of_positions_do(tmp_path: Path) -> None:
     moving = swaying(2000)
     bundle = written(moving, tmp_path / "a.s4d")
-    weighed = written(moving, tmp_path / "b.s4d", MotionQuantisation(weight_unit=1))
+    weighed = written(moving, tmp_path / "b.s4d", MotionQuantisation(weight_error=0.0))
     exact = decode_moving(weighed).moving
     back, rows = decode_moving(bundle).moving, in_the_bundles_order(moving, bundle)
-    half = moving.num_moving
+    half, step = moving.num_moving, bundle.manifest["positions"]["step"]
     still = (back.cloud.means - moving.cloud.means[rows])[half:]
+    opacity = alphas_of(moving)[rows][:half]
     for time in (1.0, 1.83, 3.1):
-        off = (back.at(time).means - moving.at(time).means[rows])[:half]
-        # half as much by poses, and by weights one and a half times as much in a mean over times
-        assert np.sqrt((off**2).mean()) < 2.3 * np.sqrt((still**2).mean())
         near = (exact.at(time).means - moving.at(time).means[rows])[:half]
         assert np.sqrt((near**2).mean()) < 1.25 * np.sqrt((still**2).mean())
+        off = (back.at(time).means - moving.at(time).means[rows])[:half] - near
+        # 1.25 steps of 1.25 steps of the positions, in a mean over times
+        seen = opacity * np.sqrt((off**2).sum(axis=1))
+        assert np.sqrt((seen**2).mean()) < 1.25**2 * step
+
+
+def test_a_fainter_gaussian_has_coarser_weights_and_edges() -> None:
+    """The same ones over and over, of which half are ten times as opaque."""
+    moving = swaying(400)
+    faint = np.arange(200) % 2 == 0
+    logits = moving.cloud.logit_opacities.copy()
+    logits[:200] = np.where(faint, np.log(0.08 / 0.92), np.log(0.8 / 0.2))
+    rng = np.random.default_rng(4)
+    edges = np.stack(
+        [1.2 + rng.random(200), 2.5 + rng.random(200), *(0.05 + 0.1 * rng.random((2, 200)))]
+    )
+    moving = replace(
+        moving, cloud=replace(moving.cloud, logit_opacities=logits),
+        opacity_windows=edges.T.astype(np.float32),
+    )  # fmt: skip
+    own, weights = np.arange(200), moving.node_weights.astype(float)
+    indices = moving.node_indices.astype(np.int64)
+    codes = coarse_weights(moving, own, moving.knots.astype(float), indices, weights, 0.01)
+    assert (codes.sum(axis=1) == 255).all() and (codes >= 0).all()
+    units = np.gcd.reduce(codes, axis=1)
+    assert np.median(units[faint]) > 2 * np.median(units[~faint])
+    exact, opacity = moving.opacity_windows.astype(float), alphas_of(moving)[:200]
+    coarse = coarse_windows(exact, opacity, 0.01, 1 / 32)
+    steps = np.rint(coarse / 0.01).astype(int)
+    np.testing.assert_allclose(coarse, 0.01 * steps, atol=1e-12)
+    many = np.gcd.reduce(steps, axis=1)
+    assert np.median(many[faint]) >= 2 * np.median(many[~faint])
+    for time in np.linspace(1.0, 4.0, 61):
+        rise, fall, *widths = (np.stack([exact, coarse])).transpose(2, 0, 1)
+        there = (
+            1 / (1 + np.exp((rise - time) / widths[0])) / (1 + np.exp((time - fall) / widths[1]))
+        )
+        # between the times that are looked at, and half a step of 0.01 where nothing coarser fits
+        assert (opacity * np.abs(there[0] - there[1])).max() < 1.3 / 32
+
+
+def test_a_knot_that_nothing_seen_depends_on_repeats_another() -> None:
+    moving = swaying(40, nodes=4, knots=13)
+    edges = np.tile(np.float32([1.25, 1.45, 0.005, 0.005]), (20, 1))  # there in segments 2 to 4
+    moving = replace(moving, opacity_windows=edges)
+    own, ones = np.arange(20), np.ones((20, 4), dtype=np.int64)
+    shown = shown_knots(moving, own, np.tile(np.arange(4), (20, 1)), ones, 5)
+    assert shown[:4].all(axis=0).tolist() == [2 <= knot <= 7 for knot in range(13)]
+    assert np.array_equal(shown[:4].all(axis=0), shown[:4].any(axis=0)) and not shown[4].any()
+    codes = np.random.default_rng(1).integers(0, 99, (5, 13, 6))
+    kept = held(codes, shown)
+    assert np.array_equal(kept[:4, 2:8], codes[:4, 2:8])
+    assert (kept[:4, :2] == kept[:4, 2:3]).all() and (kept[:4, 8:] == kept[:4, 7:8]).all()
+    assert (kept[4] == codes[4, :1]).all()
+    always = replace(moving, opacity_windows=None)
+    assert shown_knots(always, own, np.tile(np.arange(4), (20, 1)), ones, 5).all()
+
+
+def test_of_a_gaussian_that_is_left_out_nothing_is_stored(tmp_path: Path) -> None:
+    """One faint Gaussian so far away that the others' grid would be coarse for it."""
+    moving = swaying(400)
+    means, logits = moving.cloud.means.copy(), moving.cloud.logit_opacities.copy()
+    means[7], logits[7] = 1e6, -12.0
+    moving = replace(
+        moving, cloud=replace(moving.cloud, means=means, logit_opacities=logits),
+        opacity_windows=np.tile(np.float32([1.4, 3.1, 0.1, 0.05]), (200, 1)),
+    )  # fmt: skip
+    bundle = written(moving, tmp_path / "a.s4d")
+    back = decode_moving(bundle).moving
+    assert (len(back), back.num_moving) == (399, 199)
 
 
 def test_a_decoder_written_from_the_specification_gets_the_same_codes_and_places(tmp_path) -> None:

@@ -20,7 +20,9 @@ from scene4d.evaluation.psnr import psnr
 from scene4d.exporters import bundle as bundles
 from scene4d.exporters.budgets import write_within
 from scene4d.exporters.options import TARGETS, BundleOptions, TargetBudget
+from scene4d.exporters.shown import shown_shares
 from scene4d.formats.registry import read_splats
+from scene4d.methods.deformable.bundle_kind import Splats4dKind
 from scene4d.methods.deformable.deformable import DeformableSplats
 from scene4d.methods.lpgs.compress import compress
 from scene4d.methods.lpgs.method import LpgsMethod
@@ -113,6 +115,22 @@ def test_a_size_is_met_and_what_is_cut_still_moves(scene, bundle: Path, tmp_path
     cut = open_scene(tmp_path / "b.s4d").representation
     assert isinstance(cut, DeformableSplats) and 0 < cut.moving().num_moving < 60
     assert len(cut.splats()) == 60
+
+
+def test_what_is_not_there_when_it_is_looked_at_shows_nothing_and_goes_first(scene) -> None:
+    """Cameras look at 0.9 and 1.7 s."""
+    moving = scene.representation.moving()
+    edges = np.tile(np.float32([0.0, 2.5, 0.01, 0.01]), (moving.num_moving, 1))
+    hidden = np.arange(0, moving.num_moving, 2)
+    edges[hidden, :2] = [1.2, 1.4]
+    representation = DeformableSplats.of(replace(moving, opacity_windows=edges))
+    shown = shown_shares(replace(scene, representation=representation))
+    assert len(shown) == len(moving) and shown.sum() > 0
+    assert shown[hidden].max() <= 1e-6 * shown.max()
+    kind = Splats4dKind().in_order(lambda: shown)
+    left = kind.reduced(representation, len(moving) - len(hidden), 1).moving()
+    assert left.num_moving == moving.num_moving - len(hidden)
+    assert (left.opacity_windows[:, 0] == 0).all()
 
 
 def test_the_verb_writes_the_motion_unless_a_time_is_asked_for(

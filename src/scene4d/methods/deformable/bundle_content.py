@@ -21,6 +21,7 @@ from scene4d.bundle.splats import (
     LaidOut,
     SplatQuantisation,
     check_count,
+    coarser_steps,
     error_of,
     laid_out,
     splats_from,
@@ -31,7 +32,6 @@ from scene4d.formats.moving_splats import (
     FEWEST_KNOTS,
     NODES_PER_SPLAT,
     MovingSplats,
-    quat_rotate,
 )
 from scene4d.formats.packing import taken
 from scene4d.formats.splat_cloud import SplatCloud
@@ -52,7 +52,13 @@ from scene4d.methods.deformable.bundle_motion import (
     merged,
     nodes_of,
     ranks_of,
-    weight_codes,
+)
+from scene4d.methods.deformable.bundle_seen import (
+    coarse_weights,
+    coarse_windows,
+    held,
+    opacities,
+    shown_knots,
 )
 
 REST_LIMIT = 1 << 22
@@ -60,8 +66,6 @@ REST_LIMIT = 1 << 22
 OUTSIDE = 10.0
 """An edge of opacity so many widths away changes it by less than 1/10000."""
 _ROUNDS = 5
-_UNITS = (1, 3, 5, 15, 17)
-_ENOUGH_POINTS, _ENOUGH_KNOTS = 1000, 8
 _STILL = -1
 """The codes of what stands still, which no reader looks at: the same ones cost nothing."""
 
@@ -77,15 +81,26 @@ class MotionQuantisation:
     rotation_step: float = 0.01
     """Radians, at most; less where a node's Gaussians lie so far from it that it is more than a
     step of the shifts there."""
-    weight_unit: int | None = None
-    """Weights are multiples of so many 255ths, a divisor of 255; None: chosen so that Gaussians are
-    off by less than a step of the shifts, for which nodes that go alike need few values."""
-    window_step: float = 1 / 16
+    weight_error: float = 1.25
+    """How far from its place coarser weights may take a Gaussian, in steps of the shifts over its
+    opacity: half as opaque, it may be off twice as far."""
+    window_step: float = 1 / 8
     """Of the edges of opacity and their widths, in intervals between knots."""
+    window_error: float = 1 / 32
+    """How far off alpha may be where these are multiples of 2, 4 or 8 steps; two of its levels."""
     chunk_s: float = 2.0
     """About how long a chunk lasts, seconds."""
     most_per_second: float = 60_000.0
     """Bytes of the chunks; where they are more, the steps of the motion get coarser."""
+
+    def coarser(self, factor: float) -> MotionQuantisation:
+        """All steps and errors but those of canonical positions ``factor`` times larger."""
+        return replace(
+            self,
+            splats=coarser_steps(self.splats, factor),
+            shift_step=self.shift_step * factor,
+            window_error=self.window_error * factor,
+        )
 
 
 def encode_splats4d(moving: MovingSplats, settings: MotionQuantisation | None = None) -> Coded:
@@ -151,16 +166,18 @@ def _motion(
         shift_step=rounded(settings.shift_step * steps),
     )
     knots = knots.within_reach(poses)
-    unit = settings.weight_unit or _weight_unit(knots, poses, points, indices, weights)
-    followed = _followed(unit, points, rests, indices, weights)
+    tolerance = settings.weight_error * knots.shift_step
+    parts = coarse_weights(moving, own, poses, indices, weights, tolerance)
+    followed = _followed(parts, points, rests, indices)
     arrays = [
         CodedArray(name="node_rest", codes=rests.astype(np.int32), stage=0, stream="nodes"),
         *(_of_points(name, codes, rows, len(laid.order)) for name, codes in followed.items()),
     ]
     if moving.opacity_windows is not None:
-        arrays.append(_window_array(moving, settings, own, rows))
+        arrays.append(_window_array(moving, settings, laid.order, rows))
     codes = knots.codes(poses)
     error = error_of(knots.places(knots.poses(codes)) - knots.places(poses))
+    codes = held(codes, shown_knots(moving, own, indices, parts, len(poses)))
     chunks = []
     first = int(laid.points.stages.max()) + 1
     for number, (segment, segments) in enumerate(_cut(moving, settings, first)):
@@ -229,32 +246,10 @@ def _rotation_step(
     return min(settings.rotation_step * settings.shift_step, settings.shift_step / max(reach, 1.0))
 
 
-def _weight_unit(
-    knots: Knots, poses: np.ndarray, points: np.ndarray, indices: np.ndarray, weights: np.ndarray
-) -> int:
-    """The largest unit at which a Gaussian is off by less than a step of the shifts: what its nodes
-    do not agree about is what weights decide. From some Gaussians and knots."""
-    some = slice(None, None, max(1, len(points) // _ENOUGH_POINTS))
-    when = slice(None, None, max(1, poses.shape[1] // _ENOUGH_KNOTS))
-    nodes, share = np.maximum(indices[some], 0), weights[some][:, :, None, None]
-    grid = knots.origin + knots.step * points[some].astype(np.float64)
-    moves = poses[nodes][:, :, when]
-    places = quat_rotate(moves[..., :4], grid[:, None, None]) + moves[..., 4:]
-    apart = places - (share * places).sum(axis=1, keepdims=True)
-    spread = math.sqrt(float((share * apart**2).sum(axis=(1, 3)).mean()))
-    fitting = [u for u in _UNITS if u / WEIGHT_UNITS * spread <= 0.75 * knots.shift_step]
-    return max(fitting, default=_UNITS[0])
-
-
 def _followed(
-    unit: int,
-    points: np.ndarray,
-    rests: np.ndarray,
-    indices: np.ndarray,
-    weights: np.ndarray,
+    codes: np.ndarray, points: np.ndarray, rests: np.ndarray, indices: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The arrays ``nodes`` and ``weights`` of the moving Gaussians, the nearest node first."""
-    codes = weight_codes(weights, unit)
     ranks = ranks_of(points, rests, np.maximum(indices, 0))
     ranks = filled(ranks, (codes == 0) | (indices < 0))
     order = np.argsort(ranks, axis=1, kind="stable")
@@ -270,31 +265,35 @@ def _of_points(name: str, codes: np.ndarray, rows: np.ndarray, count: int) -> Co
 
 
 def _window_array(
-    moving: MovingSplats, settings: MotionQuantisation, own: np.ndarray, rows: np.ndarray
+    moving: MovingSplats, settings: MotionQuantisation, order: np.ndarray, rows: np.ndarray
 ) -> CodedArray:
-    """The array ``window``: of the Gaussians ``own``, which are at ``rows`` of coding order."""
+    """The array ``window`` of the Gaussians ``order``, which move at ``rows``."""
     assert moving.opacity_windows is not None
+    own = order[rows]
     step = rounded(settings.window_step * moving.knot_interval_s)
-    windows = _seen_windows(moving, moving.opacity_windows[own].astype(np.float64), step)
+    exact, outside = _seen_windows(moving, moving.opacity_windows[own].astype(np.float64), step)
+    windows = coarse_windows(exact, opacities(moving, own), step, settings.window_error)
+    windows = np.where(np.tile(outside, 2), exact, windows)
     array = uniform_array("window", windows, step)
-    spread = np.empty((len(moving), 4), dtype=np.int32)
+    spread = np.empty((len(order), 4), dtype=np.int32)
     spread[:] = array.codes.min(axis=0) - 1  # what stands still: no code that another one has
     spread[rows] = array.codes
     return replace(array, codes=spread, hints=("moving.0",))
 
 
-def _seen_windows(moving: MovingSplats, windows: np.ndarray, step: float) -> np.ndarray:
-    """[n, 4] with widths of whole ``step`` s; edges of which nothing is seen from the first moment
-    to the last are all the same, just outside."""
-    windows[:, 2:] = step * np.clip(np.rint(windows[:, 2:] / step), 1, 1e6)
+def _seen_windows(
+    moving: MovingSplats, windows: np.ndarray, step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """[n, 4] with edges of which nothing is seen from the first moment to the last all the same,
+    just outside, and whether each [n, 2] is one."""
+    windows[:, 2:] = np.clip(windows[:, 2:], step, 1e6 * step)
     ends = (moving.start_s, moving.start_s + moving.duration_s)
-    for edge, width in ((0, 2), (1, 3)):
-        early = windows[:, edge] < ends[0] - OUTSIDE * windows[:, width]
-        late = windows[:, edge] > ends[1] + OUTSIDE * windows[:, width]
-        windows[early | late, width] = step
-        windows[early, edge] = ends[0] - OUTSIDE * step
-        windows[late, edge] = ends[1] + OUTSIDE * step
-    return windows
+    early = windows[:, :2] < ends[0] - OUTSIDE * windows[:, 2:]
+    late = windows[:, :2] > ends[1] + OUTSIDE * windows[:, 2:]
+    windows[:, 2:][early | late] = step
+    windows[:, :2][early] = ends[0] - OUTSIDE * step
+    windows[:, :2][late] = ends[1] + OUTSIDE * step
+    return windows, early | late
 
 
 def _cut(moving: MovingSplats, settings: MotionQuantisation, stages: int) -> list[tuple[int, int]]:

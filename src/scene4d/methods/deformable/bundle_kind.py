@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from scene4d.bundle.coding import Coded
 from scene4d.bundle.container import Bundle
 from scene4d.bundle.kinds import BundleKind, splats_line
-from scene4d.bundle.splats import coarser_steps, default_importance
+from scene4d.bundle.splats import default_importance
 from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.deformable.bundle_content import (
     MotionQuantisation,
@@ -29,6 +29,11 @@ class Splats4dKind(BundleKind):
 
     name = KIND
     made_of_splats = True
+    leaves_out = True
+
+    def __init__(self, shown: Callable[[], np.ndarray] | None = None) -> None:
+        """``shown``: how much of what one sees each Gaussian is; None: by opacity and size."""
+        self.shown = shown
 
     def decode(self, bundle: Bundle, *, stages: int | None = None) -> SplatCloud:
         """As they are when the motion begins, in coding order."""
@@ -70,20 +75,21 @@ class Splats4dKind(BundleKind):
 
     def encode(self, representation: Any, *, factor: float = 1.0) -> Coded:
         """With the default steps, ``factor`` times coarser."""
-        base = MotionQuantisation()
-        splats, shift = coarser_steps(base.splats, factor), base.shift_step * factor
-        return encode_splats4d(
-            representation.moving(), replace(base, splats=splats, shift_step=shift)
-        )
+        return encode_splats4d(representation.moving(), MotionQuantisation().coarser(factor))
+
+    def in_order(self, shown: Callable[[], np.ndarray]) -> Splats4dKind:
+        """What shows most is kept."""
+        return Splats4dKind(shown)
 
     def reduced(self, representation: Any, most: int, sh_degree: int) -> DeformableSplats:
-        """Without the least important, whenever they are seen; what is left still moves."""
+        """Without what shows least, whenever that is seen; what is left still moves."""
         from scene4d.exporters.edit import with_sh_degree
         from scene4d.methods.deformable.deformable import DeformableSplats
 
         moving = representation.moving()
         if len(moving) > most:
-            order = np.argsort(-default_importance(moving.cloud), kind="stable")
+            score = self.shown() if self.shown else default_importance(moving.cloud)
+            order = np.argsort(-score, kind="stable")
             moving = moving.taken(np.sort(order[:most]))
         return DeformableSplats.of(replace(moving, cloud=with_sh_degree(moving.cloud, sh_degree)))
 
