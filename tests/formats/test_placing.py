@@ -12,8 +12,9 @@ import torch
 from scene4d.bundle.splats import out_of_reach, wanted_step
 from scene4d.cli import main as command
 from scene4d.exporters.crop import auto_cropped
+from scene4d.exporters.mesh_files import write_mesh
 from scene4d.formats.glb import read_glb
-from scene4d.formats.gltf import GLTF_FROM_SOURCE, write_mesh
+from scene4d.formats.gltf import GLTF_FROM_SOURCE
 from scene4d.formats.placing import read_sidecar, sidecar
 from scene4d.formats.registry import FORMATS, read_splats, write_splats
 from scene4d.formats.splat_cloud import SplatCloud, held, is_far, local_frame

@@ -336,7 +336,8 @@ def test_a_mesh_far_from_the_origin_keeps_its_shape(suffix, tmp_path):
     """Vertices of a mesh of 2 units, at UTM coordinates, exact to a millionth of a unit."""
     import trimesh
 
-    from scene4d.formats.gltf import GLTF_FROM_SOURCE, write_mesh
+    from scene4d.exporters.mesh_files import write_mesh
+    from scene4d.formats.gltf import GLTF_FROM_SOURCE
     from scene4d.formats.placing import placed_points
 
     ball = trimesh.creation.icosphere(subdivisions=2)
