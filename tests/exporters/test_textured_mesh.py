@@ -18,10 +18,12 @@ from methods.mesh.meshes import camera_on_circle, globe
 from optional_packages import import_or_skip
 
 from scene4d.bundle.container import open_bundle
+from scene4d.cameras.camera import Camera
 from scene4d.cli import export as verb
 from scene4d.errors import UsageError
 from scene4d.exporters.bundle import export as export_bundle
 from scene4d.exporters.options import GlbOptions
+from scene4d.exporters.standing import standing
 from scene4d.exporters.textured_mesh import (
     export_glb,
     export_mesh,
@@ -194,8 +196,52 @@ def test_usdz_passes_pixars_validators(mesh, tmp_path) -> None:
     points = np.asarray(surface.GetPointsAttr().Get())
     to_world = np.asarray(UsdGeom.Xformable(surface).ComputeLocalToWorldTransform(0)).T
     found = points @ to_world[:3, :3].T + to_world[:3, 3]
-    expected = mesh.transformed(GLTF_FROM_SOURCE @ HOME).vertices
+    expected = mesh.transformed(standing(scene(mesh, HOME), home_of(mesh)) @ HOME).vertices
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def home_of(mesh):
+    return mesh.transformed(HOME).vertices
+
+
+def held(mesh, up, tilt):
+    """The mesh, photographed all around by cameras that are held ``up`` and look down by
+    ``tilt`` radians."""
+    up = np.asarray(up, dtype=np.float64) / np.linalg.norm(up)
+    side = np.cross(up, [0.3, 0.5, 0.8])
+    side /= np.linalg.norm(side)
+    cameras = []
+    for angle in np.linspace(0, 2 * np.pi, 12, endpoint=False):
+        level = np.cos(angle) * side + np.sin(angle) * np.cross(up, side)
+        forward = np.cos(tilt) * level - np.sin(tilt) * up
+        right = np.cross(forward, up)
+        right /= np.linalg.norm(right)
+        c2w = np.eye(4)
+        c2w[:3, :3] = np.stack([right, np.cross(right, forward), -forward], axis=1)
+        cameras.append(Camera(c2w=torch.tensor(c2w).float(), K=torch.eye(3), width=9, height=9))
+    opened = scene(mesh)
+    return replace(opened, cameras=replace(opened.cameras, train=cameras))
+
+
+@pytest.mark.parametrize("up", [(0, -1, 0), (0, 0, 1), (1, 0, 0), (0.1, 0.2, 2), (1, -2, 1.5)])
+def test_a_thing_stands_as_it_was_photographed(up, mesh, tmp_path) -> None:
+    source = held(mesh, up, 0.4)
+    way = standing(source, mesh.vertices)
+    np.testing.assert_allclose(way[:3, :3] @ way[:3, :3].T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(way[:3, :3]) == pytest.approx(1)
+    up = np.asarray(up, dtype=np.float64) / np.linalg.norm(up)
+    leans = way[:3, :3] @ up
+    # an axis of the capture that is within 30 degrees is up itself
+    axis = float(abs(up).max())
+    assert leans[1] == pytest.approx(axis if axis > 3**0.5 / 2 else 1, abs=1e-6)
+    placed = mesh.vertices @ way[:3, :3].T + way[:3, 3]
+    low, high = np.quantile(placed, [0.005, 0.995], axis=0)
+    np.testing.assert_allclose([low[1], low[0] + high[0], low[2] + high[2]], 0, atol=1e-9)
+    # the file's node says the same
+    export_glb(source, tmp_path / "a.glb", GlbOptions(stands=True))
+    found = read_back(tmp_path / "a.glb").vertices
+    np.testing.assert_allclose(found.min(axis=0), placed.min(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.max(axis=0), placed.max(axis=0), atol=1e-5)
 
 
 VALIDATOR = """

@@ -43,6 +43,9 @@ class GlbOptions:
     KHR_mesh_quantization, EXT_meshopt_compression and EXT_texture_webp."""
     unlit: bool = True
     """Colours are shown as they were photographed; --no-unlit: light falls on them once more."""
+    stands: bool = False
+    """Turned as the photographs were held, with its foot at the origin, as it stands in AR; USDZ
+    always does. Otherwise in the capture's own frame, whose y down is turned up."""
 
 
 @dataclass(frozen=True, kw_only=True)

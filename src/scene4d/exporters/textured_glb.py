@@ -107,8 +107,16 @@ class _Buffer:
         return buffers
 
 
-def glb(mesh: MeshData, moved: np.ndarray, *, profile: Profile = "ar", unlit: bool = True) -> bytes:
-    """The file. ``moved`` [3]: the node moves the vertices by that, before the turn to y up.
+def glb(
+    mesh: MeshData,
+    moved: np.ndarray,
+    *,
+    profile: Profile = "ar",
+    unlit: bool = True,
+    turn: np.ndarray = GLTF_FROM_SOURCE,
+) -> bytes:
+    """The file. ``moved`` [3]: the node moves the vertices by that, before the ``turn`` [4, 4] to
+    y up.
 
     ``ar``: float32 and JPEG, no extension that a viewer must know. ``web``: places in whole steps
     (KHR_mesh_quantization), compressed (EXT_meshopt_compression), and WebP (EXT_texture_webp), for
@@ -121,8 +129,8 @@ def glb(mesh: MeshData, moved: np.ndarray, *, profile: Profile = "ar", unlit: bo
     if web:
         triangles, rows = ordered(triangles, len(vertices))
         vertices, uv = vertices[rows], uv[rows]
-    node = GLTF_FROM_SOURCE.copy()
-    node[:3, 3] = GLTF_FROM_SOURCE[:3, :3] @ moved
+    node = turn.copy()
+    node[:3, 3] += turn[:3, :3] @ moved
     used = ["KHR_materials_unlit"] if unlit else []
     required: list[str] = []
     if web:

@@ -10,9 +10,11 @@ from scene4d.exporters import mesh as of_depth
 from scene4d.exporters import splats
 from scene4d.exporters.mesh_files import GLTF_AXES
 from scene4d.exporters.options import GlbOptions, MeshOptions
+from scene4d.exporters.standing import standing
 from scene4d.exporters.textured_glb import glb, picture_bytes
 from scene4d.exporters.textured_text import material, obj, ply, usdz
 from scene4d.files import atomic_path
+from scene4d.formats.gltf import GLTF_FROM_SOURCE
 from scene4d.formats.placing import FrameChoice, placed_points, write_sidecar
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.training.opened import OpenedScene
@@ -20,6 +22,7 @@ from scene4d.training.opened import OpenedScene
 _log = logging.getLogger("scene4d")
 SUFFIXES = (".glb", ".obj", ".ply", ".usdz")
 _TURNED = (".glb", ".usdz")
+_STANDS = "y up, the origin under its middle, as it stands in AR"
 
 
 def export_glb(
@@ -114,8 +117,10 @@ def write_textured(
         )
     home = mesh.transformed(source.source_from_scene.double().cpu().numpy())
     turned = suffix in _TURNED
+    stands = suffix == ".usdz" or (suffix == ".glb" and chosen.stands)
     places, moved, way_back = placed_points(home.vertices, path, frame, moves=turned)
     placed = MeshData(**{**vars(home), "vertices": places})
+    turn = standing(source, home.vertices) if stands else GLTF_FROM_SOURCE
     picture, materials = path.with_suffix(".jpg"), path.with_suffix(".mtl")
     files: dict[Path, bytes] = {}
     if not turned:
@@ -126,9 +131,9 @@ def write_textured(
     elif suffix == ".ply":
         files[path] = ply(placed, picture.name)
     elif suffix == ".usdz":
-        files[path] = usdz(placed, moved)
+        files[path] = usdz(placed, moved, turn=turn)
     else:
-        files[path] = glb(placed, moved, profile=chosen.profile, unlit=chosen.unlit)
+        files[path] = glb(placed, moved, profile=chosen.profile, unlit=chosen.unlit, turn=turn)
     for file, content in files.items():
         with atomic_path(file) as temporary:
             temporary.write_bytes(content)
@@ -139,5 +144,5 @@ def write_textured(
     return (
         f"{len(places):,} vertices, {len(placed.triangles):,} triangles, a texture of"
         f" {columns} x {rows}, {size / 1e6:.2f} MB{beside}"
-        + (f"; axes: {GLTF_AXES}" if turned else "")
+        + (f"; axes: {_STANDS if stands else GLTF_AXES}" if turned else "")
     )

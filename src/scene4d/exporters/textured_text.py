@@ -62,13 +62,19 @@ def material(texture_name: str) -> bytes:
     return ("\n".join([*lines, f"map_Kd {texture_name}"]) + "\n").encode()
 
 
-def usdz(mesh: MeshData, moved: np.ndarray, *, metres: float = 1.0) -> bytes:
+def usdz(
+    mesh: MeshData,
+    moved: np.ndarray,
+    *,
+    metres: float = 1.0,
+    turn: np.ndarray = GLTF_FROM_SOURCE,
+) -> bytes:
     """A package of USDA and JPEG, stored and aligned as USDZ asks; y is up.
 
-    ``moved`` [3]: added to the vertices, before the turn. ``metres``: length of a unit.
+    ``moved`` [3]: added to the vertices, before the ``turn`` [4, 4]. ``metres``: length of a unit.
     """
-    node = GLTF_FROM_SOURCE.copy()
-    node[:3, 3] = GLTF_FROM_SOURCE[:3, :3] @ moved
+    node = turn.copy()
+    node[:3, 3] += turn[:3, :3] @ moved
     members = {
         "scene.usda": _usda(mesh, node, metres).encode(),
         "texture.jpg": picture_bytes(mesh, "JPEG"),
