@@ -136,7 +136,7 @@ def written(run: LoadedRun, stem: Path) -> Iterator[tuple[str, Path]]:
 
 
 def bundle_rows(
-    contest: Contest, sizes: Sequence[float], options: str, label: str
+    contest: Contest, sizes: Sequence[float], options: str, label: str = ""
 ) -> Iterator[dict]:
     """The run, compressed to each of the sizes, in MB; of a try with a label the bundle alone."""
     for size in sizes:

@@ -125,11 +125,13 @@ def test_rivals_of_a_run_become_rows_of_files_as_they_are_read(
     ]
     contest = script.rivals.contest(run, 0.01, files)
     rows += script.rivals.bundle_rows(contest, [0.008], "--steps=2 --hidden=8")
+    (labelled,) = script.rivals.bundle_rows(contest, [0.008], "--steps=2 --hidden=8", "small")
+    assert labelled["kind"] == "s4d, small"
     for row in rows:
         assert row["steps"] > 0 and math.isfinite(row["psnr"])
         of_bundle, suffix = row["asked"] == 0.008, row["kind"].split()[0]
         assert of_bundle or row["num_gaussians"] <= row["asked"]
-        (path,) = files.glob(f"*-{'0.008' if of_bundle else row['asked']}.{suffix}")
+        (path,) = files.glob(f"*[!l]-{'0.008' if of_bundle else row['asked']}.{suffix}")
         assert row["mb"] == pytest.approx(path.stat().st_size / 1e6, abs=1e-4)  # as it is rounded
 
 
