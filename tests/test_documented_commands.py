@@ -70,6 +70,7 @@ LEFT_OUT = {
     r"scene4d train splat .*--prior MODEL": "wants a model: objectives/test_guidance.py",
     r"scene4d train dynamic-field": "wants pictures of several times: tests/methods/dynamic_field",
     r"python benchmarks/cpu_time.py train (dynamic-field|METHOD)": "as above, by processor time",
+    r"python benchmarks/cpu_time.py (compress|train splat .*50000)": "tests/test_rate_curves.py",
     r"scene4d export RUN bundle --target-mb": "of a run of that size: exporters/test_bundle.py",
     r"scene4d view FILE.glb": "of a mesh: tests/cli/test_view.py",
     r"python scripts/make_dynamic_capture.py": "minutes: tests/test_make_dynamic_capture.py",

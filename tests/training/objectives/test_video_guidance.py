@@ -159,6 +159,16 @@ def test_priors_that_go_on_from_a_picture_are_given_the_photograph():
     assert found <= {1, 2, 4} and len(found) > 1
 
 
+def test_photographs_from_one_place_are_first_frames_too():
+    camera = SPHERE.draw(torch.Generator().manual_seed(0))[0]
+    same = [camera, camera]  # from a stand, of a capture without times
+    prior = Notes(3)
+    prior.info = replace(prior.info, conditions=frozenset({"picture"}))
+    capture = replace(capture_of(same), pictures=Photographs(same))
+    objective(prior, options=replace(EXACT, size=20), capture=capture)(step_of(splats()))
+    assert prior.known[0].picture.shape == (1, 3, 20, 20)
+
+
 @pytest.mark.parametrize(
     ("info", "options", "words"),
     [

@@ -51,7 +51,7 @@ class FirstFrames:
         """The part ``cut`` of the photograph where ``flight`` begins, -1..1, ``factor`` times
         smaller along a side. ``latent``: padded as it is before it is encoded."""
         first = flight.chosen(torch.tensor(0))
-        (at,) = (n for n, c in enumerate(self.cameras) if _same(c, first))
+        at = next(n for n, c in enumerate(self.cameras) if _same(c, first))
         view = self.images.view(self.indices[at])
         rgb = composited(view, background.to(view.rgb)).to(background)
         x, y = (flight.K - cut.K.to(flight.K)).reshape(-1, 3, 3)[0, :2, 2].round().int().tolist()
