@@ -45,6 +45,8 @@ class DenoisingOptions(ObjectiveOptions):
     """Standard deviation of that logarithm."""
     forget_text: Share = 0.1
     """Share of pictures that are learned without their caption, for classifier-free guidance."""
+    half_precision: bool = False
+    """Whether the network computes in bfloat16, which is faster where the processor knows it."""
     teacher: Path | None = None
     """A trained network, such as unet.safetensors, whose guided answers are learned in place of the
     pictures: one answer then does the work of two."""

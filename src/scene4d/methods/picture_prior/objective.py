@@ -64,7 +64,10 @@ class Denoising(Objective):
         texts = ["" if f else c for c, f in zip(crops.captions, forgotten.tolist(), strict=True)]
         noisy = (crops.pictures + broadcast(ratios, noise) * noise)[self.own].to(self.device)
         own = ratios[self.own].to(self.device)
-        made = self.processes.gathered(trained.prior.cleaned(noisy, own, texts[self.own]))
+        half = options.half_precision
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            made = trained.prior.cleaned(noisy, own, texts[self.own])
+        made = self.processes.gathered(made.float())
         wanted = crops.pictures
         if self.teacher is not None:
             wanted = self.processes.gathered(self._taught(noisy, own, texts[self.own]))
