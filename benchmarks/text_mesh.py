@@ -194,8 +194,9 @@ def prior_picture(mesh: Mesh, camera: Camera) -> Tensor:
     for number in range(PRIOR_POSES.views):
         view = replace(camera, c2w=camera.c2w[number], K=camera.K[number])
         seen = true_picture(mesh, view, torch.ones(3))
-        normals = normals_of_depth(seen.depth, seen.alpha, view.K)
-        rgb = seen.rgb.clamp(0, 1)  # outlines mix by shares whose sum may pass 1
+        # outlines mix by shares whose sum may pass 1
+        rgb, alpha = seen.rgb.clamp(0, 1), seen.alpha.clamp(0, 1)
+        normals = normals_of_depth(seen.depth, alpha, view.K)
         views.append(torch.cat([2 * rgb - 1, normals], dim=-1).permute(2, 0, 1))
     return tiled(torch.stack(views))[0]
 
