@@ -30,12 +30,12 @@ from scene4d.training.trainer import Interrupted
 
 ROUNDS = 3
 """Trainings spent on finding the size at which a given loss is reached."""
-_FIRST_SHARE = 1 / 60
+_FIRST_SHARE = 1 / 100
 """Size of the first round, as a share of the uncompressed PLY."""
 _AIMED_BELOW = 0.05
 """dB below the loss that is allowed: a training is not so exact that it would land on it."""
 _DB_PER_HALVING = 0.8
-"""What halving the size costs, until two rounds have been measured."""
+"""What halving the size costs, until rounds on both sides have been measured."""
 _log = logging.getLogger("scene4d")
 
 
@@ -245,14 +245,27 @@ def _preferred(tried: Sequence[Compressed], allowed: float) -> Compressed:
 
 
 def _next_size(tried: Sequence[Compressed], allowed: float) -> float:
-    """Where the line through the last two measurements meets the loss that is allowed."""
-    last = tried[-1]
+    """Where the loss that is allowed is expected: between the nearest sizes on both sides of it,
+    or beyond all that were tried.
+
+    Losses grow ever faster with smallness, so downwards a slope that was measured says too little.
+    """
+    smallest = min((t.size_mb for t in tried if t.drop <= allowed), default=math.inf)
+    fits = [t for t in tried if t.drop <= allowed and t.size_mb == smallest]
+    misses = [t for t in tried if t.drop > allowed and t.size_mb < smallest]
+    last = fits[0] if fits else max(misses, key=lambda t: t.size_mb)
     slope = _DB_PER_HALVING
-    if len(tried) > 1 and tried[-1].size_mb != tried[-2].size_mb:
-        halvings = math.log2(tried[-2].size_mb / last.size_mb)
-        slope = min(4.0, max(0.2, (last.drop - tried[-2].drop) / halvings))
+    if fits and misses:
+        slope = _db_per_halving(last, max(misses, key=lambda t: t.size_mb))
+    elif below := [t for t in misses if t.size_mb < last.size_mb]:
+        measured = _db_per_halving(last, max(below, key=lambda t: t.size_mb))
+        slope = min(4.0, max(0.2, measured))
     halvings = min(2.0, max(-2.0, (allowed - last.drop) / slope))
     return last.size_mb / 2**halvings
+
+
+def _db_per_halving(larger: Compressed, smaller: Compressed) -> float:
+    return (smaller.drop - larger.drop) / math.log2(larger.size_mb / smaller.size_mb)
 
 
 def _one(
