@@ -54,18 +54,33 @@ def angles_between(cameras, others) -> torch.Tensor:
 
 def write_capture(source: Path, folder: Path, arguments: argparse.Namespace, seed: int) -> int:
     """A capture of the chosen photographs and the views to judge; returns how many of these."""
-    scene = in_working_frame(read_scene(source))
-    images = ImageCache(scene)
-    indices = range(len(scene.frames))
-    longest = max(images.camera(0).width, images.camera(0).height)
-    factor = max(1, round(longest / arguments.size))
-    cameras = [images.camera(i) for i in indices]
+    images = ImageCache(in_working_frame(read_scene(source)))
+    chosen, far, _ = apart_on_sphere(images, arguments.photographs, arguments.angle, seed)
+    judged = far[:: max(1, len(far) // arguments.views)][: arguments.views]
+    write_split(images, chosen, judged, folder, arguments.size)
+    return len(judged)
+
+
+def apart_on_sphere(
+    images: ImageCache, photographs: int, angle: float, seed: int
+) -> tuple[list[int], list[int], torch.Tensor]:
+    """Photographs as far from each other as they can be, from a drawn one on; the views at least
+    ``angle`` degrees from all of them; and each picture's degrees to the nearest photograph."""
+    cameras = [images.camera(i) for i in range(len(images.scene.frames))]
     apart = angles_between(cameras, cameras)
     chosen = [int(np.random.default_rng(seed).integers(len(cameras)))]
-    while len(chosen) < arguments.photographs:
+    while len(chosen) < photographs:
         chosen.append(int(apart[:, chosen].min(dim=1).values.argmax()))
-    far = [i for i in indices if float(apart[i, chosen].min()) >= arguments.angle]
-    judged = far[:: max(1, len(far) // arguments.views)][: arguments.views]
+    nearest = apart[:, chosen].min(dim=1).values
+    return chosen, [i for i in range(len(cameras)) if float(nearest[i]) >= angle], nearest
+
+
+def write_split(
+    images: ImageCache, chosen: list[int], judged: list[int], folder: Path, size: int
+) -> None:
+    """A capture of pictures about ``size`` pixels long, of which ``chosen`` are trained on."""
+    longest = max(images.camera(0).width, images.camera(0).height)
+    factor = max(1, round(longest / size))
     (folder / "images").mkdir(parents=True)
     frames = []
     for index in (*chosen, *judged):
@@ -82,14 +97,15 @@ def write_capture(source: Path, folder: Path, arguments: argparse.Namespace, see
     names = [frame["file_path"] for frame in frames]
     split = {"train_filenames": names[: len(chosen)], "test_filenames": names[len(chosen) :]}
     (folder / "transforms.json").write_text(json.dumps({**split, "frames": frames}))
-    return len(judged)
 
 
-def trained(folder: Path, method: Method, seed: int, fixer: Path | None) -> tuple[Path, float]:
+def trained(
+    folder: Path, method: Method, seed: int, fixer: Path | None, prior: str | None = None
+) -> tuple[Path, float]:
     """The run, and its CPU seconds."""
     options = TrainOptions(
         data=folder, output_dir=folder / "runs", seed=seed, evaluate=False, device="cpu",
-        downscale_factor=1, fixer=fixer,
+        downscale_factor=1, fixer=fixer, prior=prior,
     )  # fmt: skip
     begun = time.process_time()
     run = start(method, options, announce=False)
