@@ -24,6 +24,7 @@ from scene4d.methods.deformable.deformable import DeformableSplats
 from scene4d.methods.deformable.disagreement import Disagreement
 from scene4d.methods.deformable.four_real import FourRealSplats, Stages
 from scene4d.methods.deformable.four_real_method import DisagreementOptions, FourRealMethod
+from scene4d.priors.prior import NOTHING, Prior, PriorInfo
 from scene4d.representations.contract import check_representation
 from scene4d.representations.task import Task, World
 from scene4d.training.adjustments import CameraAdjustments
@@ -237,6 +238,40 @@ def test_a_training_seeds_by_the_column_and_deforms_it_alone(trained, task: Task
     assert tuple(small().seeding(task.scene)) == (0, 1, 2, 3)
     none = replace(task.scene, train_indices=(1, 4, 5))
     assert tuple(small().seeding(none)) == (1, 4, 5)
+
+
+class Watches(Prior):
+    """Notes the cameras of the videos that it is asked about, and likes them as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info, self.flights = PriorInfo(frames=3, conditions=frozenset({"camera"})), []
+
+    def denoise(self, x_t, alpha, sigma, condition=NOTHING):
+        assert x_t.shape[:2] == (1, 3)
+        self.flights.append(condition.camera)
+        return x_t
+
+
+def test_a_prior_of_videos_is_asked_about_the_holes_of_the_grid(task: Task, tmp_path) -> None:
+    prior, method = Watches(), small(steps=12)
+    guidance = replace(method.guidance, start=0.0, pictures=2, size=16, between=0.0, jitter=0.0)
+    method = replace(method, guidance=guidance)
+    asked = replace(task, prior=prior)
+    generator = torch.Generator().manual_seed(0)
+    trainer = Trainer(
+        method=method, options=TrainOptions(device="cpu"), task=asked,
+        trainable=method.build(asked, generator=generator), run=tmp_path,
+        device=torch.device("cpu"), generator=generator,
+    )  # fmt: skip
+    trainer.train()
+    frozen = [float(c.time.max() - c.time.min()) == 0 for c in prior.flights]
+    assert len(frozen) == 24 and any(frozen) and not all(frozen)
+    photographed = {(*map(float, f.camera.c2w[:2, 3]), round(float(f.camera.time), 3))
+                    for f in task.scene.frames}  # fmt: skip
+    shown = {(*map(float, c2w[:2, 3]), round(float(time), 3))
+             for c in prior.flights for c2w, time in zip(c.c2w, c.time, strict=True)}  # fmt: skip
+    assert len(shown - photographed) > len(shown) / 2
 
 
 def test_weights_and_missing_poses_of_cells(tmp_path: Path) -> None:
