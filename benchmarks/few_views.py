@@ -18,34 +18,36 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from scene4d.cameras.paths import focus_point
 from scene4d.data.frame import in_working_frame
 from scene4d.data.images import ImageCache
 from scene4d.data.load import read_scene
 from scene4d.evaluation.lpips import lpips
-from scene4d.evaluation.protocol import composited
+from scene4d.evaluation.protocol import Renderer, composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.methods.splat.method import SplatMethod
 from scene4d.representations.method import Method
 from scene4d.training.fixed_run import fixed_run
 from scene4d.training.methods import load_method
 from scene4d.training.options import TrainOptions
-from scene4d.training.run import load_run
+from scene4d.training.run import LoadedRun, load_run
 from scene4d.training.train import load_capture, start
 
 
-def angles_between(cameras, others) -> torch.Tensor:
+def angles_between(cameras, others) -> Tensor:
     """[cameras, others] degrees about what all of them look at."""
     centre = focus_point([*cameras, *others])[0]
 
-    def directions(of) -> torch.Tensor:
+    def directions(of) -> Tensor:
         rays = torch.stack([c.position for c in of]).double() - torch.as_tensor(centre)
         return torch.nn.functional.normalize(rays, dim=-1)
 
@@ -63,7 +65,7 @@ def write_capture(source: Path, folder: Path, arguments: argparse.Namespace, see
 
 def apart_on_sphere(
     images: ImageCache, photographs: int, angle: float, seed: int
-) -> tuple[list[int], list[int], torch.Tensor]:
+) -> tuple[list[int], list[int], Tensor]:
     """Photographs as far from each other as they can be, from a drawn one on; the views at least
     ``angle`` degrees from all of them; and each picture's degrees to the nearest photograph."""
     cameras = [images.camera(i) for i in range(len(images.scene.frames))]
@@ -81,7 +83,8 @@ def write_split(
     """A capture of pictures about ``size`` pixels long, of which ``chosen`` are trained on."""
     longest = max(images.camera(0).width, images.camera(0).height)
     factor = max(1, round(longest / size))
-    (folder / "images").mkdir(parents=True)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
     frames = []
     for index in (*chosen, *judged):
         view = images.view(index, factor)
@@ -94,6 +97,9 @@ def write_split(
             "h": camera.height, "fl_x": float(camera.K[0, 0]), "fl_y": float(camera.K[1, 1]),
             "cx": float(camera.K[0, 2]), "cy": float(camera.K[1, 2]),
         })  # fmt: skip
+        if view.mask is not None:
+            frames[-1]["mask_path"] = f"masks/{index:04d}.png"
+            Image.fromarray(view.mask.byte().numpy() * 255).save(folder / frames[-1]["mask_path"])
     names = [frame["file_path"] for frame in frames]
     split = {"train_filenames": names[: len(chosen)], "test_filenames": names[len(chosen) :]}
     (folder / "transforms.json").write_text(json.dumps({**split, "frames": frames}))
@@ -112,21 +118,30 @@ def trained(
     return run, time.process_time() - begun
 
 
-@torch.no_grad()
 def judged(run: Path, fixer: Path | None) -> tuple[float, float]:
     """Mean PSNR and LPIPS of the views that are held out."""
     loaded = load_run(run)
     shown = loaded.representation.eval() if fixer is None else fixed_run(loaded, fixer)
-    scene, images = load_capture(loaded.options, source_from_scene=loaded.source_from_scene)
+    found = [
+        (float(psnr(rgb, truth, mask=mask)), float(lpips(rgb, truth)))
+        for rgb, truth, mask in held_out(loaded, shown)
+    ]
+    one, other = np.mean(found, axis=0)
+    return float(one), float(other)
+
+
+@torch.no_grad()
+def held_out(run: LoadedRun, shown: Renderer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Of each held-out view the render, the photograph, and which pixels count; in others the
+    render is the photograph."""
+    scene, images = load_capture(run.options, source_from_scene=run.source_from_scene)
     background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
-    found = []
     for index in scene.test_indices:
         view = images.view(index)
         truth = composited(view, background)
         rgb = shown.render(view.camera, background=background).rgb.clamp(0, 1)
-        found.append((float(psnr(rgb, truth)), float(lpips(rgb, truth))))
-    one, other = np.mean(found, axis=0)
-    return float(one), float(other)
+        mask = torch.ones(rgb.shape[:2], dtype=torch.bool) if view.mask is None else view.mask
+        yield torch.where(mask[..., None], rgb, truth), truth, mask
 
 
 def arms(folder: Path, arguments: argparse.Namespace, seed: int) -> dict[str, tuple[float, ...]]:

@@ -28,13 +28,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from few_views import apart_on_sphere, trained, write_split
+from few_views import apart_on_sphere, held_out, trained, write_split
 
 from scene4d.data.frame import in_working_frame
 from scene4d.data.images import ImageCache
 from scene4d.data.load import read_scene
 from scene4d.evaluation.lpips import lpips
-from scene4d.evaluation.protocol import composited
 from scene4d.evaluation.psnr import psnr
 from scene4d.methods.splat.method import SplatMethod
 from scene4d.rendering.render import DEPTH
@@ -155,23 +154,18 @@ def unseen_pixels(run: Path) -> list[torch.Tensor]:
     return found
 
 
-@torch.no_grad()
 def judged(run: Path, unseen: list[torch.Tensor]) -> dict[str, list[float | None]]:
     """PSNR, LPIPS and the unseen pixels' PSNR of each view that is held out."""
     loaded = load_run(run)
-    scene, images = load_capture(loaded.options, source_from_scene=loaded.source_from_scene)
-    shown = loaded.representation.eval()
-    background = torch.tensor(scene.background or (0.0, 0.0, 0.0))
     found: dict[str, list[float | None]] = {"psnr": [], "lpips": [], "unseen_psnr": []}
-    for index, hidden in zip(scene.test_indices, unseen, strict=True):
-        view = images.view(index)
-        truth = composited(view, background)
-        rgb = shown.render(view.camera, background=background).rgb.clamp(0, 1)
-        found["psnr"].append(round(float(psnr(rgb, truth)), 3))
+    views = held_out(loaded, loaded.representation.eval())
+    for (rgb, truth, mask), hidden in zip(views, unseen, strict=True):
+        there = hidden & mask
+        told = int(there.sum()) >= _LEAST_PIXELS
+        found["psnr"].append(round(float(psnr(rgb, truth, mask=mask)), 3))
         found["lpips"].append(round(float(lpips(rgb, truth)), 4))
-        there = int(hidden.sum()) >= _LEAST_PIXELS
-        there_psnr = round(float(psnr(rgb[hidden], truth[hidden])), 3) if there else None
-        found["unseen_psnr"].append(there_psnr)
+        unseen_psnr = round(float(psnr(rgb, truth, mask=there)), 3) if told else None
+        found["unseen_psnr"].append(unseen_psnr)
     return found
 
 
