@@ -1,6 +1,7 @@
 import io
 import math
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,9 +141,12 @@ def test_cameras_that_share_nothing(tmp_path):
         random_points(scene(apart, tmp_path), 50)
 
 
-def test_outlines_carve_and_colours_are_those_of_the_pictures(tmp_path):
-    """A red ball of radius 0.5, drawn into every picture with transparent surroundings."""
+@pytest.mark.parametrize("masked", [False, True])
+def test_outlines_carve_and_colours_are_those_of_the_pictures(masked, tmp_path):
+    """A red ball of radius 0.5, drawn into every picture with transparent surroundings, or with
+    others that masks leave out."""
     made = scene(list(ring(count=10)), tmp_path)
+    frames = []
     centre = torch.tensor([1.0, 2.0, 3.0])
     for frame in made.frames:
         rays = _rays(frame.camera)
@@ -152,8 +156,16 @@ def test_outlines_carve_and_colours_are_those_of_the_pictures(tmp_path):
         inside = across.norm(dim=-1) < 0.5
         pixels = torch.zeros(30, 40, 4, dtype=torch.uint8)
         pixels[inside] = torch.tensor([200, 10, 20, 255], dtype=torch.uint8)
-        Image.fromarray(pixels.numpy(), "RGBA").save(frame.image_path)
-    points = random_points(made, 1000)
+        if masked:
+            pixels[~inside] = torch.tensor([0, 90, 0, 255], dtype=torch.uint8)
+            mask = frame.image_path.with_suffix(".mask.png")
+            Image.fromarray(inside.numpy().astype(np.uint8) * 255).save(mask)
+            frame = replace(frame, mask_path=mask)
+        Image.fromarray(pixels.numpy(), "RGBA").convert("RGB" if masked else "RGBA").save(
+            frame.image_path
+        )
+        frames.append(frame)
+    points = random_points(replace(made, frames=frames), 1000)
     away = (points.xyz - centre).norm(dim=1)
     # Pixels are 0.08 wide at this distance, and a ring of cameras leaves the hull open above and
     # below: twice the radius.

@@ -103,6 +103,14 @@ class SilhouetteOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutlinesOptions(SilhouetteOptions):
+    """Masks that leave out most of the pictures' borders are the object's outline. Weight 0: all
+    masks are only holes in the photographs."""
+
+    implementation: ClassVar[str] = "scene4d.training.objectives.silhouette:Outlines"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DepthOptions(ObjectiveOptions):
     """Compares rendered with the capture's depth, where it has any."""
 

@@ -18,7 +18,6 @@ from scene4d.formats.splat_cloud import SplatCloud
 from scene4d.methods.mesh.backdrop import look_one_way, with_backdrop
 from scene4d.methods.mesh.baking import baked_texture
 from scene4d.methods.mesh.method import MeshMethod
-from scene4d.methods.mesh.outlines import Outlines
 from scene4d.methods.mesh.smoothness import Smoothness
 from scene4d.methods.mesh.start import flattened, masked_share, simplified, starting_mesh
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
@@ -28,6 +27,7 @@ from scene4d.rendering.render import DEPTH, Render
 from scene4d.representations.gaussians import GaussianSplats
 from scene4d.training.evaluate import mean_psnr
 from scene4d.training.objectives.base import ObjectiveInputs
+from scene4d.training.objectives.silhouette import Outlines
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
 from scene4d.training.step import Step

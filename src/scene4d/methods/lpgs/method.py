@@ -17,6 +17,7 @@ from scene4d.ranges import Count, NotNegative, Rate, Share, Weight, Within
 from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
+    OutlinesOptions,
     PhotometricOptions,
     StrategyOptions,
     TeacherOptions,
@@ -141,6 +142,7 @@ class LpgsMethod(Method):
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.1
     """Learning rates other than the positions' end at this share of their start."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    outlines: OutlinesOptions = field(default_factory=lambda: OutlinesOptions(weight=0.1))
     rate: RateOptions = field(default_factory=RateOptions)
     sparsity: SparsityOptions = field(default_factory=lambda: SparsityOptions(weight=0.0))
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
@@ -170,9 +172,10 @@ class LpgsMethod(Method):
         return self.init == "teacher"
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """Looks and size; a teacher's pictures where they have a weight."""
+        """Looks, outlines where there are some, and size; a teacher's pictures where they have a
+        weight."""
         rate = replace(self.rate, target_mb=self.target_mb, hold_from=self.tree.hold_from)
-        return [self.photometric, rate, self.sparsity, self.teaching]
+        return [self.photometric, self.outlines, rate, self.sparsity, self.teaching]
 
     def strategy_options(self) -> StrategyOptions:
         """Growth during warm-up, then adaptive tree manipulation."""

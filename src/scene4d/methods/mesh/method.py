@@ -11,8 +11,8 @@ from scene4d.ranges import Count, Positive, Rate, Share, Weight, Within
 from scene4d.representations.method import (
     Method,
     ObjectiveOptions,
+    OutlinesOptions,
     PhotometricOptions,
-    SilhouetteOptions,
 )
 
 if TYPE_CHECKING:
@@ -28,14 +28,6 @@ class SmoothnessOptions(ObjectiveOptions):
 
     implementation: ClassVar[str] = "scene4d.methods.mesh.smoothness:Smoothness"
     weight: Weight = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutlinesOptions(SilhouetteOptions):
-    """Masks that leave out most of the pictures' borders are the object's outline. Weight 0: all
-    masks are only holes in the photographs."""
-
-    implementation: ClassVar[str] = "scene4d.methods.mesh.outlines:Outlines"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from scene4d.cameras.camera import Camera
+from scene4d.data.outlines import leave_out_borders
 from scene4d.errors import DataError, UsageError
 from scene4d.exporters.mesh import fused_surface, largest_parts
 from scene4d.exporters.options import MeshOptions
@@ -16,7 +17,6 @@ from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.mesh.backdrop import look_one_way, with_backdrop
 from scene4d.methods.mesh.baking import baked_texture, shown_area
 from scene4d.methods.mesh.method import MeshMethod
-from scene4d.methods.mesh.outlines import leave_out_borders
 from scene4d.optional import import_optional
 from scene4d.rendering.mesh.edges import edges_of
 from scene4d.rendering.mesh.fragments import corners_of

@@ -11,6 +11,7 @@ from scene4d.representations.method import (
     DepthOptions,
     Method,
     ObjectiveOptions,
+    OutlinesOptions,
     PhotometricOptions,
     StrategyOptions,
     TeacherOptions,
@@ -121,6 +122,7 @@ class SplatMethod(Method):
     """Learning rate of bands 1 to 3 of the colour."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     depth: DepthOptions = field(default_factory=DepthOptions)
+    outlines: OutlinesOptions = field(default_factory=lambda: OutlinesOptions(weight=0.1))
     sparsity: SparsityOptions = field(default_factory=SparsityOptions)
     teaching: TeacherOptions = field(default_factory=lambda: TeacherOptions(weight=0.0))
     mcmc: McmcOptions = field(default_factory=McmcOptions)
@@ -138,9 +140,11 @@ class SplatMethod(Method):
         return splats.from_scene(task.scene, self, generator=generator, teacher=teacher)
 
     def objectives(self) -> Sequence[ObjectiveOptions]:
-        """Photometric and, where there is depth, depth; a teacher's where it has a weight; MCMC
-        needs its sparsity terms."""
-        terms: list[ObjectiveOptions] = [self.photometric, self.depth, self.teaching]
+        """Photometric and, where there are depth and outlines, these; a teacher's where it has a
+        weight; MCMC needs its sparsity terms."""
+        terms: list[ObjectiveOptions] = [
+            self.photometric, self.depth, self.outlines, self.teaching
+        ]  # fmt: skip
         if self.strategy == "mcmc":
             terms.append(self.sparsity)
         return terms

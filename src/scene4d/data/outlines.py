@@ -8,29 +8,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from scene4d.training.objectives.base import ObjectiveInputs
-from scene4d.training.objectives.silhouette import Silhouette
-
 _WITHIN = 0.05
 """Where the line lies, as a share of the sides."""
 
 
-class Outlines(Silhouette):
-    """Alpha against masks, where these leave out most of the pictures' borders: then they are those
-    of an object. A passer-by's leaves most of it in, and says nothing of the surface behind."""
-
-    @classmethod
-    def applies_to(cls, inputs: ObjectiveInputs) -> bool:
-        """Whether masks are an object's."""
-        if not super().applies_to(inputs):
-            return False
-        task = inputs.task
-        return leave_out_borders(task.images.view(i).mask for i in task.scene.train_indices)
-
-
 def leave_out_borders(masks: Iterable[Bool[Tensor, "height width"] | None]) -> bool:
     """Whether masks are an object's: False along most of a line just within the pictures' borders,
-    beyond which undistorted pictures have nothing."""
+    beyond which undistorted pictures have nothing. A passer-by's leaves most of it in."""
     lines = []
     for mask in masks:
         if mask is not None:
