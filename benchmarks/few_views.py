@@ -83,8 +83,7 @@ def write_split(
     """A capture of pictures about ``size`` pixels long, of which ``chosen`` are trained on."""
     longest = max(images.camera(0).width, images.camera(0).height)
     factor = max(1, round(longest / size))
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     frames = []
     for index in (*chosen, *judged):
         view = images.view(index, factor)
@@ -99,6 +98,7 @@ def write_split(
         })  # fmt: skip
         if view.mask is not None:
             frames[-1]["mask_path"] = f"masks/{index:04d}.png"
+            (folder / "masks").mkdir(exist_ok=True)
             Image.fromarray(view.mask.byte().numpy() * 255).save(folder / frames[-1]["mask_path"])
     names = [frame["file_path"] for frame in frames]
     split = {"train_filenames": names[: len(chosen)], "test_filenames": names[len(chosen) :]}
