@@ -39,9 +39,6 @@ class RateOptions(ObjectiveOptions):
     """Loss for one byte per Gaussian that training started with."""
     target_mb: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
     """Below this size, in MB, nothing more is saved; the method's own ``target_mb``."""
-    hold_from: Share = 0.4
-    """Share of training from which that size is held by this weight alone, and no Gaussian goes for
-    it; the trees' own ``hold_from``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +59,8 @@ class TreeOptions(McmcOptions):
     """Share of training at which that size is reached."""
     hold_from: Share = 0.4
     """Share of training from which no more parents go for that size: rounding alone holds it."""
+    hold_bytes: NotNegative = 13.0
+    """Bytes of a parent on average from which, at that size, none goes for it even before."""
     tree_until: Share = 0.7
     """Share of training after which no child is promoted."""
 
@@ -174,7 +173,7 @@ class LpgsMethod(Method):
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """Looks, outlines where there are some, and size; a teacher's pictures where they have a
         weight."""
-        rate = replace(self.rate, target_mb=self.target_mb, hold_from=self.tree.hold_from)
+        rate = replace(self.rate, target_mb=self.target_mb)
         return [self.photometric, self.outlines, rate, self.sparsity, self.teaching]
 
     def strategy_options(self) -> StrategyOptions:

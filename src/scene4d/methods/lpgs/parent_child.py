@@ -98,6 +98,8 @@ class ParentChildSplats(Representation):
         self._rate_turn = 0
         self.coder_ratio = 1.0
         """What the coder makes of the scene, relative to the estimate without it."""
+        self.size_is_held = False
+        """Whether nobody goes any more for the size that was asked for."""
 
     # Building
 

@@ -26,9 +26,9 @@ class Rate(Objective):
     """Estimated bytes for each Gaussian that training started with.
 
     At first masks and rounding pay for them alike, and the pressure fades below the size that was
-    asked for. Later masks pay nothing, and the weight is what holds the size: a little more after
-    each step in which the scene is too large, a little less otherwise. Else Gaussians would go for
-    good, one after the other, and the rest be rounded ever more finely.
+    asked for. Once the trees say that it is held masks pay nothing, and the weight is what holds
+    it: a little more after each step in which the scene is too large, a little less otherwise.
+    Else Gaussians would go for good, one after the other, and the rest be rounded ever more finely.
     """
 
     options: RateOptions
@@ -49,7 +49,7 @@ class Rate(Objective):
             nothing = step.background.new_zeros(())
             return Term(loss=nothing, log={"rate": nothing})
         target = self.options.target_mb
-        held = target is not None and step.progress >= self.options.hold_from
+        held = target is not None and scene.size_is_held
         size = scene.estimated_bytes(of_masks=not held)
         pressure = 1.0
         if target is not None:

@@ -21,6 +21,8 @@ from scene4d.training.strategy import ask_for_pull, pull_of
 
 _CALIBRATE_EVERY = 0.1
 """Share of training between comparisons of the estimated size with the coder's."""
+_NEAR = 1.02
+"""Times the size that was asked for, at which it counts as reached."""
 
 
 class Tree(Mcmc):
@@ -33,8 +35,6 @@ class Tree(Mcmc):
     def __init__(self, options, representation, optimiser, generator) -> None:
         super().__init__(options, representation, optimiser, generator)
         self.start_bytes = self.start_at = self.next_calibration = 0.0
-        self.met = False
-        """Whether the size that was asked for was reached."""
         self._clear()
 
     def on_render(self, shot: Shot) -> None:
@@ -73,7 +73,8 @@ class Tree(Mcmc):
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The sums since the last manipulation."""
-        size = [self.start_bytes, self.start_at, self.next_calibration, float(self.met)]
+        held = float(self.representation.size_is_held)
+        size = [self.start_bytes, self.start_at, self.next_calibration, held]
         return {
             **super().state_tensors(),
             "pull": self.pull,
@@ -85,8 +86,8 @@ class Tree(Mcmc):
         """Restores :meth:`state_tensors`."""
         super().load_state_tensors(tensors)
         device = self.representation.means.device
-        self.start_bytes, self.start_at, self.next_calibration, met = tensors["size"].tolist()
-        self.met = bool(met)
+        self.start_bytes, self.start_at, self.next_calibration, held = tensors["size"].tolist()
+        self.representation.size_is_held = bool(held)
         self.pull, self.seen = tensors["pull"].to(device), tensors["seen"].to(device)
 
     def _counts(self, step: Step) -> bool:
@@ -159,20 +160,23 @@ class Tree(Mcmc):
     @torch.no_grad()
     def _shrink(self, progress: float) -> None:
         """Drops the parents whose masks are lowest until the size due by now is met; none once it
-        was: from then on the rate's weight holds the size."""
+        is held. It is held when the time for it has come, or when those who are left take many
+        bytes each: who goes then would pay for roundings that nobody sees."""
         scene, target = self.representation, self.options.target_mb
-        if target is None or not self.start_bytes or self.met:
+        if target is None or not self.start_bytes or scene.size_is_held:
             return
         span = max(1e-6, self.options.target_at - self.start_at)
         done = min(1.0, (progress - self.start_at) / span)
         room = scene.settings.payload_bytes(target)
         due = self.start_bytes * min(1.0, room / self.start_bytes) ** done
-        self.met = done == 1.0 and progress >= self.options.hold_from
-        surplus = int((1 - due / estimated_from_all(scene)) * scene.num_gaussians)
+        size = estimated_from_all(scene)
+        surplus = int((1 - due / size) * scene.num_gaussians)
         if surplus > 0:
             order = scene.gaussians["keep"].argsort(descending=True)
             kept = order[: max(1, scene.num_gaussians - surplus)].sort().values
             self.editor.keep(kept)
+        dear = size <= _NEAR * room and size >= self.options.hold_bytes * scene.num_gaussians
+        scene.size_is_held = dear or (done == 1.0 and progress >= self.options.hold_from)
 
     def _calibrate(self, progress: float) -> None:
         """Compares the estimate with what the coder really makes of the scene as it is, now and
