@@ -248,14 +248,20 @@ def test_the_size_that_is_asked_for_is_reached(tiny_capture, tmp_path):
     assert (tmp_path / "scene.s4d").stat().st_size == pytest.approx(target * 1e6, rel=LANDING)
 
 
-def test_a_size_is_held_later_without_anybody_going_for_finer_steps(tiny_capture, tmp_path):
+@pytest.mark.parametrize(("dear", "held_from"), [(1e9, 180), (0.0, 90)])
+def test_a_size_is_held_later_without_anybody_going_for_finer_steps(
+    dear, held_from, tiny_capture, tmp_path
+):
+    """From two fifths of 400 steps on; or as soon as it is met, at one fifth, where those who are
+    left take more than ``dear`` bytes each."""
     target = 0.005
     method = LpgsMethod(
         steps=400, init="random", num_random_points=3000, max_num_gaussians=3000, sh_degree=1,
-        warm_up=0.0, quantise_at=0.0, target_mb=target, tree=TreeOptions(tree_every=5),
+        warm_up=0.0, quantise_at=0.0, target_mb=target,
+        tree=TreeOptions(tree_every=5, hold_bytes=dear),
     )  # fmt: skip
     counts = [r["num_parents"] for r in rows_of(start(method, options(tiny_capture, tmp_path)))
-              if "num_parents" in r and r["step"] > 180]  # fmt: skip
+              if "num_parents" in r and r["step"] > held_from]  # fmt: skip
     # those whose masks the pictures turn off still go
     assert counts[-1] > 0.97 * counts[0], counts
     loaded = load_run(next(tmp_path.glob("*/lpgs/*")))
