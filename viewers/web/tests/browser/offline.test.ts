@@ -62,7 +62,7 @@ describe.skipIf(withoutPython)("the exported player", () => {
     await page.goto(`${start}&view=1,2,1.5,0.1,0,0.2`);
     await until(page, () => Boolean(window.scene4d));
     await page.evaluate(() => window.scene4d.ready);
-    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(2200);
+    expect((await page.evaluate(() => window.scene4d.stats())).splats).toBe(4400);
     expect((await picture(page)).lit).toBeGreaterThan(0.05);
     expect((await page.evaluate(() => window.scene4d.getView())).position[1]).toBeCloseTo(2, 4);
     // Time goes on, into what is a part of the file that is read on its own.
