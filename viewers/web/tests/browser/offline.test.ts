@@ -68,7 +68,7 @@ describe.skipIf(withoutPython)("the exported player", () => {
     // Time goes on, into what is a part of the file that is read on its own.
     await until(page, () => window.scene4d.getTime()!.seconds > 1.6);
     await page.reload();
-    await until(page, () => window.scene4d?.stats().splats === 2200);
+    await until(page, () => window.scene4d?.stats().splats === 4400);
     expect(problems).toEqual([]);
     // What was never there does not come from somewhere else.
     const other = () => fetch("./other.s4d").then(String, () => "failed");
