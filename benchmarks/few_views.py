@@ -165,6 +165,7 @@ def fixer_arms(
     method = replace(
         method, fixing=replace(method.fixing, weight=arguments.weight, crops=1, refresh_every=20)
     )
+    trained(folder, replace(method, steps=2), seed, None)  # compiles what is not compiled yet
     plain, seconds = trained(folder, method, seed, None)
     fixed, its = trained(folder, method, seed, arguments.fixer)
     more = round(arguments.steps * max(1.0, its / seconds))
