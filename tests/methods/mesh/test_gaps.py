@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from methods.mesh.meshes import Photographs, camera_on_circle
+from methods.mesh.meshes import Photographs, board, camera_on_circle
 from optional_packages import import_or_skip
 
 from scene4d.formats.textured_mesh import MeshData
@@ -16,28 +16,7 @@ from scene4d.methods.mesh.gaps import seen_through, without_gaps
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.representations.texture_atlas import flattened
 
-SLATS, ROWS = 8, 8
-
-
-def board(x: float, half: float, first: float) -> MeshData:
-    """A grid of quads across the x axis; its colours are those of the texture from u = ``first``
-    on, which is red waves below 0.5 and green ones above."""
-    along = np.linspace(-half, half, SLATS + 1)
-    y, z = np.meshgrid(along, np.linspace(-half, half, ROWS + 1), indexing="ij")
-    vertices = np.stack([np.full_like(y, x), y, z], axis=-1).reshape(-1, 3)
-    number = np.arange(len(vertices)).reshape(y.shape)
-    a, b, c, d = number[:-1, :-1], number[1:, :-1], number[:-1, 1:], number[1:, 1:]
-    quads = np.stack([np.stack([a, b, d], -1), np.stack([a, d, c], -1)], axis=2)
-    uv = np.stack([first + 0.05 + 0.4 * (y + half) / (2 * half), (z + half) / (2 * half)], -1)
-    rows, columns = np.mgrid[:32, :64]
-    waves = 0.5 + 0.3 * np.sin(rows / 2) * np.cos(columns / 3)
-    texture = np.zeros((32, 64, 3), np.float32)
-    texture[:, :32, 0], texture[:, 32:, 1] = waves[:, :32], waves[:, 32:]
-    triangles = quads.reshape(-1, 3)  # slat after slat
-    return MeshData(
-        vertices=vertices, triangles=triangles, uv=uv.reshape(-1, 2), uv_triangles=triangles,
-        texture=texture,
-    )  # fmt: skip
+SLATS = 8
 
 
 def joined(first: MeshData, second: MeshData) -> MeshData:
@@ -52,8 +31,8 @@ def joined(first: MeshData, second: MeshData) -> MeshData:
     )
 
 
-FENCE, WALL = board(0.0, 0.9, 0.0), board(-1.5, 4.0, 0.5)
-IS_SLAT = np.repeat(np.arange(SLATS) % 2 == 0, 2 * ROWS)
+FENCE, WALL = board(0.0, 0.9, 0.0, SLATS), board(-1.5, 4.0, 0.5, SLATS)
+IS_SLAT = np.repeat(np.arange(SLATS) % 2 == 0, 2 * SLATS)
 """Of the board's triangles: every second slat is there."""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import View
 from scene4d.evaluation.protocol import composited
+from scene4d.methods.mesh.judging import Judgement
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.rendering.mesh.edges import Edges
 from scene4d.rendering.mesh.rasterization import Mesh, Picture, rasterize
@@ -24,22 +25,19 @@ from scene4d.training.strategy import Strategy
 
 _ROUNDS = ((0.3, 0.55), (0.6, 0.8))
 """Shares of the training in which triangles are judged; at the end of each some go."""
-_LEAST_LOOKS = 2
-"""Pictures that a triangle is judged by, at least."""
 _NO_EDGES = Edges(
     ends=np.zeros((0, 2), np.int64), starts=np.zeros(1, np.int64), opposite=np.zeros(0, np.int64)
 )
 
 
 class Cutting(Strategy):
-    """A triangle goes where the pictures that show it look more like what lies behind: by the sum
-    of squared differences over its pixels."""
+    """A triangle goes where the pictures that show it look more like what lies behind."""
 
     representation: TexturedMesh
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._forget()
+        self._judgement = Judgement(len(self.representation.triangles))
 
     def after_step(self, step: Step) -> None:
         """Judges in rounds, and cuts after each."""
@@ -47,24 +45,19 @@ class Cutting(Strategy):
             with torch.no_grad():
                 for view in step.views:
                     self._judge(view, step)
-        elif bool(self._looks.any()):
-            gone = (self._gains > 0) & (self._looks >= _LEAST_LOOKS)
+        elif bool(self._judgement.looks.any()):
+            gone = self._judgement.seen_through()
             if not bool(gone.all()):
                 self.representation.cut(gone.numpy())
-            self._forget()
+            self._judgement = Judgement(len(self.representation.triangles))
 
     def state_tensors(self) -> dict[str, Tensor]:
         """How each triangle was judged in this round."""
-        return {"gains": self._gains, "looks": self._looks}
+        return {"gains": self._judgement.gains, "looks": self._judgement.looks}
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """As it was judged before."""
-        self._gains, self._looks = tensors["gains"], tensors["looks"]
-
-    def _forget(self) -> None:
-        count = len(self.representation.triangles)
-        self._gains = torch.zeros(count, dtype=torch.float64)
-        self._looks = torch.zeros(count, dtype=torch.int64)
+        self._judgement.gains, self._judgement.looks = tensors["gains"], tensors["looks"]
 
     def _judge(self, view: View, step: Step) -> None:
         camera = view.camera
@@ -78,19 +71,18 @@ class Cutting(Strategy):
         assert whole.atlas is not None, "a textured mesh has one"
         atlas = replace(whole.atlas, triangles=whole.atlas.triangles[behind])
         far = _picture(replace(whole, triangles=whole.triangles[behind], atlas=atlas), camera)
-        photograph = composited(view, step.background)
-        errors = [
-            (seen.rgb + (1 - seen.alpha)[..., None] * step.background - photograph).square().sum(-1)
-            for seen in (near, far)
-        ]
         counts = near.faces >= 0
         if view.alpha is None:  # black behind is no better than anything else
             counts &= far.faces >= 0
         if view.mask is not None:
             counts &= view.mask
-        faces = near.faces[counts].cpu().long()
-        self._gains.index_add_(0, faces, (errors[0] - errors[1])[counts].cpu().double())
-        self._looks[faces.unique()] += 1
+        shown, beyond = (
+            seen.rgb + (1 - seen.alpha)[..., None] * step.background for seen in (near, far)
+        )
+        self._judgement.look(
+            near.faces, counts,
+            photograph=composited(view, step.background), shown=shown, behind=beyond,
+        )  # fmt: skip
 
 
 def _picture(mesh: Mesh, camera: Camera) -> Picture:

@@ -18,6 +18,7 @@ from scene4d.cameras.camera import Camera
 from scene4d.exporters.mesh import spread
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.mesh.backdrop import surface_at
+from scene4d.methods.mesh.judging import Judgement
 from scene4d.rendering.mesh.fragments import corners_of, draw
 from scene4d.rendering.mesh.rasterization import Atlas, Mesh, Picture, near_plane, rasterize
 from scene4d.rendering.render import DEPTH
@@ -36,8 +37,6 @@ _LOOKS = 64
 """Pictures that it is painted from, at most."""
 _AS_FAR = 0.85
 """A pixel shows it where the teacher's depth is at least this share of its own."""
-_LEAST_LOOKS = 2
-"""Pictures that a triangle is judged by, at least."""
 _log = logging.getLogger("scene4d")
 
 Paint = Callable[[np.ndarray, np.ndarray, dict[int, np.ndarray] | None], MeshData]
@@ -61,20 +60,16 @@ def without_gaps(
 
 def seen_through(mesh: MeshData, behind: MeshData, task: Task) -> np.ndarray:
     """Of each triangle of ``mesh``, whether the photographs that show it look more like what lies
-    ``behind``: by the sum of squared differences over its pixels."""
-    gains, looks = np.zeros(len(mesh.triangles)), np.zeros(len(mesh.triangles))
+    ``behind``."""
+    judgement = Judgement(len(mesh.triangles))
     for index in task.scene.train_indices:
         view = task.images.view(index)
         near, far = (_picture(shown, view.camera) for shown in (mesh, behind))
-        differences = [(shown.rgb - view.rgb).square().sum(-1) for shown in (near, far)]
         counts = (near.faces >= 0) & (far.faces >= 0)
         if view.mask is not None:
             counts &= view.mask
-        faces = near.faces[counts].numpy()
-        gain = (differences[0] - differences[1])[counts].numpy()
-        gains += np.bincount(faces, gain, len(gains))
-        looks += np.bincount(faces, minlength=len(looks)) > 0
-    return (gains > 0) & (looks >= _LEAST_LOOKS)
+        judgement.look(near.faces, counts, photograph=view.rgb, shown=near.rgb, behind=far.rgb)
+    return judgement.seen_through().numpy()
 
 
 def _picture(mesh: MeshData, camera: Camera) -> Picture:
