@@ -56,6 +56,18 @@ def board(x: float, half: float, first: float, cells: int) -> MeshData:
     )  # fmt: skip
 
 
+def joined(first: MeshData, second: MeshData) -> MeshData:
+    """Both; they have one texture."""
+    count = len(first.vertices)
+    return MeshData(
+        vertices=np.concatenate([first.vertices, second.vertices]),
+        triangles=np.concatenate([first.triangles, count + second.triangles]),
+        uv=np.concatenate([first.uv, second.uv]),
+        uv_triangles=np.concatenate([first.uv_triangles, count + second.uv_triangles]),
+        texture=first.texture,
+    )
+
+
 def camera_on_circle(angle: float, *, size: int = 64, distance: float = 4.0) -> Camera:
     """Looks at the origin from a circle that tilts a little."""
     back = torch.tensor([math.cos(angle), math.sin(angle), 0.4 * math.sin(2 * angle)])

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from methods.mesh.meshes import Photographs, board, camera_on_circle
+from methods.mesh.meshes import Photographs, board, camera_on_circle, joined
 
-from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.mesh.cutting import Cutting
 from scene4d.methods.mesh.method import CuttingOptions
 from scene4d.methods.mesh.textured_mesh import TexturedMesh
@@ -17,16 +16,8 @@ from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.step import Step
 
 SLATS = 8
-
-
-def fence_and_wall() -> MeshData:
-    """The board first."""
-    fence, wall = board(0.0, 0.9, 0.0, SLATS), board(-1.5, 4.0, 0.5, 64)
-    rows = np.concatenate([fence.triangles, len(fence.vertices) + wall.triangles])
-    return MeshData(
-        vertices=np.concatenate([fence.vertices, wall.vertices]), triangles=rows,
-        uv=np.concatenate([fence.uv, wall.uv]), uv_triangles=rows, texture=fence.texture,
-    )  # fmt: skip
+TRUTH = joined(board(0.0, 0.9, 0.0, SLATS), board(-1.5, 4.0, 0.5, 64))
+"""The board first."""
 
 
 IS_GAP = np.repeat(np.arange(SLATS) % 2 == 1, 2 * SLATS)
@@ -38,11 +29,11 @@ def cut_by(
 ) -> tuple[TexturedMesh, np.ndarray]:
     """The mesh with the whole board after a round of looks at the fence, and which triangles of it
     are left."""
-    truth, mesh = fence_and_wall(), TexturedMesh(fence_and_wall())
-    there = np.ones(len(truth.triangles), dtype=bool)
+    mesh = TexturedMesh(TRUTH)
+    there = np.ones(len(TRUTH.triangles), dtype=bool)
     there[: len(IS_GAP)] = ~IS_GAP
-    rows = truth.triangles[there]
-    photographs = Photographs(replace(truth, triangles=rows, uv_triangles=rows), looks)
+    rows = TRUTH.triangles[there]
+    photographs = Photographs(replace(TRUTH, triangles=rows, uv_triangles=rows), looks)
     photographs.cameras = [camera_on_circle(angle) for angle in np.linspace(-0.3, 0.3, looks)]
 
     def strategy() -> Cutting:
@@ -60,10 +51,10 @@ def cut_by(
         if resumed:
             before, cutting = cutting, strategy()
             cutting.load_state_tensors(before.state_tensors())
-    assert len(mesh.triangles) == len(truth.triangles)  # nothing goes before the round ends
+    assert len(mesh.triangles) == len(TRUTH.triangles)  # nothing goes before the round ends
     cutting.after_step(Step(number=looks, progress=0.58, trainable=mesh, background=torch.zeros(3)))
     left = {tuple(t) for t in mesh.triangles.tolist()}
-    return mesh, np.array([tuple(t) in left for t in truth.triangles.tolist()])
+    return mesh, np.array([tuple(t) in left for t in TRUTH.triangles.tolist()])
 
 
 @pytest.mark.parametrize("resumed", [False, True])

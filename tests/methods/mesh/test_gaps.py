@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from methods.mesh.meshes import Photographs, board, camera_on_circle
+from methods.mesh.meshes import Photographs, board, camera_on_circle, joined
 from optional_packages import import_or_skip
 
 from scene4d.formats.textured_mesh import MeshData
@@ -17,18 +17,6 @@ from scene4d.methods.mesh.textured_mesh import TexturedMesh
 from scene4d.representations.texture_atlas import flattened
 
 SLATS = 8
-
-
-def joined(first: MeshData, second: MeshData) -> MeshData:
-    """Both; they have one texture."""
-    count = len(first.vertices)
-    return MeshData(
-        vertices=np.concatenate([first.vertices, second.vertices]),
-        triangles=np.concatenate([first.triangles, count + second.triangles]),
-        uv=np.concatenate([first.uv, second.uv]),
-        uv_triangles=np.concatenate([first.uv_triangles, count + second.uv_triangles]),
-        texture=first.texture,
-    )
 
 
 FENCE, WALL = board(0.0, 0.9, 0.0, SLATS), board(-1.5, 4.0, 0.5, SLATS)
@@ -49,16 +37,11 @@ def test_triangles_that_photographs_see_through_are_found(photographs: Photograp
     np.testing.assert_array_equal(seen_through(FENCE, WALL, photographs.task()), ~IS_SLAT)
 
 
-def test_masks_and_single_pictures_say_nothing(photographs: Photographs) -> None:
-    task = photographs.task()
-    photographs.cameras = photographs.cameras[:1]
-    one = Photographs(FENCE, 1)
-    one.cameras, one.shown = photographs.cameras, photographs.shown
-    assert not seen_through(FENCE, WALL, one.task()).any()
-    view = photographs.view
+def test_masks_leave_out(photographs: Photographs) -> None:
+    task, view = photographs.task(), photographs.view
 
     def masked(index: int, downscale: int = 1):
-        found = view(0, downscale)
+        found = view(index, downscale)
         return replace(found, mask=torch.zeros(found.rgb.shape[:2], dtype=torch.bool))
 
     photographs.view = masked

@@ -1,7 +1,8 @@
-"""Cuts out triangles that photographs see through, while a mesh is trained.
+"""Cuts out triangles that photographs with alpha see through, while a mesh is trained.
 
 Depths join thin things to sheets as wide as several, and no move of vertices opens a sheet. What is
-left stays opaque, so every file and viewer shows it as it was trained.
+left stays opaque, so every file and viewer shows it as it was trained. Photographs without alpha do
+not say that nothing is there, and cutting by them opened holes (methods/mesh/README.md).
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Cutting(Strategy):
         if any(first <= step.progress < last for first, last in _ROUNDS):
             with torch.no_grad():
                 for view in step.views:
-                    self._judge(view, step)
+                    if view.alpha is not None:
+                        self._judge(view, step)
         elif bool(self._judgement.looks.any()):
             gone = self._judgement.seen_through()
             if not bool(gone.all()):
@@ -65,15 +67,12 @@ class Cutting(Strategy):
             camera = step.adjustments.refined(camera, view.index)
         whole = replace(self.representation.surface(), given_edges=_NO_EDGES)
         near = _picture(whole, camera)
-        shown = np.unique(near.faces.cpu().numpy())
         behind = np.ones(len(whole.triangles), dtype=bool)
-        behind[shown[shown >= 0]] = False
+        behind[near.faces[near.faces >= 0].cpu().numpy()] = False
         assert whole.atlas is not None, "a textured mesh has one"
         atlas = replace(whole.atlas, triangles=whole.atlas.triangles[behind])
         far = _picture(replace(whole, triangles=whole.triangles[behind], atlas=atlas), camera)
         counts = near.faces >= 0
-        if view.alpha is None:  # black behind is no better than anything else
-            counts &= far.faces >= 0
         if view.mask is not None:
             counts &= view.mask
         shown, beyond = (
@@ -86,5 +85,6 @@ class Cutting(Strategy):
 
 
 def _picture(mesh: Mesh, camera: Camera) -> Picture:
-    size = {"width": camera.width, "height": camera.height}
-    return rasterize(mesh, camera.viewmat, camera.K, depths=False, **size)
+    return rasterize(
+        mesh, camera.viewmat, camera.K, width=camera.width, height=camera.height, depths=False
+    )

@@ -41,7 +41,7 @@ class OutlinesOptions(SilhouetteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CuttingOptions(StrategyOptions):
-    """Cuts out triangles that photographs see through."""
+    """Cuts out triangles that photographs with alpha see through."""
 
     implementation: ClassVar[str] = "scene4d.methods.mesh.cutting:Cutting"
 
@@ -94,8 +94,8 @@ class MeshMethod(Method):
     texture_lr: Rate = 0.01
     """Learning rate of texels."""
     cut: bool = True
-    """Cut out triangles that photographs see through, such as those between slats: where what lies
-    behind is more like them."""
+    """Cut out triangles that photographs with alpha see through, such as those between slats: where
+    what lies behind is more like them."""
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """Learning rates end at this share of their start."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
