@@ -36,6 +36,38 @@ def globe(rings: int = 10, rows: int = 32) -> MeshData:
     )
 
 
+def board(x: float, half: float, first: float, cells: int) -> MeshData:
+    """A grid of quads across the x axis, strip after strip; its colours are the texture's from
+    u = ``first`` on: red waves below 0.5, green ones above."""
+    along = np.linspace(-half, half, cells + 1)
+    y, z = np.meshgrid(along, along, indexing="ij")
+    number = np.arange(y.size).reshape(y.shape)
+    a, b, c, d = number[:-1, :-1], number[1:, :-1], number[:-1, 1:], number[1:, 1:]
+    quads = np.stack([np.stack([a, b, d], -1), np.stack([a, d, c], -1)], axis=2)
+    uv = np.stack([first + 0.05 + 0.2 * (y / half + 1), 0.5 * (z / half + 1)], axis=-1)
+    rows, columns = np.mgrid[:32, :64]
+    waves = 0.5 + 0.3 * np.sin(rows / 2) * np.cos(columns / 3)
+    texture = np.zeros((32, 64, 3), np.float32)
+    texture[:, :32, 0], texture[:, 32:, 1] = waves[:, :32], waves[:, 32:]
+    triangles = quads.reshape(-1, 3)
+    return MeshData(
+        vertices=np.stack([np.full_like(y, x), y, z], axis=-1).reshape(-1, 3),
+        triangles=triangles, uv=uv.reshape(-1, 2), uv_triangles=triangles, texture=texture,
+    )  # fmt: skip
+
+
+def joined(first: MeshData, second: MeshData) -> MeshData:
+    """Both; they have one texture."""
+    count = len(first.vertices)
+    return MeshData(
+        vertices=np.concatenate([first.vertices, second.vertices]),
+        triangles=np.concatenate([first.triangles, count + second.triangles]),
+        uv=np.concatenate([first.uv, second.uv]),
+        uv_triangles=np.concatenate([first.uv_triangles, count + second.uv_triangles]),
+        texture=first.texture,
+    )
+
+
 def camera_on_circle(angle: float, *, size: int = 64, distance: float = 4.0) -> Camera:
     """Looks at the origin from a circle that tilts a little."""
     back = torch.tensor([math.cos(angle), math.sin(angle), 0.4 * math.sin(2 * angle)])

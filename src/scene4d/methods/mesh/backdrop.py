@@ -82,6 +82,14 @@ def _sheet(
     smooth = np.exp(mean + gaussian_filter(np.where(known, logs - mean, 0.0), width) / shares)
     smooth = np.maximum(smooth, _BEHIND * there)
     covered = binary_dilation(is_open, iterations=_RIM)
+    return surface_at(camera, smooth, covered)
+
+
+def surface_at(
+    camera: Camera, depth: np.ndarray, covered: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and triangles of the ``covered`` pixels [H, W], joined to their neighbours, at
+    ``depth`` [H, W] along the viewing axis."""
     number = np.arange(covered.size).reshape(covered.shape)
     quads = covered[1:, 1:] & covered[1:, :-1] & covered[:-1, 1:] & covered[:-1, :-1]
     a, b, c, d = (
@@ -92,6 +100,6 @@ def _sheet(
     rays = camera_rays(camera)
     forward = -camera.c2w[:3, 2]
     along = (rays.directions @ forward).numpy()
-    away = (smooth / along)[..., None] * rays.directions.numpy()
+    away = (depth / along)[..., None] * rays.directions.numpy()
     places = (rays.origins.numpy() + away).reshape(-1, 3)[used]
     return places.astype(np.float64), triangles.reshape(-1, 3)

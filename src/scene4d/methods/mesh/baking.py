@@ -6,7 +6,7 @@ less where its colour is unlike the others' (gloss, what stands before it, poses
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import no_type_check
 
@@ -43,16 +43,26 @@ def shown_area(vertices: np.ndarray, triangles: np.ndarray, cameras: Sequence[Ca
     return float(largest.sum())
 
 
-def baked_texture(mesh: MeshData, task: Task, *, even_exposure: bool) -> MeshData:
+def baked_texture(
+    mesh: MeshData,
+    task: Task,
+    *,
+    even_exposure: bool,
+    showing: Mapping[int, np.ndarray] | None = None,
+) -> MeshData:
     """The mesh with the training photographs on it; places that none of them sees have the colour
-    of the nearest that one does."""
+    of the nearest that one does.
+
+    ``showing``: the photographs that count, by index, and which of their pixels [H, W] show the
+    mesh; None: all, wherever it is drawn.
+    """
     texels = texels_of(mesh)
     size = mesh.texture.shape
     gains = np.ones((len(task.scene.train_indices), 3))
     mean = np.zeros((len(texels.index), 3))
     for number, spread in enumerate(_SPREADS):
         sums = np.zeros((len(texels.index), 4))
-        for photo, (view, depths) in enumerate(_photographs(mesh, task)):
+        for photo, (view, depths) in enumerate(_photographs(mesh, task, showing)):
             if number and even_exposure:
                 gains[photo] = _gain(texels, view, depths, mean)
             _add_photograph(*_asked(texels, view, depths, gains[photo]), mean, spread, sums)
@@ -64,11 +74,14 @@ def baked_texture(mesh: MeshData, task: Task, *, even_exposure: bool) -> MeshDat
     return replace(mesh, texture=filled(texture.reshape(size)))
 
 
-def _photographs(mesh: MeshData, task: Task) -> Iterator[tuple[View, np.ndarray]]:
-    """The training pictures, and the depth of the mesh in each."""
-    for index in task.scene.train_indices:
+def _photographs(
+    mesh: MeshData, task: Task, showing: Mapping[int, np.ndarray] | None
+) -> Iterator[tuple[View, np.ndarray]]:
+    """The training pictures, and the depth of the mesh in each; 0 where it is not shown."""
+    for index in task.scene.train_indices if showing is None else showing:
         view = task.images.view(index)
-        yield view, array(_drawn(mesh.vertices, mesh.triangles, view.camera)[0].depths)
+        depths = array(_drawn(mesh.vertices, mesh.triangles, view.camera)[0].depths)
+        yield view, depths if showing is None else depths * showing[index]
 
 
 def _drawn(

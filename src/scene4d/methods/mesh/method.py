@@ -13,6 +13,7 @@ from scene4d.representations.method import (
     ObjectiveOptions,
     OutlinesOptions,
     PhotometricOptions,
+    StrategyOptions,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ class SmoothnessOptions(ObjectiveOptions):
 
     implementation: ClassVar[str] = "scene4d.methods.mesh.smoothness:Smoothness"
     weight: Weight = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class CuttingOptions(StrategyOptions):
+    """Cuts out triangles that photographs with alpha see through."""
+
+    implementation: ClassVar[str] = "scene4d.methods.mesh.cutting:Cutting"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,9 @@ class MeshMethod(Method):
     backdrop: bool = True
     """Where a scene fills its pictures and its surface does not, and cameras look one way, close
     the holes with smooth sheets at about the depth of the teacher."""
+    gaps: bool = False
+    """Where a scene fills its pictures and cameras look one way, cut out what photographs see
+    through, such as gaps between leaves, before a smooth surface behind all."""
     masked_out: Share = 0.5
     """What masks leave out in more than this share of the pictures is not part of the mesh, such as
     what stands around an object; 1: masks are only holes in photographs."""
@@ -74,6 +85,9 @@ class MeshMethod(Method):
     """Learning rate of vertices, in mean lengths of edges."""
     texture_lr: Rate = 0.01
     """Learning rate of texels."""
+    cut: bool = True
+    """Cut out triangles that photographs with alpha see through, such as those between slats: where
+    what lies behind is more like them."""
     settle: Annotated[float, Within(0.0, 1.0, above=True)] = 0.05
     """Learning rates end at this share of their start."""
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
@@ -93,6 +107,10 @@ class MeshMethod(Method):
     def objectives(self) -> Sequence[ObjectiveOptions]:
         """The photographs, outlines, and smooth moves."""
         return [self.photometric, self.outlines, self.smoothness]
+
+    def strategy_options(self) -> StrategyOptions:
+        """Triangles go, or all stay."""
+        return CuttingOptions() if self.cut else StrategyOptions()
 
     def learning_rate_factor(self, group: str, progress: float) -> float:
         """Exponential decay."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from scene4d.exporters.options import MeshOptions
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.mesh.backdrop import look_one_way, with_backdrop
 from scene4d.methods.mesh.baking import baked_texture, shown_area
+from scene4d.methods.mesh.gaps import without_gaps
 from scene4d.methods.mesh.method import MeshMethod
 from scene4d.optional import import_optional
 from scene4d.rendering.mesh.edges import edges_of
@@ -48,6 +50,24 @@ def starting_mesh(task: Task, options: MeshMethod) -> MeshData:
         vertices, triangles = _ball(task, options.max_triangles)
     else:
         vertices, triangles = _surface(task, options)
+    mesh = _painted(vertices, triangles, None, task=task, options=options)
+    _log.info(
+        "a mesh of %s triangles and a texture of %d x %d to begin with",
+        f"{len(mesh.triangles):,}", *mesh.texture.shape[:2],
+    )  # fmt: skip
+    return mesh
+
+
+def _painted(
+    vertices: np.ndarray,
+    triangles: np.ndarray,
+    showing: Mapping[int, np.ndarray] | None,
+    *,
+    task: Task,
+    options: MeshMethod,
+) -> MeshData:
+    """The triangles laid flat, with the photographs on them; ``showing`` as of
+    :func:`baked_texture`."""
     vertices = vertices.astype(np.float32).astype(np.float64)
     area = shown_area(vertices, triangles, task.training_cameras)
     side = np.sqrt(area / _FILL) * options.oversampling
@@ -60,11 +80,7 @@ def starting_mesh(task: Task, options: MeshMethod) -> MeshData:
     bare = MeshData(
         vertices=vertices, triangles=triangles, uv=uv, uv_triangles=uv_triangles, texture=texture
     )
-    _log.info(
-        "a mesh of %s triangles and a texture of %d x %d to begin with",
-        f"{len(triangles):,}", size, size,
-    )  # fmt: skip
-    return baked_texture(bare, task, even_exposure=options.even_exposure)
+    return baked_texture(bare, task, even_exposure=options.even_exposure, showing=showing)
 
 
 def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
@@ -98,11 +114,17 @@ def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
         least = _LEAST_PART if fills else _LEAST_OBJECT
     vertices, _, triangles, _ = largest_parts(vertices, colours, triangles, least)
     vertices = _smoothed(vertices, triangles, options.smoothing)
-    if fills and options.backdrop and look_one_way(task.training_cameras):
+    behind = fills and look_one_way(task.training_cameras)
+    if behind and options.backdrop:
         vertices, triangles = with_backdrop(
             vertices, triangles, task.teacher, task.training_cameras
         )
-    return simplified(vertices, triangles, options.max_triangles)
+    vertices, triangles = simplified(vertices, triangles, options.max_triangles)
+    if behind and options.gaps:
+        paint = partial(_painted, task=task, options=options)
+        vertices, triangles = without_gaps(vertices, triangles, task, paint)
+        vertices, triangles = simplified(vertices, triangles, options.max_triangles)
+    return vertices, triangles
 
 
 def masked_share(

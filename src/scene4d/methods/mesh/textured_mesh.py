@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from scene4d.cameras.camera import Camera
@@ -70,7 +70,7 @@ class TexturedMesh(Representation):
         intrinsics = camera.K.expand(*batch, 3, 3).reshape(-1, 3, 3)
         pictures = [
             rasterize(
-                self._mesh(), viewmat, K,
+                self.surface(), viewmat, K,
                 width=camera.width, height=camera.height, depths=want.depth,
             )
             for viewmat, K in zip(views, intrinsics, strict=True)
@@ -85,7 +85,8 @@ class TexturedMesh(Representation):
             rgb=rgb, alpha=alpha, depth=torch.stack(depths).reshape(shape) if depths else None
         )
 
-    def _mesh(self) -> Mesh:
+    def surface(self) -> Mesh:
+        """What is drawn."""
         triangles, uv_triangles = self._topology
         return Mesh(
             vertices=self.vertices,
@@ -93,6 +94,13 @@ class TexturedMesh(Representation):
             given_edges=self._edges,
             atlas=Atlas(uv=self.uv, triangles=uv_triangles, texture=self.texture),
         )
+
+    def cut(self, gone: Bool[np.ndarray, " num_triangles"]) -> None:
+        """Takes triangles away; vertices stay."""
+        kept = torch.from_numpy(~gone).to(self.triangles.device)
+        self.triangles, self.uv_triangles = self.triangles[kept], self.uv_triangles[kept]
+        for known in ("_topology", "_edges"):
+            self.__dict__.pop(known, None)
 
     @cached_property
     def _topology(self) -> tuple[np.ndarray, np.ndarray]:
@@ -115,13 +123,15 @@ class TexturedMesh(Representation):
         return max(float(lengths.mean()), 1e-12)
 
     def mesh(self) -> MeshData:
-        """The triangles and the texture, in scene coordinates."""
+        """The triangles and the texture, in scene coordinates; no vertices without a triangle."""
         triangles, uv_triangles = self._topology
+        used, index = np.unique(triangles, return_inverse=True)
+        used_uv, uv_index = np.unique(uv_triangles, return_inverse=True)
         return MeshData(
-            vertices=self.vertices.detach().cpu().double().numpy(),
-            triangles=triangles,
-            uv=self.uv.cpu().double().numpy(),
-            uv_triangles=uv_triangles,
+            vertices=self.vertices.detach().cpu().double().numpy()[used],
+            triangles=index.reshape(-1, 3),
+            uv=self.uv.cpu().double().numpy()[used_uv],
+            uv_triangles=uv_index.reshape(-1, 3),
             texture=self.texture.detach().cpu().clamp(0, 1).numpy(),
         )
 

@@ -39,7 +39,7 @@ class _Draw(torch.autograd.Function):
     def forward(ctx, corners, triangles, near, height, width):
         places = array(corners, torch.float64)
         faces = np.full((height, width), -1, np.int32)
-        weights = np.zeros((height, width, 3), np.float32)
+        weights = np.empty((height, width, 3), np.float32)
         depths = np.zeros((height, width), np.float32)
         with KERNEL_LOCK:
             kernels.draw(places, triangles, near, faces, weights, depths)

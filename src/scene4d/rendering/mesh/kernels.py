@@ -5,6 +5,9 @@ conversion using 2D homogeneous coordinates", 1997): a triangle that crosses the
 needs no clipping, and two triangles that share an edge never both miss a pixel, because their edge
 functions are each other's negative, bit by bit. Geometry is float64 throughout.
 
+Where it counts, indices are unsigned: of signed ones Numba asks each time whether they are counted
+from the end.
+
 ``corners`` [V, 3] float64 are ``K`` times camera coordinates: (x z, y z, z) for a vertex that is
 seen at pixel (x, y) at depth z.
 """
@@ -85,8 +88,8 @@ def _box(corners, places, triangles, t, near, width, height):
 def draw(corners, triangles, near, faces, weights, depths):
     """The nearest triangle of each pixel centre; of two at one depth that with the lower number.
 
-    ``faces`` [H, W] int32 -1, ``weights`` [H, W, 3] and ``depths`` [H, W] 0 are written where
-    something is seen.
+    ``faces`` [H, W] int32 -1 and ``depths`` [H, W] 0 are written where something is seen,
+    ``weights`` [H, W, 3] everywhere.
     """
     height, width = faces.shape
     boxes = np.empty((len(triangles), 4), np.int32)
@@ -114,29 +117,53 @@ def draw(corners, triangles, near, faces, weights, depths):
             sign = 1.0 if det > 0 else -1.0
             ax, bx, cx = sign * a0, sign * b0, sign * c0
             det = abs(det)
-            for row in range(top, bottom):
-                y = row + 0.5
+            for line in range(top, bottom):
+                row, y = np.uintp(line), line + 0.5
                 a_row = sign * (a1 * y + a2)
                 b_row = sign * (b1 * y + b2)
                 c_row = sign * (c1 * y + c2)
-                for column in range(left, right):
-                    x = column + 0.5
+                for place in range(left, right):
+                    column, x = np.uintp(place), place + 0.5
                     a, b, c = ax * x + a_row, bx * x + b_row, cx * x + c_row
                     if min(a, min(b, c)) < 0:  # one branch that is guessed wrong, not three
                         continue
                     total = a + b + c
                     if not total > 0:
                         continue
-                    share = 1.0 / total
-                    z = det * share
+                    z = det / total
                     seen = depths[row, column]
                     if not z >= near or (faces[row, column] >= 0 and z >= seen):
                         continue
                     faces[row, column] = t
                     depths[row, column] = z
-                    weights[row, column, 0] = a * share
-                    weights[row, column, 1] = b * share
-                    weights[row, column, 2] = c * share
+        _weigh(corners, triangles, faces, weights, above, below)
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def _weigh(corners, triangles, faces, weights, above, below):
+    """Writes the weights of a band's pixels, once all triangles are drawn: most pixels are hit more
+    than once, and rows of the picture are written one after the other."""
+    last = -1
+    for row in range(above, below):
+        y = row + 0.5
+        for column in range(faces.shape[1]):
+            t = faces[row, column]
+            a, b, c, share = 0.0, 0.0, 0.0, 0.0
+            if t >= 0:
+                if t != last:  # a row crosses few triangles
+                    a0, a1, a2, b0, b1, b2, c0, c1, c2, _ = edge_functions(
+                        corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                    )
+                    last = t
+                x = column + 0.5
+                a = a0 * x + (a1 * y + a2)
+                b = b0 * x + (b1 * y + b2)
+                c = c0 * x + (c1 * y + c2)
+                share = 1.0 / (a + b + c)
+            weights[row, column, 0] = a * share
+            weights[row, column, 1] = b * share
+            weights[row, column, 2] = c * share
 
 
 @njit(**_OPTIONS)
@@ -185,14 +212,14 @@ def draw_backward(corners, triangles, faces, weights, depths, g_weights, g_depth
 def interpolate(values, triangles, faces, weights, out):
     """``out`` [H, W, C]: the weighted mean of ``values`` [V, C] at the corners; 0 beside."""
     height, width = faces.shape
-    for row in range(height):
-        for column in range(width):
+    for row in range(np.uintp(height)):
+        for column in range(np.uintp(width)):
             t = faces[row, column]
-            for k in range(values.shape[1]):
+            for k in range(np.uintp(values.shape[1])):
                 total = 0.0
                 if t >= 0:
                     for i in range(3):
-                        total += weights[row, column, i] * values[triangles[t, i], k]
+                        total += weights[row, column, i] * values[np.uintp(triangles[t, i]), k]
                 out[row, column, k] = total
 
 
@@ -201,14 +228,14 @@ def interpolate(values, triangles, faces, weights, out):
 def interpolate_backward(values, triangles, faces, weights, g_out, g_weights, grads):
     """Writes ``g_weights`` and adds to ``grads`` [V, C]."""
     height, width = faces.shape
-    for row in range(height):
-        for column in range(width):
+    for row in range(np.uintp(height)):
+        for column in range(np.uintp(width)):
             t = faces[row, column]
             for i in range(3):
                 total = 0.0
                 if t >= 0:
-                    v = triangles[t, i]
-                    for k in range(values.shape[1]):
+                    v = np.uintp(triangles[t, i])
+                    for k in range(np.uintp(values.shape[1])):
                         total += g_out[row, column, k] * values[v, k]
                         grads[v, k] += g_out[row, column, k] * weights[row, column, i]
                 g_weights[row, column, i] = total

@@ -63,7 +63,8 @@ def _texels(u, v, rows, columns, start):
     left, top = min(int(x), max(columns - 2, 0)), min(int(y), max(rows - 2, 0))
     right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
     above, below = start + top * columns, start + bottom * columns
-    a, b, c, d = above + left, above + right, below + left, below + right
+    a, b = np.uintp(above + left), np.uintp(above + right)
+    c, d = np.uintp(below + left), np.uintp(below + right)
     return a, b, c, d, x - left, y - top, inside_x, inside_y
 
 
@@ -82,9 +83,9 @@ def sample(pyramid, sizes, starts, faces, uv, level, out):
     """``out`` [H, W, C]: bilinear in two levels, linear between them; 0 where there is no face."""
     height, width = faces.shape
     channels = pyramid.shape[1]
-    for row in range(height):
-        for column in range(width):
-            for k in range(channels):
+    for row in range(np.uintp(height)):
+        for column in range(np.uintp(width)):
+            for k in range(np.uintp(channels)):
                 out[row, column, k] = 0.0
             if faces[row, column] < 0:
                 continue
@@ -97,7 +98,7 @@ def sample(pyramid, sizes, starts, faces, uv, level, out):
                 a, b, c, d, fx, fy, _, _ = _texels(
                     uv[row, column, 0], uv[row, column, 1], rows, columns, starts[index]
                 )
-                for k in range(channels):
+                for k in range(np.uintp(channels)):
                     above = (1.0 - fx) * pyramid[a, k] + fx * pyramid[b, k]
                     below = (1.0 - fx) * pyramid[c, k] + fx * pyramid[d, k]
                     out[row, column, k] += weight * ((1.0 - fy) * above + fy * below)
@@ -110,36 +111,35 @@ def sample_backward(pyramid, sizes, starts, faces, uv, level, g_out, g_pyramid, 
     height, width = faces.shape
     channels = pyramid.shape[1]
     to_texels = len(g_pyramid) > 0
-    for row in range(height):
-        for column in range(width):
-            g_uv[row, column, 0] = 0.0
-            g_uv[row, column, 1] = 0.0
-            if faces[row, column] < 0:
-                continue
-            fine, coarse, share = _two_levels(level[row, column], len(sizes))
-            for which in range(2):
-                index, weight = (fine, 1.0 - share) if which == 0 else (coarse, share)
-                if weight == 0.0:
-                    continue
-                rows, columns = sizes[index, 0], sizes[index, 1]
-                a, b, c, d, fx, fy, free_x, free_y = _texels(
-                    uv[row, column, 0], uv[row, column, 1], rows, columns, starts[index]
-                )
-                for k in range(channels):
-                    g = weight * g_out[row, column, k]
-                    if to_texels:
-                        g_pyramid[a, k] += g * (1.0 - fx) * (1.0 - fy)
-                        g_pyramid[b, k] += g * fx * (1.0 - fy)
-                        g_pyramid[c, k] += g * (1.0 - fx) * fy
-                        g_pyramid[d, k] += g * fx * fy
-                    if free_x:
-                        above = pyramid[b, k] - pyramid[a, k]
-                        below = pyramid[d, k] - pyramid[c, k]
-                        g_uv[row, column, 0] += g * columns * ((1.0 - fy) * above + fy * below)
-                    if free_y:
-                        near = pyramid[c, k] - pyramid[a, k]
-                        far = pyramid[d, k] - pyramid[b, k]
-                        g_uv[row, column, 1] += g * rows * ((1.0 - fx) * near + fx * far)
+    for row in range(np.uintp(height)):
+        for column in range(np.uintp(width)):
+            g_u, g_v = 0.0, 0.0
+            if faces[row, column] >= 0:
+                fine, coarse, share = _two_levels(level[row, column], len(sizes))
+                for which in range(2):
+                    index, weight = (fine, 1.0 - share) if which == 0 else (coarse, share)
+                    if weight == 0.0:
+                        continue
+                    rows, columns = sizes[index, 0], sizes[index, 1]
+                    a, b, c, d, fx, fy, free_x, free_y = _texels(
+                        uv[row, column, 0], uv[row, column, 1], rows, columns, starts[index]
+                    )
+                    across, down = 0.0, 0.0
+                    for k in range(np.uintp(channels)):
+                        g = weight * g_out[row, column, k]
+                        pa, pb, pc, pd = pyramid[a, k], pyramid[b, k], pyramid[c, k], pyramid[d, k]
+                        across += g * ((1.0 - fy) * (pb - pa) + fy * (pd - pc))
+                        down += g * ((1.0 - fx) * (pc - pa) + fx * (pd - pb))
+                        if to_texels:
+                            above, below = (1.0 - fy) * g, fy * g
+                            g_pyramid[a, k] += (1.0 - fx) * above
+                            g_pyramid[b, k] += fx * above
+                            g_pyramid[c, k] += (1.0 - fx) * below
+                            g_pyramid[d, k] += fx * below
+                    g_u += columns * across if free_x else 0.0
+                    g_v += rows * down if free_y else 0.0
+            g_uv[row, column, 0] = g_u
+            g_uv[row, column, 1] = g_v
 
 
 @njit(**_OPTIONS)
