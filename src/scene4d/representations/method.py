@@ -228,7 +228,7 @@ class GuidanceOptions(BeyondOptions):
     """The largest noise; also bounded by where the prior is valid."""
     annealed: bool = True
     """Let the time fall from the largest to the least during training; otherwise drawn evenly."""
-    channels: Literal["all", "rgb", "depth", "normals"] = "all"
+    channels: Literal["all", "rgb", "depth", "normals", "xyz"] = "all"
     """Channels that are guided, among those that the prior knows."""
     every: Count = 1
     """Steps between guided ones."""
@@ -273,9 +273,9 @@ class GuidanceOptions(BeyondOptions):
         if self.target == "regenerate" and self.loss != type(self)().loss:
             raise UsageError(f"guidance.loss {self.loss} means nothing where pictures are "
                              "regenerated", fix="leave it out")  # fmt: skip
-        if self.target == "regenerate" and self.channels == "depth":
+        if self.target == "regenerate" and self.channels not in ("all", "rgb"):
             raise UsageError("regenerated pictures are compared by colour, and guidance.channels "
-                             "is depth", fix="give guidance.target score")  # fmt: skip
+                             f"is {self.channels}", fix="give guidance.target score")  # fmt: skip
         self._check_guider()
         if self.least_time > self.most_time:
             raise UsageError(
