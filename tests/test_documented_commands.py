@@ -68,7 +68,7 @@ LEFT_OUT = {
     r"scene4d prior train unet .*(rgbd_livingroom|PICTURES)": "tests/methods/picture_prior",
     r"scene4d prior customise": "wants a fixer or a model: test_customise.py, low_rank",
     r"cp outputs/my_scene/custom-diffusion": "of the command before it",
-    r"scene4d train splat .*--prior MODEL": "wants a model: objectives/test_guidance.py",
+    r"scene4d train splat .*--prior (MODEL|unet:)": "wants a model: objectives/test_guidance.py",
     r"scene4d train dynamic-field": "wants pictures of several times: tests/methods/dynamic_field",
     r"python benchmarks/cpu_time.py train (dynamic-field|METHOD)": "as above, by processor time",
     r"python benchmarks/cpu_time.py (compress|train splat .*50000)": "tests/test_rate_curves.py",

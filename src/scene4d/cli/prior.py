@@ -13,7 +13,7 @@ import tyro
 
 from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
-from scene4d.ranges import Within
+from scene4d.ranges import Share, Within
 from scene4d.torchrun import this_process
 from scene4d.training.options import CustomiseOptions
 
@@ -229,6 +229,9 @@ class SampleArgs:
     """Width and height in pixels, out of noise."""
     steps: Annotated[int, Within(1, 1000)] = 50
     """Steps from noise to picture."""
+    reuse: Share = 0.0
+    """Largest share by which the first block of a transformer of diffusers may change from step to
+    step, and the others' last answer be used again; 0: never."""
     seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     """Other seeds, other pictures."""
 
@@ -266,7 +269,8 @@ def sample(argv: list[str]) -> None:
         shape = (args.count, *one.shape[1:])
     found = sampled(
         prior, start, shape=shape, steps=args.steps, time=args.time,
-        condition=Condition(text=args.text), generator=torch.Generator().manual_seed(args.seed),
+        condition=Condition(text=args.text), reuse=args.reuse,
+        generator=torch.Generator().manual_seed(args.seed),
     )  # fmt: skip
     pictures = prior.decode(found) if latent else found
     maps = shown(pictures, prior.info)

@@ -294,7 +294,7 @@ class Guidance(Objective):
         found = regenerated(
             self._asked(camera, None, x), x, scale=options.scale, times=self.loss.times,
             steps=options.sampling_steps, progress=self._done(step.progress),
-            generator=self.generator,
+            reuse=options.reuse, generator=self.generator,
         )  # fmt: skip
         if not bool(found.isfinite().all()):
             self.left_out = self.left_out + 1
