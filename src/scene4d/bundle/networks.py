@@ -103,7 +103,8 @@ def decode_network(
         raise DataError(f"declares more than {most_values:,} weights", where=where)
     try:
         arrays = decode_scene(_Held(where, manifest, 0, {}, held=dict(members))).arrays
-        rest = np.frombuffer(members[REST], dtype="<f2").astype(np.float32)
+        halves = members[REST][: len(members[REST]) // 2 * 2]
+        rest = np.frombuffer(halves, dtype="<f2").astype(np.float32)
         return _tensors(tensors, arrays, rest)
     except DataError as error:
         raise DataError(error.what, where=where, fix="copy or download the file again") from error
