@@ -46,6 +46,8 @@ MAY_IMPORT = {
 BEYOND_THE_TABLE = {
     # The format player is the scene together with the player's build, which player/ knows.
     "exporters": {"player"},
+    # One tool quantises networks: those of bundles, and priors of our own.
+    "priors": {"bundle"},
 }
 """Where the code needs more than the table says, and why; still one way only."""
 MAY_IMPORT_ALL = {"integrations", "cli"}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from scene4d.cli.main import VERBS, main
-from scene4d.cli.prior import CheckArgs, SampleArgs
+from scene4d.cli.prior import CheckArgs, CompressArgs, SampleArgs
 from scene4d.ranges import Within, range_faults
 from scene4d.training.methods import load_method, method_names
 from scene4d.training.options import TrainOptions
@@ -33,6 +33,7 @@ def arguments_of(verb: str) -> type:
 CLASSES: dict[str, type] = {
     **{verb: arguments_of(verb) for verb in VERBS if verb not in ("train", "prior")},
     "prior check": CheckArgs,
+    "prior compress": CompressArgs,
     "prior sample": SampleArgs,
     "prior train fixer": load_method("fixer"),
     "train": TrainOptions,

@@ -209,6 +209,13 @@ def open_bundle(path: Path) -> Bundle:
 
 def parse_manifest(text: bytes, where: object) -> dict[str, Any]:
     """The manifest's JSON, checked against the schema; NaN and repeated keys are refused."""
+    manifest = strict_json(text, where)
+    check_manifest(manifest, where)
+    return manifest
+
+
+def strict_json(text: bytes, where: object) -> Any:
+    """A manifest's JSON, whatever it says. Raises :class:`DataError` for NaN and repeated keys."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no number of JSON")
@@ -224,13 +231,11 @@ def parse_manifest(text: bytes, where: object) -> dict[str, Any]:
         return found
 
     try:
-        manifest = json.loads(
+        return json.loads(
             text.decode("utf-8"), parse_constant=refuse, parse_float=finite, object_pairs_hook=once
         )
     except (ValueError, RecursionError) as error:
         raise DataError(f"{MANIFEST} is not valid JSON ({error})", where=where) from error
-    check_manifest(manifest, where)
-    return manifest
 
 
 def as_json(document: Mapping[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ import tyro
 
 from scene4d.cli.parse import parse
 from scene4d.errors import UsageError
-from scene4d.ranges import Within
+from scene4d.ranges import Share, Within
 from scene4d.torchrun import this_process
 from scene4d.training.options import CustomiseOptions
 
@@ -25,6 +25,7 @@ def usage() -> str:
         "verbs:\n"
         "  train     a network from pictures: a fixer, or a diffusion prior\n"
         "  customise a trained network for one capture\n"
+        "  compress  a trained network into few KB\n"
         "  check     how well a prior knows a capture, near what it has seen and far from it\n"
         "  sample    pictures that a prior thinks of\n\n"
         "'scene4d prior VERB --help' lists a verb's options; docs/guidance.md says what for.\n"
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> None:
     verbs: dict[str, Callable[[list[str]], None]] = {
         "train": train,
         "customise": customise,
+        "compress": compress,
         "check": check,
         "sample": sample,
     }
@@ -126,6 +128,44 @@ def _written(run: Path) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompressArgs:
+    """Makes the file of a trained network small, by coarser weights where it shows least: first
+    each layer is coarsened alone, and the network asked what that changes."""
+
+    prior: tyro.conf.Positional[Path]
+    """A network that prior train made: unet.safetensors, fixer.safetensors, or the folder."""
+    output: tyro.conf.Positional[Path]
+    """Folder to write a file of the same name into, which --prior, --fixer and the other verbs
+    read."""
+    target_kb: Annotated[float, Within(1.0, 1e6)]
+    """The file's size at most, in KB (1000 bytes)."""
+    codebooks: bool = False
+    """A codebook for each layer (Lloyd-Max) in place of even steps."""
+    data: Path | None = None
+    """Capture whose pictures a fixer is asked about; by default the sample scene. A diffusion prior
+    is asked about pictures that it thinks of."""
+
+
+def compress(argv: list[str]) -> None:
+    """``scene4d prior compress PRIOR OUTPUT``: figures on stderr, the file's path on stdout."""
+    args = parse(CompressArgs, argv, prog="scene4d prior compress")
+    from scene4d.training.prior_compression import compress as compressed
+
+    made = compressed(args.prior, args.output, round(1000 * args.target_kb), data=args.data,
+                      codebooks=args.codebooks)  # fmt: skip
+    finest, coarsest = made.found.steps
+    values = " ".join(f"{value:.1f}" for value in made.found.psnr)
+    print(
+        f"{made.bytes_before / 1000:.1f} KB before, {len(made.found.packed) / 1000:.1f} KB now: "
+        f"{made.found.bits:.2f} bits a weight; steps of {finest:.2g} to {coarsest:.2g} standard "
+        f"deviations of a layer\n"
+        f"PSNR in dB against the network as it was, {made.levels}: {values}",
+        file=sys.stderr,
+    )
+    print(made.path)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckArgs:
     """How well a prior cleans noised pictures of a capture, beside a memory of its patches: near
     the pictures that the memory holds, and far from them."""
@@ -189,6 +229,9 @@ class SampleArgs:
     """Width and height in pixels, out of noise."""
     steps: Annotated[int, Within(1, 1000)] = 50
     """Steps from noise to picture."""
+    reuse: Share = 0.0
+    """Largest share by which the first block of a transformer of diffusers may change from step to
+    step, and the others' last answer be used again; 0: never."""
     seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     """Other seeds, other pictures."""
 
@@ -226,7 +269,8 @@ def sample(argv: list[str]) -> None:
         shape = (args.count, *one.shape[1:])
     found = sampled(
         prior, start, shape=shape, steps=args.steps, time=args.time,
-        condition=Condition(text=args.text), generator=torch.Generator().manual_seed(args.seed),
+        condition=Condition(text=args.text), reuse=args.reuse,
+        generator=torch.Generator().manual_seed(args.seed),
     )  # fmt: skip
     pictures = prior.decode(found) if latent else found
     maps = shown(pictures, prior.info)

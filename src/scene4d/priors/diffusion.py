@@ -13,7 +13,8 @@ import copy
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from scene4d.priors.lora import Lora, capture_of, merge
 from scene4d.priors.predictions import Prediction, x0_from
 from scene4d.priors.prior import NOTHING, Condition, LatentPrior, PriorInfo, broadcast
 from scene4d.priors.prompts import Prompts, load_prompts
+from scene4d.priors.reuse import first_block_cache, of_text
 
 INDEX = "model_index.json"
 LOW_NOISE = "transformer_2"
@@ -68,6 +70,7 @@ class DiffusionPrior(LatentPrior):
         self.network, self.family, self.vae, self.prompts = network, family, vae, prompts
         self.low_network = None if low_noise is None else low_noise.network
         self.boundary = 0.0 if low_noise is None else low_noise.below
+        self._reuses = False
         self.prediction: Prediction = family.prediction or _prediction_of(scheduler)
         self.log_ratios = _log_ratios(scheduler) if family.clock == "steps" else None
         ratios = (0.0, math.inf)
@@ -114,14 +117,30 @@ class DiffusionPrior(LatentPrior):
             raise UsageError("this model is told where cameras stand, and there are none",
                              where=type(self.network).__name__,
                              fix="give a condition with the camera of every frame")  # fmt: skip
-        output = self._answer(Call(
-            network=self.network, x=x.to(kind), time=time, text=text, camera=condition.camera,
-            seen=None if seen is None else seen.to(kind), shrink=_shrink(self.vae),
-        ))  # fmt: skip
+        with of_text(self._networks if self._reuses else (), condition.text):
+            output = self._answer(Call(
+                network=self.network, x=x.to(kind), time=time, text=text, camera=condition.camera,
+                seen=None if seen is None else seen.to(kind), shrink=_shrink(self.vae),
+            ))  # fmt: skip
         x0 = x0_from(self.prediction, output.to(x), x, a, s)
         if first is not None:
             x0 = torch.cat([first.to(x0), x0[:, 1:]], dim=1)
         return x0.to(x_t)
+
+    @property
+    def _networks(self) -> list[nn.Module]:
+        return [n for n in (self.network, self.low_network) if n is not None]
+
+    @contextmanager
+    def reusing(self, most: float) -> Iterator[None]:
+        """Diffusers' first-block cache, where it has one of this network: else
+        :class:`UsageError`."""
+        with first_block_cache(self._networks, most):
+            self._reuses = True
+            try:
+                yield
+            finally:
+                self._reuses = False
 
     def _answer(self, call: Call) -> Tensor:
         """That of the network of much noise, or of the one of little. Raises :class:`UsageError`

@@ -23,11 +23,12 @@ from scene4d.errors import DataError
 from scene4d.files import printable
 from scene4d.plain import from_table, to_table
 from scene4d.priors.prior import CaptureMark
-from scene4d.priors.tensor_files import read_tensors
+from scene4d.priors.tensor_files import pack_tensors, read_tensors, write_tensors
 
 REFERENCE_CHANNELS = 4
 """Of each photograph: colour where it is valid, else 0, and where it is valid."""
 FILE = "fixer.safetensors"
+_KEY = "scene4d_fixer"
 _MOST_BYTES = 64 << 20
 _MOST = 1024
 """Channels of a level that a file may ask for."""
@@ -91,6 +92,13 @@ class Fixer(nn.Module):
             self.leave.bias.zero_()
             self.leave.bias[12:16] = -3.0  # errors begin at 0.05
             self.leave.bias[20:24] = 3.0  # the render's share; 0.9 beside two photographs
+
+    @property
+    def header(self) -> tuple[str, Any]:
+        """Where its file says what it is, and what that says."""
+        plain = plain_of(self.shape)
+        mark = {} if self.capture is None else {"capture": to_table(self.capture)}
+        return _KEY, {**plain, **mark}
 
     def forward(
         self,
@@ -164,15 +172,7 @@ def shape_from(plain: Mapping[str, Any]) -> FixerShape:
 
 def save_fixer(fixer: Fixer, path: Path) -> None:
     """Writes the weights in half precision, with the shape beside them."""
-    import json
-
-    from safetensors.torch import save_file
-
-    tensors = {n: v.detach().cpu().half().contiguous() for n, v in fixer.state_dict().items()}
-    plain = plain_of(fixer.shape)
-    if fixer.capture is not None:
-        plain["capture"] = to_table(fixer.capture)
-    save_file(tensors, path, metadata={"scene4d_fixer": json.dumps(plain)})
+    write_tensors(path, pack_tensors(fixer.state_dict(), *fixer.header))
 
 
 def load_fixer(path: Path) -> Fixer:
@@ -184,9 +184,7 @@ def load_fixer(path: Path) -> Fixer:
     if not os.path.exists(file):
         raise DataError("no fixer is here", where=printable(file),
                         fix=f"give a file of weights, or a folder with {FILE}")  # fmt: skip
-    tensors, plain = read_tensors(
-        file, "scene4d_fixer", what="file of weights", most_bytes=_MOST_BYTES
-    )
+    tensors, plain = read_tensors(file, _KEY, what="file of weights", most_bytes=_MOST_BYTES)
     if not isinstance(plain, dict):
         raise DataError("holds weights, but not those of a fixer", where=file,
                         fix="give one that scene4d prior train fixer made")  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,6 +116,13 @@ class Prior(nn.Module, ABC):
             raise UsageError(f"videos of {num_pictures} pictures of a prior that knows {known}",
                              where=type(self).__name__)  # fmt: skip
         return self
+
+    def reusing(self, most: float) -> AbstractContextManager[None]:
+        """Within it, answers along one trajectory may reuse what the last one was made of, where
+        what they can tell changed by a share of at most ``most``. Raises :class:`UsageError` where
+        a prior has no such way."""
+        raise UsageError("this prior reuses nothing from step to step", where=type(self).__name__,
+                         fix="leave --reuse out")  # fmt: skip
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """:meth:`denoise`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
@@ -29,14 +30,16 @@ def sample(
     time: float | None = None,
     path: Path = "cosine",
     condition: Condition = NOTHING,
+    reuse: float = 0.0,
     generator: torch.Generator,
 ) -> Float[Tensor, "batch channels height width"]:
     """Clean pictures (or latents) of the prior's distribution, by ``steps`` steps without fresh
     noise.
 
     ``start``: pictures that are noised to ``time`` (0..1, by default the latest) and go from there
-    (SDEdit, Meng et al. 2022); None: out of noise of ``shape``. Raises :class:`UsageError` for a
-    prior that is not valid at so much noise.
+    (SDEdit, Meng et al. 2022); None: out of noise of ``shape``. ``reuse``: how much may change from
+    step to step and count as nothing, see :meth:`Prior.reusing`; 0: all is asked anew. Raises
+    :class:`UsageError` for a prior that is not valid at so much noise.
     """
     low, high = (time_at(path, ratio) for ratio in prior.info.ratios)
     latest = min(high, _LATEST)
@@ -56,8 +59,9 @@ def sample(
     alpha, sigma = levels[0]
     x = sigma * noise if start is None else sigma * noise.to(start) + alpha * start
     x0 = x
-    for (alpha, sigma), (a, s) in pairwise(levels):
-        each = alpha.expand(len(x)).to(x), sigma.expand(len(x)).to(x)
-        x0 = prior.denoise(x, *each, condition)
-        x = a * x0 + s * (x - broadcast(each[0], x) * x0) / sigma
+    with prior.reusing(reuse) if reuse > 0 else nullcontext():
+        for (alpha, sigma), (a, s) in pairwise(levels):
+            each = alpha.expand(len(x)).to(x), sigma.expand(len(x)).to(x)
+            x0 = prior.denoise(x, *each, condition)
+            x = a * x0 + s * (x - broadcast(each[0], x) * x0) / sigma
     return x0

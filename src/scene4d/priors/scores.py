@@ -7,6 +7,7 @@ through a prior.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -314,6 +315,10 @@ class Told(Prior):
         """The mixture; ``condition`` is not read, as all is told."""
         voice = replace(_voice(self.asked, 0.0), before=self._before)
         return voice.x0(self.mix, _Noised(x_t=x_t, alpha=alpha, sigma=sigma, t=sigma))[0]
+
+    def reusing(self, most: float) -> AbstractContextManager[None]:
+        """The prior's own way, of each text apart."""
+        return self.asked.prior.reusing(most)
 
 
 def _without_noise(loss: ScoreLoss, asked: Asked, x: Tensor, progress: float) -> Score:

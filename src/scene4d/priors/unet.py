@@ -13,7 +13,6 @@ where is a plan, as AsCAN's (Kag et al. 2024): convolutions early, attention lat
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scene4d.errors import DataError, UsageError
-from scene4d.files import atomic_path, is_regular_file, printable
+from scene4d.files import is_regular_file, printable
 from scene4d.plain import from_table, to_table
 from scene4d.priors.prior import (
     CHANNELS,
@@ -40,7 +39,7 @@ from scene4d.priors.prior import (
     broadcast,
     check_ratios,
 )
-from scene4d.priors.tensor_files import read_tensors
+from scene4d.priors.tensor_files import pack_tensors, read_tensors, write_tensors
 from scene4d.priors.words import LearnedWords
 from scene4d.ranges import Positive, Within
 
@@ -104,6 +103,12 @@ class UnetShape:
             raise UsageError(f"{len(self.vocabulary):,} words, at most {_MOST_WORDS:,} are learned")
 
     @property
+    def usual_size(self) -> tuple[int, int]:
+        """Width and height of pictures as it knows them, in pixels."""
+        longest = self.longest_side or 64
+        return self.size or (longest, 3 * longest // 4)
+
+    @property
     def info(self) -> PriorInfo:
         """What it takes and where it is valid."""
         return PriorInfo(
@@ -136,6 +141,11 @@ class UnetPrior(Prior):
         self.waves: Tensor
         waves = 0.25 * 2.0 ** torch.linspace(0, 5, _WAVES)
         self.register_buffer("waves", waves, persistent=False)
+
+    @property
+    def header(self) -> tuple[str, Any]:
+        """Where its file says what it is, and what that says."""
+        return _KEY, to_table(self.shape)
 
     def denoise(
         self,
@@ -324,11 +334,7 @@ def shape_from(plain: Any, *, where: object) -> UnetShape:
 
 def save_unet(prior: UnetPrior, path: Path) -> None:
     """Writes the weights in half precision, with the shape beside them."""
-    from safetensors.torch import save_file
-
-    tensors = {n: v.detach().cpu().half().contiguous() for n, v in prior.state_dict().items()}
-    with atomic_path(path) as file:
-        save_file(tensors, file, metadata={_KEY: json.dumps(to_table(prior.shape))})
+    write_tensors(path, pack_tensors(prior.state_dict(), *prior.header))
 
 
 def load_unet(path: Path) -> UnetPrior:

@@ -236,7 +236,7 @@ class GuidanceOptions(BeyondOptions):
     """The largest noise; also bounded by where the prior is valid."""
     annealed: bool = True
     """Let the time fall from the largest to the least during training; otherwise drawn evenly."""
-    channels: Literal["all", "rgb", "depth", "normals"] = "all"
+    channels: Literal["all", "rgb", "depth", "normals", "xyz"] = "all"
     """Channels that are guided, among those that the prior knows."""
     every: Count = 1
     """Steps between guided ones."""
@@ -270,6 +270,9 @@ class GuidanceOptions(BeyondOptions):
     """Pixels whose gradients are held at a time."""
     sampling_steps: Annotated[int, Within(1, 1000)] = 8
     """Steps in which a picture is regenerated."""
+    reuse: Share = 0.0
+    """Largest share by which the first block of a transformer of diffusers may change from one of
+    these steps to the next, and the others' last answer be used again; 0: never."""
     refresh_every: Count = 10
     """Guided steps from one regenerated picture to the next."""
     kept: Annotated[int, Within(1, 1024)] = 24
@@ -281,9 +284,13 @@ class GuidanceOptions(BeyondOptions):
         if self.target == "regenerate" and self.loss != type(self)().loss:
             raise UsageError(f"guidance.loss {self.loss} means nothing where pictures are "
                              "regenerated", fix="leave it out")  # fmt: skip
-        if self.target == "regenerate" and self.channels == "depth":
+        if self.target == "regenerate" and self.channels not in ("all", "rgb"):
             raise UsageError("regenerated pictures are compared by colour, and guidance.channels "
-                             "is depth", fix="give guidance.target score")  # fmt: skip
+                             f"is {self.channels}", fix="give guidance.target score")  # fmt: skip
+        if self.reuse and self.target != "regenerate":
+            raise UsageError("guidance.reuse is for steps of regenerated pictures: a score loss "
+                             "draws its noise anew",
+                             fix="leave it out, or give guidance.target regenerate")  # fmt: skip
         self._check_guider()
         if self.least_time > self.most_time:
             raise UsageError(

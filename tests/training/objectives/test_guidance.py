@@ -552,7 +552,7 @@ def test_patches_of_a_capture_are_of_its_training_pictures_alone(pictures):
 @pytest.mark.parametrize(
     ("info", "options", "words"),
     [
-        (PriorInfo(channels=("rgb", "xyz")), {}, "render no xyz"),
+        (PriorInfo(), {"channels": "xyz"}, "guides xyz, and the prior knows rgb"),
         (PriorInfo(frames=16), {"target": "regenerate", "loss": "hifa"}, "videos of 16 frames"),
         (
             PriorInfo(channels=("depth",), needs_picture=True),

@@ -57,10 +57,7 @@ class UnetTraining(PriorNetwork):
         """The average in half precision, and beside it pictures that it thinks of."""
         save_unet(self.averaged, folder / FILE)
         shape = self.prior.shape
-        width, height = shape.size or (
-            shape.longest_side or 64,
-            3 * (shape.longest_side or 64) // 4,
-        )
+        width, height = shape.usual_size
         like = next(self.averaged.parameters())
         found = sample(
             self.averaged, None, shape=(_COUNT, self.averaged.info.num_channels, height, width),

@@ -1,6 +1,6 @@
 """Guidance: a prior is asked what renders at cameras that nobody stood at should look like.
 
-One render gives all channels that the prior knows, normals by differences of depth. It is
+One render gives all channels that the prior knows, normals and places by its depth. It is
 down-sampled to the prior's size after a random shift or crop, noised, denoised, and pulled by the
 gradient of a score loss (:mod:`scene4d.priors.scores`). Where poses are batches of cameras, their
 pictures are a video, if the prior is one of videos, or are shown as one, tiled. The memory is that
@@ -42,10 +42,13 @@ from scene4d.training.objectives.away import cameras_beyond
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.objectives.first_frames import FirstFrames
 from scene4d.training.objectives.guided_by import check_prior, guider_of, loss_of, of_length
+from scene4d.training.objectives.places import place_code, places_seen
 from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
 from scene4d.training.step import Step, evaluating
 
 _SIZE = 64
+_OF_DEPTH = {"depth", "normals", "xyz"}
+"""Channels that are made of a render's depth."""
 
 
 class Guidance(Objective):
@@ -69,6 +72,8 @@ class Guidance(Objective):
         self.own = inputs.processes.rows(options.pictures, "guided pictures (--guidance.pictures)")
         self.conditions = task.conditions
         self.background, self.extent = task.world.background, task.world.extent
+        self.settled = None if task.world.times is None else task.world.times[0]
+        """The second at which a scene that moves is where priors of xyz know it."""
         self.loss = loss_of(options)
         check_prior(self.prior, options)
         self.first_frames = FirstFrames.of(task, self.prior.info)
@@ -289,7 +294,7 @@ class Guidance(Objective):
         found = regenerated(
             self._asked(camera, None, x), x, scale=options.scale, times=self.loss.times,
             steps=options.sampling_steps, progress=self._done(step.progress),
-            generator=self.generator,
+            reuse=options.reuse, generator=self.generator,
         )  # fmt: skip
         if not bool(found.isfinite().all()):
             self.left_out = self.left_out + 1
@@ -304,8 +309,9 @@ class Guidance(Objective):
 
     def _want(self) -> Want:
         """What is rendered for the prior."""
-        needed = {"depth", "normals"} & set(self.prior.info.channels)
-        return Want(depth=bool(needed) or self.coverage is not None)
+        needed = _OF_DEPTH & set(self.prior.info.channels)
+        at = () if self.settled is None or "xyz" not in needed else (self.settled,)
+        return Want(depth=bool(needed) or self.coverage is not None, positions_at=at)
 
     def _score(
         self,
@@ -329,12 +335,16 @@ class Guidance(Objective):
         there = rgb.new_tensor(self.background or (0.0, 0.0, 0.0))
         rgb = rgb + (1 - render.alpha)[..., None] * (there - background)
         maps = {"rgb": 2 * rgb - 1}
-        if {"depth", "normals"} & set(self.prior.info.channels):
+        if _OF_DEPTH & set(self.prior.info.channels):
             if render.depth is None:
-                raise UsageError("the scene renders no depth, and the prior is of depth or normals")
+                kinds = "+".join(self.prior.info.channels)
+                raise UsageError(f"the scene renders no depth, and the prior is of {kinds}")
             coded = depth_code(render.depth, self.extent)
             maps["depth"] = (render.alpha * coded + 1 - render.alpha)[..., None]
             maps["normals"] = normals_of_depth(render.depth, render.alpha, camera.K)
+        if "xyz" in self.prior.info.channels:
+            places = places_seen(render, camera, settled=self.settled is not None)
+            maps["xyz"] = render.alpha[..., None] * place_code(places, self.extent)
         whole = torch.cat([maps[kind] for kind in self.prior.info.channels], dim=-1).movedim(-1, -3)
         film = self.prior.info.frames is not None
         small = avg_pool2d(whole if film else tiled(whole), factor)

@@ -13,8 +13,6 @@ from scene4d.priors.score_loss import ScoreLoss
 from scene4d.priors.scores import LATENT_LOSSES
 from scene4d.representations.method import GuidanceOptions
 
-RENDERED = ("rgb", "depth", "normals")
-"""Channels that renders have."""
 _PICTURES = 17
 """Of a video of a prior that knows any number: one more than a multiple of the 4 or 8 that become a
 latent frame."""
@@ -54,10 +52,6 @@ def check_prior(prior: Prior, options: GuidanceOptions) -> None:
     """Raises :class:`UsageError` for a prior that cannot be asked about renders."""
     info, where = prior.info, type(prior).__name__
     check_of_pictures(prior, videos=options.target == "score")
-    strange = [kind for kind in info.channels if kind not in RENDERED]
-    if strange:
-        raise UsageError(f"a prior of {'+'.join(info.channels)}; scenes render no {strange[0]} yet",
-                         where=where, fix="give a prior of rgb, depth, or both")  # fmt: skip
     if info.space == "latent" and not isinstance(prior, LatentPrior):
         raise UsageError("a prior of latents that neither encodes nor decodes pictures",
                          where=where, fix="make it a LatentPrior")  # fmt: skip

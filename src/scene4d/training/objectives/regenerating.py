@@ -82,13 +82,14 @@ def regenerated(
     times: Times,
     steps: int,
     progress: float,
+    reuse: float = 0.0,
     generator: torch.Generator,
 ) -> Float[Tensor, "1 channels height width"]:
     """What the prior makes of ``x`` (in its own range) from the noise of a time drawn from
     ``times``, in ``steps`` steps.
 
-    ``scale``: k of x0_0 + k (x0_y - x0_0). Raises :class:`UsageError` where the prior is valid at
-    none of the times.
+    ``scale``: k of x0_0 + k (x0_y - x0_0); ``reuse``: as of :func:`sample`. Raises
+    :class:`UsageError` where the prior is valid at none of the times.
     """
     prior = asked.prior
     within = times.within(asked.path, prior.info.ratios)
@@ -96,6 +97,6 @@ def regenerated(
     latent = prior if isinstance(prior, LatentPrior) and prior.info.space == "latent" else None
     found = sample(
         Told(asked, scale), x if latent is None else encoded(latent, x), steps=steps, time=time,
-        path=asked.path, generator=generator,
+        path=asked.path, reuse=reuse, generator=generator,
     )  # fmt: skip
     return found if latent is None else decoded(latent, found, like=x)
