@@ -69,7 +69,7 @@ class MeshMethod(Method):
     backdrop: bool = True
     """Where a scene fills its pictures and its surface does not, and cameras look one way, close
     the holes with smooth sheets at about the depth of the teacher."""
-    gaps: bool = False
+    gaps: bool = True
     """Where a scene fills its pictures and cameras look one way, cut out what photographs see
     through, such as gaps between leaves, before a smooth surface behind all."""
     masked_out: Share = 0.5
