@@ -56,6 +56,7 @@ LEFT_OUT = {
     r"scene4d prior train unet .*knight_room": "minutes: tests/methods/picture_prior",
     r"scene4d prior train fixer": "wants pairs: tests/methods/repair",
     r"python benchmarks/guidance.py mnist": "wants a model of digits, and minutes",
+    r"python benchmarks/guidance_evidence.py .*ffdnet": "wants weights, and minutes",
     r"python scripts/make_fixer_pairs.py": "wants models, and minutes: tests/methods/repair",
     r"python benchmarks/few_views.py": "wants a fixer, and minutes",
     r"scene4d train deformable": "wants pictures of several times: tests/methods/deformable",
@@ -111,6 +112,10 @@ FLAGS = {
     "benchmarks/guidance.py": ["--size", "32", "--splats", "50"],
     "benchmarks/guidance.py control": ["--size", "32", "--splats", "50", "--steps", "3",
                                        "--seeds", "1"],
+    "benchmarks/guidance_evidence.py": [
+        "--steps", "4", "--size", "32", "--seeds", "1", "--weights", "0.1", "--photographs", "3",
+        "--views", "2", "--gaussians", "50", "--angle", "1",
+    ],
     "benchmarks/kill.py": ["--kills", "1", "--verbs", "convert"],
     "benchmarks/light_slab.py compare": ["--minutes", "0.1", "--methods", "lightslab",
                                          f"--options=--steps=2 {' '.join(FLAT['lightslab'])}"],
