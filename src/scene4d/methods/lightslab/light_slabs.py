@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from scene4d.bundle.limits import CODES
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
@@ -468,9 +469,10 @@ def _placed(
     if teacher is None or not options.mpi:
         return make(kind=options.placement, count=options.max_slabs), None
     taught = options.teaching
+    room = options.max_mb * 1e6 * MPI_SHARE
     limits = MpiLimits(
-        bytes=options.max_mb * 1e6 * MPI_SHARE,
-        blocks=options.max_blocks,
+        bytes=room,
+        blocks=min(options.max_blocks, _believed_blocks(room)),
         scale=options.mpi_scale,
         spread=Spread(between=taught.between, jitter=taught.jitter, turn=taught.turn),
     )
@@ -481,6 +483,11 @@ def _placed(
     choices = (make(kind=kind, count=count, around=around) for count in numbers)
     found = fewest_slabs_near_best(teacher, cameras, limits, choices)
     return found.slabs, found
+
+
+def _believed_blocks(room: float) -> int:
+    """Blocks that readers believe of so many bytes (:data:`CODES`), where a fifth stays unused."""
+    return CODES.of(int(0.8 * room)) // (MOST_FREQUENCIES * CHANNELS)
 
 
 def _saved_mpi(tensors: Mapping[str, Tensor]) -> MultiplaneImages | None:
