@@ -271,7 +271,7 @@ def main() -> None:
         verb.add_argument("--prior", type=Path)
         verb.add_argument("--size", type=int, default=512)
         verb.add_argument("--splats", type=int, default=20_000)
-        verb.add_argument("--chunk", type=int, default=64 * 64 if name != "overhead" else 1 << 16)
+        verb.add_argument("--chunk", type=int, default=None if name == "overhead" else 64 * 64)
         verb.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     verb = {"memory": memory, "overhead": overhead, "measure": measure_memory, "control": control,

@@ -139,11 +139,12 @@ def check_last_step(made, folder):
     assert prior.info.num_channels == before.shape[-3]
     first = int(made.anchored)
     alpha, sigma = levels(made.pipeline.scheduler)
-    # float32, through a network; latents are of size 1 to 3
+    # both in float32, by the same network, whose input is rounded apart: at most 4e-7 was seen
+    bound = 1e-6 * max(1.0, float(after.abs().max()))
     for scale in (1.0, 2.0):  # only sigma / alpha counts
         found = prior.denoise(scale * before, scale * alpha, scale * sigma, made.condition)
         far = (found - after)[:, first:].abs().max()
-        assert float(far) < 1e-5, float(far)
+        assert float(far) < bound, float(far)
     assert float((found - before)[:, first:].abs().max()) > 1e-2
     one, other = (asked_at(prior, before, t, made) for t in (200.0, 800.0))
     assert not torch.allclose(one, other, atol=1e-4), "the time says nothing to this network"

@@ -122,6 +122,21 @@ def test_a_score_without_a_gradient_propagates_nothing_and_renders_nothing_again
     assert step.shots == [] and step.propagated == 0.0 and gradients(scene) == {}
 
 
+@pytest.mark.parametrize(("pixels", "renders"), [(40 * 40, 1), (40 * 40 - 1, 3)])
+def test_a_picture_whose_graph_fits_is_rendered_once(pixels, renders):
+    scene, asked = Painted(torch.nn.Parameter(torch.zeros(3))), []
+    render, scene.graph_pixels = scene.render, pixels
+
+    def counted(camera, **wishes):
+        asked.append((camera.width, camera.height))
+        return render(camera, **wishes)
+
+    scene.render = counted
+    step_of(scene).deferred(camera(), lambda whole: whole.rgb.mean())
+    assert len(asked) == renders and asked[0] == (40, 40)
+    assert scene.colour.grad.tolist() == pytest.approx([1 / 3] * 3)
+
+
 def test_whoever_watches_sees_every_render_with_gradients_and_their_pull():
     scene, seen = splats(), []
 

@@ -115,6 +115,10 @@ class PriorNetwork(Trainable):
 class Representation(Trainable):
     """A neural scene that renders itself."""
 
+    graph_pixels: int = 1 << 16
+    """Pixels of a picture whose graph may be kept at once, where a term renders in pieces: what is
+    kept of a pixel, of most representations, is hundreds of numbers."""
+
     @abstractmethod
     def render(
         self,

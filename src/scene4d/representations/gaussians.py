@@ -39,6 +39,9 @@ _EXTENTS = 5.0
 """Of a capture around a content of size 1."""
 PIXEL_BLUR = 0.3
 """Variance that 3DGS adds to what is projected, px^2."""
+SPLATS_GRAPH_PIXELS = 1 << 24
+"""See :attr:`Representation.graph_pixels`: rasterisation keeps few numbers of a pixel, and many of
+every Gaussian, which rendering in pieces would keep for each piece."""
 
 
 def sh_degree_of(num_coefficients: int) -> int:
@@ -69,6 +72,8 @@ class _Saved:
 
 class GaussianSplats(Representation):
     """A set of 3D Gaussians."""
+
+    graph_pixels = SPLATS_GRAPH_PIXELS
 
     def __init__(
         self,

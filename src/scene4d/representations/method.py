@@ -266,8 +266,9 @@ class GuidanceOptions(BeyondOptions):
     through_encoder: bool = False
     """Differentiate through the encoder of a prior of latents, in place of comparing with the
     decoded clean picture: any loss, more memory, and the encoder's own noise."""
-    chunk_pixels: Annotated[int, Within(64)] = 1 << 16
-    """Pixels whose gradients are held at a time."""
+    chunk_pixels: Annotated[int, Within(64)] | None = None
+    """Pixels whose gradients are held at a time, for less memory: larger pictures are rendered
+    twice. By default 65,536, and 16,777,216 of Gaussians, of which few numbers are kept."""
     sampling_steps: Annotated[int, Within(1, 1000)] = 8
     """Steps in which a picture is regenerated."""
     reuse: Share = 0.0

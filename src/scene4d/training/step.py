@@ -116,41 +116,51 @@ class Step:
         ``num_pictures``: see :attr:`Shot.num_pictures`; by default as many as cameras. ``picture``:
         the photograph that it is compared with, see :meth:`Representation.as_in`; not of a batch.
         """
+        render = self._drawn(camera, condition, want, picture)
+        if torch.is_grad_enabled():
+            self._learned_from(camera, render, num_pictures)
+        return render
+
+    def _drawn(
+        self, camera: Camera, condition: str | None, want: Want, picture: int | Tensor | None = None
+    ) -> Render:
         scene = self.scene(condition)
         if isinstance(picture, int):
             scene = scene.as_in(picture)
-        render = self.processes.batch(
+        return self.processes.batch(
             camera, lambda part: scene.render(part, background=self.background, want=want)
         )
-        if torch.is_grad_enabled():
-            count = camera.c2w[..., 0, 0].numel() if num_pictures is None else num_pictures
-            shot = Shot(camera=camera, render=render, num_pictures=max(1, count))
-            self.shots.append(shot)
-            self.watch(shot)
-        return render
+
+    def _learned_from(self, camera: Camera, render: Render, num_pictures: int | None) -> None:
+        count = camera.c2w[..., 0, 0].numel() if num_pictures is None else num_pictures
+        shot = Shot(camera=camera, render=render, num_pictures=max(1, count))
+        self.shots.append(shot)
+        self.watch(shot)
 
     def deferred(
         self,
         camera: Camera,
         score: Callable[[Render], Float[Tensor, ""]],
         *,
-        chunk_pixels: int = 1 << 16,
+        chunk_pixels: int | None = None,
         condition: str | None = None,
         want: Want = RGB,
     ) -> Float[Tensor, ""]:
         """Propagates the loss that ``score`` makes of a whole picture, with the memory of a crop.
 
         The picture is rendered without gradients, ``score`` differentiated in its pixels, and
-        crops of about ``chunk_pixels`` pixels are rendered again, each with its part of the
-        gradient (deferred back-propagation: ARF, Zhang et al. 2022, section 4). The gradients are
+        crops of about ``chunk_pixels`` pixels (by default :attr:`Representation.graph_pixels`) are
+        rendered again, each with its part of the gradient (deferred back-propagation: ARF, Zhang et
+        al. 2022, section 4). A picture of no more pixels is rendered once. The gradients are
         multiplied by :attr:`weight`; the loss that is returned, for the log, is not. A loss without
         a gradient propagates nothing, and nothing is rendered again. ``score`` must
         not depend on what is trained but through the picture. Networks normalise by their running
         statistics, for those of a crop are not the picture's. What a crop shows is that part of the
         picture; of splats but for Gaussians so wide that EWA bends them at a crop's border.
         """
+        pixels = chunk_pixels or self.scene(condition).graph_pixels
         with evaluating(self.trainable):
-            return self._deferred(camera, score, chunk_pixels, condition, want)
+            return self._deferred(camera, score, pixels, condition, want)
 
     def _deferred(
         self,
@@ -161,8 +171,9 @@ class Step:
         want: Want,
     ) -> Float[Tensor, ""]:
         self.scene(condition)  # made with gradients: the crops share it
-        with torch.no_grad():
-            whole = self.render(camera, condition=condition, want=want)
+        once = camera.width * camera.height <= chunk_pixels
+        with torch.set_grad_enabled(once):
+            whole = self._drawn(camera, condition, want)
         leaves = {
             name: value.detach().requires_grad_()
             for name in _PIECES
@@ -173,9 +184,11 @@ class Step:
             return loss
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         pulled = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
-        for x, y, width, height in _crops(camera.width, camera.height, chunk_pixels):
+        size = (camera.width, camera.height)
+        for x, y, width, height in [(0, 0, *size)] if once else _crops(*size, chunk_pixels):
             crop = camera.cropped(x, y, width, height)
-            part = self.render(crop, condition=condition, want=want)
+            part = whole if once else self._drawn(crop, condition, want)
+            self._learned_from(crop, part, None)
             pieces, gradients = [], []
             for name, gradient in pulled.items():
                 if (piece := getattr(part, name)).requires_grad:

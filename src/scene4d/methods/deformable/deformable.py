@@ -28,6 +28,7 @@ from scene4d.representations.base import ParameterGroup, Representation
 from scene4d.representations.gaussians import (
     NAMES,
     NEAR_SHARE,
+    SPLATS_GRAPH_PIXELS,
     GaussianSplats,
     render_gaussians,
 )
@@ -46,6 +47,8 @@ ALWAYS = 1e6
 
 class DeformableSplats(Representation):
     """Static Gaussians, moving ones, and the nodes that these follow."""
+
+    graph_pixels = SPLATS_GRAPH_PIXELS
 
     shape_rests = False
     """Whether Gaussians are left as they are for now, and only the nodes are trained."""

@@ -37,7 +37,12 @@ from scene4d.ranges import Positive, Within
 from scene4d.rendering.fields.hash_grid import HashGrid
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
-from scene4d.representations.gaussians import NEAR_SHARE, GaussianSplats, render_gaussians
+from scene4d.representations.gaussians import (
+    NEAR_SHARE,
+    SPLATS_GRAPH_PIXELS,
+    GaussianSplats,
+    render_gaussians,
+)
 from scene4d.representations.saved import Form, form, module_forms
 
 if TYPE_CHECKING:
@@ -64,6 +69,8 @@ class _Saved(Settings):
 
 class ParentChildSplats(Representation):
     """A forest of Gaussians, of which only the parents are stored."""
+
+    graph_pixels = SPLATS_GRAPH_PIXELS
 
     def __init__(
         self,
