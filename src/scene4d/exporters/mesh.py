@@ -165,7 +165,7 @@ def fused_surface(
     while True:
         volume = TsdfVolume(voxel)
         try:
-            for camera, rgb, depth in _surfaces(representation, looks):
+            for camera, rgb, depth in seen_surfaces(representation, looks):
                 volume.integrate(camera, rgb, depth, limit=limit)
         except NotEnoughMemoryError:
             if options.voxel is not None:
@@ -176,7 +176,7 @@ def fused_surface(
             return volume
 
 
-def _surfaces(
+def seen_surfaces(
     representation: Representation, looks: Sequence[tuple[Camera, Tensor | None]]
 ) -> Iterator[tuple[Camera, Float[Tensor, "height width 3"], Float[Tensor, "height width"]]]:
     """Straight colours and depth at each camera; depth 0 where no surface is seen, or where the
@@ -208,7 +208,9 @@ def _median_depth(
     looks: Sequence[tuple[Camera, Tensor | None]],
     where: Path | str,
 ) -> float:
-    depths = [depth[depth > 0] for _, _, depth in _surfaces(representation, spread(looks, _LOOKS))]
+    depths = [
+        depth[depth > 0] for _, _, depth in seen_surfaces(representation, spread(looks, _LOOKS))
+    ]
     found = torch.cat(depths) if depths else torch.empty(0)
     if not len(found):
         raise DataError(

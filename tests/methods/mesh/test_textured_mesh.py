@@ -197,8 +197,8 @@ def test_masks_that_leave_out_the_borders_are_outlines() -> None:
 
 def test_a_start_without_a_surface_is_told() -> None:
     task = Photographs(globe()).task()
-    with pytest.raises(UsageError, match="--start sphere"):
-        starting_mesh(task, MeshMethod())
+    with pytest.raises(UsageError, match="or --start sphere"):
+        starting_mesh(task, MeshMethod(start="teacher"))
     count = 4
     faint = SplatCloud(
         means=np.zeros((count, 3), np.float32), quats=np.ones((count, 4), np.float32),
@@ -206,7 +206,7 @@ def test_a_start_without_a_surface_is_told() -> None:
         logit_opacities=np.full(count, -6, np.float32), sh=np.zeros((count, 1, 3), np.float32),
     )  # fmt: skip
     with pytest.raises(DataError, match="no opaque surface"):
-        starting_mesh(replace(task, teacher=GaussianSplats.of(faint)), MeshMethod())
+        starting_mesh(replace(task, teacher=GaussianSplats.of(faint)), MeshMethod(start="teacher"))
 
 
 @pytest.mark.unchecked_shapes

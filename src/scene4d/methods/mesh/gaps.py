@@ -18,9 +18,9 @@ from scene4d.cameras.camera import Camera
 from scene4d.exporters.mesh import spread
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.mesh.backdrop import surface_at
-from scene4d.methods.mesh.judging import Judgement
+from scene4d.methods.mesh.judging import Judgement, picture_of
 from scene4d.rendering.mesh.fragments import corners_of, draw
-from scene4d.rendering.mesh.rasterization import Atlas, Mesh, Picture, near_plane, rasterize
+from scene4d.rendering.mesh.rasterization import near_plane
 from scene4d.rendering.render import DEPTH
 from scene4d.representations.base import Representation
 from scene4d.representations.task import Task
@@ -64,26 +64,12 @@ def seen_through(mesh: MeshData, behind: MeshData, task: Task) -> np.ndarray:
     judgement = Judgement(len(mesh.triangles))
     for index in task.scene.train_indices:
         view = task.images.view(index)
-        near, far = (_picture(shown, view.camera) for shown in (mesh, behind))
+        near, far = (picture_of(shown, view.camera) for shown in (mesh, behind))
         counts = (near.faces >= 0) & (far.faces >= 0)
         if view.mask is not None:
             counts &= view.mask
         judgement.look(near.faces, counts, photograph=view.rgb, shown=near.rgb, behind=far.rgb)
     return judgement.seen_through().numpy()
-
-
-def _picture(mesh: MeshData, camera: Camera) -> Picture:
-    atlas = Atlas(
-        uv=torch.from_numpy(mesh.uv).float(),
-        triangles=mesh.uv_triangles,
-        texture=torch.from_numpy(mesh.texture).float(),
-    )
-    shown = Mesh(
-        vertices=torch.from_numpy(mesh.vertices).float(), triangles=mesh.triangles, atlas=atlas
-    )
-    return rasterize(
-        shown, camera.viewmat, camera.K, width=camera.width, height=camera.height, depths=False
-    )
 
 
 def _depths(vertices: np.ndarray, triangles: np.ndarray, camera: Camera) -> np.ndarray:

@@ -51,9 +51,11 @@ class MeshMethod(Method):
 
     coarsest_downscale: Annotated[int, Within(1, 8)] = 1
     """Training starts on images this many times smaller (1, 2, 4 or 8); 1: full size at once."""
-    start: Literal["teacher", "sphere"] = "teacher"
-    """Where triangles come from: the surface that the teacher's depths show, or a ball around what
-    all cameras look at, which needs no teacher and takes the outline's shape slowly."""
+    start: Literal["auto", "teacher", "hull", "sphere"] = "auto"
+    """Where triangles come from: the surface that the teacher's depths show; an object's visual
+    hull, by alpha or by masks; a ball around what all cameras look at, which takes the outline's
+    shape slowly. Hull and ball need no teacher. auto: the first, and of an object with outlines the
+    hull, as it is or carved by the teacher's depths: what looks more like the photographs."""
     max_triangles: Annotated[int, Within(4, 2_000_000)] = 20_000
     """Most triangles; phones draw 100,000 at ease."""
     texture_size: Annotated[int, Within(16, 8192)] = 2048
@@ -97,10 +99,10 @@ class MeshMethod(Method):
     @property
     def starts_from_teacher(self) -> bool:
         """Whether triangles come from a teacher."""
-        return self.start == "teacher"
+        return self.start in ("auto", "teacher")
 
     def build(self, task: Task, *, generator: torch.Generator) -> Trainable:
-        """Triangles from the teacher's depths, with a texture baked from the photographs."""
+        """Triangles as :attr:`start` says, with a texture baked from the photographs."""
         meshes: Any = self.representation_class()
         return meshes.from_task(task, self)
 

@@ -10,18 +10,21 @@ import numpy as np
 import torch
 
 from scene4d.cameras.camera import Camera
-from scene4d.data.outlines import leave_out_borders
+from scene4d.data.outlines import leave_out_borders, outlines_of
 from scene4d.errors import DataError, UsageError
-from scene4d.exporters.mesh import fused_surface, largest_parts
+from scene4d.exporters.mesh import fused_surface, largest_parts, seen_surfaces, spread
 from scene4d.exporters.options import MeshOptions
 from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.mesh.backdrop import look_one_way, with_backdrop
 from scene4d.methods.mesh.baking import baked_texture, shown_area
 from scene4d.methods.mesh.gaps import without_gaps
+from scene4d.methods.mesh.judging import difference
 from scene4d.methods.mesh.method import MeshMethod
+from scene4d.methods.mesh.visual_hull import visual_hull
 from scene4d.optional import import_optional
 from scene4d.rendering.mesh.edges import edges_of
 from scene4d.rendering.mesh.fragments import corners_of
+from scene4d.representations.base import Representation
 from scene4d.representations.task import Task
 from scene4d.representations.texture_atlas import flattened
 
@@ -31,6 +34,8 @@ _LEAST_TEXTURE = 64
 _LEAST_OBJECT, _LEAST_PART = 0.05, 0.002
 """Triangles of a part as a share of the largest one's: beside an object lie floaters; a scene that
 fills its pictures is of many parts."""
+_LOOKS = 96
+"""Outlines that a visual hull is made of, at most."""
 _NEEDED_FOR = "the method for meshes"
 _SMOOTHING = (0.5, -0.53)
 """Steps in and out of one round of Taubin, "A signal processing approach to fair surface design",
@@ -39,23 +44,40 @@ _log = logging.getLogger("scene4d")
 
 
 def starting_mesh(task: Task, options: MeshMethod) -> MeshData:
-    """The surface that the teacher shows, or a ball, with the photographs on it.
+    """The surface that the teacher shows, an object's visual hull (as it is, or carved by the
+    teacher's depths), or a ball, with the photographs on it.
 
-    Raises :class:`UsageError` without training cameras, :class:`DataError` where there is no
-    surface.
+    Raises :class:`UsageError` without training cameras, or without outlines where the hull is asked
+    for; :class:`DataError` where there is no surface.
     """
     if not task.training_cameras:
         raise UsageError("a mesh is made from photographs, and there is none", fix="give --data")
     if options.start == "sphere":
-        vertices, triangles = _ball(task, options.max_triangles)
+        mesh = _painted(*_ball(task, options.max_triangles), None, task=task, options=options)
     else:
-        vertices, triangles = _surface(task, options)
-    mesh = _painted(vertices, triangles, None, task=task, options=options)
+        mesh = _best(task, options)
     _log.info(
         "a mesh of %s triangles and a texture of %d x %d to begin with",
         f"{len(mesh.triangles):,}", *mesh.texture.shape[:2],
     )  # fmt: skip
     return mesh
+
+
+def _best(task: Task, options: MeshMethod) -> MeshData:
+    outlines = outlines_of(task.images.view(i) for i in task.scene.train_indices)
+    paint = partial(_painted, showing=None, task=task, options=options)
+    if options.start == "teacher" or (options.start == "auto" and not outlines):
+        return paint(*_surface(task, options))
+    hull = paint(*_hull(task, outlines, options))
+    if task.teacher is None or options.start == "hull":
+        return hull
+    carved = paint(*_hull(task, outlines, options, carved_by=task.teacher))
+    errors = [difference(mesh, task, outlines) for mesh in (hull, carved)]
+    _log.info(
+        "errors of colour and outline: %.4f of the outlines' visual hull, %.4f of what the "
+        "teacher's depths leave of it", *errors,
+    )  # fmt: skip
+    return hull if errors[0] <= errors[1] else carved
 
 
 def _painted(
@@ -83,12 +105,45 @@ def _painted(
     return baked_texture(bare, task, even_exposure=options.even_exposure, showing=showing)
 
 
+def _hull(
+    task: Task,
+    outlines: Mapping[int, torch.Tensor],
+    options: MeshMethod,
+    carved_by: Representation | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The object's visual hull, of at most as many triangles as asked for."""
+    if not outlines:
+        raise UsageError(
+            "the pictures show no outline of an object, by alpha or by masks that leave out their "
+            "borders",
+            fix="give --start teacher, or masks of the object",
+        )
+    looks = [(task.images.camera(i), outlines[i]) for i in spread(list(outlines), _LOOKS)]
+    depths = None
+    if carved_by is not None:
+        depths = [depth for _, _, depth in seen_surfaces(carved_by, looks)]
+    centre, reach = _looked_at(task.training_cameras)
+    vertices, triangles = visual_hull(
+        *zip(*looks, strict=True),
+        centre=centre, reach=reach, voxel=options.voxel, depths=depths,
+    )  # fmt: skip
+    if not len(triangles):
+        raise DataError(
+            "the outlines have nothing in common: no place is within all of them",
+            fix="check masks and poses, or give --start teacher",
+        )
+    least = _LEAST_OBJECT if options.min_cluster is None else options.min_cluster
+    vertices, _, triangles, _ = largest_parts(vertices, np.zeros_like(vertices), triangles, least)
+    vertices = _smoothed(vertices, triangles, options.smoothing)
+    return simplified(vertices, triangles, options.max_triangles)
+
+
 def _surface(task: Task, options: MeshMethod) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's, of at most as many triangles as asked for."""
     if task.teacher is None:
         raise UsageError(
             "a mesh starts from a trained scene, and there is none",
-            fix="name one with --teacher, or give --start sphere",
+            fix="name one with --teacher, or give --start hull or --start sphere",
         )
     masks = [task.images.view(i).mask for i in task.scene.train_indices]
     volume = fused_surface(
@@ -158,21 +213,24 @@ def _ball(task: Task, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Around the point that is nearest to all viewing axes; as large as half a picture there."""
     import trimesh
 
-    cameras = task.training_cameras
+    centre, reach = _looked_at(task.training_cameras)
+    levels = max(0, int(np.log(max(most, 20) / 20) / np.log(4)))
+    ball = trimesh.creation.icosphere(subdivisions=min(levels, 8), radius=reach / 4)
+    return np.asarray(ball.vertices) + centre, np.asarray(ball.faces, dtype=np.int64)
+
+
+def _looked_at(cameras: Sequence[Camera]) -> tuple[np.ndarray, float]:
+    """The point that is nearest to all viewing axes, and how wide pictures are there."""
     centres = torch.stack([c.c2w[:3, 3] for c in cameras]).double()
     axes = -torch.stack([c.c2w[:3, 2] for c in cameras]).double()
     across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
     centre = torch.linalg.lstsq(across.sum(0), (across @ centres[:, :, None]).sum(0)).solution[:, 0]
-    reach = [
+    wide = [
         float((c - centre).norm())
         * min(camera.width / camera.K[0, 0], camera.height / camera.K[1, 1])
         for c, camera in zip(centres, cameras, strict=True)
     ]
-    levels = max(0, int(np.log(max(most, 20) / 20) / np.log(4)))
-    ball = trimesh.creation.icosphere(
-        subdivisions=min(levels, 8), radius=float(np.median(reach)) / 4
-    )
-    return np.asarray(ball.vertices) + centre.numpy(), np.asarray(ball.faces, dtype=np.int64)
+    return centre.numpy(), float(np.median(wide))
 
 
 def _smoothed(vertices: np.ndarray, triangles: np.ndarray, rounds: int) -> np.ndarray:
