@@ -21,11 +21,8 @@ from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
 from scene4d.errors import UsageError
 from scene4d.methods.lightslab.decoder import Decoder, DecoderShape
-from scene4d.methods.lightslab.light_slabs import (
-    MPI_SHARE,
-    LightSlabs,
-    sizes,
-)
+from scene4d.methods.lightslab.first_slabs import MPI_SHARE, sizes
+from scene4d.methods.lightslab.light_slabs import LightSlabs
 from scene4d.methods.lightslab.method import LightSlabMethod
 from scene4d.methods.lightslab.placement import place_slabs
 from scene4d.methods.lightslab.planes import FeaturePlanesShape, plane_codes, rounded

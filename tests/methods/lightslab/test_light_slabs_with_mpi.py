@@ -19,20 +19,18 @@ from methods.lightslab.light_slab_scenes import (
     untrained,
 )
 
+from scene4d.bundle.limits import CODES
 from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import camera_rays
-from scene4d.errors import UsageError
+from scene4d.errors import DataError, UsageError
 from scene4d.evaluation.psnr import psnr
 from scene4d.formats.ply import write_ply
 from scene4d.methods.lightslab.block_transform import steps_for
 from scene4d.methods.lightslab.bundle_mpi import MAX_BLOCKS
 from scene4d.methods.lightslab.first_mpi import MpiLimits, first_mpi
-from scene4d.methods.lightslab.light_slabs import (
-    MPI_SHARE,
-    LightSlabs,
-    sizes,
-)
+from scene4d.methods.lightslab.first_slabs import MPI_SHARE, believed_blocks, sizes
+from scene4d.methods.lightslab.light_slabs import LightSlabs
 from scene4d.methods.lightslab.method import LightSlabMethod
 from scene4d.methods.lightslab.mpi import BLOCK, MultiplaneImages
 from scene4d.methods.lightslab.placement import place_slabs
@@ -341,6 +339,15 @@ def test_one_slab_or_no_mpi_planes_as_the_method_says():
     steps = np.array(few.settings.mpi_steps)
     assert estimated_bytes(few.mpi, steps) <= 0.006e6 * MPI_SHARE
     assert 0 < made(max_slabs=1, max_blocks=30).mpi.num_blocks <= 30
+
+
+@pytest.mark.parametrize("room", [1e4, 1e6, 1e7])
+def test_no_more_blocks_are_kept_than_readers_believe(room):
+    """Where a fifth of the room stays unused; a room in the tiny tier could not be exported."""
+    codes = believed_blocks(room) * 64 * 4  # of a block of 8 x 8 texels of four channels
+    CODES.check(codes, int(0.8 * room))
+    with pytest.raises(DataError, match="are believed"):
+        CODES.check(codes + 64 * 4, int(0.8 * room))
 
 
 @pytest.mark.parametrize(

@@ -14,22 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from scene4d.bundle.limits import CODES
-from scene4d.cameras.between import Spread
 from scene4d.cameras.camera import Camera
 from scene4d.cameras.rays import Rays, rays_at
-from scene4d.errors import DataError, UsageError
+from scene4d.errors import DataError
 from scene4d.methods.lightslab.block_transform import FREQUENCIES as MOST_FREQUENCIES
 from scene4d.methods.lightslab.block_transform import steps_for
 from scene4d.methods.lightslab.decoder import HALO, Decoder, DecoderShape
-from scene4d.methods.lightslab.first_mpi import (
-    FirstMpi,
-    MpiLimits,
-    fewest_slabs_near_best,
-    training_and_nearby_cameras,
-)
+from scene4d.methods.lightslab.first_slabs import MPI_SHARE, placed, sizes
 from scene4d.methods.lightslab.mpi import BLOCK, CHANNELS, MultiplaneImages, seen_by
-from scene4d.methods.lightslab.placement import numbers_of_slabs, place_slabs
 from scene4d.methods.lightslab.planes import FeaturePlanesShape, rounded
 from scene4d.methods.lightslab.slabs import Slabs
 from scene4d.methods.lightslab.stored_mpi import (
@@ -43,7 +35,7 @@ from scene4d.ranges import NotNegative, Positive, Within
 from scene4d.rendering.fields.plane_lookup import lookup_planes
 from scene4d.rendering.render import RGB, Render, Want
 from scene4d.representations.base import ParameterGroup, Representation
-from scene4d.representations.content import Content, find_content
+from scene4d.representations.content import find_content
 from scene4d.representations.method import downscale_at
 from scene4d.representations.saved import Form, form, module_forms
 
@@ -59,8 +51,6 @@ OPAQUE = 3.0
 """Added to alpha before its sigmoid where nothing is transparent."""
 MPI_MACS = 18
 """Of a ray on an MPI plane: bilinear, then over, of 4 channels, and transmittance and depth."""
-MPI_SHARE = 0.8
-"""Of ``max_mb`` for MPIs, where there are any; the rest is for planes of features."""
 MAX_SINH = 6.0
 """Bound of the depth head before sinh: 200 times the content's size."""
 
@@ -285,7 +275,7 @@ class LightSlabs(Representation):
         """Untrained, placed by the scene's training cameras and what is known of its surfaces."""
         cameras = scene.train_cameras()
         content = find_content(scene, teacher)
-        slabs, first = _placed(cameras, content, options, teacher)
+        slabs, first = placed(cameras, content, options, teacher)
         shape, decoder = sizes(options, slabs)
         centre = content.points.median(dim=0).values
         radius = float((content.points - centre).norm(dim=-1).median())
@@ -458,38 +448,6 @@ def _resized(
     )
 
 
-def _placed(
-    cameras: Sequence[Camera],
-    content: Content,
-    options: LightSlabMethod,
-    teacher: Representation | None,
-) -> tuple[Slabs, FirstMpi | None]:
-    """Slabs, and their first MPIs where there is a teacher to make them of."""
-    make = partial(place_slabs, cameras, content, num_planes=options.depths)
-    if teacher is None or not options.mpi:
-        return make(kind=options.placement, count=options.max_slabs), None
-    taught = options.teaching
-    room = options.max_mb * 1e6 * MPI_SHARE
-    limits = MpiLimits(
-        bytes=room,
-        blocks=min(options.max_blocks, _believed_blocks(room)),
-        scale=options.mpi_scale,
-        spread=Spread(between=taught.between, jitter=taught.jitter, turn=taught.turn),
-    )
-    kind = "cameras" if options.placement == "auto" else options.placement
-    numbers = numbers_of_slabs(cameras, options.max_slabs) if kind == "cameras" else [1]
-    sizes(options, make(kind=kind))  # refuses what cannot be, before the search takes its time
-    around = training_and_nearby_cameras(cameras, limits.spread)
-    choices = (make(kind=kind, count=count, around=around) for count in numbers)
-    found = fewest_slabs_near_best(teacher, cameras, limits, choices)
-    return found.slabs, found
-
-
-def _believed_blocks(room: float) -> int:
-    """Blocks that readers believe of so many bytes (:data:`CODES`), where a fifth stays unused."""
-    return CODES.of(int(0.8 * room)) // (MOST_FREQUENCIES * CHANNELS)
-
-
 def _saved_mpi(tensors: Mapping[str, Tensor]) -> MultiplaneImages | None:
     if "mpi.stored" not in tensors:
         return None
@@ -498,33 +456,3 @@ def _saved_mpi(tensors: Mapping[str, Tensor]) -> MultiplaneImages | None:
     if lacking:
         raise DataError(f"lacks the {', '.join(lacking)} of its MPIs")
     return MultiplaneImages(**{name: tensors[f"mpi.{name}"] for name in names})
-
-
-def sizes(options: LightSlabMethod, slabs: Slabs) -> tuple[FeaturePlanesShape, DecoderShape]:
-    """Of planes and decoder, within the method's ``max_mb``."""
-    planes = FeaturePlanesShape(
-        slabs=slabs.num_slabs,
-        depths=slabs.num_planes,
-        featured=options.featured,
-        crossed=options.crossed,
-        features=options.features,
-        resolutions=options.resolutions,
-        crossed_resolutions=options.crossed_resolutions,
-    )
-    decoder = DecoderShape(
-        inputs=planes.feature_planes().width,
-        samples=options.samples,
-        encoded=options.encoded,
-        width=options.width,
-        blocks=options.blocks,
-        channels=options.channels,
-    )
-    share = 1 - MPI_SHARE if options.mpi else 1.0
-    left = int(share * options.max_mb * 1e6) - decoder.values
-    if left <= 0:
-        raise UsageError(
-            f"--max-mb {options.max_mb} leaves nothing beside the decoder's"
-            f" {decoder.values / 1e6:.2f} MB",
-            fix="give more, or make the decoder smaller (--width, --blocks)",
-        )
-    return planes.fitting(left), decoder
