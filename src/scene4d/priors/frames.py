@@ -88,7 +88,7 @@ class FramesPrior(Prior):
         self,
         noisy: Float[Tensor, "batch channels height width"],
         ratios: Float[Tensor, " batch"],
-        colours: Float[Tensor, "*batch 3 height width"] | None,
+        colours: Float[Tensor, "*batch 3 high wide"] | None,
     ) -> Float[Tensor, "batch channels height width"]:
         """The first picture: cleaned alone, with the colours that are given in place of its own."""
         if colours is None:

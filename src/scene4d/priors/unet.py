@@ -230,7 +230,8 @@ class UnetPrior(Prior):
         assert self.shape.video is not None
         if before.known is None:
             return before.pictures.to(like), torch.full_like(deviation, self.shape.video.change)
-        mean = torch.where(broadcast(before.known, like) > 0, before.pictures.to(like), 0.0)
+        there = before.known[:, None, None, None]
+        mean = torch.where(there, before.pictures.to(like), 0.0)
         return mean, torch.where(before.known, self.shape.video.change, deviation)
 
     def _told(
