@@ -54,6 +54,7 @@ LEFT_OUT = {
     r"scene4d prior (check|sample)": "wants weights: tests/training/test_prior_check.py",
     r"(scene4d prior compress|python benchmarks/prior_size.py)": "priors/test_compression.py",
     r"scene4d prior train unet .*knight_room": "minutes: tests/methods/picture_prior",
+    r"scene4d prior train frames": "wants a video: tests/methods/picture_prior",
     r"scene4d prior train fixer": "wants pairs: tests/methods/repair",
     r"python benchmarks/guidance.py mnist": "wants a model of digits, and minutes",
     r"python benchmarks/guidance_evidence.py .*ffdnet": "wants weights, and minutes",

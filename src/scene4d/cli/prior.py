@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -16,6 +16,12 @@ from scene4d.errors import UsageError
 from scene4d.ranges import Share, Within
 from scene4d.torchrun import this_process
 from scene4d.training.options import CustomiseOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scene4d.priors.frames import FramesPrior
+    from scene4d.priors.prior import Prior
 
 
 def usage() -> str:
@@ -168,23 +174,26 @@ def compress(argv: list[str]) -> None:
 @dataclass(frozen=True, kw_only=True)
 class CheckArgs:
     """How well a prior cleans noised pictures of a capture, beside a memory of its patches: near
-    the pictures that the memory holds, and far from them."""
+    the pictures that the memory holds, and far from them. Predictors of frames are told the picture
+    before, and stand beside it and beside the last two extended."""
 
     prior: tyro.conf.Positional[tuple[str, ...]]
-    """One prior or more: ffdnet:FOLDER, unet:FOLDER, diffusers:FOLDER, patches:CAPTURE;
-    docs/guidance.md."""
+    """One prior or more: ffdnet:FOLDER, unet:FOLDER, diffusers:FOLDER, patches:CAPTURE, or else
+    frames:FOLDER; docs/guidance.md."""
     data: Path | None = None
     """Folder of the capture; by default the sample scene."""
     ratios: tuple[Annotated[float, Within(0.0, 1e6, above=True)], ...] = (0.1, 0.25, 0.5, 1.0)
-    """Noise, as sigma / alpha of pictures from -1 to 1."""
+    """Noise, as sigma / alpha of pictures from -1 to 1; 80: nothing is seen."""
 
 
 def check(argv: list[str]) -> None:
     """``scene4d prior check PRIOR --data CAPTURE``: the table on stdout."""
     args = parse(CheckArgs, argv, prog="scene4d prior check")
     from scene4d.data.scene import at_size_of
+    from scene4d.priors.frames import FramesPrior
     from scene4d.priors.kinds import load_prior, prior_name
     from scene4d.representations.task import Task, World
+    from scene4d.training.next_frames import asked_of, check_next
     from scene4d.training.options import TrainOptions
     from scene4d.training.prior_check import check as checked
     from scene4d.training.prior_check import distances, halves_of
@@ -196,12 +205,18 @@ def check(argv: list[str]) -> None:
     scene = at_size_of(scene, images)
     task = Task(world=World.of(scene), capture=scene)
     priors = {name: load_prior(prior_name(name), task).eval() for name in args.prior}
-    table = checked(scene, images, priors, args.ratios)
-    halves = halves_of(scene)
-    for place, of in (("near", halves.near), ("far", halves.far)):
-        away, turn = distances(scene, of, halves.memory)
-        print(f"{place}: {len(of)} pictures, {away / scene.extent:.2f} scene extents and "
-              f"{turn:.1f} degrees from the nearest of {len(halves.memory)}")  # fmt: skip
+    films = {name: prior for name, prior in priors.items() if isinstance(prior, FramesPrior)}
+    if films and len(films) == len(priors):
+        table = check_next(scene, images, films, args.ratios)
+        for place, asked in asked_of(scene).items():
+            print(f"{place}: {len(asked)} pictures, each given the one before")
+    else:
+        table = checked(scene, images, priors, args.ratios)
+        halves = halves_of(scene)
+        for place, of in (("near", halves.near), ("far", halves.far)):
+            away, turn = distances(scene, of, halves.memory)
+            print(f"{place}: {len(of)} pictures, {away / scene.extent:.2f} scene extents and "
+                  f"{turn:.1f} degrees from the nearest of {len(halves.memory)}")  # fmt: skip
     print("PSNR in dB at sigma/alpha " + " ".join(f"{ratio:g}" for ratio in args.ratios))
     for name, rows in table.items():
         for place, values in rows.items():
@@ -211,20 +226,27 @@ def check(argv: list[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleArgs:
-    """Pictures that a prior thinks of, out of noise or from a picture."""
+    """Pictures that a prior thinks of, out of noise or from a picture; of a predictor of frames a
+    video, picture after picture."""
 
     prior: tyro.conf.Positional[str]
-    """unet:FOLDER, ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE; docs/guidance.md."""
+    """unet:FOLDER, ffdnet:FOLDER, diffusers:FOLDER, patches:CAPTURE, frames:FOLDER;
+    docs/guidance.md."""
     output_path: Path
-    """Folder of PNG images; of what is no colour, one more for each kind."""
+    """Folder of PNG images; of what is no colour, one more for each kind; of a video also
+    sheet.png, all of them side by side."""
     from_picture: Path | None = None
-    """A picture that is noised and cleaned again, in place of noise alone."""
+    """A picture that is noised and cleaned again, in place of noise alone; of a video the first
+    one."""
     time: Annotated[float, Within(0.0, 1.0, above=True)] | None = None
     """How much noise to start from, 0 to 1; by default the most that the prior knows."""
     text: str | None = None
     """For priors that read texts."""
     count: Annotated[int, Within(1, 10_000)] = 4
-    """Pictures."""
+    """Pictures; of a video the first one is counted, too."""
+    seconds: Annotated[float, Within(-1e6, 1e6)] | None = None
+    """From one picture of a video to the next, below 0: backwards; by default as the predictor
+    mostly learned."""
     size: tuple[Annotated[int, Within(8, 4096)], Annotated[int, Within(8, 4096)]] = (64, 64)
     """Width and height in pixels, out of noise."""
     steps: Annotated[int, Within(1, 1000)] = 50
@@ -239,44 +261,91 @@ class SampleArgs:
 def sample(argv: list[str]) -> None:
     """``scene4d prior sample PRIOR``: writes pictures, and prints the folder."""
     args = parse(SampleArgs, argv, prog="scene4d prior sample")
-    import torch
-
     from scene4d.exporters.frames import to_bytes
     from scene4d.exporters.video import write_images
-    from scene4d.image_files import open_picture
+    from scene4d.priors.frames import FramesPrior
     from scene4d.priors.kinds import load_prior, prior_name
-    from scene4d.priors.prior import Condition, LatentPrior, check_of_pictures
-    from scene4d.priors.sampling import sample as sampled
-    from scene4d.priors.shown import shown
+    from scene4d.priors.prior import check_of_pictures
+    from scene4d.priors.shown import sheet, shown
     from scene4d.representations.task import Task, World
 
     prior = load_prior(prior_name(args.prior), Task(world=World())).eval()
-    latent = prior.info.space == "latent" and isinstance(prior, LatentPrior)
-    check_of_pictures(prior)
-    width, height = prior.info.size or args.size
-    start = None
-    if args.from_picture is not None:
-        with open_picture(args.from_picture) as image:
-            pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-        start = torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
-        if prior.info.num_channels != 3 and not latent:
-            raise UsageError("this prior knows more than a picture's colours", where=args.prior)
-        start = start.expand(args.count, -1, -1, -1)
-        start = prior.encode(start) if latent else start
-    shape = (args.count, prior.info.num_channels, height, width)
-    if latent:
-        one = prior.encode(torch.zeros(1, 3, height, width))
-        shape = (args.count, *one.shape[1:])
-    found = sampled(
-        prior, start, shape=shape, steps=args.steps, time=args.time,
-        condition=Condition(text=args.text), reuse=args.reuse,
-        generator=torch.Generator().manual_seed(args.seed),
-    )  # fmt: skip
-    pictures = prior.decode(found) if latent else found
+    film = isinstance(prior, FramesPrior)
+    if film:
+        pictures = _film(prior, args)
+    else:
+        check_of_pictures(prior)
+        pictures = _pictures(prior, args)
     maps = shown(pictures, prior.info)
     frames = {
         f"{number:04d}{'' if kind == 'rgb' else f'_{kind}'}.png": to_bytes(p)
         for kind, rows in maps.items()
         for number, p in enumerate(rows)
     }
+    if film:
+        frames["sheet.png"] = to_bytes(sheet(pictures, prior.info))
     print(write_images(frames.values(), args.output_path, frames, overwrite=False))
+
+
+def _pictures(prior: Prior, args: SampleArgs) -> Tensor:
+    """[count, channels, height, width] out of noise, or from a picture."""
+    import torch
+
+    from scene4d.priors.prior import Condition, LatentPrior
+    from scene4d.priors.sampling import sample as sampled
+
+    if args.seconds is not None:
+        raise UsageError("--seconds is given, and this prior knows no videos", where=args.prior,
+                         fix="leave it out")  # fmt: skip
+    latent = prior if isinstance(prior, LatentPrior) and prior.info.space == "latent" else None
+    width, height = prior.info.size or args.size
+    start = None
+    if args.from_picture is not None:
+        if prior.info.num_channels != 3 and latent is None:
+            raise UsageError("this prior knows more than a picture's colours", where=args.prior)
+        start = _colours(args.from_picture).expand(args.count, -1, -1, -1)
+        start = start if latent is None else latent.encode(start)
+    shape = (args.count, prior.info.num_channels, height, width)
+    if latent is not None:
+        one = latent.encode(torch.zeros(1, 3, height, width))
+        shape = (args.count, *one.shape[1:])
+    found = sampled(
+        prior, start, shape=shape, steps=args.steps, time=args.time,
+        condition=Condition(text=args.text), reuse=args.reuse,
+        generator=torch.Generator().manual_seed(args.seed),
+    )  # fmt: skip
+    return found if latent is None else latent.decode(found)
+
+
+def _film(prior: FramesPrior, args: SampleArgs) -> Tensor:
+    """[count, channels, height, width], one after the other."""
+    import torch
+    from torch.nn.functional import avg_pool2d
+
+    from scene4d.priors.frames import continued
+
+    for name in ("time", "text"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name} is given, and a predictor of frames draws each picture out "
+                             "of noise and by the one before alone", where=args.prior,
+                             fix="leave it out")  # fmt: skip
+    first = None
+    if args.from_picture is not None:
+        first = _colours(args.from_picture)
+        longest = prior.info.longest_side or max(first.shape)
+        first = avg_pool2d(first, max(1, round(max(first.shape) / longest)))
+    return continued(
+        prior, first, count=args.count, size=args.size, seconds=args.seconds, steps=args.steps,
+        generator=torch.Generator().manual_seed(args.seed),
+    )  # fmt: skip
+
+
+def _colours(picture: Path) -> Tensor:
+    """[3, height, width], -1..1."""
+    import torch
+
+    from scene4d.image_files import open_picture
+
+    with open_picture(picture) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)

@@ -62,6 +62,9 @@ class PriorInfo:
     frames: int | None = None
     """Pictures of a video [*batch, frames, channels, height, width]; None: single pictures
     [*batch, channels, height, width]."""
+    by_time: bool = False
+    """Whether what it knows of a video is how time goes on before the cameras that it learned from:
+    it must be told times, and turns of a camera tell it nothing."""
     space: Literal["pixels", "latent"] = "pixels"
     latent_channels: int | None = None
     """Of what the denoiser takes, where that are latents."""

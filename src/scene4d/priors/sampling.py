@@ -23,7 +23,7 @@ _NOISE = 20.0
 @torch.no_grad()
 def sample(
     prior: Prior,
-    start: Float[Tensor, "batch channels height width"] | None,
+    start: Float[Tensor, "batch *frames channels height width"] | None,
     *,
     shape: tuple[int, ...] = (),
     steps: int = 50,
@@ -32,7 +32,7 @@ def sample(
     condition: Condition = NOTHING,
     reuse: float = 0.0,
     generator: torch.Generator,
-) -> Float[Tensor, "batch channels height width"]:
+) -> Float[Tensor, "batch *frames channels height width"]:
     """Clean pictures (or latents) of the prior's distribution, by ``steps`` steps without fresh
     noise.
 

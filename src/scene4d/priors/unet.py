@@ -9,6 +9,10 @@ ln(s) / 4 (table 1 there), d the standard deviation of the data. Each kind of ch
 depth, normals) enters and leaves by blocks of its own at full size and shares all others, at one
 noise level: the expert branches of HyperHuman (Liu et al. 2024). Which blocks lie
 where is a plan, as AsCAN's (Kag et al. 2024): convolutions early, attention late.
+
+A network of videos is also told the clean picture before and the time from it (SinFusion, Nikankin
+et al. 2023). What it cleans then is the difference to that picture: the same formula of x - before,
+with d the standard deviation of what changes, so that an untrained one expects no change.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -53,8 +57,35 @@ _GROUPS, _HEAD = 8, 32
 """Groups of channels that are normalised, and channels of an attention head."""
 _WAVES = 16
 """Frequencies by which c_noise is told."""
+_LAPSES = 8
+"""Those by which the time from the picture before is told: few and slow, so that between two times
+that were learned it answers between them."""
 _MOST_BYTES = 64 << 20
 _MOST_WORDS = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoShape:
+    """What a network that is told the picture before knows of time, as plain data."""
+
+    interval: Positive
+    """Seconds from one picture to the next, of most that it learned from."""
+    longest: Positive
+    """The most seconds between a picture and the one that it is told, either way."""
+    change: Positive
+    """Standard deviation of the difference between them, of pictures of -1..1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Before:
+    """What a network of videos is told of each picture of a batch."""
+
+    pictures: Float[Tensor, "batch channels height width"]
+    """The clean one before, -1..1."""
+    seconds: Float[Tensor, " batch"]
+    """From it to the picture that is asked about; negative where it comes after."""
+    known: Bool[Tensor, " batch"] | None = None
+    """False: nothing is told of this one; None: all are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +111,8 @@ class UnetShape:
     """Words that it reads; none: no texts."""
     word_width: Annotated[int, Within(1, 1024)] = 64
     """Numbers that stand for a word."""
+    video: VideoShape | None = None
+    """Of a network that is told the picture before; None: it knows single pictures."""
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -129,6 +162,13 @@ class UnetPrior(Prior):
         if shape.vocabulary:
             self.words = LearnedWords(shape.vocabulary, shape.word_width)
             self.text = nn.Linear(shape.word_width, told)
+        self.lapses: Tensor
+        if shape.video is not None:
+            self.lapse = nn.Sequential(nn.Linear(2 * _LAPSES, told), nn.SiLU(),
+                                       nn.Linear(told, told))  # fmt: skip
+            self.alone = nn.Parameter(torch.zeros(told))
+            slow = 0.25 * 2.0 ** torch.linspace(0, 2, _LAPSES)
+            self.register_buffer("lapses", slow, persistent=False)
         self.branches = nn.ModuleList(_Branch(CHANNELS[k], shape, told) for k in shape.channels)
         widths = shape.widths[1:]
         self.down, self.up = (
@@ -167,37 +207,70 @@ class UnetPrior(Prior):
         noisy: Float[Tensor, "batch channels height width"],
         ratios: Float[Tensor, " batch"],
         texts: Sequence[str] | None = None,
+        before: Before | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
-        """D(x; s) of pictures x = clean + s n, each with its text; "" and None are no text."""
-        s, d = broadcast(ratios, noisy), self.shape.deviation
+        """D(x; s) of pictures x = clean + s n, each with its text; "" and None are no text.
+        ``before``: of a network of videos; None: nothing is told."""
+        s = broadcast(ratios, noisy)
+        mean, deviation = self.expected(noisy, before)
+        d, off = broadcast(deviation, noisy), noisy - mean
         total = s.square() + d * d
-        told = 0.25 * ratios.clamp_min(_LEAST_RATIO).log()
-        made = self._network(noisy * total.rsqrt(), self._told(told, texts))
-        return d * d / total * noisy + s * d * total.rsqrt() * made
+        told = self._told(0.25 * ratios.clamp_min(_LEAST_RATIO).log(), texts, before)
+        given = [off * total.rsqrt()] if self.shape.video is None else [off * total.rsqrt(), mean]
+        return mean + d * d / total * off + s * d * total.rsqrt() * self._network(given, told)
+
+    def expected(
+        self, like: Float[Tensor, "batch channels height width"], before: Before | None = None
+    ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
+        """Mean and standard deviation of clean pictures of which nothing is seen yet: 0 and the
+        data's, or the picture before and those of what changes."""
+        deviation = like.new_full((len(like),), self.shape.deviation)
+        if before is None:
+            return torch.zeros_like(like), deviation
+        assert self.shape.video is not None
+        if before.known is None:
+            return before.pictures.to(like), torch.full_like(deviation, self.shape.video.change)
+        there = before.known[:, None, None, None]
+        mean = torch.where(there, before.pictures.to(like), 0.0)
+        return mean, torch.where(before.known, self.shape.video.change, deviation)
 
     def _told(
-        self, c_noise: Float[Tensor, " batch"], texts: Sequence[str] | None
+        self, c_noise: Float[Tensor, " batch"], texts: Sequence[str] | None, before: Before | None
     ) -> Float[Tensor, "batch told"]:
-        """What every block is told: the noise and the text."""
-        angles = 2 * math.pi * c_noise[:, None] * self.waves
-        told = self.noise(torch.cat([angles.cos(), angles.sin()], dim=1))
+        """What every block is told: the noise, the text, and the time from the picture before."""
+        told = self.noise(_waves(c_noise, self.waves))
         if self.shape.vocabulary and texts is not None:
             known = {text: self.words(text).mean(dim=0) for text in set(texts) if text}
             nothing = told.new_zeros(self.shape.word_width)
             told = told + self.text(torch.stack([known.get(text, nothing) for text in texts]))
         elif self.shape.vocabulary:
             told = told + self.text.bias
+        if self.shape.video is not None:
+            told = told + self._lapse(self.shape.video, before)
         return functional.silu(told)
 
+    def _lapse(self, video: VideoShape, before: Before | None) -> Float[Tensor, "*batch told"]:
+        if before is None:
+            return self.alone
+        seconds = before.seconds.to(self.lapses) / video.longest
+        found: Tensor = self.lapse(_waves(seconds, self.lapses))
+        return found if before.known is None else torch.where(
+            before.known[:, None], found, self.alone.to(found)
+        )  # fmt: skip
+
     def _network(
-        self, x: Float[Tensor, "batch channels height width"], told: Float[Tensor, "batch told"]
+        self,
+        given: Sequence[Float[Tensor, "batch channels height width"]],
+        told: Float[Tensor, "batch told"],
     ) -> Float[Tensor, "batch channels height width"]:
-        height, width = x.shape[-2:]
+        height, width = given[0].shape[-2:]
         unit = 1 << (len(self.shape.widths) - 1)
-        x = functional.pad(x, (0, -width % unit, 0, -height % unit), mode="replicate")
-        parts = x.split([CHANNELS[kind] for kind in self.shape.channels], dim=1)
-        entered = [branch.enter(part, told)
-                   for branch, part in zip(self._branches, parts, strict=True)]  # fmt: skip
+        room = (0, -width % unit, 0, -height % unit)
+        sizes = [CHANNELS[kind] for kind in self.shape.channels]
+        split = [functional.pad(x, room, mode="replicate").split(sizes, dim=1) for x in given]
+        entered = [branch.enter(torch.cat(parts, dim=1), told)
+                   for branch, parts in zip(self._branches, zip(*split, strict=True), strict=True)
+                   ]  # fmt: skip
         x = torch.stack([folded for folded, _ in entered]).mean(dim=0)
         kept: list[Tensor] = []
         for level, blocks in enumerate(self.down):
@@ -223,7 +296,8 @@ class _Branch(nn.Module):
         super().__init__()
         width, below = shape.widths[:2]
         self.placed = shape.size is not None
-        self.first = nn.Conv2d(channels + 2 * self.placed, width, 3, padding=1)
+        given = channels * (1 if shape.video is None else 2) + 2 * self.placed
+        self.first = nn.Conv2d(given, width, 3, padding=1)
         self.down, self.up = (_Blocks(plan[0], width, told) for plan in (shape.down, shape.up))
         self.fold, self.unfold = _fold(width, below), _unfold(below, width)
         self.join = nn.Conv2d(2 * width, width, 1)
@@ -310,6 +384,13 @@ class _Attention(nn.Module):
         return x + made.mT.unflatten(2, x.shape[-2:])
 
 
+def _waves(
+    values: Float[Tensor, " batch"], frequencies: Float[Tensor, " waves"]
+) -> Float[Tensor, "batch two_waves"]:
+    angles = 2 * math.pi * values[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
 def _fold(width: int, below: int) -> nn.Module:
     """To half the size."""
     return nn.Conv2d(width, below, 2, stride=2)
@@ -340,10 +421,20 @@ def save_unet(prior: UnetPrior, path: Path) -> None:
 def load_unet(path: Path) -> UnetPrior:
     """The prior of a file, or of a folder with :data:`FILE`. Raises :class:`DataError` for anything
     else, and for weights that do not belong to the shape beside them."""
-    file = path / FILE if os.path.isdir(path) else path
+    made = read_unet(path, FILE)
+    if made.shape.video is not None:
+        raise DataError("knows videos, not single pictures", where=path,
+                        fix=f"give frames:{printable(path)}")  # fmt: skip
+    return made
+
+
+def read_unet(path: Path, name: str) -> UnetPrior:
+    """The network of a file, or of a folder with one of this name, of pictures or of videos. Raises
+    as :func:`load_unet`."""
+    file = path / name if os.path.isdir(path) else path
     if not os.path.exists(file):
         raise DataError("no network is here", where=printable(file),
-                        fix=f"give a file of weights, or a folder with {FILE}")  # fmt: skip
+                        fix=f"give a file of weights, or a folder with {name}")  # fmt: skip
     tensors, plain = read_tensors(file, _KEY, what="file of weights", most_bytes=_MOST_BYTES)
     if not isinstance(plain, Mapping):
         raise DataError("holds weights, but not those of a U-Net prior", where=file,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,8 +26,11 @@ from training.objectives.test_guidance import (
 from scene4d.cameras.camera import Camera
 from scene4d.data.scene import Frame, Scene, View
 from scene4d.errors import UsageError
+from scene4d.priors.frames import FramesPrior
 from scene4d.priors.prior import Prior, PriorInfo
+from scene4d.priors.unet import UnetPrior, UnetShape, VideoShape
 from scene4d.representations.method import GuidanceOptions
+from scene4d.representations.task import World
 
 pytestmark = pytest.mark.unchecked_shapes
 EXACT = replace(NEAR, loss="fixer")
@@ -69,6 +73,42 @@ def test_frames_that_have_nothing_to_do_with_each_other_are_guided_as_pictures(g
     for name, value in together.items():
         # sums of float32 in another order
         torch.testing.assert_close(value, total[name], rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_every_representation_is_guided_from_the_photograph_by_a_predictor_of_frames(guided):  # noqa: F811
+    trainable, camera, photograph = guided
+    view = SimpleNamespace(camera=lambda index: camera, view=lambda index: View(
+        index=index, camera=camera, rgb=photograph))  # fmt: skip
+    capture = replace(capture_of([camera]), pictures=view)
+    film = VideoShape(interval=0.1, longest=0.5, change=1e-3)
+    shape = UnetShape(channels=("rgb",), widths=(8, 8), down=("", ""), up=("", ""), video=film)
+    options = replace(NEAR, sweep=0.0, frozen=1.0)
+    world = World(times=(0.0, 1.0))
+    found = []
+    # which expects no change: at noise of a thousand times what changes, the photograph itself
+    for prior in (FramesPrior(UnetPrior(shape)), Known(half_as_large(photograph), frames=4)):
+        prior.info = replace(prior.info, conditions=frozenset({"picture", "camera"}))
+        log = objective(prior, options=options, capture=capture, world=world)(
+            step_of(trainable)
+        ).log
+        assert float(log["guidance_gradient"]) > 0 and int(log["guidance_left_out"]) == 0
+        found.append(gradients(trainable))
+    scale = max(float(value.abs().max()) for value in found[1].values())
+    for name, value in found[0].items():
+        # (0.001 / 0.5)^2 of the noise is left in, four times at most
+        torch.testing.assert_close(value, found[1][name], rtol=1e-2, atol=1e-3 * scale)
+
+
+def test_a_predictor_of_frames_wants_a_scene_that_moves_and_flights_that_do_not_turn(caplog):
+    prior = Notes(3)
+    prior.info = replace(prior.info, by_time=True)
+    with pytest.raises(UsageError, match="the scene does not move"):
+        objective(prior, options=EXACT, poses=SPHERE)
+    world = World(times=(0.0, 1.0))
+    for changes, noted in (({"sweep": 0.0, "frozen": 0.0}, False), ({}, True)):
+        caplog.clear()
+        objective(prior, options=replace(EXACT, **changes), poses=SPHERE, world=world)
+        assert ("--guidance.sweep 0 --guidance.frozen 0" in caplog.text) == noted
 
 
 class Higher(Prior):

@@ -119,7 +119,13 @@ class UnetMethod(Method):
 
     def learning_rate_factor(self, group: str, progress: float) -> float:
         """Up, then down to a hundredth."""
-        return min(1.0, progress / 0.02) * (0.01 + 0.495 * (1 + math.cos(math.pi * progress)))
+        return up_and_down(progress)
+
+
+def up_and_down(progress: float) -> float:
+    """Share of the learning rate: up over a fiftieth of the training, then down as a cosine to a
+    hundredth."""
+    return min(1.0, progress / 0.02) * (0.01 + 0.495 * (1 + math.cos(math.pi * progress)))
 
 
 UNET = UnetMethod

@@ -58,7 +58,9 @@ class Denoising(Objective):
         crops = self.pictures.crops(
             options.batch, options.crop_size, self.generator, mirrored=options.mirrored
         )
-        ratios = self._ratios(options.batch)
+        ratios = drawn_ratios(
+            options.batch, options.noise_mean, options.noise_spread, self.generator
+        )
         noise = torch.randn(crops.pictures.shape, generator=self.generator)
         forgotten = torch.rand(options.batch, generator=self.generator) < options.forget_text
         texts = ["" if f else c for c, f in zip(crops.captions, forgotten.tolist(), strict=True)]
@@ -71,15 +73,11 @@ class Denoising(Objective):
         wanted = crops.pictures
         if self.teacher is not None:
             wanted = self.processes.gathered(self._taught(noisy, own, texts[self.own]))
-        d = shape.deviation
-        weight = (ratios.square() + d * d) / (ratios * d).square()
-        square = (made - wanted.to(made)).square() * crops.known.to(made)
-        sizes = [CHANNELS[kind] for kind in shape.channels]
-        each = torch.stack([part.flatten(1).mean(dim=1) for part in square.split(sizes, dim=1)])
-        found = weight.to(made) * each.mean(dim=0)
-        thirds = found.detach().tensor_split(len(_THIRDS))  # the batch is in the order of noise
-        log = {name: t.mean() for name, t in zip(_THIRDS, thirds, strict=True) if len(t)}
-        return Term(loss=found.mean(), log=log)
+        deviation = torch.full_like(ratios, shape.deviation)
+        return edm_term(
+            made, wanted.to(made), crops.known.to(made), ratios.to(made), deviation.to(made),
+            sizes=[CHANNELS[kind] for kind in shape.channels],
+        )  # fmt: skip
 
     @torch.no_grad()
     def _taught(
@@ -93,9 +91,34 @@ class Denoising(Objective):
         without = self.teacher.cleaned(noisy, ratios)
         return without + self.options.scale * (self.teacher.cleaned(noisy, ratios, texts) - without)
 
-    def _ratios(self, count: int) -> Float[Tensor, " count"]:
-        """s of each picture, rising."""
-        u = torch.rand(count, generator=self.generator, dtype=torch.float64)
-        place = (torch.arange(count, dtype=torch.float64) + u) / count
-        normal = torch.special.ndtri(place.clamp(1e-6, 1 - 1e-6))
-        return (self.options.noise_mean + self.options.noise_spread * normal).exp().float()
+
+def drawn_ratios(
+    count: int, mean: float, spread: float, generator: torch.Generator
+) -> Float[Tensor, " count"]:
+    """s of each picture of a batch, rising: ln s is normal, one from each of ``count`` parts of it
+    that are equally likely."""
+    u = torch.rand(count, generator=generator, dtype=torch.float64)
+    place = (torch.arange(count, dtype=torch.float64) + u) / count
+    normal = torch.special.ndtri(place.clamp(1e-6, 1 - 1e-6))
+    return (mean + spread * normal).exp().float()
+
+
+def edm_term(
+    made: Float[Tensor, "batch channels height width"],
+    wanted: Float[Tensor, "batch channels height width"],
+    known: Float[Tensor, "batch channels height width"],
+    ratios: Float[Tensor, " batch"],
+    deviation: Float[Tensor, " batch"],
+    *,
+    sizes: Sequence[int],
+) -> Term:
+    """The mean of (s^2 + d^2) / (s d)^2 (made - wanted)^2 of what is known, of each kind of
+    ``sizes`` channels, and over the kinds; in the log of each third of the batch, which is in the
+    order of noise."""
+    weight = (ratios.square() + deviation.square()) / (ratios * deviation).square()
+    square = (made - wanted).square() * known
+    each = torch.stack([part.flatten(1).mean(dim=1) for part in square.split(sizes, dim=1)])
+    found = weight * each.mean(dim=0)
+    thirds = found.detach().tensor_split(len(_THIRDS))
+    log = {name: t.mean() for name, t in zip(_THIRDS, thirds, strict=True) if len(t)}
+    return Term(loss=found.mean(), log=log)

@@ -152,15 +152,53 @@ def read_pictures(options: DenoisingOptions) -> Pictures:
 
 
 def _of_captures(options: DenoisingOptions) -> list[Group]:
-    scenes = [in_working_frame(read_scene(path)) for path in options.captures]
+    scenes, kinds = scenes_of(options.captures)
+    return [group for scene in scenes for group in _of_capture(scene, kinds, options)]
+
+
+def scenes_of(captures: Sequence[Path]) -> tuple[list[Scene], tuple[Kind, ...]]:
+    """Captures in their working frames, and what is learned of them: colours, and depth where every
+    training picture has it. Raises :class:`DataError`."""
+    scenes = [in_working_frame(read_scene(path)) for path in captures]
     lacking = [
         s for s in scenes if not all(s.frames[i].has_measured_depth for i in s.train_indices)
     ]
     if lacking and len(lacking) < len(scenes):
         _log.warning("note: %s has pictures without depth: depth is learned of none",
                      lacking[0].root)  # fmt: skip
-    kinds: tuple[Kind, ...] = ("rgb",) if lacking else ("rgb", "depth")
-    return [group for scene in scenes for group in _of_capture(scene, kinds, options)]
+    return scenes, ("rgb",) if lacking else ("rgb", "depth")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reduced:
+    """Training pictures of a capture, divided by whole numbers to about one length."""
+
+    scene: Scene
+    kinds: tuple[Kind, ...]
+    images: ImageCache
+    longest_side: int
+
+    @classmethod
+    def of(
+        cls, scene: Scene, kinds: tuple[Kind, ...], chosen: Sequence[int], longest_side: int
+    ) -> Reduced:
+        """Of the frames ``chosen``."""
+        images = ImageCache(scene, indices=list(chosen))
+        return cls(scene=scene, kinds=kinds, images=images, longest_side=longest_side)
+
+    def maps(self, index: int) -> tuple[dict[Kind, Tensor], dict[Kind, Tensor]]:
+        """A frame, [channels, height, width] by kind, and [1, height, width] where it says
+        something."""
+        camera, kinds = self.images.camera(index), self.kinds
+        factor = max(1, round(max(camera.width, camera.height) / self.longest_side))
+        view = self.images.view(index, factor)
+        maps = dict(zip(kinds, picture_of(view, self.scene, kinds).split(
+            [CHANNELS[kind] for kind in kinds]), strict=True))  # fmt: skip
+        seen = torch.ones(view.rgb.shape[:2], dtype=torch.bool) if view.mask is None else view.mask
+        known = {kind: seen[None] for kind in kinds}
+        if view.depth is not None and "depth" in kinds:
+            known["depth"] = (seen & (view.depth > 0))[None]
+        return maps, known
 
 
 def _of_capture(scene: Scene, kinds: tuple[Kind, ...], options: DenoisingOptions) -> list[Group]:
@@ -169,19 +207,11 @@ def _of_capture(scene: Scene, kinds: tuple[Kind, ...], options: DenoisingOptions
     if options.near_half:
         near = set(halves_of(scene).memory)
         chosen = [i for i in chosen if i in near]
-    images = ImageCache(scene, indices=chosen)
+    reduced = Reduced.of(scene, kinds, chosen, options.longest_side)
     found: dict[tuple[int, int], list[tuple[dict[Kind, Tensor], dict[Kind, Tensor]]]] = {}
     for index in chosen:
-        camera = images.camera(index)
-        factor = max(1, round(max(camera.width, camera.height) / options.longest_side))
-        view = images.view(index, factor)
-        maps = dict(zip(kinds, picture_of(view, scene, kinds).split(
-            [CHANNELS[kind] for kind in kinds]), strict=True))  # fmt: skip
-        seen = torch.ones(view.rgb.shape[:2], dtype=torch.bool) if view.mask is None else view.mask
-        known = {kind: seen[None] for kind in kinds}
-        if view.depth is not None and "depth" in kinds:
-            known["depth"] = (seen & (view.depth > 0))[None]
-        height, width = seen.shape
+        maps, known = reduced.maps(index)
+        height, width = known["rgb"].shape[-2:]
         found.setdefault((height, width), []).append((maps, known))
     return [
         Group(

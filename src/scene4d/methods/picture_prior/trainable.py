@@ -1,4 +1,4 @@
-"""Our own prior as a trainer fits it: the network, and the moving average of its weights."""
+"""Our own priors as a trainer fits them: a network, and the moving average of its weights."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from scene4d.exporters.frames import to_bytes
 from scene4d.files import atomic_path
 from scene4d.methods.picture_prior.method import AveragingOptions
 from scene4d.plain import to_table
+from scene4d.priors import frames
+from scene4d.priors.frames import FramesPrior, continued
 from scene4d.priors.sampling import sample
 from scene4d.priors.shown import sheet
 from scene4d.priors.unet import FILE, UnetPrior, UnetShape, save_unet, shape_from
@@ -56,16 +58,19 @@ class UnetTraining(PriorNetwork):
     def write(self, folder: Path) -> Path:
         """The average in half precision, and beside it pictures that it thinks of."""
         save_unet(self.averaged, folder / FILE)
-        shape = self.prior.shape
-        width, height = shape.usual_size
+        width, height = self.prior.shape.usual_size
         like = next(self.averaged.parameters())
         found = sample(
             self.averaged, None, shape=(_COUNT, self.averaged.info.num_channels, height, width),
             steps=_STEPS, generator=torch.Generator().manual_seed(0),
         ).to(like)  # fmt: skip
-        with atomic_path(folder / SAMPLES) as file:
-            Image.fromarray(to_bytes(sheet(found, self.averaged.info))).save(file, format="PNG")
+        self._show(found, folder)
         return folder / FILE
+
+    def _show(self, pictures: Tensor, folder: Path) -> None:
+        with atomic_path(folder / SAMPLES) as file:
+            image = Image.fromarray(to_bytes(sheet(pictures, self.averaged.info)))
+            image.save(file, format="PNG")
 
     def use_of(self, weights: Path) -> str:
         """They are given as a prior."""
@@ -91,6 +96,24 @@ class UnetTraining(PriorNetwork):
             for within in ("prior", "averaged")
             for name, form in module_forms(lambda: UnetPrior(shape), within=within).items()
         }
+
+
+class FramesTraining(UnetTraining):
+    """As :class:`UnetTraining`, of a network that is told the picture before."""
+
+    def write(self, folder: Path) -> Path:
+        """The average in half precision, and beside it a video that it thinks of."""
+        save_unet(self.averaged, folder / frames.FILE)
+        found = continued(
+            FramesPrior(self.averaged), None, count=_COUNT, size=self.prior.shape.usual_size,
+            steps=_STEPS, generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        self._show(found, folder)
+        return folder / frames.FILE
+
+    def use_of(self, weights: Path) -> str:
+        """They are given as a prior, of flights whose cameras stand still."""
+        return f"{super().use_of(weights)} --guidance.sweep 0 --guidance.frozen 0"
 
 
 class Averaging(Strategy):

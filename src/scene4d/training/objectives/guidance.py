@@ -41,7 +41,13 @@ from scene4d.training.coverage import Coverage
 from scene4d.training.objectives.away import cameras_beyond
 from scene4d.training.objectives.base import Objective, ObjectiveInputs, Term
 from scene4d.training.objectives.first_frames import FirstFrames
-from scene4d.training.objectives.guided_by import check_prior, guider_of, loss_of, of_length
+from scene4d.training.objectives.guided_by import (
+    check_prior,
+    check_times,
+    guider_of,
+    loss_of,
+    of_length,
+)
 from scene4d.training.objectives.places import place_code, places_seen
 from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
 from scene4d.training.step import Step, evaluating
@@ -76,6 +82,7 @@ class Guidance(Objective):
         """The second at which a scene that moves is where priors of xyz know it."""
         self.loss = loss_of(options)
         check_prior(self.prior, options)
+        check_times(self.prior, task.world, options)
         self.first_frames = FirstFrames.of(task, self.prior.info)
         """Where videos begin, of priors that go on from a picture."""
         self.poses = _poses(task, options, self.prior.num_pictures, self.first_frames)

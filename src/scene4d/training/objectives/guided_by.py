@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from scene4d.errors import UsageError
@@ -12,10 +13,12 @@ from scene4d.priors.recipes import recipe
 from scene4d.priors.score_loss import ScoreLoss
 from scene4d.priors.scores import LATENT_LOSSES
 from scene4d.representations.method import GuidanceOptions
+from scene4d.representations.task import World
 
 _PICTURES = 17
 """Of a video of a prior that knows any number: one more than a multiple of the 4 or 8 that become a
 latent frame."""
+_log = logging.getLogger("scene4d")
 
 
 def loss_of(options: GuidanceOptions) -> ScoreLoss:
@@ -71,3 +74,20 @@ def check_prior(prior: Prior, options: GuidanceOptions) -> None:
     if options.loss != "fixer":
         times = Times(low=options.least_time, high=options.most_time)
         times.within(options.noise_schedule, info.ratios)
+
+
+def check_times(prior: Prior, world: World, options: GuidanceOptions) -> None:
+    """Raises :class:`UsageError` for a prior of how time goes on and a scene that does not move;
+    notes where flights turn, of which it knows nothing."""
+    if not prior.info.by_time:
+        return
+    if world.times is None:
+        raise UsageError("this prior knows how time goes on, and the scene does not move",
+                         where=type(prior).__name__,
+                         fix="give a capture with times, or a prior of pictures")  # fmt: skip
+    if options.sweep > 0 or options.frozen > 0:
+        _log.warning(
+            "note: this prior knows how time goes on before the cameras that it learned from; of "
+            "flights that turn, or in which time stands still, it knows nothing: "
+            "--guidance.sweep 0 --guidance.frozen 0"
+        )
