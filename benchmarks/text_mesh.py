@@ -201,15 +201,20 @@ def prior_picture(mesh: Mesh, camera: Camera) -> Tensor:
     return tiled(torch.stack(views))[0]
 
 
-def make_pictures(folder: Path, out: Path, count: int) -> None:
-    """``count`` of each training composition, at cameras of their own."""
-    draw = torch.Generator().manual_seed(0)
+def make_pictures(folder: Path, out: Path, count: int, azimuth: float | None,
+                  elevation: float | None) -> None:  # fmt: skip
+    """``count`` of each training composition, at cameras of their own, or all at the same."""
+    poses, draw = PRIOR_POSES, torch.Generator().manual_seed(0)
+    if azimuth is not None:
+        poses = replace(poses, azimuths=(azimuth, azimuth))
+    if elevation is not None:
+        poses = replace(poses, lowest=elevation, highest=elevation)
     made, captions = [], []
     for thing in compositions(folder):
         if thing.held_out:
             continue
         drawn = drawable(Asset(name="", caption="", mesh=thing.mesh))[1]
-        made += [prior_picture(drawn, camera) for camera in PRIOR_POSES.draw(draw, count)]
+        made += [prior_picture(drawn, camera) for camera in poses.draw(draw, count)]
         captions += [thing.caption] * count
     found = torch.stack(made).half()
     out.mkdir(parents=True, exist_ok=True)
@@ -373,6 +378,8 @@ def main() -> None:
     part.add_argument("folder", type=Path)
     part.add_argument("out", type=Path)
     part.add_argument("--count", type=int, default=16, help="of each composition")
+    part.add_argument("--azimuth", type=float, help="of the first view of all pictures, degrees")
+    part.add_argument("--elevation", type=float, help="of all views of all pictures, degrees")
     part = parts.add_parser("samples")
     part.add_argument("folder", type=Path)
     part.add_argument("judge", type=Path)
@@ -384,7 +391,7 @@ def main() -> None:
     elif given.part == "judge":
         train_judge(given.folder, given.place, given.steps)
     elif given.part == "pictures":
-        make_pictures(given.folder, given.out, given.count)
+        make_pictures(given.folder, given.out, given.count, given.azimuth, given.elevation)
     elif given.part == "samples":
         samples(given.folder, given.judge, given.prior, given.sheet)
     else:
