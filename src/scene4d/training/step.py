@@ -142,7 +142,8 @@ class Step:
 
         The picture is rendered without gradients, ``score`` differentiated in its pixels, and
         crops of about ``chunk_pixels`` pixels are rendered again, each with its part of the
-        gradient (deferred back-propagation: ARF, Zhang et al. 2022, section 4). The gradients are
+        gradient (deferred back-propagation: ARF, Zhang et al. 2022, section 4); a picture that is
+        no larger is rendered once. The gradients are
         multiplied by :attr:`weight`; the loss that is returned, for the log, is not. A loss without
         a gradient propagates nothing, and nothing is rendered again. ``score`` must
         not depend on what is trained but through the picture. Networks normalise by their running
@@ -161,7 +162,9 @@ class Step:
         want: Want,
     ) -> Float[Tensor, ""]:
         self.scene(condition)  # made with gradients: the crops share it
-        with torch.no_grad():
+        crops = list(_crops(camera.width, camera.height, chunk_pixels))
+        at_once = len(crops) == 1
+        with torch.set_grad_enabled(at_once):
             whole = self.render(camera, condition=condition, want=want)
         leaves = {
             name: value.detach().requires_grad_()
@@ -170,12 +173,16 @@ class Step:
         }
         loss = score(replace(whole, **leaves))
         if not loss.requires_grad:
+            if at_once:
+                self.shots.pop()
             return loss
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         pulled = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
-        for x, y, width, height in _crops(camera.width, camera.height, chunk_pixels):
-            crop = camera.cropped(x, y, width, height)
-            part = self.render(crop, condition=condition, want=want)
+        for x, y, width, height in crops:
+            part = whole
+            if not at_once:
+                crop = camera.cropped(x, y, width, height)
+                part = self.render(crop, condition=condition, want=want)
             pieces, gradients = [], []
             for name, gradient in pulled.items():
                 if (piece := getattr(part, name)).requires_grad:
