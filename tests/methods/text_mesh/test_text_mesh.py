@@ -143,9 +143,7 @@ def test_samples_of_a_prior_teach_each_text_its_own(tmp_path: Path) -> None:
     """Red of one, blue of the other; drawn as volumes at first, as assets are."""
     (tmp_path / "texts.txt").write_text("a box\na bar\n")
     colours = {"a box": (0.8, -0.8, -0.8), "a bar": (-0.8, -0.8, 0.8)}
-    pictures = {
-        t: torch.tensor(c)[:, None, None].expand(3, 16, 16) for t, c in colours.items()
-    }
+    pictures = {t: torch.tensor(c)[:, None, None].expand(3, 16, 16) for t, c in colours.items()}
     priors = {text: GaussianPrior(picture, 0.0) for text, picture in pictures.items()}
     guidance = GuidanceOptions(
         weight=1.0, start=0.0, target="regenerate", crop="none", size=16, pictures=2,

@@ -130,14 +130,15 @@ class Painter(Generator):
 
     def __init__(self, texts):
         super().__init__()
-        self.conditions_, self.table = texts, torch.nn.Parameter(torch.full((len(texts), 4, 3), 0.5))
+        self.texts = texts
+        self.table = torch.nn.Parameter(torch.full((len(texts), 4, 3), 0.5))
 
     @property
     def conditions(self):
-        return self.conditions_
+        return self.texts
 
     def code(self, condition):
-        return self.table[self.conditions_.index(condition)]
+        return self.table[self.texts.index(condition)]
 
     def decoded(self, code):
         return Sides(code)

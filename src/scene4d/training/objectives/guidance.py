@@ -10,7 +10,8 @@ of a crop: see :meth:`Step.deferred`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -44,6 +45,7 @@ from scene4d.training.objectives.first_frames import FirstFrames
 from scene4d.training.objectives.guided_by import check_prior, guider_of, loss_of, of_length
 from scene4d.training.objectives.places import place_code, places_seen
 from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
+from scene4d.training.parallel import ALONE
 from scene4d.training.step import Step, evaluating
 
 _SIZE = 64
@@ -121,13 +123,11 @@ class Guidance(Objective):
         # Of each picture's own, so that a process need not draw those of others' pictures.
         seeds = torch.randint(1 << 62, (len(cameras),), generator=self.generator).tolist()
         own = list(zip(cameras, texts, seeds, strict=True))[self.own]
-        weight = step.weight
-        step.weight = weight / len(own)
-        part = [
-            self._picture(step, self._timed(camera), self._text(number), seed)
-            for camera, number, seed in own
-        ]
-        step.weight = weight
+        with _apart(step, len(own)):
+            part = [
+                self._picture(step, self._timed(camera), self._text(number), seed)
+                for camera, number, seed in own
+            ]
         found = step.processes.gathered(torch.stack(part))
         counted = found[~found.isnan().any(dim=1)]
         self.left_out = self.left_out + len(found) - len(counted)
@@ -263,10 +263,9 @@ class Guidance(Objective):
             if due or not kept.views[number]:
                 kept.add(number, self._regenerated(step, kept, self._text(number)))
         drawn = [(kept.draw(number, self.generator), self._text(number)) for number in texts]
-        own, weight = drawn[self.own], step.weight
-        step.weight = weight / len(own)
-        part = [self._difference(step, kept, view, text) for view, text in own]
-        step.weight = weight
+        own = drawn[self.own]
+        with _apart(step, len(own)):
+            part = [self._difference(step, kept, view, text) for view, text in own]
         found = step.processes.gathered(torch.stack(part))
         self._log = {"guidance": found.mean(), "guidance_left_out": self.left_out}
         return Term(loss=None, log=self._log)
@@ -387,6 +386,16 @@ class Guidance(Objective):
         rows = torch.arange(len(depth)).unbind()
         seen = [self.coverage.seen(camera.chosen(i), depth[i], alpha[i]) for i in rows]
         return (~torch.stack(seen)).to(render.rgb)[:, None]
+
+
+@contextmanager
+def _apart(step: Step, count: int) -> Iterator[None]:
+    """A step of a process's own ``count`` pictures, whose views it renders alone; they weigh as
+    their mean."""
+    before = step.weight, step.processes
+    step.weight, step.processes = step.weight / count, ALONE
+    yield
+    step.weight, step.processes = before
 
 
 def tiled(
