@@ -114,9 +114,8 @@ class Guidance(Objective):
         if self.coverage is not None:
             self.coverage.refresh(step.scene(), step.number, self.device)
         texts = [0] * self.options.pictures
-        if self.conditions:
-            texts = torch.randint(len(self.conditions), (len(texts),), generator=self.generator)
-            texts = texts.tolist()
+        if (count := len(self.conditions)) > 0:
+            texts = torch.randint(count, (len(texts),), generator=self.generator).tolist()
         if self.kept is not None:
             return self._towards_kept(step, self.kept, texts)
         cameras = self.poses.draw(self.generator, self.options.pictures)
