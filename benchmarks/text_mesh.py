@@ -40,6 +40,7 @@ from scene4d.priors.sampling import sample
 from scene4d.priors.unet import load_unet
 from scene4d.rendering.depth_normals import normals_of_depth
 from scene4d.rendering.mesh.rasterization import Mesh
+from scene4d.representations.base import Generator
 from scene4d.training.objectives.guidance import tiled
 from scene4d.training.run import load_run
 
@@ -201,15 +202,20 @@ def prior_picture(mesh: Mesh, camera: Camera) -> Tensor:
     return tiled(torch.stack(views))[0]
 
 
-def make_pictures(folder: Path, out: Path, count: int) -> None:
-    """``count`` of each training composition, at cameras of their own."""
-    draw = torch.Generator().manual_seed(0)
+def make_pictures(folder: Path, out: Path, count: int, azimuth: float | None,
+                  elevation: float | None) -> None:  # fmt: skip
+    """``count`` of each training composition, at cameras of their own, or all at the same."""
+    poses, draw = PRIOR_POSES, torch.Generator().manual_seed(0)
+    if azimuth is not None:
+        poses = replace(poses, azimuths=(azimuth, azimuth))
+    if elevation is not None:
+        poses = replace(poses, lowest=elevation, highest=elevation)
     made, captions = [], []
     for thing in compositions(folder):
         if thing.held_out:
             continue
         drawn = drawable(Asset(name="", caption="", mesh=thing.mesh))[1]
-        made += [prior_picture(drawn, camera) for camera in PRIOR_POSES.draw(draw, count)]
+        made += [prior_picture(drawn, camera) for camera in poses.draw(draw, count)]
         captions += [thing.caption] * count
     found = torch.stack(made).half()
     out.mkdir(parents=True, exist_ok=True)
@@ -323,7 +329,23 @@ def samples(folder: Path, place: Path, prior: Path, sheet: Path | None) -> None:
             Image.fromarray(tall.byte().numpy()).save(sheet)
 
 
-def table(folder: Path, place: Path, runs: Sequence[Path], every: int) -> None:
+def made_of(generator: Generator, things: Sequence[Composition], judge: Judge) -> list[Scores]:
+    """What is made of the texts; nothing is right where there is no surface."""
+    nothing = Scores(shape=False, colour=False, iou=0.0, chamfer=1.0, colour_error=1.0)
+    scores = []
+    for number, thing in enumerate(things):
+        try:
+            with torch.no_grad():
+                made = generator.scene(thing.caption).mesh()
+        except DataError:
+            made = None
+        scores.append(nothing if made is None else judged(judge, thing, made, number))
+    return scores
+
+
+def table(folder: Path, place: Path, runs: Sequence[Path], every: int, own: bool) -> None:
+    """``own``: one row of all runs, of which each is judged by the texts that it was trained for
+    alone."""
     judge = read_judge(place)
     things = compositions(folder)
     unseen = [thing for thing in things if thing.held_out][::every]
@@ -333,24 +355,23 @@ def table(folder: Path, place: Path, runs: Sequence[Path], every: int) -> None:
     print(row("the true mesh (ceiling)", truth))
     found = [judged(judge, t, retrieved(t, things).mesh, n) for n, t in enumerate(unseen)]
     print(row("retrieval (floor)", found))
+    together: list[Scores] = []
     for path in runs:
-        run = load_run(path)
-        assert run.generator is not None
+        generator = load_run(path).generator
+        assert generator is not None
+        if own:
+            known = [thing for thing in things if thing.caption in generator.conditions]
+            together += made_of(generator, known, judge)
+            continue
         for name, chosen in (
             ("unseen", unseen), ("seen", [t for t in things if not t.held_out][:: 4 * every])
         ):  # fmt: skip
-            scores, begin = [], time.perf_counter()
-            for number, thing in enumerate(chosen):
-                try:
-                    with torch.no_grad():
-                        made = run.generator.scene(thing.caption).mesh()
-                except DataError:  # no surface
-                    scores.append(Scores(shape=False, colour=False, iou=0.0, chamfer=1.0,
-                                         colour_error=1.0))  # fmt: skip
-                    continue
-                scores.append(judged(judge, thing, made, number))
+            begin = time.perf_counter()
+            scores = made_of(generator, chosen, judge)
             seconds = (time.perf_counter() - begin) / len(chosen)
             print(row(f"{path.parent.parent.name}, {name}", scores, seconds), flush=True)
+    if together:
+        print(row("a run for each text", together))
 
 
 def main() -> None:
@@ -369,10 +390,15 @@ def main() -> None:
     part.add_argument("judge", type=Path)
     part.add_argument("runs", type=Path, nargs="*")
     part.add_argument("--every", type=int, default=1, help="judge every n-th text alone")
+    part.add_argument(
+        "--own", action="store_true", help="judge each run by the texts that it was trained for"
+    )
     part = parts.add_parser("pictures")
     part.add_argument("folder", type=Path)
     part.add_argument("out", type=Path)
     part.add_argument("--count", type=int, default=16, help="of each composition")
+    part.add_argument("--azimuth", type=float, help="of the first view of all pictures, degrees")
+    part.add_argument("--elevation", type=float, help="of all views of all pictures, degrees")
     part = parts.add_parser("samples")
     part.add_argument("folder", type=Path)
     part.add_argument("judge", type=Path)
@@ -384,11 +410,11 @@ def main() -> None:
     elif given.part == "judge":
         train_judge(given.folder, given.place, given.steps)
     elif given.part == "pictures":
-        make_pictures(given.folder, given.out, given.count)
+        make_pictures(given.folder, given.out, given.count, given.azimuth, given.elevation)
     elif given.part == "samples":
         samples(given.folder, given.judge, given.prior, given.sheet)
     else:
-        table(given.folder, given.judge, given.runs, given.every)
+        table(given.folder, given.judge, given.runs, given.every, given.own)
 
 
 if __name__ == "__main__":

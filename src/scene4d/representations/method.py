@@ -203,7 +203,8 @@ class GuidanceOptions(BeyondOptions):
     """Share of training from which the term counts: a scene is there by then."""
     target: Literal["score", "regenerate"] = "score"
     """What renders are pulled to: by the gradient of a score loss; or to pictures that the prior
-    makes of renders in several steps (SDEdit), which are kept, and replaced by newer ones."""
+    makes of renders in several steps (SDEdit; samples, at the most noise), which are kept, and
+    replaced by newer ones."""
     loss: Literal["hifa", "sds", "sdi", "ism", "csd", "nfsd", "bridge", "asd", "prd", "fixer"] = (
         "hifa"
     )
@@ -241,7 +242,7 @@ class GuidanceOptions(BeyondOptions):
     every: Count = 1
     """Steps between guided ones."""
     pictures: Annotated[int, Within(1, 64)] = 1
-    """Pictures a guided step."""
+    """Pictures a guided step; of a generator each of a text drawn at random."""
     size: Annotated[int, Within(8, 4096)] | None = None
     """Longer side in pixels of the pictures that the prior is shown; by default that of the
     pictures that it knows, or 64."""
@@ -275,19 +276,20 @@ class GuidanceOptions(BeyondOptions):
     """Largest share by which the first block of a transformer of diffusers may change from one of
     these steps to the next, and the others' last answer be used again; 0: never."""
     refresh_every: Count = 10
-    """Guided steps from one regenerated picture to the next."""
+    """Guided steps from one regenerated picture to the next; of a generator of the texts that are
+    looked at in that step."""
     kept: Annotated[int, Within(1, 1024)] = 24
-    """Regenerated pictures that are kept, and are part of a checkpoint; new ones replace the
-    oldest."""
+    """Regenerated pictures that are kept (of each of a generator's texts), and are part of a
+    checkpoint; new ones replace the oldest."""
+    difference: Literal["absolute", "squared"] = "absolute"
+    """What of the difference to regenerated pictures is small: the mean of its amount, which rests
+    at medians, or of its square."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.target == "regenerate" and self.loss != type(self)().loss:
             raise UsageError(f"guidance.loss {self.loss} means nothing where pictures are "
                              "regenerated", fix="leave it out")  # fmt: skip
-        if self.target == "regenerate" and self.channels not in ("all", "rgb"):
-            raise UsageError("regenerated pictures are compared by colour, and guidance.channels "
-                             f"is {self.channels}", fix="give guidance.target score")  # fmt: skip
         if self.reuse and self.target != "regenerate":
             raise UsageError("guidance.reuse is for steps of regenerated pictures: a score loss "
                              "draws its noise anew",

@@ -14,10 +14,13 @@ from scene4d.cli.main import main
 from scene4d.errors import UsageError
 from scene4d.formats.textured_gltf import read_textured_mesh
 from scene4d.methods.text_mesh.method import AssetOptions, TextMeshMethod
-from scene4d.priors.gaussian import GaussianPrior
+from scene4d.priors.gaussian import ByText, GaussianPrior
+from scene4d.rendering.render import Render
 from scene4d.representations.method import GuidanceOptions
+from scene4d.representations.task import Task, World
 from scene4d.training.options import TrainOptions
 from scene4d.training.run import load_run
+from scene4d.training.step import Step
 from scene4d.training.train import resume, start
 from scene4d.training.trainer import Interrupted, Trainer
 
@@ -134,6 +137,49 @@ def test_a_prior_teaches_in_place_of_meshes(tmp_path: Path) -> None:
     with torch.no_grad():
         red, _, blue = generator.scene("a bar").mesh().texture.reshape(-1, 3).mean(axis=0)
     assert blue > red + 0.1  # grey at first
+
+
+def test_samples_of_a_prior_teach_each_text_its_own(tmp_path: Path) -> None:
+    """Red of one, blue of the other; drawn as volumes at first, as assets are."""
+    (tmp_path / "texts.txt").write_text("a box\na bar\n")
+    colours = {"a box": (0.8, -0.8, -0.8), "a bar": (-0.8, -0.8, 0.8)}
+    pictures = {t: torch.tensor(c)[:, None, None].expand(3, 16, 16) for t, c in colours.items()}
+    priors = {text: GaussianPrior(picture, 0.0) for text, picture in pictures.items()}
+    guidance = GuidanceOptions(
+        weight=1.0, start=0.0, target="regenerate", crop="none", size=16, pictures=2,
+        least_time=0.98, most_time=0.98, difference="squared", sampling_steps=2,
+    )  # fmt: skip
+    run = start(
+        method(None, texts=tmp_path / "texts.txt", guidance=guidance, steps=80),
+        TrainOptions(output_dir=tmp_path, device="cpu"),
+        prior=ByText(priors, GaussianPrior(torch.zeros(3, 16, 16), 1.0)),
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [bool(line["volumes"]) for line in lines] == [line["step"] <= 56 for line in lines]
+    generator = load_run(run).generator
+    with torch.no_grad():
+        for text, wanted in (("a box", 0), ("a bar", 2)):
+            mean = generator.scene(text).mesh().texture.reshape(-1, 3).mean(axis=0)
+            assert mean[wanted] > mean[2 - wanted] + 0.05, (text, mean)  # grey at first
+
+
+def test_guidance_sees_volumes_too() -> None:
+    """Which have slopes where a mesh has none; it renders in evaluation mode."""
+    chosen = method(None)
+    task = Task(world=World(), conditions=("a box",))
+    made = chosen.representation_class().untrained(task, chosen, torch.Generator().manual_seed(0))
+    made.on_progress(0.1)
+    camera = CamerasOnSphere(distance=3.6, view_angle=0.7, size=16).draw(torch.Generator())[0]
+    step = Step(number=1, progress=0.1, trainable=made, background=torch.ones(3))
+    seen = []
+
+    def score(render: Render) -> torch.Tensor:
+        seen.append(render.alpha[8].detach())
+        return render.alpha.mean()
+
+    step.deferred(camera, score, condition="a box")
+    between = (seen[0] > 0.02) & (seen[0] < 0.98)
+    assert int(between.sum()) > 6  # of a mesh's row those are the two of its outline
 
 
 def test_pictures_of_a_mesh_move_it_also_after_one_without_gradients(run: Path) -> None:

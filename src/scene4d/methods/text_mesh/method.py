@@ -94,7 +94,9 @@ class TextMeshMethod(Method):
     """Learning rate, after a warm-up over a fiftieth of the training; it falls as a cosine."""
     pictures: AssetOptions = field(default_factory=AssetOptions)
     guidance: GuidanceOptions = field(
-        default_factory=lambda: GuidanceOptions(weight=1.0, start=0.0, crop="none", size=32)
+        default_factory=lambda: GuidanceOptions(
+            weight=1.0, start=0.0, crop="none", size=32, difference="squared"
+        )
     )
     """Counts where there is a prior."""
 

@@ -96,8 +96,9 @@ class TextMeshes(Generator):
 
     @property
     def draws_volumes(self) -> bool:
-        """Whether scenes are drawn as volumes: in the first part of a training."""
-        return self.training and self._progress < self.settings.volume_until
+        """Whether scenes are drawn as volumes: in the first part of a training, whoever looks:
+        guidance renders in evaluation mode."""
+        return self._progress < self.settings.volume_until
 
     def on_progress(self, progress: float) -> None:
         """Volumes sharpen, then give way to meshes."""

@@ -10,7 +10,8 @@ of a crop: see :meth:`Step.deferred`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -50,6 +51,7 @@ from scene4d.training.objectives.guided_by import (
 )
 from scene4d.training.objectives.places import place_code, places_seen
 from scene4d.training.objectives.regenerating import Kept, Regenerated, regenerated
+from scene4d.training.parallel import ALONE
 from scene4d.training.step import Step, evaluating
 
 _SIZE = 64
@@ -91,6 +93,9 @@ class Guidance(Objective):
             check_asked(self.loss, told)
         self.coverage = None
         if options.unseen_only:
+            if self.conditions:
+                raise UsageError("no camera sees a generator's many scenes",
+                                 fix="leave unseen_only out")  # fmt: skip
             if not task.training_cameras:
                 raise UsageError("there are no training cameras that could see anything",
                                  fix="leave unseen_only out")  # fmt: skip
@@ -99,11 +104,9 @@ class Guidance(Objective):
         """Pictures whose gradient was not finite, or that were regenerated as such."""
         self.kept: Kept | None = None
         if options.target == "regenerate":
-            self.kept = self._empty_ring(task.training_cameras)
+            self.kept = self._empty_ring(() if task.poses else task.training_cameras)
         self._log: dict[str, Tensor] = {}
         """Of the last guided step: lines of the log rarely fall on one."""
-        self._now: Step | None = None
-        """The step whose scene is regenerated."""
 
     @classmethod
     def applies_to(cls, inputs: ObjectiveInputs) -> bool:
@@ -115,19 +118,22 @@ class Guidance(Objective):
         gradient, the mean time, and how many pictures were left out up to now."""
         if step.number % self.options.every:
             return Term(loss=None, log=self._log)
-        text = self.conditions[step.number % len(self.conditions)] if self.conditions else None
         if self.coverage is not None:
-            self.coverage.refresh(step.scene(text), step.number, self.device)
+            self.coverage.refresh(step.scene(), step.number, self.device)
+        texts = [0] * self.options.pictures
+        if (count := len(self.conditions)) > 0:
+            texts = torch.randint(count, (len(texts),), generator=self.generator).tolist()
         if self.kept is not None:
-            return self._towards_kept(step, self.kept)
+            return self._towards_kept(step, self.kept, texts)
         cameras = self.poses.draw(self.generator, self.options.pictures)
         # Of each picture's own, so that a process need not draw those of others' pictures.
         seeds = torch.randint(1 << 62, (len(cameras),), generator=self.generator).tolist()
-        own = list(zip(cameras[self.own], seeds[self.own], strict=True))
-        weight = step.weight
-        step.weight = weight / len(own)
-        part = [self._picture(step, self._timed(camera), text, seed) for camera, seed in own]
-        step.weight = weight
+        own = list(zip(cameras, texts, seeds, strict=True))[self.own]
+        with _apart(step, len(own)):
+            part = [
+                self._picture(step, self._timed(camera), self._text(number), seed)
+                for camera, number, seed in own
+            ]
         found = step.processes.gathered(torch.stack(part))
         counted = found[~found.isnan().any(dim=1)]
         self.left_out = self.left_out + len(found) - len(counted)
@@ -140,13 +146,13 @@ class Guidance(Objective):
     def state_tensors(self) -> dict[str, Tensor]:
         """How many pictures were left out, what the training cameras see, and what is kept."""
         maps = {} if self.coverage is None else self.coverage.state_tensors()
-        kept = {} if self.kept is None else self.kept.views.state_tensors()
+        kept = {} if self.kept is None else self.kept.state_tensors()
         return {"left_out": self.left_out, **maps, **kept}
 
     def state_forms(self) -> Mapping[str, Form]:
         """The number; maps and pictures where there are some."""
         maps = {} if self.coverage is None else self.coverage.state_forms()
-        kept = {} if self.kept is None else self.kept.views.state_forms()
+        kept = {} if self.kept is None else self.kept.state_forms()
         return {**like({"left_out": self.left_out}), **maps, **kept}
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -157,8 +163,13 @@ class Guidance(Objective):
         if self.coverage is not None:
             self.coverage.load_state_tensors(tensors, self.device)
         if self.kept is not None:
-            views = self.kept.views
-            views.load_state_tensors({n: t for n, t in tensors.items() if n in views.state_forms()})
+            names = self.kept.state_forms()
+            kept = {name: value for name, value in tensors.items() if name in names}
+            self.kept.load_state_tensors(kept, self.device)
+
+    def _text(self, number: int) -> str | None:
+        """One of a generator's texts; None of a scene."""
+        return self.conditions[number] if self.conditions else None
 
     def _timed(self, camera: Camera) -> Camera:
         at = self.options.at_time
@@ -240,79 +251,79 @@ class Guidance(Objective):
 
     def _empty_ring(self, cameras: Sequence[Camera]) -> Kept:
         """Where regenerated pictures are kept."""
-        if "rgb" not in self.prior.info.channels:
-            raise UsageError("regenerated pictures are compared by colour, and this prior is of "
-                             f"{'+'.join(self.prior.info.channels)}",
-                             fix="give guidance.target score")  # fmt: skip
-        if self.conditions:
-            raise UsageError("pictures of a generator's many scenes are not kept",
-                             fix="give guidance.target score")  # fmt: skip
         apart = torch.Generator()
         sizes = [self._region(c, apart) for c in cameras or self.poses.draw(apart, 1)]
         small = [(cut.downscaled(factor), factor) for cut, factor in sizes]
-        source = Regenerated(picture=self._regenerated)
-        return Kept.of(source, small, count=self.options.kept, device=self.device)
+        return Kept(
+            count=self.options.kept, texts=len(self.conditions) or 1,
+            channels=sum(CHANNELS[kind] for kind in self.prior.info.channels),
+            factors={(c.width, c.height): factor for c, factor in small},
+        )  # fmt: skip
 
-    def _towards_kept(self, step: Step, kept: Kept) -> Term:
-        """Propagates the difference to regenerated pictures; in the log its mean."""
-        options, views = self.options, kept.views
-        self._now = step
-        if step.number // options.every % options.refresh_every == 0 or not len(views):
-            for camera in self.poses.draw(self.generator, options.pictures):
-                cut, factor = self._region(self._timed(camera), self.generator)
-                views.add(cut.downscaled(factor))
-        places = views.draw(options.pictures, hard=0.0, size=kept.size, generator=self.generator)
-        crops = views.crops(places)
-        total, weight = torch.zeros(()), step.weight
-        step.weight = weight / options.pictures
-        corners = zip(places.slots.tolist(), places.x.tolist(), places.y.tolist(), strict=True)
-        for rgba, (slot, x, y) in zip(crops.rgba, corners, strict=True):
-            whole = views.cameras[slot].to(self.device)
-            small = whole.cropped(x, y, *kept.size)
-            cut, factor = kept.whole(small, whole)
-            target = rgba.permute(2, 0, 1)[None]
-
-            def apart(
-                render: Render,
-                small: Camera = small,
-                cut: Camera = cut,
-                factor: int = factor,
-                target: Tensor = target,
-            ) -> Float[Tensor, ""]:
-                seen = self._seen_by_prior(render, cut, factor, step.background)
-                counts = target[:, 3:] * self._unseen(render, small, factor)
-                return (counts * (self._rgb(seen) - target[:, :3]).abs()).mean()
-
-            total = total + step.deferred(
-                cut, apart, chunk_pixels=options.chunk_pixels, want=self._want()
-            ).cpu()  # fmt: skip
-        step.weight, self._now = weight, None
-        self._log = {"guidance": total / options.pictures, "guidance_left_out": self.left_out}
+    def _towards_kept(self, step: Step, kept: Kept, texts: Sequence[int]) -> Term:
+        """Propagates the difference to regenerated pictures, a view for each text; in the log its
+        mean."""
+        options = self.options
+        due = step.number // options.every % options.refresh_every == 0
+        for number in texts:
+            if due or not kept.views[number]:
+                kept.add(number, self._regenerated(step, kept, self._text(number)))
+        drawn = [(kept.draw(number, self.generator), self._text(number)) for number in texts]
+        own = drawn[self.own]
+        with _apart(step, len(own)):
+            part = [self._difference(step, kept, view, text) for view, text in own]
+        found = step.processes.gathered(torch.stack(part))
+        self._log = {"guidance": found.mean(), "guidance_left_out": self.left_out}
         return Term(loss=None, log=self._log)
 
-    def _regenerated(self, camera: Camera) -> Float[Tensor, "3 height width"]:
-        """What the prior makes of the scene at a small picture's camera, 0..1."""
-        assert self._now is not None and self.kept is not None
-        step, options = self._now, self.options
-        cut, factor = self.kept.whole(camera, camera)
+    def _difference(
+        self, step: Step, kept: Kept, view: Regenerated | None, text: str | None
+    ) -> Float[Tensor, ""]:
+        """Propagates the difference to one view."""
+        if view is None:
+            return torch.zeros(())
+        small, target = view.camera.to(self.device), view.pixels.float()[None]
+        cut, factor = kept.whole(small)
+        low, high = self.prior.info.value_range
+        squared = self.options.difference == "squared"
+
+        def apart(render: Render) -> Float[Tensor, ""]:
+            seen = self._seen_by_prior(render, cut, factor, step.background)
+            off = self._guided(render, small, factor) * (seen - target) / (high - low)
+            return off.square().mean() if squared else off.abs().mean()
+
+        return step.deferred(
+            cut, apart, chunk_pixels=self.options.chunk_pixels, condition=text, want=self._want()
+        ).cpu()  # fmt: skip
+
+    @torch.no_grad()
+    def _regenerated(self, step: Step, kept: Kept, text: str | None) -> list[Regenerated]:
+        """The views of what the prior makes of the scene at a camera; none where it is not
+        finite."""
+        options = self.options
+        (camera,) = self.poses.draw(self.generator, 1)
+        cut, factor = self._region(self._timed(camera), self.generator)
+        small = cut.downscaled(factor)
+        cut, _ = kept.whole(small.to(self.device))
         with evaluating(step.trainable):
-            render = step.render(cut, want=self._want())
+            with torch.enable_grad():
+                step.scene(text)  # which the gradients of this step flow through
+            render = step.render(cut, condition=text, want=self._want())
         x = self._seen_by_prior(render, cut, factor, step.background)
         found = regenerated(
-            self._asked(camera, None, x), x, scale=options.scale, times=self.loss.times,
+            self._asked(small, text, x), x, scale=options.scale, times=self.loss.times,
             steps=options.sampling_steps, progress=self._done(step.progress),
             reuse=options.reuse, generator=self.generator,
         )  # fmt: skip
         if not bool(found.isfinite().all()):
             self.left_out = self.left_out + 1
-        return self._rgb(found)[0]
-
-    def _rgb(self, x: Float[Tensor, "1 channels h w"]) -> Float[Tensor, "1 3 h w"]:
-        """The colours of the prior's pictures, 0..1."""
-        kinds = self.prior.info.channels
-        first = sum(CHANNELS[kind] for kind in kinds[: kinds.index("rgb")])
-        low, high = self.prior.info.value_range
-        return (x[:, first : first + 3] - low) / (high - low)
+            return []
+        pixels = untiled(found, small.width, small.height).half()
+        step.processes.alike([pixels])
+        cameras = [small] if small.c2w.ndim == 2 else [
+            small.chosen(torch.tensor(i)) for i in range(len(pixels))
+        ]  # fmt: skip
+        return [Regenerated(camera=c, pixels=p) for c, p in zip(cameras, pixels, strict=True)]
 
     def _want(self) -> Want:
         """What is rendered for the prior."""
@@ -383,6 +394,16 @@ class Guidance(Objective):
         return (~torch.stack(seen)).to(render.rgb)[:, None]
 
 
+@contextmanager
+def _apart(step: Step, count: int) -> Iterator[None]:
+    """A step of a process's own ``count`` pictures, whose views it renders alone; they weigh as
+    their mean."""
+    before = step.weight, step.processes
+    step.weight, step.processes = step.weight / count, ALONE
+    yield
+    step.weight, step.processes = before
+
+
 def tiled(
     pictures: Float[Tensor, "*views channels height width"],
 ) -> Float[Tensor, "1 channels high wide"]:
@@ -391,6 +412,14 @@ def tiled(
     height, width = pictures.shape[-2:]
     tiles = pictures.reshape(side, side, -1, height, width).permute(2, 0, 3, 1, 4)
     return tiles.reshape(1, -1, side * height, side * width)
+
+
+def untiled(
+    picture: Float[Tensor, "1 channels high wide"], width: int, height: int
+) -> Float[Tensor, "views channels height width"]:
+    """The pictures of ``width`` x ``height`` that :func:`tiled` made one of."""
+    tiles = picture[0].unflatten(2, (-1, width)).unflatten(1, (-1, height))
+    return tiles.permute(1, 3, 0, 2, 4).flatten(0, 1)
 
 
 def depth_code(depth: Float[Tensor, " *pixels"], unit: float) -> Float[Tensor, " *pixels"]:
