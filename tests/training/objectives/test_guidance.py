@@ -32,7 +32,6 @@ from scene4d.training.objectives.base import ObjectiveInputs
 from scene4d.training.objectives.guidance import Guidance, depth_code, region, tiled
 from scene4d.training.optimiser import GroupedAdam
 from scene4d.training.options import TrainOptions
-from scene4d.training.parallel import Processes
 from scene4d.training.priors import patch_memory_of
 from scene4d.training.run import read_config
 from scene4d.training.step import Step
@@ -268,32 +267,6 @@ def test_views_are_shown_as_one_picture_with_normals():
     objective(prior, options=NEAR, poses=poses)(step_of(scene))
     assert seen["shape"] == (1, 6, 40, 40) and seen["camera"].c2w.shape == (4, 4, 4)
     assert any(n.endswith("means") for n in gradients(scene))
-
-
-class Second(Processes):
-    """The second process of two."""
-
-    number, count = 1, 2
-
-    def rows(self, total, what):
-        return slice(total // 2, total)
-
-    def batch(self, camera, render):
-        raise AssertionError("the first one renders another picture")
-
-
-@pytest.mark.parametrize("target", ["score", "regenerate"])
-def test_all_views_of_a_picture_are_rendered_by_the_process_that_guides_it(target):
-    poses = replace(SPHERE, size=24, views=4)
-    options = replace(NEAR, size=48, pictures=2, target=target, sampling_steps=1)
-    term = objective(GREY, options=options, poses=poses)
-    term.own = Second().rows(2, "")
-    scene = splats()
-    if target == "regenerate":  # both make the same pictures, and share their rendering
-        term(step_of(scene))
-        gradients(scene)
-    made = term(step_of(scene, 1, processes=Second()))
-    assert float(made.log["guidance"]) > 0 and gradients(scene)
 
 
 def test_tiles_go_row_by_row():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from training.objectives.test_guidance import (
+    GREY,
     NEAR,
     SPHERE,
     Always,
@@ -25,6 +26,7 @@ from scene4d.representations.base import Generator, Representation
 from scene4d.representations.method import GuidanceOptions
 from scene4d.representations.saved import check_tensors
 from scene4d.training.objectives.regenerating import regenerated
+from scene4d.training.parallel import Processes
 
 pytestmark = pytest.mark.unchecked_shapes
 
@@ -232,6 +234,32 @@ def test_what_is_kept_of_texts_is_part_of_checkpoints():
             other.load_state_tensors({**saved, name: wrong})
     with pytest.raises(ValueError, match="lack c2w"):
         other.load_state_tensors({n: t for n, t in saved.items() if n != "c2w"})
+
+
+class Second(Processes):
+    """The second process of two."""
+
+    number, count = 1, 2
+
+    def rows(self, total, what):
+        return slice(total // 2, total)
+
+    def batch(self, camera, render):
+        raise AssertionError("the first one renders another picture")
+
+
+@pytest.mark.parametrize("target", ["score", "regenerate"])
+def test_all_views_of_a_picture_are_rendered_by_the_process_that_guides_it(target):
+    poses = replace(SPHERE, size=24, views=4)
+    options = replace(NEAR, size=48, pictures=2, target=target, sampling_steps=1)
+    term = objective(GREY, options=options, poses=poses)
+    term.own = Second().rows(2, "")
+    scene = splats()
+    if target == "regenerate":  # both make the same pictures, and share their rendering
+        term(step_of(scene))
+        gradients(scene)
+    made = term(step_of(scene, 1, processes=Second()))
+    assert float(made.log["guidance"]) > 0 and gradients(scene)
 
 
 def test_answers_that_are_not_finite_are_left_out_and_counted():
