@@ -135,6 +135,17 @@ def test_a_mesh_begins_as_what_looks_more_like_the_photographs():
     assert middle(began(bowl(), bowl())) < -0.5
 
 
+def test_masks_that_leave_nothing_do_not_stand_in_the_way_of_depths():
+    import_or_skip("xatlas")
+    photographs, truth = Photographs(globe(), count=24), globe()
+    see = photographs.view
+    photographs.view = lambda i, d=1: replace(see(i, d), alpha=torch.zeros(64, 64))
+    task = replace(photographs.task(), teacher=TexturedMesh(truth))
+    method = MeshMethod(max_triangles=2000, voxel=0.1, texture_size=64)
+    found = np.linalg.norm(starting_mesh(task, method).vertices, axis=1)
+    assert found.mean() == pytest.approx(1.0, abs=0.1)
+
+
 def test_a_hull_needs_outlines_but_no_teacher():
     import_or_skip("xatlas")
     photographs = Photographs(globe())

@@ -55,7 +55,8 @@ class MeshMethod(Method):
     """Where triangles come from: the surface that the teacher's depths show; an object's visual
     hull, by alpha or by masks; a ball around what all cameras look at, which takes the outline's
     shape slowly. Hull and ball need no teacher. auto: the first, and of an object with outlines the
-    hull, as it is or carved by the teacher's depths: what looks more like the photographs."""
+    first, the hull, or what the teacher's depths leave of it: what looks most like the
+    photographs."""
     max_triangles: Annotated[int, Within(4, 2_000_000)] = 20_000
     """Most triangles; phones draw 100,000 at ease."""
     texture_size: Annotated[int, Within(16, 8192)] = 2048

@@ -68,16 +68,28 @@ def _best(task: Task, options: MeshMethod) -> MeshData:
     paint = partial(_painted, showing=None, task=task, options=options)
     if options.start == "teacher" or (options.start == "auto" and not outlines):
         return paint(*_surface(task, options))
-    hull = paint(*_hull(task, outlines, options))
     if task.teacher is None or options.start == "hull":
-        return hull
-    carved = paint(*_hull(task, outlines, options, carved_by=task.teacher))
-    errors = [difference(mesh, task, outlines) for mesh in (hull, carved)]
-    _log.info(
-        "errors of colour and outline: %.4f of the outlines' visual hull, %.4f of what the "
-        "teacher's depths leave of it", *errors,
-    )  # fmt: skip
-    return hull if errors[0] <= errors[1] else carved
+        return paint(*_hull(task, outlines, options))
+    ways = {
+        "the outlines' visual hull": partial(_hull, task, outlines, options),
+        "what the teacher's depths leave of it": partial(
+            _hull, task, outlines, options, carved_by=task.teacher
+        ),
+        "the surface of the teacher's depths": partial(_surface, task, options),
+    }
+    meshes, failures = {}, []
+    for name, way in ways.items():
+        try:
+            meshes[name] = paint(*way())
+        except DataError as error:  # masks that are wrong, or depths: the others may be right
+            failures.append(error)
+    if not meshes:
+        raise failures[0]
+    errors = {name: difference(mesh, task, outlines) for name, mesh in meshes.items()}
+    best = min(errors, key=lambda name: errors[name])
+    told = ", ".join(f"{error:.4f} of {name}" for name, error in errors.items())
+    _log.info("begins as %s: errors of colour and outline are %s", best, told)
+    return meshes[best]
 
 
 def _painted(
