@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -182,6 +183,20 @@ def test_many_may_look_at_a_new_place_at_once(tmp_path) -> None:
     for process in together:
         assert process.wait(timeout=60) == 0, process.stderr.read().decode()
         process.stderr.close()
+
+
+def test_a_folder_that_goes_while_it_is_looked_for_is_made_again(tmp_path, monkeypatch) -> None:
+    mkdir, gone = Path.mkdir, []
+
+    def once(self, *args, **wishes):
+        if self.name == "deep" and not gone:  # as mkdir ends where it was there, and is no more
+            gone.append(self)
+            raise FileExistsError(errno.EEXIST, "File exists", str(self))
+        return mkdir(self, *args, **wishes)
+
+    monkeypatch.setattr(Path, "mkdir", once)
+    check_writable(tmp_path / "new" / "deep" / "run", folder=True)
+    assert gone and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("name", "folder"), [("out.spz", False), ("run", True), ("a.pack", True)])

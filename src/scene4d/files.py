@@ -122,7 +122,7 @@ def _beside(target: Path, make: Callable[..., _Made], *, suffix: str) -> _Made:
     Another process that only looks (:func:`check_writable`) may take that folder away in between.
     """
     for _ in range(_AGAIN):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # gone, or going (mkdir)
             _prepare(target)
             return make(prefix=_prefix(target), suffix=suffix, dir=target.parent)
     _prepare(target)
