@@ -19,7 +19,7 @@ from scene4d.data.scene import Scene, ViewSource
 from scene4d.data.trajectories import time_of, trajectories
 from scene4d.errors import UsageError
 from scene4d.priors.frames import FramesPrior
-from scene4d.training.priors import LONGEST_SIDE, picture_of
+from scene4d.training.priors import shown_to
 
 _LATE = 0.2
 """Share of what each camera took."""
@@ -94,7 +94,7 @@ def _psnr(
     generator = torch.Generator().manual_seed(0)
     errors = []
     for one in asked:
-        before, wanted = (_picture(prior, scene, images, i) for i in (one.before, one.wanted))
+        before, wanted = (shown_to(prior, scene, images, i) for i in (one.before, one.wanted))
         lapse = time_of(scene, one.wanted) - time_of(scene, one.before)
         alpha = torch.full((1,), (1 + ratio * ratio) ** -0.5)
         noise = torch.randn(wanted.shape, generator=generator)
@@ -109,20 +109,11 @@ def _rivals(
 ) -> tuple[float, float]:
     """Errors of :data:`COPIED` and :data:`EXTENDED`."""
     earliest, before, wanted = (
-        _picture(prior, scene, images, i) for i in (asked.earliest, asked.before, asked.wanted)
+        shown_to(prior, scene, images, i) for i in (asked.earliest, asked.before, asked.wanted)
     )
     times = [time_of(scene, i) for i in (asked.earliest, asked.before, asked.wanted)]
     share = (times[2] - times[1]) / max(times[1] - times[0], 1e-9)
     return _error(before, wanted), _error(before + share * (before - earliest), wanted)
-
-
-def _picture(
-    prior: FramesPrior, scene: Scene, images: ViewSource, index: int
-) -> Float[Tensor, "channels height width"]:
-    camera = images.camera(index)
-    longest = prior.info.longest_side or LONGEST_SIDE
-    view = images.view(index, max(1, round(max(camera.width, camera.height) / longest)))
-    return picture_of(view, scene, prior.info.channels)
 
 
 def _error(

@@ -16,7 +16,7 @@ import torch
 from scene4d.data.scene import Scene, ViewSource
 from scene4d.errors import UsageError
 from scene4d.priors.prior import LatentPrior, Prior, check_of_pictures
-from scene4d.training.priors import LONGEST_SIDE, patch_memory_of, picture_of
+from scene4d.training.priors import patch_memory_of, shown_to
 
 _LEAST = 8
 _MOST = 8
@@ -81,7 +81,7 @@ def _psnr(
     generator = torch.Generator().manual_seed(0)
     squares, count = 0.0, 0
     for index in of:
-        clean = _picture(prior, scene, images, index)
+        clean = shown_to(prior, scene, images, index)
         latent = prior.info.space == "latent"
         x = prior.encode(clean[None])[0] if latent and isinstance(prior, LatentPrior) else clean
         alpha = torch.full((1,), (1 + ratio * ratio) ** -0.5)
@@ -92,14 +92,6 @@ def _psnr(
         off = 0.5 * (x0[0, :3].clamp(-1, 1) - clean[:3])
         squares, count = squares + float(off.square().sum()), count + off.numel()
     return -10 * math.log10(max(squares / count, 1e-10))
-
-
-def _picture(prior: Prior, scene: Scene, images: ViewSource, index: int) -> torch.Tensor:
-    """What the prior knows of a frame, about :data:`LONGEST_SIDE` pixels long."""
-    camera = images.camera(index)
-    longest = prior.info.longest_side or LONGEST_SIDE
-    view = images.view(index, max(1, round(max(camera.width, camera.height) / longest)))
-    return picture_of(view, scene, prior.info.channels)
 
 
 def _from_first(scene: Scene) -> list[int]:

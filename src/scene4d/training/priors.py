@@ -144,5 +144,15 @@ def picture_of(
     return torch.cat([maps[kind] for kind in kinds], dim=-1).permute(2, 0, 1)
 
 
+def shown_to(
+    prior: Prior, scene: Scene, images: ViewSource, index: int
+) -> Float[Tensor, "channels height width"]:
+    """A frame as the prior knows pictures, about as long as it says, or :data:`LONGEST_SIDE`."""
+    camera = images.camera(index)
+    longest = prior.info.longest_side or LONGEST_SIDE
+    view = images.view(index, max(1, round(max(camera.width, camera.height) / longest)))
+    return picture_of(view, scene, prior.info.channels)
+
+
 def _same(one: Path, other: Path) -> bool:
     return one.resolve() in (other.resolve(), other.resolve().parent)

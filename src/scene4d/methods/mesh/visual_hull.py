@@ -152,6 +152,18 @@ def _pixels_outside(outline: Bool[Tensor, "height width"]) -> np.ndarray:
     return away.astype(np.float32)
 
 
+@njit(inline="always", cache=True)
+@no_type_check
+def _projected(view, lens, x, y, z):
+    """Column, row and depth; a place behind the camera has depth 0 or less."""
+    depth = view[2, 0] * x + view[2, 1] * y + view[2, 2] * z + view[2, 3]
+    safe = max(depth, 1e-12)
+    across = view[0, 0] * x + view[0, 1] * y + view[0, 2] * z + view[0, 3]
+    down = view[1, 0] * x + view[1, 1] * y + view[1, 2] * z + view[1, 3]
+    column = (lens[0, 0] * across + lens[0, 1] * down) / safe + lens[0, 2]
+    return column, lens[1, 1] * down / safe + lens[1, 2], depth
+
+
 @njit(parallel=True, cache=True, nogil=True)
 @no_type_check
 def _outside(places, views, lenses, pixels, starts, sizes, shows_all, mistaken, least, found):
@@ -161,20 +173,16 @@ def _outside(places, views, lenses, pixels, starts, sizes, shows_all, mistaken, 
         largest = np.full(mistaken + 1, -np.inf)
         told = 0
         for c in range(len(views)):
-            view, lens = views[c], lenses[c]
             height, width = sizes[c]
-            x = view[0, 0] * px + view[0, 1] * py + view[0, 2] * pz + view[0, 3]
-            y = view[1, 0] * px + view[1, 1] * py + view[1, 2] * pz + view[1, 3]
-            z = max(view[2, 0] * px + view[2, 1] * py + view[2, 2] * pz + view[2, 3], 1e-12)
-            column = (lens[0, 0] * x + lens[0, 1] * y) / z + lens[0, 2] - 0.5
-            row = lens[1, 1] * y / z + lens[1, 2] - 0.5
-            if 0.0 <= row <= height - 1.0 and 0.0 <= column <= width - 1.0:
+            column, row, z = _projected(views[c], lenses[c], px, py, pz)
+            column, row = column - 0.5, row - 0.5
+            if z > 0.0 and 0.0 <= row <= height - 1.0 and 0.0 <= column <= width - 1.0:
                 top, left = min(int(row), height - 2), min(int(column), width - 2)
                 down, across = row - top, column - left
                 at = starts[c] + top * width + left
                 upper = pixels[at] * (1.0 - across) + pixels[at + 1] * across
                 lower = pixels[at + width] * (1.0 - across) + pixels[at + width + 1] * across
-                far = (upper * (1.0 - down) + lower * down) * z / lens[0, 0]
+                far = (upper * (1.0 - down) + lower * down) * z / lenses[c, 0, 0]
             elif shows_all[c]:
                 far = _FAR
             else:
@@ -194,16 +202,9 @@ def _before(places, views, lenses, depths, starts, sizes, truncated, least, foun
         px, py, pz = places[i]
         total, told = 0.0, 0
         for c in range(len(views)):
-            view, lens = views[c], lenses[c]
             height, width = sizes[c]
-            z = view[2, 0] * px + view[2, 1] * py + view[2, 2] * pz + view[2, 3]
-            if z <= 0.0:
-                continue
-            x = view[0, 0] * px + view[0, 1] * py + view[0, 2] * pz + view[0, 3]
-            y = view[1, 0] * px + view[1, 1] * py + view[1, 2] * pz + view[1, 3]
-            column = np.floor((lens[0, 0] * x + lens[0, 1] * y) / z + lens[0, 2])
-            row = np.floor(lens[1, 1] * y / z + lens[1, 2])
-            if not (0 <= row < height and 0 <= column < width):
+            column, row, z = _projected(views[c], lenses[c], px, py, pz)
+            if not (z > 0.0 and 0.0 <= row < height and 0.0 <= column < width):
                 continue
             seen = depths[starts[c] + int(row) * width + int(column)]
             if seen > 0.0 and seen - z >= -truncated:
