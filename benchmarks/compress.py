@@ -5,6 +5,7 @@
     python benchmarks/compress.py RUN --steps 600 --sizes 0.2 --label K=1 --options=--num-children=1
     python benchmarks/compress.py RUN --rivals 5000 13000 33000 --shares 0.4 1 2 --write FILE.json
     python benchmarks/compress.py --write FILE.json --curve OUT.png              # of its rows
+    python benchmarks/compress.py --write FILE.json --curve OUT.png --over-minutes
 
 Without --sizes the bundle is asked to be a quarter of the SOG file and a sixth of the SPZ file,
 whichever is smaller. Runs are compared with their photographs, files with their own renders.
@@ -68,6 +69,9 @@ def curves(arguments: argparse.Namespace) -> None:
                 write_curves(arguments.write, rows)
     if arguments.write:
         rows = json.loads(arguments.write.read_text()).get("curves", rows)
+    if arguments.over_minutes:
+        write_picture(arguments.curve, rivals.over_minutes(rows), across_in="minutes")
+        return print(rivals.table(rows))
     found = rivals.curves_of(rows)
     told = f"{rivals.table(rows)}\n\n{rivals.savings(found)}"
     if arguments.curve:
@@ -86,6 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rivals", nargs="*", type=int, default=[], help="numbers of splats")
     parser.add_argument("--shares", nargs="*", type=float, default=[], help="of the default size")
     parser.add_argument("--curve", type=Path, help="picture of the curves, .png")
+    parser.add_argument("--over-minutes", action="store_true", help="--curve of long trainings")
     parser.add_argument("--label", default="", help="what this try is, for the table")
     parser.add_argument("--write", type=Path, help="results.json to merge the rows into")
     parser.add_argument("--options", default="", help="further options of scene4d compress")

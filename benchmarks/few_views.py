@@ -2,6 +2,7 @@
 
     python benchmarks/few_views.py CAPTURE [CAPTURE ...] --fixer FIXER [--photographs 6] [--seeds 3]
     python benchmarks/few_views.py CAPTURE --methods splat few-views
+    python benchmarks/few_views.py --runs RUN ... --fixer FIXER    # finished runs, repaired or not
 
 Of each capture a few photographs are chosen that stand as far from each other as they can. Methods
 are trained on them, and splats: without a fixer; without, but so much longer as takes the CPU time
@@ -175,13 +176,15 @@ def fixer_arms(
         "without, longer": (*judged(longer, None), theirs),
         "with": (*judged(fixed, None), its),
         "without, repaired at the end": (*judged(plain, arguments.fixer), seconds),
+        "without, longer, repaired at the end": (*judged(longer, arguments.fixer), theirs),
         "with, and repaired at the end": (*judged(fixed, arguments.fixer), its),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("captures", nargs="+", type=Path)
+    parser.add_argument("captures", nargs="*", type=Path)
+    parser.add_argument("--runs", nargs="*", default=[], type=Path)
     parser.add_argument("--fixer", type=Path)
     parser.add_argument("--methods", nargs="*", default=[])
     parser.add_argument("--photographs", type=int, default=6)
@@ -193,6 +196,10 @@ def main() -> None:
     parser.add_argument("--weight", type=float, default=0.3)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
+    for run in arguments.runs:
+        for name, fixer in (("as rendered", None), ("repaired", arguments.fixer)):
+            level, distance = judged(run, fixer)
+            print(f"{run.resolve().parents[1].name}, {name}: {level:.2f} dB, LPIPS {distance:.3f}")
     for capture in arguments.captures:
         table: dict[str, list[tuple[float, ...]]] = {}
         for seed in range(arguments.seeds):

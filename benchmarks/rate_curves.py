@@ -67,16 +67,20 @@ def _log_size(curve: Sequence[Point]) -> PchipInterpolator:
 
 
 def picture(
-    panels: Mapping[str, Mapping[str, Sequence[Point]]], *, size: tuple[int, int] = (420, 300)
+    panels: Mapping[str, Mapping[str, Sequence[Point]]],
+    *,
+    size: tuple[int, int] = (420, 300),
+    across_in: str = "MB",
 ) -> Image.Image:
-    """The curves by name, a panel for each scene side by side: MB (logarithmic) across, dB up."""
+    """The curves by name, a panel for each scene side by side: MB, or what ``across_in`` says
+    (logarithmic) across, dB up."""
     width, height = size
     image = Image.new("RGB", (width * len(panels), height + 24), "white")
     draw = ImageDraw.Draw(image)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     colours = dict(zip(names, itertools.cycle(COLOURS), strict=False))
     for number, (title, curves) in enumerate(panels.items()):
-        _panel(draw, (number * width, 0, width, height), title, curves, colours)
+        _panel(draw, (number * width, 0, width, height), title, curves, colours, across_in)
     across = 50
     for name, colour in colours.items():
         draw.line([(across, height + 10), (across + 18, height + 10)], fill=colour, width=3)
@@ -91,6 +95,7 @@ def _panel(
     title: str,
     curves: Mapping[str, Sequence[Point]],
     colours: Mapping[str, str],
+    across_in: str,
 ) -> None:
     left, top, width, height = place
     x0, x1, y0, y1 = left + 50, left + width - 12, top + height - 34, top + 26
@@ -107,12 +112,12 @@ def _panel(
         y = at((least, quality))[1]
         draw.line([(x0, y), (x1, y)], fill="#dddddd")
         draw.text((left + 8, y - 7), f"{quality} dB", fill="black", font=_font())
-    for megabytes in (m * 10.0**e for e in range(-4, 4) for m in (1, 2, 5)):
-        if least <= megabytes <= most:
-            x = at((megabytes, lowest))[0]
+    for tick in (m * 10.0**e for e in range(-4, 4) for m in (1, 2, 5)):
+        if least <= tick <= most:
+            x = at((tick, lowest))[0]
             draw.line([(x, y0), (x, y1)], fill="#dddddd")
-            draw.text((x - 8, y0 + 6), f"{megabytes:g}", fill="black", font=_font())
-    draw.text((x1 - 24, y0 + 18), "MB", fill="black", font=_font())
+            draw.text((x - 8, y0 + 6), f"{tick:g}", fill="black", font=_font())
+    draw.text((x1, y0 + 18), across_in, fill="black", font=_font(), anchor="ra")
     for name, curve in curves.items():
         drawn = [at(point) for point in sorted(curve)]
         draw.line(drawn, fill=colours[name], width=2)
@@ -124,6 +129,8 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=12)
 
 
-def write_picture(path: Path, panels: Mapping[str, Mapping[str, Sequence[Point]]]) -> None:
+def write_picture(
+    path: Path, panels: Mapping[str, Mapping[str, Sequence[Point]]], *, across_in: str = "MB"
+) -> None:
     """The picture as a file of at most 64 colours."""
-    picture(panels).quantize(64).save(path, optimize=True)
+    picture(panels, across_in=across_in).quantize(64).save(path, optimize=True)

@@ -188,6 +188,20 @@ def curves_of(rows: Sequence[dict]) -> dict[str, dict[str, list[Point]]]:
     return found
 
 
+def over_minutes(rows: list[dict]) -> dict[str, dict[str, list[Point]]]:
+    """By scene and options, minutes and dB of bundles of one size; options that were tried for one
+    length alone are left out."""
+    found: dict[str, dict[str, list[Point]]] = {}
+    for row in sorted(rows, key=lambda row: row["options"]):
+        points = found.setdefault(row["scene"], {}).setdefault(row["options"] or "default", [])
+        points.append((row["minutes"], row["psnr"]))
+    longer = {
+        scene: {name: sorted(points) for name, points in kinds.items() if len(points) > 1}
+        for scene, kinds in found.items()
+    }
+    return {scene: kinds for scene, kinds in longer.items() if kinds}
+
+
 def savings(curves: Mapping[str, Mapping[str, Sequence[Point]]]) -> str:
     """The rate differences of ours to every other kind, as a Markdown table."""
     lines = ["| scene | against | BD-rate | over dB |", "|---|---|---|---|"]

@@ -51,7 +51,7 @@ def make(recipe: Recipe, models: Path, out: Path) -> None:
         (test if held_out else train).append(shot)
         _write_shot(out, shot, picture, dynamic_mask(shot, moving), recipe)
         if recipe.depth == "all" or not held_out:
-            _write_depth(out / "depth" / f"{name}.png", seen.depth, recipe.depth_unit)
+            write_depth(out / "depth" / f"{name}.png", seen.depth, recipe.depth_unit)
     one = [shot for shot in train if shot.name.startswith("train_")]
     tell = one if recipe.covisible == "moving" else train
     for shot in test:
@@ -84,8 +84,8 @@ def _write_shot(
     _write_mask(out / "dynamic" / f"{shot.name}.png", moving)
 
 
-def _write_depth(path: Path, depth: np.ndarray, unit: float) -> None:
-    """0 where nothing is seen."""
+def write_depth(path: Path, depth: np.ndarray, unit: float) -> None:
+    """In whole ``unit``, 16 bits; 0 where nothing is seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
     steps = np.where(np.isfinite(depth), depth, 0.0) / unit
     Image.fromarray(np.clip(steps.round(), 0, 65535).astype(np.uint16)).save(path, optimize=True)

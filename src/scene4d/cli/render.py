@@ -86,8 +86,8 @@ class RenderArgs:
     order: Literal["given", "nearest"] = "given"
     """nearest: fly to the nearest camera not yet visited, for photos taken in no order."""
     fixer: Path | None = None
-    """A network's weights (fixer.safetensors, or its folder) that repairs the colours, by the
-    run's training pictures; docs/guidance.md."""
+    """A network's weights (built-in, or a fixer.safetensors, or its folder) that repairs the
+    colours, by the run's training pictures; docs/guidance.md."""
     data: Path | None = None
     """The capture of the training pictures, if it moved; for --fixer alone."""
     overwrite: bool = False

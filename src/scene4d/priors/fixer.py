@@ -8,6 +8,7 @@ Difix3D+ (Wu et al. 2025), which is a diffusion model distilled to one step.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +23,7 @@ from torch.nn import functional
 from scene4d.errors import DataError
 from scene4d.files import printable
 from scene4d.plain import from_table, to_table
+from scene4d.priors.built_in import BUILT_IN, found_in
 from scene4d.priors.prior import CaptureMark
 from scene4d.priors.tensor_files import pack_tensors, read_tensors, write_tensors
 
@@ -176,14 +178,13 @@ def save_fixer(fixer: Fixer, path: Path) -> None:
 
 
 def load_fixer(path: Path) -> Fixer:
-    """The fixer of a file, or of a folder with :data:`FILE`. Raises :class:`DataError` for anything
-    else, and for weights that do not belong to the shape beside them."""
-    import os
-
-    file = path / FILE if os.path.isdir(path) else path
+    """The fixer of a file, of a folder with :data:`FILE`, or the package's own (``BUILT_IN``).
+    Raises :class:`DataError` for anything else, and for weights that do not belong to the shape
+    beside them."""
+    file = found_in(path, FILE)
     if not os.path.exists(file):
         raise DataError("no fixer is here", where=printable(file),
-                        fix=f"give a file of weights, or a folder with {FILE}")  # fmt: skip
+                        fix=f"give its file, a folder with {FILE}, or {BUILT_IN}")  # fmt: skip
     tensors, plain = read_tensors(file, _KEY, what="file of weights", most_bytes=_MOST_BYTES)
     if not isinstance(plain, dict):
         raise DataError("holds weights, but not those of a fixer", where=file,

@@ -31,8 +31,8 @@ class PriorKind(Protocol):
 
     def load(self, place: Path | None, task: Any) -> Any:
         """The prior (:class:`scene4d.priors.prior.Prior`) made from ``place``; None: from the
-        training's own capture. ``task``: the training's :class:`Task`. Raises :class:`DataError`
-        or :class:`UsageError`."""
+        training's own capture, or the one that comes with the package. ``task``: the training's
+        :class:`Task`. Raises :class:`DataError` or :class:`UsageError`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from torch.nn import functional
 from scene4d.errors import DataError, UsageError
 from scene4d.files import is_regular_file, printable
 from scene4d.plain import from_table, to_table
+from scene4d.priors.built_in import BUILT_IN, found_in
 from scene4d.priors.prior import (
     CHANNELS,
     NOTHING,
@@ -419,8 +420,9 @@ def save_unet(prior: UnetPrior, path: Path) -> None:
 
 
 def load_unet(path: Path) -> UnetPrior:
-    """The prior of a file, or of a folder with :data:`FILE`. Raises :class:`DataError` for anything
-    else, and for weights that do not belong to the shape beside them."""
+    """The prior of a file, of a folder with :data:`FILE`, or the package's own (``BUILT_IN``).
+    Raises :class:`DataError` for anything else, and for weights that do not belong to the shape
+    beside them."""
     made = read_unet(path, FILE)
     if made.shape.video is not None:
         raise DataError("knows videos, not single pictures", where=path,
@@ -431,7 +433,7 @@ def load_unet(path: Path) -> UnetPrior:
 def read_unet(path: Path, name: str) -> UnetPrior:
     """The network of a file, or of a folder with one of this name, of pictures or of videos. Raises
     as :func:`load_unet`."""
-    file = path / name if os.path.isdir(path) else path
+    file = found_in(path, name)
     if not os.path.exists(file):
         raise DataError("no network is here", where=printable(file),
                         fix=f"give a file of weights, or a folder with {name}")  # fmt: skip
@@ -454,15 +456,14 @@ def read_unet(path: Path, name: str) -> UnetPrior:
 class UnetKind:
     """Our own networks as ``--prior`` finds them."""
 
-    description = f"a file of weights that scene4d prior train made, {FILE}, or its folder"
+    description = (
+        f"our own RGB-D prior, or a file that scene4d prior train made, {FILE}, or its folder"
+    )
 
     def takes(self, place: Path) -> bool:
         """Whether it is such a file by name, or holds one."""
         return place.name == FILE or is_regular_file(place / FILE)
 
     def load(self, place: Path | None, task: object) -> UnetPrior:
-        """The prior. Raises :class:`UsageError` without a place."""
-        if place is None:
-            raise UsageError("a U-Net prior needs its weights", where="--prior",
-                             fix="give unet:FOLDER, or the folder alone")  # fmt: skip
-        return load_unet(place)
+        """The prior; without a place the package's own."""
+        return load_unet(BUILT_IN if place is None else place)

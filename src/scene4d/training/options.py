@@ -35,8 +35,8 @@ class BasicOptions:
     """What pictures look like, for where nobody photographed: patches (of the training pictures),
     patches:CAPTURE, ffdnet:FOLDER, unet:FOLDER; docs/guidance.md."""
     fixer: Path | None = None
-    """A network's weights (fixer.safetensors, or its folder) that repairs pictures which nobody
-    took, to learn from; docs/guidance.md."""
+    """A network's weights (built-in, or a fixer.safetensors, or its folder) that repairs pictures
+    which nobody took, to learn from; docs/guidance.md."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from scene4d.data.scene import Frame
 from scene4d.errors import DataError, Scene4dError, UsageError
 from scene4d.files import printable, read_json, remove_leftovers, write_json
 from scene4d.plain import from_table, to_table
+from scene4d.priors.built_in import BUILT_IN
 from scene4d.priors.kinds import PriorName, prior_name
 from scene4d.ranges import MOST_PIXELS, Finite, Within
 from scene4d.representations.base import Generator, Representation, Trainable
@@ -173,7 +174,7 @@ def write_config(
             "method": method.name,
             "data": _data_place(options.data, run),
             "teacher": _place(options.teacher, run),
-            "fixer": _place(options.fixer, run),
+            "fixer": _fixer_place(options.fixer, run),
             "prior": _prior_place(options.prior, run)
             if prior is None
             else {GIVEN_IN_PYTHON: prior},
@@ -228,6 +229,13 @@ def _place(path: Path | None, run: Path) -> dict[str, str]:
         return {}
     absolute = path.resolve()
     return {"path": Path(os.path.relpath(absolute, run)).as_posix(), "absolute": str(absolute)}
+
+
+def _fixer_place(path: Path | None, run: Path) -> dict[str, str]:
+    """That of a file, or the name of the one that comes with the package."""
+    if path == BUILT_IN and not path.exists():
+        return {"path": str(path), "absolute": str(path)}
+    return _place(path, run)
 
 
 def _data_place(path: Path | None, run: Path) -> dict[str, str]:
