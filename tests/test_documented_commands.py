@@ -57,7 +57,7 @@ LEFT_OUT = {
     r"scene4d prior train frames": "wants a video: tests/methods/picture_prior",
     r"scene4d prior train fixer": "wants pairs: tests/methods/repair",
     r"python benchmarks/guidance.py mnist": "wants a model of digits, and minutes",
-    r"python benchmarks/guidance_evidence.py .*ffdnet": "wants weights, and minutes",
+    r"python benchmarks/guidance_evidence.py .*(ffdnet|patches:)": "wants weights, or a room",
     r"python scripts/make_fixer_pairs.py": "wants models, and minutes: tests/methods/repair",
     r"python scripts/make_rgbd_captures.py": "wants models, and minutes: methods/unet",
     r"python benchmarks/few_views.py": "wants a fixer, and minutes",
