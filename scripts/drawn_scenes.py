@@ -115,7 +115,7 @@ def write_capture(
         eye = at + far * np.array(
             [np.sin(turn) * np.cos(up), np.sin(up), np.cos(turn) * np.cos(up)]
         )
-        camera = _looking(eye, at, size)
+        camera = Pinhole.looking(eye, at, focal=1.2 * size, width=size, height=size)
         seen = rasterise(positions.reshape(-1, 3), stage.faces, camera, samples=3)
         sky = np.array([0.6, 0.7, 0.8]) if inside else np.zeros(3)
         colours = averaged(shade(seen, normals, stage.surfaces, light, sky), 3)
@@ -136,16 +136,6 @@ def write_capture(
     if depth:
         document["depth_unit_scale_factor"] = DEPTH_UNIT
     (folder / "transforms.json").write_text(json.dumps(document))
-
-
-def _looking(eye: np.ndarray, target: np.ndarray, size: int) -> Pinhole:
-    forward = (target - eye) / np.linalg.norm(target - eye)
-    right = np.cross(forward, [0.0, 1.0, 0.0])
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(forward, right), forward])
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation, -rotation @ eye
-    return Pinhole(world_to_camera=matrix, focal=1.2 * size, width=size, height=size)
 
 
 def write_stretch(

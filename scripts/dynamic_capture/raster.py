@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numpy.typing import ArrayLike
 
 NEAR = 0.02
 """Of the depth along the viewing axis, in scene units."""
@@ -23,6 +24,20 @@ class Pinhole:
     focal: float
     width: int
     height: int
+
+    @classmethod
+    def looking(
+        cls, eye: ArrayLike, target: ArrayLike, *, focal: float, width: int, height: int
+    ) -> Pinhole:
+        """A camera at ``eye`` that looks at ``target``, upright: y is up in the world."""
+        eye, target = np.asarray(eye, np.float64), np.asarray(target, np.float64)
+        forward = (target - eye) / np.linalg.norm(target - eye)
+        right = np.cross(forward, [0.0, 1.0, 0.0])
+        right /= np.linalg.norm(right)
+        rotation = np.stack([right, np.cross(forward, right), forward])
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = rotation, -rotation @ eye
+        return cls(world_to_camera=matrix, focal=focal, width=width, height=height)
 
     @property
     def matrix(self) -> np.ndarray:

@@ -148,13 +148,6 @@ def _shake(generator: np.random.Generator, along: np.ndarray) -> np.ndarray:
 
 
 def _looking(recipe: Recipe, eye: Any, target: Any) -> Pinhole:
-    eye, target = np.asarray(eye, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    forward = (target - eye) / np.linalg.norm(target - eye)
-    right = np.cross(forward, [0.0, 1.0, 0.0])
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(forward, right), forward])
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation, -rotation @ eye
-    return Pinhole(
-        world_to_camera=matrix, focal=recipe.focal, width=recipe.width, height=recipe.height
+    return Pinhole.looking(
+        eye, target, focal=recipe.focal, width=recipe.width, height=recipe.height
     )
