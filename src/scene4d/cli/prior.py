@@ -94,8 +94,8 @@ class CustomiseArgs(CustomiseOptions):
     low-rank layers of a diffusion model (by the pictures themselves)."""
 
     prior: tyro.conf.Positional[Path]
-    """A fixer's weights, fixer.safetensors or its folder, or a folder that diffusers wrote;
-    docs/guidance.md."""
+    """A fixer's weights (built-in, or a fixer.safetensors, or its folder), or a folder that
+    diffusers wrote; docs/guidance.md."""
 
 
 def customise(argv: list[str]) -> None:

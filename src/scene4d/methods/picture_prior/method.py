@@ -74,8 +74,8 @@ class UnetMethod(Method):
     default_steps: ClassVar[int] = 6000
 
     start: Path | None = None
-    """A trained network, such as unet.safetensors, that training goes on with, to fit it to other
-    pictures of the same kinds; sizes and words are its own."""
+    """A trained network, built-in or a unet.safetensors, that training goes on with, to fit it to
+    other pictures of the same kinds; sizes and words are its own."""
     widths: tuple[Annotated[int, Within(8, 1024)], ...] = (16, 48, 96, 128)
     """Channels at the pictures' size, at half of it, and so on."""
     down: tuple[str, ...] = ("c", "c", "cc", "cc")

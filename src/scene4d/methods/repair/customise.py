@@ -22,7 +22,8 @@ from scene4d.errors import UsageError
 from scene4d.methods.repair.custom_method import CustomFixerMethod
 from scene4d.methods.repair.pairs import collect, write_pairs
 from scene4d.methods.splat.method import SplatMethod
-from scene4d.priors.fixer import load_fixer
+from scene4d.priors.built_in import found_in
+from scene4d.priors.fixer import FILE, load_fixer
 from scene4d.training.customising import from_the_first
 from scene4d.training.fixers import mark_of
 from scene4d.training.options import CustomiseOptions, TrainOptions
@@ -77,7 +78,8 @@ def customise(prior: Path, options: CustomiseOptions) -> Path:
     pairs = home / "pairs" / f"seed-{options.seed}"
     _write(pairs, options, parts, original.shape.references)
     method = CustomFixerMethod(
-        steps=options.steps, original=prior.resolve(), capture=(mark.name, mark.digest),
+        steps=options.steps, original=found_in(prior, FILE).resolve(),
+        capture=(mark.name, mark.digest),
         references=original.shape.references, widths=original.shape.widths,
     )  # fmt: skip
     method = replace(
