@@ -79,6 +79,19 @@ def test_the_picture_shows_every_curve_at_its_place() -> None:
             assert rows[columns.argmin()] > rows[columns.argmax()]
 
 
+def test_lengths_of_trainings_are_curves_where_there_are_several() -> None:
+    rivals = benchmark("rivals")
+    rows = [
+        {"scene": scene, "options": options, "minutes": minutes, "psnr": 20.0 + minutes / 10}
+        for scene, options, minutes in (
+            ("room", "", 20), ("room", "", 10), ("room", "--grid", 10), ("head", "", 10),
+        )
+    ]  # fmt: skip
+    found = rivals.over_minutes(rows)
+    assert found == {"room": {"default": [(10, 21.0), (20, 22.0)]}}
+    assert curves.picture(found, across_in="minutes").size == curves.picture(found).size
+
+
 def test_time_is_that_of_the_process(monkeypatch) -> None:
     """Waiting, as for other work on the machine, does not count."""
     elapsed = []

@@ -33,7 +33,7 @@ class BasicOptions:
     """A run or splat file to learn from; without --data its own capture is used, or renders."""
     prior: str | None = None
     """What pictures look like, for where nobody photographed: patches (of the training pictures),
-    patches:CAPTURE, ffdnet:FOLDER, unet:FOLDER; docs/guidance.md."""
+    unet (built in, RGB-D), patches:CAPTURE, ffdnet:FOLDER, unet:FOLDER; docs/guidance.md."""
     fixer: Path | None = None
     """A network's weights (built-in, or a fixer.safetensors, or its folder) that repairs pictures
     which nobody took, to learn from; docs/guidance.md."""
