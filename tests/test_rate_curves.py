@@ -80,7 +80,7 @@ def test_the_picture_shows_every_curve_at_its_place() -> None:
 
 
 def test_lengths_of_trainings_are_curves_where_there_are_several() -> None:
-    rivals = benchmark("rivals")
+    rivals = benchmark("compress").rivals
     rows = [
         {"scene": scene, "options": options, "minutes": minutes, "psnr": 20.0 + minutes / 10}
         for scene, options, minutes in (
