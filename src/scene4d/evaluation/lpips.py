@@ -84,8 +84,8 @@ def _layers(
     """Of each layer, the weighted squared difference of unit-length features."""
     if weights is None:
         weights = shipped_weights(str(pred.device))
-    pairs = zip(_features(pred, weights), _features(target, weights), strict=True)
-    for layer, (ours, theirs) in enumerate(pairs):
+    pairs = (alexnet_features(images, weights=weights) for images in (pred, target))
+    for layer, (ours, theirs) in enumerate(zip(*pairs, strict=True)):
         difference = (_unit_length(ours) - _unit_length(theirs)) ** 2
         yield functional.conv2d(difference, weights[f"lin{layer}.weight"])
 
@@ -98,8 +98,12 @@ def shipped_weights(device: str) -> dict[str, Tensor]:
     return {name: tensor.float().to(device) for name, tensor in load_file(WEIGHTS).items()}
 
 
-def _features(images: Float[Tensor, "*batch h w 3"], weights: Weights) -> list[Tensor]:
-    """AlexNet's five feature maps [images, channels, h, w] of images in 0..1."""
+def alexnet_features(
+    images: Float[Tensor, "*batch h w 3"], *, weights: Weights | None = None
+) -> list[Tensor]:
+    """AlexNet's five feature maps [images, channels, h, w] of images in 0..1; differentiable."""
+    if weights is None:
+        weights = shipped_weights(str(images.device))
     x = images.float().reshape(-1, *images.shape[-3:]).movedim(-1, 1) * 2.0 - 1.0
     x = (x - x.new_tensor(_SHIFT)[:, None, None]) / x.new_tensor(_SCALE)[:, None, None]
     maps = []

@@ -91,7 +91,8 @@ def test_a_fixer_learns_to_look_at_the_photograph_and_its_weights_come_out(
     assert off / 3 < float(made.error.mean()) < max(off / 0.3, 0.0075)
 
 
-def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(folder, tmp_path, capsys):
+@pytest.mark.parametrize("critic", ["0", "0.01"])
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(folder, tmp_path, capsys, critic):
     command = [
         "prior",
         "train",
@@ -107,6 +108,10 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(folder, tmp_path, c
         "0",
         "--keep-checkpoints",
         "9",
+        "--repairing.adversarial-weight",
+        critic,
+        "--repairing.crop-size",
+        "32",
     ]
     runs = []
     for name in ("whole", "half"):

@@ -34,6 +34,9 @@ class PairsOptions(ObjectiveOptions):
     perceptual_weight: Weight = 0.03
     """Of LPIPS, which keeps repaired pictures sharp and costs PSNR; of crops of at least 32
     pixels."""
+    adversarial_weight: Weight = 0.0
+    """Of a critic, which learns to tell repaired crops from clean ones by the features of LPIPS's
+    network (after SF-V): sharper, and further from the truth; of crops of at least 32 pixels."""
     half_precision: bool = False
     """Whether the network computes in bfloat16, which is faster where the processor knows it."""
     forget: Share = 0.1
