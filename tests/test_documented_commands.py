@@ -60,6 +60,7 @@ LEFT_OUT = {
     r"python benchmarks/guidance_evidence.py .*(ffdnet|patches:)": "wants weights, or a room",
     r"python scripts/make_fixer_pairs.py": "wants models, and minutes: tests/methods/repair",
     r"python scripts/make_rgbd_captures.py": "wants models, and minutes: methods/unet",
+    r"python benchmarks/guided_student.py": "wants networks: tests/priors/test_guided_student.py",
     r"python benchmarks/few_views.py": "wants a fixer, and minutes",
     r"scene4d train deformable": "wants pictures of several times: tests/methods/deformable",
     r"scene4d train (four-real|dpdy)": "wants times: deformable/test_four_real.py, test_dpdy.py",
