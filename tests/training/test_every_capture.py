@@ -151,15 +151,15 @@ def trained(method: str, capture: Path, downscale: int, output_dir: Path, teache
 @pytest.mark.parametrize("downscale", [1, pytest.param(2, marks=pytest.mark.unchecked_shapes)])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", sorted(CAPTURE_METHODS, key=lambda name: name != "splat"))
-def test_it_trains(method, kind, downscale, captures, teachers, tmp_path_factory):
+def test_it_trains(method, kind, downscale, captures, teachers, tmp_path_factory, tmp_path):
     if method in WANTED:
         import_or_skip(WANTED[method])
-    outputs = tmp_path_factory.mktemp("outputs")
     if (kind, downscale) not in teachers:
-        teachers[kind, downscale] = trained("splat", captures[kind], downscale, outputs)
+        kept = tmp_path_factory.mktemp("outputs")
+        teachers[kind, downscale] = trained("splat", captures[kind], downscale, kept)
     run = teachers[kind, downscale]
     if method != "splat":
-        run = trained(method, captures[kind], downscale, outputs, teacher=run)
+        run = trained(method, captures[kind], downscale, tmp_path, teacher=run)
     loaded = load_run(run)
     assert loaded.method.name == method and loaded.step == 3
     camera = loaded.cameras.train[0]
