@@ -3,6 +3,7 @@
 python benchmarks/text_mesh.py assets KAYKIT FOLDER       # 24 shapes in 8 colours, a fifth held out
 python benchmarks/text_mesh.py judge FOLDER JUDGE         # a classifier of shape and colour
 python benchmarks/text_mesh.py table FOLDER JUDGE RUN ... # what runs of text-mesh make of the texts
+python benchmarks/text_mesh.py others FOLDER JUDGE RUN VECTORS # and of words that no caption had
 python benchmarks/text_mesh.py pictures FOLDER PICTURES   # four views in one, to train a prior on
 python benchmarks/text_mesh.py samples FOLDER JUDGE PRIOR # what that prior thinks of
 
@@ -35,6 +36,7 @@ from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.picture_prior.pictures import write_pictures
 from scene4d.methods.text_mesh.assets import CAPTIONS, Asset, centred
 from scene4d.methods.text_mesh.objective import drawable, true_picture
+from scene4d.methods.text_mesh.words import WordVectors
 from scene4d.priors.prior import Condition
 from scene4d.priors.sampling import sample
 from scene4d.priors.unet import load_unet
@@ -60,6 +62,14 @@ COLOURS = {
     "green": (0.15, 0.65, 0.2), "blue": (0.15, 0.3, 0.85), "purple": (0.55, 0.2, 0.7),
     "white": (0.93, 0.93, 0.93), "black": (0.12, 0.12, 0.12),
 }  # fmt: skip
+OTHER_WORDS = {
+    "bed": "mattress", "bowl": "dish", "building": "skyscraper", "bush": "shrub",
+    "car": "automobile", "chair": "seat", "couch": "sofa", "door": "gate", "lamp": "lantern",
+    "oven": "stove", "pan": "skillet", "pot": "saucepan", "rock": "stone", "table": "desk",
+    "red": "crimson", "orange": "amber", "yellow": "golden", "green": "emerald", "blue": "navy",
+    "purple": "violet", "white": "ivory",
+}  # fmt: skip
+"""For shapes and colours, chosen before anything was made of them."""
 POSES = CamerasOnSphere(distance=3.6, view_angle=np.radians(40.0), size=64, lowest=-30, highest=75)
 VIEWS = 8
 """Of a mesh that is judged."""
@@ -329,14 +339,17 @@ def samples(folder: Path, place: Path, prior: Path, sheet: Path | None) -> None:
             Image.fromarray(tall.byte().numpy()).save(sheet)
 
 
-def made_of(generator: Generator, things: Sequence[Composition], judge: Judge) -> list[Scores]:
-    """What is made of the texts; nothing is right where there is no surface."""
+def made_of(
+    generator: Generator, things: Sequence[tuple[str, Composition]], judge: Judge
+) -> list[Scores]:
+    """What is made of each text, as the composition that it should be; nothing is right where
+    there is no surface."""
     nothing = Scores(shape=False, colour=False, iou=0.0, chamfer=1.0, colour_error=1.0)
     scores = []
-    for number, thing in enumerate(things):
+    for number, (text, thing) in enumerate(things):
         try:
             with torch.no_grad():
-                made = generator.scene(thing.caption).mesh()
+                made = generator.scene(text).mesh()
         except DataError:
             made = None
         scores.append(nothing if made is None else judged(judge, thing, made, number))
@@ -360,18 +373,54 @@ def table(folder: Path, place: Path, runs: Sequence[Path], every: int, own: bool
         generator = load_run(path).generator
         assert generator is not None
         if own:
-            known = [thing for thing in things if thing.caption in generator.conditions]
+            known = [(t.caption, t) for t in things if t.caption in generator.conditions]
             together += made_of(generator, known, judge)
             continue
         for name, chosen in (
             ("unseen", unseen), ("seen", [t for t in things if not t.held_out][:: 4 * every])
         ):  # fmt: skip
             begin = time.perf_counter()
-            scores = made_of(generator, chosen, judge)
+            scores = made_of(generator, [(t.caption, t) for t in chosen], judge)
             seconds = (time.perf_counter() - begin) / len(chosen)
             print(row(f"{path.parent.parent.name}, {name}", scores, seconds), flush=True)
     if together:
         print(row("a run for each text", together))
+
+
+def nearest_known(word: str, known: Sequence[str], vectors: WordVectors) -> str:
+    """The word of ``known`` at the smallest angle."""
+    places = vectors(" ".join(known))
+    return known[int(torch.cosine_similarity(places, vectors(word)).argmax())]
+
+
+def others(folder: Path, place: Path, run: Path, file: Path) -> None:
+    """Each of :data:`OTHER_WORDS` in two training compositions, read by the run's own vectors of
+    words; beside it the captions' own words, and the caption's word that is nearest by the angle of
+    the vectors in ``file``, with which a run of learned words can be asked as well."""
+    generator, judge = load_run(run).generator, read_judge(place)
+    assert generator is not None
+    vectors = WordVectors.read(file)
+    known = {
+        kind: [word for word in names if word in vectors.vocabulary]
+        for kind, names in (("shape", SHAPES), ("colour", COLOURS))
+    }
+    things = [thing for thing in compositions(folder) if not thing.held_out]
+    print("| | texts | both right | shape | colour | IoU | Chamfer | colour error | s a mesh |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for kind in known:
+        asked: dict[str, list[tuple[str, Composition]]] = {"own": [], "other": [], "nearest": []}
+        for word, other in OTHER_WORDS.items():
+            if word not in (SHAPES if kind == "shape" else COLOURS):
+                continue
+            nearest = nearest_known(other, known[kind], vectors)
+            print(f"{other}: {nearest}" + ("" if nearest == word else f", not {word}"), flush=True)
+            for thing in [t for t in things if word in t.caption.split()][:4:2]:
+                for name, now in (("own", word), ("other", other), ("nearest", nearest)):
+                    shape, colour = list(SHAPES)[thing.shape], list(COLOURS)[thing.colour]
+                    text = caption(now, colour) if kind == "shape" else caption(shape, now)
+                    asked[name].append((text, thing))
+        for name, texts in asked.items():
+            print(row(f"{kind}s, {name} words", made_of(generator, texts, judge)), flush=True)
 
 
 def main() -> None:
@@ -404,6 +453,11 @@ def main() -> None:
     part.add_argument("judge", type=Path)
     part.add_argument("prior", type=Path)
     part.add_argument("--sheet", type=Path, help="PNG of some of them")
+    part = parts.add_parser("others")
+    part.add_argument("folder", type=Path)
+    part.add_argument("judge", type=Path)
+    part.add_argument("run", type=Path)
+    part.add_argument("vectors", type=Path, help="file of word vectors")
     given = parser.parse_args()
     if given.part == "assets":
         make_assets(given.kaykit, given.folder, given.held_out)
@@ -411,6 +465,8 @@ def main() -> None:
         train_judge(given.folder, given.place, given.steps)
     elif given.part == "pictures":
         make_pictures(given.folder, given.out, given.count, given.azimuth, given.elevation)
+    elif given.part == "others":
+        others(given.folder, given.judge, given.run, given.vectors)
     elif given.part == "samples":
         samples(given.folder, given.judge, given.prior, given.sheet)
     else:

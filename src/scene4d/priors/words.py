@@ -67,14 +67,17 @@ class LearnedWords(TextEncoder):
         words = split_words(text)
         unknown = sorted(set(words) - set(self._rows))
         if unknown:
-            some = ", ".join(self.vocabulary[:60])
-            more = "" if len(self.vocabulary) <= 60 else f" and {len(self.vocabulary) - 60} more"
-            raise UsageError(
-                f"no caption that it was trained on has the word {printable(unknown[0])!r}",
-                fix=f"use some of: {some}{more}",
-            )
+            raise self._unknown(unknown[0])
         rows = torch.tensor([self._rows[word] for word in words])
         return self.embedding(rows.to(self.embedding.weight.device))
+
+    def _unknown(self, word: str) -> UsageError:
+        some = ", ".join(self.vocabulary[:60])
+        more = "" if len(self.vocabulary) <= 60 else f" and {len(self.vocabulary) - 60} more"
+        return UsageError(
+            f"no caption that it was trained on has the word {printable(word)!r}",
+            fix=f"use some of: {some}{more}",
+        )
 
     def plain(self) -> dict[str, Any]:
         """The vocabulary."""

@@ -119,6 +119,26 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(assets, tmp_path, monkeypatch) -
         assert torch.equal(resumed.generator.state_dict()[name], value), name
 
 
+def test_a_run_keeps_vectors_of_words_as_they_were(assets, tmp_path: Path) -> None:
+    """A word near that of a caption makes nearly the same, without the file that it came from."""
+    words = ["a", "red", "crimson", "green", "blue", "box", "bar"]
+    vectors = torch.randn(len(words), 8, generator=torch.Generator().manual_seed(0))
+    vectors[2] = vectors[1] + 0.02
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array(words), vectors=vectors.numpy())
+    options = TrainOptions(output_dir=tmp_path, device="cpu")
+    run = start(method(assets, text_encoder=str(path), steps=6), options)
+    path.unlink()
+    generator = load_run(run).generator
+    centred = vectors - vectors.mean(dim=0)
+    expected = (centred / centred.std(correction=0))[1:3]
+    torch.testing.assert_close(generator.encoder("red crimson"), expected)
+    red, crimson, green = (
+        generator.code(f"a {colour} box") for colour in ("red", "crimson", "green")
+    )
+    assert (red - crimson).norm() < 0.2 * (red - green).norm()
+
+
 def test_a_prior_teaches_in_place_of_meshes(tmp_path: Path) -> None:
     """That all pictures are blue: colours follow, whatever the text."""
     (tmp_path / "texts.txt").write_text("a box\na bar\n")

@@ -57,8 +57,9 @@ class TextMeshMethod(Method):
     texts: Path | None = None
     """Text file with a text a line, where a prior (--prior) teaches in place of meshes."""
     text_encoder: str = ""
-    """Folder or hub name of a text encoder of transformers, which knows all words; by default
-    the words of the captions are learned."""
+    """File of word vectors (.npz with words and vectors, or GloVe's .txt), which knows the words
+    in it, or folder or hub name of a text encoder of transformers; by default the words of the
+    captions are learned."""
     word_width: Annotated[int, Within(8, 4096)] = 64
     """Numbers that stand for a word that is learned."""
     channels: Annotated[int, Within(32, 4096)] = 64

@@ -13,7 +13,7 @@ from torch import Tensor
 from scene4d.methods.text_mesh.generated import Drawing, GeneratedScene
 from scene4d.methods.text_mesh.method import TextMeshMethod
 from scene4d.methods.text_mesh.planes_network import PlanesNetwork, PlanesShape
-from scene4d.methods.text_mesh.words import LanguageModel
+from scene4d.methods.text_mesh.words import LanguageModel, WordVectors, frozen_encoder
 from scene4d.plain import from_table
 from scene4d.priors.words import LearnedWords, TextEncoder
 from scene4d.ranges import Rate, Share, Within
@@ -71,7 +71,7 @@ class TextMeshes(Generator):
         """A network that makes balls."""
         encoder: TextEncoder
         if options.text_encoder:
-            encoder = LanguageModel(options.text_encoder)
+            encoder = frozen_encoder(options.text_encoder, task.conditions, generator)
         else:
             encoder = LearnedWords.of(task.conditions, options.word_width)
             with torch.no_grad():
@@ -141,7 +141,7 @@ class TextMeshes(Generator):
         saved = from_table(_Saved, plain, where="settings")
 
         def made() -> TextMeshes:
-            words = LearnedWords(saved.words.vocabulary, saved.words.width)
+            words = saved.words.of_file()
             return cls(words, saved.shape, saved.settings, saved.conditions)
 
         forms = module_forms(made)
@@ -167,15 +167,22 @@ class Words:
     """How texts are read."""
 
     source: str = ""
-    """Of a language model; else the words are learned."""
+    """Of a language model; else the words are saved with the weights."""
     vocabulary: tuple[str, ...] = ()
     width: Annotated[int, Within(0, 1 << 14)] = 0
+    frozen: bool = False
+    """Whether they are vectors of a file, and no training moves them."""
 
     def encoder(self) -> TextEncoder:
         """As it is before anything was learned."""
         if self.source:  # a stranger's file is not to make us fetch anything
             return LanguageModel(self.source, fetch=False)
-        return LearnedWords(self.vocabulary, self.width)
+        return self.of_file()
+
+    def of_file(self) -> LearnedWords:
+        """Words whose vectors are among the weights."""
+        kind = WordVectors if self.frozen else LearnedWords
+        return kind(self.vocabulary, self.width)
 
 
 @dataclass(frozen=True, kw_only=True)
