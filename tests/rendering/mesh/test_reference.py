@@ -116,15 +116,20 @@ def test_the_level_is_the_texels_of_a_pixel(scene) -> None:
 def test_outlines_and_their_gradients(scene) -> None:
     edges, shown = edges_of(scene[1]), drawn(reference, scene)
 
-    def of(module, dtype):
-        def function(image, corners):
-            return (module.with_outlines(image, corners, edges, shown, near=NEAR),)
+    def in_layers(image, corners):
+        layers = image.split(1, dim=-1)
+        got = silhouettes.with_outlines(layers, corners, edges, shown, near=NEAR)
+        return (torch.cat(got, dim=-1),)
 
+    def at_once(image, corners):
+        return (reference.with_outlines(image, corners, edges, shown, near=NEAR),)
+
+    def of(function, dtype):
         image = random(SIZE, SIZE, 2, seed=4).to(dtype)
         pictures = function(image, scene[0])
         return *pictures, *gradients(function, image, scene[0])
 
-    got, expected = of(silhouettes, torch.float32), of(reference, torch.float64)
+    got, expected = of(in_layers, torch.float32), of(at_once, torch.float64)
     alike(got, expected)
     assert (expected[0] != random(SIZE, SIZE, 2, seed=4)).sum() > 50
 

@@ -69,7 +69,8 @@ class _Interpolate(torch.autograd.Function):
     def forward(ctx, values, weights, triangles, faces):
         numbers, shares, shown = array(values), array(weights), faces.numpy()
         out = np.empty((*shown.shape, numbers.shape[1]), np.float32)
-        kernels.interpolate(numbers, triangles, shown, shares, out)
+        with KERNEL_LOCK:
+            kernels.interpolate(numbers, triangles, shown, shares, out)
         ctx.kept = numbers, shares, triangles, shown
         return torch.from_numpy(out)
 
@@ -138,5 +139,6 @@ def check_triangles(triangles: np.ndarray, count: int) -> None:
         raise ValueError(
             f"triangles are {triangles.dtype}{list(triangles.shape)}, not int64 [T, 3]"
         )
-    if len(triangles) and not (triangles.min() >= 0 and triangles.max() < count):
+    # Of unsigned numbers one below 0 is large, too.
+    if len(triangles) and not int(triangles.view(np.uint64).max()) < count:
         raise ValueError(f"triangles name vertices beyond the {count} that there are")

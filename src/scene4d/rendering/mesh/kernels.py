@@ -207,20 +207,22 @@ def draw_backward(corners, triangles, faces, weights, depths, g_weights, g_depth
                 grads[v, 2] -= share * q2
 
 
-@njit(**_OPTIONS)
+@njit(parallel=True, **_OPTIONS)
 @no_type_check
 def interpolate(values, triangles, faces, weights, out):
     """``out`` [H, W, C]: the weighted mean of ``values`` [V, C] at the corners; 0 beside."""
     height, width = faces.shape
-    for row in range(np.uintp(height)):
-        for column in range(np.uintp(width)):
-            t = faces[row, column]
-            for k in range(np.uintp(values.shape[1])):
-                total = 0.0
-                if t >= 0:
-                    for i in range(3):
-                        total += weights[row, column, i] * values[np.uintp(triangles[t, i]), k]
-                out[row, column, k] = total
+    for band in prange(BANDS):
+        for line in range(height * band // BANDS, height * (band + 1) // BANDS):
+            row = np.uintp(line)
+            for column in range(np.uintp(width)):
+                t = faces[row, column]
+                for k in range(np.uintp(values.shape[1])):
+                    total = 0.0
+                    if t >= 0:
+                        for i in range(3):
+                            total += weights[row, column, i] * values[np.uintp(triangles[t, i]), k]
+                    out[row, column, k] = total
 
 
 @njit(**_OPTIONS)
@@ -301,32 +303,49 @@ def _sign(axis, faces, depths, line, i, depth, toward):
 
 @njit(**_OPTIONS)
 @no_type_check
-def outlines(corners, edges, starts, others, near, faces, depths, across, down, g_across, g_down,
-             grads):  # fmt: skip
-    """Adds each outline's crossings to ``across`` [H, W - 1] and ``down`` [H - 1, W], the shares
-    of the pixels' boundaries that they cover; or, with ``grads`` [V, 3], adds to that the
-    gradient whose derivatives by these shares are ``g_across`` and ``g_down``.
-
-    An edge counts by n_x^2 along rows and by n_y^2 along columns, n its normal: nothing depends on
-    which of the two is chosen, and zigzags of small triangles cancel.
-    """
-    height, width = faces.shape
-    back = len(grads) > 0
-    p, q = np.empty(3), np.empty(3)
+def outline_edges(corners, edges, starts, others, near, width, height):
+    """Numbers of the edges that are outlines and may be seen, and +1 or -1 of each: the side of
+    its triangles."""
+    chosen, sides = np.empty(len(edges), np.int64), np.empty(len(edges), np.int64)
+    count = 0
     for edge in range(len(edges)):
         a, b = edges[edge, 0], edges[edge, 1]
         za, zb = corners[a, 2], corners[b, 2]
         if not (za >= near and zb >= near):
             continue
-        p[0], p[1], p[2] = corners[a, 0] / za, corners[a, 1] / za, 1.0 / za
-        q[0], q[1], q[2] = corners[b, 0] / zb, corners[b, 1] / zb, 1.0 / zb
-        if max(p[0], q[0]) < 0 or max(p[1], q[1]) < 0:
+        if max(corners[a, 0], corners[b, 0]) < 0 or max(corners[a, 1], corners[b, 1]) < 0:
             continue
-        if min(p[0], q[0]) > width or min(p[1], q[1]) > height:
+        if corners[a, 0] > width * za and corners[b, 0] > width * zb:
+            continue
+        if corners[a, 1] > height * za and corners[b, 1] > height * zb:
             continue
         side = _outline_side(corners, a, b, others, starts[edge], starts[edge + 1])
-        if side == 0:
-            continue
+        if side != 0:
+            chosen[count], sides[count] = edge, side
+            count += 1
+    return chosen[:count], sides[:count]
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def outlines(corners, edges, chosen, sides, faces, depths, across, down, g_across, g_down, grads):
+    """Adds each outline's crossings to ``across`` [H, W - 1] and ``down`` [H - 1, W], the shares
+    of the pixels' boundaries that they cover; or, with ``grads`` [V, 3], adds to that the
+    gradient whose derivatives by these shares are ``g_across`` and ``g_down``.
+
+    ``chosen`` and ``sides`` as :func:`outline_edges` finds them. An edge counts by n_x^2 along rows
+    and by n_y^2 along columns, n its normal: nothing depends on which of the two is chosen, and
+    zigzags of small triangles cancel.
+    """
+    height, width = faces.shape
+    back = len(grads) > 0
+    p, q = np.empty(3), np.empty(3)
+    for number in range(len(chosen)):
+        side = sides[number]
+        a, b = edges[chosen[number], 0], edges[chosen[number], 1]
+        za, zb = corners[a, 2], corners[b, 2]
+        p[0], p[1], p[2] = corners[a, 0] / za, corners[a, 1] / za, 1.0 / za
+        q[0], q[1], q[2] = corners[b, 0] / zb, corners[b, 1] / zb, 1.0 / zb
         dx, dy = q[0] - p[0], q[1] - p[1]
         length2 = dx * dx + dy * dy
         for axis in range(2):
@@ -370,45 +389,44 @@ def outlines(corners, edges, starts, others, near, faces, depths, across, down, 
 
 @njit(**_OPTIONS)
 @no_type_check
-def blend(image, across, down, out):
-    """``out`` [H, W, C] = image, with the share of each boundary moved from pixel to pixel."""
-    channels = image.shape[2]
-    for axis in range(2):
-        shares = across if axis == 0 else down
-        for row in range(shares.shape[0]):
-            for column in range(shares.shape[1]):
-                share = min(max(shares[row, column], -0.5), 0.5)
-                if share == 0.0:
-                    continue
-                r, c = (row, column + 1) if axis == 0 else (row + 1, column)
-                for k in range(channels):
-                    moved = share * (image[r, c, k] - image[row, column, k])
-                    if share > 0:
-                        out[row, column, k] += moved
-                    else:
-                        out[r, c, k] += moved
+def blend(image, shares, places, axis, margin, out):
+    """Moves ``shares`` of boundaries of ``image`` [H, W, C], along rows (axis 0) or columns, from
+    pixel to pixel of ``out``, which begins as ``image`` without ``margin`` pixels on each side.
+
+    ``places``: the boundaries whose share is not 0, counted row by row.
+    """
+    height, width = out.shape[0], out.shape[1]
+    for place in places:
+        row, column = place // shares.shape[1], place % shares.shape[1]
+        share = min(max(shares[row, column], -0.5), 0.5)
+        r, c = (row, column + 1) if axis == 0 else (row + 1, column)
+        y, x = (row - margin, column - margin) if share > 0 else (r - margin, c - margin)
+        if not (0 <= y < height and 0 <= x < width):
+            continue
+        for k in range(image.shape[2]):
+            out[y, x, k] += share * (image[r, c, k] - image[row, column, k])
 
 
 @njit(**_OPTIONS)
 @no_type_check
-def blend_backward(image, across, down, g_out, g_image, g_across, g_down):
-    """Adds to ``g_image`` (which begins as ``g_out``), writes the derivatives by the shares.
+def blend_backward(image, shares, places, axis, margin, g_out, g_image, g_shares):
+    """Adds to ``g_image``, which begins as ``g_out`` with zeros around, and to the derivatives by
+    the shares.
 
     The slope goes through the clamp: an edge that moves is seen, also where many small ones count.
     """
-    channels = image.shape[2]
-    for axis in range(2):
-        shares, g_shares = (across, g_across) if axis == 0 else (down, g_down)
-        for row in range(shares.shape[0]):
-            for column in range(shares.shape[1]):
-                if shares[row, column] == 0.0:
-                    continue
-                share = min(max(shares[row, column], -0.5), 0.5)
-                r, c = (row, column + 1) if axis == 0 else (row + 1, column)
-                total = 0.0
-                for k in range(channels):
-                    g = g_out[row, column, k] if share > 0 else g_out[r, c, k]
-                    total += g * (image[r, c, k] - image[row, column, k])
-                    g_image[r, c, k] += share * g
-                    g_image[row, column, k] -= share * g
-                g_shares[row, column] = total
+    height, width = g_out.shape[0], g_out.shape[1]
+    for place in places:
+        row, column = place // shares.shape[1], place % shares.shape[1]
+        share = min(max(shares[row, column], -0.5), 0.5)
+        r, c = (row, column + 1) if axis == 0 else (row + 1, column)
+        y, x = (row - margin, column - margin) if share > 0 else (r - margin, c - margin)
+        if not (0 <= y < height and 0 <= x < width):
+            continue
+        total = 0.0
+        for k in range(image.shape[2]):
+            g = g_out[y, x, k]
+            total += g * (image[r, c, k] - image[row, column, k])
+            g_image[r, c, k] += share * g
+            g_image[row, column, k] -= share * g
+        g_shares[row, column] += total

@@ -92,21 +92,20 @@ def rasterize(
     fragments = draw(
         corners, mesh.triangles, near=near, width=width + 2 * _MARGIN, height=height + 2 * _MARGIN
     )
-    seen = (fragments.faces >= 0).float()[..., None]
-    channels = [_colours(mesh, corners, fragments), seen]
-    channels += [fragments.depths[..., None]] if depths else []
-    image = torch.cat(channels, dim=-1)
-    image = with_outlines(image, corners, mesh.edges, fragments, near=near)
-    inside = slice(_MARGIN, -_MARGIN)
-    image = image[inside, inside].to(device)
-    alpha = image[..., 3]
+    layers = [_colours(mesh, corners, fragments), (fragments.faces >= 0).float()[..., None]]
+    layers += [fragments.depths[..., None]] if depths else []
+    rgb, covered, *deep = with_outlines(
+        layers, corners, mesh.edges, fragments, near=near, margin=_MARGIN
+    )
+    alpha = covered[..., 0]
     seen_at = None
     if depths:
-        mean = image[..., 4] / torch.where(alpha > 0, alpha, 1.0)
-        seen_at = torch.where(alpha > 0, mean, 0.0)
+        mean = deep[0][..., 0] / torch.where(alpha > 0, alpha, 1.0)
+        seen_at = torch.where(alpha > 0, mean, 0.0).to(device)
+    inside = slice(_MARGIN, -_MARGIN)
     return Picture(
-        rgb=image[..., :3],
-        alpha=alpha,
+        rgb=rgb.to(device),
+        alpha=alpha.to(device),
         depths=seen_at,
         faces=fragments.faces[inside, inside].to(device),
         normals=_normals(mesh, viewmat, fragments)[inside, inside].to(device) if normals else None,
@@ -116,7 +115,7 @@ def rasterize(
 def near_plane(corners: Float[Tensor, "num_vertices 3"]) -> float:
     """What is nearer to the camera is not drawn: a small share of where the mesh is."""
     z = corners[:, 2].detach()
-    before = z[torch.isfinite(z) & (z > 0)]
+    before = z[(z > 0) & (z < torch.inf)]
     return NEAR * float(before.median()) if len(before) else 1.0
 
 

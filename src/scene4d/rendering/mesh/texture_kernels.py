@@ -9,44 +9,45 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
-from scene4d.rendering.mesh.kernels import edge_functions
+from scene4d.rendering.mesh.kernels import BANDS, edge_functions
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _QUARTER = np.float32(0.25)
 """In float32, so that four or more texels are added at once."""
 
 
-@njit(**_OPTIONS)
+@njit(parallel=True, **_OPTIONS)
 @no_type_check
 def levels(corners, triangles, faces, depths, uv_triangles, uv, at, rows, columns, out):
     """``out`` [H, W]: log2 of the texels that a pixel is wide, where it is widest (OpenGL 4.6,
     8.14.1); ``at`` [H, W, 2] is uv as interpolated."""
     height, width = faces.shape
-    last = -1
-    for row in range(height):
-        for column in range(width):
-            out[row, column] = 0.0
-            t = faces[row, column]
-            if t < 0:
-                continue
-            if t != last:  # a row crosses few triangles
-                a0, a1, _, b0, b1, _, c0, c1, _, det = edge_functions(
-                    corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                )
-                last = t
-            total = det / depths[row, column]
-            a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
-            u, v = at[row, column, 0], at[row, column, 1]
-            ua, ub, uc = uv[a, 0] - u, uv[b, 0] - u, uv[c, 0] - u
-            va, vb, vc = uv[a, 1] - v, uv[b, 1] - v, uv[c, 1] - v
-            along_u = columns * (a0 * ua + b0 * ub + c0 * uc) / total
-            along_v = rows * (a0 * va + b0 * vb + c0 * vc) / total
-            down_u = columns * (a1 * ua + b1 * ub + c1 * uc) / total
-            down_v = rows * (a1 * va + b1 * vb + c1 * vc) / total
-            widest = max(along_u**2 + along_v**2, down_u**2 + down_v**2)
-            out[row, column] = 0.5 * np.log2(max(widest, 1e-12))
+    for band in prange(BANDS):
+        last = -1
+        for row in range(height * band // BANDS, height * (band + 1) // BANDS):
+            for column in range(width):
+                out[row, column] = 0.0
+                t = faces[row, column]
+                if t < 0:
+                    continue
+                if t != last:  # a row crosses few triangles
+                    a0, a1, _, b0, b1, _, c0, c1, _, det = edge_functions(
+                        corners, triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                    )
+                    last = t
+                total = det / depths[row, column]
+                a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
+                u, v = at[row, column, 0], at[row, column, 1]
+                ua, ub, uc = uv[a, 0] - u, uv[b, 0] - u, uv[c, 0] - u
+                va, vb, vc = uv[a, 1] - v, uv[b, 1] - v, uv[c, 1] - v
+                along_u = columns * (a0 * ua + b0 * ub + c0 * uc) / total
+                along_v = rows * (a0 * va + b0 * vb + c0 * vc) / total
+                down_u = columns * (a1 * ua + b1 * ub + c1 * uc) / total
+                down_v = rows * (a1 * va + b1 * vb + c1 * vc) / total
+                widest = max(along_u**2 + along_v**2, down_u**2 + down_v**2)
+                out[row, column] = 0.5 * np.log2(max(widest, 1e-12))
 
 
 @njit(inline="always", **_OPTIONS)
@@ -77,31 +78,33 @@ def _two_levels(level, count):
     return fine, min(fine + 1, count - 1), at - fine
 
 
-@njit(**_OPTIONS)
+@njit(parallel=True, **_OPTIONS)
 @no_type_check
 def sample(pyramid, sizes, starts, faces, uv, level, out):
     """``out`` [H, W, C]: bilinear in two levels, linear between them; 0 where there is no face."""
     height, width = faces.shape
     channels = pyramid.shape[1]
-    for row in range(np.uintp(height)):
-        for column in range(np.uintp(width)):
-            for k in range(np.uintp(channels)):
-                out[row, column, k] = 0.0
-            if faces[row, column] < 0:
-                continue
-            fine, coarse, share = _two_levels(level[row, column], len(sizes))
-            for which in range(2):
-                index, weight = (fine, 1.0 - share) if which == 0 else (coarse, share)
-                if weight == 0.0:
-                    continue
-                rows, columns = sizes[index, 0], sizes[index, 1]
-                a, b, c, d, fx, fy, _, _ = _texels(
-                    uv[row, column, 0], uv[row, column, 1], rows, columns, starts[index]
-                )
+    for band in prange(BANDS):
+        for line in range(height * band // BANDS, height * (band + 1) // BANDS):
+            row = np.uintp(line)
+            for column in range(np.uintp(width)):
                 for k in range(np.uintp(channels)):
-                    above = (1.0 - fx) * pyramid[a, k] + fx * pyramid[b, k]
-                    below = (1.0 - fx) * pyramid[c, k] + fx * pyramid[d, k]
-                    out[row, column, k] += weight * ((1.0 - fy) * above + fy * below)
+                    out[row, column, k] = 0.0
+                if faces[row, column] < 0:
+                    continue
+                fine, coarse, share = _two_levels(level[row, column], len(sizes))
+                for which in range(2):
+                    index, weight = (fine, 1.0 - share) if which == 0 else (coarse, share)
+                    if weight == 0.0:
+                        continue
+                    rows, columns = sizes[index, 0], sizes[index, 1]
+                    a, b, c, d, fx, fy, _, _ = _texels(
+                        uv[row, column, 0], uv[row, column, 1], rows, columns, starts[index]
+                    )
+                    for k in range(np.uintp(channels)):
+                        above = (1.0 - fx) * pyramid[a, k] + fx * pyramid[b, k]
+                        below = (1.0 - fx) * pyramid[c, k] + fx * pyramid[d, k]
+                        out[row, column, k] += weight * ((1.0 - fy) * above + fy * below)
 
 
 @njit(**_OPTIONS)
@@ -159,41 +162,45 @@ def _rows(pyramid, sizes, starts, index, row):
     )
 
 
-@njit(**_OPTIONS)
+@njit(parallel=True, **_OPTIONS)
 @no_type_check
 def build(pyramid, sizes, starts):
     """Fills every level after the first with the means of 2 x 2 texels of the one before."""
     channels = pyramid.shape[1]
     for index in range(1, len(sizes)):
-        sums = np.empty(2 * sizes[index, 1] * channels, np.float32)
-        for row in range(sizes[index, 0]):
-            here, above, below = _rows(pyramid, sizes, starts, index, row)
-            for i in range(len(sums)):
-                sums[i] = _QUARTER * (above[i] + below[i])
-            for column in range(sizes[index, 1]):
-                at, left = column * channels, 2 * column * channels
-                for k in range(channels):
-                    here[at + k] = sums[left + k] + sums[left + channels + k]
+        count = sizes[index, 0]
+        for band in prange(BANDS):
+            sums = np.empty(2 * sizes[index, 1] * channels, np.float32)
+            for row in range(count * band // BANDS, count * (band + 1) // BANDS):
+                here, above, below = _rows(pyramid, sizes, starts, index, row)
+                for i in range(len(sums)):
+                    sums[i] = _QUARTER * (above[i] + below[i])
+                for column in range(sizes[index, 1]):
+                    at, left = column * channels, 2 * column * channels
+                    for k in range(channels):
+                        here[at + k] = sums[left + k] + sums[left + channels + k]
 
 
-@njit(**_OPTIONS)
+@njit(parallel=True, **_OPTIONS)
 @no_type_check
 def build_backward(g_pyramid, sizes, starts):
     """Hands the gradient of every level down to the first."""
     channels = g_pyramid.shape[1]
     for index in range(len(sizes) - 1, 0, -1):
-        shares = np.empty(2 * sizes[index, 1] * channels, np.float32)
-        for row in range(sizes[index, 0]):
-            here, above, below = _rows(g_pyramid, sizes, starts, index, row)
-            if not here.any():
-                continue
-            for column in range(sizes[index, 1]):
-                at, left = column * channels, 2 * column * channels
-                for k in range(channels):
-                    share = _QUARTER * here[at + k]
-                    shares[left + k] = share
-                    shares[left + channels + k] = share
-            for i in range(len(shares)):
-                above[i] += shares[i]
-            for i in range(len(shares)):
-                below[i] += shares[i]
+        count = sizes[index, 0]
+        for band in prange(BANDS):
+            shares = np.empty(2 * sizes[index, 1] * channels, np.float32)
+            for row in range(count * band // BANDS, count * (band + 1) // BANDS):
+                here, above, below = _rows(g_pyramid, sizes, starts, index, row)
+                if not here.any():
+                    continue
+                for column in range(sizes[index, 1]):
+                    at, left = column * channels, 2 * column * channels
+                    for k in range(channels):
+                        share = _QUARTER * here[at + k]
+                        shares[left + k] = share
+                        shares[left + channels + k] = share
+                for i in range(len(shares)):
+                    above[i] += shares[i]
+                for i in range(len(shares)):
+                    below[i] += shares[i]

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from scene4d.rendering.mesh import texture_kernels as kernels
 from scene4d.rendering.mesh.fragments import Fragments, array, check_triangles
+from scene4d.rendering.threads import KERNEL_LOCK
 
 LEVELS = 6
 """Of a pyramid at most: coarser ones would mix what lies apart in the atlas."""
@@ -37,8 +38,9 @@ class _Sample(torch.autograd.Function):
         pyramid[: rows * columns] = array(texture).reshape(-1, channels)
         places, at, shown = array(uv), array(level), faces.numpy()
         out = np.empty((*shown.shape, channels), np.float32)
-        kernels.build(pyramid, sizes, starts)
-        kernels.sample(pyramid, sizes, starts, shown, places, at, out)
+        with KERNEL_LOCK:
+            kernels.build(pyramid, sizes, starts)
+            kernels.sample(pyramid, sizes, starts, shown, places, at, out)
         ctx.kept = pyramid, sizes, starts, shown, places, at
         ctx.shape = texture.shape
         return torch.from_numpy(out)
@@ -53,7 +55,8 @@ class _Sample(torch.autograd.Function):
             pyramid, sizes, starts, shown, places, at, array(g_out), grads, g_uv
         )
         if len(grads):
-            kernels.build_backward(grads, sizes, starts)
+            with KERNEL_LOCK:
+                kernels.build_backward(grads, sizes, starts)
         texture = None
         if len(grads):
             texture = torch.from_numpy(grads[: sizes[0].prod()].reshape(ctx.shape))
@@ -79,10 +82,11 @@ def texture_levels(
     check_triangles(uv_triangles, len(uv))
     faces = fragments.faces.numpy()
     out = np.empty(faces.shape, np.float32)
-    kernels.levels(
-        array(corners, torch.float64), triangles, faces, array(fragments.depths), uv_triangles,
-        array(uv), array(at), *size, out,
-    )  # fmt: skip
+    with KERNEL_LOCK:
+        kernels.levels(
+            array(corners, torch.float64), triangles, faces, array(fragments.depths), uv_triangles,
+            array(uv), array(at), *size, out,
+        )  # fmt: skip
     return torch.from_numpy(out)
 
 
