@@ -348,24 +348,30 @@ class Guidance(Objective):
         self, render: Render, camera: Camera, factor: int, background: Float[Tensor, " 3"]
     ) -> Float[Tensor, "1 *frames channels h w"]:
         """The picture as the prior knows pictures: its channels, its range, its size."""
-        rgb = render.rgb
+
+        def smaller(map: Float[Tensor, "*views height width channels"]) -> Tensor:
+            return avg_pool2d(map.movedim(-1, -3), factor)
+
+        rgb = smaller(render.rgb)
         # a step's is drawn at random where pictures have alpha, whatever is declared behind them
         there = rgb.new_tensor(self.background or (0.0, 0.0, 0.0))
-        rgb = rgb + (1 - render.alpha)[..., None] * (there - background)
+        if bool((there != background).any()):
+            beside = 1 - smaller(render.alpha[..., None])
+            rgb = rgb + beside * (there - background)[:, None, None]
         maps = {"rgb": 2 * rgb - 1}
         if _OF_DEPTH & set(self.prior.info.channels):
             if render.depth is None:
                 kinds = "+".join(self.prior.info.channels)
                 raise UsageError(f"the scene renders no depth, and the prior is of {kinds}")
             coded = depth_code(render.depth, self.extent)
-            maps["depth"] = (render.alpha * coded + 1 - render.alpha)[..., None]
-            maps["normals"] = normals_of_depth(render.depth, render.alpha, camera.K)
+            maps["depth"] = smaller((render.alpha * coded + 1 - render.alpha)[..., None])
+            maps["normals"] = smaller(normals_of_depth(render.depth, render.alpha, camera.K))
         if "xyz" in self.prior.info.channels:
             places = places_seen(render, camera, settled=self.settled is not None)
-            maps["xyz"] = render.alpha[..., None] * place_code(places, self.extent)
-        whole = torch.cat([maps[kind] for kind in self.prior.info.channels], dim=-1).movedim(-1, -3)
+            maps["xyz"] = smaller(render.alpha[..., None] * place_code(places, self.extent))
+        whole = torch.cat([maps[kind] for kind in self.prior.info.channels], dim=-3)
         film = self.prior.info.frames is not None
-        small = avg_pool2d(whole if film else tiled(whole), factor)
+        small = whole if film else tiled(whole)
         low, high = self.prior.info.value_range
         found = low + (small + 1) * (0.5 * (high - low))
         return found[None] if film else found
