@@ -36,10 +36,12 @@ from scene4d.formats.textured_mesh import MeshData
 from scene4d.methods.picture_prior.pictures import write_pictures
 from scene4d.methods.text_mesh.assets import CAPTIONS, Asset, centred
 from scene4d.methods.text_mesh.objective import drawable, true_picture
-from scene4d.methods.text_mesh.words import WordVectors
+from scene4d.methods.text_mesh.text_meshes import TextMeshes
+from scene4d.methods.text_mesh.word_vectors import nearest_words
 from scene4d.priors.prior import Condition
 from scene4d.priors.sampling import sample
 from scene4d.priors.unet import load_unet
+from scene4d.priors.words import LearnedWords
 from scene4d.rendering.depth_normals import normals_of_depth
 from scene4d.rendering.mesh.rasterization import Mesh
 from scene4d.representations.base import Generator
@@ -387,40 +389,32 @@ def table(folder: Path, place: Path, runs: Sequence[Path], every: int, own: bool
         print(row("a run for each text", together))
 
 
-def nearest_known(word: str, known: Sequence[str], vectors: WordVectors) -> str:
-    """The word of ``known`` at the smallest angle."""
-    places = vectors(" ".join(known))
-    return known[int(torch.cosine_similarity(places, vectors(word)).argmax())]
-
-
 def others(folder: Path, place: Path, run: Path, file: Path) -> None:
-    """Each of :data:`OTHER_WORDS` in two training compositions, read by the run's own vectors of
-    words; beside it the captions' own words, and the caption's word that is nearest by the angle of
-    the vectors in ``file``, with which a run of learned words can be asked as well."""
+    """Each of :data:`OTHER_WORDS` in two training compositions, read as :func:`nearest_words` has
+    it, and these compositions by the captions' own words."""
     generator, judge = load_run(run).generator, read_judge(place)
-    assert generator is not None
-    vectors = WordVectors.read(file)
-    known = {
-        kind: [word for word in names if word in vectors.vocabulary]
-        for kind, names in (("shape", SHAPES), ("colour", COLOURS))
-    }
+    assert isinstance(generator, TextMeshes) and isinstance(generator.encoder, LearnedWords)
+    generator.encoder.others = nearest_words(file, generator.encoder.vocabulary)
     things = [thing for thing in compositions(folder) if not thing.held_out]
     print("| | texts | both right | shape | colour | IoU | Chamfer | colour error | s a mesh |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for kind in known:
-        asked: dict[str, list[tuple[str, Composition]]] = {"own": [], "other": [], "nearest": []}
-        for word, other in OTHER_WORDS.items():
-            if word not in (SHAPES if kind == "shape" else COLOURS):
+    for kind, names in (("shapes", SHAPES), ("colours", COLOURS)):
+        own, other = [], []
+        for word in names:
+            if word not in OTHER_WORDS:
                 continue
-            nearest = nearest_known(other, known[kind], vectors)
-            print(f"{other}: {nearest}" + ("" if nearest == word else f", not {word}"), flush=True)
+            read = generator.encoder.others.get(OTHER_WORDS[word])
+            print(f"{OTHER_WORDS[word]}: {read}" + ("" if read == word else f", not {word}"))
+            if read is None:
+                continue
             for thing in [t for t in things if word in t.caption.split()][:4:2]:
-                for name, now in (("own", word), ("other", other), ("nearest", nearest)):
-                    shape, colour = list(SHAPES)[thing.shape], list(COLOURS)[thing.colour]
-                    text = caption(now, colour) if kind == "shape" else caption(shape, now)
-                    asked[name].append((text, thing))
-        for name, texts in asked.items():
-            print(row(f"{kind}s, {name} words", made_of(generator, texts, judge)), flush=True)
+                shape, colour = list(SHAPES)[thing.shape], list(COLOURS)[thing.colour]
+                said = OTHER_WORDS[word]
+                text = caption(said, colour) if kind == "shapes" else caption(shape, said)
+                own.append((thing.caption, thing))
+                other.append((text, thing))
+        print(row(f"{kind}, own words", made_of(generator, own, judge)), flush=True)
+        print(row(f"{kind}, other words", made_of(generator, other, judge)), flush=True)
 
 
 def main() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from scene4d.files import printable
 
 LONGEST = 64
 """Words of a text."""
+_log = logging.getLogger(__name__)
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
 
@@ -49,10 +51,15 @@ class TextEncoder(nn.Module, ABC):
 class LearnedWords(TextEncoder):
     """An embedding of the words of the captions, trained with what reads it."""
 
-    def __init__(self, vocabulary: Sequence[str], width: int) -> None:
-        """``vocabulary``: all words that it is to know."""
+    def __init__(
+        self, vocabulary: Sequence[str], width: int, others: Mapping[str, str] | None = None
+    ) -> None:
+        """``vocabulary``: all words that it is to know. ``others``: more words, and the ones of
+        these that they are read as."""
         super().__init__()
         self.vocabulary, self.width = list(vocabulary), width
+        self.others = dict(others or {})
+        self._told: set[str] = set()
         self._rows = {word: row for row, word in enumerate(self.vocabulary)}
         self.embedding = nn.Embedding(len(self.vocabulary), width)
 
@@ -64,12 +71,20 @@ class LearnedWords(TextEncoder):
 
     def forward(self, text: str) -> Float[Tensor, "words width"]:
         """Rows of the embedding. Raises :class:`UsageError` for words that no caption had."""
-        words = split_words(text)
+        words = [self._read(word) for word in split_words(text)]
         unknown = sorted(set(words) - set(self._rows))
         if unknown:
             raise self._unknown(unknown[0])
         rows = torch.tensor([self._rows[word] for word in words])
         return self.embedding(rows.to(self.embedding.weight.device))
+
+    def _read(self, word: str) -> str:
+        if word in self._rows or word not in self.others:
+            return word
+        if word not in self._told:
+            self._told.add(word)
+            _log.info("no caption has the word %r: it is read as %r", word, self.others[word])
+        return self.others[word]
 
     def _unknown(self, word: str) -> UsageError:
         some = ", ".join(self.vocabulary[:60])
@@ -80,5 +95,8 @@ class LearnedWords(TextEncoder):
         )
 
     def plain(self) -> dict[str, Any]:
-        """The vocabulary."""
-        return {"vocabulary": self.vocabulary, "width": self.width}
+        """The vocabulary, and what others are read as."""
+        made: dict[str, Any] = {"vocabulary": self.vocabulary, "width": self.width}
+        if self.others:
+            made |= {"others": list(self.others), "read_as": list(self.others.values())}
+        return made

@@ -1,6 +1,7 @@
 """The method text-mesh: trained on captioned meshes, it makes meshes of texts."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -119,24 +120,27 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(assets, tmp_path, monkeypatch) -
         assert torch.equal(resumed.generator.state_dict()[name], value), name
 
 
-def test_a_run_keeps_vectors_of_words_as_they_were(assets, tmp_path: Path) -> None:
-    """A word near that of a caption makes nearly the same, without the file that it came from."""
-    words = ["a", "red", "crimson", "green", "blue", "box", "bar"]
-    vectors = torch.randn(len(words), 8, generator=torch.Generator().manual_seed(0))
-    vectors[2] = vectors[1] + 0.02
+def test_a_run_reads_other_words_as_those_of_captions(assets, tmp_path: Path, caplog) -> None:
+    """Without the file that says which are near."""
+    words = np.array(["red", "crimson", "green", "box", "carton", "bar"])
+    vectors = np.array([[1, 0], [0.9, 0.1], [0, 1], [-1, 0], [-0.9, -0.1], [0, -1]], np.float32)
     path = tmp_path / "vectors.npz"
-    np.savez(path, words=np.array(words), vectors=vectors.numpy())
+    np.savez(path, words=words, vectors=vectors)
     options = TrainOptions(output_dir=tmp_path, device="cpu")
-    run = start(method(assets, text_encoder=str(path), steps=6), options)
+    run = start(method(assets, word_vectors=path, steps=2), options)
     path.unlink()
     generator = load_run(run).generator
-    centred = vectors - vectors.mean(dim=0)
-    expected = (centred / centred.std(correction=0))[1:3]
-    torch.testing.assert_close(generator.encoder("red crimson"), expected)
-    red, crimson, green = (
-        generator.code(f"a {colour} box") for colour in ("red", "crimson", "green")
-    )
-    assert (red - crimson).norm() < 0.2 * (red - green).norm()
+    with caplog.at_level(logging.INFO, logger="scene4d"):
+        read = generator.code("a crimson carton")
+    assert torch.equal(read, generator.code("a red box"))
+    assert "'crimson': it is read as 'red'" in caplog.text
+    with pytest.raises(UsageError, match="'violet'"):
+        generator.code("a violet box")
+
+
+def test_a_text_encoder_wants_no_vectors_of_words(assets, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="all words"):
+        method(assets, word_vectors=tmp_path / "vectors.npz", text_encoder="some/model")
 
 
 def test_a_prior_teaches_in_place_of_meshes(tmp_path: Path) -> None:

@@ -57,9 +57,11 @@ class TextMeshMethod(Method):
     texts: Path | None = None
     """Text file with a text a line, where a prior (--prior) teaches in place of meshes."""
     text_encoder: str = ""
-    """File of word vectors (.npz with words and vectors, or GloVe's .txt), which knows the words
-    in it, or folder or hub name of a text encoder of transformers; by default the words of the
-    captions are learned."""
+    """Folder or hub name of a text encoder of transformers, which knows all words; by default
+    the words of the captions are learned."""
+    word_vectors: Path | None = None
+    """File of word vectors (.npz with words and vectors, or GloVe's .txt), by which words that no
+    caption has are read as the nearest that one has."""
     word_width: Annotated[int, Within(8, 4096)] = 64
     """Numbers that stand for a word that is learned."""
     channels: Annotated[int, Within(32, 4096)] = 64
@@ -104,6 +106,11 @@ class TextMeshMethod(Method):
     def __post_init__(self) -> None:
         if self.lowest > self.highest:
             raise UsageError(f"elevations from {self.lowest} to {self.highest} degrees")
+        if self.text_encoder and self.word_vectors is not None:
+            raise UsageError(
+                "a text encoder reads all words by itself",
+                fix="leave --word-vectors out, or --text-encoder",
+            )
         if math.isqrt(self.views) ** 2 != self.views:
             raise UsageError(f"{self.views} views make no square", fix="give --views 1, 4 or 9")
 

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scene4d.errors import DataError
 from scene4d.methods.text_mesh.generated import Drawing, GeneratedScene
 from scene4d.methods.text_mesh.method import TextMeshMethod
 from scene4d.methods.text_mesh.planes_network import PlanesNetwork, PlanesShape
-from scene4d.methods.text_mesh.words import LanguageModel, WordVectors, frozen_encoder
+from scene4d.methods.text_mesh.word_vectors import nearest_words
+from scene4d.methods.text_mesh.words import LanguageModel
 from scene4d.plain import from_table
 from scene4d.priors.words import LearnedWords, TextEncoder
 from scene4d.ranges import Rate, Share, Within
@@ -71,9 +73,11 @@ class TextMeshes(Generator):
         """A network that makes balls."""
         encoder: TextEncoder
         if options.text_encoder:
-            encoder = frozen_encoder(options.text_encoder, task.conditions, generator)
+            encoder = LanguageModel(options.text_encoder)
         else:
             encoder = LearnedWords.of(task.conditions, options.word_width)
+            if options.word_vectors is not None:
+                encoder.others = nearest_words(options.word_vectors, encoder.vocabulary)
             with torch.no_grad():
                 rows = encoder.embedding.weight
                 rows.copy_(torch.randn(rows.shape, generator=generator))
@@ -141,8 +145,7 @@ class TextMeshes(Generator):
         saved = from_table(_Saved, plain, where="settings")
 
         def made() -> TextMeshes:
-            words = saved.words.of_file()
-            return cls(words, saved.shape, saved.settings, saved.conditions)
+            return cls(saved.words.learned(), saved.shape, saved.settings, saved.conditions)
 
         forms = module_forms(made)
         if saved.words.source:
@@ -167,22 +170,25 @@ class Words:
     """How texts are read."""
 
     source: str = ""
-    """Of a language model; else the words are saved with the weights."""
+    """Of a language model; else the words are learned."""
     vocabulary: tuple[str, ...] = ()
     width: Annotated[int, Within(0, 1 << 14)] = 0
-    frozen: bool = False
-    """Whether they are vectors of a file, and no training moves them."""
+    others: tuple[str, ...] = ()
+    read_as: tuple[str, ...] = ()
+    """Of ``vocabulary``, for each of ``others``."""
 
     def encoder(self) -> TextEncoder:
         """As it is before anything was learned."""
         if self.source:  # a stranger's file is not to make us fetch anything
             return LanguageModel(self.source, fetch=False)
-        return self.of_file()
+        return self.learned()
 
-    def of_file(self) -> LearnedWords:
-        """Words whose vectors are among the weights."""
-        kind = WordVectors if self.frozen else LearnedWords
-        return kind(self.vocabulary, self.width)
+    def learned(self) -> LearnedWords:
+        """Those whose vectors are among the weights."""
+        if len(self.others) != len(self.read_as) or not set(self.read_as) <= set(self.vocabulary):
+            raise DataError("has words that are read as none of its own", where="words")
+        others = dict(zip(self.others, self.read_as, strict=True))
+        return LearnedWords(self.vocabulary, self.width, others)
 
 
 @dataclass(frozen=True, kw_only=True)
