@@ -387,6 +387,18 @@ def outlines(corners, edges, chosen, sides, faces, depths, across, down, g_acros
                     grads[v, 2] -= (gx * end[0] + gy * end[1]) * end[2]
 
 
+@njit(inline="always", **_OPTIONS)
+@no_type_check
+def _across(shares, place, axis, margin):
+    """Of a boundary: its share, the pixels before and after it, and the one of these that gets
+    something, in the picture without its margin."""
+    row, column = place // shares.shape[1], place % shares.shape[1]
+    share = min(max(shares[row, column], -0.5), 0.5)
+    r, c = (row, column + 1) if axis == 0 else (row + 1, column)
+    y, x = (row, column) if share > 0 else (r, c)
+    return share, row, column, r, c, y - margin, x - margin
+
+
 @njit(**_OPTIONS)
 @no_type_check
 def blend(image, shares, places, axis, margin, out):
@@ -395,16 +407,11 @@ def blend(image, shares, places, axis, margin, out):
 
     ``places``: the boundaries whose share is not 0, counted row by row.
     """
-    height, width = out.shape[0], out.shape[1]
     for place in places:
-        row, column = place // shares.shape[1], place % shares.shape[1]
-        share = min(max(shares[row, column], -0.5), 0.5)
-        r, c = (row, column + 1) if axis == 0 else (row + 1, column)
-        y, x = (row - margin, column - margin) if share > 0 else (r - margin, c - margin)
-        if not (0 <= y < height and 0 <= x < width):
-            continue
-        for k in range(image.shape[2]):
-            out[y, x, k] += share * (image[r, c, k] - image[row, column, k])
+        share, row, column, r, c, y, x = _across(shares, place, axis, margin)
+        if 0 <= y < out.shape[0] and 0 <= x < out.shape[1]:
+            for k in range(image.shape[2]):
+                out[y, x, k] += share * (image[r, c, k] - image[row, column, k])
 
 
 @njit(**_OPTIONS)
@@ -415,18 +422,13 @@ def blend_backward(image, shares, places, axis, margin, g_out, g_image, g_shares
 
     The slope goes through the clamp: an edge that moves is seen, also where many small ones count.
     """
-    height, width = g_out.shape[0], g_out.shape[1]
     for place in places:
-        row, column = place // shares.shape[1], place % shares.shape[1]
-        share = min(max(shares[row, column], -0.5), 0.5)
-        r, c = (row, column + 1) if axis == 0 else (row + 1, column)
-        y, x = (row - margin, column - margin) if share > 0 else (r - margin, c - margin)
-        if not (0 <= y < height and 0 <= x < width):
-            continue
-        total = 0.0
-        for k in range(image.shape[2]):
-            g = g_out[y, x, k]
-            total += g * (image[r, c, k] - image[row, column, k])
-            g_image[r, c, k] += share * g
-            g_image[row, column, k] -= share * g
-        g_shares[row, column] += total
+        share, row, column, r, c, y, x = _across(shares, place, axis, margin)
+        if 0 <= y < g_out.shape[0] and 0 <= x < g_out.shape[1]:
+            total = 0.0
+            for k in range(image.shape[2]):
+                g = g_out[y, x, k]
+                total += g * (image[r, c, k] - image[row, column, k])
+                g_image[r, c, k] += share * g
+                g_image[row, column, k] -= share * g
+            g_shares[row, column] += total
