@@ -37,6 +37,13 @@ def test_an_ordinary_capture_needs_no_words(scene):
     assert notices(scene, SplatMethod()) == []
 
 
+def test_few_photographs_are_told(scene):
+    few = replace(scene, train_indices=scene.train_indices[:6])
+    (line,) = notices(few, SplatMethod())
+    assert "6 training photographs" in line and "--fixer built-in" in line
+    assert not any("few" in said for said in notices(at_times(few, range(16)), SplatMethod()))
+
+
 def test_weights_that_a_method_does_not_read_are_told(scene):
     first = scene.train_indices[0]
     frames = [replace(f, weight=0.5 if i == first else 1.0) for i, f in enumerate(scene.frames)]

@@ -15,10 +15,13 @@ from scene4d.errors import DataError
 from scene4d.files import read_json
 from scene4d.representations.method import Method, PhotometricOptions
 
+FEW = 9
+"""Training photographs, up to which they are told to be few (docs/captures.md)."""
+
 
 def notices(scene: Scene, method: Method) -> list[str]:
     """One line each."""
-    said = [_diagnosed(scene.root), _times(scene, method), _poses(scene, method)]
+    said = [_diagnosed(scene.root), _times(scene, method), _few(scene), _poses(scene, method)]
     return [line for lines in (*said, _weights(scene, method)) for line in lines]
 
 
@@ -87,6 +90,17 @@ def _ways(scene: Scene, paths: Sequence[Sequence[int]]) -> list[str]:
     return [
         f"omega {rate:.3g} degrees a second: as fast {cameras} around what is looked at (the "
         "faster, the more is seen of what moves)"
+    ]
+
+
+def _few(scene: Scene) -> list[str]:
+    """Of scenes that stand still: what a picture of a moment shows is another matter."""
+    count = len(scene.train_indices)
+    if count > FEW or any(f.camera.time is not None for f in scene.frames):
+        return []
+    return [
+        f"{count} training photographs are few, so what is between them is mostly guessed: more of "
+        "them help most, and 'scene4d render RUN --fixer built-in' makes some of it sharper"
     ]
 
 
