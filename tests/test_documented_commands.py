@@ -77,7 +77,7 @@ LEFT_OUT = {
     r"python benchmarks/cpu_time.py train (dynamic-field|METHOD)": "as above, by processor time",
     r"python benchmarks/cpu_time.py train lightslab .*--teacher": "minutes: methods/lightslab",
     r"python benchmarks/equal_bytes.py RUN SLAB.s4d": "of the bundles of the commands before it",
-    r"python benchmarks/cpu_time.py (compress|train splat .*50000)": "tests/test_rate_curves.py",
+    r"python benchmarks/cpu_time.py (compress|train (lpgs|splat .*50000))": "test_rate_curves.py",
     r"scene4d export RUN bundle --target-mb": "of a run of that size: exporters/test_bundle.py",
     r"scene4d view FILE.glb": "of a mesh: tests/cli/test_view.py",
     r"python scripts/make_dynamic_capture.py": "minutes: tests/test_make_dynamic_capture.py",
