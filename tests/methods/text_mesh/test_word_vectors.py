@@ -55,9 +55,10 @@ def test_text_files_are_read_alike(file: Path, tmp_path: Path) -> None:
         for word, row in zip([*WORDS, "and"], centred() + 5, strict=True)
     ]
     expected = nearest_words(file, ["couch", "red"])
+    spaced = [*lines[:2], ". . . 5.1 4.9", "", *lines[2:]]  # as GloVe's largest files have
     for head in ("", f"{len(lines)} 2\n"):  # GloVe's; word2vec's and fastText's
         path = tmp_path / "vectors.txt"
-        path.write_text(head + "\n".join(lines) + "\n")
+        path.write_text(head + "\n".join(spaced if not head else lines) + "\n")
         assert nearest_words(path, ["couch", "red"]) == expected
 
 
@@ -84,6 +85,8 @@ NOT_VECTORS = {
     "infinite.npz": {"words": np.array(WORDS), "vectors": VECTORS * np.inf},
     "objects.npz": {"words": np.array(WORDS, dtype=object), "vectors": VECTORS},
     "no.npz": b"red 1 2 3",
+    "cut.npz": b"PK\x03\x04 and no more",
+    "empty.npz": b"",
     "words.txt": b"red one two three\n",
     "wide.txt": b"red 1 2 3\nblue 1 2\n",
     "empty.txt": b"",

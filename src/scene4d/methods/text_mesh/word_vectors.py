@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float
@@ -37,7 +38,7 @@ def nearest_words(path: Path, known: Sequence[str]) -> dict[str, str]:
     """
     try:
         words, vectors = (_of_npz if path.suffix.lower() == ".npz" else _of_text)(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(
             f"holds no vectors of words ({printable(error)})", where=path,
             fix="give an .npz with words and vectors, or a text file with a word and its numbers"
@@ -68,13 +69,17 @@ def _of_npz(path: Path) -> tuple[list[str], Float[np.ndarray, "n width"]]:
 
 def _of_text(path: Path) -> tuple[list[str], Float[np.ndarray, "n width"]]:
     words, rows = [], []
+    width = 0
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file):
-            word, *numbers = line.split()
-            if number == 0 and len(numbers) == 1:  # word2vec's: how many words, how wide
+            parts = line.split()
+            if not parts or (number == 0 and len(parts) == 2):  # word2vec's: how many, how wide
                 continue
-            words.append(word.lower())
-            rows.append(np.array(numbers, dtype=np.float32))
+            width = width or len(parts)
+            if len(parts) > width:  # GloVe's largest files have ". . .", which is no word
+                continue
+            words.append(parts[0].lower())
+            rows.append(np.array(parts[1:], dtype=np.float32))
             if len(words) == MOST_WORDS:
                 break
     return words, _checked(words, np.stack(rows))

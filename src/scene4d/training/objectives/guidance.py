@@ -349,8 +349,8 @@ class Guidance(Objective):
     ) -> Float[Tensor, "1 *frames channels h w"]:
         """The picture as the prior knows pictures: its channels, its range, its size."""
 
-        def smaller(map: Float[Tensor, "*views height width channels"]) -> Tensor:
-            return avg_pool2d(map.movedim(-1, -3), factor)
+        def smaller(pixels: Float[Tensor, "*views height width channels"]) -> Tensor:
+            return avg_pool2d(pixels.movedim(-1, -3), factor)
 
         rgb = smaller(render.rgb)
         # a step's is drawn at random where pictures have alpha, whatever is declared behind them
